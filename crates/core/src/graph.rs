@@ -1,0 +1,300 @@
+//! Job graphs: what the `pipeline` crate makes of a definition, and what a run executes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, JobName, LeaseId};
+
+/// A job's place in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JobIndex(pub u32);
+
+/// Jobs in topological order: a job's needs always come before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct JobGraph {
+    /// The jobs; [`JobIndex`] points in here. Shared, because a graph never changes once made.
+    pub jobs: Arc<[JobSpec]>,
+    /// From push to verdict. Exceeding it alerts; it kills nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_seconds: Option<u32>,
+}
+
+/// An event that starts jobs: the words under `on:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A change's own run.
+    Change,
+    /// A candidate of the queue.
+    Queue,
+    /// After landing.
+    Land,
+    /// A person asked for it, on a landed commit.
+    Manual,
+    /// Cron. Parsed; started by a later version.
+    Schedule,
+    /// A release. Parsed; started by a later version.
+    Release,
+}
+
+/// Whose definition a job's body comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The target's definition, or a body that is equal on both sides.
+    #[default]
+    Target,
+    /// Only the change's own definition. Shares no artifact with the target's jobs.
+    Own,
+}
+
+/// Why a job does not run although its trigger is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// `when: {paths}` matches none of the changed paths.
+    When,
+}
+
+/// One job: a unit of work on one executor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Unique in the graph; shard and matrix cell included.
+    pub name: JobName,
+    /// The key under `jobs:` that it was expanded from.
+    pub base: JobName,
+    /// Whose definition the body is from.
+    #[serde(default)]
+    pub origin: Origin,
+    /// Its triggers. A job that others need also runs wherever they run.
+    pub on: Vec<Trigger>,
+    /// Whether landing needs it: `queue` in `on`, unless `required: false`.
+    pub required: bool,
+    /// Jobs whose end it waits for and whose outputs it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<JobIndex>,
+    /// Jobs that are cancelled when this one fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aborts: Vec<JobIndex>,
+    /// Set when the job is known not to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<SkipReason>,
+    /// What the executor does. Its digest identifies the body.
+    pub body: Arc<JobBody>,
+}
+
+/// The part of a job that the executor sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobBody {
+    /// Shell script, run by `/bin/sh -e`. No text of a change is ever put into it.
+    pub run: String,
+    /// Variables that the definition names; `TOWPATH_*` is not allowed here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Shard and shard count, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<(u32, u32)>,
+    /// The matrix cell, as `TOWPATH_MATRIX_<KEY>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub matrix: BTreeMap<String, String>,
+    /// Wall time after which the whole process tree dies.
+    pub timeout_seconds: u32,
+    /// Further attempts after [`Outcome::Errored`].
+    pub retry_errored: u8,
+    /// Further attempts after [`Outcome::Failed`] or [`Outcome::TimedOut`]; a pass after one is flaky.
+    #[serde(default)]
+    pub retry_failed: u8,
+    /// Output name to glob below the work tree.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// Glob of JUnit files below the work tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub junit: Option<String>,
+    /// Whether the job has a work tree at all.
+    pub checkout: bool,
+    /// Whether it sees `.git` with what its commit reaches, and its commit id.
+    #[serde(default)]
+    pub history: bool,
+    /// A network of its own with the outside reachable.
+    #[serde(default)]
+    pub network: bool,
+    /// Nested user namespaces.
+    #[serde(default)]
+    pub user_namespaces: bool,
+    /// Names of secrets asked for; the server's policy decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Makes the job a deployment to this environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Whether a deployment may be tried again after an executor died.
+    #[serde(default)]
+    pub restartable: bool,
+}
+
+/// How a job, or a whole run, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what it should.
+    Passed,
+    /// The code under test is at fault.
+    Failed,
+    /// Our machines are at fault.
+    Errored,
+    /// A person or a newer fact stopped it.
+    Cancelled,
+    /// It ran into its timeout.
+    TimedOut,
+    /// It never ran.
+    Skipped,
+}
+
+/// What one attempt of a job left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// How it ended, seen from outside the sandbox.
+    pub outcome: Outcome,
+    /// Exit code, or 128 + signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// One sentence for people: `exit code 3`, `killed at its limit of 2 GiB memory`.
+    pub why: String,
+    /// Output name to the digest of its manifest in the blob store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, Digest>,
+    /// Digest over the masked log's bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+    /// Names of failed tests from JUnit, at most [`TESTS_SHOWN_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_tests: Vec<String>,
+    /// Milliseconds from start to end.
+    pub duration_ms: u64,
+    /// `--sandbox none` was in force: marked on every page and leaf.
+    #[serde(default)]
+    pub unsandboxed: bool,
+}
+
+/// Failed test names kept with a result; the full list is in the report.
+pub const TESTS_SHOWN_MAX: usize = 20;
+
+/// A job that is to be started: addressed by a lease that is never used twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Fences every answer about this attempt.
+    pub id: LeaseId,
+    /// Which job.
+    pub job: JobIndex,
+    /// Counts the tries of this job in this run, from 1.
+    pub attempt: u32,
+}
+
+impl JobGraph {
+    /// The job at an index.
+    pub fn job(&self, index: JobIndex) -> &JobSpec {
+        &self.jobs[index.0 as usize]
+    }
+
+    /// Every job with its index.
+    pub fn iter(&self) -> impl Iterator<Item = (JobIndex, &JobSpec)> {
+        self.jobs.iter().enumerate().map(|(at, job)| (JobIndex(at as u32), job))
+    }
+
+    /// The jobs that `trigger` starts and, transitively, the jobs that these need.
+    pub fn select(&self, trigger: Trigger) -> JobGraph {
+        let mut wanted: Vec<bool> = self.jobs.iter().map(|job| job.on.contains(&trigger)).collect();
+        for at in (0..self.jobs.len()).rev() {
+            if wanted[at] {
+                self.jobs[at].needs.iter().for_each(|need| wanted[need.0 as usize] = true);
+            }
+        }
+        self.keep(&wanted)
+    }
+
+    fn keep(&self, wanted: &[bool]) -> JobGraph {
+        let mut next = 0;
+        let moved: Vec<Option<JobIndex>> = wanted
+            .iter()
+            .map(|&keep| {
+                keep.then(|| {
+                    next += 1;
+                    JobIndex(next - 1)
+                })
+            })
+            .collect();
+        let renumber = |old: &[JobIndex]| old.iter().filter_map(|index| moved[index.0 as usize]).collect();
+        let jobs = self.jobs.iter().zip(wanted).filter(|(_, keep)| **keep).map(|(job, _)| JobSpec {
+            needs: renumber(&job.needs),
+            aborts: renumber(&job.aborts),
+            ..job.clone()
+        });
+        JobGraph { jobs: jobs.collect(), budget_seconds: self.budget_seconds }
+    }
+}
+
+impl JobBody {
+    /// A body that only runs a script, with every other field at its default.
+    pub fn script(run: &str) -> JobBody {
+        JobBody {
+            run: run.to_owned(),
+            env: BTreeMap::new(),
+            shard: None,
+            matrix: BTreeMap::new(),
+            timeout_seconds: TIMEOUT_SECONDS_DEFAULT,
+            retry_errored: RETRY_ERRORED_DEFAULT,
+            retry_failed: 0,
+            outputs: BTreeMap::new(),
+            junit: None,
+            checkout: true,
+            history: false,
+            network: false,
+            user_namespaces: false,
+            secrets: Vec::new(),
+            environment: None,
+            restartable: false,
+        }
+    }
+}
+
+/// A job's wall time when the definition names none. Source: Hail CI's one hour for a `runImage` step.
+pub const TIMEOUT_SECONDS_DEFAULT: u32 = 3600;
+/// Further attempts after our machines failed. Source: DESIGN 7.
+pub const RETRY_ERRORED_DEFAULT: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: &str, on: &[Trigger], needs: &[u32]) -> JobSpec {
+        JobSpec {
+            name: name.parse().unwrap(),
+            base: name.parse().unwrap(),
+            origin: Origin::Target,
+            on: on.to_vec(),
+            required: on.contains(&Trigger::Queue),
+            needs: needs.iter().copied().map(JobIndex).collect(),
+            aborts: vec![],
+            skip: None,
+            body: Arc::new(JobBody::script("true")),
+        }
+    }
+
+    #[test]
+    fn a_trigger_selects_its_jobs_and_what_they_need() {
+        let graph = JobGraph {
+            jobs: Arc::new([
+                job("lint", &[Trigger::Change], &[]),
+                job("wheel", &[], &[]),
+                job("unit", &[Trigger::Queue], &[1]),
+            ]),
+            budget_seconds: None,
+        };
+        let queue = graph.select(Trigger::Queue);
+        let names: Vec<_> = queue.jobs.iter().map(|job| job.name.as_str()).collect();
+        assert_eq!(names, ["wheel", "unit"]);
+        assert_eq!(queue.jobs[1].needs, [JobIndex(0)]);
+    }
+}
