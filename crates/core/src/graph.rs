@@ -54,8 +54,13 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
-    /// `when: {paths}` matches none of the changed paths.
+    /// `when: {paths}` matches none of the changed paths; or it needs a job of which that is true.
     When,
+    /// A job that it needs did not pass.
+    Need {
+        /// That job.
+        job: JobName,
+    },
 }
 
 /// One job: a unit of work on one executor.
@@ -176,6 +181,26 @@ pub struct JobResult {
     /// `--sandbox none` was in force: marked on every page and leaf.
     #[serde(default)]
     pub unsandboxed: bool,
+    /// With [`Outcome::Skipped`]: why. Decides whether the job may count for the bar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<SkipReason>,
+}
+
+impl JobResult {
+    /// A result of a job that no executor ran.
+    pub fn unrun(outcome: Outcome, why: impl Into<String>) -> JobResult {
+        JobResult {
+            outcome,
+            exit_code: None,
+            why: why.into(),
+            outputs: BTreeMap::new(),
+            log: None,
+            failed_tests: Vec::new(),
+            duration_ms: 0,
+            unsandboxed: false,
+            skip: None,
+        }
+    }
 }
 
 /// Failed test names kept with a result; the full list is in the report.
@@ -232,6 +257,19 @@ impl JobGraph {
             ..job.clone()
         });
         JobGraph { jobs: jobs.collect(), budget_seconds: self.budget_seconds }
+    }
+}
+
+impl JobSpec {
+    /// Identifies what the job does and for whom: equal digests mean that a result of one is a result of the other.
+    pub fn body_digest(&self) -> Digest {
+        let body =
+            serde_json::to_vec(&self.body).expect("invariant: a body has only types that JSON can hold");
+        let origin: &[u8] = match self.origin {
+            Origin::Target => b"target",
+            Origin::Own => b"own",
+        };
+        Digest::of_fields([self.name.as_str().as_bytes(), origin, &body])
     }
 }
 

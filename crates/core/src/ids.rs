@@ -19,7 +19,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    fn new(kind: &'static str, text: &str, rule: &'static str) -> Self {
+    pub(crate) fn new(kind: &'static str, text: &str, rule: &'static str) -> Self {
         let text = text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect();
         IdError { kind, text, rule }
     }
@@ -296,7 +296,7 @@ fn parse_hex(text: &str, out: &mut [u8]) -> bool {
 }
 
 /// Deserializes anything that has a text form, borrowed or owned.
-fn parse_visitor<'de, D: Deserializer<'de>, T: FromStr<Err = IdError>>(
+pub(crate) fn parse_visitor<'de, D: Deserializer<'de>, T: FromStr<Err = IdError>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     struct Parse<T>(std::marker::PhantomData<T>);

@@ -3,6 +3,12 @@
 //! Deliberately absent: tokio, clocks, randomness, the environment, files, SQL, HTTP. Time and ids come in as
 //! arguments; what the world is owed comes out as [`effect`]s.
 
+pub mod act;
 pub mod candidate;
+pub mod cell;
+pub mod effect;
 pub mod graph;
 pub mod ids;
+pub mod message;
+pub mod policy;
+pub mod turn;

@@ -1,0 +1,105 @@
+//! Acts: what the audit log remembers. Each is one leaf, written in the transaction of the turn that did it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::Outcome;
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
+use crate::policy::Actor;
+
+/// Something that the record keeps for ever (invariant I8).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum Act {
+    /// A person's command was accepted.
+    Command {
+        /// Where.
+        gate: GateId,
+        /// Who.
+        by: Actor,
+        /// What, in words that name the revision it acted on.
+        what: String,
+    },
+    /// A branch advanced to a tested commit.
+    Landed(Box<LandedAct>),
+    /// An entry left the queue without landing.
+    Ejected {
+        /// Where.
+        gate: GateId,
+        /// Which change.
+        change: ChangeNumber,
+        /// At which revision.
+        revision: CommitId,
+        /// Why.
+        why: String,
+    },
+    /// The server stopped a branch by itself.
+    Froze {
+        /// Where.
+        gate: GateId,
+        /// Why.
+        why: String,
+    },
+    /// Somebody else moved the branch.
+    ForeignPush {
+        /// Where.
+        gate: GateId,
+        /// The tip that Towpath had left there.
+        from: Option<CommitId>,
+        /// The tip that was found.
+        to: CommitId,
+    },
+    /// A run began.
+    RunStarted {
+        /// Which.
+        run: RunId,
+        /// On which commit.
+        commit: CommitId,
+        /// Why: `initial run`, `new revision`, `retry by ann`.
+        reason: String,
+    },
+    /// A run ended.
+    RunEnded {
+        /// Which.
+        run: RunId,
+        /// How.
+        outcome: Outcome,
+        /// Digest over the jobs' names, outcomes, logs and outputs.
+        results: Digest,
+    },
+    /// Something outside the cells: rights, tokens, secrets, settings, a restore.
+    Administered {
+        /// Who; the server itself has no actor.
+        by: Option<Actor>,
+        /// What, without any secret value.
+        what: String,
+    },
+}
+
+/// The proof that goes with a landing (trust T9).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LandedAct {
+    /// Where.
+    pub gate: GateId,
+    /// Which change.
+    pub change: ChangeNumber,
+    /// At which revision.
+    pub revision: CommitId,
+    /// The candidate.
+    pub candidate: CandidateId,
+    /// The tip before.
+    pub parent: CommitId,
+    /// The tip now.
+    pub commit: CommitId,
+    /// Its tree.
+    pub tree: TreeId,
+    /// The definition under which it was judged.
+    pub definition: Digest,
+    /// Required job to the digest of its passed result.
+    pub results: BTreeMap<String, Digest>,
+    /// Who approved this revision.
+    pub approvals: Vec<UserId>,
+    /// When it was confirmed.
+    pub at: Timestamp,
+}

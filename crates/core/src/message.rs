@@ -1,0 +1,110 @@
+//! What cells tell each other. A message is put into the receiver's inbox in the sender's transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{JobGraph, JobIndex, JobResult, Outcome, Trigger};
+use crate::ids::{CommitId, Digest, RunId, TreeId};
+use crate::policy::Level;
+
+/// A message, by receiver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// Gate to run: begin.
+    Start(Arc<RunStart>),
+    /// Gate to run: the result no longer matters.
+    Cancel {
+        /// Why, for people.
+        why: String,
+    },
+    /// Run to pool: how many slots the run has asked for and given back since it began.
+    Demand(Demand),
+    /// Pool to run: how many slots it was granted since it began.
+    Granted {
+        /// Only ever grows.
+        total: u64,
+    },
+    /// Run to gate: it is over.
+    RunEnded(Arc<RunReport>),
+}
+
+/// What a run is made of. The graph is final: a run never grows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStart {
+    /// Which run.
+    pub run: RunId,
+    /// What started it.
+    pub trigger: Trigger,
+    /// Why, for people.
+    pub reason: String,
+    /// The commit under test.
+    pub commit: CommitId,
+    /// Its tree.
+    pub tree: TreeId,
+    /// Trust of everything in it.
+    pub level: Level,
+    /// The jobs, already selected for the trigger.
+    pub graph: JobGraph,
+    /// Passed results of an earlier run on this very commit, which need not be made again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carried: BTreeMap<JobIndex, Carried>,
+    /// Larger goes first.
+    pub priority: u8,
+    /// End at the first required job that has finally failed: its run can no longer pass.
+    pub fail_fast: bool,
+    /// Plain facts for the jobs' environment, as `TOWPATH_<KEY>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// A result taken over from an earlier run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Carried {
+    /// The run that made it.
+    pub run: RunId,
+    /// What it left.
+    pub result: Arc<JobResult>,
+}
+
+/// Cumulative counters, so that a repeated or reordered message changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// The run.
+    pub run: RunId,
+    /// Larger goes first.
+    pub priority: u8,
+    /// Slots asked for so far; asking less than before withdraws what was not granted.
+    pub asked: u64,
+    /// Granted slots given back so far.
+    pub returned: u64,
+}
+
+/// The end of a run, job by job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Which run.
+    pub run: RunId,
+    /// How it ended as a whole.
+    pub outcome: Outcome,
+    /// Every job that counts for a verdict or may be carried into another run.
+    pub jobs: Vec<JobReport>,
+}
+
+/// The end of one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// Its place in the run's graph.
+    pub job: JobIndex,
+    /// Its name.
+    pub name: String,
+    /// Digest of its body and origin.
+    pub body: Digest,
+    /// What it left; taken from `run` when that is set.
+    pub result: Arc<JobResult>,
+    /// The earlier run that it was carried from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<RunId>,
+}

@@ -1,0 +1,399 @@
+//! The turn: the only place where a cell's facts become rows, effects, messages and leaves. Pure; the server and the
+//! simulator both drive it.
+
+use std::collections::{BTreeMap, btree_map};
+
+use serde::{Deserialize, Serialize};
+
+use crate::act::Act;
+use crate::cell::{Answer, Cell, CellId, CellState, Row};
+use crate::effect::{Effect, EffectKey, Plan};
+use crate::ids::{Epoch, Timestamp};
+use crate::message::Message;
+
+/// Events that one turn drains at most, so that a flood in one cell cannot starve the others.
+pub const EVENTS_PER_TURN_MAX: usize = 256;
+
+/// One stored entry of an inbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivered<E> {
+    /// The store's number for it; grows within a cell.
+    pub seq: u64,
+    /// When it was taken in.
+    pub at: Timestamp,
+    /// What it says.
+    pub intake: Intake<E>,
+}
+
+/// What can lie in an inbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intake<E> {
+    /// A fact, command or message.
+    Event(E),
+    /// An effect was carried out; the fact is its result.
+    Done {
+        /// Which effect.
+        key: EffectKey,
+        /// Which try of it: results of an older try are not accepted.
+        token: u64,
+        /// Its result; an effect without one has `None`.
+        #[serde(skip_serializing_if = "Option::is_none", default = "none")]
+        result: Option<E>,
+    },
+    /// An effect could not be carried out this time.
+    Trouble {
+        /// Which effect.
+        key: EffectKey,
+        /// Which try of it.
+        token: u64,
+        /// What went wrong and when it is tried again.
+        trouble: Trouble,
+    },
+}
+
+fn none<E>() -> Option<E> {
+    None
+}
+
+/// A failure of an effect that is no fact about the change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What kind.
+    pub class: TroubleClass,
+    /// In words.
+    pub why: String,
+    /// Tries so far.
+    pub tries: u32,
+    /// When the next try is due.
+    pub next_try: Timestamp,
+}
+
+/// How an outside failure is to be handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleClass {
+    /// May go away by itself.
+    Transient,
+    /// A right or credential is missing: a person has to act; it is tried again all the same.
+    Denied,
+    /// What it acts on is gone.
+    Gone,
+    /// It can never work as it is: a bug or damage; it is tried again slowly.
+    Invalid,
+}
+
+/// One row of the outbox: an effect and how far it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// The action.
+    pub effect: Effect,
+    /// How far.
+    pub stage: Stage,
+    /// Changes whenever it is handed to a driver anew, so that late answers are told from current ones.
+    pub token: u64,
+    /// The newest failure, if the newest try failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+}
+
+/// How far an effect is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// With the drivers of this epoch.
+    Claimed {
+        /// The server that claimed it.
+        epoch: Epoch,
+    },
+    /// Failed for now; due again at its trouble's `next_try`.
+    Waiting,
+    /// No longer owed, but a driver has it: it was asked to stop, its answer is still a fact.
+    Cancelling {
+        /// The server whose driver has it.
+        epoch: Epoch,
+    },
+    /// Carried out; remembered while the plan still names it.
+    Done,
+}
+
+/// The outbox of one cell: part of its state, stored as rows of its own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outbox {
+    /// Every effect that is owed, under way, or done and still named by the plan.
+    pub rows: BTreeMap<EffectKey, Outgoing>,
+    next_token: u64,
+}
+
+/// What one turn wants made durable, all or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteSet {
+    /// The cell.
+    pub cell: CellId,
+    /// Refused by the store if the cell was ever written at a higher one (I13).
+    pub epoch: Epoch,
+    /// Changed rows.
+    pub rows: Vec<Row>,
+    /// Inbox entries up to this one are consumed.
+    pub consumed: Option<u64>,
+    /// Refused if the inbox holds an entry beyond `consumed`.
+    pub only_if_drained: bool,
+    /// Outbox rows as they are to be; `None` deletes.
+    pub outbox: Vec<(EffectKey, Option<Outgoing>)>,
+    /// For other cells' inboxes, in this order.
+    pub messages: Vec<(CellId, Message)>,
+    /// Leaves of the audit log.
+    pub acts: Vec<Act>,
+    /// When to plan again though nothing happens.
+    pub wake_at: Option<Timestamp>,
+    /// The cell has nothing left to do, ever: it need not be loaded at a start.
+    pub finished: bool,
+    /// The time of the turn, which is also the leaves' and messages' time.
+    pub now: Timestamp,
+}
+
+/// What a turn did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// To be committed before anything below leaves the process.
+    pub write: WriteSet,
+    /// For the drivers.
+    pub dispatch: Vec<Dispatch>,
+    /// For the people who wait.
+    pub answers: Vec<Answer>,
+}
+
+/// An instruction to a driver.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dispatch {
+    /// Carry it out and put `Done` or `Trouble` with this token into the cell's inbox.
+    Do {
+        /// The effect's key: the driver's idempotency key.
+        key: EffectKey,
+        /// To be returned with the answer.
+        token: u64,
+        /// What to do.
+        effect: Effect,
+    },
+    /// It is no longer wanted. The driver answers `Done` with whatever is true now.
+    Cancel {
+        /// Which.
+        key: EffectKey,
+        /// The token it was handed out with.
+        token: u64,
+        /// What it was, for a driver that has forgotten.
+        effect: Effect,
+    },
+}
+
+/// A cell in memory.
+#[derive(Debug, Clone)]
+pub struct Live<C: Cell> {
+    /// Its address.
+    pub id: CellId,
+    /// What it knows.
+    pub state: C::State,
+    /// What it owes.
+    pub outbox: Outbox,
+    /// Who drives it.
+    pub epoch: Epoch,
+}
+
+impl<C: Cell> Live<C> {
+    /// A cell as its rows say. Effects that an earlier epoch had claimed are handed out again by the first turn.
+    ///
+    /// # Errors
+    /// A row cannot be read.
+    pub fn load(
+        id: CellId,
+        epoch: Epoch,
+        rows: &[Row],
+        outbox: impl IntoIterator<Item = (EffectKey, Outgoing)>,
+    ) -> Result<Self, crate::cell::RowError> {
+        let mut state = C::State::new(&id);
+        rows.iter().try_for_each(|row| state.put_row(row))?;
+        state.loaded();
+        let rows: BTreeMap<_, _> = outbox.into_iter().collect();
+        let next_token = rows.values().map(|row| row.token + 1).max().unwrap_or(1);
+        Ok(Live { id, state, outbox: Outbox { rows, next_token }, epoch })
+    }
+
+    /// Drains, applies, plans once and reconciles. Changes the memory; if the write set is refused, reload.
+    pub fn turn(&mut self, inbox: &[Delivered<C::Event>], now: Timestamp) -> Turn {
+        let inbox = &inbox[..inbox.len().min(EVENTS_PER_TURN_MAX)];
+        let mut changed = Vec::new();
+        for entry in inbox {
+            self.take_in(entry, &mut changed);
+        }
+        let mut plan = C::plan(&self.state, now);
+        let mut out = Reconciled::default();
+        self.outbox.reconcile(&mut plan, Moment { epoch: self.epoch, now }, &mut out);
+        out.outbox.extend(changed.into_iter().map(|key| (key.clone(), self.outbox.rows.get(&key).cloned())));
+        let notes = self.state.take_notes();
+        let finished = self.state.is_finished() && self.outbox.forget_done(&mut out);
+        let write = WriteSet {
+            cell: self.id.clone(),
+            epoch: self.epoch,
+            rows: self.state.take_rows(),
+            consumed: inbox.last().map(|entry| entry.seq),
+            only_if_drained: out.only_if_drained,
+            outbox: out.outbox.into_iter().collect(),
+            messages: out.messages,
+            acts: notes.acts,
+            wake_at: plan.wake_at,
+            finished,
+            now,
+        };
+        Turn { write, dispatch: out.dispatch, answers: notes.answers }
+    }
+
+    fn take_in(&mut self, entry: &Delivered<C::Event>, changed: &mut Vec<EffectKey>) {
+        match &entry.intake {
+            Intake::Event(event) => C::apply(&mut self.state, event, entry.at),
+            Intake::Done { key, token, result } => {
+                let Some(row) = self.outbox.current(key, *token) else { return };
+                row.stage = Stage::Done;
+                row.trouble = None;
+                changed.push(key.clone());
+                if let Some(result) = result {
+                    C::apply(&mut self.state, result, entry.at);
+                }
+            }
+            Intake::Trouble { key, token, trouble } => {
+                let Some(row) = self.outbox.current(key, *token) else { return };
+                row.stage = Stage::Waiting;
+                row.trouble = Some(trouble.clone());
+                changed.push(key.clone());
+            }
+        }
+    }
+}
+
+/// When and by whom a turn is made.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    epoch: Epoch,
+    now: Timestamp,
+}
+
+#[derive(Default)]
+struct Reconciled {
+    outbox: BTreeMap<EffectKey, Option<Outgoing>>,
+    messages: Vec<(CellId, Message)>,
+    dispatch: Vec<Dispatch>,
+    only_if_drained: bool,
+}
+
+impl Reconciled {
+    fn hand_out(&mut self, key: &EffectKey, row: &Outgoing) {
+        self.only_if_drained |= row.effect.needs_drained_inbox();
+        self.outbox.insert(key.clone(), Some(row.clone()));
+        self.dispatch.push(Dispatch::Do { key: key.clone(), token: row.token, effect: row.effect.clone() });
+    }
+}
+
+impl Outbox {
+    /// The row that an answer is about, unless the answer is of an older try or the effect is over.
+    fn current(&mut self, key: &EffectKey, token: u64) -> Option<&mut Outgoing> {
+        let row = self.rows.get_mut(key)?;
+        let open = matches!(row.stage, Stage::Claimed { .. } | Stage::Cancelling { .. });
+        (open && row.token == token).then_some(row)
+    }
+
+    /// Drops what is done for ever; says whether nothing is left.
+    fn forget_done(&mut self, out: &mut Reconciled) -> bool {
+        self.rows.retain(|key, row| {
+            let keep = row.stage != Stage::Done;
+            if !keep {
+                out.outbox.insert(key.clone(), None);
+            }
+            keep
+        });
+        self.rows.is_empty()
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token - 1
+    }
+
+    /// Makes the outbox what the plan says: new is inserted, no longer owed is withdrawn or asked to stop, a changed
+    /// level value is handed out anew.
+    fn reconcile(&mut self, plan: &mut Plan, moment: Moment, out: &mut Reconciled) {
+        self.drop_unowed(plan, moment, out);
+        for (key, effect) in std::mem::take(&mut plan.effects) {
+            self.owe(key, effect, moment, out);
+        }
+        let retries = self.rows.values().filter(|row| row.stage == Stage::Waiting);
+        retries.filter_map(|row| row.trouble.as_ref()).for_each(|trouble| plan.wake(trouble.next_try));
+    }
+
+    fn drop_unowed(&mut self, plan: &Plan, moment: Moment, out: &mut Reconciled) {
+        let mut forgotten = Vec::new();
+        for (key, row) in self.rows.iter_mut().filter(|(key, _)| !plan.effects.contains_key(*key)) {
+            match row.stage {
+                Stage::Done | Stage::Waiting => forgotten.push(key.clone()),
+                Stage::Cancelling { epoch } if epoch == moment.epoch => {}
+                Stage::Claimed { .. } | Stage::Cancelling { .. } => {
+                    row.stage = Stage::Cancelling { epoch: moment.epoch };
+                    out.outbox.insert(key.clone(), Some(row.clone()));
+                    let (key, token, effect) = (key.clone(), row.token, row.effect.clone());
+                    out.dispatch.push(Dispatch::Cancel { key, token, effect });
+                }
+            }
+        }
+        for key in forgotten {
+            self.rows.remove(&key);
+            out.outbox.insert(key, None);
+        }
+    }
+
+    fn owe(&mut self, key: EffectKey, effect: Effect, moment: Moment, out: &mut Reconciled) {
+        let token = self.token();
+        match self.rows.entry(key) {
+            btree_map::Entry::Vacant(place) => {
+                let key = place.key().clone();
+                let stage = Stage::Claimed { epoch: moment.epoch };
+                let row = place.insert(Outgoing { effect, stage, token, trouble: None });
+                begin(&key, row, out);
+            }
+            btree_map::Entry::Occupied(mut place) => {
+                let key = place.key().clone();
+                let row = place.get_mut();
+                if row.effect == effect && !is_due(row, moment) {
+                    return;
+                }
+                *row = Outgoing {
+                    effect,
+                    stage: Stage::Claimed { epoch: moment.epoch },
+                    token,
+                    trouble: row.trouble.take(),
+                };
+                begin(&key, row, out);
+            }
+        }
+    }
+}
+
+/// Whether an effect whose value did not change must be handed to a driver (again).
+fn is_due(row: &Outgoing, moment: Moment) -> bool {
+    match row.stage {
+        Stage::Done => false,
+        Stage::Waiting => row.trouble.as_ref().is_none_or(|trouble| trouble.next_try <= moment.now),
+        // Wanted again before the driver answered, or claimed by a server that is gone.
+        Stage::Cancelling { .. } => true,
+        Stage::Claimed { epoch } => epoch != moment.epoch,
+    }
+}
+
+/// Starts an effect: a message goes at once, everything else to its driver.
+fn begin(key: &EffectKey, row: &mut Outgoing, out: &mut Reconciled) {
+    match &row.effect {
+        Effect::Send { to, message } => {
+            out.messages.push((to.clone(), message.clone()));
+            row.stage = Stage::Done;
+            out.outbox.insert(key.clone(), Some(row.clone()));
+        }
+        _ => out.hand_out(key, row),
+    }
+}
