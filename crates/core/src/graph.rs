@@ -54,7 +54,7 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
-    /// `when: {paths}` matches none of the changed paths; or it needs a job of which that is true.
+    /// `when: {paths}` matches none of the changed paths. It runs nevertheless where a job that runs needs it.
     When,
     /// A job that it needs did not pass.
     Need {
@@ -228,18 +228,24 @@ impl JobGraph {
         self.jobs.iter().enumerate().map(|(at, job)| (JobIndex(at as u32), job))
     }
 
-    /// The jobs that `trigger` starts and, transitively, the jobs that these need.
+    /// The jobs that `trigger` starts and, transitively, the jobs that these need. A skipped job needs nothing, and a
+    /// job that one which runs needs is not skipped.
     pub fn select(&self, trigger: Trigger) -> JobGraph {
         let mut wanted: Vec<bool> = self.jobs.iter().map(|job| job.on.contains(&trigger)).collect();
+        let mut runs: Vec<bool> =
+            self.jobs.iter().zip(&wanted).map(|(job, wanted)| *wanted && job.skip.is_none()).collect();
         for at in (0..self.jobs.len()).rev() {
-            if wanted[at] {
-                self.jobs[at].needs.iter().for_each(|need| wanted[need.0 as usize] = true);
+            if runs[at] {
+                for need in &self.jobs[at].needs {
+                    wanted[need.0 as usize] = true;
+                    runs[need.0 as usize] = true;
+                }
             }
         }
-        self.keep(&wanted)
+        self.keep(&wanted, &runs)
     }
 
-    fn keep(&self, wanted: &[bool]) -> JobGraph {
+    fn keep(&self, wanted: &[bool], runs: &[bool]) -> JobGraph {
         let mut next = 0;
         let moved: Vec<Option<JobIndex>> = wanted
             .iter()
@@ -251,9 +257,11 @@ impl JobGraph {
             })
             .collect();
         let renumber = |old: &[JobIndex]| old.iter().filter_map(|index| moved[index.0 as usize]).collect();
-        let jobs = self.jobs.iter().zip(wanted).filter(|(_, keep)| **keep).map(|(job, _)| JobSpec {
+        let jobs = self.jobs.iter().zip(wanted.iter().zip(runs)).filter(|(_, (keep, _))| **keep);
+        let jobs = jobs.map(|(job, (_, runs))| JobSpec {
             needs: renumber(&job.needs),
             aborts: renumber(&job.aborts),
+            skip: job.skip.clone().filter(|_| !runs),
             ..job.clone()
         });
         JobGraph { jobs: jobs.collect(), budget_seconds: self.budget_seconds }
@@ -334,5 +342,22 @@ mod tests {
         let names: Vec<_> = queue.jobs.iter().map(|job| job.name.as_str()).collect();
         assert_eq!(names, ["wheel", "unit"]);
         assert_eq!(queue.jobs[1].needs, [JobIndex(0)]);
+    }
+
+    #[test]
+    fn a_skipped_job_pulls_nothing_in_and_a_needed_one_is_not_skipped() {
+        let skipped = |job: JobSpec| JobSpec { skip: Some(SkipReason::When), ..job };
+        let graph = JobGraph {
+            jobs: Arc::new([
+                job("tool", &[], &[]),
+                skipped(job("wheel", &[Trigger::Queue], &[])),
+                skipped(job("docs", &[Trigger::Queue], &[0])),
+                job("unit", &[Trigger::Queue], &[1]),
+            ]),
+            budget_seconds: None,
+        };
+        let queue = graph.select(Trigger::Queue);
+        let shown: Vec<_> = queue.jobs.iter().map(|job| (job.name.as_str(), job.skip.is_some())).collect();
+        assert_eq!(shown, [("wheel", false), ("docs", true), ("unit", false)]);
     }
 }

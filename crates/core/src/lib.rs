@@ -6,7 +6,9 @@
 pub mod act;
 pub mod candidate;
 pub mod cell;
+pub mod definition;
 pub mod effect;
+pub mod glob;
 pub mod graph;
 pub mod ids;
 pub mod message;
