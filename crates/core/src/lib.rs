@@ -13,4 +13,6 @@ pub mod graph;
 pub mod ids;
 pub mod message;
 pub mod policy;
+pub mod pool;
+pub mod run;
 pub mod turn;

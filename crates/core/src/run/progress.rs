@@ -1,0 +1,265 @@
+//! How a run moves: jobs become ready, take slots, end, are tried again, drag others with them.
+
+use super::*;
+
+impl RunState {
+    pub(super) fn begin(&mut self, start: &Arc<RunStart>, now: Timestamp) {
+        if self.start.is_some() {
+            return;
+        }
+        *self.start.edit() = Some(start.clone());
+        self.whole.edit().started_at = now;
+        self.graph = start.graph.clone();
+        self.notes.acts.push(Act::RunStarted {
+            run: self.id.clone(),
+            commit: start.commit,
+            reason: start.reason.clone(),
+        });
+        self.derive();
+        for (job, carried) in &start.carried {
+            self.finish(*job, carried.result.clone(), Some(carried.run.clone()), now);
+        }
+        let skipped: Vec<JobIndex> =
+            self.graph.iter().filter(|(_, spec)| spec.skip.is_some()).map(|(job, _)| job).collect();
+        for job in skipped.into_iter().filter(|job| !start.carried.contains_key(job)) {
+            self.skip(job, SkipReason::When, now);
+        }
+    }
+
+    /// Everything about the jobs that follows from their rows and the graph.
+    pub(super) fn derive(&mut self) {
+        let count = self.graph.jobs.len();
+        self.dependants = vec![Vec::new(); count];
+        self.needs_left = vec![0; count];
+        self.ready.clear();
+        self.running.clear();
+        self.open = count;
+        self.lost = None;
+        for (job, spec) in self.graph.iter() {
+            for need in &spec.needs {
+                self.dependants[need.0 as usize].push(job);
+                self.needs_left[job.0 as usize] += u32::from(!is_done(self.jobs.get(&need.0)));
+            }
+            match self.jobs.get(&job.0) {
+                Some(JobState::Done { result, .. }) => {
+                    self.open -= 1;
+                    if spec.required && !counts(result) {
+                        self.lost.get_or_insert_with(|| spec.name.clone());
+                    }
+                }
+                Some(JobState::Running { .. }) => drop(self.running.insert(job)),
+                _ if self.needs_left[job.0 as usize] == 0 => drop(self.ready.insert(job)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Starts as many ready jobs as there are new slots. A slot that finds no job, and that of a job that ends, counts
+    /// as given back at once: what is held is exactly what runs.
+    pub(super) fn granted(&mut self, total: u64, now: Timestamp) {
+        let new = total.saturating_sub(self.whole.granted);
+        if new > 0 {
+            self.whole.edit().granted = total;
+        }
+        for _ in 0..new {
+            let Some(job) = self.ready.pop_first() else { return };
+            self.start_job(job, now);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, why: &str, now: Timestamp) {
+        if self.whole.ended.is_some() || self.whole.cancelled.is_some() || self.start.is_none() {
+            return;
+        }
+        self.whole.edit().cancelled = Some(why.to_owned());
+        self.stop_all(why, now);
+    }
+
+    /// Stops what runs, drops what waits.
+    fn stop_all(&mut self, why: &str, now: Timestamp) {
+        let open: Vec<JobIndex> =
+            self.graph.iter().map(|(job, _)| job).filter(|job| !is_done(self.jobs.get(&job.0))).collect();
+        open.into_iter().for_each(|job| self.stop(job, why, now));
+    }
+
+    fn stop(&mut self, job: JobIndex, why: &str, now: Timestamp) {
+        if self.running.contains(&job) {
+            if let Some(JobState::Running { stopping: stopping @ None, .. }) = self.jobs.get_mut(&job.0) {
+                *stopping = Some(why.to_owned());
+            }
+        } else if !is_done(self.jobs.get(&job.0)) {
+            self.finish(job, Arc::new(JobResult::unrun(Outcome::Cancelled, why)), None, now);
+        }
+    }
+
+    pub(super) fn job_ended(&mut self, lease: &Lease, result: &JobResult, now: Timestamp) {
+        if self.lease(lease.job).is_none_or(|held| held != lease) {
+            return;
+        }
+        let Some(JobState::Running { stopping, tries, .. }) = self.jobs.get(&lease.job.0).cloned() else { return };
+        self.running.remove(&lease.job);
+        let result = Arc::new(result.clone());
+        match stopping {
+            Some(why) if result.outcome != Outcome::Passed => {
+                let result = JobResult { outcome: Outcome::Cancelled, why, ..(*result).clone() };
+                self.finish(lease.job, Arc::new(result), None, now);
+            }
+            None if self.may_try_again(lease.job, &tries, result.outcome) => {
+                let tries = tries.into_iter().chain([result]).collect();
+                self.jobs.insert(lease.job.0, JobState::Again { tries });
+                self.ready.insert(lease.job);
+            }
+            _ => self.finish(lease.job, result, None, now),
+        }
+    }
+
+    fn may_try_again(&self, job: JobIndex, tries: &[Arc<JobResult>], outcome: Outcome) -> bool {
+        let body = &self.graph.job(job).body;
+        let counted = |wanted: &[Outcome]| tries.iter().filter(|result| wanted.contains(&result.outcome)).count();
+        match outcome {
+            // A deployment may have half happened: only its author knows whether a second try is safe.
+            Outcome::Errored if body.environment.is_some() && !body.restartable => false,
+            Outcome::Errored => counted(&[Outcome::Errored]) < usize::from(body.retry_errored),
+            Outcome::Failed | Outcome::TimedOut => {
+                counted(&[Outcome::Failed, Outcome::TimedOut]) < usize::from(body.retry_failed)
+            }
+            Outcome::Passed | Outcome::Cancelled | Outcome::Skipped => false,
+        }
+    }
+
+    fn skip(&mut self, job: JobIndex, reason: SkipReason, now: Timestamp) {
+        self.finish(job, skipped(reason), None, now);
+    }
+
+    /// Ends a job and whatever its end drags along. A list, not recursion: a chain may be 10,000 jobs long.
+    fn finish(&mut self, job: JobIndex, result: Arc<JobResult>, carried: Option<RunId>, now: Timestamp) {
+        let mut ending = vec![(job, result, carried)];
+        while let Some((job, result, carried)) = ending.pop() {
+            if is_done(self.jobs.get(&job.0)) || self.running.contains(&job) {
+                continue;
+            }
+            let tries = self.jobs.get(&job.0).map(|state| state.tries().to_vec()).unwrap_or_default();
+            self.jobs.insert(job.0, JobState::Done { result: result.clone(), tries, carried, at: now });
+            self.ready.remove(&job);
+            self.open -= 1;
+            self.note_lost(job, &result);
+            self.release_dependants(job, &result, &mut ending);
+            self.abort_others(job, &result, &mut ending);
+        }
+    }
+
+    fn release_dependants(&mut self, job: JobIndex, result: &JobResult, ending: &mut Vec<Ending>) {
+        let name = &self.graph.job(job).name;
+        for &dependant in &self.dependants[job.0 as usize] {
+            let left = &mut self.needs_left[dependant.0 as usize];
+            *left -= 1;
+            match dragged(result, name) {
+                Some(reason) => ending.push((dependant, skipped(reason), None)),
+                None if *left == 0 && !is_done(self.jobs.get(&dependant.0)) => drop(self.ready.insert(dependant)),
+                None => {}
+            }
+        }
+    }
+
+    fn abort_others(&mut self, job: JobIndex, result: &JobResult, ending: &mut Vec<Ending>) {
+        if !matches!(result.outcome, Outcome::Failed | Outcome::Errored | Outcome::TimedOut) {
+            return;
+        }
+        let spec = self.graph.job(job);
+        let why = format!("`{}` did not pass and aborts it", spec.name);
+        for other in &spec.aborts {
+            match self.jobs.get_mut(&other.0) {
+                Some(JobState::Running { stopping: stopping @ None, .. }) => *stopping = Some(why.clone()),
+                _ => ending.push((*other, Arc::new(JobResult::unrun(Outcome::Cancelled, why.clone())), None)),
+            }
+        }
+    }
+
+    /// Remembers the first required job that is over without counting for the bar.
+    fn note_lost(&mut self, job: JobIndex, result: &JobResult) {
+        let spec = self.graph.job(job);
+        if self.lost.is_none() && spec.required && !counts(result) {
+            self.lost = Some(spec.name.clone());
+        }
+    }
+
+    /// After each fact: no longer possible runs stop, slots are used, the end is noticed.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        let Some(start) = self.start.as_ref().cloned() else { return };
+        if self.whole.ended.is_some() {
+            return;
+        }
+        if let Some(name) = self.lost.clone().filter(|_| start.fail_fast && self.open > 0) {
+            self.stop_all(&format!("required job `{name}` did not pass, so this run cannot"), now);
+        }
+        if self.open == 0 {
+            self.end(&start, now);
+        }
+    }
+
+    fn start_job(&mut self, job: JobIndex, now: Timestamp) {
+        let tries = self.jobs.get(&job.0).map(|state| state.tries().to_vec()).unwrap_or_default();
+        let lease = lease(&self.id, job, tries.len() as u32 + 1);
+        self.jobs.insert(job.0, JobState::Running { lease, since: now, stopping: None, tries });
+        self.running.insert(job);
+    }
+
+    fn end(&mut self, start: &RunStart, now: Timestamp) {
+        let outcome = match &self.whole.cancelled {
+            Some(_) => Outcome::Cancelled,
+            None => self.outcome(start.trigger),
+        };
+        self.whole.edit().ended = Some((outcome, now));
+        let results = self.results_digest();
+        self.notes.acts.push(Act::RunEnded { run: self.id.clone(), outcome, results });
+    }
+
+    /// The worst outcome among the jobs that count: in the queue the required ones, elsewhere all.
+    fn outcome(&self, trigger: Trigger) -> Outcome {
+        let rank = |outcome: Outcome| match outcome {
+            Outcome::Passed | Outcome::Skipped => 0,
+            Outcome::Cancelled => 1,
+            Outcome::Errored => 2,
+            Outcome::TimedOut => 3,
+            Outcome::Failed => 4,
+        };
+        let counting = self.jobs.map().iter().filter_map(|(job, state)| {
+            let spec = self.graph.job(JobIndex(*job));
+            match state {
+                JobState::Done { result, .. } if trigger != Trigger::Queue || spec.required => Some(result.outcome),
+                _ => None,
+            }
+        });
+        let worst = counting.max_by_key(|outcome| rank(*outcome));
+        worst.filter(|outcome| rank(*outcome) > 0).unwrap_or(Outcome::Passed)
+    }
+}
+
+/// Whether a result may count for the bar: passed, or skipped because no path concerned it. That at least one required
+/// job passed is for the gate to check.
+pub fn counts(result: &JobResult) -> bool {
+    result.outcome == Outcome::Passed || result.skip == Some(SkipReason::When)
+}
+
+type Ending = (JobIndex, Arc<JobResult>, Option<RunId>);
+
+fn skipped(reason: SkipReason) -> Arc<JobResult> {
+    let why = match &reason {
+        SkipReason::When => "no changed path is under its `when`, or under that of a job that it needs".to_owned(),
+        SkipReason::Need { job } => format!("it needs `{job}`, which did not pass"),
+    };
+    Arc::new(JobResult { skip: Some(reason), ..JobResult::unrun(Outcome::Skipped, why) })
+}
+
+/// Why a job cannot run once one that it needs has ended so; `None`: it can.
+fn dragged(result: &JobResult, name: &JobName) -> Option<SkipReason> {
+    match (result.outcome, &result.skip) {
+        (Outcome::Passed, _) => None,
+        (Outcome::Skipped, Some(SkipReason::When)) => Some(SkipReason::When),
+        _ => Some(SkipReason::Need { job: name.clone() }),
+    }
+}
+
+fn is_done(state: Option<&JobState>) -> bool {
+    matches!(state, Some(JobState::Done { .. }))
+}

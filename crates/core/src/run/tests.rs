@@ -1,0 +1,290 @@
+//! Scenarios: a graph in one line, events in another, and what the run owes after each.
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::graph::{JobBody, JobSpec};
+use crate::policy::Level;
+
+/// `a b:a c:a,b! d?` — jobs with needs; `!` aborts the job before it, `?` is skipped by `when`, `~` is a deployment,
+/// `2` at the end retries failures twice. Every job is required.
+fn graph(text: &str) -> JobGraph {
+    let mut jobs: Vec<JobSpec> = Vec::new();
+    for word in text.split_whitespace() {
+        let (name, rest) = word.split_once(':').unwrap_or((word.trim_end_matches(['!', '?', '~', '2']), ""));
+        let needs = rest.trim_end_matches(['!', '?', '~', '2']);
+        let index = |wanted: &str| JobIndex(jobs.iter().position(|job| job.name.as_str() == wanted).unwrap() as u32);
+        let mut body = JobBody::script("true");
+        body.environment = word.contains('~').then(|| "staging".into());
+        body.retry_failed = if word.contains('2') { 2 } else { 0 };
+        let needs: Vec<_> = needs.split(',').filter(|need| !need.is_empty()).map(index).collect();
+        let aborts = if word.contains('!') { vec![JobIndex(jobs.len() as u32 - 1)] } else { vec![] };
+        jobs.push(JobSpec {
+            name: name.parse().unwrap(),
+            base: name.parse().unwrap(),
+            origin: Default::default(),
+            on: vec![Trigger::Queue],
+            required: true,
+            needs,
+            aborts,
+            skip: word.contains('?').then_some(SkipReason::When),
+            body: Arc::new(body),
+        });
+    }
+    JobGraph { jobs: jobs.into(), budget_seconds: None }
+}
+
+struct Bench {
+    state: RunState,
+    log: String,
+    clock: i64,
+}
+
+impl Bench {
+    fn new(graph_text: &str, fail_fast: bool) -> Bench {
+        let id: RunId = "demo/main/1".parse().unwrap();
+        let mut bench =
+            Bench { state: RunState::new(&CellId::Run(id.clone())), log: String::new(), clock: 0 };
+        bench.event(RunEvent::Start(Arc::new(RunStart {
+            run: id,
+            trigger: Trigger::Queue,
+            reason: "initial run".into(),
+            commit: crate::ids::CommitId([1; 20]),
+            tree: crate::ids::TreeId([2; 20]),
+            level: Level::Authorised,
+            graph: graph(graph_text),
+            carried: BTreeMap::new(),
+            priority: 0,
+            fail_fast,
+            facts: BTreeMap::new(),
+        })));
+        bench
+    }
+
+    fn event(&mut self, event: RunEvent) {
+        self.clock += 1;
+        Run::apply(&mut self.state, &event, Timestamp(self.clock));
+        self.check_reload();
+    }
+
+    /// The rows alone say everything: a state loaded from them plans the same.
+    fn check_reload(&self) {
+        let mut whole = RunState { notes: Notes::default(), ..self.copy() };
+        whole.start.edit();
+        whole.whole.edit();
+        let keys: Vec<u32> = whole.jobs.map().keys().copied().collect();
+        keys.iter().for_each(|key| drop(whole.jobs.get_mut(key)));
+        let mut loaded = RunState::new(&CellId::Run(self.state.id.clone()));
+        whole.take_rows().iter().for_each(|row| loaded.put_row(row).unwrap());
+        loaded.loaded();
+        assert_eq!(Run::plan(&loaded, Timestamp(0)), Run::plan(&self.state, Timestamp(0)));
+        assert_eq!((&loaded.ready, loaded.open, &loaded.lost.is_some()), (&self.state.ready, self.state.open, &self.state.lost.is_some()));
+    }
+
+    fn copy(&self) -> RunState {
+        RunState {
+            id: self.state.id.clone(),
+            start: self.state.start.clone(),
+            whole: self.state.whole.clone(),
+            jobs: self.state.jobs.clone(),
+            graph: self.state.graph.clone(),
+            notes: self.state.notes.clone(),
+            ready: self.state.ready.clone(),
+            running: self.state.running.clone(),
+            needs_left: self.state.needs_left.clone(),
+            dependants: self.state.dependants.clone(),
+            open: self.state.open,
+            lost: self.state.lost.clone(),
+        }
+    }
+
+    fn end(&mut self, name: &str, outcome: Outcome) {
+        let job = self.state.graph.iter().find(|(_, spec)| spec.name.as_str() == name).unwrap().0;
+        let lease = self.state.lease(job).cloned().unwrap_or_else(|| panic!("{name} is not running"));
+        let result = Box::new(JobResult::unrun(outcome, "said so"));
+        self.event(RunEvent::JobEnded { lease, result });
+    }
+
+    fn line(&mut self, said: &str) {
+        let demand = self.state.demand();
+        let names = |jobs: Vec<JobIndex>| {
+            jobs.iter().map(|job| self.state.graph.job(*job).name.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let running = names(self.state.wanted().map(|(job, _)| job).collect());
+        let done: Vec<String> = self
+            .state
+            .jobs
+            .map()
+            .iter()
+            .filter_map(|(job, state)| match state {
+                JobState::Done { result, .. } => {
+                    Some(format!("{}={:?}", self.state.graph.job(JobIndex(*job)).name, result.outcome))
+                }
+                _ => None,
+            })
+            .collect();
+        let ended = self.state.ended().map(|(outcome, _)| format!(" | run {outcome:?}")).unwrap_or_default();
+        self.log += &format!(
+            "{said}: want {} back {} | runs [{running}] | {}{ended}\n",
+            demand.asked,
+            demand.returned,
+            done.join(" ")
+        );
+    }
+}
+
+/// Words: `+N` grants up to N in all, `name=p|f|e|t` ends a job, `cancel`.
+fn check_with(graph_text: &str, fail_fast: bool, script: &str, expected: Expect) {
+    let mut bench = Bench::new(graph_text, fail_fast);
+    bench.line("start");
+    for word in script.split_whitespace() {
+        if let Some(total) = word.strip_prefix('+') {
+            bench.event(RunEvent::Granted { total: total.parse().unwrap() });
+        } else if word == "cancel" {
+            bench.event(RunEvent::Cancel { why: "superseded".into() });
+        } else {
+            let (name, outcome) = word.split_once('=').unwrap();
+            let outcome = match outcome {
+                "p" => Outcome::Passed,
+                "f" => Outcome::Failed,
+                "e" => Outcome::Errored,
+                "c" => Outcome::Cancelled,
+                _ => Outcome::TimedOut,
+            };
+            bench.end(name, outcome);
+        }
+        bench.line(word);
+    }
+    expected.assert_eq(&bench.log);
+}
+
+fn check(graph_text: &str, script: &str, expected: Expect) {
+    check_with(graph_text, false, script, expected);
+}
+
+#[test]
+fn needs_come_first_and_slots_are_given_back() {
+    check("a b c:a,b", "+1 a=p +2 b=p +3 c=p", expect![[r#"
+        start: want 2 back 0 | runs [] | 
+        +1: want 2 back 0 | runs [a] | 
+        a=p: want 2 back 1 | runs [] | a=Passed
+        +2: want 2 back 1 | runs [b] | a=Passed
+        b=p: want 3 back 2 | runs [] | a=Passed b=Passed
+        +3: want 3 back 2 | runs [c] | a=Passed b=Passed
+        c=p: want 3 back 3 | runs [] | a=Passed b=Passed c=Passed | run Passed
+    "#]]);
+}
+
+#[test]
+fn a_failed_need_skips_what_depends_on_it() {
+    check("a b:a c:b d", "+2 a=f d=p", expect![[r#"
+        start: want 2 back 0 | runs [] | 
+        +2: want 2 back 0 | runs [a d] | 
+        a=f: want 2 back 1 | runs [d] | a=Failed b=Skipped c=Skipped
+        d=p: want 2 back 2 | runs [] | a=Failed b=Skipped c=Skipped d=Passed | run Failed
+    "#]]);
+}
+
+#[test]
+fn our_machines_fault_is_tried_again_but_never_a_deployment() {
+    check("a b~", "+2 a=e b=e +3 a=e +4 a=e", expect![[r#"
+        start: want 2 back 0 | runs [] | 
+        +2: want 2 back 0 | runs [a b] | 
+        a=e: want 3 back 1 | runs [b] | 
+        b=e: want 3 back 2 | runs [] | b=Errored
+        +3: want 3 back 2 | runs [a] | b=Errored
+        a=e: want 4 back 3 | runs [] | b=Errored
+        +4: want 4 back 3 | runs [a] | b=Errored
+        a=e: want 4 back 4 | runs [] | a=Errored b=Errored | run Errored
+    "#]]);
+}
+
+#[test]
+fn a_failure_is_retried_only_where_the_definition_says_so() {
+    check("a2", "+1 a=f +2 a=f +3 a=p", expect![[r#"
+        start: want 1 back 0 | runs [] | 
+        +1: want 1 back 0 | runs [a] | 
+        a=f: want 2 back 1 | runs [] | 
+        +2: want 2 back 1 | runs [a] | 
+        a=f: want 3 back 2 | runs [] | 
+        +3: want 3 back 2 | runs [a] | 
+        a=p: want 3 back 3 | runs [] | a=Passed | run Passed
+    "#]]);
+}
+
+#[test]
+fn cancelled_runs_wait_for_their_jobs_to_be_dead() {
+    check("a b c:a", "+1 cancel +2 a=c", expect![[r#"
+        start: want 2 back 0 | runs [] | 
+        +1: want 2 back 0 | runs [a] | 
+        cancel: want 1 back 0 | runs [] | b=Cancelled c=Cancelled
+        +2: want 2 back 1 | runs [] | b=Cancelled c=Cancelled
+        a=c: want 2 back 2 | runs [] | a=Cancelled b=Cancelled c=Cancelled | run Cancelled
+    "#]]);
+}
+
+#[test]
+fn a_run_that_cannot_pass_stops_when_told_to_fail_fast() {
+    check_with("a b c", true, "+2 a=f b=c", expect![[r#"
+        start: want 3 back 0 | runs [] | 
+        +2: want 3 back 0 | runs [a b] | 
+        a=f: want 2 back 1 | runs [] | a=Failed c=Cancelled
+        b=c: want 2 back 2 | runs [] | a=Failed b=Cancelled c=Cancelled | run Failed
+    "#]]);
+}
+
+#[test]
+fn a_failure_aborts_the_jobs_it_names() {
+    check("a b!", "+2 b=f a=c", expect![[r#"
+        start: want 2 back 0 | runs [] | 
+        +2: want 2 back 0 | runs [a b] | 
+        b=f: want 2 back 1 | runs [] | b=Failed
+        a=c: want 2 back 2 | runs [] | a=Cancelled b=Failed | run Failed
+    "#]]);
+}
+
+#[test]
+fn skipped_by_when_drags_its_dependants_and_counts_as_passed() {
+    check("a? b:a c", "+1 c=p", expect![[r#"
+        start: want 1 back 0 | runs [] | a=Skipped b=Skipped
+        +1: want 1 back 0 | runs [c] | a=Skipped b=Skipped
+        c=p: want 1 back 1 | runs [] | a=Skipped b=Skipped c=Passed | run Passed
+    "#]]);
+}
+
+#[test]
+fn answers_under_an_old_lease_change_nothing() {
+    let mut bench = Bench::new("a", false);
+    bench.event(RunEvent::Granted { total: 1 });
+    let old = bench.state.lease(JobIndex(0)).cloned().unwrap();
+    bench.end("a", Outcome::Errored);
+    bench.event(RunEvent::Granted { total: 2 });
+    bench.event(RunEvent::JobEnded { lease: old, result: Box::new(JobResult::unrun(Outcome::Passed, "late")) });
+    assert_eq!(bench.state.ended(), None);
+    assert_eq!(bench.state.wanted().count(), 1);
+}
+
+#[test]
+fn a_chain_of_ten_thousand_falls_without_recursion() {
+    let text: Vec<String> =
+        (0..10_000).map(|at| if at == 0 { "j0".into() } else { format!("j{at}:j{}", at - 1) }).collect();
+    let id: RunId = "demo/main/1".parse().unwrap();
+    let mut state = RunState::new(&CellId::Run(id));
+    let mut bench = Bench::new("a", false);
+    std::mem::swap(&mut state, &mut bench.state);
+    let jobs: Vec<JobSpec> = (0..text.len())
+        .map(|at| JobSpec {
+            name: format!("j{at}").parse().unwrap(),
+            needs: if at == 0 { vec![] } else { vec![JobIndex(at as u32 - 1)] },
+            ..state.graph.jobs[0].clone()
+        })
+        .collect();
+    let start = RunStart { graph: JobGraph { jobs: jobs.into(), budget_seconds: None }, ..state.start().unwrap().clone() };
+    let mut fresh = RunState::new(&CellId::Run(start.run.clone()));
+    Run::apply(&mut fresh, &RunEvent::Start(Arc::new(start)), Timestamp(1));
+    Run::apply(&mut fresh, &RunEvent::Granted { total: 1 }, Timestamp(2));
+    let lease = fresh.lease(JobIndex(0)).cloned().unwrap();
+    let result = Box::new(JobResult::unrun(Outcome::Failed, "no"));
+    Run::apply(&mut fresh, &RunEvent::JobEnded { lease, result }, Timestamp(3));
+    assert_eq!(fresh.ended(), Some((Outcome::Failed, Timestamp(3))));
+}
