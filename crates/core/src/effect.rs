@@ -21,6 +21,8 @@ pub struct EffectKey(std::sync::Arc<str>);
 
 impl EffectKey {
     /// An effect that happens once per generation of its subject.
+    ///
+    /// Subjects are names and ids of this crate, none of which can hold ` #`.
     pub fn once(kind: &str, subject: impl fmt::Display, generation: u64) -> EffectKey {
         EffectKey(format!("{kind} {subject} #{generation}").into())
     }
@@ -33,6 +35,11 @@ impl EffectKey {
     /// A key as it was stored.
     pub fn stored(text: &str) -> EffectKey {
         EffectKey(text.into())
+    }
+
+    /// Whether the effect is of the kind that happens once per generation.
+    pub fn is_once(&self) -> bool {
+        self.0.contains(" #")
     }
 
     /// The key's text.

@@ -75,10 +75,7 @@ impl Cell for Pool {
         let mut plan = Plan::default();
         for (run, account) in state.accounts.map().iter().filter(|(_, account)| account.granted > 0) {
             let message = Message::Granted { total: account.granted };
-            plan.owe(
-                EffectKey::level("grant", run),
-                Effect::Send { to: CellId::Run(run.clone()), message },
-            );
+            plan.owe(EffectKey::level("grant", run), Effect::Send { to: CellId::Run(run.clone()), message });
         }
         plan
     }

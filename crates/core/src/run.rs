@@ -1,6 +1,6 @@
 //! The run cell: one job graph in execution, its jobs, attempts and leases.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,9 @@ pub enum JobState {
 impl JobState {
     fn tries(&self) -> &[Arc<JobResult>] {
         match self {
-            JobState::Again { tries } | JobState::Running { tries, .. } | JobState::Done { tries, .. } => tries,
+            JobState::Again { tries } | JobState::Running { tries, .. } | JobState::Done { tries, .. } => {
+                tries
+            }
         }
     }
 }
@@ -136,15 +138,18 @@ impl Cell for Run {
                 Effect::RunJob(Box::new(order)),
             );
         }
-        plan.owe(EffectKey::level("demand", &state.id), Effect::Send {
-            to: CellId::Pool,
-            message: Message::Demand(state.demand()),
-        });
+        plan.owe(
+            EffectKey::level("demand", &state.id),
+            Effect::Send { to: CellId::Pool, message: Message::Demand(state.demand()) },
+        );
         if let Some((outcome, _)) = state.whole.ended {
-            plan.owe(EffectKey::once("run-ended", &state.id, 1), Effect::Send {
-                to: CellId::Gate(state.id.gate.clone()),
-                message: Message::RunEnded(Arc::new(state.report(start, outcome))),
-            });
+            plan.owe(
+                EffectKey::once("run-ended", &state.id, 1),
+                Effect::Send {
+                    to: CellId::Gate(state.id.gate.clone()),
+                    message: Message::RunEnded(Arc::new(state.report(start, outcome))),
+                },
+            );
         }
         plan
     }
@@ -270,7 +275,9 @@ fn lease(run: &RunId, job: JobIndex, attempt: u32) -> Lease {
 
 impl CellState for RunState {
     fn new(id: &CellId) -> Self {
-        let CellId::Run(id) = id else { panic!("invariant: a run's state is only made for a run cell, not {id}") };
+        let CellId::Run(id) = id else {
+            panic!("invariant: a run's state is only made for a run cell, not {id}")
+        };
         RunState {
             id: id.clone(),
             start: Field::new("start", None),

@@ -1,7 +1,7 @@
 //! The turn: the only place where a cell's facts become rows, effects, messages and leaves. Pure; the server and the
 //! simulator both drive it.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,8 +86,9 @@ pub enum TroubleClass {
 /// One row of the outbox: an effect and how far it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outgoing {
-    /// The action.
-    pub effect: Effect,
+    /// The action. `None` once it is done and its value can no longer matter: only a level effect's is compared again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
     /// How far.
     pub stage: Stage,
     /// Changes whenever it is handed to a driver anew, so that late answers are told from current ones.
@@ -252,8 +253,7 @@ impl<C: Cell> Live<C> {
             Intake::Event(event) => C::apply(&mut self.state, event, entry.at),
             Intake::Done { key, token, result } => {
                 let Some(row) = self.outbox.current(key, *token) else { return };
-                row.stage = Stage::Done;
-                row.trouble = None;
+                row.complete(key);
                 changed.push(key.clone());
                 if let Some(result) = result {
                     C::apply(&mut self.state, result, entry.at);
@@ -284,11 +284,13 @@ struct Reconciled {
     only_if_drained: bool,
 }
 
-impl Reconciled {
-    fn hand_out(&mut self, key: &EffectKey, row: &Outgoing) {
-        self.only_if_drained |= row.effect.needs_drained_inbox();
-        self.outbox.insert(key.clone(), Some(row.clone()));
-        self.dispatch.push(Dispatch::Do { key: key.clone(), token: row.token, effect: row.effect.clone() });
+impl Outgoing {
+    fn complete(&mut self, key: &EffectKey) {
+        self.stage = Stage::Done;
+        self.trouble = None;
+        if key.is_once() {
+            self.effect = None;
+        }
     }
 }
 
@@ -337,8 +339,9 @@ impl Outbox {
                 Stage::Claimed { .. } | Stage::Cancelling { .. } => {
                     row.stage = Stage::Cancelling { epoch: moment.epoch };
                     out.outbox.insert(key.clone(), Some(row.clone()));
-                    let (key, token, effect) = (key.clone(), row.token, row.effect.clone());
-                    out.dispatch.push(Dispatch::Cancel { key, token, effect });
+                    if let Some(effect) = row.effect.clone() {
+                        out.dispatch.push(Dispatch::Cancel { key: key.clone(), token: row.token, effect });
+                    }
                 }
             }
         }
@@ -349,30 +352,31 @@ impl Outbox {
     }
 
     fn owe(&mut self, key: EffectKey, effect: Effect, moment: Moment, out: &mut Reconciled) {
-        let token = self.token();
-        match self.rows.entry(key) {
-            btree_map::Entry::Vacant(place) => {
-                let key = place.key().clone();
-                let stage = Stage::Claimed { epoch: moment.epoch };
-                let row = place.insert(Outgoing { effect, stage, token, trouble: None });
-                begin(&key, row, out);
+        let trouble = match self.rows.get_mut(&key) {
+            Some(row) if !is_due(row, moment) && !is_new_value(&key, row, &effect) => return,
+            Some(row) => row.trouble.take(),
+            None => None,
+        };
+        let stage = Stage::Claimed { epoch: moment.epoch };
+        let mut row = Outgoing { effect: Some(effect.clone()), stage, token: self.token(), trouble };
+        match effect {
+            Effect::Send { to, message } => {
+                out.messages.push((to, message));
+                row.complete(&key);
             }
-            btree_map::Entry::Occupied(mut place) => {
-                let key = place.key().clone();
-                let row = place.get_mut();
-                if row.effect == effect && !is_due(row, moment) {
-                    return;
-                }
-                *row = Outgoing {
-                    effect,
-                    stage: Stage::Claimed { epoch: moment.epoch },
-                    token,
-                    trouble: row.trouble.take(),
-                };
-                begin(&key, row, out);
+            effect => {
+                out.only_if_drained |= effect.needs_drained_inbox();
+                out.dispatch.push(Dispatch::Do { key: key.clone(), token: row.token, effect });
             }
         }
+        out.outbox.insert(key.clone(), Some(row.clone()));
+        self.rows.insert(key, row);
     }
+}
+
+/// A level effect whose wanted value is no longer the one that its row holds.
+fn is_new_value(key: &EffectKey, row: &Outgoing, effect: &Effect) -> bool {
+    !key.is_once() && row.effect.as_ref() != Some(effect)
 }
 
 /// Whether an effect whose value did not change must be handed to a driver (again).
@@ -383,17 +387,5 @@ fn is_due(row: &Outgoing, moment: Moment) -> bool {
         // Wanted again before the driver answered, or claimed by a server that is gone.
         Stage::Cancelling { .. } => true,
         Stage::Claimed { epoch } => epoch != moment.epoch,
-    }
-}
-
-/// Starts an effect: a message goes at once, everything else to its driver.
-fn begin(key: &EffectKey, row: &mut Outgoing, out: &mut Reconciled) {
-    match &row.effect {
-        Effect::Send { to, message } => {
-            out.messages.push((to.clone(), message.clone()));
-            row.stage = Stage::Done;
-            out.outbox.insert(key.clone(), Some(row.clone()));
-        }
-        _ => out.hand_out(key, row),
     }
 }

@@ -96,7 +96,9 @@ impl RunState {
         if self.lease(lease.job).is_none_or(|held| held != lease) {
             return;
         }
-        let Some(JobState::Running { stopping, tries, .. }) = self.jobs.get(&lease.job.0).cloned() else { return };
+        let Some(JobState::Running { stopping, tries, .. }) = self.jobs.get(&lease.job.0).cloned() else {
+            return;
+        };
         self.running.remove(&lease.job);
         let result = Arc::new(result.clone());
         match stopping {
@@ -115,7 +117,8 @@ impl RunState {
 
     fn may_try_again(&self, job: JobIndex, tries: &[Arc<JobResult>], outcome: Outcome) -> bool {
         let body = &self.graph.job(job).body;
-        let counted = |wanted: &[Outcome]| tries.iter().filter(|result| wanted.contains(&result.outcome)).count();
+        let counted =
+            |wanted: &[Outcome]| tries.iter().filter(|result| wanted.contains(&result.outcome)).count();
         match outcome {
             // A deployment may have half happened: only its author knows whether a second try is safe.
             Outcome::Errored if body.environment.is_some() && !body.restartable => false,
@@ -155,7 +158,9 @@ impl RunState {
             *left -= 1;
             match dragged(result, name) {
                 Some(reason) => ending.push((dependant, skipped(reason), None)),
-                None if *left == 0 && !is_done(self.jobs.get(&dependant.0)) => drop(self.ready.insert(dependant)),
+                None if *left == 0 && !is_done(self.jobs.get(&dependant.0)) => {
+                    drop(self.ready.insert(dependant))
+                }
                 None => {}
             }
         }
@@ -226,7 +231,9 @@ impl RunState {
         let counting = self.jobs.map().iter().filter_map(|(job, state)| {
             let spec = self.graph.job(JobIndex(*job));
             match state {
-                JobState::Done { result, .. } if trigger != Trigger::Queue || spec.required => Some(result.outcome),
+                JobState::Done { result, .. } if trigger != Trigger::Queue || spec.required => {
+                    Some(result.outcome)
+                }
                 _ => None,
             }
         });
@@ -245,7 +252,9 @@ type Ending = (JobIndex, Arc<JobResult>, Option<RunId>);
 
 fn skipped(reason: SkipReason) -> Arc<JobResult> {
     let why = match &reason {
-        SkipReason::When => "no changed path is under its `when`, or under that of a job that it needs".to_owned(),
+        SkipReason::When => {
+            "no changed path is under its `when`, or under that of a job that it needs".to_owned()
+        }
         SkipReason::Need { job } => format!("it needs `{job}`, which did not pass"),
     };
     Arc::new(JobResult { skip: Some(reason), ..JobResult::unrun(Outcome::Skipped, why) })

@@ -1,5 +1,7 @@
 //! Scenarios: a graph in one line, events in another, and what the run owes after each.
 
+use std::collections::BTreeMap;
+
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -13,7 +15,8 @@ fn graph(text: &str) -> JobGraph {
     for word in text.split_whitespace() {
         let (name, rest) = word.split_once(':').unwrap_or((word.trim_end_matches(['!', '?', '~', '2']), ""));
         let needs = rest.trim_end_matches(['!', '?', '~', '2']);
-        let index = |wanted: &str| JobIndex(jobs.iter().position(|job| job.name.as_str() == wanted).unwrap() as u32);
+        let index =
+            |wanted: &str| JobIndex(jobs.iter().position(|job| job.name.as_str() == wanted).unwrap() as u32);
         let mut body = JobBody::script("true");
         body.environment = word.contains('~').then(|| "staging".into());
         body.retry_failed = if word.contains('2') { 2 } else { 0 };
@@ -78,7 +81,10 @@ impl Bench {
         whole.take_rows().iter().for_each(|row| loaded.put_row(row).unwrap());
         loaded.loaded();
         assert_eq!(Run::plan(&loaded, Timestamp(0)), Run::plan(&self.state, Timestamp(0)));
-        assert_eq!((&loaded.ready, loaded.open, &loaded.lost.is_some()), (&self.state.ready, self.state.open, &self.state.lost.is_some()));
+        assert_eq!(
+            (&loaded.ready, loaded.open, &loaded.lost.is_some()),
+            (&self.state.ready, self.state.open, &self.state.lost.is_some())
+        );
     }
 
     fn copy(&self) -> RunState {
@@ -164,7 +170,10 @@ fn check(graph_text: &str, script: &str, expected: Expect) {
 
 #[test]
 fn needs_come_first_and_slots_are_given_back() {
-    check("a b c:a,b", "+1 a=p +2 b=p +3 c=p", expect![[r#"
+    check(
+        "a b c:a,b",
+        "+1 a=p +2 b=p +3 c=p",
+        expect![[r#"
         start: want 2 back 0 | runs [] | 
         +1: want 2 back 0 | runs [a] | 
         a=p: want 2 back 1 | runs [] | a=Passed
@@ -172,22 +181,30 @@ fn needs_come_first_and_slots_are_given_back() {
         b=p: want 3 back 2 | runs [] | a=Passed b=Passed
         +3: want 3 back 2 | runs [c] | a=Passed b=Passed
         c=p: want 3 back 3 | runs [] | a=Passed b=Passed c=Passed | run Passed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_failed_need_skips_what_depends_on_it() {
-    check("a b:a c:b d", "+2 a=f d=p", expect![[r#"
+    check(
+        "a b:a c:b d",
+        "+2 a=f d=p",
+        expect![[r#"
         start: want 2 back 0 | runs [] | 
         +2: want 2 back 0 | runs [a d] | 
         a=f: want 2 back 1 | runs [d] | a=Failed b=Skipped c=Skipped
         d=p: want 2 back 2 | runs [] | a=Failed b=Skipped c=Skipped d=Passed | run Failed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn our_machines_fault_is_tried_again_but_never_a_deployment() {
-    check("a b~", "+2 a=e b=e +3 a=e +4 a=e", expect![[r#"
+    check(
+        "a b~",
+        "+2 a=e b=e +3 a=e +4 a=e",
+        expect![[r#"
         start: want 2 back 0 | runs [] | 
         +2: want 2 back 0 | runs [a b] | 
         a=e: want 3 back 1 | runs [b] | 
@@ -196,12 +213,16 @@ fn our_machines_fault_is_tried_again_but_never_a_deployment() {
         a=e: want 4 back 3 | runs [] | b=Errored
         +4: want 4 back 3 | runs [a] | b=Errored
         a=e: want 4 back 4 | runs [] | a=Errored b=Errored | run Errored
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_failure_is_retried_only_where_the_definition_says_so() {
-    check("a2", "+1 a=f +2 a=f +3 a=p", expect![[r#"
+    check(
+        "a2",
+        "+1 a=f +2 a=f +3 a=p",
+        expect![[r#"
         start: want 1 back 0 | runs [] | 
         +1: want 1 back 0 | runs [a] | 
         a=f: want 2 back 1 | runs [] | 
@@ -209,47 +230,65 @@ fn a_failure_is_retried_only_where_the_definition_says_so() {
         a=f: want 3 back 2 | runs [] | 
         +3: want 3 back 2 | runs [a] | 
         a=p: want 3 back 3 | runs [] | a=Passed | run Passed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn cancelled_runs_wait_for_their_jobs_to_be_dead() {
-    check("a b c:a", "+1 cancel +2 a=c", expect![[r#"
+    check(
+        "a b c:a",
+        "+1 cancel +2 a=c",
+        expect![[r#"
         start: want 2 back 0 | runs [] | 
         +1: want 2 back 0 | runs [a] | 
         cancel: want 1 back 0 | runs [] | b=Cancelled c=Cancelled
         +2: want 2 back 1 | runs [] | b=Cancelled c=Cancelled
         a=c: want 2 back 2 | runs [] | a=Cancelled b=Cancelled c=Cancelled | run Cancelled
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_run_that_cannot_pass_stops_when_told_to_fail_fast() {
-    check_with("a b c", true, "+2 a=f b=c", expect![[r#"
+    check_with(
+        "a b c",
+        true,
+        "+2 a=f b=c",
+        expect![[r#"
         start: want 3 back 0 | runs [] | 
         +2: want 3 back 0 | runs [a b] | 
         a=f: want 2 back 1 | runs [] | a=Failed c=Cancelled
         b=c: want 2 back 2 | runs [] | a=Failed b=Cancelled c=Cancelled | run Failed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_failure_aborts_the_jobs_it_names() {
-    check("a b!", "+2 b=f a=c", expect![[r#"
+    check(
+        "a b!",
+        "+2 b=f a=c",
+        expect![[r#"
         start: want 2 back 0 | runs [] | 
         +2: want 2 back 0 | runs [a b] | 
         b=f: want 2 back 1 | runs [] | b=Failed
         a=c: want 2 back 2 | runs [] | a=Cancelled b=Failed | run Failed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn skipped_by_when_drags_its_dependants_and_counts_as_passed() {
-    check("a? b:a c", "+1 c=p", expect![[r#"
+    check(
+        "a? b:a c",
+        "+1 c=p",
+        expect![[r#"
         start: want 1 back 0 | runs [] | a=Skipped b=Skipped
         +1: want 1 back 0 | runs [c] | a=Skipped b=Skipped
         c=p: want 1 back 1 | runs [] | a=Skipped b=Skipped c=Passed | run Passed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -259,7 +298,10 @@ fn answers_under_an_old_lease_change_nothing() {
     let old = bench.state.lease(JobIndex(0)).cloned().unwrap();
     bench.end("a", Outcome::Errored);
     bench.event(RunEvent::Granted { total: 2 });
-    bench.event(RunEvent::JobEnded { lease: old, result: Box::new(JobResult::unrun(Outcome::Passed, "late")) });
+    bench.event(RunEvent::JobEnded {
+        lease: old,
+        result: Box::new(JobResult::unrun(Outcome::Passed, "late")),
+    });
     assert_eq!(bench.state.ended(), None);
     assert_eq!(bench.state.wanted().count(), 1);
 }
@@ -279,7 +321,10 @@ fn a_chain_of_ten_thousand_falls_without_recursion() {
             ..state.graph.jobs[0].clone()
         })
         .collect();
-    let start = RunStart { graph: JobGraph { jobs: jobs.into(), budget_seconds: None }, ..state.start().unwrap().clone() };
+    let start = RunStart {
+        graph: JobGraph { jobs: jobs.into(), budget_seconds: None },
+        ..state.start().unwrap().clone()
+    };
     let mut fresh = RunState::new(&CellId::Run(start.run.clone()));
     Run::apply(&mut fresh, &RunEvent::Start(Arc::new(start)), Timestamp(1));
     Run::apply(&mut fresh, &RunEvent::Granted { total: 1 }, Timestamp(2));
