@@ -1,0 +1,175 @@
+//! The forms in which a program may print a secret.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// The shortest form that is masked. Shorter ones would blank ordinary words. Source: trust T4.
+pub const SECRET_BYTES_MIN: usize = 6;
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Every form of `value` that is long enough, and of each of its lines.
+pub fn forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
+    let lines = value.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let trimmed = value.trim_ascii();
+    let parts: BTreeSet<&[u8]> = lines.chain([value, trimmed]).collect();
+    let mut all: BTreeSet<Vec<u8>> = BTreeSet::new();
+    // Only parts that are secrets by their own length: the base64 of "x" would be in every log.
+    for part in parts.into_iter().filter(|part| part.len() >= SECRET_BYTES_MIN) {
+        all.insert(part.to_vec());
+        all.extend((0..3).map(|offset| base64_inside(part, offset)));
+        all.insert(base64_alone(part));
+        all.extend([hex(part, b"0123456789abcdef"), hex(part, b"0123456789ABCDEF")]);
+        all.extend(url_forms(part));
+        all.extend(json_forms(part));
+        all.extend(shell_forms(part));
+    }
+    let url_safe: Vec<Vec<u8>> = all.iter().map(|form| base64_url(form)).collect();
+    all.extend(url_safe);
+    all.retain(|form| form.len() >= SECRET_BYTES_MIN);
+    all
+}
+
+/// The characters that are the same whatever stands before and after `value` at this offset of a base64 text.
+fn base64_inside(value: &[u8], offset: usize) -> Vec<u8> {
+    let mut padded = vec![0; offset];
+    padded.extend_from_slice(value);
+    let bit_at = |at: usize| padded[at / 8] >> (7 - at % 8) & 1;
+    let whole = padded.len() * 8 / 6;
+    let first = (offset * 8).div_ceil(6);
+    base64_chars(first..whole, bit_at)
+}
+
+/// `value` encoded alone, without padding: its last character also holds the bits of no byte.
+fn base64_alone(value: &[u8]) -> Vec<u8> {
+    let bit_at = |at: usize| value.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1);
+    base64_chars(0..(value.len() * 8).div_ceil(6), bit_at)
+}
+
+fn base64_chars(chars: Range<usize>, bit_at: impl Fn(usize) -> u8) -> Vec<u8> {
+    let index =
+        |char_at: usize| (0..6).fold(0, |index, bit| index << 1 | usize::from(bit_at(char_at * 6 + bit)));
+    chars.map(|char_at| BASE64[index(char_at)]).collect()
+}
+
+fn base64_url(form: &[u8]) -> Vec<u8> {
+    let is_base64 = form.iter().all(|byte| BASE64.contains(byte));
+    let swap = |byte: &u8| match byte {
+        b'+' => b'-',
+        b'/' => b'_',
+        other => *other,
+    };
+    if is_base64 { form.iter().map(swap).collect() } else { Vec::new() }
+}
+
+fn hex(value: &[u8], digits: &[u8; 16]) -> Vec<u8> {
+    value.iter().flat_map(|byte| [digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]).collect()
+}
+
+/// Percent encodings: strict (RFC 3986), with `/` kept, as a form field (space is `+`), each in both cases of hex.
+fn url_forms(value: &[u8]) -> Vec<Vec<u8>> {
+    let encode = |kept: &[u8], space: &[u8], digits: &[u8; 16]| {
+        let mut out = Vec::with_capacity(value.len());
+        for byte in value {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => out.push(*byte),
+                byte if kept.contains(byte) => out.push(*byte),
+                b' ' => out.extend_from_slice(space),
+                _ => {
+                    out.push(b'%');
+                    out.extend_from_slice(&hex(&[*byte], digits));
+                }
+            }
+        }
+        out
+    };
+    let (upper, lower) = (b"0123456789ABCDEF", b"0123456789abcdef");
+    let kept: [(&[u8], &[u8]); 4] = [
+        (b"-._~", b"%20"),
+        (b"-._~/", b"%20"),
+        (b"-._*", b"+"),        // HTML forms
+        (b"-._~!*'()", b"%20"), // encodeURIComponent
+    ];
+    kept.iter().flat_map(|(kept, space)| [encode(kept, space, upper), encode(kept, space, lower)]).collect()
+}
+
+/// Inside a JSON string: as it is, with `/` escaped, and in ASCII only.
+fn json_forms(value: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(text) = std::str::from_utf8(value) else { return Vec::new() };
+    let quoted = serde_json::to_string(text).expect("a text is always JSON");
+    let plain = quoted[1..quoted.len() - 1].to_owned();
+    let slashed = plain.replace('/', "\\/");
+    let mut ascii = String::new();
+    for c in plain.chars() {
+        match c.is_ascii() {
+            true => ascii.push(c),
+            false => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}")))
+            }
+        }
+    }
+    [plain, slashed, ascii].map(String::into_bytes).into()
+}
+
+/// As shells print it: between single quotes, between double quotes, and with backslashes (`printf %q`, `set -x`).
+fn shell_forms(value: &[u8]) -> Vec<Vec<u8>> {
+    let escape = |needs: fn(u8) -> bool, with: &dyn Fn(u8) -> Vec<u8>| -> Vec<u8> {
+        value.iter().flat_map(|byte| if needs(*byte) { with(*byte) } else { vec![*byte] }).collect()
+    };
+    let backslash = |byte: u8| vec![b'\\', byte];
+    vec![
+        escape(|byte| byte == b'\'', &|_| b"'\\''".to_vec()),
+        escape(|byte| byte == b'\'', &|_| b"'\"'\"'".to_vec()),
+        escape(|byte| b"\"\\$`".contains(&byte), &backslash),
+        escape(
+            |byte| byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"-_./:,+@%=".contains(&byte),
+            &backslash,
+        ),
+        escape(
+            |byte| byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"-_./:+@%".contains(&byte),
+            &backslash,
+        ),
+        escape(|byte| b"\\'".contains(&byte), &backslash), // $'...'
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_found_at_each_offset() {
+        // Reference: `printf 'xhunter2secret!' | base64` and its neighbours.
+        let all = forms(b"hunter2secret");
+        let found = |text: &str| all.iter().any(|form| text.contains(std::str::from_utf8(form).unwrap()));
+        assert!(found("aHVudGVyMnNlY3JldA=="));
+        assert!(found("eGh1bnRlcjJzZWNyZXQh"));
+        assert!(found("eHhodW50ZXIyc2VjcmV0IQ=="));
+    }
+
+    #[test]
+    fn short_lines_are_left_alone() {
+        let all = forms(b"first-line\nab\n");
+        assert!(all.contains(&b"first-line"[..]));
+        assert!(!all.contains(&b"ab"[..]));
+        assert!(forms(b"short").is_empty());
+    }
+
+    #[test]
+    fn quoting_and_escapes_are_forms() {
+        let all = forms("a b/\"c'ü$".as_bytes());
+        for wanted in [
+            "a%20b%2F%22c%27%C3%BC%24",
+            "a%20b/%22c%27%C3%BC%24",
+            "a+b%2f%22c%27%c3%bc%24",
+            "a b/\\\"c'ü$",
+            "a b\\/\\\"c'ü$",
+            "a b/\\\"c'\\u00fc$",
+            "a b/\"c'\\''ü$",
+            "a\\ b/\\\"c\\'ü\\$",
+            "6120622f226327c3bc24",
+        ] {
+            assert!(all.contains(wanted.as_bytes()), "{wanted}");
+        }
+    }
+}

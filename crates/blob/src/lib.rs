@@ -1,0 +1,17 @@
+//! What jobs leave behind: blobs by digest, manifests of outputs, and logs with a line index.
+//!
+//! Deliberately absent: decisions, networks, formats of packages, and any way to change a blob once it is stored.
+//! A blob's name is the SHA-256 of its bytes; a log's name is the lease that wrote it.
+
+pub mod encode;
+pub mod log;
+pub mod manifest;
+pub mod mask;
+mod read;
+pub mod store;
+
+pub use log::{LogEnd, LogOptions, LogStore, LogWriter};
+pub use manifest::{FilePath, Manifest, ManifestFile};
+pub use mask::{Masker, Secret};
+pub use read::{LogLines, LogReader};
+pub use store::{BlobError, BlobInfo, BlobStore};

@@ -1,0 +1,235 @@
+//! Logs: one append-only file for each lease, with a line index beside it.
+//!
+//! `<lease>.log` holds the masked bytes; `<lease>.idx` holds, as little-endian `u64`, the offset of every
+//! [`LINES_PER_MARK`]th line, so that a million-line log opens at any line at once. Both only grow, and the index is
+//! written after the bytes that it points to, so a reader may look while a job writes. A job that prints nothing
+//! leaves no file. A log is not synced: after a power cut its digest tells whether it is whole; no verdict rests on it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use towpath_core::ids::{Digest, LeaseId};
+
+use crate::mask::Masker;
+use crate::read::LogReader;
+use crate::store::{BlobError, remove_if_there};
+
+/// Lines between two marks of the index. 8 bytes for about 5 KB of log; a seek reads at most that much too far.
+pub const LINES_PER_MARK: u64 = 64;
+/// Bytes of a job's log when nobody says otherwise. A 64 MB line fits twice.
+pub const LOG_BYTES_DEFAULT: u64 = 128 * 1024 * 1024;
+
+/// A folder of logs.
+#[derive(Debug, Clone)]
+pub struct LogStore {
+    root: PathBuf,
+}
+
+/// How a log is written.
+#[derive(Default)]
+pub struct LogOptions {
+    /// Bytes kept; what comes after is counted and marked. `None`: [`LOG_BYTES_DEFAULT`].
+    pub bytes_max: Option<u64>,
+    /// What is blanked.
+    pub masker: Masker,
+}
+
+/// A finished log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// SHA-256 of the file's bytes.
+    pub digest: Digest,
+    /// Bytes in the file, the mark of a cut included.
+    pub bytes: u64,
+    /// Bytes that the limit dropped.
+    pub dropped: u64,
+}
+
+impl LogStore {
+    /// Opens the store in `root`.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] if the folder cannot be made.
+    pub fn open(root: impl Into<PathBuf>) -> Result<LogStore, BlobError> {
+        let root = root.into();
+        fs::create_dir_all(&root).map_err(BlobError::io("make the folder", &root))?;
+        Ok(LogStore { root })
+    }
+
+    /// Where a lease's log is, or would be if it printed anything.
+    pub fn path(&self, lease: &LeaseId) -> PathBuf {
+        let hex = lease.to_string();
+        self.root.join(&hex[..2]).join(format!("{hex}.log"))
+    }
+
+    /// Begins a lease's log. Nothing is on disk before the first byte.
+    pub fn writer(&self, lease: &LeaseId, options: LogOptions) -> LogWriter {
+        LogWriter {
+            path: self.path(lease),
+            files: None,
+            masker: options.masker,
+            tally: Tally {
+                hasher: Sha256::new(),
+                bytes: 0,
+                lines: 0,
+                dropped: 0,
+                bytes_max: options.bytes_max.unwrap_or(LOG_BYTES_DEFAULT),
+                ends_line: true,
+            },
+        }
+    }
+
+    /// Reads a lease's log, whether it is still written or not. A log without a byte reads as empty.
+    pub fn reader(&self, lease: &LeaseId) -> LogReader {
+        LogReader::new(self.path(lease))
+    }
+
+    /// Removes a log whose retention is over. Removing what is not there is success.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] if a file cannot be removed.
+    pub fn remove(&self, lease: &LeaseId) -> Result<(), BlobError> {
+        let path = self.path(lease);
+        remove_if_there(&index_path(&path))?;
+        remove_if_there(&path)
+    }
+}
+
+pub(crate) fn index_path(log: &Path) -> PathBuf {
+    log.with_extension("idx")
+}
+
+/// Writes one log: masks, cuts at the limit, counts lines, hashes. Memory does not grow with the log.
+pub struct LogWriter {
+    path: PathBuf,
+    files: Option<Files>,
+    masker: Masker,
+    tally: Tally,
+}
+
+struct Files {
+    log: File,
+    index: File,
+    marks: Vec<u8>,
+}
+
+struct Tally {
+    hasher: Sha256,
+    bytes: u64,
+    lines: u64,
+    dropped: u64,
+    bytes_max: u64,
+    ends_line: bool,
+}
+
+impl LogWriter {
+    /// Appends what the job wrote. Bytes that may begin a secret are held back until more come.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`], a full disk for instance; see [`BlobError::is_disk_full`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        let shown = self.masker.push(bytes);
+        append(&self.path, &mut self.files, &mut self.tally, shown)
+    }
+
+    /// Shows held-back bytes that turned out harmless; call it when the job has nothing more to say for now.
+    ///
+    /// # Errors
+    /// As [`LogWriter::write`].
+    pub fn idle(&mut self) -> Result<(), BlobError> {
+        let shown = self.masker.idle();
+        append(&self.path, &mut self.files, &mut self.tally, shown)
+    }
+
+    /// Bytes kept so far.
+    pub fn bytes(&self) -> u64 {
+        self.tally.bytes
+    }
+
+    /// Ends the log: shows the held-back rest and the mark of a cut.
+    ///
+    /// # Errors
+    /// As [`LogWriter::write`].
+    pub fn finish(mut self) -> Result<LogEnd, BlobError> {
+        let shown = self.masker.finish();
+        append(&self.path, &mut self.files, &mut self.tally, shown)?;
+        if self.tally.dropped > 0 {
+            let mark = self.tally.cut_mark();
+            self.tally.bytes_max = u64::MAX;
+            append(&self.path, &mut self.files, &mut self.tally, mark.as_bytes())?;
+        }
+        Ok(LogEnd {
+            digest: Digest(self.tally.hasher.finalize().into()),
+            bytes: self.tally.bytes,
+            dropped: self.tally.dropped,
+        })
+    }
+}
+
+fn append(path: &Path, files: &mut Option<Files>, tally: &mut Tally, bytes: &[u8]) -> Result<(), BlobError> {
+    let room = usize::try_from(tally.bytes_max.saturating_sub(tally.bytes)).unwrap_or(usize::MAX);
+    let (kept, dropped) = bytes.split_at(room.min(bytes.len()));
+    tally.dropped += dropped.len() as u64;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let files = match files {
+        Some(files) => files,
+        None => files.insert(Files::create(path)?),
+    };
+    files.log.write_all(kept).map_err(BlobError::io("write the log", path))?;
+    tally.count(kept, &mut files.marks);
+    files.flush_marks().map_err(BlobError::io("write the line index of", path))
+}
+
+impl Tally {
+    fn count(&mut self, bytes: &[u8], marks: &mut Vec<u8>) {
+        self.hasher.update(bytes);
+        for newline in memchr::memchr_iter(b'\n', bytes) {
+            self.lines += 1;
+            if self.lines.is_multiple_of(LINES_PER_MARK) {
+                marks.extend_from_slice(&(self.bytes + newline as u64 + 1).to_le_bytes());
+            }
+        }
+        self.bytes += bytes.len() as u64;
+        self.ends_line = bytes.last() == Some(&b'\n');
+    }
+
+    fn cut_mark(&self) -> String {
+        let newline = if self.ends_line { "" } else { "\n" };
+        let (limit, dropped) = (self.bytes_max, self.dropped);
+        format!(
+            "{newline}[towpath] the log was cut here at its limit of {limit} bytes; {dropped} more were dropped\n"
+        )
+    }
+}
+
+impl Files {
+    fn create(path: &Path) -> Result<Files, BlobError> {
+        let create = |path: &Path| OpenOptions::new().write(true).create(true).truncate(true).open(path);
+        let log = match create(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = path.parent().expect("a log's path has a folder");
+                fs::create_dir_all(folder).map_err(BlobError::io("make the folder", folder))?;
+                create(path)
+            }
+            other => other,
+        };
+        let index = index_path(path);
+        Ok(Files {
+            log: log.map_err(BlobError::io("make the log", path))?,
+            index: create(&index).map_err(BlobError::io("make the line index", &index))?,
+            marks: Vec::new(),
+        })
+    }
+
+    fn flush_marks(&mut self) -> io::Result<()> {
+        if !self.marks.is_empty() {
+            self.index.write_all(&self.marks)?;
+            self.marks.clear();
+        }
+        Ok(())
+    }
+}

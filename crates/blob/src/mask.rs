@@ -1,0 +1,215 @@
+//! Masking: secrets are replaced before a byte of a log is written.
+//!
+//! The second line of defence (trust T4): the first is that a job gets no secret it does not need. Works over the
+//! joined stream, so a secret that is cut by a write or a read is still found.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+
+use aho_corasick::AhoCorasick;
+
+use crate::encode;
+
+/// What stands in a log where a secret was.
+pub const MASK: &[u8] = b"***";
+
+/// A secret's bytes. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the value.
+    pub fn new(value: impl Into<Vec<u8>>) -> Secret {
+        Secret(value.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// A secret that cannot be masked as asked.
+#[derive(Debug, thiserror::Error)]
+#[error("the secrets of this job cannot be masked ({0}): give it fewer or shorter ones")]
+pub struct MaskError(#[from] aho_corasick::BuildError);
+
+/// Replaces every form of every secret in a stream of bytes. See [`encode::forms`].
+#[derive(Default)]
+pub struct Masker {
+    finder: Option<Finder>,
+    /// Bytes that may be the beginning of a secret.
+    held: Vec<u8>,
+    /// Leading bytes of `held` that belong to a secret whose mask is already shown.
+    covered: usize,
+    out: Vec<u8>,
+}
+
+struct Finder {
+    automaton: AhoCorasick,
+    patterns: Vec<Vec<u8>>,
+    longest: usize,
+}
+
+impl Masker {
+    /// A masker for these secrets. Values shorter than [`encode::SECRET_BYTES_MIN`] are not masked.
+    ///
+    /// # Errors
+    /// [`MaskError`] if the forms together are too large to search for.
+    pub fn new(secrets: &[Secret]) -> Result<Masker, MaskError> {
+        let patterns: BTreeSet<Vec<u8>> =
+            secrets.iter().flat_map(|secret| encode::forms(&secret.0)).collect();
+        let patterns: Vec<Vec<u8>> = patterns.into_iter().collect();
+        let Some(longest) = patterns.iter().map(Vec::len).max() else { return Ok(Masker::default()) };
+        let automaton = AhoCorasick::builder().build(&patterns)?;
+        Ok(Masker { finder: Some(Finder { automaton, patterns, longest }), ..Masker::default() })
+    }
+
+    /// Takes the next bytes; answers what is safe to show so far. May hold back a tail that is shorter than the
+    /// longest form.
+    pub fn push<'a>(&'a mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let Some(finder) = &self.finder else { return bytes };
+        self.held.extend_from_slice(bytes);
+        let safe = (self.held.len() + 1).saturating_sub(finder.longest);
+        self.release(safe)
+    }
+
+    /// Called when no further bytes are waiting: answers all but a tail that really is the beginning of a secret,
+    /// so that a live log is not behind.
+    pub fn idle(&mut self) -> &[u8] {
+        let Some(finder) = &self.finder else { return &[] };
+        let safe = self.held.len() - finder.longest_beginning_at_end(&self.held);
+        self.release(safe)
+    }
+
+    /// The stream is over: answers what was held back.
+    pub fn finish(&mut self) -> &[u8] {
+        self.release(self.held.len())
+    }
+
+    /// Emits what lies before `safe`, where every secret that begins before it is whole. A secret that reaches
+    /// beyond is remembered as covered, so that overlapping secrets are blanked as one.
+    fn release(&mut self, safe: usize) -> &[u8] {
+        self.out.clear();
+        let Some(finder) = &self.finder else { return &[] };
+        let spans = finder.spans_before(&self.held, safe, self.covered);
+        let mut shown = 0;
+        for span in &spans {
+            self.out.extend_from_slice(&self.held[shown..span.start.min(safe)]);
+            // A span that begins the buffer goes on from the last release, which has shown its mask.
+            if span.start > 0 || self.covered == 0 {
+                self.out.extend_from_slice(MASK);
+            }
+            shown = span.end.min(safe);
+        }
+        self.out.extend_from_slice(&self.held[shown..safe]);
+        self.covered = spans.last().map_or(0, |span| span.end.saturating_sub(safe));
+        self.held.drain(..safe);
+        &self.out
+    }
+}
+
+impl Finder {
+    /// Where secrets lie that begin before `safe`, joined where they touch; `covered` leading bytes are known to.
+    fn spans_before(&self, bytes: &[u8], safe: usize, covered: usize) -> Vec<Range<usize>> {
+        let mut spans: Vec<Range<usize>> = Vec::new();
+        if covered > 0 {
+            spans.push(0..covered);
+        }
+        let found = self.automaton.find_overlapping_iter(bytes).map(|found| found.range());
+        for mut next in found.filter(|range| range.start < safe) {
+            while let Some(last) = spans.pop_if(|last| last.end >= next.start) {
+                next = last.start.min(next.start)..last.end.max(next.end);
+            }
+            spans.push(next);
+        }
+        spans
+    }
+
+    /// Length of the longest end of `bytes` that is the beginning of a pattern (Knuth, Morris and Pratt 1977).
+    fn longest_beginning_at_end(&self, bytes: &[u8]) -> usize {
+        let tail = &bytes[bytes.len().saturating_sub(self.longest - 1)..];
+        self.patterns.iter().map(|pattern| beginning_at_end(pattern, tail)).max().unwrap_or(0)
+    }
+}
+
+fn beginning_at_end(pattern: &[u8], text: &[u8]) -> usize {
+    let mut border = vec![0; pattern.len()];
+    let step = |border: &[usize], mut matched: usize, byte: u8| {
+        while matched > 0 && (matched == pattern.len() || pattern[matched] != byte) {
+            matched = border[matched - 1];
+        }
+        if pattern[matched] == byte { matched + 1 } else { 0 }
+    };
+    for at in 1..pattern.len() {
+        border[at] = step(&border, border[at - 1], pattern[at]);
+    }
+    let matched = text.iter().fold(0, |matched, byte| step(&border, matched, *byte));
+    if matched == pattern.len() { border[matched - 1] } else { matched }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(secrets: &[&str], chunks: &[&[u8]], idle: bool) -> Vec<u8> {
+        let secrets: Vec<Secret> = secrets.iter().map(|text| Secret::new(*text)).collect();
+        let mut masker = Masker::new(&secrets).unwrap();
+        let mut out = Vec::new();
+        for chunk in chunks {
+            out.extend_from_slice(masker.push(chunk));
+            if idle {
+                out.extend_from_slice(masker.idle());
+            }
+        }
+        out.extend_from_slice(masker.finish());
+        out
+    }
+
+    #[test]
+    fn a_secret_cut_anywhere_is_masked() {
+        let text = b"before hunter2-secret after aHVudGVyMi1zZWNyZXQ= end";
+        for cut in 0..=text.len() {
+            for idle in [false, true] {
+                let out = masked(&["hunter2-secret"], &[&text[..cut], &text[cut..]], idle);
+                assert_eq!(String::from_utf8(out).unwrap(), "before *** after ***= end", "cut {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn byte_by_byte_equals_at_once() {
+        let text = b"xx secret-one-two yy one-two-three zz secret-one-two-three".as_slice();
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        let secrets = ["secret-one-two", "one-two-three"];
+        for idle in [false, true] {
+            let out = masked(&secrets, &bytes, idle);
+            assert_eq!(String::from_utf8(out).unwrap(), "xx *** yy *** zz ***");
+        }
+    }
+
+    #[test]
+    fn overlapping_secrets_leave_nothing_over() {
+        let text = "a".repeat(100_000);
+        assert_eq!(masked(&["aaaaaa"], &[text.as_bytes()], false), b"***");
+        let halves: Vec<&[u8]> = text.as_bytes().chunks(7).collect();
+        assert_eq!(masked(&["aaaaaa"], &halves, true), b"***");
+    }
+
+    #[test]
+    fn idle_shows_all_but_a_beginning() {
+        let mut masker = Masker::new(&[Secret::new("hunter2-secret")]).unwrap();
+        assert_eq!(masker.push(b"Password: hun"), b"");
+        assert_eq!(masker.idle(), b"Password: ");
+        assert_eq!(masker.push(b"gry").len(), 0);
+        assert_eq!(masker.idle(), b"hungry");
+    }
+
+    #[test]
+    fn without_secrets_bytes_pass_through() {
+        assert_eq!(masked(&[], &[b"plain"], true), b"plain");
+        assert_eq!(masked(&["tiny"], &[b"tiny"], true), b"tiny");
+    }
+}

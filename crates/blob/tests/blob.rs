@@ -1,0 +1,212 @@
+//! The stores on a real file system.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panic, as tests do
+
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use towpath_blob::{
+    BlobError, BlobStore, FilePath, LogOptions, LogStore, Manifest, ManifestFile, Masker, Secret,
+};
+use towpath_core::ids::{Digest, LeaseId};
+
+const LEASE: LeaseId = LeaseId([7; 16]);
+
+fn blobs() -> (tempfile::TempDir, BlobStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).unwrap();
+    (folder, store)
+}
+
+fn logs() -> (tempfile::TempDir, LogStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path()).unwrap();
+    (folder, store)
+}
+
+#[test]
+fn equal_bytes_are_one_read_only_file() {
+    let (folder, store) = blobs();
+    let first = store.put(&b"bytes"[..]).unwrap();
+    let second = store.put(&b"bytes"[..]).unwrap();
+    assert_eq!(first, second);
+    assert_eq!((first.digest, first.size), (Digest::of(b"bytes"), 5));
+    assert_eq!(store.read(&first.digest, 5).unwrap(), b"bytes");
+    let mode = store.path(&first.digest).metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o444);
+    assert_eq!(folder.path().join("tmp").read_dir().unwrap().count(), 0, "no draft is left");
+}
+
+#[test]
+fn a_flipped_byte_is_found() {
+    let (_folder, store) = blobs();
+    let info = store.put(&b"bytes"[..]).unwrap();
+    let path = store.path(&info.digest);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, b"bytez").unwrap();
+    assert!(matches!(store.verify(&info.digest), Err(BlobError::Damaged { .. })));
+    assert!(matches!(store.read(&info.digest, 10), Err(BlobError::Damaged { .. })));
+    store.remove(&info.digest).unwrap();
+    store.remove(&info.digest).unwrap();
+    assert!(matches!(store.verify(&info.digest), Err(BlobError::Missing(_))));
+}
+
+#[test]
+fn a_blob_beyond_its_limit_leaves_nothing() {
+    let (folder, store) = blobs();
+    let endless = std::io::repeat(0);
+    assert!(matches!(store.put_at_most(endless, 1 << 20), Err(BlobError::TooLarge { .. })));
+    assert_eq!(folder.path().join("tmp").read_dir().unwrap().count(), 0);
+    assert_eq!(folder.path().join("sha256").read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn old_drafts_are_swept() {
+    let (folder, store) = blobs();
+    std::fs::write(folder.path().join("tmp/1-1"), b"half").unwrap();
+    assert_eq!(store.sweep(Duration::from_secs(3600)).unwrap(), 0);
+    assert_eq!(store.sweep(Duration::ZERO).unwrap(), 1);
+}
+
+fn file(path: &[u8]) -> ManifestFile {
+    ManifestFile { path: FilePath::new(path).unwrap(), executable: true, size: 1, digest: Digest::of(path) }
+}
+
+#[test]
+fn manifests_keep_any_bytes_and_have_one_form() {
+    let (_folder, store) = blobs();
+    let names: [&[u8]; 4] = [b"dist/a b.whl", b"caf\xe9", "dist/é".as_bytes(), b"100%\n"];
+    let forward = Manifest::new(names.iter().map(|name| file(name)).collect()).unwrap();
+    let backward = Manifest::new(names.iter().rev().map(|name| file(name)).collect()).unwrap();
+    let info = forward.put(&store).unwrap();
+    assert_eq!(info, backward.put(&store).unwrap());
+    assert_eq!(Manifest::load(&store, &info.digest).unwrap(), forward);
+    assert_eq!(forward.size(), 4);
+}
+
+#[test]
+fn hostile_manifests_are_refused() {
+    for path in ["", "/etc/x", "../x", "a/../b", "a//b", "a/", "./a", "a\0b"] {
+        assert!(FilePath::new(path).is_err(), "{path:?}");
+    }
+    assert!(Manifest::new(vec![file(b"a"), file(b"a")]).is_err());
+    assert!(Manifest::new(vec![file(b"a"), file(b"a-b"), file(b"a/b")]).is_err());
+    let (_folder, store) = blobs();
+    let forged = br#"{"files":[{"path":"%2E%2E/x","size":1,"digest":"00"}]}"#;
+    let info = store.put_bytes(forged).unwrap();
+    assert!(matches!(Manifest::load(&store, &info.digest), Err(BlobError::Manifest(_))));
+}
+
+#[test]
+fn a_silent_job_leaves_no_file() {
+    let (_folder, store) = logs();
+    let end = store.writer(&LEASE, LogOptions::default()).finish().unwrap();
+    assert_eq!((end.digest, end.bytes), (Digest::of(b""), 0));
+    assert!(!store.path(&LEASE).exists());
+    assert_eq!(store.reader(&LEASE).line_count().unwrap(), 0);
+    assert_eq!(store.reader(&LEASE).bytes(0, 10).unwrap(), b"");
+    store.remove(&LEASE).unwrap();
+}
+
+#[test]
+fn any_line_opens_while_the_job_writes() {
+    let (_folder, store) = logs();
+    let mut writer = store.writer(&LEASE, LogOptions::default());
+    let reader = store.reader(&LEASE);
+    let text: String = (0..10_000).map(|line| format!("line {line}\n")).collect();
+    for chunk in text.as_bytes().chunks(777) {
+        writer.write(chunk).unwrap();
+    }
+    writer.write(b"open end").unwrap();
+    assert_eq!(reader.line_count().unwrap(), 10_001);
+    for line in [0, 1, 63, 64, 65, 127, 128, 5_000, 9_999] {
+        let found = reader.lines(line, 2, 1000).unwrap();
+        let wanted: Vec<_> = text.lines().skip(usize::try_from(line).unwrap()).take(1).collect();
+        assert!(found.bytes.starts_with(wanted[0].as_bytes()), "line {line}");
+        assert_eq!(reader.bytes(found.offset, found.bytes.len()).unwrap(), found.bytes);
+    }
+    assert_eq!(reader.lines(10_000, 5, 1000).unwrap().bytes, b"open end");
+    assert_eq!(reader.lines(20_000, 5, 1000).unwrap().bytes, b"");
+    let end = writer.finish().unwrap();
+    assert_eq!(end.bytes, reader.size().unwrap());
+    let mut all = Vec::new();
+    reader.stream().unwrap().read_to_end(&mut all).unwrap();
+    assert_eq!(end.digest, Digest::of(&all));
+}
+
+#[test]
+fn a_long_line_is_cut_with_a_mark() {
+    let (_folder, store) = logs();
+    let options = LogOptions { bytes_max: Some(1 << 20), ..LogOptions::default() };
+    let mut writer = store.writer(&LEASE, options);
+    for _ in 0..64 {
+        writer.write(&[0xff; 1 << 20]).unwrap();
+    }
+    let end = writer.finish().unwrap();
+    assert_eq!(end.dropped, 63 << 20);
+    let tail = store.reader(&LEASE).bytes(1 << 20, 1000).unwrap();
+    let tail = String::from_utf8(tail).unwrap();
+    assert!(tail.starts_with("\n[towpath] the log was cut here at its limit of 1048576 bytes"), "{tail}");
+    assert_eq!(store.reader(&LEASE).line_count().unwrap(), 2);
+}
+
+#[test]
+fn a_log_of_an_earlier_use_of_the_lease_is_replaced() {
+    let (_folder, store) = logs();
+    for text in ["the first and longer\n", "second\n"] {
+        let mut writer = store.writer(&LEASE, LogOptions::default());
+        writer.write(text.as_bytes()).unwrap();
+        writer.finish().unwrap();
+    }
+    assert_eq!(store.reader(&LEASE).bytes(0, 100).unwrap(), b"second\n");
+}
+
+#[test]
+fn secrets_never_reach_the_disk() {
+    let (folder, store) = logs();
+    let masker = Masker::new(&[Secret::new("correct-horse"), Secret::new("line-one\nline-two-é\n")]).unwrap();
+    let mut writer = store.writer(&LEASE, LogOptions { bytes_max: None, masker });
+    let text =
+        "a correct-horse b Y29ycmVjdC1ob3JzZQ== c 636f72726563742d686f727365 d\nline-one\nline-two-%C3%A9\n";
+    for byte in text.as_bytes() {
+        writer.write(&[*byte]).unwrap();
+        writer.idle().unwrap();
+    }
+    writer.finish().unwrap();
+    let log = std::fs::read_to_string(store.path(&LEASE)).unwrap();
+    assert_eq!(log, "a *** b ***== c *** d\n***\n***\n");
+    drop(folder);
+}
+
+proptest! {
+    #[test]
+    fn masking_does_not_depend_on_the_cuts(
+        text in "[ab]{0,60}(ababab|babbab)?[ab]{0,60}",
+        cuts in proptest::collection::vec(1usize..9, 0..40),
+        idle in any::<bool>(),
+    ) {
+        let secrets = [Secret::new("ababab"), Secret::new("babbabab")];
+        let whole = {
+            let mut masker = Masker::new(&secrets).unwrap();
+            let mut out = masker.push(text.as_bytes()).to_vec();
+            out.extend_from_slice(masker.finish());
+            out
+        };
+        let mut masker = Masker::new(&secrets).unwrap();
+        let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+        for cut in cuts {
+            let (chunk, later) = rest.split_at(cut.min(rest.len()));
+            out.extend_from_slice(masker.push(chunk));
+            if idle {
+                out.extend_from_slice(masker.idle());
+            }
+            rest = later;
+        }
+        out.extend_from_slice(masker.push(rest));
+        out.extend_from_slice(masker.finish());
+        prop_assert_eq!(&out, &whole);
+        let shown = String::from_utf8(out).unwrap();
+        prop_assert!(!shown.contains("ababab") && !shown.contains("babbabab"));
+    }
+}
