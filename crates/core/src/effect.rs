@@ -68,6 +68,15 @@ pub enum Effect {
     ReadForge {
         /// Whose branch.
         gate: GateId,
+        /// Our newest landing, which the head has to contain.
+        landed: Option<CommitId>,
+    },
+    /// Read the jobs of a landed commit's own definition. Result: `GateEvent::GraphRead`.
+    ReadGraph {
+        /// The repo.
+        repo: RepoName,
+        /// The commit.
+        commit: CommitId,
     },
     /// Make a candidate commit and its graph. Result: `GateEvent::CandidateMade`.
     MakeCandidate {
@@ -80,6 +89,15 @@ pub enum Effect {
     },
     /// Move the branch from the tested parent to the candidate. Result: `GateEvent::LandTried`.
     Land(Landing),
+    /// Tell the forge that a change has landed.
+    MarkLanded {
+        /// The repo.
+        repo: RepoName,
+        /// The change.
+        change: ChangeNumber,
+        /// The landed commit.
+        commit: CommitId,
+    },
     /// Show a verdict on a change.
     SetCheck {
         /// The repo.

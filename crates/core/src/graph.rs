@@ -228,6 +228,12 @@ impl JobGraph {
         self.jobs.iter().enumerate().map(|(at, job)| (JobIndex(at as u32), job))
     }
 
+    /// The same jobs with none skipped by `when`.
+    pub fn unskipped(&self) -> JobGraph {
+        let jobs = self.jobs.iter().map(|job| JobSpec { skip: None, ..job.clone() }).collect();
+        JobGraph { jobs, ..*self }
+    }
+
     /// The jobs that `trigger` starts and, transitively, the jobs that these need. A skipped job needs nothing, and a
     /// job that one which runs needs is not skipped.
     pub fn select(&self, trigger: Trigger) -> JobGraph {
@@ -243,6 +249,27 @@ impl JobGraph {
             }
         }
         self.keep(&wanted, &runs)
+    }
+
+    /// The jobs expanded from one key under `jobs:`, or the one of that very name, and what they need.
+    pub fn select_named(&self, name: &str) -> JobGraph {
+        let mut wanted: Vec<bool> =
+            self.jobs.iter().map(|job| job.base.as_str() == name || job.name.as_str() == name).collect();
+        for at in (0..self.jobs.len()).rev().filter(|at| wanted[*at]).collect::<Vec<_>>() {
+            self.mark_needs(at, &mut wanted);
+        }
+        self.keep(&wanted, &wanted.clone())
+    }
+
+    fn mark_needs(&self, at: usize, wanted: &mut [bool]) {
+        let mut open = vec![at];
+        while let Some(at) = open.pop() {
+            for need in &self.jobs[at].needs {
+                if !std::mem::replace(&mut wanted[need.0 as usize], true) {
+                    open.push(need.0 as usize);
+                }
+            }
+        }
     }
 
     fn keep(&self, wanted: &[bool], runs: &[bool]) -> JobGraph {

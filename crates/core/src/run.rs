@@ -14,6 +14,8 @@ use crate::message::{Demand, JobReport, Message, RunReport, RunStart};
 
 mod progress;
 
+pub use progress::counts;
+
 /// The run cell.
 pub enum Run {}
 

@@ -24,6 +24,9 @@ impl RunState {
         for job in skipped.into_iter().filter(|job| !start.carried.contains_key(job)) {
             self.skip(job, SkipReason::When, now);
         }
+        if let Some(why) = self.whole.cancelled.clone() {
+            self.stop_all(&why, now);
+        }
     }
 
     /// Everything about the jobs that follows from their rows and the graph.
@@ -47,8 +50,12 @@ impl RunState {
                         self.lost.get_or_insert_with(|| spec.name.clone());
                     }
                 }
-                Some(JobState::Running { .. }) => drop(self.running.insert(job)),
-                _ if self.needs_left[job.0 as usize] == 0 => drop(self.ready.insert(job)),
+                Some(JobState::Running { .. }) => {
+                    self.running.insert(job);
+                }
+                _ if self.needs_left[job.0 as usize] == 0 => {
+                    self.ready.insert(job);
+                }
                 _ => {}
             }
         }
@@ -68,9 +75,10 @@ impl RunState {
     }
 
     pub(super) fn cancel(&mut self, why: &str, now: Timestamp) {
-        if self.whole.ended.is_some() || self.whole.cancelled.is_some() || self.start.is_none() {
+        if self.whole.ended.is_some() || self.whole.cancelled.is_some() {
             return;
         }
+        // Remembered also before the start, should the two messages come the wrong way round.
         self.whole.edit().cancelled = Some(why.to_owned());
         self.stop_all(why, now);
     }
@@ -159,7 +167,7 @@ impl RunState {
             match dragged(result, name) {
                 Some(reason) => ending.push((dependant, skipped(reason), None)),
                 None if *left == 0 && !is_done(self.jobs.get(&dependant.0)) => {
-                    drop(self.ready.insert(dependant))
+                    self.ready.insert(dependant);
                 }
                 None => {}
             }

@@ -76,7 +76,7 @@ impl Bench {
         whole.start.edit();
         whole.whole.edit();
         let keys: Vec<u32> = whole.jobs.map().keys().copied().collect();
-        keys.iter().for_each(|key| drop(whole.jobs.get_mut(key)));
+        keys.iter().for_each(|key| assert!(whole.jobs.get_mut(key).is_some()));
         let mut loaded = RunState::new(&CellId::Run(self.state.id.clone()));
         whole.take_rows().iter().for_each(|row| loaded.put_row(row).unwrap());
         loaded.loaded();

@@ -1,0 +1,452 @@
+//! The gate cell: one queue of one watched branch, its changes, candidates and runs.
+//!
+//! Facts come in by [`GateEvent`]; after each one [`settle`](GateState::settle) makes the decisions that need memory
+//! (a run's number, an ejection); [`Cell::plan`] only reads. What may land is one function, [`GateState::reasons`],
+//! which is also what people are shown.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::act::{Act, LandedAct};
+use crate::candidate::CandidateResult;
+use crate::cell::{Answer, Cell, CellId, CellState, Field, Notes, Refusal, Row, RowError, Rows, Table};
+use crate::effect::Plan;
+use crate::graph::{JobGraph, Trigger};
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
+use crate::policy::{Level, Rights};
+
+mod command;
+mod config;
+mod facts;
+mod landing;
+mod plan;
+mod proof;
+mod queue;
+mod reason;
+mod runs;
+mod settle;
+
+pub use command::{Command, RetryScope, Verb};
+pub use config::{GateConfig, Labels, Retest};
+pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
+pub use landing::LandTried;
+pub use reason::Reason;
+pub use runs::{RunRecord, Standing, TestState};
+
+/// The gate cell.
+pub enum Gate {}
+
+/// What can happen to a gate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateEvent {
+    /// The server's settings for this gate.
+    Configured(Box<GateConfig>),
+    /// Look again: somebody says that something may have changed.
+    Bell(Bell),
+    /// What the forge says, whole.
+    ForgeRead(Box<ForgeRead>),
+    /// A candidate was made, or cannot be.
+    CandidateMade {
+        /// Which.
+        id: CandidateId,
+        /// What came of it.
+        result: Box<CandidateResult>,
+    },
+    /// The landed definition was read.
+    GraphRead {
+        /// At which commit.
+        commit: CommitId,
+        /// The jobs of the commit's own definition, or every error in it.
+        graph: Result<JobGraph, Vec<String>>,
+    },
+    /// A run is over.
+    RunEnded(std::sync::Arc<crate::message::RunReport>),
+    /// A landing was tried.
+    LandTried {
+        /// Which.
+        candidate: CandidateId,
+        /// What came of it.
+        result: LandTried,
+    },
+    /// A person wants something.
+    Command(Box<Command>),
+}
+
+/// Which of a branch's three dirty flags a doorbell sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Bell {
+    /// The forge may say something else than it did.
+    #[serde(default)]
+    pub forge_changed: bool,
+    /// Runs may have moved.
+    #[serde(default)]
+    pub runs_changed: bool,
+    /// Our own state may allow something new.
+    #[serde(default)]
+    pub state_changed: bool,
+}
+
+/// One dirty flag: when it was last set and what was last dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Flag {
+    /// Last rung.
+    pub set_at: Option<Timestamp>,
+    /// Whatever rang before this instant is dealt with.
+    pub cleared_before: Option<Timestamp>,
+}
+
+impl Flag {
+    /// Whether something is still to be looked at. A bell in the very millisecond in which a read began counts as
+    /// unheard: once too often is harmless, once too few is a lost trigger.
+    pub fn is_set(&self) -> bool {
+        self.set_at.is_some_and(|set| self.cleared_before.is_none_or(|cleared| set >= cleared))
+    }
+
+    fn set(&mut self, now: Timestamp) {
+        self.set_at = self.set_at.max(Some(now));
+    }
+
+    fn clear_before(&mut self, instant: Timestamp) {
+        self.cleared_before = self.cleared_before.max(Some(instant));
+    }
+}
+
+/// The three flags of the branch's page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Flags {
+    /// Read the forge again.
+    pub forge: Flag,
+    /// Look at the runs again.
+    pub runs: Flag,
+    /// Decide again.
+    pub state: Flag,
+}
+
+/// A stop of the whole branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Who; `None`: the server itself.
+    pub by: Option<String>,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What is known about the branch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Its head, as last read. `None` before the first read and between a landing and the read-back.
+    pub tip: Option<Tip>,
+    /// The head as last read or left by us, whatever happens to `tip`: another one is a foreign push.
+    pub last_tip: Option<CommitId>,
+    /// The dirty flags.
+    pub flags: Flags,
+    /// Counts reads that were asked for: the generation of the read effect.
+    pub reads: u64,
+    /// When the newest applied read began.
+    pub read_began: Option<Timestamp>,
+    /// When the newest applied read was applied: polls count from here.
+    pub read_at: Option<Timestamp>,
+    /// Our newest confirmed landing.
+    pub landed: Option<(CommitId, Timestamp)>,
+    /// A tip that somebody else put there and no admin has accepted.
+    pub foreign: Option<CommitId>,
+    /// Set while nothing lands.
+    pub frozen: Option<Freeze>,
+    /// Counts runs.
+    pub runs: u64,
+    /// The newest run on the landed branch, and what is still to be run.
+    pub deploy: Deploy,
+}
+
+/// Runs of the landed branch: one at a time, always of the newest landing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Deploy {
+    /// A landed commit that waits for its run.
+    pub wanted: Option<(CommitId, TreeId)>,
+    /// The run in progress, or the newest one.
+    pub run: Option<u64>,
+    /// The newest commit whose run did not pass, and the run: one alert a commit.
+    pub alerted: Option<(CommitId, u64)>,
+}
+
+/// A change and what the gate itself knows about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// What the forge says.
+    pub facts: ForgeChange,
+    /// A person stopped it.
+    pub hold: Option<Hold>,
+    /// A maintainer allowed exactly one revision to run.
+    pub vouch: Option<Vouch>,
+    /// When this revision was first seen.
+    pub since: Timestamp,
+}
+
+/// A person's stop of one change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A maintainer's word for exactly one revision on one target (trust T1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouch {
+    /// Who.
+    pub by: UserId,
+    /// For which commit.
+    pub revision: CommitId,
+    /// For which definition: that of the first candidate made of the revision.
+    pub definition: Option<Digest>,
+    /// Why.
+    pub why: String,
+    /// When it was given.
+    pub at: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// A candidate that was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CandidateRecord {
+    /// For which change.
+    pub change: ChangeNumber,
+    /// What to make.
+    pub spec: crate::candidate::CandidateSpec,
+    /// What came of it.
+    pub result: Option<CandidateResult>,
+}
+
+/// A change that has landed and that the forge may still show as open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LandedRecord {
+    /// The landed commit.
+    pub commit: CommitId,
+    /// The revision in it.
+    pub revision: CommitId,
+    /// When it was confirmed.
+    pub at: Timestamp,
+}
+
+/// The jobs of a landed commit's own definition, or every error in it.
+pub type LandedGraph = (CommitId, Result<JobGraph, Vec<String>>);
+
+/// Everything a gate knows.
+#[derive(Debug)]
+pub struct GateState {
+    /// Its name.
+    pub id: GateId,
+    config: Field<GateConfig>,
+    branch: Field<Branch>,
+    people: Field<BTreeMap<UserId, Rights>>,
+    changes: Table<ChangeNumber, Change>,
+    candidates: Table<CandidateId, CandidateRecord>,
+    runs: Table<u64, RunRecord>,
+    landed: Table<ChangeNumber, LandedRecord>,
+    landings: Table<CandidateId, LandedAct>,
+    landed_graph: Field<Option<LandedGraph>>,
+    notes: Notes,
+}
+
+impl Cell for Gate {
+    type State = GateState;
+    type Event = GateEvent;
+
+    fn apply(state: &mut GateState, event: &GateEvent, now: Timestamp) {
+        match event {
+            GateEvent::Configured(config) => state.configure(config),
+            GateEvent::Bell(bell) => state.ring(*bell, now),
+            GateEvent::ForgeRead(read) => state.forge_read(read, now),
+            GateEvent::CandidateMade { id, result } => state.candidate_made(*id, result),
+            GateEvent::GraphRead { commit, graph } => state.graph_read(*commit, graph),
+            GateEvent::RunEnded(report) => state.run_ended(report, now),
+            GateEvent::LandTried { candidate, result } => state.land_tried(*candidate, result, now),
+            GateEvent::Command(command) => state.command(command, now),
+        }
+        state.settle(now);
+    }
+
+    fn plan(state: &GateState, now: Timestamp) -> Plan {
+        state.plan(now)
+    }
+}
+
+impl GateState {
+    /// The server's settings.
+    pub fn config(&self) -> &GateConfig {
+        &self.config
+    }
+
+    /// The branch.
+    pub fn branch(&self) -> &Branch {
+        &self.branch
+    }
+
+    /// Open changes.
+    pub fn changes(&self) -> &BTreeMap<ChangeNumber, Change> {
+        self.changes.map()
+    }
+
+    /// Runs that are remembered, newest last.
+    pub fn runs(&self) -> &BTreeMap<u64, RunRecord> {
+        self.runs.map()
+    }
+
+    /// Candidates that are remembered.
+    pub fn candidates(&self) -> &BTreeMap<CandidateId, CandidateRecord> {
+        self.candidates.map()
+    }
+
+    /// Changes that landed and are not yet off the forge's list.
+    pub fn landed(&self) -> &BTreeMap<ChangeNumber, LandedRecord> {
+        self.landed.map()
+    }
+
+    /// What a person may do here, as the forge last said.
+    pub fn rights(&self, user: UserId) -> Option<Rights> {
+        self.people.get(&user).copied()
+    }
+
+    /// The jobs of the landed definition, once read.
+    pub fn landed_graph(&self) -> Option<&LandedGraph> {
+        self.landed_graph.as_ref()
+    }
+
+    fn run_id(&self, number: u64) -> RunId {
+        RunId { gate: self.id.clone(), number }
+    }
+
+    fn configure(&mut self, config: &GateConfig) {
+        if *self.config != *config {
+            *self.config.edit() = config.clone();
+        }
+    }
+
+    fn ring(&mut self, bell: Bell, now: Timestamp) {
+        let flags = &mut self.branch.edit().flags;
+        let rung = [
+            (bell.forge_changed, &mut flags.forge),
+            (bell.runs_changed, &mut flags.runs),
+            (bell.state_changed, &mut flags.state),
+        ];
+        for (_, flag) in rung.into_iter().filter(|(set, _)| *set) {
+            flag.set(now);
+        }
+    }
+
+    fn graph_read(&mut self, commit: CommitId, graph: &Result<JobGraph, Vec<String>>) {
+        if self.branch.deploy.wanted.is_some_and(|(wanted, _)| wanted == commit) || self.is_tip(commit) {
+            *self.landed_graph.edit() = Some((commit, graph.clone()));
+        }
+    }
+
+    fn is_tip(&self, commit: CommitId) -> bool {
+        self.branch.tip.as_ref().is_some_and(|tip| tip.commit == commit)
+    }
+
+    fn note(&mut self, act: Act) {
+        self.notes.acts.push(act);
+    }
+
+    fn answer(&mut self, command: u64, result: Result<String, Refusal>) {
+        self.notes.answers.push(Answer { command, result });
+    }
+
+    /// How far a change's newest revision is trusted now (trust T1).
+    pub fn level(&self, change: &Change, now: Timestamp) -> Level {
+        let revision = &change.facts.revision;
+        let trusted = |user: &UserId| self.rights(*user).is_some_and(|rights| rights.authorised);
+        if trusted(&revision.uploader) && revision.stack_uploaders.iter().all(trusted) {
+            return Level::Authorised;
+        }
+        if self.valid_approvals(change).next().is_some() {
+            return Level::Authorised;
+        }
+        match &change.vouch {
+            Some(vouch) if self.vouch_holds(change, vouch, now) => Level::Vouched,
+            _ => Level::Untrusted,
+        }
+    }
+
+    fn vouch_holds(&self, change: &Change, vouch: &Vouch, now: Timestamp) -> bool {
+        let giver =
+            self.rights(vouch.by).is_some_and(|rights| rights.role >= crate::policy::Role::Maintainer);
+        giver && vouch.revision == change.facts.revision.commit && now < vouch.expires
+    }
+
+    /// The level of a run: a change's own, or landed.
+    fn run_level(&self, trigger: Trigger, change: Option<&Change>, now: Timestamp) -> Level {
+        match (trigger, change) {
+            (Trigger::Change | Trigger::Queue, Some(change)) => self.level(change, now),
+            (Trigger::Land | Trigger::Manual, None) => Level::Landed,
+            _ => Level::Untrusted,
+        }
+    }
+}
+
+impl CellState for GateState {
+    fn new(id: &CellId) -> Self {
+        let CellId::Gate(id) = id else {
+            panic!("invariant: a gate's state is only made for a gate cell, not {id}")
+        };
+        GateState {
+            id: id.clone(),
+            config: Field::new("config", GateConfig::default()),
+            branch: Field::new("branch", Branch::default()),
+            people: Field::new("people", BTreeMap::new()),
+            changes: Table::new("change"),
+            candidates: Table::new("candidate"),
+            runs: Table::new("run"),
+            landed: Table::new("landed"),
+            landings: Table::new("landing"),
+            landed_graph: Field::new("landed_graph", None),
+            notes: Notes::default(),
+        }
+    }
+
+    fn take_rows(&mut self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        self.parts().into_iter().for_each(|part| part.take(&mut rows));
+        rows
+    }
+
+    fn put_row(&mut self, row: &Row) -> Result<(), RowError> {
+        for part in self.parts() {
+            if part.put(row)? {
+                return Ok(());
+            }
+        }
+        Err(RowError::new(&row.key, "no such row in a gate"))
+    }
+
+    fn take_notes(&mut self) -> Notes {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+impl GateState {
+    fn parts(&mut self) -> [&mut dyn Rows; 9] {
+        [
+            &mut self.config,
+            &mut self.branch,
+            &mut self.people,
+            &mut self.changes,
+            &mut self.candidates,
+            &mut self.runs,
+            &mut self.landed,
+            &mut self.landings,
+            &mut self.landed_graph,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests;

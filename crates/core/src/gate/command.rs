@@ -1,0 +1,362 @@
+//! What people tell the gate. Each command names the revision it means, and needs its right when it is executed (I18).
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::runs::{Cancel, Phase};
+use super::{Freeze, GateState, Hold, Standing, Vouch};
+use crate::act::Act;
+use crate::cell::{Refusal, RefusalClass};
+use crate::graph::Trigger;
+use crate::ids::{ChangeNumber, CommitId, Timestamp};
+use crate::policy::{Actor, Role};
+
+/// A person's request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// For the answer.
+    pub id: u64,
+    /// Who, as authenticated at intake.
+    pub by: Actor,
+    /// What.
+    pub verb: Verb,
+}
+
+/// What can be asked of a gate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Verb {
+    /// Allow exactly one revision to run although its uploader is not authorised.
+    Vouch {
+        /// The change.
+        change: ChangeNumber,
+        /// The whole commit id.
+        revision: CommitId,
+        /// Why.
+        why: String,
+        /// When it ends.
+        expires: Timestamp,
+    },
+    /// Stop a change.
+    Hold {
+        /// The change.
+        change: ChangeNumber,
+        /// Why.
+        why: String,
+    },
+    /// End a stop.
+    Release {
+        /// The change.
+        change: ChangeNumber,
+    },
+    /// Run again.
+    Retry {
+        /// The change.
+        change: ChangeNumber,
+        /// The revision that the person saw.
+        revision: CommitId,
+        /// How much.
+        scope: RetryScope,
+    },
+    /// Stop a run.
+    Cancel {
+        /// Its number.
+        run: u64,
+        /// Why.
+        why: String,
+    },
+    /// Let nothing land.
+    Freeze {
+        /// Why.
+        why: String,
+    },
+    /// Let land again.
+    Unfreeze,
+    /// Take a foreign push for good, so that what lands on it may be deployed.
+    AcceptTip {
+        /// The tip that the person saw.
+        tip: CommitId,
+    },
+    /// Run jobs of the landed definition on the tip.
+    RunManual {
+        /// The job under `jobs:`; `None`: every job with `on: [manual]`.
+        job: Option<String>,
+    },
+    /// Run the deploy jobs of the tip again.
+    Deploy,
+}
+
+/// How much of a run is made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryScope {
+    /// Everything; no earlier result counts.
+    All,
+    /// What did not pass.
+    NotPassed,
+    /// One job, and what did not pass.
+    Job(String),
+}
+
+type Outcome = Result<String, Refusal>;
+
+impl GateState {
+    pub(super) fn command(&mut self, command: &Command, now: Timestamp) {
+        let result = self.permitted(command).and_then(|()| self.carry_out(command, now));
+        if let Ok(what) = &result {
+            self.note(Act::Command { gate: self.id.clone(), by: command.by.clone(), what: what.clone() });
+        }
+        self.answer(command.id, result);
+    }
+
+    /// The table of rights: deny by default.
+    fn permitted(&self, command: &Command) -> Result<(), Refusal> {
+        let have = self.rights(command.by.user);
+        let owner = |change: &ChangeNumber| {
+            let change = self.changes.get(change);
+            have.is_some_and(|rights| rights.authorised)
+                && change.is_some_and(|change| change.facts.owner == command.by.user)
+        };
+        let need = match &command.verb {
+            Verb::Hold { change, .. } | Verb::Retry { change, .. } if owner(change) => Role::Author,
+            Verb::Vouch { .. }
+            | Verb::Hold { .. }
+            | Verb::Release { .. }
+            | Verb::Retry { .. }
+            | Verb::Cancel { .. }
+            | Verb::Freeze { .. }
+            | Verb::Unfreeze
+            | Verb::RunManual { .. }
+            | Verb::Deploy => Role::Maintainer,
+            Verb::AcceptTip { .. } => Role::Admin,
+        };
+        match have.is_some_and(|rights| rights.role >= need) {
+            true => Ok(()),
+            false => {
+                let why = format!("this takes the role {need:?} on {}", self.id.repo).to_lowercase();
+                Err(Refusal::new(RefusalClass::Denied, why))
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: &Command, now: Timestamp) -> Outcome {
+        let by = &command.by;
+        match &command.verb {
+            Verb::Vouch { change, revision, why, expires } => {
+                let vouch = Vouch {
+                    by: by.user,
+                    revision: *revision,
+                    definition: None,
+                    why: why.clone(),
+                    at: now,
+                    expires: *expires,
+                };
+                self.vouch(*change, vouch)
+            }
+            Verb::Hold { change, why } => {
+                self.hold(*change, Hold { by: by.name.clone(), why: why.clone(), at: now })
+            }
+            Verb::Release { change } => self.release(*change),
+            Verb::Retry { change, revision, scope } => self.retry(*change, *revision, scope),
+            Verb::Cancel { run, why } => self.cancel_by_person(*run, &format!("{} by {}", why, by.name)),
+            Verb::Freeze { why } => {
+                self.freeze(Freeze { by: Some(by.name.clone()), why: why.clone(), at: now })
+            }
+            Verb::Unfreeze => self.unfreeze(),
+            Verb::AcceptTip { tip } => self.accept_tip(*tip),
+            Verb::RunManual { job } => self.run_manual(job.as_deref(), by, now),
+            Verb::Deploy => self.deploy_again(),
+        }
+    }
+
+    fn vouch(&mut self, number: ChangeNumber, vouch: Vouch) -> Outcome {
+        self.at_revision(number, vouch.revision)?;
+        if vouch.expires <= vouch.at {
+            return Err(Refusal::new(RefusalClass::Invalid, "the expiry is not in the future"));
+        }
+        let said = format!("vouched for revision {} of change {number}: {}", vouch.revision, vouch.why);
+        let change = self.changes.get_mut(&number).expect("invariant: at_revision found it");
+        change.vouch = Some(vouch);
+        Ok(said)
+    }
+
+    fn hold(&mut self, number: ChangeNumber, hold: Hold) -> Outcome {
+        let said = format!("held change {number}: {}", hold.why);
+        self.open(number)?;
+        let change = self.changes.get_mut(&number).expect("invariant: it is open");
+        change.hold = Some(hold);
+        Ok(said)
+    }
+
+    fn release(&mut self, number: ChangeNumber) -> Outcome {
+        if self.open(number)?.hold.is_none() {
+            return Err(Refusal::new(RefusalClass::Conflict, format!("change {number} is not held")));
+        }
+        let change = self.changes.get_mut(&number).expect("invariant: it is open");
+        change.hold = None;
+        Ok(format!("released change {number}"))
+    }
+
+    fn retry(&mut self, number: ChangeNumber, revision: CommitId, scope: &RetryScope) -> Outcome {
+        self.at_revision(number, revision)?;
+        let Some((newest, _)) = self.newest_run(number, revision) else {
+            return Err(Refusal::new(
+                RefusalClass::Conflict,
+                format!(
+                    "change {number} has no run at this revision yet; `towpath change why {number}` says what it waits for"
+                ),
+            ));
+        };
+        let standing = match scope {
+            RetryScope::All => Standing::Invalidated,
+            RetryScope::NotPassed => Standing::Superseded { without: BTreeSet::new() },
+            RetryScope::Job(job) => self.without_job(newest, job)?,
+        };
+        let about: Vec<u64> = self
+            .runs
+            .map()
+            .iter()
+            .filter(|(_, run)| {
+                run.change == Some((number, revision)) && run.standing != Standing::Invalidated
+            })
+            .map(|(run, _)| *run)
+            .collect();
+        for run in about {
+            self.stop_run(run, Cancel { why: "a retry takes its place".into(), by_person: false });
+            let record = self.runs.get_mut(&run).expect("invariant: it was just found");
+            record.standing = standing.clone();
+        }
+        Ok(format!("retry of change {number} at {revision} ({scope:?})"))
+    }
+
+    fn without_job(&self, run: u64, job: &str) -> Result<Standing, Refusal> {
+        let known = match self.runs.get(&run).map(|run| &run.phase) {
+            Some(Phase::Running { start }) => start.graph.jobs.iter().any(|spec| spec.name.as_str() == job),
+            Some(Phase::Ended { jobs, .. }) => jobs.iter().any(|report| report.name == job),
+            None => false,
+        };
+        match known {
+            true => Ok(Standing::Superseded { without: BTreeSet::from([job.to_owned()]) }),
+            false => Err(Refusal::new(RefusalClass::NotFound, format!("run {run} has no job `{job}`"))),
+        }
+    }
+
+    fn cancel_by_person(&mut self, run: u64, why: &str) -> Outcome {
+        if !self.runs.get(&run).is_some_and(super::RunRecord::is_running) {
+            return Err(Refusal::new(RefusalClass::NotFound, format!("run {run} is not running")));
+        }
+        self.stop_run(run, Cancel { why: why.to_owned(), by_person: true });
+        Ok(format!("cancelled run {}: {why}", self.run_id(run)))
+    }
+
+    /// Tells a run to stop, unless it was told before or is over.
+    pub(super) fn stop_run(&mut self, run: u64, cancel: Cancel) {
+        let stoppable = self.runs.get(&run).is_some_and(|run| run.is_running() && run.cancel.is_none());
+        if let Some(record) = self.runs.get_mut(&run).filter(|_| stoppable) {
+            record.cancel = Some(cancel);
+        }
+    }
+
+    fn freeze(&mut self, freeze: Freeze) -> Outcome {
+        if let Some(frozen) = &self.branch.frozen {
+            let by = frozen.by.as_deref().unwrap_or("the server");
+            return Err(Refusal::new(
+                RefusalClass::Conflict,
+                format!("it is frozen already, by {by}: {}", frozen.why),
+            ));
+        }
+        let said = format!("froze {}: {}", self.id, freeze.why);
+        self.branch.edit().frozen = Some(freeze);
+        Ok(said)
+    }
+
+    fn unfreeze(&mut self) -> Outcome {
+        match self.branch.edit().frozen.take() {
+            Some(_) => Ok(format!("unfroze {}", self.id)),
+            None => Err(Refusal::new(RefusalClass::Conflict, "it is not frozen")),
+        }
+    }
+
+    fn accept_tip(&mut self, tip: CommitId) -> Outcome {
+        match self.branch.foreign {
+            Some(foreign) if foreign == tip => {
+                self.branch.edit().foreign = None;
+                Ok(format!("accepted the foreign push of {tip} to {}", self.id))
+            }
+            Some(foreign) => Err(Refusal::new(
+                RefusalClass::Conflict,
+                format!("the foreign push to accept is {foreign}, not {tip}"),
+            )),
+            None => Err(Refusal::new(RefusalClass::Conflict, "there is no foreign push to accept")),
+        }
+    }
+
+    fn run_manual(&mut self, job: Option<&str>, by: &Actor, now: Timestamp) -> Outcome {
+        let (commit, tree, graph) = self.landed_jobs()?;
+        let graph = match job {
+            None => graph.select(Trigger::Manual),
+            Some(job) => graph.select_named(job),
+        };
+        if graph.jobs.is_empty() {
+            let what = job.map_or("a job with `on: [manual]`".into(), |job| format!("a job `{job}`"));
+            return Err(Refusal::new(
+                RefusalClass::NotFound,
+                format!("the definition at {} has no {what}", commit.short()),
+            ));
+        }
+        let number = self.start_landed_run(
+            Trigger::Manual,
+            (commit, tree),
+            graph,
+            (format!("asked for by {}", by.name), now),
+        );
+        Ok(format!("started run {}", self.run_id(number)))
+    }
+
+    fn deploy_again(&mut self) -> Outcome {
+        let (commit, tree, _) = self.landed_jobs()?;
+        if self.running_deploy().is_some() {
+            return Err(Refusal::new(RefusalClass::Conflict, "a deploy run is under way; cancel it first"));
+        }
+        self.branch.edit().deploy.wanted = Some((commit, tree));
+        Ok(format!("deploys {commit} again"))
+    }
+
+    /// The tip and its jobs, if it is ours or accepted (trust T1: only what landed runs as landed).
+    fn landed_jobs(&self) -> Result<(CommitId, crate::ids::TreeId, crate::graph::JobGraph), Refusal> {
+        let conflict = |why: &str| Err(Refusal::new(RefusalClass::Conflict, why));
+        if self.branch.foreign.is_some() {
+            return conflict("the tip was pushed by somebody else; an admin can run `towpath branch accept`");
+        }
+        let Some(tip) = &self.branch.tip else { return conflict("the branch is being read; try again") };
+        match &*self.landed_graph {
+            Some((commit, Ok(graph))) if *commit == tip.commit => Ok((tip.commit, tip.tree, graph.clone())),
+            Some((commit, Err(errors))) if *commit == tip.commit => conflict(&format!(
+                "the definition at {} cannot be used: {}",
+                commit.short(),
+                errors.join("; ")
+            )),
+            _ => conflict("the definition of the tip is being read; try again"),
+        }
+    }
+
+    fn open(&self, number: ChangeNumber) -> Result<&super::Change, Refusal> {
+        let missing =
+            || Refusal::new(RefusalClass::NotFound, format!("there is no open change {number} here"));
+        self.changes.get(&number).ok_or_else(missing)
+    }
+
+    fn at_revision(&self, number: ChangeNumber, revision: CommitId) -> Result<(), Refusal> {
+        let newest = self.open(number)?.facts.revision.commit;
+        match newest == revision {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                RefusalClass::Conflict,
+                format!(
+                    "change {number} is at revision {newest} now, not at {revision}; look at it again first"
+                ),
+            )),
+        }
+    }
+}

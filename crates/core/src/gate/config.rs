@@ -1,0 +1,83 @@
+//! The server's settings for a gate. What stands in the definition (`gate:`) is not here.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings that an admin gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GateConfig {
+    /// Seconds between reads of the forge when no bell rings.
+    pub poll_seconds: u32,
+    /// Runs of changes at once; the queue's own run is not counted.
+    pub change_runs_max: u32,
+    /// What is tested again when the target moves.
+    pub retest: Retest,
+    /// Whether landing waits for the deploy run of the landing before.
+    pub wait_for_deploy: bool,
+    /// Approvals that a revision needs where the target's definition names no number.
+    pub approvals: u32,
+    /// Names of the labels that the gate listens to.
+    pub labels: Labels,
+}
+
+/// Which changes get a new run when the target moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retest {
+    /// Only the merge candidate, as Hail's CI does.
+    #[default]
+    Candidate,
+    /// All that is in the queue.
+    Queued,
+    /// All open changes.
+    All,
+}
+
+/// Label names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Labels {
+    /// Goes first.
+    pub urgent: String,
+    /// Tests, does not land.
+    pub wip: String,
+    /// Tests, does not land: its base is another change.
+    pub stacked: String,
+    /// Never lands.
+    pub never: String,
+    /// Neither tests nor lands.
+    pub no_test: String,
+    /// Every job runs, whatever `when` says, and nothing is carried over.
+    pub rerun_all: String,
+}
+
+/// Seconds between polls. Source: Hail's CI polls every 300 s; a read of the built-in forge costs a few ms.
+const POLL_SECONDS_DEFAULT: u32 = 60;
+/// Change runs at once. Source: Hail's `MAX_CONCURRENT_PR_BATCHES`.
+const CHANGE_RUNS_DEFAULT: u32 = 3;
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        GateConfig {
+            poll_seconds: POLL_SECONDS_DEFAULT,
+            change_runs_max: CHANGE_RUNS_DEFAULT,
+            retest: Retest::default(),
+            wait_for_deploy: false,
+            approvals: 1,
+            labels: Labels::default(),
+        }
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Labels {
+            urgent: "prio:high".into(),
+            wip: "WIP".into(),
+            stacked: "stacked PR".into(),
+            never: "DO_NOT_MERGE".into(),
+            no_test: "do-not-test".into(),
+            rerun_all: "rerun all tests".into(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What the forge says, and how a read of it becomes the gate's knowledge.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, GateState};
+use crate::act::Act;
+use crate::definition::GateSettings;
+use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
+use crate::policy::Rights;
+
+/// One whole reading of a branch and its changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgeRead {
+    /// When the reading began, by the server's clock: whatever happened later may be missing from it.
+    pub began: Timestamp,
+    /// What was read.
+    pub snapshot: Snapshot,
+}
+
+/// The forge's truth about one branch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The branch's head; `None`: there is no such branch.
+    pub tip: Option<Tip>,
+    /// Whether the head contains our newest landing. True when there was none.
+    pub keeps_landed: bool,
+    /// Every open change with this target.
+    pub changes: Vec<ForgeChange>,
+    /// What people may do here.
+    pub people: BTreeMap<UserId, Rights>,
+}
+
+/// A branch's head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tip {
+    /// The commit.
+    pub commit: CommitId,
+    /// Its tree.
+    pub tree: TreeId,
+    /// Its committer time.
+    pub time: Timestamp,
+    /// What its definition says about the gate, or why it cannot be used.
+    pub settings: Result<GateSettings, Vec<String>>,
+}
+
+/// An open change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgeChange {
+    /// Its number.
+    pub number: ChangeNumber,
+    /// One line.
+    pub title: String,
+    /// The rest.
+    pub body: String,
+    /// Nothing runs.
+    pub draft: bool,
+    /// Its labels.
+    pub labels: BTreeSet<String>,
+    /// Who opened it.
+    pub owner: UserId,
+    /// The newest revision.
+    pub revision: RevisionFacts,
+    /// Every review that was not withdrawn.
+    pub reviews: Vec<Review>,
+}
+
+/// The newest revision of a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RevisionFacts {
+    /// The head commit.
+    pub commit: CommitId,
+    /// Counts the revisions of the change, from 1.
+    pub number: u32,
+    /// Its committer time.
+    pub time: Timestamp,
+    /// Who uploaded it: decides its level. Git's author and committer decide nothing.
+    pub uploader: UserId,
+    /// Who uploaded each other commit that is not yet on the target.
+    pub stack_uploaders: BTreeSet<UserId>,
+}
+
+/// One person's verdict, bound to what the person saw (trust T8).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Review {
+    /// Who.
+    pub by: UserId,
+    /// What.
+    pub verdict: Verdict,
+    /// On which revision.
+    pub revision: CommitId,
+    /// For which branch.
+    pub target: BranchName,
+    /// Of which definition, where the change edited it.
+    pub definition: Option<Digest>,
+    /// Of which title and body, as [`message_digest`].
+    pub message: Digest,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a review says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It may land.
+    Approve,
+    /// It may not land as it is.
+    RequestChanges,
+}
+
+/// Identifies a title and body. An approval is void once they differ, as they become the landed message.
+pub fn message_digest(title: &str, body: &str) -> Digest {
+    Digest::of_fields([title.as_bytes(), body.as_bytes()])
+}
+
+impl GateState {
+    /// Takes over a reading, unless something newer is known.
+    pub(super) fn forge_read(&mut self, read: &ForgeRead, now: Timestamp) {
+        let branch = self.branch.edit();
+        branch.reads += 1;
+        branch.read_at = Some(now);
+        let stale = branch.read_began.is_some_and(|newest| read.began < newest)
+            || branch.landed.is_some_and(|(_, at)| read.began < at);
+        // Our own landing, seen before its confirmation has come in, is no foreign push: read again after it.
+        let unconfirmed = read.snapshot.tip.as_ref().is_some_and(|tip| self.is_landing(tip.commit));
+        if stale || unconfirmed {
+            self.branch.edit().flags.forge.set(now);
+            return;
+        }
+        let branch = self.branch.edit();
+        branch.read_began = Some(read.began);
+        branch.flags.forge.clear_before(read.began);
+        if *self.people != read.snapshot.people {
+            *self.people.edit() = read.snapshot.people.clone();
+        }
+        self.meet_tip(&read.snapshot, now);
+        self.meet_changes(&read.snapshot.changes, now);
+    }
+
+    fn meet_tip(&mut self, snapshot: &Snapshot, now: Timestamp) {
+        let found = snapshot.tip.as_ref().map(|tip| tip.commit);
+        if let (Some(from), Some(to)) = (self.branch.last_tip, found)
+            && from != to
+        {
+            self.branch.edit().foreign = Some(to);
+            self.note(Act::ForeignPush { gate: self.id.clone(), from: Some(from), to });
+        }
+        if !snapshot.keeps_landed {
+            self.freeze_ourselves("the branch no longer contains the commit that was landed last", now);
+        }
+        if self.branch.tip != snapshot.tip {
+            self.branch.edit().tip = snapshot.tip.clone();
+        }
+        if found.is_some() && self.branch.last_tip != found {
+            self.branch.edit().last_tip = found;
+        }
+    }
+
+    fn meet_changes(&mut self, open: &[ForgeChange], now: Timestamp) {
+        let numbers: BTreeSet<ChangeNumber> = open.iter().map(|change| change.number).collect();
+        self.changes.retain(|number, _| numbers.contains(number));
+        self.landed.retain(|number, _| numbers.contains(number));
+        let landed: BTreeSet<ChangeNumber> = self.landed.map().keys().copied().collect();
+        for facts in open.iter().filter(|facts| !landed.contains(&facts.number)) {
+            self.meet_change(facts, now);
+        }
+    }
+
+    fn meet_change(&mut self, facts: &ForgeChange, now: Timestamp) {
+        let Some(known) = self.changes.get(&facts.number) else {
+            let change = Change { facts: facts.clone(), hold: None, vouch: None, since: now };
+            self.changes.insert(facts.number, change);
+            return;
+        };
+        if known.facts == *facts {
+            return;
+        }
+        let moved = known.facts.revision.commit != facts.revision.commit;
+        let change = self.changes.get_mut(&facts.number).expect("invariant: it was just found");
+        change.facts = facts.clone();
+        if moved {
+            // Nothing is inherited by a new revision (trust T1). A hold is about the change and stays.
+            change.vouch = None;
+            change.since = now;
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Landing, and what follows it.
+
+use serde::{Deserialize, Serialize};
+
+use super::proof::Standard;
+use super::{Freeze, GateState, LandedRecord};
+use crate::act::{Act, LandedAct};
+use crate::candidate::CandidateResult;
+use crate::effect::Landing;
+use crate::graph::Outcome;
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp};
+
+/// What came of a fast-forward.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LandTried {
+    /// The branch was read back and contains the candidate.
+    Landed,
+    /// The branch was not at the tested parent: somebody else moved it.
+    Moved {
+        /// Where it is.
+        tip: Option<CommitId>,
+    },
+    /// The forge said yes, but the tip that was read back lacks the commit.
+    Broken {
+        /// Where it is.
+        tip: Option<CommitId>,
+    },
+    /// It was not tried: the gate took it back first.
+    Withdrawn,
+}
+
+impl GateState {
+    /// The one landing that is due now: the head of the queue, if everything that it takes is there.
+    pub fn landing(&self, now: Timestamp) -> Option<Landing> {
+        if !self.landing_obstacles().is_empty() {
+            return None;
+        }
+        let change = self.changes.get(self.on_deck(now).first()?)?;
+        let (id, record) = self.candidate_at_tip(change)?;
+        let Some(CandidateResult::Made(candidate)) = &record.result else { return None };
+        match self.standard(candidate, change, now) {
+            Standard::Met { .. } => Some(Landing {
+                repo: self.id.repo.clone(),
+                branch: self.id.branch.clone(),
+                change: change.facts.number,
+                candidate: id,
+                from: record.spec.parent,
+                to: candidate.commit,
+            }),
+            Standard::Missing(_) | Standard::Empty => None,
+        }
+    }
+
+    /// Writes down what a landing that is now due will have been, before it can be claimed: should the change be closed
+    /// or pushed to while it lands, the record is complete all the same.
+    pub(super) fn prepare_landing(&mut self, now: Timestamp) {
+        let Some(landing) = self.landing(now) else { return };
+        if self.landings.get(&landing.candidate).is_none()
+            && let Some(act) = self.landed_act(&landing, now)
+        {
+            self.landings.insert(landing.candidate, act);
+        }
+    }
+
+    pub(super) fn land_tried(&mut self, id: CandidateId, result: &LandTried, now: Timestamp) {
+        let Some(act) = self.landings.remove(&id) else { return };
+        match result {
+            LandTried::Landed => self.confirm_landing(LandedAct { at: now, ..act }),
+            // The read that the flag asks for records the foreign push; nothing is decided on hearsay.
+            LandTried::Moved { .. } => self.branch.edit().tip = None,
+            LandTried::Broken { tip } => {
+                let found = tip.map_or_else(|| "no commit".to_owned(), |tip| tip.short());
+                let id = id.short();
+                self.freeze_ourselves(
+                    &format!("candidate {id} landed, but the branch is at {found}, which lacks it"),
+                    now,
+                );
+                self.branch.edit().tip = None;
+            }
+            LandTried::Withdrawn => return,
+        }
+        self.branch.edit().flags.forge.set(now);
+    }
+
+    fn confirm_landing(&mut self, act: LandedAct) {
+        let (change, commit, at) = (act.change, act.commit, act.at);
+        self.landed.insert(change, LandedRecord { commit, revision: act.revision, at });
+        self.changes.remove(&change);
+        let branch = self.branch.edit();
+        branch.landed = Some((commit, at));
+        branch.last_tip = Some(commit);
+        branch.tip = None;
+        branch.deploy.wanted = Some((commit, act.tree));
+        self.note(Act::Landed(Box::new(act)));
+    }
+
+    fn landed_act(&self, landing: &Landing, now: Timestamp) -> Option<LandedAct> {
+        let change = self.changes.get(&landing.change)?;
+        let candidate = self.made_candidate(change)?;
+        let Standard::Met { results } = self.standard(candidate, change, now) else { return None };
+        Some(LandedAct {
+            gate: self.id.clone(),
+            change: landing.change,
+            revision: change.facts.revision.commit,
+            candidate: landing.candidate,
+            parent: landing.from,
+            commit: landing.to,
+            tree: candidate.tree,
+            definition: candidate.definition,
+            results,
+            approvals: self.valid_approvals(change).map(|review| review.by).collect(),
+            at: now,
+        })
+    }
+
+    pub(super) fn freeze_ourselves(&mut self, why: &str, now: Timestamp) {
+        if self.branch.frozen.is_none() {
+            self.branch.edit().frozen = Some(Freeze { by: None, why: why.to_owned(), at: now });
+            self.note(Act::Froze { gate: self.id.clone(), why: why.to_owned() });
+        }
+    }
+
+    /// The deploy run that is under way.
+    pub fn running_deploy(&self) -> Option<u64> {
+        self.branch.deploy.run.filter(|run| self.runs.get(run).is_some_and(super::RunRecord::is_running))
+    }
+
+    pub(super) fn deploy_ended(&mut self, number: u64, outcome: Outcome) {
+        if self.branch.deploy.run != Some(number) || outcome == Outcome::Passed {
+            return;
+        }
+        let commit = self.runs.get(&number).map(|run| run.commit);
+        self.branch.edit().deploy.alerted = commit.map(|commit| (commit, number));
+    }
+
+    /// Whether a commit is that of a landing whose end is not known yet.
+    pub(super) fn is_landing(&self, commit: CommitId) -> bool {
+        self.landings.map().values().any(|act| act.commit == commit)
+    }
+
+    /// Whether a change is among those that landed and are still on the forge's list.
+    pub fn has_landed(&self, change: ChangeNumber) -> bool {
+        self.landed.get(&change).is_some()
+    }
+}

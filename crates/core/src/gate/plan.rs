@@ -1,0 +1,154 @@
+//! What the gate owes the world. Reads only.
+
+use super::runs::Phase;
+use super::{Change, GateState, TestState};
+use crate::cell::CellId;
+use crate::effect::{Check, Effect, EffectKey, Plan, Verdict};
+use crate::ids::{CommitId, RunId, Timestamp};
+use crate::message::Message;
+
+impl GateState {
+    pub(super) fn plan(&self, now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        self.owe_read(&mut plan, now);
+        self.owe_candidates(&mut plan);
+        self.owe_runs(&mut plan);
+        self.owe_landing(&mut plan, now);
+        self.owe_graph(&mut plan);
+        self.owe_checks(&mut plan, now);
+        self.owe_alerts(&mut plan);
+        self.wake_for_vouches(&mut plan, now);
+        plan
+    }
+
+    /// Reads when a bell rang or the poll is due, so that no lost delivery loses a change (I6, I12).
+    fn owe_read(&self, plan: &mut Plan, now: Timestamp) {
+        let due = self.branch.read_at.map(|at| at.plus_seconds(self.config.poll_seconds));
+        if self.branch.flags.forge.is_set() || due.is_none_or(|due| due <= now) {
+            let effect = Effect::ReadForge {
+                gate: self.id.clone(),
+                landed: self.branch.landed.map(|(commit, _)| commit),
+            };
+            plan.owe(EffectKey::once("read-forge", &self.id, self.branch.reads + 1), effect);
+        } else if let Some(due) = due {
+            plan.wake(due);
+        }
+    }
+
+    fn owe_candidates(&self, plan: &mut Plan) {
+        for (id, record) in self.candidates.map().iter().filter(|(_, record)| record.result.is_none()) {
+            let effect =
+                Effect::MakeCandidate { id: *id, repo: self.id.repo.clone(), spec: record.spec.clone() };
+            plan.owe(EffectKey::once("make-candidate", id, 1), effect);
+        }
+    }
+
+    fn owe_runs(&self, plan: &mut Plan) {
+        for (number, run) in self.runs.map() {
+            let Phase::Running { start } = &run.phase else { continue };
+            let id = self.run_id(*number);
+            if let Some(cancel) = &run.cancel {
+                let message = Message::Cancel { why: cancel.why.clone() };
+                owe_message(plan, EffectKey::once("cancel-run", &id, 1), &id, message);
+            }
+            owe_message(plan, EffectKey::once("start-run", &id, 1), &id, Message::Start(start.clone()));
+        }
+    }
+
+    fn owe_landing(&self, plan: &mut Plan, now: Timestamp) {
+        if let Some(landing) = self.landing(now).filter(|due| self.landings.get(&due.candidate).is_some()) {
+            plan.owe(EffectKey::once("land", landing.candidate, 1), Effect::Land(landing));
+        }
+        for (change, record) in self.landed.map() {
+            let effect =
+                Effect::MarkLanded { repo: self.id.repo.clone(), change: *change, commit: record.commit };
+            plan.owe(EffectKey::once("mark-landed", format!("{} {change}", self.id), 1), effect);
+        }
+    }
+
+    /// The landed definition's jobs, for deploy and manual runs.
+    fn owe_graph(&self, plan: &mut Plan) {
+        let wanted = self.branch.deploy.wanted.map(|(commit, _)| commit);
+        let Some(commit) = wanted.or(self.branch.tip.as_ref().map(|tip| tip.commit)) else { return };
+        if self.landed_graph.as_ref().is_none_or(|(known, _)| *known != commit) {
+            let effect = Effect::ReadGraph { repo: self.id.repo.clone(), commit };
+            plan.owe(EffectKey::once("read-graph", format!("{} {commit}", self.id), 1), effect);
+        }
+    }
+
+    fn owe_checks(&self, plan: &mut Plan, now: Timestamp) {
+        for change in self.changes.map().values() {
+            let effect = Effect::SetCheck {
+                repo: self.id.repo.clone(),
+                change: change.facts.number,
+                revision: change.facts.revision.commit,
+                check: self.check(change, now),
+            };
+            plan.owe(EffectKey::level("set-check", format!("{} {}", self.id, change.facts.number)), effect);
+        }
+    }
+
+    fn check(&self, change: &Change, now: Timestamp) -> Check {
+        let run = |number: u64| Some(self.run_id(number));
+        let why =
+            || self.reasons(change.facts.number, now).first().map(ToString::to_string).unwrap_or_default();
+        let (verdict, run) = match self.test_state(change) {
+            TestState::Untested => (Verdict::Pending, None),
+            TestState::Running(number) => (Verdict::Pending, run(number)),
+            TestState::Passed(number) => (Verdict::Success, run(number)),
+            TestState::Failed(number) | TestState::Errored(number) | TestState::Cancelled(number) => {
+                (Verdict::Failure, run(number))
+            }
+        };
+        let broken = self
+            .candidate_at_tip(change)
+            .and_then(|(_, record)| record.result.as_ref())
+            .is_some_and(|result| {
+                use crate::candidate::CandidateResult::{BadDefinition, Conflict};
+                matches!(result, BadDefinition { .. } | Conflict { .. })
+            });
+        Check { verdict: if broken { Verdict::Failure } else { verdict }, text: why(), run }
+    }
+
+    fn owe_alerts(&self, plan: &mut Plan) {
+        let mut alert = |kind: &str, about: String, text: String| {
+            plan.owe(EffectKey::once(kind, about, 1), Effect::Alert { gate: self.id.clone(), text });
+        };
+        if let Some((commit, run)) = self.branch.deploy.alerted {
+            let run = self.run_id(run);
+            alert(
+                "alert-deploy",
+                self.about(commit),
+                format!("run {run} of landed commit {commit} did not pass"),
+            );
+        }
+        if let Some(commit) = self.branch.foreign {
+            let text = format!(
+                "somebody else pushed {commit} to {}; an admin can run `towpath branch accept`",
+                self.id
+            );
+            alert("alert-foreign", self.about(commit), text);
+        }
+        if let Some(freeze) = self.branch.frozen.as_ref().filter(|freeze| freeze.by.is_none()) {
+            let text = format!("{} is frozen: {}; look, then `towpath branch unfreeze`", self.id, freeze.why);
+            alert("alert-frozen", format!("{} {}", self.id, freeze.at.0), text);
+        }
+    }
+
+    fn about(&self, commit: CommitId) -> String {
+        format!("{} {commit}", self.id)
+    }
+
+    /// A vouch ends by the clock alone.
+    fn wake_for_vouches(&self, plan: &mut Plan, now: Timestamp) {
+        let vouches = self.changes.map().values().filter_map(|change| change.vouch.as_ref());
+        vouches
+            .map(|vouch| vouch.expires)
+            .filter(|expires| *expires > now)
+            .for_each(|expires| plan.wake(expires));
+    }
+}
+
+fn owe_message(plan: &mut Plan, key: EffectKey, run: &RunId, message: Message) {
+    plan.owe(key, Effect::Send { to: CellId::Run(run.clone()), message });
+}

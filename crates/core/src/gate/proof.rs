@@ -1,0 +1,136 @@
+//! The bar: what must have passed before a candidate may land (invariant I2).
+
+use std::collections::BTreeMap;
+
+use super::runs::Phase;
+use super::{Change, GateState, RunRecord, Standing};
+use crate::candidate::Candidate;
+use crate::definition::{EmptySet, GateSettings, Proof};
+use crate::graph::{JobGraph, JobIndex, JobSpec, Outcome, Trigger};
+use crate::ids::{Digest, Timestamp};
+use crate::message::{Carried, JobReport};
+use crate::policy::Level;
+
+/// How a candidate stands against the bar.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Standard {
+    /// Each required job has counted.
+    Met {
+        /// Required job to the digest of its passed result; skipped jobs are not named.
+        results: BTreeMap<String, Digest>,
+    },
+    /// These have no result that counts.
+    Missing(Vec<String>),
+    /// There is nothing that could pass, and the target does not say that this is enough.
+    Empty,
+}
+
+/// What a result must be about to count for a candidate.
+struct Wanted {
+    level: Level,
+    full: bool,
+    proof: Proof,
+}
+
+impl GateState {
+    /// The target's settings; the defaults where its definition cannot be used, so that a change may mend it under a
+    /// maintainer's approval.
+    pub(super) fn settings(&self) -> GateSettings {
+        let tip = self.branch.tip.as_ref();
+        tip.and_then(|tip| tip.settings.as_ref().ok()).copied().unwrap_or_default()
+    }
+
+    /// A candidate's jobs for one trigger; with the label for it, no job is skipped.
+    pub(super) fn jobs_for(&self, candidate: &Candidate, change: &Change, trigger: Trigger) -> JobGraph {
+        match self.wants_all(change) {
+            true => candidate.graph.unskipped().select(trigger),
+            false => candidate.graph.select(trigger),
+        }
+    }
+
+    pub(super) fn wants_all(&self, change: &Change) -> bool {
+        change.facts.labels.contains(&self.config.labels.rerun_all)
+    }
+
+    pub(super) fn standard(&self, candidate: &Candidate, change: &Change, now: Timestamp) -> Standard {
+        let wanted = self.wanted(change, now);
+        let graph = self.jobs_for(candidate, change, Trigger::Queue);
+        let mut results = BTreeMap::new();
+        let mut missing = Vec::new();
+        for spec in graph.jobs.iter().filter(|spec| spec.required && spec.skip.is_none()) {
+            match self.passed_result(candidate, spec, &wanted) {
+                Some((_, report)) => {
+                    results.insert(spec.name.to_string(), result_digest(report));
+                }
+                None => missing.push(spec.name.to_string()),
+            }
+        }
+        match (missing.is_empty(), results.is_empty()) {
+            (false, _) => Standard::Missing(missing),
+            (true, true) if self.settings().empty != EmptySet::Land => Standard::Empty,
+            _ => Standard::Met { results },
+        }
+    }
+
+    /// Passed results that a new run of the candidate need not make again.
+    pub(super) fn carried(
+        &self,
+        candidate: &Candidate,
+        change: &Change,
+        graph: &JobGraph,
+        now: Timestamp,
+    ) -> BTreeMap<JobIndex, Carried> {
+        let wanted = self.wanted(change, now);
+        let carry = |(index, spec): (JobIndex, &JobSpec)| {
+            let (number, report) = self.passed_result(candidate, spec, &wanted)?;
+            let run = report.carried.clone().unwrap_or_else(|| self.run_id(number));
+            Some((index, Carried { run, result: report.result.clone() }))
+        };
+        graph.iter().filter(|(_, spec)| spec.skip.is_none()).filter_map(carry).collect()
+    }
+
+    fn wanted(&self, change: &Change, now: Timestamp) -> Wanted {
+        Wanted { level: self.level(change, now), full: self.wants_all(change), proof: self.settings().proof }
+    }
+
+    fn passed_result(
+        &self,
+        candidate: &Candidate,
+        spec: &JobSpec,
+        wanted: &Wanted,
+    ) -> Option<(u64, &JobReport)> {
+        let body = spec.body_digest();
+        self.runs.map().iter().rev().filter(|(_, run)| speaks_about(run, candidate, spec, wanted)).find_map(
+            |(number, run)| {
+                let Phase::Ended { jobs, .. } = &run.phase else { return None };
+                let passed = |job: &&JobReport| job.body == body && job.result.outcome == Outcome::Passed;
+                let report = jobs.iter().find(passed)?;
+                (!is_dropped(run, &report.name)).then_some((*number, report))
+            },
+        )
+    }
+}
+
+/// Whether a run's results may count for a candidate: never from a lower level (trust T3), and about the same commit,
+/// or the same tree where the target says that this is enough. A job that sees history is about a commit only.
+fn speaks_about(run: &RunRecord, candidate: &Candidate, spec: &JobSpec, wanted: &Wanted) -> bool {
+    let same = match wanted.proof {
+        _ if run.commit == candidate.commit => true,
+        Proof::Tree => run.tree == candidate.tree && !spec.body.history,
+        Proof::Commit => false,
+    };
+    same && run.candidate.is_some() && run.level >= wanted.level && (run.full || !wanted.full)
+}
+
+fn is_dropped(run: &RunRecord, job: &str) -> bool {
+    match &run.standing {
+        Standing::Current => false,
+        Standing::Superseded { without } => without.contains(job),
+        Standing::Invalidated => true,
+    }
+}
+
+fn result_digest(report: &JobReport) -> Digest {
+    let text = serde_json::to_vec(report).expect("invariant: a report has only types that JSON can hold");
+    Digest::of(&text)
+}

@@ -1,0 +1,297 @@
+//! Who is in the queue, in which order, and why not.
+
+use std::cmp::Reverse;
+
+use super::proof::Standard;
+use super::runs::Phase;
+use super::{CandidateRecord, Change, GateState, Reason, Review, TestState, Verdict, message_digest};
+use crate::candidate::{Candidate, CandidateResult, CandidateSpec, Strategy};
+use crate::ids::{CandidateId, ChangeNumber, Timestamp};
+use crate::policy::{Level, Role};
+
+/// Candidates tested at once. The chain of parents below is written for any number; more than one is speculation.
+pub const WINDOW: usize = 1;
+/// Changes named as being ahead.
+const AHEAD_SHOWN_MAX: usize = 5;
+
+impl GateState {
+    /// Changes in the order in which they get runs and land: urgent ones, then those whose tests allow landing, then
+    /// undecided ones, then the rest; the oldest first among equals. Source: Hail CI's priority tuple; unlike there, a
+    /// blocked change is no merge candidate however urgent it is.
+    pub fn ordered(&self) -> Vec<ChangeNumber> {
+        let mut order: Vec<&Change> = self.changes.map().values().collect();
+        order.sort_by_cached_key(|change| {
+            let labels = &self.config.labels;
+            let has = |label: &String| change.facts.labels.contains(label);
+            let tests = match self.test_state(change) {
+                TestState::Passed(_) => 2,
+                TestState::Untested | TestState::Running(_) => 1,
+                TestState::Failed(_) | TestState::Errored(_) | TestState::Cancelled(_) => 0,
+            };
+            let ready = !has(&labels.wip) && !has(&labels.stacked);
+            (Reverse((has(&labels.urgent), ready, tests)), change.facts.number)
+        });
+        order.into_iter().map(|change| change.facts.number).collect()
+    }
+
+    /// Entries of the queue, next to land first.
+    pub fn queue(&self, now: Timestamp) -> Vec<ChangeNumber> {
+        let in_queue = |number: &ChangeNumber| {
+            self.changes.get(number).is_some_and(|change| self.keeps_out(change, now).is_empty())
+        };
+        self.ordered().into_iter().filter(in_queue).collect()
+    }
+
+    /// The changes that may have a candidate of the queue now.
+    pub(super) fn on_deck(&self, now: Timestamp) -> Vec<ChangeNumber> {
+        self.queue(now).into_iter().take(WINDOW).collect()
+    }
+
+    /// Why a change has not landed, most actionable first. Never empty for an open change (I16).
+    pub fn reasons(&self, number: ChangeNumber, now: Timestamp) -> Vec<Reason> {
+        let Some(change) = self.changes.get(&number) else { return Vec::new() };
+        let mut reasons = self.keeps_out(change, now);
+        reasons.extend(self.waits(change, now, reasons.is_empty()));
+        reasons
+    }
+
+    /// Everything that a person has to change before the change can be in the queue.
+    pub(super) fn keeps_out(&self, change: &Change, now: Timestamp) -> Vec<Reason> {
+        let mut reasons = self.own_obstacles(change, now);
+        reasons.extend(self.candidate_obstacle(change, now));
+        reasons.extend(self.test_obstacle(change));
+        reasons.extend(self.review_obstacles(change));
+        reasons
+    }
+
+    /// Whether jobs of the change may run at all.
+    pub(super) fn may_test(&self, change: &Change, now: Timestamp) -> bool {
+        let no_test = change.facts.labels.contains(&self.config.labels.no_test);
+        self.branch.tip.is_some()
+            && !change.facts.draft
+            && !no_test
+            && self.level(change, now) > Level::Untrusted
+    }
+
+    /// Whether the branch's head is about to be known.
+    fn is_reading(&self) -> bool {
+        self.branch.read_at.is_none() || self.branch.flags.forge.is_set()
+    }
+
+    fn own_obstacles(&self, change: &Change, now: Timestamp) -> Vec<Reason> {
+        let facts = &change.facts;
+        let labels = &self.config.labels;
+        let mut reasons = Vec::new();
+        if self.branch.tip.is_none() && !self.is_reading() {
+            reasons.push(Reason::NoBranch);
+        }
+        if self.level(change, now) == Level::Untrusted {
+            reasons.push(Reason::Untrusted { revision: facts.revision.commit });
+        }
+        if facts.draft {
+            reasons.push(Reason::Draft);
+        }
+        let stopping = [&labels.never, &labels.wip, &labels.stacked, &labels.no_test];
+        for label in stopping.into_iter().filter(|label| facts.labels.contains(*label)) {
+            reasons.push(Reason::Label { label: label.clone() });
+        }
+        if let Some(hold) = &change.hold {
+            reasons.push(Reason::Held { by: hold.by.clone(), why: hold.why.clone() });
+        }
+        reasons
+    }
+
+    fn candidate_obstacle(&self, change: &Change, now: Timestamp) -> Option<Reason> {
+        let (_, record) = self.candidate_at_tip(change)?;
+        match record.result.as_ref()? {
+            CandidateResult::Conflict { paths } => Some(Reason::Conflict { paths: paths.clone() }),
+            CandidateResult::Empty => Some(Reason::NothingToLand),
+            CandidateResult::BadDefinition { errors, .. } => {
+                Some(Reason::BadDefinition { errors: errors.clone() })
+            }
+            CandidateResult::Made(candidate) => match self.standard(candidate, change, now) {
+                Standard::Empty => Some(Reason::EmptySet),
+                Standard::Met { .. } | Standard::Missing(_) => None,
+            },
+        }
+    }
+
+    fn test_obstacle(&self, change: &Change) -> Option<Reason> {
+        let lost = |number: u64| match self.runs.get(&number).map(|run| &run.phase) {
+            Some(Phase::Ended { lost, .. }) => lost.clone(),
+            _ => Vec::new(),
+        };
+        match self.test_state(change) {
+            TestState::Failed(run) => Some(Reason::TestsFailed { run: self.run_id(run), jobs: lost(run) }),
+            TestState::Errored(run) => Some(Reason::OurMachines { run: self.run_id(run), jobs: lost(run) }),
+            TestState::Cancelled(number) => {
+                let cancel = self.runs.get(&number).and_then(|run| run.cancel.as_ref());
+                let why = cancel.map_or_else(|| "stopped".to_owned(), |cancel| cancel.why.clone());
+                Some(Reason::RunCancelled { run: self.run_id(number), why })
+            }
+            TestState::Untested | TestState::Running(_) | TestState::Passed(_) => None,
+        }
+    }
+
+    fn review_obstacles(&self, change: &Change) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        let revision = change.facts.revision.commit;
+        let against =
+            self.current_reviews(change).filter(|review| review.verdict == Verdict::RequestChanges).count();
+        if against > 0 {
+            reasons.push(Reason::ChangesRequested { people: against });
+        }
+        let need = self.settings().approvals.unwrap_or(self.config.approvals);
+        let have = self.valid_approvals(change).count() as u32;
+        if have < need {
+            reasons.push(Reason::Approvals { have, need, revision });
+        } else if self.lacks_definition_approval(change, need) {
+            reasons.push(Reason::DefinitionApproval { revision });
+        }
+        reasons
+    }
+
+    /// Any edit of the definition takes a maintainer's approval of the very definition that would land. Where the branch
+    /// asks for no approval at all, a maintainer's own upload is one.
+    fn lacks_definition_approval(&self, change: &Change, need: u32) -> bool {
+        let Some(candidate) = self.made_candidate(change) else { return false };
+        let edits = candidate.edits_definition();
+        let approved =
+            self.valid_approvals(change).any(|review| review.definition == Some(candidate.definition));
+        let own = need == 0 && self.is_maintainer(change.facts.revision.uploader);
+        edits && !approved && !own
+    }
+
+    fn is_maintainer(&self, user: crate::ids::UserId) -> bool {
+        self.rights(user).is_some_and(|rights| rights.role >= Role::Maintainer)
+    }
+
+    /// Each person's newest review that is about what would land now, by somebody who has the right now (T8, I18).
+    fn current_reviews<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = &'a Review> {
+        let facts = &change.facts;
+        let reviews = &facts.reviews;
+        let message = message_digest(&facts.title, &facts.body);
+        let newest = move |review: &&Review| {
+            let later = |other: &Review| other.by == review.by && other.at > review.at;
+            !reviews.iter().any(later)
+        };
+        reviews.iter().filter(newest).filter(move |review| {
+            review.revision == facts.revision.commit
+                && review.target == self.id.branch
+                && (review.message == message || review.verdict == Verdict::RequestChanges)
+                && self.is_maintainer(review.by)
+        })
+    }
+
+    /// Approvals that count: never the uploader's own.
+    pub(super) fn valid_approvals<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = &'a Review> {
+        let uploader = change.facts.revision.uploader;
+        self.current_reviews(change)
+            .filter(move |review| review.verdict == Verdict::Approve && review.by != uploader)
+    }
+
+    /// What the machine itself still has to do. Shown also while a person has to act, where it says something.
+    fn waits(&self, change: &Change, now: Timestamp, queued: bool) -> Vec<Reason> {
+        let number = change.facts.number;
+        let mut reasons = Vec::new();
+        if self.branch.tip.is_none() && self.is_reading() {
+            reasons.push(Reason::ReadingBranch);
+        }
+        reasons.extend(self.test_wait(change, now, queued));
+        if queued {
+            let queue = self.queue(now);
+            let ahead: Vec<ChangeNumber> =
+                queue.iter().copied().take_while(|other| *other != number).take(AHEAD_SHOWN_MAX).collect();
+            if !ahead.is_empty() {
+                reasons.push(Reason::Ahead { changes: ahead });
+            }
+            reasons.extend(self.landing_obstacles());
+            if reasons.is_empty() {
+                reasons.push(Reason::Landing);
+            }
+        }
+        reasons
+    }
+
+    fn test_wait(&self, change: &Change, now: Timestamp, queued: bool) -> Option<Reason> {
+        if !self.may_test(change, now) {
+            return None;
+        }
+        let untested = self.test_state(change) == TestState::Untested;
+        match self.test_state(change) {
+            TestState::Running(run) => return Some(Reason::WaitsForRun { run: self.run_id(run) }),
+            _ if !untested && !queued => return None,
+            _ => {}
+        }
+        match self.candidate_at_tip(change) {
+            None if self.wants_candidate(change, now) => Some(Reason::MakingCandidate),
+            Some((_, CandidateRecord { result: None, .. })) => Some(Reason::MakingCandidate),
+            Some((_, CandidateRecord { result: Some(CandidateResult::Made(_)), .. }))
+                if untested && self.running_change_runs() >= self.config.change_runs_max as usize =>
+            {
+                Some(Reason::WaitsForChangeRuns { running: self.running_change_runs() as u32 })
+            }
+            _ => None,
+        }
+    }
+
+    /// What keeps every entry of the queue from landing.
+    pub(super) fn landing_obstacles(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if let Some(freeze) = &self.branch.frozen {
+            let by = freeze.by.clone().unwrap_or_else(|| "the server".into());
+            reasons.push(Reason::Frozen { by, why: freeze.why.clone() });
+        }
+        if let Some(run) = self.running_deploy().filter(|_| self.config.wait_for_deploy) {
+            reasons.push(Reason::WaitsForDeploy { run: self.run_id(run) });
+        }
+        reasons
+    }
+
+    /// The candidate of a change on top of the tip, if it was asked for.
+    pub(super) fn candidate_at_tip(&self, change: &Change) -> Option<(CandidateId, &CandidateRecord)> {
+        let id = self.spec_at_tip(change)?.id();
+        self.candidates.get(&id).map(|record| (id, record))
+    }
+
+    /// The candidate of a change on top of the tip, if it could be made.
+    pub fn made_candidate(&self, change: &Change) -> Option<&Candidate> {
+        match self.candidate_at_tip(change)?.1.result.as_ref()? {
+            CandidateResult::Made(candidate) => Some(candidate),
+            _ => None,
+        }
+    }
+
+    pub(super) fn spec_at_tip(&self, change: &Change) -> Option<CandidateSpec> {
+        let tip = self.branch.tip.as_ref()?;
+        let facts = &change.facts;
+        let strategy = self.settings().strategy;
+        Some(CandidateSpec {
+            parent: tip.commit,
+            revision: facts.revision.commit,
+            strategy,
+            message: landed_message(strategy, change),
+            time: tip.time.max(facts.revision.time),
+        })
+    }
+}
+
+/// Trailers that only Towpath may write: they are stripped from what a change brings along (trust T8).
+const RESERVED_TRAILERS: [&str; 2] = ["towpath-", "change-number:"];
+
+/// The message of the landed commit, fixed by what the approvals were bound to.
+fn landed_message(strategy: Strategy, change: &Change) -> String {
+    let facts = &change.facts;
+    let reserved = |line: &&str| {
+        let line = line.trim_start().to_ascii_lowercase();
+        !RESERVED_TRAILERS.iter().any(|trailer| line.starts_with(trailer))
+    };
+    let body: Vec<&str> = facts.body.lines().filter(reserved).collect();
+    let body = body.join("\n");
+    let subject = match strategy {
+        Strategy::Merge => format!("Merge change {}: {}", facts.number, facts.title),
+        Strategy::Squash | Strategy::Rebase => facts.title.clone(),
+    };
+    let body = if body.trim().is_empty() { String::new() } else { format!("{}\n\n", body.trim_end()) };
+    format!("{subject}\n\n{body}Change-Number: {}\n", facts.number)
+}

@@ -1,0 +1,258 @@
+//! Reasons: why something has not happened yet. Data, shown alike by CLI, pages, API and forge comment.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ChangeNumber, CommitId, RunId};
+
+/// One reason why a change has not landed. Each says what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// The branch does not exist on the forge.
+    NoBranch,
+    /// Nobody authorised uploaded it, vouched for it or approved it.
+    Untrusted {
+        /// The newest revision.
+        revision: CommitId,
+    },
+    /// It is a draft.
+    Draft,
+    /// A label keeps it from being tested or landed.
+    Label {
+        /// The label.
+        label: String,
+    },
+    /// A person stopped it.
+    Held {
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// Its two sides do not merge.
+    Conflict {
+        /// Where.
+        paths: Vec<String>,
+    },
+    /// The branch already contains it.
+    NothingToLand,
+    /// The pipeline file cannot be used.
+    BadDefinition {
+        /// Every error in it.
+        errors: Vec<String>,
+    },
+    /// A required job failed.
+    TestsFailed {
+        /// In which run.
+        run: RunId,
+        /// Which jobs.
+        jobs: Vec<String>,
+    },
+    /// A required job could not be run to its end.
+    OurMachines {
+        /// In which run.
+        run: RunId,
+        /// Which jobs.
+        jobs: Vec<String>,
+    },
+    /// A person stopped its run.
+    RunCancelled {
+        /// Which.
+        run: RunId,
+        /// Why.
+        why: String,
+    },
+    /// Somebody with the right asked for changes.
+    ChangesRequested {
+        /// How many people.
+        people: usize,
+    },
+    /// Too few approvals.
+    Approvals {
+        /// So many count now.
+        have: u32,
+        /// So many it takes.
+        need: u32,
+        /// The revision to approve.
+        revision: CommitId,
+    },
+    /// It edits the pipeline, which takes a maintainer's approval of exactly this definition.
+    DefinitionApproval {
+        /// The revision to approve.
+        revision: CommitId,
+    },
+    /// No required job would run.
+    EmptySet,
+    /// The branch has not been read yet, or is being read back after a landing.
+    ReadingBranch,
+    /// The candidate is being made.
+    MakingCandidate,
+    /// Its run is not over.
+    WaitsForRun {
+        /// Which.
+        run: RunId,
+    },
+    /// As many change runs as allowed are under way.
+    WaitsForChangeRuns {
+        /// How many.
+        running: u32,
+    },
+    /// Others come first.
+    Ahead {
+        /// The next ones.
+        changes: Vec<ChangeNumber>,
+    },
+    /// The deploy run of the landing before is not over.
+    WaitsForDeploy {
+        /// Which.
+        run: RunId,
+    },
+    /// Nothing lands on this branch now.
+    Frozen {
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// It is landing.
+    Landing,
+    /// Something outside does not work; it is tried again by itself.
+    Trouble {
+        /// What failed.
+        what: String,
+        /// How.
+        why: String,
+    },
+}
+
+impl Reason {
+    /// Whether a person has to do something before the change can be in the queue.
+    pub fn keeps_out_of_queue(&self) -> bool {
+        match self {
+            Reason::NoBranch
+            | Reason::Untrusted { .. }
+            | Reason::Draft
+            | Reason::Label { .. }
+            | Reason::Held { .. }
+            | Reason::Conflict { .. }
+            | Reason::NothingToLand
+            | Reason::BadDefinition { .. }
+            | Reason::TestsFailed { .. }
+            | Reason::OurMachines { .. }
+            | Reason::RunCancelled { .. }
+            | Reason::ChangesRequested { .. }
+            | Reason::Approvals { .. }
+            | Reason::DefinitionApproval { .. }
+            | Reason::EmptySet => true,
+            Reason::ReadingBranch
+            | Reason::MakingCandidate
+            | Reason::WaitsForRun { .. }
+            | Reason::WaitsForChangeRuns { .. }
+            | Reason::Ahead { .. }
+            | Reason::WaitsForDeploy { .. }
+            | Reason::Frozen { .. }
+            | Reason::Landing
+            | Reason::Trouble { .. } => false,
+        }
+    }
+
+    /// What to do about it; `None`: nothing but wait.
+    pub fn hint(&self, change: ChangeNumber) -> Option<String> {
+        Some(match self {
+            Reason::Untrusted { revision } => {
+                format!(
+                    "a maintainer can run `towpath change vouch {change} --revision {}`",
+                    revision.short()
+                )
+            }
+            Reason::Draft => format!("`towpath change ready {change}` ends the draft"),
+            Reason::Label { label } => format!("`towpath change label {change} --remove '{label}'`"),
+            Reason::Held { .. } => format!("`towpath change hold {change} --release`"),
+            Reason::Conflict { .. } => "rebase it onto the branch and push again".into(),
+            Reason::BadDefinition { .. } => {
+                "mend towpath.yaml (`towpath config check` says the same) and push again".into()
+            }
+            Reason::TestsFailed { run, .. } => {
+                format!("`towpath log {run} --first-error`; push a fix, or `towpath change retry {change}`")
+            }
+            Reason::OurMachines { .. } | Reason::RunCancelled { .. } => {
+                format!("`towpath change retry {change} --failed`")
+            }
+            Reason::ChangesRequested { .. } => "push a revision that answers the review".into(),
+            Reason::Approvals { revision, .. } | Reason::DefinitionApproval { revision } => {
+                format!(
+                    "a maintainer can run `towpath change approve {change} --revision {}`",
+                    revision.short()
+                )
+            }
+            Reason::EmptySet => {
+                "give a job `on: [queue]`, or say `gate: {empty: land}` in the branch's towpath.yaml".into()
+            }
+            Reason::NothingToLand => format!("`towpath change close {change}`"),
+            Reason::Frozen { .. } => "a maintainer can run `towpath branch unfreeze`".into(),
+            Reason::NoBranch => "push the branch first, or `towpath repo import`".into(),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NoBranch => f.write_str("the branch does not exist"),
+            Reason::Untrusted { revision } => {
+                write!(
+                    f,
+                    "revision {} is from somebody who is not authorised, so nothing of it runs",
+                    revision.short()
+                )
+            }
+            Reason::Draft => f.write_str("it is a draft, so nothing runs"),
+            Reason::Label { label } => write!(f, "it has the label `{label}`"),
+            Reason::Held { by, why } => write!(f, "{by} holds it: {why}"),
+            Reason::Conflict { paths } => write!(f, "it conflicts with the branch in {}", paths.join(", ")),
+            Reason::NothingToLand => f.write_str("the branch already contains it"),
+            Reason::BadDefinition { errors } => {
+                write!(
+                    f,
+                    "its towpath.yaml cannot be used: {}",
+                    errors.first().map_or("", |error| error.as_str())
+                )
+            }
+            Reason::TestsFailed { run, jobs } => write!(f, "{} failed in run {run}", jobs.join(", ")),
+            Reason::OurMachines { run, jobs } => {
+                write!(f, "our machines failed while running {} in run {run}", jobs.join(", "))
+            }
+            Reason::RunCancelled { run, why } => write!(f, "run {run} was cancelled: {why}"),
+            Reason::ChangesRequested { people: 1 } => f.write_str("a reviewer asked for changes"),
+            Reason::ChangesRequested { people } => write!(f, "{people} reviewers asked for changes"),
+            Reason::Approvals { have, need, revision } => {
+                write!(f, "revision {} has {have} of {need} approvals", revision.short())
+            }
+            Reason::DefinitionApproval { revision } => {
+                write!(
+                    f,
+                    "revision {} edits the pipeline, which a maintainer has to approve",
+                    revision.short()
+                )
+            }
+            Reason::EmptySet => f.write_str("no required job would run, so nothing would be tested"),
+            Reason::ReadingBranch => f.write_str("the branch is being read"),
+            Reason::MakingCandidate => f.write_str("its candidate is being made"),
+            Reason::WaitsForRun { run } => write!(f, "run {run} is not over"),
+            Reason::WaitsForChangeRuns { running } => {
+                write!(f, "{running} change runs are under way, as many as allowed")
+            }
+            Reason::Ahead { changes } => {
+                let names: Vec<String> = changes.iter().map(ChangeNumber::to_string).collect();
+                write!(f, "ahead of it: {}", names.join(", "))
+            }
+            Reason::WaitsForDeploy { run } => write!(f, "deploy run {run} is not over"),
+            Reason::Frozen { by, why } => write!(f, "{by} froze the branch: {why}"),
+            Reason::Landing => f.write_str("it is landing"),
+            Reason::Trouble { what, why } => write!(f, "{what} does not work: {why}; it is tried again"),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Runs as the gate sees them: which there were, what they showed, which still count.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, GateState};
+use crate::act::Act;
+use crate::graph::{Outcome, Trigger};
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp, TreeId};
+use crate::message::{JobReport, RunReport, RunStart};
+use crate::policy::Level;
+use crate::run::counts;
+
+/// Ended runs that are remembered for one change, and for the branch. Older ones stay in the list of runs.
+pub const RUNS_KEPT: usize = 20;
+
+/// One run that this gate started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// What started it.
+    pub trigger: Trigger,
+    /// The change and its revision; `None` for a run of the landed branch.
+    pub change: Option<(ChangeNumber, CommitId)>,
+    /// The candidate under test.
+    pub candidate: Option<CandidateId>,
+    /// The target at the time: a run whose parent is not the tip is out of date.
+    pub parent: Option<CommitId>,
+    /// The commit under test.
+    pub commit: CommitId,
+    /// Its tree.
+    pub tree: TreeId,
+    /// How far it was trusted.
+    pub level: Level,
+    /// Every job ran, whatever `when` says.
+    pub full: bool,
+    /// Why it was started.
+    pub reason: String,
+    /// When.
+    pub started_at: Timestamp,
+    /// Whether its results still count.
+    pub standing: Standing,
+    /// Set when it was told to stop.
+    pub cancel: Option<Cancel>,
+    /// How far it is.
+    pub phase: Phase,
+}
+
+/// Why a run was told to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// For people.
+    pub why: String,
+    /// A person did it: the change waits for a person, too.
+    pub by_person: bool,
+}
+
+/// Whether a run's results still count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It speaks for its revision.
+    Current,
+    /// A retry takes its place; what passed is carried over, but for these jobs.
+    Superseded {
+        /// Names of jobs to be run again although they passed.
+        without: BTreeSet<String>,
+    },
+    /// Nothing of it counts any more.
+    Invalidated,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Not over.
+    Running {
+        /// What it was started with.
+        start: Arc<RunStart>,
+    },
+    /// Over.
+    Ended {
+        /// As a whole.
+        outcome: Outcome,
+        /// When.
+        at: Timestamp,
+        /// Job by job.
+        jobs: Vec<JobReport>,
+        /// The jobs without which the change cannot land and that did not pass.
+        lost: Vec<String>,
+    },
+}
+
+/// What is known of a revision's tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TestState {
+    /// No run speaks for it.
+    Untested,
+    /// This run will.
+    Running(u64),
+    /// Nothing in this run forbids landing.
+    Passed(u64),
+    /// A required job failed in this run.
+    Failed(u64),
+    /// A required job could not be run to its end because of our machines.
+    Errored(u64),
+    /// A person stopped this run.
+    Cancelled(u64),
+}
+
+impl RunRecord {
+    /// Whether it is not over.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
+    fn speaks_for(&self, change: ChangeNumber, revision: CommitId) -> bool {
+        let stopped_by_us = self.cancel.as_ref().is_some_and(|cancel| !cancel.by_person);
+        self.change == Some((change, revision)) && self.standing == Standing::Current && !stopped_by_us
+    }
+
+    fn test_state(&self, number: u64) -> TestState {
+        let Phase::Ended { outcome, jobs, lost, .. } = &self.phase else { return TestState::Running(number) };
+        if *outcome == Outcome::Cancelled {
+            return TestState::Cancelled(number);
+        }
+        if lost.is_empty() {
+            return TestState::Passed(number);
+        }
+        let at_fault = |job: &&JobReport| lost.contains(&job.name) && job.result.outcome != Outcome::Errored;
+        match jobs.iter().find(at_fault) {
+            Some(_) => TestState::Failed(number),
+            None => TestState::Errored(number),
+        }
+    }
+}
+
+impl GateState {
+    /// The newest run that speaks for a revision.
+    pub fn newest_run(&self, change: ChangeNumber, revision: CommitId) -> Option<(u64, &RunRecord)> {
+        let mut runs = self.runs.map().iter().rev();
+        runs.find(|(_, run)| run.speaks_for(change, revision)).map(|(number, run)| (*number, run))
+    }
+
+    /// What is known of a change's newest revision.
+    pub fn test_state(&self, change: &Change) -> TestState {
+        let newest = self.newest_run(change.facts.number, change.facts.revision.commit);
+        newest.map_or(TestState::Untested, |(number, run)| run.test_state(number))
+    }
+
+    pub(super) fn running_change_runs(&self) -> usize {
+        let runs = self.runs.map().values();
+        runs.filter(|run| run.is_running() && run.trigger == Trigger::Change && run.cancel.is_none()).count()
+    }
+
+    pub(super) fn run_ended(&mut self, report: &RunReport, now: Timestamp) {
+        let number = report.run.number;
+        if report.run.gate != self.id || !self.runs.get(&number).is_some_and(RunRecord::is_running) {
+            return;
+        }
+        let run = self.runs.get_mut(&number).expect("invariant: it was just found");
+        let Phase::Running { start } = &run.phase else { return };
+        let lost = report.jobs.iter().filter(|job| start.graph.job(job.job).required && !counts(&job.result));
+        let lost: Vec<String> = lost.map(|job| job.name.clone()).collect();
+        let ejects = run.trigger == Trigger::Queue && run.cancel.is_none() && !lost.is_empty();
+        let (change, why) = (run.change, format!("`{}` did not pass in run {number}", lost.join("`, `")));
+        run.phase = Phase::Ended { outcome: report.outcome, at: now, jobs: report.jobs.clone(), lost };
+        self.branch.edit().flags.runs.set(now);
+        if let Some((change, revision)) = change.filter(|_| ejects) {
+            self.note(Act::Ejected { gate: self.id.clone(), change, revision, why });
+        }
+        self.deploy_ended(number, report.outcome);
+    }
+
+    /// Forgets ended runs that nothing can ask for again.
+    pub(super) fn forget_runs(&mut self) {
+        let mut kept = std::collections::BTreeMap::<Option<ChangeNumber>, usize>::new();
+        let mut gone = Vec::new();
+        for (number, run) in self.runs.map().iter().rev() {
+            let owner = run.change.map(|(change, _)| change);
+            let open = match run.change {
+                None => true,
+                Some((change, revision)) => {
+                    self.changes.get(&change).is_some_and(|known| known.facts.revision.commit == revision)
+                }
+            };
+            let count = kept.entry(owner).or_default();
+            *count += 1;
+            if !run.is_running() && (!open || *count > RUNS_KEPT) {
+                gone.push(*number);
+            }
+        }
+        gone.iter().for_each(|number| {
+            self.runs.remove(number);
+        });
+    }
+}

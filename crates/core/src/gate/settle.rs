@@ -1,0 +1,356 @@
+//! Decisions that need memory: after each fact, runs are started and stopped, candidates asked for and forgotten, until
+//! nothing changes. Asked again without a new fact, it does nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::proof::Standard;
+use super::runs::{Cancel, Phase};
+use super::{CandidateRecord, Change, GateState, Retest, RunRecord, Standing, TestState};
+use crate::act::Act;
+use crate::candidate::CandidateResult;
+use crate::graph::{JobGraph, Trigger};
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp, TreeId};
+use crate::message::RunStart;
+use crate::policy::Level;
+
+/// Priorities of runs, larger first. Source: Hail CI builds the merge candidate before all others.
+mod priority {
+    pub const CHANGE: u8 = 50;
+    pub const MANUAL: u8 = 60;
+    pub const URGENT: u8 = 100;
+    pub const QUEUE: u8 = 200;
+    pub const LAND: u8 = 220;
+}
+
+impl GateState {
+    pub(super) fn settle(&mut self, now: Timestamp) {
+        self.bind_vouches();
+        self.stop_unowned_runs(now);
+        self.ask_for_candidates(now);
+        self.start_queue_runs(now);
+        self.start_change_runs(now);
+        self.start_deploy(now);
+        self.prepare_landing(now);
+        self.forget_runs();
+        self.clear_flags(now);
+    }
+
+    fn clear_flags(&mut self, now: Timestamp) {
+        let after = Timestamp(now.0 + 1);
+        if self.branch.flags.runs.is_set() || self.branch.flags.state.is_set() {
+            let flags = &mut self.branch.edit().flags;
+            flags.runs.clear_before(after);
+            flags.state.clear_before(after);
+        }
+    }
+
+    /// Runs that no open change owns at its newest revision, and queue runs of a tip that has moved.
+    fn stop_unowned_runs(&mut self, now: Timestamp) {
+        let running = self.runs.map().iter().filter(|(_, run)| run.is_running() && run.cancel.is_none());
+        let stops: Vec<(u64, String)> =
+            running.filter_map(|(number, run)| Some((*number, self.unowned(run, now)?))).collect();
+        for (number, why) in stops {
+            self.stop_run(number, Cancel { why, by_person: false });
+        }
+    }
+
+    fn unowned(&self, run: &RunRecord, now: Timestamp) -> Option<String> {
+        let (number, revision) = run.change?;
+        let Some(change) = self.changes.get(&number) else {
+            return Some(format!("change {number} is no longer open"));
+        };
+        if change.facts.revision.commit != revision {
+            return Some(format!("change {number} has a newer revision"));
+        }
+        if self.branch.tip.is_some() && !self.may_test(change, now) || self.level(change, now) < run.level {
+            return Some(format!("change {number} may no longer be tested"));
+        }
+        let moved = self.branch.tip.as_ref().is_some_and(|tip| Some(tip.commit) != run.parent);
+        (run.trigger == Trigger::Queue && moved).then(|| "the target moved".to_owned())
+    }
+
+    /// Whether a change's candidate on the tip is of use: it is about to be tested, or stands in the queue.
+    pub(super) fn wants_candidate(&self, change: &Change, now: Timestamp) -> bool {
+        if !self.may_test(change, now) {
+            return false;
+        }
+        let queued = || self.keeps_out_but_for_candidate(change, now);
+        match self.test_state(change) {
+            TestState::Untested => true,
+            TestState::Running(_) => queued(),
+            TestState::Passed(run) => queued() || self.is_due_again(run, change, now),
+            TestState::Failed(run) | TestState::Errored(run) | TestState::Cancelled(run) => {
+                self.is_due_again(run, change, now)
+            }
+        }
+    }
+
+    /// Whether the target has moved since a run and the server's `retest` says that this asks for another.
+    fn is_due_again(&self, run: u64, change: &Change, now: Timestamp) -> bool {
+        let Some(tip) = &self.branch.tip else { return false };
+        let moved = self.runs.get(&run).is_some_and(|run| run.parent != Some(tip.commit));
+        moved
+            && match self.config.retest {
+                Retest::Candidate => false,
+                Retest::Queued => self.keeps_out_but_for_candidate(change, now),
+                Retest::All => true,
+            }
+    }
+
+    /// Whether nothing but the candidate itself could keep the change out of the queue.
+    fn keeps_out_but_for_candidate(&self, change: &Change, now: Timestamp) -> bool {
+        self.keeps_out(change, now).iter().all(|reason| {
+            matches!(
+                reason,
+                super::Reason::Conflict { .. } | super::Reason::NothingToLand | super::Reason::EmptySet
+            )
+        })
+    }
+
+    fn ask_for_candidates(&mut self, now: Timestamp) {
+        let open = self.changes.map().values();
+        let wanted: BTreeMap<CandidateId, CandidateRecord> = open
+            .filter(|change| self.wants_candidate(change, now))
+            .filter_map(|change| {
+                let spec = self.spec_at_tip(change)?;
+                Some((spec.id(), CandidateRecord { change: change.facts.number, spec, result: None }))
+            })
+            .collect();
+        let in_use: BTreeSet<CandidateId> =
+            self.runs.map().values().filter(|run| run.is_running()).filter_map(|run| run.candidate).collect();
+        let at_tip: BTreeSet<CandidateId> =
+            self.changes.map().values().filter_map(|change| Some(self.spec_at_tip(change)?.id())).collect();
+        let landings = self.landings.map().keys().copied().collect::<BTreeSet<_>>();
+        self.candidates.retain(|id, _| at_tip.contains(id) || in_use.contains(id) || landings.contains(id));
+        for (id, record) in wanted {
+            if self.candidates.get(&id).is_none() {
+                self.candidates.insert(id, record);
+            }
+        }
+    }
+
+    pub(super) fn candidate_made(&mut self, id: CandidateId, result: &CandidateResult) {
+        let Some(record) = self.candidates.get(&id).filter(|record| record.result.is_none()) else { return };
+        let (number, revision) = (record.change, record.spec.revision);
+        let record = self.candidates.get_mut(&id).expect("invariant: it was just found");
+        record.result = Some(result.clone());
+        if let CandidateResult::Conflict { paths } = result {
+            let why = format!("it conflicts with the branch in {}", paths.join(", "));
+            self.note_ejected(number, revision, why);
+        }
+    }
+
+    /// A change whose tests had passed leaves the queue by a conflict; one that never was in it does not.
+    fn note_ejected(&mut self, change: ChangeNumber, revision: CommitId, why: String) {
+        let known = self.changes.get(&change);
+        if known.is_some_and(|known| matches!(self.test_state(known), TestState::Passed(_))) {
+            self.note(Act::Ejected { gate: self.id.clone(), change, revision, why });
+        }
+    }
+
+    /// Ties each vouch to the first definition it was good for; another definition voids it (trust T1).
+    fn bind_vouches(&mut self) {
+        let bound = |change: &Change| {
+            let vouch = change.vouch.as_ref()?;
+            let definition = self.made_candidate(change)?.definition;
+            (vouch.definition != Some(definition)).then_some((change.facts.number, definition))
+        };
+        let differing: Vec<(ChangeNumber, crate::ids::Digest)> =
+            self.changes.map().values().filter_map(bound).collect();
+        for (number, definition) in differing {
+            let change = self.changes.get_mut(&number).expect("invariant: it was just found");
+            change.vouch = change
+                .vouch
+                .take()
+                .filter(|vouch| vouch.definition.is_none())
+                .map(|vouch| super::Vouch { definition: Some(definition), ..vouch });
+        }
+    }
+
+    fn start_queue_runs(&mut self, now: Timestamp) {
+        for number in self.on_deck(now) {
+            let Some(change) = self.changes.get(&number).cloned() else { continue };
+            let tested = matches!(self.test_state(&change), TestState::Passed(_));
+            let lacks = self.made_candidate(&change).is_some_and(|candidate| {
+                matches!(self.standard(candidate, &change, now), Standard::Missing(_))
+            });
+            if tested && lacks {
+                self.start_run_of(&change, Trigger::Queue, now);
+            }
+        }
+    }
+
+    fn start_change_runs(&mut self, now: Timestamp) {
+        for number in self.ordered() {
+            if self.running_change_runs() >= self.config.change_runs_max as usize {
+                return;
+            }
+            let Some(change) = self.changes.get(&number).cloned() else { continue };
+            let due = match self.test_state(&change) {
+                TestState::Untested => true,
+                TestState::Running(_) => false,
+                TestState::Passed(run)
+                | TestState::Failed(run)
+                | TestState::Errored(run)
+                | TestState::Cancelled(run) => {
+                    self.is_due_again(run, &change, now) && !self.on_deck(now).contains(&number)
+                }
+            };
+            if due && self.may_test(&change, now) {
+                self.start_run_of(&change, Trigger::Change, now);
+            }
+        }
+    }
+
+    fn start_run_of(&mut self, change: &Change, trigger: Trigger, now: Timestamp) {
+        let Some((id, record)) = self.candidate_at_tip(change) else { return };
+        let Some(CandidateResult::Made(candidate)) = &record.result else { return };
+        let already = self.runs.map().values().any(|run| run.is_running() && run.candidate == Some(id));
+        let level = self.level(change, now);
+        let vouch = change.vouch.as_ref().and_then(|vouch| vouch.definition);
+        if already || level == Level::Vouched && vouch != Some(candidate.definition) {
+            return;
+        }
+        let graph = self.jobs_for(candidate, change, trigger);
+        let carried = self.carried(candidate, change, &graph, now);
+        let (parent, commit, tree) = (record.spec.parent, candidate.commit, candidate.tree);
+        let number = self.branch.runs + 1;
+        let reason = self.run_reason(change, trigger);
+        let start = RunStart {
+            run: self.run_id(number),
+            trigger,
+            reason: reason.clone(),
+            commit,
+            tree,
+            level,
+            graph,
+            carried,
+            priority: self.run_priority(change, trigger),
+            fail_fast: trigger == Trigger::Queue,
+            facts: self.facts(Some(change)),
+        };
+        let run = RunRecord {
+            trigger,
+            change: Some((change.facts.number, change.facts.revision.commit)),
+            candidate: Some(id),
+            parent: Some(parent),
+            commit,
+            tree,
+            level,
+            full: self.wants_all(change),
+            reason,
+            started_at: now,
+            standing: Standing::Current,
+            cancel: None,
+            phase: Phase::Running { start: Arc::new(start) },
+        };
+        self.add_run(number, run);
+    }
+
+    fn add_run(&mut self, number: u64, run: RunRecord) {
+        self.branch.edit().runs = number;
+        self.runs.insert(number, run);
+    }
+
+    fn run_priority(&self, change: &Change, trigger: Trigger) -> u8 {
+        let urgent = change.facts.labels.contains(&self.config.labels.urgent);
+        match trigger {
+            Trigger::Queue => priority::QUEUE,
+            _ if urgent => priority::URGENT,
+            _ => priority::CHANGE,
+        }
+    }
+
+    fn run_reason(&self, change: &Change, trigger: Trigger) -> String {
+        let number = change.facts.number;
+        let earlier =
+            self.runs.map().values().rev().find(|run| run.change.is_some_and(|(of, _)| of == number));
+        match earlier {
+            _ if trigger == Trigger::Queue => "merge candidate".into(),
+            None => "initial run".into(),
+            Some(run) if run.change != Some((number, change.facts.revision.commit)) => {
+                format!("new revision {}", change.facts.revision.commit.short())
+            }
+            Some(run) => match run.standing {
+                Standing::Current => "the target moved".into(),
+                Standing::Superseded { .. } => "retry of what did not pass".into(),
+                Standing::Invalidated => "retry".into(),
+            },
+        }
+    }
+
+    /// Plain data for the jobs' environment; never put into a script (trust T2).
+    fn facts(&self, change: Option<&Change>) -> BTreeMap<String, String> {
+        let mut facts = BTreeMap::from([
+            ("REPO".to_owned(), self.id.repo.to_string()),
+            ("BRANCH".to_owned(), self.id.branch.to_string()),
+        ]);
+        if let Some(change) = change {
+            facts.insert("CHANGE".into(), change.facts.number.to_string());
+            facts.insert("CHANGE_TITLE".into(), change.facts.title.clone());
+        }
+        facts
+    }
+
+    pub(super) fn start_landed_run(
+        &mut self,
+        trigger: Trigger,
+        (commit, tree): (CommitId, TreeId),
+        graph: JobGraph,
+        (reason, now): (String, Timestamp),
+    ) -> u64 {
+        let number = self.branch.runs + 1;
+        let level = self.run_level(trigger, None, now);
+        let priority = if trigger == Trigger::Land { priority::LAND } else { priority::MANUAL };
+        let start = RunStart {
+            run: self.run_id(number),
+            trigger,
+            reason: reason.clone(),
+            commit,
+            tree,
+            level,
+            graph,
+            carried: BTreeMap::new(),
+            priority,
+            fail_fast: false,
+            facts: self.facts(None),
+        };
+        let run = RunRecord {
+            trigger,
+            change: None,
+            candidate: None,
+            parent: None,
+            commit,
+            tree,
+            level,
+            full: true,
+            reason,
+            started_at: now,
+            standing: Standing::Current,
+            cancel: None,
+            phase: Phase::Running { start: Arc::new(start) },
+        };
+        self.add_run(number, run);
+        number
+    }
+
+    /// Runs the newest landing's jobs: one run at a time, landings in between coalesce.
+    fn start_deploy(&mut self, now: Timestamp) {
+        let Some(wanted) = self.branch.deploy.wanted else { return };
+        if self.running_deploy().is_some() || self.branch.frozen.is_some() || self.branch.foreign.is_some() {
+            return;
+        }
+        let graph = match &*self.landed_graph {
+            Some((commit, Ok(graph))) if *commit == wanted.0 => graph.select(Trigger::Land),
+            Some((commit, Err(_))) if *commit == wanted.0 => JobGraph::default(),
+            _ => return,
+        };
+        self.branch.edit().deploy.wanted = None;
+        if !graph.jobs.is_empty() {
+            let reason = format!("landing of {}", wanted.0.short());
+            let number = self.start_landed_run(Trigger::Land, wanted, graph, (reason, now));
+            self.branch.edit().deploy.run = Some(number);
+        }
+    }
+}

@@ -1,0 +1,876 @@
+//! Scenarios: a forge in words, and what the gate does about it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::candidate::{Candidate, CandidateSpec};
+use crate::definition::GateSettings;
+use crate::effect::{Effect, EffectKey};
+use crate::graph::{JobBody, JobResult, JobSpec, Outcome};
+use crate::ids::{Epoch, TreeId};
+use crate::message::{JobReport, Message, RunReport, RunStart};
+use crate::policy::{Actor, Role};
+use crate::turn::{Delivered, Dispatch, Intake, Live};
+
+const MAINTAINER: UserId = UserId(1);
+const AUTHOR: UserId = UserId(2);
+const OUTSIDER: UserId = UserId(3);
+
+/// A gate in memory with a forge, a git and a clock of words. Reads, candidates and landings are carried out at once;
+/// runs end when told.
+struct Bench {
+    gate: Live<Gate>,
+    seq: u64,
+    clock: i64,
+    tip: u8,
+    open: BTreeMap<ChangeNumber, ForgeChange>,
+    people: BTreeMap<UserId, Rights>,
+    settings: GateSettings,
+    conflicts: BTreeSet<ChangeNumber>,
+    edits_definition: BTreeSet<ChangeNumber>,
+    runs: BTreeMap<u64, Arc<RunStart>>,
+    log: String,
+}
+
+fn commit(byte: u8, tag: u8) -> CommitId {
+    let mut id = [byte; 20];
+    id[0] = tag;
+    CommitId(id)
+}
+
+fn job(name: &str, on: &[Trigger]) -> JobSpec {
+    JobSpec {
+        name: name.parse().unwrap(),
+        base: name.parse().unwrap(),
+        origin: Default::default(),
+        on: on.to_vec(),
+        required: on.contains(&Trigger::Queue),
+        needs: vec![],
+        aborts: vec![],
+        skip: None,
+        body: Arc::new(JobBody::script("true")),
+    }
+}
+
+impl Bench {
+    fn new(config: GateConfig) -> Bench {
+        let id: GateId = "demo/main".parse().unwrap();
+        let gate = Live::load(CellId::Gate(id), Epoch(1), &[], []).unwrap();
+        let rights = |role, authorised| Rights { role, authorised };
+        let people = BTreeMap::from([
+            (MAINTAINER, rights(Role::Maintainer, true)),
+            (AUTHOR, rights(Role::Author, true)),
+            (OUTSIDER, rights(Role::Author, false)),
+        ]);
+        let mut bench = Bench {
+            gate,
+            seq: 0,
+            clock: 1000,
+            tip: 1,
+            open: BTreeMap::new(),
+            people,
+            settings: GateSettings::default(),
+            conflicts: BTreeSet::new(),
+            edits_definition: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            log: String::new(),
+        };
+        bench.event(GateEvent::Configured(Box::new(config)));
+        bench
+    }
+
+    fn event(&mut self, event: GateEvent) {
+        self.intake(Intake::Event(event));
+    }
+
+    fn intake(&mut self, first: Intake<GateEvent>) {
+        let mut open = VecDeque::from([first]);
+        while let Some(intake) = open.pop_front() {
+            self.seq += 1;
+            self.clock += 1;
+            let at = Timestamp(self.clock);
+            let turn = self.gate.turn(&[Delivered { seq: self.seq, at, intake }], at);
+            for (_, message) in &turn.write.messages {
+                self.message(message);
+            }
+            for answer in turn.answers {
+                self.say(&format!("answer {:?}", answer.result.map_err(|refusal| refusal.why)));
+            }
+            for act in turn.write.acts.iter().filter(|act| !matches!(act, Act::Command { .. })) {
+                self.act(act);
+            }
+            for dispatch in turn.dispatch {
+                if let Dispatch::Do { key, token, effect } = dispatch {
+                    open.extend(self.carry_out(&effect).map(|result| done(key, token, result)));
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.log += &format!("  {text}\n");
+    }
+
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::Landed(act) => self.say(&format!("landed {} with {:?}", act.change, act.results.keys())),
+            Act::Ejected { change, why, .. } => self.say(&format!("ejected {change}: {why}")),
+            Act::ForeignPush { .. } => self.say("foreign push"),
+            Act::Froze { why, .. } => self.say(&format!("froze: {why}")),
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        match message {
+            Message::Start(start) => {
+                let number = start.run.number;
+                self.runs.insert(number, start.clone());
+                let change = start.facts.get("CHANGE").map_or("-".into(), |change| change.clone());
+                let carried = if start.carried.is_empty() { "" } else { " carried" };
+                let text =
+                    format!("run {number}: {:?} of {change} ({}){carried}", start.trigger, start.reason);
+                self.say(&text);
+            }
+            Message::Cancel { why } => self.say(&format!("cancel: {why}")),
+            _ => {}
+        }
+    }
+
+    fn carry_out(&mut self, effect: &Effect) -> Option<Option<GateEvent>> {
+        Some(match effect {
+            Effect::ReadForge { .. } => Some(GateEvent::ForgeRead(Box::new(self.read()))),
+            Effect::MakeCandidate { id, spec, .. } => {
+                Some(GateEvent::CandidateMade { id: *id, result: Box::new(self.merge(spec)) })
+            }
+            Effect::ReadGraph { commit, .. } => {
+                Some(GateEvent::GraphRead { commit: *commit, graph: Ok(self.graph()) })
+            }
+            Effect::Land(landing) => {
+                let result = if landing.from == commit(self.tip, 1) {
+                    self.tip = landing.to.0[1];
+                    LandTried::Landed
+                } else {
+                    LandTried::Moved { tip: Some(commit(self.tip, 1)) }
+                };
+                self.say(&format!("land {} -> {result:?}", landing.change));
+                Some(GateEvent::LandTried { candidate: landing.candidate, result })
+            }
+            Effect::MarkLanded { change, .. } => {
+                self.open.remove(change);
+                None
+            }
+            Effect::Alert { text, .. } => {
+                self.say(&format!("alert: {}", text.split(';').next().unwrap()));
+                None
+            }
+            Effect::SetCheck { .. } => None,
+            other => panic!("a gate does not owe {other:?}"),
+        })
+    }
+
+    fn read(&self) -> ForgeRead {
+        ForgeRead {
+            began: Timestamp(self.clock),
+            snapshot: Snapshot {
+                tip: Some(Tip {
+                    commit: commit(self.tip, 1),
+                    tree: TreeId([self.tip; 20]),
+                    time: Timestamp(0),
+                    settings: Ok(self.settings),
+                }),
+                keeps_landed: true,
+                changes: self.open.values().cloned().collect(),
+                people: self.people.clone(),
+            },
+        }
+    }
+
+    fn graph(&self) -> JobGraph {
+        let jobs = [
+            job("lint", &[Trigger::Change]),
+            job("unit", &[Trigger::Change, Trigger::Queue]),
+            job("deploy", &[Trigger::Land]),
+        ];
+        JobGraph { jobs: Arc::new(jobs), budget_seconds: None }
+    }
+
+    fn merge(&self, spec: &CandidateSpec) -> CandidateResult {
+        let number = ChangeNumber(u64::from(spec.revision.0[1]));
+        if self.conflicts.contains(&number) && spec.parent != commit(1, 1) {
+            return CandidateResult::Conflict { paths: vec!["a.txt".into()] };
+        }
+        let mixed = Digest::of_fields([&spec.parent.0[..], &spec.revision.0]).0;
+        let target = Digest([0; 32]);
+        CandidateResult::Made(Candidate {
+            commit: CommitId(std::array::from_fn(|at| if at == 0 { 1 } else { mixed[1] })),
+            tree: TreeId(std::array::from_fn(|at| mixed[at])),
+            changed_paths: 1,
+            target_definition: target,
+            definition: if self.edits_definition.contains(&number) { Digest([9; 32]) } else { target },
+            graph: self.graph(),
+        })
+    }
+
+    fn ring(&mut self) {
+        self.event(GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() }));
+    }
+
+    fn push(&mut self, number: u64, uploader: UserId) {
+        let change = ChangeNumber(number);
+        let revision = self.open.get(&change).map_or(1, |known| known.revision.number + 1);
+        let facts = RevisionFacts {
+            commit: commit(number as u8, 100 + revision as u8),
+            number: revision,
+            time: Timestamp(0),
+            uploader,
+            stack_uploaders: BTreeSet::new(),
+        };
+        let new = ForgeChange {
+            number: change,
+            title: format!("change {number}"),
+            body: String::new(),
+            draft: false,
+            labels: BTreeSet::new(),
+            owner: uploader,
+            revision: facts.clone(),
+            reviews: vec![],
+        };
+        self.open.entry(change).or_insert(new).revision = facts;
+    }
+
+    fn review(&mut self, number: u64, by: UserId, verdict: Verdict) {
+        let at = Timestamp(self.clock);
+        let target = self.gate.state.id.branch.clone();
+        let edits = self.edits_definition.contains(&ChangeNumber(number));
+        let change = self.open.get_mut(&ChangeNumber(number)).unwrap();
+        let message = message_digest(&change.title, &change.body);
+        let definition = edits.then_some(Digest([9; 32]));
+        let revision = change.revision.commit;
+        change.reviews.push(Review { by, verdict, revision, target, definition, message, at });
+    }
+
+    fn end(&mut self, run: u64, failing: &[&str], outcome: Outcome) {
+        let start = self.runs.get(&run).unwrap_or_else(|| panic!("run {run} was not started")).clone();
+        let jobs: Vec<JobReport> = start
+            .graph
+            .iter()
+            .map(|(index, spec)| JobReport {
+                job: index,
+                name: spec.name.to_string(),
+                body: spec.body_digest(),
+                result: match start.carried.get(&index) {
+                    Some(carried) => carried.result.clone(),
+                    None if failing.contains(&spec.name.as_str()) => {
+                        Arc::new(JobResult::unrun(outcome, "said so"))
+                    }
+                    None => Arc::new(JobResult::unrun(Outcome::Passed, "")),
+                },
+                carried: None,
+            })
+            .collect();
+        let outcome = if failing.is_empty() { Outcome::Passed } else { outcome };
+        self.event(GateEvent::RunEnded(Arc::new(RunReport { run: start.run.clone(), outcome, jobs })));
+    }
+
+    fn command(&mut self, by: UserId, verb: Verb) {
+        let by = Actor { user: by, name: format!("user {by}") };
+        self.event(GateEvent::Command(Box::new(Command { id: 1, by, verb })));
+    }
+
+    fn word(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = words.get(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        let change = ChangeNumber(number);
+        match words[0] {
+            "push" => self.push(number, AUTHOR),
+            "push-as-outsider" => self.push(number, OUTSIDER),
+            "push-as-maintainer" => self.push(number, MAINTAINER),
+            "approve" => self.review(number, MAINTAINER, Verdict::Approve),
+            "approve-as-author" => self.review(number, AUTHOR, Verdict::Approve),
+            "object" => self.review(number, MAINTAINER, Verdict::RequestChanges),
+            "label" => drop(self.open.get_mut(&change).unwrap().labels.insert(words[2..].join(" "))),
+            "unlabel" => drop(self.open.get_mut(&change).unwrap().labels.remove(&words[2..].join(" "))),
+            "draft" => self.open.get_mut(&change).unwrap().draft = true,
+            "retitle" => self.open.get_mut(&change).unwrap().title += "!",
+            "close" => drop(self.open.remove(&change)),
+            "conflicts" => drop(self.conflicts.insert(change)),
+            "edits-definition" => drop(self.edits_definition.insert(change)),
+            "foreign" => self.tip = 200,
+            "demote" => drop(self.people.insert(MAINTAINER, Rights { role: Role::Author, authorised: true })),
+            "approvals" => self.settings.approvals = Some(number as u32),
+            "stack-on-outsider" => {
+                self.open.get_mut(&change).unwrap().revision.stack_uploaders.insert(OUTSIDER);
+            }
+            "pass" => return self.end(number, &[], Outcome::Passed),
+            "fail" => return self.end(number, &["unit"], Outcome::Failed),
+            "fail-lint" => return self.end(number, &["lint"], Outcome::Failed),
+            "error" => return self.end(number, &["unit"], Outcome::Errored),
+            "fail-deploy" => return self.end(number, &["deploy"], Outcome::Failed),
+            "why" => {
+                let reasons = self.gate.state.reasons(change, Timestamp(self.clock));
+                let texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                return self.say(&texts.join("; "));
+            }
+            "freeze" => return self.command(MAINTAINER, Verb::Freeze { why: "release".into() }),
+            "unfreeze" => return self.command(MAINTAINER, Verb::Unfreeze),
+            "hold" => return self.command(MAINTAINER, Verb::Hold { change, why: "wait".into() }),
+            "release" => return self.command(MAINTAINER, Verb::Release { change }),
+            "vouch" | "vouch-as-author" => {
+                let by = if words[0] == "vouch" { MAINTAINER } else { AUTHOR };
+                let revision = self.open[&change].revision.commit;
+                let expires = Timestamp(self.clock + 100_000);
+                return self.command(by, Verb::Vouch { change, revision, why: "read it".into(), expires });
+            }
+            "retry" | "retry-failed" => {
+                let revision = self.open[&change].revision.commit;
+                let scope = if words[0] == "retry" { RetryScope::All } else { RetryScope::NotPassed };
+                return self.command(MAINTAINER, Verb::Retry { change, revision, scope });
+            }
+            "cancel" => return self.command(MAINTAINER, Verb::Cancel { run: number, why: "stop".into() }),
+            "later" => self.clock += 200_000,
+            other => panic!("unknown word {other}"),
+        }
+        self.ring();
+    }
+}
+
+fn done(key: EffectKey, token: u64, result: Option<GateEvent>) -> Intake<GateEvent> {
+    Intake::Done { key, token, result }
+}
+
+fn check_with(config: GateConfig, script: &str, expected: Expect) {
+    let mut bench = Bench::new(config);
+    for line in script.split(';').map(str::trim) {
+        bench.log += &format!("{line}\n");
+        bench.word(line);
+    }
+    expected.assert_eq(&bench.log);
+}
+
+fn check(script: &str, expected: Expect) {
+    check_with(GateConfig::default(), script, expected);
+}
+
+#[test]
+fn an_approved_change_lands_as_tested() {
+    check(
+        "push 1; why 1; pass 1; why 1; approve 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+            pass 1
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
+
+#[test]
+fn two_changes_green_alone_are_tested_together() {
+    check(
+        "push 1; push 2; pass 1; pass 2; approve 1; approve 2; fail 4; why 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            approve 2
+              run 4: Queue of 2 (merge candidate)
+            fail 4
+              ejected 2: `unit` did not pass in run 4
+            why 2
+              unit failed in run demo/main/4
+        "#]],
+    );
+}
+
+#[test]
+fn a_retry_of_what_failed_carries_what_passed() {
+    check(
+        "push 1; approve 1; fail-lint 1; why 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            approve 1
+            fail-lint 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            why 1
+  
+        "#]],
+    );
+    check(
+        "push 1; approve 1; fail 1; why 1; retry-failed 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        fail 1
+        why 1
+          unit failed in run demo/main/1
+        retry-failed 1
+          run 2: Change of 1 (retry of what did not pass) carried
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (NotPassed)")
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+    check(
+        "push 1; approve 1; fail 1; retry 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        fail 1
+        retry 1
+          run 2: Change of 1 (retry)
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (All)")
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn a_new_revision_inherits_nothing() {
+    check(
+        "push 1; approve 1; push 1; why 1; pass 1; pass 2; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        push 1
+          cancel: change 1 has a newer revision
+          run 2: Change of 1 (new revision 660101010101)
+        why 1
+          revision 660101010101 has 0 of 1 approvals; run demo/main/2 is not over
+        pass 1
+        pass 2
+        why 1
+          revision 660101010101 has 0 of 1 approvals
+    "#]],
+    );
+}
+
+#[test]
+fn a17_not_vouched_runs_nothing_and_a18_a_vouch_is_for_one_revision() {
+    check(
+        "push-as-outsider 1; why 1; label 1 rerun all tests; vouch-as-author 1; vouch 1; push-as-outsider 1; why 1; pass 1",
+        expect![[r#"
+            push-as-outsider 1
+            why 1
+              revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+            label 1 rerun all tests
+            vouch-as-author 1
+              answer Err("this takes the role maintainer on demo")
+            vouch 1
+              answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+              run 1: Change of 1 (initial run)
+            push-as-outsider 1
+              cancel: change 1 has a newer revision
+            why 1
+              revision 660101010101 is from somebody who is not authorised, so nothing of it runs; revision 660101010101 has 0 of 1 approvals
+            pass 1
+        "#]],
+    );
+}
+
+#[test]
+fn k05_a_vouched_change_is_tested_again_once_it_is_trusted() {
+    check(
+        "push-as-outsider 1; vouch 1; pass 1; why 1; approve 1; pass 2",
+        expect![[r#"
+        push-as-outsider 1
+        vouch 1
+          answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+          run 1: Change of 1 (initial run)
+        pass 1
+        why 1
+          revision 650101010101 has 0 of 1 approvals
+        approve 1
+          run 2: Queue of 1 (merge candidate)
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn a20_a_change_stacked_on_an_outsiders_commit_is_untrusted() {
+    check(
+        "push 1; stack-on-outsider 1; why 1; pass 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        stack-on-outsider 1
+          cancel: change 1 may no longer be tested
+        why 1
+          revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+        pass 1
+    "#]],
+    );
+}
+
+#[test]
+fn g02_own_approval_g06_revoked_approver_do_not_count() {
+    check(
+        "approvals 1; push 1; pass 1; approve-as-author 1; why 1; push-as-maintainer 2; pass 2; approve 2; why 2",
+        expect![[r#"
+            approvals 1
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            approve-as-author 1
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+            push-as-maintainer 2
+              run 2: Change of 2 (initial run)
+            pass 2
+            approve 2
+            why 2
+              revision 650202020202 has 0 of 1 approvals
+        "#]],
+    );
+    check(
+        "push 1; hold 1; approve 1; pass 1; demote; release 1; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        hold 1
+          answer Ok("held change 1: wait")
+        approve 1
+        pass 1
+        demote
+        release 1
+          answer Err("this takes the role maintainer on demo")
+        why 1
+          user 1 holds it: wait; revision 650101010101 has 0 of 1 approvals
+    "#]],
+    );
+}
+
+#[test]
+fn an_edited_title_voids_the_approval() {
+    check(
+        "push 1; hold 1; approve 1; retitle 1; pass 1; release 1; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        hold 1
+          answer Ok("held change 1: wait")
+        approve 1
+        retitle 1
+        pass 1
+        release 1
+          answer Ok("released change 1")
+        why 1
+          revision 650101010101 has 0 of 1 approvals
+    "#]],
+    );
+}
+
+#[test]
+fn labels_urgency_and_drafts() {
+    check(
+        "push 1; push 2; label 2 WIP; approve 2; pass 1; pass 2; why 2; push 3; draft 3; why 3; unlabel 2 WIP",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            label 2 WIP
+            approve 2
+            pass 1
+            pass 2
+            why 2
+              it has the label `WIP`
+            push 3
+              run 3: Change of 3 (initial run)
+            draft 3
+              cancel: change 3 may no longer be tested
+            why 3
+              it is a draft, so nothing runs; revision 650303030303 has 0 of 1 approvals
+            unlabel 2 WIP
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 4: Land of - (landing of 017474747474)
+        "#]],
+    );
+    check(
+        "push 1; push 2; pass 1; pass 2; freeze; approve 1; approve 2; label 2 prio:high; why 1; unfreeze",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            freeze
+              answer Ok("froze demo/main: release")
+            approve 1
+            approve 2
+            label 2 prio:high
+            why 1
+              ahead of it: 2; user 1 froze the branch: release
+            unfreeze
+              answer Ok("unfroze demo/main")
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 3: Land of - (landing of 017474747474)
+              run 4: Queue of 1 (merge candidate)
+        "#]],
+    );
+}
+
+#[test]
+fn at_most_three_change_runs() {
+    check(
+        "push 1; push 2; push 3; push 4; why 4; close 2; pass 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        push 2
+          run 2: Change of 2 (initial run)
+        push 3
+          run 3: Change of 3 (initial run)
+        push 4
+        why 4
+          revision 650404040404 has 0 of 1 approvals; 3 change runs are under way, as many as allowed
+        close 2
+          cancel: change 2 is no longer open
+          run 4: Change of 4 (initial run)
+        pass 1
+    "#]],
+    );
+}
+
+#[test]
+fn conflicts_leave_the_queue_and_come_back_by_a_push() {
+    check(
+        "push 1; push 2; conflicts 2; pass 1; pass 2; approve 1; approve 2; why 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            conflicts 2
+            pass 1
+            pass 2
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            approve 2
+              ejected 2: it conflicts with the branch in a.txt
+            why 2
+              it conflicts with the branch in a.txt
+        "#]],
+    );
+}
+
+#[test]
+fn g09_a_foreign_push_resets_the_queue_and_is_kept() {
+    check(
+        "push 1; pass 1; foreign; approve 1; why 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        foreign
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+        approve 1
+          run 2: Queue of 1 (merge candidate)
+        why 1
+          run demo/main/2 is not over
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+    "#]],
+    );
+}
+
+#[test]
+fn an_edit_of_the_pipeline_takes_a_maintainers_approval() {
+    check(
+        "approvals 0; push 1; edits-definition 1; push 1; pass 1; pass 2; why 1; approve 1",
+        expect![[r#"
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            edits-definition 1
+            push 1
+              cancel: change 1 has a newer revision
+              run 2: Change of 1 (new revision 660101010101)
+            pass 1
+            pass 2
+            why 1
+              revision 660101010101 edits the pipeline, which a maintainer has to approve
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 014e4e4e4e4e)
+        "#]],
+    );
+    check(
+        "approvals 0; edits-definition 1; push-as-maintainer 1; pass 1",
+        expect![[r#"
+        approvals 0
+        edits-definition 1
+        push-as-maintainer 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn deploys_coalesce_and_alert_once() {
+    check(
+        "approvals 0; push 1; pass 1; push 2; pass 3; push 3; pass 4; fail-deploy 2; pass 5",
+        expect![[r#"
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            push 2
+              run 3: Change of 2 (initial run)
+            pass 3
+              land 2 -> Landed
+              landed 2 with ["unit"]
+            push 3
+              run 4: Change of 3 (initial run)
+            pass 4
+              land 3 -> Landed
+              landed 3 with ["unit"]
+            fail-deploy 2
+              run 5: Land of - (landing of 01f7f7f7f7f7)
+              alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
+            pass 5
+        "#]],
+    );
+}
+
+#[test]
+fn landing_waits_for_the_deploy_where_told_to() {
+    let config = GateConfig { wait_for_deploy: true, ..GateConfig::default() };
+    check_with(
+        config,
+        "approvals 0; push 1; pass 1; push 2; pass 3; why 2; fail-deploy 2",
+        expect![[r#"
+        approvals 0
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        push 2
+          run 3: Change of 2 (initial run)
+        pass 3
+        why 2
+          deploy run demo/main/2 is not over
+        fail-deploy 2
+          alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
+          land 2 -> Landed
+          landed 2 with ["unit"]
+          run 4: Land of - (landing of 01c9c9c9c9c9)
+    "#]],
+    );
+}
+
+#[test]
+fn a_cancelled_run_waits_for_a_person() {
+    check(
+        "push 1; approve 1; cancel 1; fail 1; why 1; retry-failed 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        cancel 1
+          cancel: stop by user 1
+          answer Ok("cancelled run demo/main/1: stop by user 1")
+        fail 1
+        why 1
+          unit failed in run demo/main/1
+        retry-failed 1
+          run 2: Change of 1 (retry of what did not pass) carried
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (NotPassed)")
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn retest_of_all_when_the_target_moves() {
+    let config = GateConfig { retest: Retest::All, ..GateConfig::default() };
+    check_with(
+        config,
+        "push 1; push 2; pass 1; pass 2; approve 1; pass 4",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+              run 4: Change of 2 (the target moved)
+            pass 4
+        "#]],
+    );
+}
+
+#[test]
+fn objections_and_their_end() {
+    check(
+        "push 1; object 1; pass 1; why 1; approve 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            object 1
+            pass 1
+            why 1
+              a reviewer asked for changes; revision 650101010101 has 0 of 1 approvals
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
