@@ -403,7 +403,7 @@ fn two_changes_green_alone_are_tested_together() {
 #[test]
 fn a_retry_of_what_failed_carries_what_passed() {
     check(
-        "push 1; approve 1; fail-lint 1; why 1",
+        "push 1; approve 1; fail-lint 1",
         expect![[r#"
             push 1
               run 1: Change of 1 (initial run)
@@ -412,8 +412,6 @@ fn a_retry_of_what_failed_carries_what_passed() {
               land 1 -> Landed
               landed 1 with ["unit"]
               run 2: Land of - (landing of 018080808080)
-            why 1
-  
         "#]],
     );
     check(
