@@ -113,7 +113,15 @@ pub fn provide(consent: Consent) -> Result<(), Failure> {
             return Err(Failure::new("the machine is not ready for the tests", "the above is missing", hint));
         }
     }
-    commands.iter().try_for_each(|command| install(command))
+    commands.iter().try_for_each(|command| install(command))?;
+    match self::missing().first() {
+        None => Ok(()),
+        Some(need) => Err(Failure::new(
+            "the machine could not be made ready",
+            format!("`{}` is still missing after `{typed}`", need.thing),
+            "is it installed outside of PATH?",
+        )),
+    }
 }
 
 /// The missing things as lines for people.

@@ -279,11 +279,32 @@ fn core_acts_on_nothing() {
         "use std::collections::HashMap;\nfn f() { std::fs::read(x); Instant::now(); }\nstruct MyInstantly;\n";
     check(
         calls::purity,
-        &[("crates/core/src/a.rs", text), ("crates/git/src/a.rs", text)],
+        &[("crates/core/src/a.rs", text), ("crates/pipeline/src/a.rs", text), ("crates/git/src/a.rs", text)],
         expect![[r#"
-        crates/core/src/a.rs:1: `HashMap` has no place in core
-        crates/core/src/a.rs:2: `std::fs` has no place in core
-        crates/core/src/a.rs:2: `Instant` has no place in core
+            crates/core/src/a.rs:1: `HashMap` has no place in core
+            crates/core/src/a.rs:2: `std::fs` has no place in core
+            crates/core/src/a.rs:2: `Instant` has no place in core
+            crates/pipeline/src/a.rs:2: `std::fs` has no place in pipeline
+            crates/pipeline/src/a.rs:2: `Instant` has no place in pipeline
+        "#]],
+    );
+}
+
+#[test]
+fn git_is_started_in_one_place() {
+    let text = "\
+fn f() { Command::new(\"git\").arg(\"x\"); }
+// Command::new(\"git\")
+#[cfg(test)]
+mod tests {
+    fn g() { Command::new(\"git\"); }
+}
+";
+    check(
+        calls::git,
+        &[("crates/git/src/a.rs", text), ("crates/server/src/a.rs", text)],
+        expect![[r#"
+        crates/server/src/a.rs:1: only crates/git starts git
     "#]],
     );
 }

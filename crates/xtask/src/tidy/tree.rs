@@ -106,6 +106,9 @@ impl Tree {
     }
 }
 
+/// Marks a folder as one that a program made and can make again (<https://bford.info/cachedir/>): Cargo's, say.
+const CACHE_TAG: &str = "CACHEDIR.TAG";
+
 /// Symbolic links are not followed: what they lead to is read at its own place.
 fn read_folder(
     root: &Path,
@@ -119,6 +122,9 @@ fn read_folder(
         let path = if below.is_empty() { name } else { format!("{below}/{name}") };
         let kind = entry.file_type()?;
         if skipped.contains(&path.as_str()) {
+            continue;
+        }
+        if kind.is_dir() && root.join(&path).join(CACHE_TAG).exists() {
             continue;
         }
         if kind.is_dir() {
