@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::Outcome;
+use crate::graph::{Outcome, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
 use crate::policy::Actor;
 
@@ -54,6 +54,10 @@ pub enum Act {
     RunStarted {
         /// Which.
         run: RunId,
+        /// What started it.
+        trigger: Trigger,
+        /// For which change, at which revision.
+        change: Option<(ChangeNumber, CommitId)>,
         /// On which commit.
         commit: CommitId,
         /// Why: `initial run`, `new revision`, `retry by ann`.
@@ -67,6 +71,8 @@ pub enum Act {
         outcome: Outcome,
         /// Digest over the jobs' names, outcomes, logs and outputs.
         results: Digest,
+        /// A job of it ran without a sandbox.
+        unsandboxed: bool,
     },
     /// Something outside the cells: rights, tokens, secrets, settings, a restore.
     Administered {

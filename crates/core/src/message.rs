@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{JobGraph, JobIndex, JobResult, Outcome, Trigger};
-use crate::ids::{CommitId, Digest, RunId, TreeId};
+use crate::ids::{ChangeNumber, CommitId, Digest, RunId, TreeId};
 use crate::policy::Level;
 
 /// A message, by receiver.
@@ -38,6 +38,9 @@ pub struct RunStart {
     pub run: RunId,
     /// What started it.
     pub trigger: Trigger,
+    /// For which change, at which revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<(ChangeNumber, CommitId)>,
     /// Why, for people.
     pub reason: String,
     /// The commit under test.

@@ -220,6 +220,7 @@ impl GateState {
         let start = RunStart {
             run: self.run_id(number),
             trigger,
+            change: Some((change.facts.number, change.facts.revision.commit)),
             reason: reason.clone(),
             commit,
             tree,
@@ -306,6 +307,7 @@ impl GateState {
         let start = RunStart {
             run: self.run_id(number),
             trigger,
+            change: None,
             reason: reason.clone(),
             commit,
             tree,

@@ -12,6 +12,8 @@ impl RunState {
         self.graph = start.graph.clone();
         self.notes.acts.push(Act::RunStarted {
             run: self.id.clone(),
+            trigger: start.trigger,
+            change: start.change,
             commit: start.commit,
             reason: start.reason.clone(),
         });
@@ -224,7 +226,8 @@ impl RunState {
         };
         self.whole.edit().ended = Some((outcome, now));
         let results = self.results_digest();
-        self.notes.acts.push(Act::RunEnded { run: self.id.clone(), outcome, results });
+        let unsandboxed = self.jobs.map().values().any(is_unsandboxed);
+        self.notes.acts.push(Act::RunEnded { run: self.id.clone(), outcome, results, unsandboxed });
     }
 
     /// The worst outcome among the jobs that count: in the queue the required ones, elsewhere all.
@@ -275,6 +278,10 @@ fn dragged(result: &JobResult, name: &JobName) -> Option<SkipReason> {
         (Outcome::Skipped, Some(SkipReason::When)) => Some(SkipReason::When),
         _ => Some(SkipReason::Need { job: name.clone() }),
     }
+}
+
+fn is_unsandboxed(state: &JobState) -> bool {
+    matches!(state, JobState::Done { result, .. } if result.unsandboxed)
 }
 
 fn is_done(state: Option<&JobState>) -> bool {

@@ -51,6 +51,7 @@ impl Bench {
         bench.event(RunEvent::Start(Arc::new(RunStart {
             run: id,
             trigger: Trigger::Queue,
+            change: None,
             reason: "initial run".into(),
             commit: crate::ids::CommitId([1; 20]),
             tree: crate::ids::TreeId([2; 20]),
