@@ -1,0 +1,225 @@
+//! What can go wrong, and what it asks of the caller.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use towpath_core::ids::CommitId;
+
+use crate::object::ObjectId;
+
+/// What a failed call asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// Our machine or another process was in the way: the same call may succeed later.
+    Transient,
+    /// Somebody else's write came first: read again, then decide again.
+    Conflict,
+    /// What was named does not exist (any more).
+    Gone,
+    /// The input can never work, however often it is tried.
+    Invalid,
+    /// The call is not allowed, or the machine cannot keep the promise that it makes: a person has to act.
+    Denied,
+}
+
+/// A failed call. The text says what happened, why, and what to do where that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// The program is not there or cannot be executed.
+    #[error("cannot start `{}`: {source}; install git {needed} or newer, or name its path in the settings", program.display())]
+    NotStarted {
+        /// What was to be started.
+        program: PathBuf,
+        /// The oldest version that will do.
+        needed: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The program is not a git that has what Towpath needs.
+    #[error("`{}` says `{found}`, but Towpath needs git {needed} or newer; name another one in the settings", program.display())]
+    TooOld {
+        /// The git that was asked.
+        program: PathBuf,
+        /// Its answer.
+        found: String,
+        /// The oldest version that will do.
+        needed: &'static str,
+    },
+    /// Git was killed at its deadline.
+    #[error("git {call} did not answer within {milliseconds} ms and was killed")]
+    Deadline {
+        /// The subcommand.
+        call: &'static str,
+        /// How long it had.
+        milliseconds: u128,
+    },
+    /// Git was killed because its answer passed the bound of this call.
+    #[error("git {call} was stopped after {bytes_max} bytes of output, the most that is read")]
+    OutputTooLarge {
+        /// The subcommand.
+        call: &'static str,
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// Git refused or broke.
+    #[error("git {call} failed ({status}): {stderr}")]
+    Failed {
+        /// The subcommand.
+        call: &'static str,
+        /// Exit code or signal.
+        status: String,
+        /// What it wrote, printable and cut.
+        stderr: String,
+    },
+    /// Git's answer has a form that Towpath does not know.
+    #[error("git {call} gave an answer of an unknown form: {answer}")]
+    Unexpected {
+        /// The subcommand.
+        call: &'static str,
+        /// The answer, printable and cut.
+        answer: String,
+    },
+    /// A file of ours cannot be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// A verb: `read`, `write`, `rename`.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The disk did not confirm a write that a landing stands on. Trying again would hide it: the kernel reports it once.
+    #[error("the disk did not confirm `{}`: {source}; landing stops until a person has looked at the disk", path.display())]
+    NotDurable {
+        /// What could not be made durable.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The repository has no such object.
+    #[error("object {id} is not in the repository")]
+    Missing {
+        /// The wanted object.
+        id: ObjectId,
+    },
+    /// The repository, branch or ref is not there.
+    #[error("{what} `{name}` does not exist")]
+    NotThere {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// There is something already at the place that was to be made.
+    #[error("`{}` exists already", path.display())]
+    Exists {
+        /// The place.
+        path: PathBuf,
+    },
+    /// An object is not of the wanted kind.
+    #[error("object {id} is a {found}, where a {wanted} is needed")]
+    WrongKind {
+        /// The object.
+        id: ObjectId,
+        /// What was asked for.
+        wanted: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// An object breaks git's own rules.
+    #[error("object {id} is malformed: {why}")]
+    Malformed {
+        /// The object.
+        id: ObjectId,
+        /// Which rule it breaks.
+        why: String,
+    },
+    /// A bound on size or count was passed.
+    #[error("{what} is over the limit of {limit}")]
+    TooLarge {
+        /// What was measured.
+        what: String,
+        /// The limit, with its unit.
+        limit: String,
+    },
+    /// A text is not a full ref name.
+    #[error("`{name}` is not a full ref name: it begins with `refs/` and follows `git check-ref-format`")]
+    BadRefName {
+        /// The text, printable and cut.
+        name: String,
+    },
+    /// The two commits have no common ancestor.
+    #[error("commits {} and {} have no common history, so they cannot be merged", ours.short(), theirs.short())]
+    Unrelated {
+        /// The branch's side.
+        ours: CommitId,
+        /// The change's side.
+        theirs: CommitId,
+    },
+    /// A branch may only move forward.
+    #[error("commit {} does not contain {}, so the branch cannot advance to it", to.short(), from.short())]
+    NotForward {
+        /// Where the branch is.
+        from: CommitId,
+        /// Where it was to go.
+        to: CommitId,
+    },
+    /// The source of an import is not allowed.
+    #[error("cannot import from `{address}`: {why}")]
+    SourceRefused {
+        /// What was asked for, printable and cut.
+        address: String,
+        /// Which rule forbids it, and what is allowed.
+        why: &'static str,
+    },
+    /// A text given by the caller cannot be used.
+    #[error("{what} cannot be used: {why}")]
+    BadInput {
+        /// Which text.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl GitError {
+    /// What the caller should do with this error.
+    pub fn class(&self) -> ErrorClass {
+        use GitError::*;
+        match self {
+            Deadline { .. } | Failed { .. } | Io { .. } => ErrorClass::Transient,
+            Exists { .. } => ErrorClass::Conflict,
+            Missing { .. } | NotThere { .. } => ErrorClass::Gone,
+            OutputTooLarge { .. } | WrongKind { .. } | Malformed { .. } | TooLarge { .. } => {
+                ErrorClass::Invalid
+            }
+            BadRefName { .. } | Unrelated { .. } | NotForward { .. } | BadInput { .. } => ErrorClass::Invalid,
+            NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
+            NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GitError + use<> {
+        let path = path.to_owned();
+        move |source| GitError::Io { action, path, source }
+    }
+
+    pub(crate) fn unexpected(call: &'static str, answer: &[u8]) -> GitError {
+        GitError::Unexpected { call, answer: printable(answer) }
+    }
+
+    pub(crate) fn malformed(id: impl Into<ObjectId>, why: impl Into<String>) -> GitError {
+        GitError::Malformed { id: id.into(), why: why.into() }
+    }
+}
+
+/// Characters of foreign text that an error shows.
+const SHOWN_CHARS_MAX: usize = 2_000;
+
+/// Foreign bytes as text that cannot drive a terminal: control and direction characters become `?`, line ends stay.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let safe = |c: char| if c != '\n' && towpath_core::ids::is_unprintable(c) { '?' } else { c };
+    text.trim().chars().take(SHOWN_CHARS_MAX).map(safe).collect()
+}

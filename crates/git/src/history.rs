@@ -1,0 +1,120 @@
+//! Questions about history. Every answer is bounded: what a change contains is its author's choice.
+
+use towpath_core::ids::CommitId;
+
+use crate::error::GitError;
+use crate::object::ObjectId;
+use crate::repository::Repository;
+
+/// How commits are walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// Every commit.
+    All,
+    /// Only along first parents: what happened on the branch itself.
+    FirstParents,
+}
+
+/// Two ends of a piece of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// What is known already: this commit and all that it contains are left out.
+    pub from: CommitId,
+    /// The newest commit.
+    pub to: CommitId,
+}
+
+impl Repository {
+    /// Whether `descendant` contains `ancestor`. A commit contains itself.
+    ///
+    /// # Errors
+    /// `Missing` if one of them is not in the repository.
+    pub fn is_ancestor(&self, ancestor: CommitId, descendant: CommitId) -> Result<bool, GitError> {
+        if ancestor == descendant {
+            return Ok(true);
+        }
+        let call = self.call("merge-base").arg("--is-ancestor");
+        let call = call.args([ancestor.to_string(), descendant.to_string()]);
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        match finished.status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(self.first_missing(&[ancestor, descendant])?.unwrap_or(finished.failed("merge-base"))),
+        }
+    }
+
+    /// A best common ancestor of two commits, if they have any.
+    pub fn merge_base(&self, one: CommitId, other: CommitId) -> Result<Option<CommitId>, GitError> {
+        let call = self.call("merge-base").args([one.to_string(), other.to_string()]);
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        match finished.status.code() {
+            Some(0) => {
+                let id = finished.output.get(..40).and_then(ObjectId::from_hex);
+                let id = id.ok_or_else(|| GitError::unexpected("merge-base", &finished.output))?;
+                Ok(Some(CommitId(id.0)))
+            }
+            Some(1) => Ok(None),
+            _ => Err(self.first_missing(&[one, other])?.unwrap_or(finished.failed("merge-base"))),
+        }
+    }
+
+    /// The commits of a range, oldest first; parents always come before children.
+    ///
+    /// # Errors
+    /// `TooLarge` if there are more than `commits_max`.
+    pub fn commits_between(
+        &self,
+        Range { from, to }: Range,
+        walk: Walk,
+        commits_max: usize,
+    ) -> Result<Vec<CommitId>, GitError> {
+        let mut call = self
+            .call("rev-list")
+            .args(["--topo-order".to_owned(), format!("--max-count={}", commits_max + 1)]);
+        if walk == Walk::FirstParents {
+            call = call.arg("--first-parent");
+        }
+        let call = call.args([to.to_string(), format!("^{from}")]);
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        if !finished.status.success() {
+            return Err(self.first_missing(&[from, to])?.unwrap_or(finished.failed("rev-list")));
+        }
+        let mut commits = commit_lines("rev-list", &finished.output)?;
+        if commits.len() > commits_max {
+            let what = format!("the number of commits from {} to {}", from.short(), to.short());
+            return Err(GitError::TooLarge { what, limit: commits_max.to_string() });
+        }
+        commits.reverse();
+        Ok(commits)
+    }
+
+    /// The newest commits that `tip` contains, newest first.
+    pub fn log(&self, tip: CommitId, walk: Walk, commits_max: usize) -> Result<Vec<CommitId>, GitError> {
+        let mut call =
+            self.call("rev-list").args(["--topo-order".to_owned(), format!("--max-count={commits_max}")]);
+        if walk == Walk::FirstParents {
+            call = call.arg("--first-parent");
+        }
+        let finished = call.arg(tip.to_string()).prepare().finish(&[], self.bounds())?;
+        if !finished.status.success() {
+            return Err(self.first_missing(&[tip])?.unwrap_or(finished.failed("rev-list")));
+        }
+        commit_lines("rev-list", &finished.output)
+    }
+
+    /// The error for the first of some commits that is not there: clearer than git's own words.
+    pub(crate) fn first_missing(&self, ids: &[CommitId]) -> Result<Option<GitError>, GitError> {
+        for id in ids {
+            if !self.has_commit(*id)? {
+                return Ok(Some(GitError::Missing { id: (*id).into() }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn commit_lines(call: &'static str, output: &[u8]) -> Result<Vec<CommitId>, GitError> {
+    let lines = output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let id = |line| ObjectId::from_hex(line).ok_or_else(|| GitError::unexpected(call, line));
+    lines.map(|line| id(line).map(|id| CommitId(id.0))).collect()
+}

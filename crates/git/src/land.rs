@@ -1,0 +1,153 @@
+//! Landing: a branch moves by compare-and-swap, and only when the disk has everything does anybody hear of it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use towpath_core::ids::{BranchName, CommitId};
+
+use crate::error::GitError;
+use crate::object::{ObjectId, loose_path, not_durable, sync_folder};
+use crate::refs::{Expected, RefName, RefUpdate, Transaction};
+use crate::repository::Repository;
+
+/// How an attempt to land ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    /// The branch is at `to` now, read back and durable.
+    Advanced,
+    /// The branch contained `to` already: an earlier attempt, or somebody else, landed it.
+    AlreadyContained {
+        /// Where the branch is.
+        tip: CommitId,
+    },
+    /// Somebody else moved the branch, and not to anything that contains `to`. Nothing was changed.
+    Moved {
+        /// Where the branch is.
+        tip: CommitId,
+    },
+}
+
+/// What has to reach the disk before a ref may name a commit: files first, then the folders that name them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct SyncPlan {
+    pub files: Vec<PathBuf>,
+    pub folders: BTreeSet<PathBuf>,
+}
+
+impl Repository {
+    /// Advances `branch` from `from`, the tip that was tested, to `to`.
+    ///
+    /// Asks first whether the branch contains `to`, so that a repeat after a crash is recognised also when somebody
+    /// pushed on top meanwhile (S10). Order of a landing (S9): objects, their folders, the ref, its folders, read back.
+    ///
+    /// # Errors
+    /// `NotThere` without the branch, `NotForward` if `to` does not contain `from`, `NotDurable` if the disk
+    /// did not confirm (the branch may have moved; asking again tells).
+    pub fn advance(&self, branch: &BranchName, from: CommitId, to: CommitId) -> Result<Advance, GitError> {
+        let name = RefName::branch(branch);
+        let tip = self.existing_tip(branch)?;
+        if self.is_ancestor(to, tip)? {
+            self.sync_objects(from, to)?;
+            sync_ref_folders(self, &name)?;
+            return Ok(Advance::AlreadyContained { tip });
+        }
+        if tip != from {
+            return Ok(Advance::Moved { tip });
+        }
+        if !self.is_ancestor(from, to)? {
+            return Err(GitError::NotForward { from, to });
+        }
+        self.sync_objects(from, to)?;
+        let update = RefUpdate { name, expected: Expected::At(from.into()), target: Some(to.into()) };
+        match self.ref_transaction(&[update])? {
+            Transaction::Done => self.read_back(branch, to),
+            Transaction::Stale { .. } => self.after_lost_race(branch, to),
+        }
+    }
+
+    fn existing_tip(&self, branch: &BranchName) -> Result<CommitId, GitError> {
+        let tip = self.branch_tip(branch)?;
+        tip.ok_or_else(|| GitError::NotThere { what: "branch", name: branch.to_string() })
+    }
+
+    /// A tip that is not `to` is somebody's push in the same instant; it counts as landed if it stands on `to`.
+    fn read_back(&self, branch: &BranchName, to: CommitId) -> Result<Advance, GitError> {
+        let tip = self.existing_tip(branch)?;
+        match tip == to {
+            true => Ok(Advance::Advanced),
+            false => self.after_lost_race(branch, to),
+        }
+    }
+
+    fn after_lost_race(&self, branch: &BranchName, to: CommitId) -> Result<Advance, GitError> {
+        let tip = self.existing_tip(branch)?;
+        match self.is_ancestor(to, tip)? {
+            true => Ok(Advance::AlreadyContained { tip }),
+            false => Ok(Advance::Moved { tip }),
+        }
+    }
+
+    /// Makes everything durable that `to` reaches and `from` does not.
+    fn sync_objects(&self, from: CommitId, to: CommitId) -> Result<(), GitError> {
+        match self.sync_plan(from, to) {
+            Ok(plan) => plan.execute(),
+            // Too many objects to name: the whole file system is flushed instead.
+            Err(GitError::OutputTooLarge { .. }) => {
+                let objects = self.objects();
+                let folder = File::open(&objects).map_err(not_durable(&objects))?;
+                rustix::fs::syncfs(folder).map_err(|error| not_durable(&objects)(error.into()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Loose objects are ours or merge-tree's; packs were synced by git as they came, all but their folder.
+    pub(crate) fn sync_plan(&self, from: CommitId, to: CommitId) -> Result<SyncPlan, GitError> {
+        let call = self.call("rev-list").args(["--objects", "--no-object-names"]);
+        let call = call.args([to.to_string(), format!("^{from}")]);
+        let output = call.prepare().output(&[], self.bounds())?;
+        let objects = self.objects();
+        let mut plan = SyncPlan::default();
+        for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let id = ObjectId::from_hex(line).ok_or_else(|| GitError::unexpected("rev-list", line))?;
+            let path = loose_path(&objects, id);
+            if path.is_file() {
+                plan.folders.extend(path.parent().map(PathBuf::from));
+                plan.files.push(path);
+            }
+        }
+        plan.folders.extend([objects.join("pack"), objects]);
+        Ok(plan)
+    }
+}
+
+impl SyncPlan {
+    fn execute(&self) -> Result<(), GitError> {
+        for file in &self.files {
+            match File::open(file).and_then(|open| open.sync_all()) {
+                // A repack between the listing and here moved it into a pack, which git synced.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                synced => synced.map_err(not_durable(file))?,
+            }
+        }
+        self.folders.iter().try_for_each(|folder| sync_folder(folder))
+    }
+}
+
+/// Syncs the folders that hold a ref, from its own up to the repository: any of them may be new, or have lost a name.
+pub(crate) fn sync_ref_folders(repository: &Repository, name: &RefName) -> Result<(), GitError> {
+    let path = repository.path().join(name.as_str());
+    for folder in path.ancestors().skip(1) {
+        match sync_folder(folder) {
+            // Git removes folders that a deleted ref leaves empty.
+            Err(GitError::NotDurable { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            synced => synced?,
+        }
+        if folder == repository.path() {
+            break;
+        }
+    }
+    Ok(())
+}

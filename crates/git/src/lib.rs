@@ -1,0 +1,37 @@
+//! Git for Towpath: objects, merges, differences, compare-and-swap of refs, work trees.
+//!
+//! The only crate that starts git, always with an environment of its own ([`Git`]). Everything blocks, and everything
+//! ends by a deadline; the server calls it from threads made for that. Deliberately absent: decisions.
+
+mod base;
+mod candidate;
+mod coprocess;
+mod diff;
+mod environment;
+mod error;
+mod export;
+mod history;
+mod land;
+mod list;
+mod merge;
+mod object;
+mod process;
+mod read;
+mod refs;
+mod repository;
+mod walk;
+
+pub use base::{Base, BaseOptions, BaseStore, spread_folders};
+pub use candidate::CandidateOutcome;
+pub use diff::ChangedPaths;
+pub use environment::{Git, GitOptions, VERSION_NEEDED};
+pub use error::{ErrorClass, GitError};
+pub use export::{ExportOptions, Files, Owner};
+pub use history::{Range, Walk};
+pub use land::Advance;
+pub use merge::Merged;
+pub use object::{CommitInfo, ObjectId, Person, TreePath};
+pub use read::FileAt;
+pub use refs::{Expected, Ref, RefName, RefUpdate, Transaction};
+pub use repository::Repository;
+pub use walk::{TREE_LIMITS, TreeLimits, TreeMeasure};

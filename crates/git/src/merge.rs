@@ -1,0 +1,142 @@
+//! The merge engine: git's own, kept open.
+//!
+//! `git merge-tree --write-tree --stdin` merges bare, from object ids alone, and writes only objects. It buffers its
+//! answers, so it runs under `stdbuf -o0`; whether that works on this machine is found out with the first merge, and
+//! where it does not, each merge starts a git of its own.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use towpath_core::ids::{CommitId, TreeId};
+
+use crate::coprocess::{Coprocess, Slot};
+use crate::environment::{Call, OUTPUT_BYTES_MAX};
+use crate::error::GitError;
+use crate::object::{ObjectId, TreePath};
+use crate::process::{Bounds, Prepared, Until};
+use crate::repository::Repository;
+
+/// Time for one merge. The slowest of 246 hard pairs of a large repository took 6 s.
+const MERGE_DEADLINE: Duration = Duration::from_secs(60);
+/// Time for the first answer of an engine that answers at once: it takes 3 ms.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of one path in an answer.
+const PATH_BYTES_MAX: usize = 16 * 1024;
+/// Conflicting paths that are kept; the rest of the answer is read and dropped.
+const CONFLICTS_MAX: usize = 10_000;
+
+/// What a merge of two commits gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Merged {
+    /// The merged tree, which is in the repository.
+    Clean(TreeId),
+    /// Paths with unmerged entries, sorted.
+    Conflict(Vec<TreePath>),
+}
+
+impl Merged {
+    /// Where a file stands against a folder, git reports the file under a name made for the merge: `path~<commit>`.
+    /// People want the path.
+    fn with_own_names(self, sides: [CommitId; 2]) -> Merged {
+        let Merged::Conflict(mut paths) = self else { return self };
+        for path in &mut paths {
+            for side in sides.map(|side| format!("~{side}").into_bytes()) {
+                let at = path.0.windows(side.len()).rposition(|window| window == side);
+                at.into_iter().for_each(|at| path.0.truncate(at));
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        Merged::Conflict(paths)
+    }
+}
+
+impl Repository {
+    /// Merges two commits as `git merge` would, without looking at any attribute, configuration or working tree.
+    ///
+    /// # Errors
+    /// `Missing` if a commit is not there, `Unrelated` without a common ancestor.
+    pub fn merge(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
+        let kept_open = *self.git().merges_answer_at_once().get_or_init(|| self.probe_merger(ours));
+        let merged = match kept_open {
+            true => self.merge_kept_open(ours, theirs),
+            false => self.merge_alone(ours, theirs),
+        };
+        let error = match merged {
+            Ok(merged) => return Ok(merged.with_own_names([ours, theirs])),
+            Err(error @ GitError::Failed { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        if let Some(missing) = self.first_missing(&[ours, theirs])? {
+            return Err(missing);
+        }
+        match self.merge_base(ours, theirs)? {
+            None => Err(GitError::Unrelated { ours, theirs }),
+            Some(_) => Err(error),
+        }
+    }
+
+    /// Whether merges are done by a git that is kept open (fast), or by one git for each. Known after the first merge.
+    pub fn merges_kept_open(&self) -> Option<bool> {
+        self.git().merges_answer_at_once().get().copied()
+    }
+
+    /// A commit merged with itself is the question whose answer costs nothing.
+    fn probe_merger(&self, commit: CommitId) -> bool {
+        let slot = Slot::default();
+        let until = Until::after(PROBE_DEADLINE);
+        self.git().stdbuf().is_some()
+            && slot.with(|| self.merger_command(), |process| ask(process, [commit; 2], until)).is_ok()
+    }
+
+    fn merge_kept_open(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
+        let until = Until::after(MERGE_DEADLINE);
+        self.merger().with(|| self.merger_command(), |process| ask(process, [ours, theirs], until))
+    }
+
+    fn merge_alone(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
+        let bounds = Bounds { deadline: MERGE_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
+        let request = format!("{ours} {theirs}\n");
+        let output = self.merge_call().prepare().output(request.as_bytes(), bounds)?;
+        let mut fields = output.split(|byte| *byte == 0);
+        read_answer(|| {
+            fields.next().map(<[u8]>::to_vec).ok_or_else(|| GitError::unexpected("merge-tree", &output))
+        })
+    }
+
+    fn merger_command(&self) -> Prepared {
+        let stdbuf = self.git().stdbuf().map_or(OsStr::new("stdbuf"), |path| path.as_os_str());
+        self.merge_call().prepare_under(&[stdbuf, OsStr::new("-o0")])
+    }
+
+    fn merge_call(&self) -> Call<'_> {
+        self.call("merge-tree").args(["--write-tree", "--stdin", "--no-messages", "--name-only"])
+    }
+}
+
+fn ask(process: &mut Coprocess, [ours, theirs]: [CommitId; 2], until: Until) -> Result<Merged, GitError> {
+    process.send(format!("{ours} {theirs}\n").as_bytes(), until)?;
+    read_answer(|| process.line(0, PATH_BYTES_MAX, until))
+}
+
+/// `1 NUL tree NUL NUL`, or `0 NUL tree NUL path NUL path NUL ... NUL`.
+fn read_answer(mut field: impl FnMut() -> Result<Vec<u8>, GitError>) -> Result<Merged, GitError> {
+    let status = field()?;
+    let tree = field()?;
+    let tree = ObjectId::from_hex(&tree).ok_or_else(|| GitError::unexpected("merge-tree", &tree))?;
+    let mut paths = Vec::new();
+    loop {
+        let path = field()?;
+        if path.is_empty() {
+            break;
+        }
+        if paths.len() < CONFLICTS_MAX {
+            paths.push(TreePath(path));
+        }
+    }
+    match status.as_slice() {
+        b"1" => Ok(Merged::Clean(TreeId(tree.0))),
+        b"0" => Ok(Merged::Conflict(paths)),
+        _ => Err(GitError::unexpected("merge-tree", &status)),
+    }
+}

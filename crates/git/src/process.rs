@@ -1,0 +1,265 @@
+//! One started git: pipes that never block past a deadline, and a process group that never outlives its owner.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::error::{GitError, printable};
+
+/// Bytes of git's error output that are kept, from the end: the last line says why.
+const STDERR_BYTES_MAX: usize = 8 * 1024;
+/// Bytes read from a pipe at once: a Linux pipe's default capacity.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A command that is ready to start, with the words for its errors.
+pub(crate) struct Prepared {
+    pub command: Command,
+    /// The git subcommand.
+    pub call: &'static str,
+}
+
+/// How long a call may take and how much it may say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub deadline: Duration,
+    pub output_bytes_max: u64,
+}
+
+/// What a finished call left.
+pub(crate) struct Finished {
+    pub status: ExitStatus,
+    pub output: Vec<u8>,
+    pub stderr: String,
+}
+
+/// An instant until which something has to happen, and the time that there was, for the error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Until {
+    at: Instant,
+    span: Duration,
+}
+
+impl Until {
+    pub fn after(span: Duration) -> Until {
+        Until { at: Instant::now() + span, span }
+    }
+
+    fn left(&self) -> Option<Timespec> {
+        let left = self.at.checked_duration_since(Instant::now())?;
+        Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
+    }
+}
+
+/// A started process. Dropping it kills its whole group and reaps it.
+pub(crate) struct Running {
+    child: Child,
+    call: &'static str,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    stderr: Option<ChildStderr>,
+    stderr_tail: Vec<u8>,
+}
+
+enum Side {
+    Stdin,
+    Stdout,
+    Exit(std::os::fd::OwnedFd),
+}
+
+impl Prepared {
+    /// Starts the process in a group of its own, with pipes for its three streams.
+    pub fn start(mut self) -> Result<Running, GitError> {
+        let program = PathBuf::from(self.command.get_program());
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let not_started =
+            |source| GitError::NotStarted { program, needed: crate::environment::VERSION_NEEDED, source };
+        let mut child = self.command.spawn().map_err(not_started)?;
+        let stdin = child.stdin.take().expect("stdin was asked for as a pipe");
+        let stdout = child.stdout.take().expect("stdout was asked for as a pipe");
+        let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
+        let running = Running {
+            child,
+            call: self.call,
+            stdin: Some(stdin),
+            stdout,
+            stderr: Some(stderr),
+            stderr_tail: Vec::new(),
+        };
+        running.never_block().map_err(|source| running.broken(source))?;
+        Ok(running)
+    }
+
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// `Deadline` and `OutputTooLarge` after killing it. A non-zero exit is not an error here.
+    pub fn finish(self, input: &[u8], bounds: Bounds) -> Result<Finished, GitError> {
+        let until = Until::after(bounds.deadline);
+        let mut running = self.start()?;
+        running.write_all(input, until)?;
+        running.stdin = None;
+        let mut output = Vec::new();
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let count = running.read_some(&mut buffer, until)?;
+            if count == 0 {
+                break;
+            }
+            output.extend_from_slice(&buffer[..count]);
+            if output.len() as u64 > bounds.output_bytes_max {
+                return Err(GitError::OutputTooLarge {
+                    call: running.call,
+                    bytes_max: bounds.output_bytes_max,
+                });
+            }
+        }
+        let status = running.wait(until)?;
+        Ok(Finished { status, output, stderr: printable(&running.stderr_tail) })
+    }
+
+    /// Runs the command to its end and takes its output; any exit but 0 is an error.
+    pub fn output(self, input: &[u8], bounds: Bounds) -> Result<Vec<u8>, GitError> {
+        let call = self.call;
+        let finished = self.finish(input, bounds)?;
+        if finished.status.success() {
+            return Ok(finished.output);
+        }
+        Err(finished.failed(call))
+    }
+}
+
+impl Finished {
+    pub fn failed(&self, call: &'static str) -> GitError {
+        GitError::Failed { call, status: self.status.to_string(), stderr: self.stderr.clone() }
+    }
+}
+
+impl Running {
+    /// Writes everything, or fails at the deadline.
+    pub fn write_all(&mut self, mut bytes: &[u8], until: Until) -> Result<(), GitError> {
+        while !bytes.is_empty() {
+            let Some(stdin) = self.stdin.as_mut() else { return Err(self.ended()) };
+            match stdin.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready(Side::Stdin, until)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A process that ends early says why on stderr; the reader meets its end and reports it.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, waiting until the deadline for the first byte; 0 means the end.
+    pub fn read_some(&mut self, buffer: &mut [u8], until: Until) -> Result<usize, GitError> {
+        loop {
+            match self.stdout.read(buffer) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready(Side::Stdout, until)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+    }
+
+    /// Waits for the process itself, which may outlive its streams.
+    fn wait(&mut self, until: Until) -> Result<ExitStatus, GitError> {
+        if let Ok(fd) = pidfd_open(self.pid(), PidfdFlags::empty()) {
+            self.ready(Side::Exit(fd), until)?;
+        }
+        self.drain_stderr();
+        self.child.wait().map_err(|source| self.broken(source))
+    }
+
+    /// The error for a process that ended in the middle of an exchange.
+    pub fn ended(&mut self) -> GitError {
+        self.stdin = None;
+        let until = Until::after(Duration::from_secs(1));
+        let status = self.wait(until).map_or_else(|error| error.to_string(), |status| status.to_string());
+        GitError::Failed { call: self.call, status, stderr: printable(&self.stderr_tail) }
+    }
+
+    pub fn call(&self) -> &'static str {
+        self.call
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn never_block(&self) -> io::Result<()> {
+        let (stdin, stderr) = (self.stdin.as_ref(), self.stderr.as_ref());
+        rustix::io::ioctl_fionbio(&self.stdout, true)?;
+        stdin.map_or(Ok(()), |pipe| rustix::io::ioctl_fionbio(pipe, true))?;
+        stderr.map_or(Ok(()), |pipe| rustix::io::ioctl_fionbio(pipe, true))?;
+        Ok(())
+    }
+
+    /// Waits until one side is ready, and keeps stderr flowing meanwhile.
+    fn ready(&mut self, side: Side, until: Until) -> Result<(), GitError> {
+        loop {
+            let Some(left) = until.left() else {
+                return Err(GitError::Deadline { call: self.call, milliseconds: until.span.as_millis() });
+            };
+            let wanted = match &side {
+                Side::Stdin => self.stdin.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)),
+                Side::Stdout => Some(PollFd::new(&self.stdout, PollFlags::IN)),
+                Side::Exit(fd) => Some(PollFd::new(fd, PollFlags::IN)),
+            };
+            let Some(wanted) = wanted else { return Ok(()) };
+            let mut fds = vec![wanted];
+            fds.extend(
+                self.stderr.as_ref().map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)),
+            );
+            match poll(&mut fds, Some(&left)) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(self.broken(error.into())),
+            }
+            let side_ready = !fds[0].revents().is_empty();
+            let stderr_ready = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+            if stderr_ready {
+                self.drain_stderr();
+            }
+            if side_ready {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what stderr has now and keeps its end.
+    fn drain_stderr(&mut self) {
+        let mut buffer = [0; STDERR_BYTES_MAX];
+        while let Some(pipe) = self.stderr.as_mut() {
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.stderr = None,
+                Ok(count) => self.stderr_tail.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+            let surplus = self.stderr_tail.len().saturating_sub(STDERR_BYTES_MAX);
+            self.stderr_tail.drain(..surplus);
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> GitError {
+        GitError::Failed { call: self.call, status: "its pipes broke".to_owned(), stderr: source.to_string() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A process that was waited for has no group any more, and its number may be somebody else's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Reading objects through a kept-open `git cat-file`.
+
+use std::time::Duration;
+
+use towpath_core::ids::{CommitId, TreeId};
+
+use crate::coprocess::{Coprocess, Slot};
+use crate::error::{GitError, printable};
+use crate::object::{CommitInfo, Entry, ObjectId, TreePath, entries};
+use crate::process::{Prepared, Until};
+use crate::repository::Repository;
+
+/// Bytes of the line in front of an object.
+const HEADER_BYTES_MAX: usize = 256;
+/// Bytes of one commit object. Linux's largest, with 66 parents, has 10 KB.
+const COMMIT_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of one tree object: 700,000 entries of 40-byte names.
+pub(crate) const TREE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Questions sent before their answers are read. Each takes 47 bytes and its answer about 55, so that both sides
+/// fit into their pipe (64 KiB) and neither ever waits for the other.
+pub(crate) const QUESTIONS_AHEAD_MAX: usize = 512;
+
+/// What stands at a path of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileAt {
+    /// Nothing.
+    Absent,
+    /// Something that is not a plain file: a link, a folder, a submodule, or a file with the executable bit.
+    NotRegular {
+        /// Git's mode, `0o120000` for a symbolic link.
+        mode: u32,
+    },
+    /// A plain file that is larger than the caller wants to read.
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+    },
+    /// The content of a plain file (mode 100644).
+    Content(Vec<u8>),
+}
+
+/// The mode of a plain file. Only such a file can be a definition: a link could point out of the tree.
+const PLAIN_FILE: u32 = 0o100644;
+
+/// The line in front of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub kind: String,
+    pub bytes: u64,
+}
+
+/// Access to one repository's objects through a process of its own, or the shared one.
+pub(crate) struct Reader<'a> {
+    repository: &'a Repository,
+    slot: &'a Slot,
+    deadline: Duration,
+}
+
+impl Repository {
+    pub(crate) fn read(&self) -> Reader<'_> {
+        Reader { repository: self, slot: self.reader(), deadline: self.bounds().deadline }
+    }
+
+    /// What a commit says.
+    ///
+    /// # Errors
+    /// `Missing`, or `WrongKind` for another object.
+    pub fn commit(&self, id: CommitId) -> Result<CommitInfo, GitError> {
+        let bytes = self.read().content(id.into(), "commit", COMMIT_BYTES_MAX)?;
+        CommitInfo::parse(id, &bytes)
+    }
+
+    /// Whether the repository has this commit.
+    pub fn has_commit(&self, id: CommitId) -> Result<bool, GitError> {
+        Ok(self.read().header(id.into())?.is_some_and(|header| header.kind == "commit"))
+    }
+
+    /// The commit that an object stands for: itself, or what an annotated tag names in the end.
+    pub fn peel(&self, id: ObjectId) -> Result<CommitId, GitError> {
+        let mut at = id;
+        for _ in 0..TAG_DEPTH_MAX {
+            match self.read().header(at)? {
+                None => return Err(GitError::Missing { id: at }),
+                Some(header) if header.kind == "tag" => {
+                    let tag = self.read().content(at, "tag", COMMIT_BYTES_MAX)?;
+                    let target = tag.strip_prefix(b"object ").and_then(|rest| rest.get(..40));
+                    at = target
+                        .and_then(ObjectId::from_hex)
+                        .ok_or_else(|| GitError::malformed(at, "a bad tag"))?;
+                }
+                Some(header) if header.kind == "commit" => return Ok(CommitId(at.0)),
+                Some(header) => {
+                    return Err(GitError::WrongKind { id: at, wanted: "commit", found: header.kind });
+                }
+            }
+        }
+        Err(GitError::malformed(id, "a tag of tags without an end"))
+    }
+
+    /// What stands at `path` in a tree. Links are never followed, neither at the end nor on the way.
+    pub fn file_at(&self, tree: TreeId, path: &str, bytes_max: u64) -> Result<FileAt, GitError> {
+        let reader = self.read();
+        let mut at = tree;
+        let mut parts = path.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let bytes = reader.tree(at)?;
+            let Some(entry) = find_entry(at, &bytes, part)? else { return Ok(FileAt::Absent) };
+            let last = parts.peek().is_none();
+            match entry.mode {
+                0o040000 if !last => at = TreeId(entry.id.0),
+                PLAIN_FILE if last => return reader.plain_file(entry.id, bytes_max),
+                mode => return Ok(FileAt::NotRegular { mode }),
+            }
+        }
+        Ok(FileAt::Absent)
+    }
+
+    /// The paths directly in the folder `path` of a tree (`""` for the root); empty if there is no such folder.
+    pub fn names_in(&self, tree: TreeId, path: &str) -> Result<Vec<TreePath>, GitError> {
+        let reader = self.read();
+        let mut at = tree;
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let bytes = reader.tree(at)?;
+            match find_entry(at, &bytes, part)? {
+                Some(entry) if entry.mode == 0o040000 => at = TreeId(entry.id.0),
+                _ => return Ok(Vec::new()),
+            }
+        }
+        let bytes = reader.tree(at)?;
+        entries(at, &bytes).map(|entry| entry.map(|entry| TreePath(entry.name.to_vec()))).collect()
+    }
+}
+
+/// Tags of tags that are followed; more than one is a curiosity.
+const TAG_DEPTH_MAX: usize = 8;
+
+fn find_entry<'a>(tree: TreeId, bytes: &'a [u8], name: &str) -> Result<Option<Entry<'a>>, GitError> {
+    for entry in entries(tree, bytes) {
+        let entry = entry?;
+        if entry.name == name.as_bytes() {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
+}
+
+impl<'a> Reader<'a> {
+    /// A reader with a process of its own, so that a long walk does not keep others waiting.
+    pub fn apart(repository: &'a Repository, slot: &'a Slot) -> Reader<'a> {
+        Reader { repository, slot, deadline: repository.bounds().deadline }
+    }
+
+    /// Kind and size of an object, if it is there.
+    pub fn header(&self, id: ObjectId) -> Result<Option<Header>, GitError> {
+        Ok(self.headers(&[id])?.pop().flatten())
+    }
+
+    /// Kinds and sizes of many objects, in the order of the questions.
+    pub fn headers(&self, ids: &[ObjectId]) -> Result<Vec<Option<Header>>, GitError> {
+        let until = Until::after(self.deadline);
+        let mut headers = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(QUESTIONS_AHEAD_MAX) {
+            let request: String = ids.iter().map(|id| format!("info {id}\n")).collect();
+            let answers = self.with(|process| {
+                process.send(request.as_bytes(), until)?;
+                ids.iter().map(|_| read_header(process, until)).collect::<Result<Vec<_>, _>>()
+            })?;
+            headers.extend(answers);
+        }
+        Ok(headers)
+    }
+
+    /// The bytes of an object of the wanted kind.
+    pub fn content(&self, id: ObjectId, wanted: &'static str, bytes_max: u64) -> Result<Vec<u8>, GitError> {
+        let header = self.header(id)?.ok_or(GitError::Missing { id })?;
+        if header.kind != wanted {
+            return Err(GitError::WrongKind { id, wanted, found: header.kind });
+        }
+        if header.bytes > bytes_max {
+            return Err(GitError::TooLarge {
+                what: format!("{wanted} {id}"),
+                limit: format!("{bytes_max} bytes"),
+            });
+        }
+        let mut content = Vec::with_capacity(header.bytes as usize);
+        self.contents(&[id], |_, piece| {
+            match piece {
+                [] => content.clear(),
+                piece => content.extend_from_slice(piece),
+            }
+            Ok(())
+        })?;
+        Ok(content)
+    }
+
+    /// Streams many objects, one after the other, in the order given; at most [`QUESTIONS_AHEAD_MAX`].
+    ///
+    /// An empty piece begins an object, or begins it again from its first byte when git had to be restarted.
+    pub fn contents(
+        &self,
+        ids: &[ObjectId],
+        mut sink: impl FnMut(usize, &[u8]) -> Result<(), GitError>,
+    ) -> Result<(), GitError> {
+        let mut failed = None;
+        self.with(|process| {
+            // The answers may be longer than a pipe, but git then only waits for us; the questions always fit.
+            let request: String = ids.iter().map(|id| format!("contents {id}\n")).collect();
+            process.send(request.as_bytes(), Until::after(self.deadline))?;
+            for (at, id) in ids.iter().enumerate() {
+                let until = Until::after(self.deadline);
+                let Some(header) = read_header(process, until)? else {
+                    failed.get_or_insert(GitError::Missing { id: *id });
+                    continue;
+                };
+                let mut pass = |piece: &[u8]| {
+                    if failed.is_none() {
+                        failed = sink(at, piece).err();
+                    }
+                    Ok(())
+                };
+                pass(&[])?;
+                process.pieces(header.bytes, until, pass)?;
+                process.line(b'\n', 1, until)?;
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The bytes of a tree object.
+    pub fn tree(&self, id: TreeId) -> Result<Vec<u8>, GitError> {
+        self.content(id.into(), "tree", TREE_BYTES_MAX)
+    }
+
+    fn plain_file(&self, id: ObjectId, bytes_max: u64) -> Result<FileAt, GitError> {
+        let header = self.header(id)?.ok_or(GitError::Missing { id })?;
+        if header.bytes > bytes_max {
+            return Ok(FileAt::TooLarge { bytes: header.bytes });
+        }
+        self.content(id, "blob", bytes_max).map(FileAt::Content)
+    }
+
+    fn with<T>(&self, exchange: impl FnMut(&mut Coprocess) -> Result<T, GitError>) -> Result<T, GitError> {
+        self.slot.with(|| prepare(self.repository), exchange)
+    }
+}
+
+fn prepare(repository: &Repository) -> Prepared {
+    repository.call("cat-file").arg("--batch-command").prepare()
+}
+
+/// `<id> <kind> <bytes>`, or `<id> missing`.
+fn read_header(process: &mut Coprocess, until: Until) -> Result<Option<Header>, GitError> {
+    let line = process.line(b'\n', HEADER_BYTES_MAX, until)?;
+    let text = printable(&line);
+    let words: Vec<&str> = text.split(' ').collect();
+    match words[..] {
+        [_, "missing"] => Ok(None),
+        [_, kind, bytes] => {
+            let bytes = bytes.parse().map_err(|_| GitError::unexpected("cat-file", &line))?;
+            Ok(Some(Header { kind: kind.to_owned(), bytes }))
+        }
+        _ => Err(GitError::unexpected("cat-file", &line)),
+    }
+}

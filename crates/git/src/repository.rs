@@ -1,0 +1,263 @@
+//! A bare repository of ours: made with the settings that the border asks for, and opened with the processes it keeps.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::coprocess::Slot;
+use crate::environment::{Call, Git};
+use crate::error::GitError;
+use crate::object::{not_durable, sync_folder};
+use crate::process::Bounds;
+
+/// The repository's own file. Pushes and fetches are served with it; every call of ours pins what matters once more.
+///
+/// Requirements S4, S5 and S9 of the trust document: objects are checked before they are taken, nothing shallow comes
+/// in, our own refs are not shown, nothing is collected behind our back, and every write reaches the disk.
+const CONFIG: &str = "\
+[core]
+	repositoryformatversion = 0
+	filemode = true
+	bare = true
+	logAllRefUpdates = false
+	fsync = all
+	fsyncMethod = fsync
+	hooksPath = /dev/null
+	attributesFile = /dev/null
+	fsmonitor = false
+[transfer]
+	fsckObjects = true
+	hideRefs = refs/towpath
+	credentialsInUrl = die
+	advertiseSID = false
+[receive]
+	fsckObjects = true
+	shallowUpdate = false
+	autogc = false
+	updateServerInfo = false
+	advertisePushOptions = true
+	denyCurrentBranch = ignore
+[fetch]
+	fsckObjects = true
+[uploadpack]
+	allowAnySHA1InWant = false
+	allowReachableSHA1InWant = false
+	allowTipSHA1InWant = false
+[gc]
+	auto = 0
+	autoDetach = false
+[maintenance]
+	auto = false
+[pack]
+	writeReverseIndex = false
+";
+
+/// Attributes of the highest rank: whatever a tree's own `.gitattributes` says, git treats all files as plain bytes
+/// and merges them with its own text merge (a change's `* merge=union` would hide its conflict).
+const ATTRIBUTES: &str = "* !text !eol !crlf !ident !filter !working-tree-encoding !merge !diff !conflict-marker-size !export-subst !export-ignore !whitespace !delta\n";
+
+/// A bare repository. Cheap to clone; clones share the git processes that are kept open. May be used by many threads.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    git: Git,
+    path: PathBuf,
+    quarantine: Option<PathBuf>,
+    reader: Slot,
+    merger: Slot,
+    refs: Slot,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Repository").field(&self.inner.path).finish()
+    }
+}
+
+impl Repository {
+    /// Makes an empty bare repository at `path`, whose parent exists. Its HEAD is `main`.
+    ///
+    /// The repository appears at `path` whole and durable, or not at all.
+    ///
+    /// # Errors
+    /// `Exists` if something is there already.
+    pub fn create(git: &Git, path: &Path) -> Result<Repository, GitError> {
+        let draft = Self::create_draft(git, path)?;
+        draft.publish(path)
+    }
+
+    /// An empty repository beside `path`, to be filled and then moved there by [`Repository::publish`].
+    pub(crate) fn create_draft(git: &Git, path: &Path) -> Result<Repository, GitError> {
+        if path.symlink_metadata().is_ok() {
+            return Err(GitError::Exists { path: path.to_owned() });
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let draft = path.with_file_name(name);
+        match fs::remove_dir_all(&draft) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(GitError::io("remove", &draft)(error));
+            }
+            _ => {}
+        }
+        let init = git.call("init").args(["--quiet", "--bare", "--template=", "--object-format=sha1"]);
+        init.arg("--initial-branch=main")
+            .arg("--end-of-options")
+            .arg(&draft)
+            .prepare()
+            .output(&[], git.bounds())?;
+        write_synced(&draft.join("config"), CONFIG)?;
+        fs::create_dir_all(draft.join("info")).map_err(GitError::io("make", &draft))?;
+        write_synced(&draft.join("info/attributes"), ATTRIBUTES)?;
+        Self::open(git, &draft)
+    }
+
+    /// Moves a draft to its place.
+    pub(crate) fn publish(self, path: &Path) -> Result<Repository, GitError> {
+        for folder in ["info", "refs/heads", "refs/tags", "refs", "objects/pack", "objects", "."] {
+            let folder = self.path().join(folder);
+            if folder.is_dir() {
+                sync_folder(&folder)?;
+            }
+        }
+        self.close_processes();
+        fs::rename(self.path(), path).map_err(GitError::io("rename", path))?;
+        sync_folder(path.parent().unwrap_or(Path::new("/")))?;
+        Self::open(&self.inner.git, path)
+    }
+
+    /// Opens a bare repository that [`Repository::create`] or an import made.
+    ///
+    /// # Errors
+    /// `NotThere` if the folder is no repository, `Io` if its attributes cannot be brought in order.
+    pub fn open(git: &Git, path: &Path) -> Result<Repository, GitError> {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if !path.join("HEAD").is_file() || !path.join("objects").is_dir() {
+            return Err(GitError::NotThere { what: "repository", name: path.display().to_string() });
+        }
+        let repository = Self::with_quarantine(git, path, None);
+        repository.keep_attributes()?;
+        Ok(repository)
+    }
+
+    /// The same repository as a receive hook sees it: with the objects of a push that is not accepted yet.
+    ///
+    /// `objects` is git's `GIT_OBJECT_DIRECTORY` (or `GIT_QUARANTINE_PATH`) of that hook. Reads only.
+    pub fn quarantined(&self, objects: &Path) -> Repository {
+        Self::with_quarantine(&self.inner.git, self.inner.path.clone(), Some(objects.to_owned()))
+    }
+
+    fn with_quarantine(git: &Git, path: PathBuf, quarantine: Option<PathBuf>) -> Repository {
+        let (reader, merger, refs) = (Slot::default(), Slot::default(), Slot::default());
+        Repository { inner: Arc::new(Inner { git: git.clone(), path, quarantine, reader, merger, refs }) }
+    }
+
+    /// The attributes file decides merges, so it is put right at each start.
+    fn keep_attributes(&self) -> Result<(), GitError> {
+        let path = self.inner.path.join("info/attributes");
+        if fs::read(&path).is_ok_and(|found| found == ATTRIBUTES.as_bytes()) {
+            return Ok(());
+        }
+        fs::create_dir_all(self.inner.path.join("info")).map_err(GitError::io("make", &path))?;
+        let draft = path.with_extension("new");
+        write_synced(&draft, ATTRIBUTES)?;
+        fs::rename(&draft, &path).map_err(GitError::io("rename", &path))
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The git that it is used with.
+    pub fn git(&self) -> &Git {
+        &self.inner.git
+    }
+
+    /// Ends the git processes that are kept open. The next call starts what it needs.
+    pub fn close_processes(&self) {
+        [&self.inner.reader, &self.inner.merger, &self.inner.refs].iter().for_each(|slot| slot.close());
+    }
+
+    /// Clears away what a power cut or a killed git left: lock files and quarantines of pushes that never ended.
+    ///
+    /// Only for the start of the only server of this repository, before anything else runs on it: a lock file
+    /// of a living git must stay.
+    pub fn clear_leftovers(&self) -> Result<(), GitError> {
+        let path = &self.inner.path;
+        remove_locks(&path.join("refs"))?;
+        for name in ["packed-refs.lock", "HEAD.lock", "config.lock", "packed-refs.new"] {
+            remove_if_there(&path.join(name))?;
+        }
+        let objects = path.join("objects");
+        for entry in fs::read_dir(&objects).map_err(GitError::io("read", &objects))? {
+            let entry = entry.map_err(GitError::io("read", &objects))?;
+            if entry.file_name().as_encoded_bytes().starts_with(b"tmp_objdir-") {
+                fs::remove_dir_all(entry.path()).map_err(GitError::io("remove", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.inner.path.join("objects")
+    }
+
+    pub(crate) fn call(&self, call: &'static str) -> Call<'_> {
+        let prepared = self.inner.git.call(call).git_dir(&self.inner.path);
+        match &self.inner.quarantine {
+            None => prepared,
+            Some(quarantine) => prepared
+                .variable("GIT_OBJECT_DIRECTORY", quarantine)
+                .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects()),
+        }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.inner.git.bounds()
+    }
+
+    pub(crate) fn reader(&self) -> &Slot {
+        &self.inner.reader
+    }
+
+    pub(crate) fn merger(&self) -> &Slot {
+        &self.inner.merger
+    }
+
+    pub(crate) fn ref_writer(&self) -> &Slot {
+        &self.inner.refs
+    }
+}
+
+pub(crate) fn write_synced(path: &Path, text: &str) -> Result<(), GitError> {
+    let mut file = fs::File::create(path).map_err(GitError::io("write", path))?;
+    file.write_all(text.as_bytes()).map_err(GitError::io("write", path))?;
+    file.sync_all().map_err(not_durable(path))
+}
+
+fn remove_locks(folder: &Path) -> Result<(), GitError> {
+    for entry in fs::read_dir(folder).map_err(GitError::io("read", folder))? {
+        let entry = entry.map_err(GitError::io("read", folder))?;
+        let kind = entry.file_type().map_err(GitError::io("read", folder))?;
+        if kind.is_dir() {
+            remove_locks(&entry.path())?;
+        } else if entry.file_name().as_encoded_bytes().ends_with(b".lock") {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<(), GitError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(GitError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,317 @@
+//! Candidates: what they look like, that they are the same everywhere, and what cannot change them.
+
+use std::process::Command;
+
+use towpath_core::candidate::Strategy;
+use towpath_core::ids::{CommitId, TreeId};
+use towpath_git::{CandidateOutcome, ErrorClass, GitError, GitOptions, RefName, Repository};
+
+use crate::support::{World, every_git, spec};
+
+const STRATEGIES: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::Rebase];
+
+fn made(outcome: CandidateOutcome) -> (CommitId, TreeId) {
+    match outcome {
+        CandidateOutcome::Made { commit, tree } => (commit, tree),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn conflict_paths(outcome: CandidateOutcome) -> Vec<String> {
+    match outcome {
+        CandidateOutcome::Conflict { paths } => paths.iter().map(|path| path.to_string()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_strategy_has_its_parents_its_message_and_its_people() {
+    for git in every_git() {
+        let world = World::with(git);
+        let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+        let parents = [vec![ours, theirs], vec![ours], vec![ours]];
+        let messages = ["land it\n", "land it\n", "b: 2\n"];
+        let authors = ["Towpath", "Towpath", "Ada"];
+        for (at, strategy) in STRATEGIES.into_iter().enumerate() {
+            let (commit, tree) =
+                made(world.repository.make_candidate(&spec(ours, theirs, strategy)).unwrap());
+            let info = world.repository.commit(commit).unwrap();
+            assert_eq!((info.tree, &info.parents), (tree, &parents[at]), "{strategy:?}");
+            assert_eq!(info.message, messages[at]);
+            assert_eq!((info.author.name.as_str(), info.committer.name.as_str()), (authors[at], "Towpath"));
+            assert_eq!(info.committer.time.0, 1_700_000_123_000);
+            let held = RefName::candidate(&spec(ours, theirs, strategy).id());
+            assert_eq!(world.repository.ref_target(&held).unwrap(), Some(commit.into()));
+        }
+        world.in_store(&["fsck", "--full", "--strict"], b"");
+        world.in_store(&["gc", "--quiet", "--prune=now"], b"");
+        let (commit, _) =
+            made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
+        assert!(world.repository.has_commit(commit).unwrap());
+    }
+}
+
+#[test]
+fn the_commit_is_the_one_that_git_itself_would_write() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let (commit, _) = made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
+    let content = world.in_store(&["cat-file", "commit", &commit.to_string()], b"") + "\n";
+    let again = world.in_store(&["hash-object", "-t", "commit", "--stdin"], content.as_bytes());
+    assert_eq!(again, commit.to_string());
+}
+
+#[test]
+fn the_same_description_gives_the_same_commit_in_every_clone_and_with_every_git() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let all = |repository: &Repository| {
+        STRATEGIES.map(|strategy| made(repository.make_candidate(&spec(ours, theirs, strategy)).unwrap()))
+    };
+    let first = all(&world.repository);
+    assert_eq!(all(&world.repository), first);
+    for git in every_git() {
+        let other = World::with(git);
+        let source = world.repository.path().to_str().unwrap();
+        other.in_store(
+            &["-c", "protocol.file.allow=always", "fetch", "--quiet", source, "+refs/heads/*:refs/heads/*"],
+            b"",
+        );
+        assert_eq!(all(&other.repository), first);
+    }
+}
+
+#[test]
+fn b02_b03_planted_refs_change_no_candidate() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let before = made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
+    world.checkout(ours);
+    let bad = world.commit_file("evil", "x");
+    world.push(bad, "bad");
+    let (bad, id) = (bad.to_string(), ours.to_string());
+    for name in [
+        format!("refs/replace/{id}"),
+        format!("refs/replace/{theirs}"),
+        format!("refs/tags/{id}"),
+        "refs/tags/main".to_owned(),
+    ] {
+        world.in_store(&["update-ref", &name, &bad], b"");
+    }
+    std::fs::write(world.repository.path().join("info/grafts"), format!("{theirs}\n{id} {bad}\n")).unwrap();
+    let fresh = Repository::open(&world.git, world.repository.path()).unwrap();
+    assert_eq!(made(fresh.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap()), before);
+    assert_eq!(fresh.commit(ours).unwrap().tree, world.repository.commit(ours).unwrap().tree);
+}
+
+#[test]
+fn c12_c13_attributes_hide_no_conflict_and_start_no_driver() {
+    for git in every_git() {
+        let world = World::with(git);
+        world.write("list", "one\n");
+        let base = world.commit("base");
+        let ours = world.commit_file("list", "one\nours\n");
+        world.checkout(base);
+        world.write("list", "one\ntheirs\n");
+        world.write(".gitattributes", "* merge=union filter=bad diff=bad\n* text eol=crlf\n");
+        let theirs = world.commit("theirs");
+        world.push(ours, "main");
+        world.push(theirs, "topic");
+        // A target that already has the attribute, as HEAD of the bare repository, must not help either.
+        world.in_store(&["symbolic-ref", "HEAD", "refs/heads/topic"], b"");
+        let mark = world.folder.path().join("driver-ran");
+        for (key, value) in
+            [("filter.bad.clean", "touch"), ("filter.bad.smudge", "touch"), ("merge.bad.driver", "touch")]
+        {
+            world.in_store(&["config", key, &format!("{value} {}", mark.display())], b"");
+        }
+        for strategy in STRATEGIES {
+            let outcome = world.repository.make_candidate(&spec(ours, theirs, strategy)).unwrap();
+            assert_eq!(conflict_paths(outcome), ["list"], "{strategy:?}");
+        }
+        assert!(!mark.exists(), "a driver ran");
+    }
+}
+
+#[test]
+fn a_change_that_is_contained_already_is_empty() {
+    let world = World::new();
+    let base = world.commit_file("a", "1\n");
+    let topic = world.commit_file("a", "2\n");
+    world.write("b", "b\n");
+    let tip = world.commit("on top");
+    world.checkout(base);
+    let same = world.commit_file("a", "2\n");
+    [("main", tip), ("topic", topic), ("same", same)]
+        .iter()
+        .for_each(|(name, commit)| world.push(*commit, name));
+    for strategy in STRATEGIES {
+        for revision in [topic, tip, same] {
+            let outcome = world.repository.make_candidate(&spec(tip, revision, strategy)).unwrap();
+            assert_eq!(outcome, CandidateOutcome::Empty, "{strategy:?}");
+        }
+        assert!(matches!(
+            world.repository.make_candidate(&spec(base, topic, strategy)).unwrap(),
+            CandidateOutcome::Made { tree, .. } if tree == world.tree_of(&topic.to_string())
+        ));
+    }
+}
+
+#[test]
+fn a_rebase_keeps_each_commit_and_what_a_merge_inside_it_resolved() {
+    let world = World::new();
+    let base = world.commit_file("shared", "base\n");
+    let main = world.commit_file("other", "main\n");
+    world.checkout(base);
+    let first = world.commit_file("topic", "one\n");
+    world.run(&["merge", "--quiet", "--no-ff", "--no-commit", &main.to_string()]);
+    world.write("resolved", "written in the merge\n");
+    world.commit("merge main");
+    let last = world.commit_file("topic", "two\n");
+    world.checkout(main);
+    let tip = world.commit_file("later", "later\n");
+    world.push(tip, "main");
+    world.push(last, "topic");
+    let (commit, tree) = made(world.repository.make_candidate(&spec(tip, last, Strategy::Rebase)).unwrap());
+    world.in_store(&["update-ref", "refs/heads/shown", &commit.to_string()], b"");
+    world.run(&["fetch", "--quiet", world.repository.path().to_str().unwrap(), "refs/heads/shown"]);
+    let subjects = world.run(&["log", "--format=%s", &format!("{tip}..{commit}")]);
+    assert_eq!(subjects, "topic: two\nmerge main\ntopic: one");
+    assert_eq!(world.run(&["show", &format!("{commit}:resolved")]), "written in the merge");
+    assert_eq!(world.run(&["rev-list", "--merges", &format!("{tip}..{commit}")]), "");
+    let merged = made(world.repository.make_candidate(&spec(tip, last, Strategy::Merge)).unwrap());
+    assert_eq!(tree, merged.1);
+    assert_eq!(world.repository.commit(first).unwrap().message, "topic: one\n");
+}
+
+#[test]
+fn a_root_commit_can_be_rebased_where_histories_meet() {
+    let world = World::new();
+    let base = world.commit_file("a", "1\n");
+    world.run(&["checkout", "--quiet", "--orphan", "island"]);
+    world.run(&["rm", "-rfq", "."]);
+    let root = world.commit_file("island", "i\n");
+    world.run(&["merge", "--quiet", "--allow-unrelated-histories", "-m", "join", &base.to_string()]);
+    let joined = world.head();
+    world.checkout(base);
+    let tip = world.commit_file("b", "2\n");
+    [("main", tip), ("joined", joined), ("root", root)]
+        .iter()
+        .for_each(|(name, commit)| world.push(*commit, name));
+    let (commit, tree) = made(world.repository.make_candidate(&spec(tip, joined, Strategy::Rebase)).unwrap());
+    world.run(&["cherry-pick", "--no-commit", &root.to_string()]);
+    assert_eq!(tree.to_string(), world.run(&["write-tree"]));
+    assert_eq!(world.repository.commit(commit).unwrap().parents, [tip]);
+    for strategy in STRATEGIES {
+        let error = world.repository.make_candidate(&spec(tip, root, strategy)).unwrap_err();
+        assert!(matches!(error, GitError::Unrelated { .. }), "{strategy:?}: {error}");
+        assert_eq!(error.class(), ErrorClass::Invalid);
+    }
+    assert!(made(world.repository.make_candidate(&spec(tip, joined, Strategy::Merge)).unwrap()).1 == tree);
+}
+
+#[test]
+fn a_commit_in_another_encoding_is_rebased_byte_by_byte() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let tree = world.tree_of(&theirs.to_string());
+    let parent = world.repository.commit(theirs).unwrap().parents[0];
+    let mut content = format!("tree {tree}\nparent {parent}\nauthor J").into_bytes();
+    content.extend_from_slice(b"\xf6rg <j@example.org> 1600000000 -0230\ncommitter X <x@y> 1600000000 +0000\nencoding ISO-8859-1\n\ngr\xfc\xdfe\n");
+    let odd: CommitId =
+        world.in_store(&["hash-object", "-t", "commit", "-w", "--stdin"], &content).parse().unwrap();
+    let (commit, _) = made(world.repository.make_candidate(&spec(ours, odd, Strategy::Rebase)).unwrap());
+    let mut raw = Command::new(world.git.program());
+    raw.arg("--git-dir").arg(world.repository.path()).args(["cat-file", "commit", &commit.to_string()]);
+    let raw = raw.output().unwrap().stdout;
+    let has = |wanted: &[u8]| raw.windows(wanted.len()).any(|window| window == wanted);
+    assert!(has(b"author J\xf6rg <j@example.org> 1600000000 -0230\n"));
+    assert!(has(b"encoding ISO-8859-1\n\ngr\xfc\xdfe\n"));
+}
+
+#[test]
+fn a_missing_commit_is_gone_and_the_engine_works_on() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let nowhere = "3333333333333333333333333333333333333333".parse().unwrap();
+    for pair in [(ours, nowhere), (nowhere, theirs)] {
+        for strategy in STRATEGIES {
+            let error = world.repository.make_candidate(&spec(pair.0, pair.1, strategy)).unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Gone, "{strategy:?}: {error}");
+        }
+    }
+    made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
+}
+
+#[test]
+fn without_stdbuf_each_merge_has_a_git_of_its_own_and_the_same_result() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let clash = {
+        world.checkout(ours);
+        let base = world.repository.merge_base(ours, theirs).unwrap().unwrap();
+        world.checkout(base);
+        world.commit_file("a", "other\n")
+    };
+    world.push(clash, "clash");
+    let kept = made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
+    assert_eq!(world.repository.merges_kept_open(), Some(true));
+    let alone = GitOptions {
+        program: Some(world.git.program().to_owned()),
+        search_path: "/nonexistent".into(),
+        ..GitOptions::default()
+    };
+    let git = towpath_git::Git::find(alone).unwrap();
+    let repository = Repository::open(&git, world.repository.path()).unwrap();
+    assert_eq!(made(repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap()), kept);
+    assert_eq!(repository.merges_kept_open(), Some(false));
+    assert_eq!(
+        conflict_paths(repository.make_candidate(&spec(ours, clash, Strategy::Merge)).unwrap()),
+        ["a"]
+    );
+    let nowhere = "3333333333333333333333333333333333333333".parse().unwrap();
+    assert_eq!(repository.merge(ours, nowhere).unwrap_err().class(), ErrorClass::Gone);
+}
+
+#[test]
+fn many_threads_share_one_engine() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let wanted = made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Squash)).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let repository = world.repository.clone();
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    assert_eq!(
+                        made(repository.make_candidate(&spec(ours, theirs, Strategy::Squash)).unwrap()),
+                        wanted
+                    );
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_message_is_cut_to_one_line_end_and_refuses_nul() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let mut spec = spec(ours, theirs, Strategy::Squash);
+    spec.message = "subject\n\nbody \n\n\n".to_owned();
+    let (commit, _) = made(world.repository.make_candidate(&spec).unwrap());
+    assert_eq!(world.repository.commit(commit).unwrap().message, "subject\n\nbody\n");
+    spec.message = "a\0b".to_owned();
+    assert_eq!(world.repository.make_candidate(&spec).unwrap_err().class(), ErrorClass::Invalid);
+}
+
+#[test]
+fn a_released_candidate_is_not_held_any_more() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let spec = spec(ours, theirs, Strategy::Merge);
+    made(world.repository.make_candidate(&spec).unwrap());
+    world.repository.release_candidate(&spec).unwrap();
+    world.repository.release_candidate(&spec).unwrap();
+    assert_eq!(world.repository.refs("refs/towpath").unwrap(), []);
+}

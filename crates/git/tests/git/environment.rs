@@ -1,0 +1,134 @@
+//! What git is started with, and that nothing of it can hang or flood us.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tempfile::TempDir;
+use towpath_git::{ErrorClass, Git, GitError, GitOptions, Repository};
+
+use crate::support::{World, every_git};
+
+/// A program that says it is git 2.40 and then does `body`.
+fn pretend_git(folder: &TempDir, body: &str) -> GitOptions {
+    let program = folder.path().join("git");
+    let script =
+        format!("#!/bin/sh\ncase \"$*\" in *version) echo git version 2.40.0; exit;; esac\n{body}\n");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    GitOptions { program: Some(program), call_deadline: Duration::from_millis(300), ..GitOptions::default() }
+}
+
+#[test]
+fn every_git_of_the_machine_is_fit() {
+    for git in every_git() {
+        assert!(git.version().starts_with("git version 2."), "{}", git.version());
+    }
+}
+
+#[test]
+fn an_old_git_and_a_missing_one_are_named() {
+    let folder = TempDir::new().unwrap();
+    let program = folder.path().join("git");
+    let missing = GitOptions { program: Some(program.clone()), ..GitOptions::default() };
+    let error = Git::find(missing.clone()).unwrap_err();
+    assert!(matches!(error, GitError::NotStarted { .. }));
+    assert_eq!(error.class(), ErrorClass::Denied);
+
+    std::fs::write(&program, "#!/bin/sh\necho git version 2.37.4\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let error = Git::find(missing).unwrap_err().to_string();
+    assert!(error.contains("git version 2.37.4") && error.contains("2.38"), "{error}");
+}
+
+#[test]
+fn a_git_that_hangs_is_killed_with_its_children() {
+    let folder = TempDir::new().unwrap();
+    let mark = folder.path().join("pid");
+    let body = format!("sleep 1000 & echo $! > {}; wait", mark.display());
+    let git = Git::find(pretend_git(&folder, &body)).unwrap();
+    let began = Instant::now();
+    let error = Repository::create(&git, &folder.path().join("x.git")).unwrap_err();
+    assert!(matches!(error, GitError::Deadline { call: "init", milliseconds: 300 }), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(30));
+    let child = std::fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
+    // It has its signal; until it is scheduled once more it still counts as running.
+    if let Ok(child) = pidfd_open(Pid::from_raw(child).unwrap(), PidfdFlags::empty()) {
+        let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&patience)).unwrap();
+        assert_eq!(ended, 1, "the child of a killed git lives");
+    }
+}
+
+#[test]
+fn a_git_that_never_stops_talking_is_killed() {
+    let folder = TempDir::new().unwrap();
+    let mut options = pretend_git(&folder, "exec cat /dev/zero");
+    options.call_deadline = Duration::from_secs(60);
+    let git = Git::find(options).unwrap();
+    let error = Repository::create(&git, &folder.path().join("x.git")).unwrap_err();
+    assert!(matches!(error, GitError::OutputTooLarge { call: "init", .. }), "{error}");
+}
+
+#[test]
+fn a_failure_carries_the_last_words_without_control_characters() {
+    let folder = TempDir::new().unwrap();
+    let git = Git::find(pretend_git(&folder, "printf 'fatal: \\033[31mno\\033[0m' >&2; exit 128")).unwrap();
+    let error = Repository::create(&git, &folder.path().join("x.git")).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient);
+    assert_eq!(error.to_string(), "git init failed (exit status: 128): fatal: ?[31mno?[0m");
+}
+
+#[test]
+fn nothing_of_the_callers_environment_or_configuration_reaches_git() {
+    let folder = TempDir::new().unwrap();
+    let seen = folder.path().join("seen");
+    let git = Git::find(pretend_git(&folder, &format!("env > {}", seen.display()))).unwrap();
+    let _ = Repository::create(&git, &folder.path().join("x.git"));
+    let seen = std::fs::read_to_string(seen).unwrap();
+    let mut names: Vec<&str> = seen.lines().filter_map(|line| line.split('=').next()).collect();
+    names.sort_unstable();
+    names.retain(|name| !["PWD", "_", "SHLVL", "OLDPWD"].contains(name));
+    let wanted = [
+        "GIT_ALLOW_PROTOCOL",
+        "GIT_ATTR_NOSYSTEM",
+        "GIT_CONFIG_GLOBAL",
+        "GIT_CONFIG_NOSYSTEM",
+        "GIT_GRAFT_FILE",
+        "GIT_NO_REPLACE_OBJECTS",
+        "GIT_PROTOCOL_FROM_USER",
+        "GIT_TERMINAL_PROMPT",
+        "HOME",
+        "LC_ALL",
+        "PATH",
+    ];
+    assert_eq!(names, wanted);
+}
+
+#[test]
+fn a_repository_is_made_whole_or_not_at_all() {
+    let world = World::new();
+    let path = world.repository.path();
+    let error = Repository::create(&world.git, path).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Conflict);
+    assert_eq!(world.in_store(&["config", "receive.fsckObjects"], b""), "true");
+    assert_eq!(world.in_store(&["config", "core.fsync"], b""), "all");
+    assert_eq!(world.in_store(&["config", "transfer.hideRefs"], b""), "refs/towpath");
+    assert!(!path.join("hooks").exists(), "a template was used");
+    assert!(Repository::open(&world.git, &path.join("objects")).is_err());
+}
+
+#[test]
+fn leftovers_of_a_power_cut_do_not_block_landing() {
+    let world = World::new();
+    let path = world.repository.path();
+    let leftovers = ["refs/heads/main.lock", "packed-refs.lock", "objects/tmp_objdir-incoming-x/ab/cd"];
+    for name in leftovers {
+        std::fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
+        std::fs::write(path.join(name), "").unwrap();
+    }
+    world.repository.clear_leftovers().unwrap();
+    assert!(leftovers.iter().all(|name| !path.join(name).exists()));
+    assert!(!path.join("objects/tmp_objdir-incoming-x").exists());
+}

@@ -1,0 +1,96 @@
+//! Landing: compare-and-swap, recognised repeats, races.
+
+use std::sync::Barrier;
+
+use towpath_core::candidate::Strategy;
+use towpath_git::{Advance, CandidateOutcome, GitError};
+
+use crate::support::{World, branch, every_git, spec};
+
+#[test]
+fn a_candidate_lands_once_however_often_it_is_asked() {
+    for git in every_git() {
+        let world = World::with(git);
+        let (ours, theirs) = world.fork(("a", "1"), ("b", "2"));
+        let spec = spec(ours, theirs, Strategy::Merge);
+        let CandidateOutcome::Made { commit, .. } = world.repository.make_candidate(&spec).unwrap() else {
+            panic!()
+        };
+        let land = || world.repository.advance(&branch("main"), ours, commit).unwrap();
+        assert_eq!(land(), Advance::Advanced);
+        assert_eq!(land(), Advance::AlreadyContained { tip: commit });
+        assert_eq!(world.repository.branch_tip(&branch("main")).unwrap(), Some(commit));
+        world.in_store(&["fsck", "--full", "--strict"], b"");
+    }
+}
+
+#[test]
+fn g09_a_foreign_push_is_never_overwritten_and_never_hides_a_landing() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1"), ("b", "2"));
+    let spec = spec(ours, theirs, Strategy::Merge);
+    let CandidateOutcome::Made { commit, .. } = world.repository.make_candidate(&spec).unwrap() else {
+        panic!()
+    };
+
+    world.checkout(ours);
+    let foreign = world.commit_file("c", "3");
+    world.push(foreign, "main");
+    let land = || world.repository.advance(&branch("main"), ours, commit).unwrap();
+    assert_eq!(land(), Advance::Moved { tip: foreign });
+
+    world.in_store(&["update-ref", "refs/heads/shown", &commit.to_string()], b"");
+    world.run(&["fetch", "--quiet", world.repository.path().to_str().unwrap(), "refs/heads/shown"]);
+    world.checkout(commit);
+    let on_top = world.commit_file("d", "4");
+    world.push(on_top, "main");
+    assert_eq!(land(), Advance::AlreadyContained { tip: on_top });
+}
+
+#[test]
+fn a_branch_only_moves_forward() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1"), ("b", "2"));
+    let main = branch("main");
+    let error = world.repository.advance(&main, ours, theirs).unwrap_err();
+    assert!(matches!(error, GitError::NotForward { .. }), "{error}");
+    let error = world.repository.advance(&branch("none"), ours, theirs).unwrap_err();
+    assert!(matches!(error, GitError::NotThere { .. }), "{error}");
+    let nowhere = "2222222222222222222222222222222222222222".parse().unwrap();
+    let error = world.repository.advance(&main, ours, nowhere).unwrap_err();
+    assert!(matches!(error, GitError::Missing { .. }), "{error}");
+    assert_eq!(world.repository.branch_tip(&main).unwrap(), Some(ours));
+}
+
+#[test]
+fn of_many_that_land_on_one_tip_exactly_one_wins() {
+    let world = World::new();
+    let base = world.commit_file("base", "base");
+    world.push(base, "main");
+    let commits: Vec<_> = (0..4)
+        .map(|at| {
+            world.checkout(base);
+            let commit = world.commit_file("a", &format!("{at}"));
+            world.push(commit, &format!("topic{at}"));
+            commit
+        })
+        .collect();
+    let barrier = Barrier::new(commits.len());
+    let outcomes: Vec<Advance> = std::thread::scope(|scope| {
+        let land = |to| {
+            let (repository, barrier) = (world.repository.clone(), &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                repository.advance(&branch("main"), base, to).unwrap()
+            })
+        };
+        let threads: Vec<_> = commits.iter().map(|to| land(*to)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let tip = world.repository.branch_tip(&branch("main")).unwrap().unwrap();
+    let winner = commits.iter().position(|commit| *commit == tip).unwrap();
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let wanted = if at == winner { Advance::Advanced } else { Advance::Moved { tip } };
+        assert_eq!(*outcome, wanted, "{at}");
+    }
+}

@@ -1,0 +1,12 @@
+//! Towpath's git against real git, in folders that end with each test.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
+
+mod candidates;
+mod environment;
+mod hard_set;
+mod landing;
+mod reading;
+mod refs;
+mod support;
+mod work_trees;

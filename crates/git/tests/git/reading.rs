@@ -1,0 +1,201 @@
+//! Reading commits, files and differences, hostile ones included.
+
+use std::time::{Duration, Instant};
+
+use towpath_core::ids::{Timestamp, TreeId};
+use towpath_git::{ChangedPaths, ErrorClass, FileAt, GitError, Range, TREE_LIMITS, TreeLimits, Walk};
+
+use crate::support::{World, every_git};
+
+/// Writes a tree object as given, past all of git's checks.
+fn raw_tree(world: &World, entries: &[(&str, &[u8], &str)]) -> TreeId {
+    let mut bytes = Vec::new();
+    for (mode, name, id) in entries {
+        let id = id.parse::<TreeId>().unwrap();
+        bytes.extend_from_slice(mode.as_bytes());
+        bytes.push(b' ');
+        bytes.extend_from_slice(name);
+        bytes.push(0);
+        bytes.extend_from_slice(&id.0);
+    }
+    world.in_store(&["hash-object", "-t", "tree", "-w", "--literally", "--stdin"], &bytes).parse().unwrap()
+}
+
+fn blob(world: &World, bytes: &[u8]) -> String {
+    world.in_store(&["hash-object", "-w", "--stdin"], bytes)
+}
+
+#[test]
+fn a_commit_is_read_as_it_is() {
+    for git in every_git() {
+        let world = World::with(git);
+        let first = world.commit_file("a", "1");
+        world.write("a", "2");
+        let second = world.commit("subject\n\nbody with ü");
+        world.push(second, "main");
+        let info = world.repository.commit(second).unwrap();
+        assert_eq!(info.parents, [first]);
+        assert_eq!(info.tree, world.tree_of("HEAD"));
+        assert_eq!((info.author.name.as_str(), info.author.email.as_str()), ("Ada", "ada@example.org"));
+        assert_eq!(info.committer.time, Timestamp(1_700_000_000_000));
+        assert_eq!(info.message, "subject\n\nbody with ü\n");
+        let missing = world.repository.commit("00000000000000000000000000000000deadbeef".parse().unwrap());
+        assert_eq!(missing.unwrap_err().class(), ErrorClass::Gone);
+        let tree = world.repository.commit(info.tree.to_string().parse().unwrap());
+        assert!(matches!(tree.unwrap_err(), GitError::WrongKind { .. }));
+        assert!(!world.repository.has_commit(info.tree.to_string().parse().unwrap()).unwrap());
+    }
+}
+
+#[test]
+fn a_definition_is_a_plain_file_and_nothing_else() {
+    let world = World::new();
+    world.write("towpath.yaml", "jobs: {}\n");
+    world.write("sub/inner.yaml", "x\n");
+    world.write("run.sh", "#!/bin/sh\n");
+    std::os::unix::fs::symlink("towpath.yaml", world.work().join("link.yaml")).unwrap();
+    std::os::unix::fs::symlink("sub", world.work().join("folder")).unwrap();
+    world.run(&["add", "--all", "."]);
+    world.run(&["update-index", "--chmod=+x", "run.sh"]);
+    world.run(&["commit", "--quiet", "-m", "files"]);
+    let commit = world.head();
+    world.push(commit, "main");
+    let tree = world.repository.commit(commit).unwrap().tree;
+    let at = |path: &str| world.repository.file_at(tree, path, 100).unwrap();
+    assert_eq!(at("towpath.yaml"), FileAt::Content(b"jobs: {}\n".to_vec()));
+    assert_eq!(at("sub/inner.yaml"), FileAt::Content(b"x\n".to_vec()));
+    assert_eq!(at("link.yaml"), FileAt::NotRegular { mode: 0o120000 });
+    assert_eq!(at("folder/inner.yaml"), FileAt::NotRegular { mode: 0o120000 });
+    assert_eq!(at("run.sh"), FileAt::NotRegular { mode: 0o100755 });
+    assert_eq!(at("sub"), FileAt::NotRegular { mode: 0o040000 });
+    assert_eq!(
+        [at("nothing"), at("sub/nothing"), at("../towpath.yaml"), at("")],
+        [const { FileAt::Absent }; 4]
+    );
+    assert_eq!(world.repository.file_at(tree, "towpath.yaml", 8).unwrap(), FileAt::TooLarge { bytes: 9 });
+    let names: Vec<String> =
+        world.repository.names_in(tree, "").unwrap().iter().map(|name| name.to_string()).collect();
+    assert_eq!(names, ["folder", "link.yaml", "run.sh", "sub", "towpath.yaml"]);
+}
+
+#[test]
+fn reading_goes_on_after_git_was_killed() {
+    let world = World::new();
+    let commit = world.commit_file("a", "1");
+    world.push(commit, "main");
+    world.repository.commit(commit).unwrap();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let status = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if status.contains("cat-file") && status.contains(world.repository.path().to_str().unwrap()) {
+            let pid = entry.file_name().into_string().unwrap().parse().unwrap();
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+    }
+    assert_eq!(world.repository.commit(commit).unwrap().id, commit);
+}
+
+#[test]
+fn history_is_walked_within_bounds() {
+    let world = World::new();
+    let commits: Vec<_> = (0..5).map(|at| world.commit_file("a", &format!("{at}\n"))).collect();
+    world.push(commits[4], "main");
+    let range = Range { from: commits[1], to: commits[4] };
+    let between = |max| world.repository.commits_between(range, Walk::All, max);
+    assert_eq!(between(3).unwrap(), commits[2..]);
+    assert_eq!(between(2).unwrap_err().class(), ErrorClass::Invalid);
+    assert!(world.repository.is_ancestor(commits[0], commits[4]).unwrap());
+    assert!(!world.repository.is_ancestor(commits[4], commits[0]).unwrap());
+    assert!(world.repository.is_ancestor(commits[2], commits[2]).unwrap());
+    let nowhere = "1111111111111111111111111111111111111111".parse().unwrap();
+    assert_eq!(world.repository.is_ancestor(nowhere, commits[0]).unwrap_err().class(), ErrorClass::Gone);
+    assert_eq!(world.repository.merge_base(commits[1], commits[3]).unwrap(), Some(commits[1]));
+    assert_eq!(world.repository.log(commits[4], Walk::FirstParents, 2).unwrap(), [commits[4], commits[3]]);
+}
+
+#[test]
+fn changed_paths_have_both_sides_of_a_rename_and_raw_bytes() {
+    let world = World::new();
+    world.write("old name", "the same text\n".repeat(20));
+    world.write("kept", "k");
+    let from = world.commit("one");
+    std::fs::rename(world.work().join("old name"), world.work().join("new name")).unwrap();
+    world.write(crate::support::latin1(b"caf\xe9\n"), "x");
+    let to = world.commit("two");
+    world.push(to, "main");
+    let tree = |commit| world.repository.commit(commit).unwrap().tree;
+    let changed = world.repository.changed_paths(tree(from), tree(to), 3).unwrap();
+    let ChangedPaths::All(paths) = changed else { panic!("three paths are not too many") };
+    let paths: Vec<&[u8]> = paths.iter().map(|path| path.0.as_slice()).collect();
+    assert_eq!(paths, [b"caf\xe9\n".as_slice(), b"new name", b"old name"]);
+    assert_eq!(world.repository.changed_paths(tree(from), tree(to), 2).unwrap(), ChangedPaths::TooMany);
+    assert_eq!(world.repository.changed_paths(tree(to), tree(to), 0).unwrap(), ChangedPaths::All(vec![]));
+}
+
+#[test]
+fn b09_a_tree_bomb_is_refused_at_once() {
+    for git in every_git() {
+        let world = World::with(git);
+        let file = blob(&world, b"x");
+        let names: Vec<String> = (0..10).map(|at| format!("{at}")).collect();
+        let level = |mode, id: &str| {
+            let entries: Vec<(&str, &[u8], &str)> =
+                names.iter().map(|name| (mode, name.as_bytes(), id)).collect();
+            raw_tree(&world, &entries)
+        };
+        let mut tree = level("100644", &file);
+        for _ in 0..9 {
+            tree = level("40000", &tree.to_string());
+        }
+        let began = Instant::now();
+        let error = world.repository.measure_tree(tree, TREE_LIMITS).unwrap_err();
+        assert!(matches!(error, GitError::TooLarge { .. }), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(world.repository.changed_paths(empty(), tree, 100).unwrap(), ChangedPaths::TooMany);
+    }
+}
+
+fn empty() -> TreeId {
+    "4b825dc642cb6eb9a060e54bf8d69288fbee4904".parse().unwrap()
+}
+
+#[test]
+fn the_size_of_files_counts_as_often_as_they_occur() {
+    let world = World::new();
+    let file = blob(&world, &[b'x'; 1000]);
+    let tree = raw_tree(&world, &[("100644", b"a", &file), ("100755", b"b", &file)]);
+    let tree = raw_tree(&world, &[("40000", b"x", &tree.to_string()), ("40000", b"y", &tree.to_string())]);
+    let limits = |entries_max, bytes_max| TreeLimits { entries_max, bytes_max };
+    let measure = world.repository.measure_tree(tree, limits(6, 4000)).unwrap();
+    assert_eq!((measure.entries, measure.bytes), (6, 4000));
+    assert!(world.repository.measure_tree(tree, limits(5, 4000)).is_err());
+    assert!(world.repository.measure_tree(tree, limits(6, 3999)).is_err());
+}
+
+#[test]
+fn b07_names_that_leave_the_tree_are_refused() {
+    let world = World::new();
+    let file = blob(&world, b"x");
+    let empty = empty().to_string();
+    let bad: &[&[u8]] =
+        &[b".git", b".GIT", b"git~1", b".git.", b".git ", b"..", b".", b"", b"a/b", b".g\xe2\x80\x8cit"];
+    for name in bad {
+        let tree = raw_tree(&world, &[("100644", name, &file)]);
+        let error = world.repository.measure_tree(tree, TREE_LIMITS).unwrap_err();
+        assert!(matches!(error, GitError::Malformed { .. }), "{:?}: {error}", String::from_utf8_lossy(name));
+    }
+    let twice: [&[(&str, &[u8], &str)]; 3] = [
+        &[("120000", b"a", &file), ("100644", b"a", &file)],
+        &[("120000", b"a", &file), ("100644", b"a.b", &file), ("40000", b"a", &empty)],
+        &[("40000", b"a", &empty), ("120000", b"a", &file)],
+    ];
+    for entries in twice {
+        let tree = raw_tree(&world, entries);
+        assert!(world.repository.measure_tree(tree, TREE_LIMITS).is_err(), "{entries:?}");
+    }
+    let fine = raw_tree(
+        &world,
+        &[("100644", b".gitignore", &file), ("40000", b"git", &empty), ("100644", b"x\xff", &file)],
+    );
+    assert_eq!(world.repository.measure_tree(fine, TREE_LIMITS).unwrap().entries, 3);
+}
