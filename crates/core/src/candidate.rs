@@ -61,6 +61,11 @@ pub enum CandidateResult {
     },
     /// The change is already contained in its parent: there is nothing to land.
     Empty,
+    /// Git cannot join the two sides, however often it is tried: no common history, say.
+    Impossible {
+        /// Why.
+        why: String,
+    },
     /// The definition at the candidate cannot be used; each text has file, line, column, why and hint.
     BadDefinition {
         /// The digest of the unusable definition.

@@ -104,8 +104,8 @@ impl GateState {
             .candidate_at_tip(change)
             .and_then(|(_, record)| record.result.as_ref())
             .is_some_and(|result| {
-                use crate::candidate::CandidateResult::{BadDefinition, Conflict};
-                matches!(result, BadDefinition { .. } | Conflict { .. })
+                use crate::candidate::CandidateResult::{BadDefinition, Conflict, Impossible};
+                matches!(result, BadDefinition { .. } | Conflict { .. } | Impossible { .. })
             });
         Check { verdict: if broken { Verdict::Failure } else { verdict }, text: why(), run }
     }

@@ -106,6 +106,7 @@ impl GateState {
         match record.result.as_ref()? {
             CandidateResult::Conflict { paths } => Some(Reason::Conflict { paths: paths.clone() }),
             CandidateResult::Empty => Some(Reason::NothingToLand),
+            CandidateResult::Impossible { why } => Some(Reason::NoCandidate { why: why.clone() }),
             CandidateResult::BadDefinition { errors, .. } => {
                 Some(Reason::BadDefinition { errors: errors.clone() })
             }

@@ -36,6 +36,11 @@ pub enum Reason {
         /// Where.
         paths: Vec<String>,
     },
+    /// Git cannot join it with the branch.
+    NoCandidate {
+        /// Why.
+        why: String,
+    },
     /// The branch already contains it.
     NothingToLand,
     /// The pipeline file cannot be used.
@@ -137,6 +142,7 @@ impl Reason {
             | Reason::Label { .. }
             | Reason::Held { .. }
             | Reason::Conflict { .. }
+            | Reason::NoCandidate { .. }
             | Reason::NothingToLand
             | Reason::BadDefinition { .. }
             | Reason::TestsFailed { .. }
@@ -170,7 +176,9 @@ impl Reason {
             Reason::Draft => format!("`towpath change ready {change}` ends the draft"),
             Reason::Label { label } => format!("`towpath change label {change} --remove '{label}'`"),
             Reason::Held { .. } => format!("`towpath change hold {change} --release`"),
-            Reason::Conflict { .. } => "rebase it onto the branch and push again".into(),
+            Reason::Conflict { .. } | Reason::NoCandidate { .. } => {
+                "rebase it onto the branch and push again".into()
+            }
             Reason::BadDefinition { .. } => {
                 "mend towpath.yaml (`towpath config check` says the same) and push again".into()
             }
@@ -213,6 +221,7 @@ impl fmt::Display for Reason {
             Reason::Label { label } => write!(f, "it has the label `{label}`"),
             Reason::Held { by, why } => write!(f, "{by} holds it: {why}"),
             Reason::Conflict { paths } => write!(f, "it conflicts with the branch in {}", paths.join(", ")),
+            Reason::NoCandidate { why } => write!(f, "it cannot be joined with the branch: {why}"),
             Reason::NothingToLand => f.write_str("the branch already contains it"),
             Reason::BadDefinition { errors } => {
                 write!(

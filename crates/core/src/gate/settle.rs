@@ -103,7 +103,10 @@ impl GateState {
         self.keeps_out(change, now).iter().all(|reason| {
             matches!(
                 reason,
-                super::Reason::Conflict { .. } | super::Reason::NothingToLand | super::Reason::EmptySet
+                super::Reason::Conflict { .. }
+                    | super::Reason::NoCandidate { .. }
+                    | super::Reason::NothingToLand
+                    | super::Reason::EmptySet
             )
         })
     }
