@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::act::Act;
 use crate::effect::Plan;
 use crate::ids::{GateId, IdError, RunId, Timestamp};
+use crate::message::{Message, Misdirected};
 
 mod rows;
 
@@ -64,8 +65,8 @@ impl<'de> Deserialize<'de> for CellId {
 pub trait Cell {
     /// What it knows, kept as rows.
     type State: CellState;
-    /// What can happen to it.
-    type Event: Serialize + DeserializeOwned + Clone + fmt::Debug;
+    /// What can happen to it, messages of other cells included.
+    type Event: Serialize + DeserializeOwned + Clone + fmt::Debug + TryFrom<Message, Error = Misdirected>;
 
     /// Records one fact. `now` is the event's time at intake. Stale facts are ignored.
     fn apply(state: &mut Self::State, event: &Self::Event, now: Timestamp);

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::GateEvent;
 use crate::graph::{JobGraph, JobIndex, JobResult, Outcome, Trigger};
 use crate::ids::{ChangeNumber, CommitId, Digest, RunId, TreeId};
 use crate::policy::Level;
+use crate::pool::PoolEvent;
+use crate::run::RunEvent;
 
 /// A message, by receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,4 +113,76 @@ pub struct JobReport {
     /// The earlier run that it was carried from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<RunId>,
+}
+
+/// A message in the inbox of a kind of cell that has no use for it: a bug of the sender.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("a {receiver} does not take this message: {message:?}")]
+pub struct Misdirected {
+    /// The kind of cell that got it.
+    pub receiver: &'static str,
+    /// What it got.
+    pub message: Message,
+}
+
+impl TryFrom<Message> for GateEvent {
+    type Error = Misdirected;
+    fn try_from(message: Message) -> Result<Self, Misdirected> {
+        match message {
+            Message::RunEnded(report) => Ok(GateEvent::RunEnded(report)),
+            message => Err(Misdirected { receiver: "gate", message }),
+        }
+    }
+}
+
+impl TryFrom<Message> for RunEvent {
+    type Error = Misdirected;
+    fn try_from(message: Message) -> Result<Self, Misdirected> {
+        match message {
+            Message::Start(start) => Ok(RunEvent::Start(start)),
+            Message::Cancel { why } => Ok(RunEvent::Cancel { why }),
+            Message::Granted { total } => Ok(RunEvent::Granted { total }),
+            message => Err(Misdirected { receiver: "run", message }),
+        }
+    }
+}
+
+impl TryFrom<Message> for PoolEvent {
+    type Error = Misdirected;
+    fn try_from(message: Message) -> Result<Self, Misdirected> {
+        match message {
+            Message::Demand(demand) => Ok(PoolEvent::Demand(demand)),
+            message => Err(Misdirected { receiver: "pool", message }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stores keep a message as it is and read it back as its receiver's event.
+    fn check<E>(message: Message)
+    where
+        E: TryFrom<Message, Error = Misdirected> + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let stored = serde_json::to_string(&message).unwrap();
+        assert_eq!(E::try_from(message).unwrap(), serde_json::from_str::<E>(&stored).unwrap());
+    }
+
+    #[test]
+    fn a_message_has_the_json_of_the_event_that_it_becomes() {
+        let run: RunId = "demo/main/1".parse().unwrap();
+        let report = RunReport { run: run.clone(), outcome: Outcome::Passed, jobs: vec![] };
+        check::<GateEvent>(Message::RunEnded(Arc::new(report)));
+        check::<RunEvent>(Message::Cancel { why: "superseded".into() });
+        check::<RunEvent>(Message::Granted { total: 3 });
+        check::<PoolEvent>(Message::Demand(Demand { run, priority: 1, asked: 2, returned: 1 }));
+    }
+
+    #[test]
+    fn a_message_for_another_kind_of_cell_is_refused() {
+        let refused = PoolEvent::try_from(Message::Granted { total: 3 }).unwrap_err();
+        assert_eq!(refused.to_string(), "a pool does not take this message: Granted { total: 3 }");
+    }
 }
