@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::act::Act;
-use crate::cell::{Answer, Cell, CellId, CellState, Row};
+use crate::cell::{Answer, Cell, CellId, CellState, Row, RowError};
 use crate::effect::{Effect, EffectKey, Plan};
 use crate::ids::{Epoch, Timestamp};
 use crate::message::Message;
@@ -124,7 +124,13 @@ pub struct Outbox {
     /// Every effect that is owed, under way, or done and still named by the plan.
     pub rows: BTreeMap<EffectKey, Outgoing>,
     next_token: u64,
+    /// Claims with a lower token were made before this memory was loaded: whether a driver ever had them is not known.
+    first_token: u64,
 }
+
+/// Tokens of one epoch begin at this multiple of it, so that no two servers ever hand out the same one, even when the
+/// rows that held the highest ones are gone. 2^32 turns of a cell take longer than any server lives.
+const TOKENS_PER_EPOCH: u64 = 1 << 32;
 
 /// What one turn wants made durable, all or nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,7 +207,8 @@ pub struct Live<C: Cell> {
 }
 
 impl<C: Cell> Live<C> {
-    /// A cell as its rows say. Effects that an earlier epoch had claimed are handed out again by the first turn.
+    /// A cell as its rows say. Whatever was claimed before is handed out again by the first turn. The store must have
+    /// fenced off lower epochs before the rows were read.
     ///
     /// # Errors
     /// A row cannot be read.
@@ -210,13 +217,25 @@ impl<C: Cell> Live<C> {
         epoch: Epoch,
         rows: &[Row],
         outbox: impl IntoIterator<Item = (EffectKey, Outgoing)>,
-    ) -> Result<Self, crate::cell::RowError> {
-        let mut state = C::State::new(&id);
-        rows.iter().try_for_each(|row| state.put_row(row))?;
-        state.loaded();
-        let rows: BTreeMap<_, _> = outbox.into_iter().collect();
-        let next_token = rows.values().map(|row| row.token + 1).max().unwrap_or(1);
-        Ok(Live { id, state, outbox: Outbox { rows, next_token }, epoch })
+    ) -> Result<Self, RowError> {
+        let state = read_state::<C>(&id, rows)?;
+        let outbox = Outbox::load(outbox, epoch.0 * TOKENS_PER_EPOCH);
+        Ok(Live { id, state, outbox, epoch })
+    }
+
+    /// Goes back to what the rows say, after a write set of this memory was refused or its end is not known. Effects
+    /// that are with drivers are handed out again, as it may be that a claim became durable and no driver ever got it.
+    ///
+    /// # Errors
+    /// A row cannot be read.
+    pub fn reload(
+        &mut self,
+        rows: &[Row],
+        outbox: impl IntoIterator<Item = (EffectKey, Outgoing)>,
+    ) -> Result<(), RowError> {
+        self.state = read_state::<C>(&self.id, rows)?;
+        self.outbox = Outbox::load(outbox, self.outbox.next_token);
+        Ok(())
     }
 
     /// Drains, applies, plans once and reconciles. Changes the memory; if the write set is refused, reload.
@@ -269,6 +288,13 @@ impl<C: Cell> Live<C> {
     }
 }
 
+fn read_state<C: Cell>(id: &CellId, rows: &[Row]) -> Result<C::State, RowError> {
+    let mut state = C::State::new(id);
+    rows.iter().try_for_each(|row| state.put_row(row))?;
+    state.loaded();
+    Ok(state)
+}
+
 /// When and by whom a turn is made.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
@@ -285,6 +311,10 @@ struct Reconciled {
 }
 
 impl Outgoing {
+    fn is_with_driver(&self) -> bool {
+        matches!(self.stage, Stage::Claimed { .. } | Stage::Cancelling { .. })
+    }
+
     fn complete(&mut self, key: &EffectKey) {
         self.stage = Stage::Done;
         self.trouble = None;
@@ -298,8 +328,7 @@ impl Outbox {
     /// The row that an answer is about, unless the answer is of an older try or the effect is over.
     fn current(&mut self, key: &EffectKey, token: u64) -> Option<&mut Outgoing> {
         let row = self.rows.get_mut(key)?;
-        let open = matches!(row.stage, Stage::Claimed { .. } | Stage::Cancelling { .. });
-        (open && row.token == token).then_some(row)
+        (row.is_with_driver() && row.token == token).then_some(row)
     }
 
     /// Drops what is done for ever; says whether nothing is left.
@@ -312,6 +341,13 @@ impl Outbox {
             keep
         });
         self.rows.is_empty()
+    }
+
+    fn load(rows: impl IntoIterator<Item = (EffectKey, Outgoing)>, floor: u64) -> Outbox {
+        let rows: BTreeMap<_, _> = rows.into_iter().collect();
+        let after_all = rows.values().map(|row| row.token + 1).max().unwrap_or(0);
+        let first_token = after_all.max(floor).max(1);
+        Outbox { rows, next_token: first_token, first_token }
     }
 
     fn token(&mut self) -> u64 {
@@ -333,10 +369,15 @@ impl Outbox {
     fn drop_unowed(&mut self, plan: &Plan, moment: Moment, out: &mut Reconciled) {
         let mut forgotten = Vec::new();
         for (key, row) in self.rows.iter_mut().filter(|(key, _)| !plan.effects.contains_key(*key)) {
+            let of_before = row.token < self.first_token;
             match row.stage {
                 Stage::Done | Stage::Waiting => forgotten.push(key.clone()),
-                Stage::Cancelling { epoch } if epoch == moment.epoch => {}
+                Stage::Cancelling { .. } if !of_before => {}
                 Stage::Claimed { .. } | Stage::Cancelling { .. } => {
+                    if of_before {
+                        row.token = self.next_token;
+                        self.next_token += 1;
+                    }
                     row.stage = Stage::Cancelling { epoch: moment.epoch };
                     out.outbox.insert(key.clone(), Some(row.clone()));
                     if let Some(effect) = row.effect.clone() {
@@ -352,8 +393,10 @@ impl Outbox {
     }
 
     fn owe(&mut self, key: EffectKey, effect: Effect, moment: Moment, out: &mut Reconciled) {
+        let first_token = self.first_token;
+        let due = |row: &Outgoing| row.token < first_token && row.is_with_driver() || is_due(row, moment);
         let trouble = match self.rows.get_mut(&key) {
-            Some(row) if !is_due(row, moment) && !is_new_value(&key, row, &effect) => return,
+            Some(row) if !due(row) && !is_new_value(&key, row, &effect) => return,
             Some(row) => row.trouble.take(),
             None => None,
         };
@@ -384,8 +427,82 @@ fn is_due(row: &Outgoing, moment: Moment) -> bool {
     match row.stage {
         Stage::Done => false,
         Stage::Waiting => row.trouble.as_ref().is_none_or(|trouble| trouble.next_try <= moment.now),
-        // Wanted again before the driver answered, or claimed by a server that is gone.
+        // Wanted again before the driver answered.
         Stage::Cancelling { .. } => true,
-        Stage::Claimed { epoch } => epoch != moment.epoch,
+        Stage::Claimed { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Gate;
+    use crate::ids::GateId;
+
+    /// A store of one cell.
+    #[derive(Default)]
+    struct Stored {
+        rows: BTreeMap<String, String>,
+        outbox: BTreeMap<EffectKey, Outgoing>,
+    }
+
+    impl Stored {
+        fn commit(&mut self, write: &WriteSet) {
+            for row in &write.rows {
+                match &row.value {
+                    Some(value) => drop(self.rows.insert(row.key.clone(), value.clone())),
+                    None => drop(self.rows.remove(&row.key)),
+                }
+            }
+            for (key, row) in &write.outbox {
+                match row {
+                    Some(row) => drop(self.outbox.insert(key.clone(), row.clone())),
+                    None => drop(self.outbox.remove(key)),
+                }
+            }
+        }
+
+        fn rows(&self) -> Vec<Row> {
+            let row = |(key, value): (&String, &String)| Row { key: key.clone(), value: Some(value.clone()) };
+            self.rows.iter().map(row).collect()
+        }
+    }
+
+    fn token(turn: &Turn) -> u64 {
+        match turn.dispatch.as_slice() {
+            [Dispatch::Do { token, .. }] => *token,
+            other => panic!("not one effect: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_claim_that_no_driver_got_is_handed_out_again_after_a_reload_and_a_restart() {
+        let id = CellId::Gate("demo/main".parse::<GateId>().unwrap());
+        let mut stored = Stored::default();
+        let mut live = Live::<Gate>::load(id.clone(), Epoch(1), &[], []).unwrap();
+        let first = live.turn(&[], Timestamp(1));
+        // The commit became durable, but its answer was an error.
+        stored.commit(&first.write);
+        live.reload(&stored.rows(), stored.outbox.clone()).unwrap();
+        let again = live.turn(&[], Timestamp(2));
+        stored.commit(&again.write);
+        assert!(token(&again) > token(&first));
+        assert_eq!(live.turn(&[], Timestamp(3)).dispatch, []);
+
+        let mut other = Live::<Gate>::load(id, Epoch(2), &stored.rows(), stored.outbox.clone()).unwrap();
+        let after = other.turn(&[], Timestamp(4));
+        assert!(token(&after) > token(&again));
+        let Dispatch::Do { key, .. } = &after.dispatch[0] else { panic!("it is to be done") };
+        let late = Intake::Done { key: key.clone(), token: token(&again), result: None };
+        other.turn(&[Delivered { seq: 1, at: Timestamp(5), intake: late }], Timestamp(5));
+        assert_eq!(other.outbox.rows[key].stage, Stage::Claimed { epoch: Epoch(2) });
+    }
+
+    #[test]
+    fn tokens_of_a_later_epoch_are_higher_even_if_no_row_is_left() {
+        let id = CellId::Gate("demo/main".parse::<GateId>().unwrap());
+        let first = Live::<Gate>::load(id.clone(), Epoch(1), &[], []).unwrap().turn(&[], Timestamp(1));
+        let second = Live::<Gate>::load(id, Epoch(2), &[], []).unwrap().turn(&[], Timestamp(1));
+        assert!(token(&second) > token(&first));
     }
 }
