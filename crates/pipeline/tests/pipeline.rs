@@ -1,0 +1,16 @@
+//! What people and changes can write into a definition, and what becomes of it.
+
+#[path = "pipeline/detection.rs"]
+mod detection;
+#[path = "pipeline/errors.rs"]
+mod errors;
+#[path = "pipeline/expansion.rs"]
+mod expansion;
+#[path = "pipeline/limits.rs"]
+mod limits;
+#[path = "pipeline/plans.rs"]
+mod plans;
+#[path = "pipeline/schema.rs"]
+mod schema;
+#[path = "pipeline/support.rs"]
+mod support;
