@@ -1,0 +1,90 @@
+//! The variables of a job: those named here and in its definition, and no others.
+
+use std::collections::BTreeMap;
+
+use crate::spec::StartSpec;
+
+/// Folders that a job finds, different with and without a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFolders {
+    /// Its home.
+    pub home: String,
+    /// Where it begins.
+    pub start: String,
+    /// Outputs of the jobs that it needs.
+    pub inputs: String,
+    /// Its secrets as files.
+    pub secrets: String,
+}
+
+/// What the host adds: the way to its toolchains and certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostVariables {
+    /// `PATH`.
+    pub path: String,
+    /// What toolchains on that path need to find themselves (`RUSTUP_HOME`, `PYENV_ROOT`).
+    pub toolchains: BTreeMap<String, String>,
+    /// The host's certificates, for jobs with a network.
+    pub certificates: Option<String>,
+}
+
+/// Variables that name a bundle of certificates. Source: trust S1.
+const CERTIFICATE_VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS"];
+
+/// The whole environment of a job; bubblewrap adds `PWD`. What the definition names wins over the host's, but never over `TOWPATH_*`.
+pub fn environment(spec: &StartSpec, host: &HostVariables, folders: &JobFolders) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    let mut set = |key: &str, value: &str| variables.insert(key.to_owned(), value.to_owned());
+    set("PATH", &host.path);
+    set("HOME", &folders.home);
+    set("USER", "job");
+    set("LANG", "C.UTF-8");
+    host.toolchains.iter().for_each(|(key, value)| {
+        set(key, value);
+    });
+    if let (true, Some(bundle)) = (spec.body.network, &host.certificates) {
+        CERTIFICATE_VARIABLES.iter().for_each(|key| {
+            set(key, bundle);
+        });
+    }
+    spec.body.env.iter().filter(|(key, _)| !is_reserved(key)).for_each(|(key, value)| {
+        set(key, value);
+    });
+    set("CI", "true");
+    spec.facts.iter().filter(|(key, _)| is_reserved(key)).for_each(|(key, value)| {
+        set(key, value);
+    });
+    set("TOWPATH", "true");
+    set("TOWPATH_JOB", spec.job.as_str());
+    set("TOWPATH_ATTEMPT", &spec.attempt.to_string());
+    if let Some(run) = &spec.run {
+        set("TOWPATH_RUN", &run.to_string());
+    }
+    if let Some((shard, shards)) = spec.body.shard {
+        set("TOWPATH_SHARD", &shard.to_string());
+        set("TOWPATH_SHARDS", &shards.to_string());
+    }
+    spec.body.matrix.iter().for_each(|(key, value)| {
+        set(&format!("TOWPATH_MATRIX_{}", variable_part(key)), value);
+    });
+    if !spec.inputs.is_empty() {
+        set("TOWPATH_INPUTS", &folders.inputs);
+    }
+    if spec.secrets.iter().any(|secret| secret.variable.is_none()) {
+        set("TOWPATH_SECRETS", &folders.secrets);
+    }
+    for secret in &spec.secrets {
+        if let (Some(key), Ok(value)) = (&secret.variable, std::str::from_utf8(&secret.value)) {
+            set(key, value);
+        }
+    }
+    variables
+}
+
+fn is_reserved(key: &str) -> bool {
+    key == "TOWPATH" || key.starts_with("TOWPATH_")
+}
+
+fn variable_part(key: &str) -> String {
+    key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}

@@ -1,0 +1,192 @@
+//! What an executor knows of its machine: found once at the start, shared by all slots.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use towpath_blob::{BlobStore, LogStore};
+
+use crate::cgroup::{Cgroups, LimitMode};
+use crate::environment::HostVariables;
+use crate::etc;
+use crate::launcher::{Setup, StageBind};
+use crate::profile::HostLayout;
+use crate::spec::SandboxKind;
+use crate::toolchains::Toolchains;
+use crate::tree::spread_folders;
+
+/// First of the host users that jobs run as, one for each slot, when the executor is root. In the range that systemd
+/// leaves to nobody (1879048192 to 2147483647). Source: systemd's UIDS-GIDS.
+pub const JOB_USER_FIRST: u32 = 1_900_000_000;
+/// Folders that a launcher may cover in its own mount namespace; every system has one (FHS 3.0).
+const STAGES: &[&str] = &["/mnt", "/media", "/srv", "/opt"];
+
+/// How an executor is set up.
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// The executor's own folder: its socket's lock, job folders, the journal of ends.
+    pub spool: PathBuf,
+    /// Logs of jobs; the server reads them here.
+    pub logs: PathBuf,
+    /// Blobs of outputs.
+    pub blobs: PathBuf,
+    /// Jobs at once.
+    pub slots: u32,
+    /// Whether jobs run behind the border.
+    pub sandbox: SandboxKind,
+    /// The command that calls [`crate::sandbox_helper`]: this program and its hidden subcommand.
+    pub helper: Vec<OsString>,
+    /// What jobs find on `PATH` is looked for here; from the executor's own environment.
+    pub path: OsString,
+}
+
+impl ExecutorConfig {
+    /// Everything below one data folder, as many slots as processors, in bubblewrap.
+    pub fn in_folder(data: &Path, helper: Vec<OsString>) -> ExecutorConfig {
+        let slots = std::thread::available_parallelism().map_or(2, usize::from);
+        ExecutorConfig {
+            spool: data.join("executor"),
+            logs: data.join("logs"),
+            blobs: data.join("blobs"),
+            slots: u32::try_from(slots).unwrap_or(2),
+            sandbox: SandboxKind::Bubblewrap,
+            helper,
+            path: std::env::var_os("PATH").unwrap_or_default(),
+        }
+    }
+}
+
+/// How a work tree is made from its base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TreeMode {
+    /// An overlay on the base: a few milliseconds, whatever its size.
+    Overlay,
+    /// A copy.
+    Copy,
+}
+
+/// The machine as an executor uses it.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) config: ExecutorConfig,
+    pub(crate) blobs: BlobStore,
+    pub(crate) logs: LogStore,
+    pub(crate) variables: HostVariables,
+    pub(crate) layout: HostLayout,
+    pub(crate) stage: PathBuf,
+    pub(crate) tree_mode: TreeMode,
+    cgroups: Cgroups,
+    group_name: String,
+    binds: Vec<StageBind>,
+    bwrap: PathBuf,
+    slirp: Option<PathBuf>,
+}
+
+impl Host {
+    /// Makes the folders and looks around. `tree_mode` is what the probes found.
+    pub(crate) fn new(config: ExecutorConfig, tree_mode: TreeMode) -> io::Result<Host> {
+        let blobs = BlobStore::open(&config.blobs).map_err(io::Error::other)?;
+        let logs = LogStore::open(&config.logs).map_err(io::Error::other)?;
+        let jobs = config.spool.join("jobs");
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&jobs)?;
+        spread_folders(&jobs);
+        let bundle = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        let etc = etc::make(&config.spool.join("etc"), bundle.as_deref())?;
+        let toolchains = Toolchains::discover(&config.path, |key| std::env::var(key).ok());
+        let stage = stage(&config)?;
+        let bind =
+            |(at, source): (usize, &PathBuf)| StageBind { source: source.clone(), name: format!("t{at}") };
+        let mut binds: Vec<StageBind> = toolchains.folders.iter().enumerate().map(bind).collect();
+        let bound = binds.iter().map(|bind| (stage.join(&bind.name), bind.source.clone())).collect();
+        binds.push(StageBind { source: etc.folder, name: "etc".to_owned() });
+        let group_name = group_name(&config.spool);
+        Ok(Host {
+            blobs,
+            logs,
+            variables: HostVariables {
+                path: toolchains.path,
+                toolchains: toolchains.variables,
+                certificates: etc.certificates,
+            },
+            layout: HostLayout::of_host(stage.join("etc"), bound),
+            stage,
+            tree_mode,
+            cgroups: Cgroups::detect(&group_name),
+            group_name,
+            binds,
+            bwrap: find_program("bwrap").unwrap_or_else(|| "/usr/bin/bwrap".into()),
+            slirp: find_program("slirp4netns"),
+            config,
+        })
+    }
+
+    /// Folder of the jobs' folders.
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.config.spool.join("jobs")
+    }
+
+    /// How process trees are bounded.
+    pub(crate) fn limit_mode(&self) -> LimitMode {
+        self.cgroups.mode()
+    }
+
+    /// The host user of a slot's jobs; `None` if that is the executor's own: never root in a sandbox (trust S1).
+    pub(crate) fn job_user(&self, slot: u32) -> Option<u32> {
+        let drops = rustix::process::geteuid().is_root() && self.config.sandbox == SandboxKind::Bubblewrap;
+        drops.then(|| JOB_USER_FIRST + slot)
+    }
+
+    /// A slot's cgroup.
+    pub(crate) fn group(&self, slot: u32) -> io::Result<crate::cgroup::SlotGroup> {
+        self.cgroups.slot(&format!("{}-{slot}", self.group_name))
+    }
+
+    /// Removes the slots' cgroups, at the end of the executor.
+    pub(crate) fn remove_groups(&self) {
+        (0..self.config.slots).for_each(|slot| self.cgroups.remove(&format!("{}-{slot}", self.group_name)));
+    }
+
+    /// What a slot's launcher is told first.
+    pub(crate) fn setup(&self, slot: u32, cgroup_procs: Vec<PathBuf>) -> Setup {
+        Setup {
+            job_user: self.job_user(slot),
+            stage: self.stage.clone(),
+            binds: self.binds.clone(),
+            cgroup_procs,
+            bwrap: self.bwrap.clone(),
+            slirp: self.slirp.clone(),
+        }
+    }
+
+    /// Whether a program is surely there for a job: on the job's path, or in a system folder.
+    pub(crate) fn has_program(&self, name: &str) -> bool {
+        match name.contains('/') {
+            true => name.starts_with("/usr/") && !name.contains("/../") && Path::new(name).is_file(),
+            false => std::env::split_paths(&self.variables.path).any(|folder| folder.join(name).is_file()),
+        }
+    }
+}
+
+/// The first folder that a launcher can cover without hiding what it needs.
+fn stage(config: &ExecutorConfig) -> io::Result<PathBuf> {
+    let needed = [&config.spool, &config.blobs, &config.logs];
+    let hides = |stage: &Path| needed.iter().any(|path| path.starts_with(stage));
+    let found = STAGES.iter().map(PathBuf::from).find(|stage| stage.is_dir() && !hides(stage));
+    found.ok_or_else(|| {
+        io::Error::other("none of /mnt, /media, /srv, /opt is there to be covered with mount points")
+    })
+}
+
+/// The same for every executor of one spool, so that a new one finds what the last one left.
+fn group_name(spool: &Path) -> String {
+    let digest = towpath_core::ids::Digest::of(spool.as_os_str().as_encoded_bytes());
+    format!("towpath-{}", digest.short())
+}
+
+/// A program of the system, looked for where system programs are: never on a `PATH` that somebody else may set.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let folders = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"];
+    folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,108 @@
+//! The executor's side of a launcher.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{Answer, Exit, Launch, Order, Setup};
+use crate::wire;
+
+/// How long a launcher may take to set itself up.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A launcher process. Dropping it ends the process and, with it, its job.
+pub(crate) struct Launcher {
+    process: Child,
+    socket: UnixStream,
+}
+
+/// The end of a job, as its launcher saw it.
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    /// Whether the command was reached.
+    pub(crate) ran: bool,
+    /// The work tree as the job left it.
+    pub(crate) tree: Option<OwnedFd>,
+}
+
+impl Launcher {
+    /// Starts a launcher with the command `helper` and waits until it is ready.
+    ///
+    /// # Errors
+    /// What it could not do; the message is for people.
+    pub(crate) fn start(helper: &[OsString], setup: &Setup) -> io::Result<Launcher> {
+        let (program, arguments) =
+            helper.split_first().ok_or_else(|| io::Error::other("no command for the sandbox helper"))?;
+        let (socket, theirs) = UnixStream::pair()?;
+        let process = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()?;
+        let launcher = Launcher { process, socket };
+        wire::send(&launcher.socket, setup)?;
+        launcher.socket.set_read_timeout(Some(SETUP_TIMEOUT))?;
+        let answer = wire::receive::<Answer>(&launcher.socket)?;
+        launcher.socket.set_read_timeout(None)?;
+        match answer {
+            Some(Answer::Ready) => Ok(launcher),
+            Some(Answer::Refused { what }) => Err(io::Error::other(what)),
+            _ => Err(io::Error::other("the sandbox helper ended at once")),
+        }
+    }
+
+    /// The launcher's process id; every process of its job is a descendant.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Starts a job that writes to `output`.
+    ///
+    /// # Errors
+    /// If the launcher is gone.
+    pub(crate) fn launch(&self, launch: Launch, output: BorrowedFd<'_>) -> io::Result<()> {
+        wire::send_with(&self.socket, &Order::Launch(Box::new(launch)), &[output])
+    }
+
+    /// Kills the job. Its end still arrives.
+    ///
+    /// # Errors
+    /// If the launcher is gone.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        wire::send(&self.socket, &Order::Kill)
+    }
+
+    /// Readable when the job's end has arrived.
+    pub(crate) fn end_event(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Takes the end of the job; waits for it.
+    ///
+    /// # Errors
+    /// What kept the job from running, or that the launcher is gone.
+    pub(crate) fn end(&self) -> io::Result<Ended> {
+        match wire::receive_with::<Answer>(&self.socket)? {
+            Some((Answer::Ended { exit, ran }, mut descriptors)) => {
+                Ok(Ended { exit, ran, tree: descriptors.pop() })
+            }
+            Some((Answer::Refused { what }, _)) => Err(io::Error::other(what)),
+            Some((Answer::Ready, _)) => Err(io::Error::other("the sandbox helper is out of step")),
+            None => Err(io::Error::other("the sandbox helper died")),
+        }
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // Closing our end tells it to go; the kill makes sure. It is our child, so both can only fail if it is dead.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

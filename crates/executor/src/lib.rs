@@ -1,0 +1,38 @@
+//! Runs jobs: one process beside the server that owns sandboxes, limits, logs and outputs, and outlives the server.
+//!
+//! Deliberately absent: scheduling, retries and every other decision. The server says what to start and to cancel;
+//! the executor says how it ended, durably, until the server has it (DESIGN 8).
+//!
+//! A job's processes are bounded by bubblewrap (reference: trust S1 to S3). [`launcher`] starts it, [`slot`]
+//! follows it, [`verdict`] says how it ended, [`outputs`] takes what it made.
+
+mod cgroup;
+pub mod command;
+pub mod environment;
+mod etc;
+pub mod glob;
+mod host;
+mod launcher;
+pub mod outputs;
+mod plain;
+mod pool;
+mod probe;
+pub mod profile;
+mod pump;
+pub mod seccomp;
+mod slot;
+mod spec;
+mod sys;
+pub mod toolchains;
+mod tree;
+mod verdict;
+mod watch;
+mod wire;
+
+pub use cgroup::LimitMode;
+pub use host::{ExecutorConfig, JOB_USER_FIRST, TreeMode};
+pub use launcher::sandbox_helper;
+pub use pool::{BACKLOG_MAX, ExecutorError, JobEvent, JobPool};
+pub use probe::{ProbeRefusal, SandboxCapabilities};
+pub use spec::{GrantedSecret, JUNIT_BYTES_MAX, JobEnd, Limits, SandboxKind, StartSpec};
+pub use watch::{DISK_RESERVE_BYTES, DISK_RESERVE_FILES};

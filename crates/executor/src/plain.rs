@@ -1,0 +1,122 @@
+//! Jobs without a sandbox: plain processes of the executor's user. Only by a person's explicit choice.
+//!
+//! There is no border: a job may read and do what the executor may. Its processes are found by their group and,
+//! where one left it, among the orphans that the executor inherits as subreaper.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid,
+};
+
+use crate::launcher::Exit;
+use crate::pump::{Tree, TreeEnd};
+
+/// Rounds of killing orphans. Each round kills all that are there; a job that still makes new ones outruns nobody.
+const ORPHAN_ROUNDS_MAX: usize = 100;
+
+/// A started job.
+pub(crate) struct PlainJob {
+    child: Child,
+    pid: Pid,
+    end: OwnedFd,
+    /// Variables that together only this job's processes have: `TOWPATH_RUN`, `_JOB` and `_ATTEMPT`.
+    marks: Vec<String>,
+}
+
+/// What to start.
+pub(crate) struct PlainStart<'a> {
+    pub(crate) command: &'a [String],
+    pub(crate) environment: &'a std::collections::BTreeMap<String, String>,
+    pub(crate) folder: &'a Path,
+    pub(crate) output: OwnedFd,
+}
+
+impl PlainJob {
+    /// Starts it as a process group of its own. By `posix_spawn`, which costs the same however large we are.
+    pub(crate) fn start(start: PlainStart<'_>) -> io::Result<PlainJob> {
+        let (program, arguments) =
+            start.command.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(start.environment)
+            .current_dir(start.folder)
+            .stdin(Stdio::null())
+            .stdout(start.output.try_clone()?)
+            .stderr(start.output)
+            .process_group(0)
+            .spawn()?;
+        let pid = Pid::from_child(&child);
+        let marks = ["TOWPATH_RUN", "TOWPATH_JOB", "TOWPATH_ATTEMPT"];
+        let mark = |key: &&str| Some(format!("{key}={}", start.environment.get(*key)?));
+        let marks = marks.iter().filter_map(mark).collect();
+        Ok(PlainJob { child, pid, end: pidfd_open(pid, PidfdFlags::empty())?, marks })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills processes that left the group: the executor inherits them when their parents die.
+    fn kill_orphans(&self) -> io::Result<()> {
+        let path = format!("/proc/self/task/{}/children", std::process::id());
+        for _ in 0..ORPHAN_ROUNDS_MAX {
+            let children = fs::read_to_string(&path).unwrap_or_default();
+            let pids = children
+                .split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .filter_map(Pid::from_raw);
+            // Dead ones are only buried: their variables are gone, so they are nobody's.
+            let alive = |pid: &Pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
+            let ours: Vec<Pid> = pids.filter(alive).filter(|pid| self.is_ours(*pid)).collect();
+            if ours.is_empty() {
+                return Ok(());
+            }
+            for pid in ours {
+                // An orphan is a child that is not reaped, so its id is its own.
+                let _ = kill_process(pid, Signal::KILL);
+                waitpid(Some(pid), WaitOptions::empty())?;
+            }
+        }
+        Err(io::Error::other("its processes cannot be killed as fast as they are made"))
+    }
+
+    fn is_ours(&self, pid: Pid) -> bool {
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+        let has = |mark: &String| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
+        self.marks.iter().all(has)
+    }
+}
+
+/// Inherits the orphans of plain jobs, so that none outlives its job.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+impl Tree for PlainJob {
+    fn end_event(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+
+    fn kill(&self) {
+        // The group's leader is not reaped yet, so the group's id is its own.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+    }
+
+    fn end(&mut self) -> io::Result<TreeEnd> {
+        self.kill(); // What the leader left in its group; before it is reaped.
+        let status = self.child.wait()?;
+        self.kill_orphans()?;
+        let exit = match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
+        };
+        Ok(TreeEnd { exit, ran: true, tree: None })
+    }
+}

@@ -1,0 +1,230 @@
+//! Slots and the jobs that wait for one.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use towpath_core::graph::{JobResult, Outcome};
+use towpath_core::ids::LeaseId;
+
+use crate::ExecutorConfig;
+use crate::host::Host;
+use crate::plain;
+use crate::probe::{ProbeRefusal, SandboxCapabilities, probe};
+use crate::pump::Control;
+use crate::slot::Slot;
+use crate::spec::{JobEnd, SandboxKind, StartSpec};
+use crate::tree::{JobFolder, remove_tree};
+
+/// Jobs that wait for a slot. The server keeps the real queue; this one hides the way to it.
+pub const BACKLOG_MAX: usize = 100_000;
+/// Bytes of a slot's stack. A slot keeps its buffers on the heap.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// What becomes of a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEvent {
+    /// It has a slot and begins.
+    Started(LeaseId),
+    /// It is over.
+    Ended(Box<JobEnd>),
+}
+
+/// Why an executor cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// The sandbox does not work here. Nothing runs without it unless a person says so.
+    #[error(transparent)]
+    Sandbox(#[from] ProbeRefusal),
+    /// The machine refused something else.
+    #[error("the executor cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Slots in this process. `towpath run` uses it as it is; [`crate::serve`] puts a socket in front of it.
+///
+/// Dropping it cancels what runs and waits for it.
+pub struct JobPool {
+    shared: Arc<Shared>,
+    slots: Vec<JoinHandle<()>>,
+    janitor: Option<JoinHandle<()>>,
+    capabilities: SandboxCapabilities,
+}
+
+struct Shared {
+    host: Arc<Host>,
+    state: Mutex<State>,
+    work: Condvar,
+    on_event: Box<dyn Fn(JobEvent) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct State {
+    backlog: VecDeque<StartSpec>,
+    /// Everything in the backlog or in a slot.
+    leases: HashMap<LeaseId, Arc<Control>>,
+    closed: bool,
+}
+
+impl JobPool {
+    /// Probes the sandbox and starts the slots. `on_event` is called on a slot's thread and must be quick.
+    ///
+    /// # Errors
+    /// [`ExecutorError::Sandbox`] with the mend if the sandbox does not work; never a silent fallback.
+    pub fn start(
+        config: ExecutorConfig,
+        on_event: impl Fn(JobEvent) + Send + Sync + 'static,
+    ) -> Result<JobPool, ExecutorError> {
+        sweep(&config)?;
+        let (host, capabilities) = probe(config)?;
+        if host.config.sandbox == SandboxKind::None {
+            plain::become_subreaper()?;
+        }
+        let host = Arc::new(host);
+        let shared = Arc::new(Shared {
+            host: Arc::clone(&host),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            on_event: Box::new(on_event),
+        });
+        let (remove, removals) = std::sync::mpsc::channel::<JobFolder>();
+        let janitor = spawn("janitor", move || removals.into_iter().for_each(remove_folder))?;
+        let mut pool = JobPool { shared, slots: Vec::new(), janitor: Some(janitor), capabilities };
+        for number in 0..host.config.slots {
+            let mut slot = Slot::new(number, Arc::clone(&host), remove.clone())?;
+            let shared = Arc::clone(&pool.shared);
+            // These threads never end before the executor: bubblewrap dies with the thread that started its parent.
+            pool.slots.push(spawn("slot", move || shared.work_off(&mut slot))?);
+        }
+        Ok(pool)
+    }
+
+    /// What the probes found.
+    pub fn capabilities(&self) -> &SandboxCapabilities {
+        &self.capabilities
+    }
+
+    /// Puts a job into the backlog. A lease that is there already is left alone.
+    pub fn submit(&self, spec: StartSpec) {
+        let mut state = self.shared.lock();
+        if state.leases.contains_key(&spec.lease) {
+            return;
+        }
+        let refused = match (state.closed, state.backlog.len() >= BACKLOG_MAX, Control::new()) {
+            (true, ..) => "the executor is stopping".to_owned(),
+            (_, true, _) => format!("the executor has {BACKLOG_MAX} jobs waiting already"),
+            (.., Err(error)) => format!("the executor cannot take more jobs: {error}"),
+            (false, false, Ok(control)) => {
+                state.leases.insert(spec.lease, Arc::new(control));
+                state.backlog.push_back(spec);
+                drop(state);
+                self.shared.work.notify_one();
+                return;
+            }
+        };
+        drop(state);
+        (self.shared.on_event)(JobEvent::Ended(Box::new(unrun(spec.lease, Outcome::Errored, &refused))));
+    }
+
+    /// Ends a job, whether it waits or runs. Its end is an event like any other. Nothing for an unknown lease.
+    pub fn cancel(&self, lease: &LeaseId) {
+        let mut state = self.shared.lock();
+        let Some(control) = state.leases.get(lease).cloned() else { return };
+        control.cancel();
+        let waiting = state.backlog.iter().position(|spec| spec.lease == *lease);
+        if let Some(at) = waiting {
+            state.backlog.remove(at);
+            state.leases.remove(lease);
+            drop(state);
+            (self.shared.on_event)(JobEvent::Ended(Box::new(unrun(*lease, Outcome::Cancelled, "cancelled"))));
+        }
+    }
+
+    /// Every lease that waits or runs.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.shared.lock().leases.keys().copied().collect()
+    }
+
+    /// Takes no further jobs; what is there goes on.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+impl Drop for JobPool {
+    fn drop(&mut self) {
+        self.close();
+        self.leases().iter().for_each(|lease| self.cancel(lease));
+        for slot in self.slots.drain(..) {
+            // A slot that panicked has said so on standard error.
+            let _ = slot.join();
+        }
+        self.shared.host.remove_groups();
+        if let Some(janitor) = self.janitor.take() {
+            let _ = janitor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work_off(&self, slot: &mut Slot) {
+        while let Some((spec, control)) = self.next() {
+            (self.on_event)(JobEvent::Started(spec.lease));
+            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| slot.run(&spec, &control)));
+            let end = ran.unwrap_or_else(|_| {
+                slot.reset();
+                unrun(spec.lease, Outcome::Errored, "the executor has a bug; its log says where")
+            });
+            self.lock().leases.remove(&spec.lease);
+            (self.on_event)(JobEvent::Ended(Box::new(end)));
+        }
+    }
+
+    /// Waits for a job; `None` when there will be none.
+    fn next(&self) -> Option<(StartSpec, Arc<Control>)> {
+        let mut state = self.lock();
+        loop {
+            if let Some(spec) = state.backlog.pop_front() {
+                let control = state.leases.get(&spec.lease).cloned();
+                return Some((spec, control.expect("a waiting lease has its control")));
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The end of a lease that had no process.
+pub(crate) fn unrun(lease: LeaseId, outcome: Outcome, why: &str) -> JobEnd {
+    JobEnd { lease, result: JobResult::unrun(outcome, why), junit: None, log_bytes: 0, cpu_ms: None }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body)
+}
+
+fn remove_folder(folder: JobFolder) {
+    let path = folder.path().to_owned();
+    if let Err(error) = folder.remove() {
+        eprintln!("towpath executor: cannot remove {}: {error}; the next start tries again", path.display());
+    }
+}
+
+/// Removes what an executor that died left on disk. Its mounts and processes died with it.
+fn sweep(config: &ExecutorConfig) -> io::Result<()> {
+    let jobs = config.spool.join("jobs");
+    match std::fs::read_dir(&jobs) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(entries) => entries.flatten().try_for_each(|entry| remove_tree(&entry.path())),
+    }
+}

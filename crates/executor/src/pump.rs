@@ -1,0 +1,240 @@
+//! The life of a started job as its slot sees it: output comes, time passes, limits are looked at, it ends.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use towpath_blob::{BlobError, LogWriter};
+
+use crate::launcher::Exit;
+use crate::watch::{Breach, FIRST_LOOK, LOOK_INTERVAL, Watch};
+
+/// Bytes read from a job at once. Source: reference/performance 7.
+pub(crate) const READ_BYTES: usize = 256 * 1024;
+/// A pipe this large saves a talkative job most of its waiting. Source: reference/performance 7.
+const PIPE_BYTES: usize = 1024 * 1024;
+/// A pipe's size without asking. A full one shows that the job is talkative. Source: pipe(7).
+const PIPE_BYTES_DEFAULT: usize = 64 * 1024;
+/// How long a killed tree may take to be gone. Freeing 100 GB or a stuck disk takes seconds.
+const KILL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reads after the end. The largest pipe of an ordinary user is 1 MiB (pipe(7)); this is 16 of them.
+const DRAIN_READS_MAX: usize = 64;
+
+/// Tells a running job to stop. Shared between its slot and whoever cancels.
+#[derive(Debug)]
+pub(crate) struct Control {
+    cancelled: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl Control {
+    pub(crate) fn new() -> io::Result<Control> {
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Control { cancelled: AtomicBool::new(false), wake })
+    }
+
+    /// Asks for the end; asking twice is asking once.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        // Full means that it is awake already.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+}
+
+/// A started process tree.
+pub(crate) trait Tree {
+    /// Readable when [`Tree::end`] does not wait.
+    fn end_event(&self) -> BorrowedFd<'_>;
+    /// Kills every process of it.
+    fn kill(&self);
+    /// Waits for the end of its last process.
+    fn end(&mut self) -> io::Result<TreeEnd>;
+}
+
+/// The end of a process tree.
+#[derive(Debug)]
+pub(crate) struct TreeEnd {
+    pub(crate) exit: Exit,
+    /// Whether the command was reached.
+    pub(crate) ran: bool,
+    /// The work tree, where it is not just a folder.
+    pub(crate) tree: Option<OwnedFd>,
+}
+
+/// Why the executor ended a job.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Cancelled,
+    TimedOut,
+    Limit(Breach),
+    Log(BlobError),
+}
+
+/// How a job's life went.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// What the executor did to it.
+    pub(crate) stop: Option<Stop>,
+    /// How it ended; an error is our own trouble.
+    pub(crate) end: io::Result<TreeEnd>,
+}
+
+/// A pipe for a job's output: ours to read without waiting, and the job's to write.
+pub(crate) fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+    Ok((read, write))
+}
+
+/// What a pump works with.
+pub(crate) struct Pump<'a> {
+    pub(crate) output: OwnedFd,
+    pub(crate) log: &'a mut LogWriter,
+    pub(crate) buffer: &'a mut [u8],
+    pub(crate) control: &'a Control,
+    pub(crate) deadline: Instant,
+}
+
+impl Pump<'_> {
+    /// Follows a job to its end.
+    pub(crate) fn follow(&mut self, tree: &mut impl Tree, watch: &mut Watch<'_>) -> Life {
+        let mut stop = None;
+        match self.wait(tree, watch, &mut stop) {
+            Err(error) => {
+                tree.kill();
+                Life { stop, end: Err(error) }
+            }
+            Ok(()) => {
+                let end = tree.end();
+                if let Err(error) = self.drain() {
+                    stop.get_or_insert(Stop::Log(error));
+                }
+                Life { stop, end }
+            }
+        }
+    }
+
+    /// Returns when the tree's end has come.
+    fn wait(
+        &mut self,
+        tree: &mut impl Tree,
+        watch: &mut Watch<'_>,
+        stop: &mut Option<Stop>,
+    ) -> io::Result<()> {
+        let mut look_at = Instant::now() + FIRST_LOOK;
+        let mut killed_until = None;
+        let mut open = true;
+        loop {
+            let now = Instant::now();
+            if stop.is_none() {
+                *stop = self.reason_to_stop(now, &mut look_at, watch);
+            }
+            if stop.is_some() && killed_until.is_none() {
+                tree.kill();
+                killed_until = Some(now + KILL_TIMEOUT);
+            }
+            if killed_until.is_some_and(|until| now >= until) {
+                return Err(io::Error::other("its processes did not die within a minute of being killed"));
+            }
+            let until = killed_until.unwrap_or(self.deadline.min(look_at));
+            let ready = self.poll(tree, open, until.saturating_duration_since(now))?;
+            if ready.output {
+                match self.read() {
+                    Ok(count) => open = count > 0 || !ready.closed,
+                    Err(error) => {
+                        stop.get_or_insert(Stop::Log(error));
+                    }
+                }
+            }
+            if ready.ended {
+                return Ok(());
+            }
+        }
+    }
+
+    fn reason_to_stop(&self, now: Instant, look_at: &mut Instant, watch: &mut Watch<'_>) -> Option<Stop> {
+        if self.control.is_cancelled() {
+            return Some(Stop::Cancelled);
+        }
+        if now >= self.deadline {
+            return Some(Stop::TimedOut);
+        }
+        if now < *look_at {
+            return None;
+        }
+        let breach = watch.look();
+        *look_at = Instant::now() + LOOK_INTERVAL;
+        breach.map(Stop::Limit)
+    }
+
+    /// Reads what is left in the pipe. All writers are dead, so it does not wait.
+    fn drain(&mut self) -> Result<(), BlobError> {
+        for _ in 0..DRAIN_READS_MAX {
+            if self.read()? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&self, tree: &impl Tree, open: bool, timeout: Duration) -> io::Result<Ready> {
+        let end = tree.end_event();
+        let mut events = [
+            PollFd::from_borrowed_fd(end, PollFlags::IN),
+            PollFd::new(&self.control.wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.output.as_fd(), PollFlags::IN),
+        ];
+        // Once cancelled the event stays readable: it is not looked at again.
+        let from = usize::from(self.control.is_cancelled());
+        if from == 1 {
+            events.swap(0, 1);
+        }
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let watched = if open { 3 } else { 2 };
+        match poll(&mut events[from..watched], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => {
+                other?;
+            }
+        }
+        Ok(Ready {
+            ended: !events[from].revents().is_empty(),
+            output: !events[2].revents().is_empty(),
+            closed: events[2].revents().contains(PollFlags::HUP),
+        })
+    }
+
+    /// One read into the log; 0 when there is nothing.
+    fn read(&mut self) -> Result<usize, BlobError> {
+        let count = match rustix::io::read(&self.output, &mut *self.buffer) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
+            Err(error) => return Err(BlobError::Source(error.into())),
+        };
+        self.log.write(&self.buffer[..count])?;
+        if count < self.buffer.len() {
+            self.log.idle()?;
+        }
+        if count == PIPE_BYTES_DEFAULT {
+            // A user's pipes may be bounded; then it stays as it is.
+            let _ = fcntl_setpipe_size(&self.output, PIPE_BYTES);
+        }
+        Ok(count)
+    }
+}
+
+struct Ready {
+    ended: bool,
+    output: bool,
+    closed: bool,
+}

@@ -1,0 +1,400 @@
+//! A slot: one thread that runs one job at a time, from its spec to its end.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use towpath_blob::{LogOptions, LogWriter, Masker, Secret};
+use towpath_core::graph::{JobResult, Outcome};
+
+use crate::cgroup::SlotGroup;
+use crate::command::JobCommand;
+use crate::environment::{JobFolders, environment};
+use crate::host::{Host, TreeMode};
+use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
+use crate::plain::{PlainJob, PlainStart};
+use crate::profile::{self, SandboxProfile};
+use crate::pump::{Control, Life, Pump, READ_BYTES, Tree, TreeEnd, output_pipe};
+use crate::spec::{JobEnd, SandboxKind, StartSpec};
+use crate::tree::{JobFolder, remove_tree};
+use crate::verdict::{self, Verdict};
+use crate::watch::Watch;
+
+/// A slot and what it keeps between jobs.
+pub(crate) struct Slot {
+    number: u32,
+    host: Arc<Host>,
+    group: SlotGroup,
+    launcher: Option<Launcher>,
+    buffer: Vec<u8>,
+    /// Removes folders while the next job runs.
+    janitor: Sender<JobFolder>,
+}
+
+/// A job's folder and what in it its sandbox sees.
+#[derive(Default)]
+struct Prepared {
+    folder: Option<JobFolder>,
+    tree: Option<TreeSource>,
+    inputs: Option<PathBuf>,
+}
+
+impl Slot {
+    pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<JobFolder>) -> io::Result<Slot> {
+        let group = host.group(number)?;
+        Ok(Slot { number, host, group, launcher: None, buffer: vec![0; READ_BYTES], janitor })
+    }
+
+    /// Forgets what a bug may have left half done.
+    pub(crate) fn reset(&mut self) {
+        self.launcher = None;
+    }
+
+    /// Runs one attempt of one job. Whatever happens, there is an end.
+    pub(crate) fn run(&mut self, spec: &StartSpec, control: &Control) -> JobEnd {
+        let began = Instant::now();
+        let mut end = JobEnd {
+            lease: spec.lease,
+            result: JobResult {
+                unsandboxed: self.host.config.sandbox == SandboxKind::None,
+                ..JobResult::unrun(Outcome::Errored, String::new())
+            },
+            junit: None,
+            log_bytes: 0,
+            cpu_ms: None,
+        };
+        let verdict = match self.open_log(spec) {
+            Err(why) => Verdict::errored(why),
+            Ok(mut log) => {
+                let (verdict, cpu_ms) = self.attempt(spec, control, &mut log);
+                end.cpu_ms = cpu_ms;
+                self.close_log(spec, verdict, log, &mut end)
+            }
+        };
+        verdict.fill(&mut end);
+        end.result.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        end
+    }
+
+    fn open_log(&self, spec: &StartSpec) -> Result<LogWriter, String> {
+        let secrets: Vec<Secret> =
+            spec.secrets.iter().map(|secret| Secret::new(secret.value.clone())).collect();
+        let masker = Masker::new(&secrets).map_err(|error| error.to_string())?;
+        let options = LogOptions { bytes_max: Some(spec.limits.log_bytes), masker };
+        Ok(self.host.logs.writer(&spec.lease, options))
+    }
+
+    fn close_log(&self, spec: &StartSpec, verdict: Verdict, mut log: LogWriter, end: &mut JobEnd) -> Verdict {
+        let reader = self.host.logs.reader(&spec.lease);
+        let mut verdict = verdict;
+        if let Some(hint) = verdict::hint(&verdict, spec, &reader) {
+            verdict.why = format!("{}; {hint}", verdict.why);
+        }
+        if let Some(line) = verdict.log_line()
+            && let Err(error) = log.write(line.as_bytes())
+        {
+            return Verdict::errored(error.to_string());
+        }
+        match log.finish() {
+            Ok(written) => {
+                end.log_bytes = written.bytes;
+                end.result.log = Some(written.digest);
+                verdict
+            }
+            Err(error) => Verdict::errored(error.to_string()),
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        spec: &StartSpec,
+        control: &Control,
+        log: &mut LogWriter,
+    ) -> (Verdict, Option<u64>) {
+        if control.is_cancelled() {
+            return (Verdict::cancelled(), None);
+        }
+        let mut prepared = Prepared::default();
+        let (verdict, cpu_ms) = match self.prepare(spec, &mut prepared) {
+            Err(why) => (Verdict::errored(why), None),
+            Ok(()) => match self.host.config.sandbox {
+                SandboxKind::Bubblewrap => self.in_sandbox(spec, &prepared, control, log),
+                SandboxKind::None => self.without_sandbox(spec, &prepared, control, log),
+            },
+        };
+        if let Some(folder) = prepared.folder {
+            // The janitor lives as long as the executor; without it the next start sweeps.
+            let _ = self.janitor.send(folder);
+        }
+        (verdict, cpu_ms)
+    }
+
+    fn prepare(&mut self, spec: &StartSpec, prepared: &mut Prepared) -> Result<(), String> {
+        if !spec.body.checkout && spec.inputs.is_empty() {
+            return Ok(());
+        }
+        let folder = JobFolder::make(&self.host.jobs(), &spec.lease)
+            .map_err(|error| format!("cannot make the job's folder: {error}"))?;
+        let folder = prepared.folder.insert(folder);
+        if !spec.inputs.is_empty() {
+            let inputs =
+                folder.inputs(spec.inputs.iter(), &self.host.blobs).map_err(|error| error.to_string())?;
+            prepared.inputs = Some(inputs);
+        }
+        if spec.body.checkout {
+            let base = spec.base.clone().ok_or("no base for the work tree was given")?;
+            let overlay = self.host.tree_mode == TreeMode::Overlay
+                && self.host.config.sandbox == SandboxKind::Bubblewrap;
+            prepared.tree = Some(match overlay {
+                true => TreeSource::Overlay { base, folder: folder.path().to_owned() },
+                false => TreeSource::Plain {
+                    folder: folder
+                        .copy_tree(&base, self.host.job_user(self.number))
+                        .map_err(|error| format!("cannot copy the work tree: {error}"))?,
+                },
+            });
+        }
+        Ok(())
+    }
+
+    fn in_sandbox(
+        &mut self,
+        spec: &StartSpec,
+        prepared: &Prepared,
+        control: &Control,
+        log: &mut LogWriter,
+    ) -> (Verdict, Option<u64>) {
+        if let Err(error) = self.ready_launcher(spec) {
+            return (Verdict::errored(format!("the sandbox cannot be set up: {error}")), None);
+        }
+        let launch = self.launch(spec, prepared);
+        let Some(launcher) = self.launcher.take() else {
+            return (Verdict::errored("the sandbox helper is gone".to_owned()), None);
+        };
+        let mut watch = Watch::new(spec.limits, &self.group);
+        watch.ancestor = Some(launcher.pid());
+        watch.grows = grows(prepared);
+        let mut job = SandboxedJob { launcher };
+        let started =
+            output_pipe().and_then(|(read, write)| job.launcher.launch(launch, write.as_fd()).map(|()| read));
+        let life = match started {
+            Err(error) => Life { stop: None, end: Err(error) },
+            Ok(output) => {
+                let deadline = deadline(spec);
+                Pump { output, log, buffer: &mut self.buffer, control, deadline }.follow(&mut job, &mut watch)
+            }
+        };
+        let (verdict, cpu_ms) = self.judge(spec, life, &watch, None);
+        // A launcher that failed once is not trusted again.
+        if verdict.outcome != Outcome::Errored {
+            self.launcher = Some(job.launcher);
+        }
+        (verdict, cpu_ms)
+    }
+
+    fn ready_launcher(&mut self, spec: &StartSpec) -> io::Result<()> {
+        self.group.set_limits(spec.limits.memory_bytes, spec.limits.processes)?;
+        if self.launcher.is_none() {
+            let setup = self.host.setup(self.number, self.group.procs());
+            self.launcher = Some(Launcher::start(&self.host.config.helper, &setup)?);
+        }
+        Ok(())
+    }
+
+    fn launch(&self, spec: &StartSpec, prepared: &Prepared) -> Launch {
+        let at_stage = |name: &str| self.host.stage.join(name);
+        let files = at_stage(stage::FILES);
+        let command = self.command(spec);
+        let mut staged: Vec<StageFile> = spec
+            .secrets
+            .iter()
+            .filter(|secret| secret.variable.is_none())
+            .map(|secret| StageFile { name: format!("secrets/{}", secret.name), bytes: secret.value.clone() })
+            .collect();
+        let secrets = (!staged.is_empty()).then(|| files.join("secrets"));
+        let mut script = None;
+        if let JobCommand::ScriptFile(text) = &command {
+            script = Some(files.join("script"));
+            staged.push(StageFile { name: "script".to_owned(), bytes: text.clone().into_bytes() });
+        }
+        let folders = JobFolders {
+            home: profile::HOME.to_owned(),
+            start: profile::TREE.to_owned(),
+            inputs: profile::INPUTS.to_owned(),
+            secrets: profile::SECRETS.to_owned(),
+        };
+        let environment = environment(spec, &self.host.variables, &folders);
+        let profile = SandboxProfile {
+            host: &self.host.layout,
+            tree: prepared.tree.as_ref().map(|_| at_stage(stage::TREE)),
+            inputs: prepared.inputs.as_ref().map(|_| at_stage(stage::INPUTS)),
+            secrets,
+            script,
+            tmpfs_bytes: spec.limits.tmpfs_bytes.min(spec.limits.memory_bytes),
+            environment: &environment,
+        };
+        Launch {
+            options: profile.options(),
+            command: command.line(profile::SCRIPT),
+            tree: prepared.tree.clone(),
+            inputs: prepared.inputs.clone(),
+            files: staged,
+            network: spec.body.network,
+            user_namespaces: spec.body.user_namespaces,
+            file_bytes_max: spec.limits.disk_bytes,
+            processes_max: (!self.group.bounds()).then_some(u64::from(spec.limits.processes)),
+        }
+    }
+
+    /// Without a shell only where the program is surely there: otherwise the shell says what is wrong.
+    fn command(&self, spec: &StartSpec) -> JobCommand {
+        let command = JobCommand::of(&spec.body.run);
+        let own_path = spec.body.env.contains_key("PATH");
+        match &command {
+            JobCommand::Direct(words) if own_path || !self.host.has_program(&words[0]) => {
+                command.through_shell()
+            }
+            _ => command,
+        }
+    }
+
+    fn without_sandbox(
+        &mut self,
+        spec: &StartSpec,
+        prepared: &Prepared,
+        control: &Control,
+        log: &mut LogWriter,
+    ) -> (Verdict, Option<u64>) {
+        let mut watch = Watch::new(spec.limits, &self.group);
+        watch.grows = grows(prepared);
+        let tree = match &prepared.tree {
+            Some(TreeSource::Plain { folder }) => Some(folder.clone()),
+            _ => None,
+        };
+        let home = self.host.config.spool.join(format!("home-{}", self.number));
+        let life = match self.start_plain(spec, prepared, &home, tree.as_ref()) {
+            Err(error) => Life { stop: None, end: Err(error) },
+            Ok((mut job, output)) => {
+                watch.ancestor = Some(job.pid());
+                let deadline = deadline(spec);
+                Pump { output, log, buffer: &mut self.buffer, control, deadline }.follow(&mut job, &mut watch)
+            }
+        };
+        let verdict = self.judge(spec, life, &watch, tree);
+        match empty(&home) {
+            Ok(()) => verdict,
+            Err(error) => (Verdict::errored(format!("cannot empty {}: {error}", home.display())), verdict.1),
+        }
+    }
+
+    fn start_plain(
+        &self,
+        spec: &StartSpec,
+        prepared: &Prepared,
+        home: &PathBuf,
+        tree: Option<&PathBuf>,
+    ) -> io::Result<(PlainJob, OwnedFd)> {
+        if !home.exists() {
+            fs::create_dir(home)?;
+        }
+        let secrets = home.join(".towpath-secrets");
+        let start = tree.unwrap_or(home);
+        let text = |path: &PathBuf| path.display().to_string();
+        let folders = JobFolders {
+            home: text(home),
+            start: text(start),
+            inputs: prepared.inputs.as_ref().map(text).unwrap_or_default(),
+            secrets: text(&secrets),
+        };
+        for secret in spec.secrets.iter().filter(|secret| secret.variable.is_none()) {
+            fs::create_dir_all(&secrets)?;
+            fs::write(secrets.join(&secret.name), &secret.value)?;
+        }
+        let command = self.command(spec);
+        let script = home.join(".towpath-script");
+        if let JobCommand::ScriptFile(script_text) = &command {
+            fs::write(&script, script_text)?;
+        }
+        let (read, write) = output_pipe()?;
+        let environment = environment(spec, &self.host.variables, &folders);
+        let job = PlainJob::start(PlainStart {
+            command: &command.line(&text(&script)),
+            environment: &environment,
+            folder: start,
+            output: write,
+        })?;
+        Ok((job, read))
+    }
+
+    /// From the end of the process tree to a verdict; takes outputs where there are any.
+    fn judge(
+        &self,
+        spec: &StartSpec,
+        life: Life,
+        watch: &Watch<'_>,
+        plain_tree: Option<PathBuf>,
+    ) -> (Verdict, Option<u64>) {
+        let cpu_ms = watch.cpu_ms();
+        let Life { stop, end } = life;
+        let breach = watch.group_breach();
+        let (mut verdict, tree) = match end {
+            Err(error) => (Verdict::of_trouble(stop, &error, &spec.limits), None),
+            Ok(TreeEnd { exit, ran, tree }) => (Verdict::of_end(stop, breach, (exit, ran), spec), tree),
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let plain = plain_tree.and_then(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
+        if let Some(tree) = tree.or(plain) {
+            verdict.take_outputs(spec, tree.as_fd(), &self.host.blobs);
+        }
+        (verdict, cpu_ms)
+    }
+}
+
+fn deadline(spec: &StartSpec) -> Instant {
+    Instant::now() + Duration::from_secs(u64::from(spec.body.timeout_seconds))
+}
+
+/// Where a job's changes to its work tree go.
+fn grows(prepared: &Prepared) -> Option<PathBuf> {
+    let folder = prepared.folder.as_ref()?;
+    match &prepared.tree {
+        Some(TreeSource::Overlay { .. }) => Some(folder.upper()),
+        Some(TreeSource::Plain { folder }) => Some(folder.clone()),
+        None => None,
+    }
+}
+
+/// Removes what a plain job left in its home. Costs one look when it left nothing.
+fn empty(home: &PathBuf) -> io::Result<()> {
+    match fs::read_dir(home).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => remove_tree(home),
+        Ok(false) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+struct SandboxedJob {
+    launcher: Launcher,
+}
+
+impl Tree for SandboxedJob {
+    fn end_event(&self) -> BorrowedFd<'_> {
+        self.launcher.end_event()
+    }
+
+    fn kill(&self) {
+        // A launcher that is gone has taken its job with it; its end says so.
+        let _ = self.launcher.kill();
+    }
+
+    fn end(&mut self) -> io::Result<TreeEnd> {
+        let ended = self.launcher.end()?;
+        Ok(TreeEnd { exit: ended.exit, ran: ended.ran, tree: ended.tree })
+    }
+}

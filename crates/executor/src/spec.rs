@@ -1,0 +1,148 @@
+//! What the executor is asked to do, and what it answers: plain data, also on the wire.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use towpath_core::graph::{JobBody, JobResult};
+use towpath_core::ids::{Digest, JobName, LeaseId, RunId};
+
+/// One attempt of one job, ready to run. Holds secrets: it is never written to disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartSpec {
+    /// Fences every answer. Starting the same lease again is success and starts nothing.
+    pub lease: LeaseId,
+    /// The run, as `TOWPATH_RUN`. `None` for a local run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The job, as `TOWPATH_JOB`.
+    pub job: JobName,
+    /// Counts the tries from 1, as `TOWPATH_ATTEMPT`.
+    pub attempt: u32,
+    /// What to do.
+    pub body: JobBody,
+    /// The immutable base of the work tree. A job with `checkout` needs it; it is read, never written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
+    /// Facts about the change as variables (`TOWPATH_CHANGE_TITLE`, ...). Data: never part of a script.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+    /// Outputs of needed jobs: folder below `TOWPATH_INPUTS` to the digest of a manifest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Digest>,
+    /// Secrets that the server's policy grants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<GrantedSecret>,
+    /// What the job may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+impl StartSpec {
+    /// A lease that runs a body, with nothing else.
+    pub fn new(lease: LeaseId, job: JobName, body: JobBody) -> StartSpec {
+        StartSpec {
+            lease,
+            run: None,
+            job,
+            attempt: 1,
+            body,
+            base: None,
+            facts: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            secrets: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A secret and how the job gets it. Masked in the log in every form.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedSecret {
+    /// Its name: the file's name below `TOWPATH_SECRETS`.
+    pub name: String,
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// A variable that holds it instead of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
+}
+
+impl fmt::Debug for GrantedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrantedSecret({})", self.name)
+    }
+}
+
+/// What one job may use. Reaching one ends the job, and its result says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes of memory, those of its tmpfs included.
+    pub memory_bytes: u64,
+    /// Processes and threads at once.
+    pub processes: u32,
+    /// Bytes of each tmpfs (`/tmp`, home, `/dev/shm`).
+    pub tmpfs_bytes: u64,
+    /// Bytes that the work tree may grow by.
+    pub disk_bytes: u64,
+    /// Files and folders that the work tree may grow by.
+    pub disk_files: u64,
+    /// Bytes of the log; more are dropped, and the log says so.
+    pub log_bytes: u64,
+    /// Bytes of all outputs together.
+    pub output_bytes: u64,
+    /// Files of all outputs together.
+    pub output_files: u32,
+}
+
+const GIB: u64 = 1024 * 1024 * 1024;
+
+impl Default for Limits {
+    /// Generous for a test suite, small against a machine of our size (24 GiB, 250 GB). Source: reference/platform.
+    fn default() -> Limits {
+        Limits {
+            memory_bytes: 8 * GIB,
+            processes: 2048,
+            tmpfs_bytes: 4 * GIB,
+            disk_bytes: 20 * GIB,
+            disk_files: 1_000_000,
+            log_bytes: towpath_blob::log::LOG_BYTES_DEFAULT,
+            output_bytes: 2 * GIB,
+            output_files: 10_000,
+        }
+    }
+}
+
+/// The end of one lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobEnd {
+    /// The lease.
+    pub lease: LeaseId,
+    /// What it left behind.
+    pub result: JobResult,
+    /// JUnit reports as the job wrote them: manifest of an output like any other, bounded by [`JUNIT_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub junit: Option<Digest>,
+    /// Bytes in the log.
+    #[serde(default)]
+    pub log_bytes: u64,
+    /// CPU milliseconds of the whole tree, where a cgroup counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+}
+
+/// Bytes of all JUnit files of one job. A report of 100,000 tests has about 20 MB.
+pub const JUNIT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Whether jobs run behind the border.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxKind {
+    /// In bubblewrap.
+    #[default]
+    Bubblewrap,
+    /// As plain processes of the executor's user. Only by a person's explicit choice; every result is marked.
+    None,
+}

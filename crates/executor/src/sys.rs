@@ -1,0 +1,89 @@
+//! The few system calls that no safe library offers. Each function says why it is sound.
+#![allow(unsafe_code)] // The only place of this crate with it.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// Which side of a [`fork`] this is.
+pub(crate) enum Fork {
+    /// The new process.
+    Child,
+    /// The old process, with the new one's id.
+    Parent(Pid),
+}
+
+/// Copies this process. Only for the launcher, which has one thread: nothing else can hold a lock in the copy.
+///
+/// # Errors
+/// The system's reason: a limit on processes or memory.
+pub(crate) fn fork() -> io::Result<Fork> {
+    debug_assert_eq!(thread_count(), Some(1), "fork is for processes with one thread");
+    // SAFETY: one thread, so no lock is held by a thread that the child does not have.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(Pid::from_raw(pid).expect("fork answers a positive id"))),
+    }
+}
+
+fn thread_count() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/task").ok()?.count())
+}
+
+/// Ends this process at once, without running what the parent has registered for its own end.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: takes a number and never returns.
+    unsafe { libc::_exit(code) }
+}
+
+/// Leaves the shared namespaces that `flags` name.
+///
+/// # Errors
+/// The system's reason, "operation not permitted" where user namespaces are forbidden.
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: unsound only with `FILES`, which would take descriptors away from other threads.
+    assert!(!flags.contains(UnshareFlags::FILES), "descriptors stay shared");
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
+}
+
+/// Gives this process an empty session keyring of its own. A kernel without keyrings has none to hide.
+pub(crate) fn join_new_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0 as libc::c_long) };
+    match answer {
+        -1 => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+            error => Err(error),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Makes a detached mount show its files with the ids that `users` maps them to.
+///
+/// # Errors
+/// "Invalid argument" where kernel or file system cannot (Linux before 5.12).
+pub(crate) fn map_mount_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(users.as_raw_fd()).expect("an open descriptor is not negative"),
+    };
+    // SAFETY: path and structure outlive the call, and the size is the structure's.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,171 @@
+//! A job's folder on disk: work tree, inputs. Made before it starts, gone after it ends, never used twice.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use towpath_blob::{BlobError, BlobStore, Manifest};
+use towpath_core::ids::{Digest, LeaseId};
+
+/// The folder of one lease. Removed by [`JobFolder::remove`], or at the next start of the executor.
+#[derive(Debug)]
+pub(crate) struct JobFolder {
+    path: PathBuf,
+}
+
+impl JobFolder {
+    /// Makes the folder; whoever is not the executor's user passes through it only where it is bound.
+    pub(crate) fn make(jobs: &Path, lease: &LeaseId) -> io::Result<JobFolder> {
+        let path = jobs.join(lease.to_string());
+        fs::DirBuilder::new().mode(0o755).create(&path)?;
+        Ok(JobFolder { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where an overlay's changes go.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.path.join("upper")
+    }
+
+    /// Copies the base for a job that cannot have an overlay.
+    pub(crate) fn copy_tree(&self, base: &Path, owner: Option<u32>) -> io::Result<PathBuf> {
+        let tree = self.path.join("tree");
+        copy_folder(base, &tree, owner)?;
+        Ok(tree)
+    }
+
+    /// Copies inputs: read-only files that share nothing a job could write through.
+    pub(crate) fn inputs<'a>(
+        &self,
+        inputs: impl Iterator<Item = (&'a String, &'a Digest)>,
+        store: &BlobStore,
+    ) -> Result<PathBuf, BlobError> {
+        let folder = self.path.join("inputs");
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |source| BlobError::Io { action: "write the input", path, source }
+        };
+        fs::create_dir_all(&folder).map_err(fail(&folder))?;
+        for (name, digest) in inputs {
+            for file in Manifest::load(store, digest)?.files() {
+                let path = folder.join(name).join(std::ffi::OsStr::from_bytes(file.path.as_bytes()));
+                let parent = path.parent().expect("an input has a folder");
+                fs::create_dir_all(parent).map_err(fail(parent))?;
+                let mode = if file.executable { 0o555 } else { 0o444 };
+                let mut from = store.open_blob(&file.digest)?;
+                copy_bytes(&mut from, &path, mode).map_err(fail(&path))?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Removes everything.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        remove_tree(&self.path)
+    }
+}
+
+/// Removes a tree that a job made: also folders that it made unreadable for us.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path)?;
+            fs::remove_dir_all(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn make_writable(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies folders, files (sharing blocks where the file system can) and links, with their modes.
+fn copy_folder(from: &Path, to: &Path, owner: Option<u32>) -> io::Result<()> {
+    let mode = from.metadata()?.mode() & 0o777;
+    fs::DirBuilder::new().mode(mode | 0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_folder(&source, &target, owner)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+            give(&target, owner)?;
+        } else if kind.is_file() {
+            let mode = entry.metadata()?.mode() & 0o777;
+            copy_bytes(&mut File::open(&source)?, &target, mode)?;
+            give(&target, owner)?;
+        }
+    }
+    give(to, owner)
+}
+
+fn give(path: &Path, owner: Option<u32>) -> io::Result<()> {
+    match owner {
+        Some(user) => lchown(path, Some(user), Some(user)),
+        None => Ok(()),
+    }
+}
+
+fn copy_bytes(from: &mut File, to: &Path, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(to)?;
+    if rustix::fs::ioctl_ficlone(&file, &*from).is_err() {
+        io::copy(from, &mut file)?; // copy_file_range where the kernel has it
+    }
+    // The mask of the process may have taken bits away.
+    file.set_permissions(Permissions::from_mode(mode))
+}
+
+/// What a folder holds, as far as it was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TreeSize {
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+}
+
+/// Counts a folder until it is over a limit. Files that vanish meanwhile count nothing.
+pub(crate) fn tree_size(path: &Path, limit: TreeSize) -> TreeSize {
+    let mut size = TreeSize::default();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            size.files += 1;
+            size.bytes += meta.blocks() * 512;
+            if meta.is_dir() {
+                folders.push(entry.path());
+            }
+            if size.bytes > limit.bytes || size.files > limit.files {
+                return size;
+            }
+        }
+    }
+    size
+}
+
+/// Asks ext4 to spread the jobs' folders over the disk: making files where others were deleted a moment ago is 30
+/// times slower there without a journal. Source: reference/platform. Other file systems say no, and need it not.
+pub(crate) fn spread_folders(folder: &Path) {
+    let spread = || -> io::Result<()> {
+        let folder = File::open(folder)?;
+        let flags = rustix::fs::ioctl_getflags(&folder)?;
+        Ok(rustix::fs::ioctl_setflags(&folder, flags | rustix::fs::IFlags::TOPDIR)?)
+    };
+    let _ = spread();
+}

@@ -1,0 +1,181 @@
+//! From what was seen of a job to its outcome. Only the executor's own trouble is "errored" (attack A08).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use towpath_blob::{BlobStore, LogReader};
+use towpath_core::graph::Outcome;
+use towpath_core::ids::Digest;
+
+use crate::launcher::Exit;
+use crate::outputs::{self, OutputBudget, OutputError};
+use crate::pump::Stop;
+use crate::spec::{JUNIT_BYTES_MAX, JobEnd, Limits, StartSpec};
+use crate::watch::Breach;
+
+/// Bytes of a log's end that are searched for a hint.
+const HINT_BYTES: u64 = 64 * 1024;
+/// What programs say when a name does not resolve: curl, git, glibc, Rust, Python, Go, Node.
+const LOOKUP_FAILURES: &[&str] = &[
+    "Could not resolve host",
+    "could not resolve host",
+    "Couldn't resolve host",
+    "Temporary failure in name resolution",
+    "failed to lookup address",
+    "Name or service not known",
+    "Temporary failure resolving",
+    "getaddrinfo EAI_AGAIN",
+    "server misbehaving",
+];
+
+/// A job's outcome in the making.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) why: String,
+    outputs: BTreeMap<String, Digest>,
+    junit: Option<Digest>,
+}
+
+impl Verdict {
+    fn new(outcome: Outcome, exit_code: Option<i32>, why: impl Into<String>) -> Verdict {
+        Verdict { outcome, exit_code, why: why.into(), outputs: BTreeMap::new(), junit: None }
+    }
+
+    /// Our machine's trouble.
+    pub(crate) fn errored(why: String) -> Verdict {
+        Verdict::new(Outcome::Errored, None, why)
+    }
+
+    pub(crate) fn cancelled() -> Verdict {
+        Verdict::new(Outcome::Cancelled, None, "cancelled")
+    }
+
+    /// The end of the process tree could not be seen.
+    pub(crate) fn of_trouble(stop: Option<Stop>, error: &io::Error, limits: &Limits) -> Verdict {
+        match stop {
+            // It was to end anyway, and nothing of it counts.
+            Some(Stop::Cancelled) => Verdict::cancelled(),
+            Some(Stop::Limit(breach)) => {
+                Verdict::errored(format!("{}, and then: {error}", breach.why(limits)))
+            }
+            _ => Verdict::errored(error.to_string()),
+        }
+    }
+
+    /// The process tree ended as seen from outside. A limit that was reached counts whatever the exit code says.
+    pub(crate) fn of_end(
+        stop: Option<Stop>,
+        breach: Option<Breach>,
+        (exit, ran): (Exit, bool),
+        spec: &StartSpec,
+    ) -> Verdict {
+        let limits = &spec.limits;
+        let code = match exit {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128 + signal,
+        };
+        match (stop, breach) {
+            (Some(Stop::Cancelled), _) => Verdict::cancelled(),
+            (Some(Stop::Log(error)), _) => Verdict::errored(error.to_string()),
+            (Some(Stop::Limit(Breach::Reserve)), _) => Verdict::errored(Breach::Reserve.why(limits)),
+            (Some(Stop::Limit(breach)), _) | (None, Some(breach)) => {
+                Verdict::new(Outcome::Failed, Some(code), breach.why(limits))
+            }
+            (Some(Stop::TimedOut), _) => {
+                let why = format!("ran into its timeout of {} s", spec.body.timeout_seconds);
+                Verdict::new(Outcome::TimedOut, None, why)
+            }
+            (None, None) if !ran => {
+                Verdict::errored("the sandbox did not start; its log says why".to_owned())
+            }
+            (None, None) if code == 0 => Verdict::new(Outcome::Passed, Some(0), "exit code 0"),
+            (None, None) => Verdict::new(Outcome::Failed, Some(code), exit_text(code)),
+        }
+    }
+
+    /// Takes JUnit reports of a job that ran to its end, and outputs of one that passed.
+    pub(crate) fn take_outputs(&mut self, spec: &StartSpec, tree: BorrowedFd<'_>, store: &BlobStore) {
+        if !matches!(self.outcome, Outcome::Passed | Outcome::Failed) {
+            return;
+        }
+        if let Err(error) = self.try_outputs(spec, tree, store) {
+            self.outputs.clear();
+            let outcome = match error {
+                OutputError::Refused(_) => Outcome::Failed,
+                OutputError::Store(_) | OutputError::Tree(_) => Outcome::Errored,
+            };
+            // A job that failed by itself keeps its own reason.
+            if self.outcome == Outcome::Passed {
+                (self.outcome, self.why) = (outcome, error.to_string());
+            }
+        }
+    }
+
+    fn try_outputs(
+        &mut self,
+        spec: &StartSpec,
+        tree: BorrowedFd<'_>,
+        store: &BlobStore,
+    ) -> Result<(), OutputError> {
+        if let Some(pattern) = &spec.body.junit {
+            let mut budget = OutputBudget { bytes: JUNIT_BYTES_MAX, files: spec.limits.output_files };
+            let manifest = outputs::take(tree, ("report `junit`", pattern), &mut budget, store)?;
+            if !manifest.files().is_empty() {
+                self.junit = Some(manifest.put(store)?.digest);
+            }
+        }
+        if self.outcome != Outcome::Passed {
+            return Ok(());
+        }
+        let mut budget = OutputBudget { bytes: spec.limits.output_bytes, files: spec.limits.output_files };
+        for (name, pattern) in &spec.body.outputs {
+            let what = format!("output `{name}`");
+            let manifest = outputs::take(tree, (&what, pattern), &mut budget, store)?;
+            if manifest.files().is_empty() {
+                return Err(OutputError::Refused(format!("{what}: nothing matches `{pattern}`")));
+            }
+            self.outputs.insert(name.clone(), manifest.put(store)?.digest);
+        }
+        Ok(())
+    }
+
+    /// The log's last line, where the job itself did not say why it ended.
+    pub(crate) fn log_line(&self) -> Option<String> {
+        let own_words = self.outcome == Outcome::Passed || self.why.starts_with("exit code ");
+        (!own_words || self.why.contains("; ")).then(|| format!("[towpath] {}\n", self.why))
+    }
+
+    pub(crate) fn fill(self, end: &mut JobEnd) {
+        end.result.outcome = self.outcome;
+        end.result.exit_code = self.exit_code;
+        end.result.why = self.why;
+        end.result.outputs = self.outputs;
+        end.junit = self.junit;
+    }
+}
+
+fn exit_text(code: i32) -> String {
+    match code {
+        126 => "exit code 126 (the program cannot be executed)".to_owned(),
+        127 => "exit code 127 (no such program)".to_owned(),
+        129..=192 => format!("exit code {code} (ended by signal {})", code - 128),
+        _ => format!("exit code {code}"),
+    }
+}
+
+/// What to do about it, where the log makes that plain.
+pub(crate) fn hint(verdict: &Verdict, spec: &StartSpec, log: &LogReader) -> Option<&'static str> {
+    if verdict.outcome != Outcome::Failed || spec.body.network {
+        return None;
+    }
+    let size = log.size().ok()?;
+    let end = log.bytes(size.saturating_sub(HINT_BYTES), usize::try_from(HINT_BYTES).ok()?).ok()?;
+    let end = String::from_utf8_lossy(&end);
+    LOOKUP_FAILURES
+        .iter()
+        .any(|failure| end.contains(failure))
+        .then_some("a name did not resolve: jobs have no network unless they say `network: true`")
+}

@@ -1,0 +1,165 @@
+//! Looking after a running job's limits, a few times a second.
+//!
+//! Where a cgroup bounds memory and processes, only its counters are read. Elsewhere the tree is added up from
+//! `/proc`, which a job can outrun for a moment: the weaker mode that `doctor` names.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::{Counters, SlotGroup};
+use crate::spec::Limits;
+use crate::tree::{TreeSize, tree_size};
+
+/// The first look at a job comes after this long; most jobs of a fast suite are over by then.
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(100);
+/// Between two looks.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Counting a tree may take at most this part of the time.
+const COUNT_SHARE: u32 = 20;
+/// Bytes of disk that jobs leave to the server, so that its record and its shutdown work. Source: trust 6.3 asks 64 MB.
+pub const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
+/// Files that jobs leave to the server.
+pub const DISK_RESERVE_FILES: u64 = 10_000;
+
+/// The limit that a job reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Breach {
+    Memory,
+    Processes,
+    DiskBytes,
+    DiskFiles,
+    /// The host's disk is nearly full, whoever filled it.
+    Reserve,
+}
+
+impl Breach {
+    /// One sentence for people.
+    pub(crate) fn why(self, limits: &Limits) -> String {
+        match self {
+            Breach::Memory => format!("ended at its limit of {} memory", size_text(limits.memory_bytes)),
+            Breach::Processes => format!("ended at its limit of {} processes", limits.processes),
+            Breach::DiskBytes => format!("ended at its limit of {} of disk", size_text(limits.disk_bytes)),
+            Breach::DiskFiles => format!("ended at its limit of {} files", limits.disk_files),
+            Breach::Reserve => "ended because this machine's disk is nearly full".to_owned(),
+        }
+    }
+}
+
+/// `2 GiB`, `512 MiB`, `100 bytes`.
+pub(crate) fn size_text(bytes: u64) -> String {
+    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{} {name}", bytes / unit),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+/// What is watched of one job.
+pub(crate) struct Watch<'a> {
+    pub(crate) limits: Limits,
+    pub(crate) group: &'a SlotGroup,
+    /// Every process of the job is below this one, where no group bounds them.
+    pub(crate) ancestor: Option<u32>,
+    /// Where the work tree grows.
+    pub(crate) grows: Option<PathBuf>,
+    before: Counters,
+    count_again: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(limits: Limits, group: &'a SlotGroup) -> Watch<'a> {
+        Watch { limits, group, ancestor: None, grows: None, before: group.counters(), count_again: None }
+    }
+
+    /// One look.
+    pub(crate) fn look(&mut self) -> Option<Breach> {
+        self.group_breach().or_else(|| self.tree_breach()).or_else(|| self.disk_breach())
+    }
+
+    /// What the group's counters say; also asked once after the end.
+    pub(crate) fn group_breach(&self) -> Option<Breach> {
+        let now = self.group.counters();
+        if now.memory_kills > self.before.memory_kills {
+            return Some(Breach::Memory);
+        }
+        (now.fork_refusals > self.before.fork_refusals).then_some(Breach::Processes)
+    }
+
+    /// CPU milliseconds since the job began.
+    pub(crate) fn cpu_ms(&self) -> Option<u64> {
+        Some(self.group.counters().cpu_us?.saturating_sub(self.before.cpu_us?) / 1000)
+    }
+
+    fn tree_breach(&self) -> Option<Breach> {
+        let ancestor = self.ancestor.filter(|_| !self.group.bounds())?;
+        let processes = descendants(ancestor);
+        if processes.len() >= self.limits.processes as usize {
+            return Some(Breach::Processes);
+        }
+        let memory = processes.iter().map(|pid| resident_bytes(*pid)).sum::<u64>() + tmpfs_bytes(&processes);
+        (memory > self.limits.memory_bytes).then_some(Breach::Memory)
+    }
+
+    fn disk_breach(&mut self) -> Option<Breach> {
+        let folder = self.grows.as_ref()?;
+        if let Ok(disk) = rustix::fs::statvfs(folder) {
+            let nearly_full = disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES
+                || disk.f_files > 0 && disk.f_favail < DISK_RESERVE_FILES;
+            if nearly_full {
+                return Some(Breach::Reserve);
+            }
+        }
+        let began = Instant::now();
+        if self.count_again.is_some_and(|again| began < again) {
+            return None;
+        }
+        let limit = TreeSize { bytes: self.limits.disk_bytes, files: self.limits.disk_files };
+        let size = tree_size(folder, limit);
+        self.count_again = Some(Instant::now() + began.elapsed() * COUNT_SHARE);
+        if size.bytes > limit.bytes {
+            return Some(Breach::DiskBytes);
+        }
+        (size.files > limit.files).then_some(Breach::DiskFiles)
+    }
+}
+
+/// Every process below one, from a single pass over `/proc`.
+pub(crate) fn descendants(ancestor: u32) -> Vec<u32> {
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name is in parentheses and may hold anything; the parent is the second field after it.
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut below = vec![ancestor];
+    let mut at = 0;
+    while at < below.len() {
+        let of = below[at];
+        below.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    below.split_off(1)
+}
+
+/// A process's share of memory: shared pages are counted once over all that share them.
+fn resident_bytes(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let kilobytes =
+        rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_ascii_whitespace().next());
+    kilobytes.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// What the job keeps in its tmpfs mounts, which no process's memory shows.
+fn tmpfs_bytes(processes: &[u32]) -> u64 {
+    let used = |folder: &str| {
+        let of = |pid: &u32| rustix::fs::statvfs(format!("/proc/{pid}/root{folder}")).ok();
+        let disk = processes.iter().rev().find_map(of)?;
+        // The host's own folder, seen before bubblewrap changed the root, is not the job's.
+        (disk.f_fsid != rustix::fs::statvfs(folder).ok()?.f_fsid)
+            .then(|| (disk.f_blocks - disk.f_bfree) * disk.f_frsize)
+    };
+    ["/tmp", crate::profile::HOME, "/dev/shm"].into_iter().filter_map(used).sum()
+}

@@ -1,0 +1,119 @@
+//! Frames on a unix socket: a little-endian `u32` length, then JSON. Descriptors travel beside the length.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes of one frame. A job's script and secrets fit many times.
+pub(crate) const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Descriptors in one frame.
+const DESCRIPTORS_MAX: usize = 2;
+
+fn invalid(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.into())
+}
+
+/// The bytes of one frame.
+///
+/// # Errors
+/// `InvalidData` if the message is too large.
+pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    if length > FRAME_BYTES_MAX {
+        return Err(invalid(format!("a message of {length} bytes is over the limit of {FRAME_BYTES_MAX}")));
+    }
+    frame[..4].copy_from_slice(&u32::try_from(length).expect("the limit fits").to_le_bytes());
+    Ok(frame)
+}
+
+/// Sends one message.
+///
+/// # Errors
+/// As writing has them; `InvalidData` if the message is too large.
+pub(crate) fn send(mut socket: &UnixStream, message: &impl Serialize) -> io::Result<()> {
+    socket.write_all(&encode(message)?)
+}
+
+/// Sends one message and copies of some descriptors.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) fn send_with(
+    mut socket: &UnixStream,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let frame = encode(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(descriptors)), "at most {DESCRIPTORS_MAX}");
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    socket.write_all(&frame[sent..])
+}
+
+/// Receives one message; `None` when the other side has closed.
+///
+/// # Errors
+/// `InvalidData` for what is no message; as reading has them otherwise.
+pub(crate) fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match socket.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        other => other?,
+    }
+    body(socket, length).map(Some)
+}
+
+/// Receives one message and the descriptors that came with it.
+///
+/// # Errors
+/// As [`receive`].
+pub(crate) fn receive_with<T: DeserializeOwned>(
+    socket: &UnixStream,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let got = loop {
+        let mut slices = [IoSliceMut::new(&mut length)];
+        match rustix::net::recvmsg(socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            other => break other?.bytes,
+        }
+    };
+    let rights = |message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    };
+    let descriptors = ancillary.drain().filter_map(rights).flatten().collect();
+    if got == 0 {
+        return Ok(None);
+    }
+    (&mut &*socket).read_exact(&mut length[got..])?;
+    Ok(Some((body(socket, length)?, descriptors)))
+}
+
+fn body<T: DeserializeOwned>(socket: impl Read, length: [u8; 4]) -> io::Result<T> {
+    let length = u32::from_le_bytes(length) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(invalid(format!("a message of {length} bytes is over the limit of {FRAME_BYTES_MAX}")));
+    }
+    let mut bytes = Vec::new();
+    socket.take(length as u64).read_to_end(&mut bytes)?;
+    if bytes.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))
+}

@@ -1,0 +1,13 @@
+//! Jobs in the real sandbox. Each attack case (docs: attacks) is a test named by its id.
+#![allow(clippy::unwrap_used)] // helpers of tests fail by panic, as tests do
+
+#[path = "executor/border.rs"]
+mod border;
+#[path = "executor/life.rs"]
+mod life;
+#[path = "executor/limits.rs"]
+mod limits;
+#[path = "executor/support.rs"]
+mod support;
+#[path = "executor/trees.rs"]
+mod trees;

@@ -1,0 +1,219 @@
+//! A job's life: start, environment, end.
+
+use std::collections::BTreeMap;
+
+use towpath_core::graph::Outcome;
+use towpath_executor::{GrantedSecret, SandboxKind};
+
+use crate::support::{World, processes_with};
+
+fn both(test: &str, check: impl Fn(&World, SandboxKind)) {
+    if let Some(world) = World::sandboxed(test) {
+        check(&world, SandboxKind::Bubblewrap);
+    }
+    check(&World::plain(), SandboxKind::None);
+}
+
+#[test]
+fn a_job_passes_or_fails_by_its_exit_code() {
+    both("a_job_passes_or_fails_by_its_exit_code", |world, kind| {
+        let done = world.run("echo out; echo err >&2").passed();
+        assert_eq!(done.log, "out\nerr\n");
+        assert_eq!(done.end.result.unsandboxed, kind == SandboxKind::None);
+        let done = world.run("exit 3").failed("exit code 3");
+        assert_eq!(done.end.result.exit_code, Some(3));
+        world.run("false; true").failed("exit code 1");
+        world.run("true").passed();
+    });
+}
+
+#[test]
+fn a08_never_errored() {
+    both("a08_never_errored", |world, _| {
+        for script in [
+            "kill -9 $$",
+            "exit 125",
+            "exit 126",
+            "exit 127",
+            "exit 255",
+            "kill -SEGV $$",
+            "/no/such/program",
+            "nosuchprogram",
+        ] {
+            let done = world.run(script);
+            assert_eq!(done.outcome(), Outcome::Failed, "{script}: {}\n{}", done.end.result.why, done.log);
+        }
+        assert_eq!(world.run("nosuchprogram").end.result.exit_code, Some(127));
+    });
+}
+
+#[test]
+fn the_environment_is_exactly_what_is_named() {
+    both("the_environment_is_exactly_what_is_named", |world, _| {
+        let mut spec = world.spec("/usr/bin/env");
+        spec.run = Some("demo/main/12".parse().unwrap());
+        spec.attempt = 2;
+        spec.body.shard = Some((1, 4));
+        spec.body.matrix = BTreeMap::from([("salt".to_owned(), "git".to_owned())]);
+        spec.body.env = BTreeMap::from([
+            ("MODE".to_owned(), "fast".to_owned()),
+            ("TOWPATH_JOB".to_owned(), "forged".to_owned()),
+        ]);
+        spec.facts = BTreeMap::from([("TOWPATH_CHANGE_TITLE".to_owned(), "\"; curl x #$(id)".to_owned())]);
+        let done = world.run_spec(spec).passed();
+        // By the host's toolchains; and bubblewrap sets `PWD`, as every shell does.
+        let toolchains = ["RUSTUP_HOME", "PYENV_ROOT", "PWD"];
+        let mut names: Vec<&str> =
+            done.log.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        names.retain(|name| !toolchains.contains(name));
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "CI",
+                "HOME",
+                "LANG",
+                "MODE",
+                "PATH",
+                "TOWPATH",
+                "TOWPATH_ATTEMPT",
+                "TOWPATH_CHANGE_TITLE",
+                "TOWPATH_JOB",
+                "TOWPATH_MATRIX_SALT",
+                "TOWPATH_RUN",
+                "TOWPATH_SHARD",
+                "TOWPATH_SHARDS",
+                "USER",
+            ]
+        );
+        assert!(done.log.contains("TOWPATH_JOB=unit\n"));
+        assert!(done.log.contains("TOWPATH_RUN=demo/main/12\n"));
+    });
+}
+
+#[test]
+fn a28_title_into_shell() {
+    both("a28_title_into_shell", |world, _| {
+        let mut spec = world.spec("printf '%s\\n' \"$TOWPATH_CHANGE_TITLE\"");
+        spec.facts = BTreeMap::from([("TOWPATH_CHANGE_TITLE".to_owned(), "\"; curl x #$(id)".to_owned())]);
+        assert_eq!(world.run_spec(spec).passed().log, "\"; curl x #$(id)\n");
+    });
+}
+
+#[test]
+fn secrets_arrive_and_are_masked() {
+    both("secrets_arrive_and_are_masked", |world, _| {
+        let script = "cat \"$TOWPATH_SECRETS/file-secret\" | od -An -c | tr -d ' \\n'; echo; echo \"$TOKEN\"; \
+                      printf %s \"$TOKEN\" | base64; cat /proc/*/cmdline | tr '\\0' ' '";
+        let mut spec = world.spec(script);
+        spec.secrets = vec![
+            GrantedSecret {
+                name: "file-secret".to_owned(),
+                value: b"first\nsecond".to_vec(),
+                variable: None,
+            },
+            GrantedSecret {
+                name: "token".to_owned(),
+                value: b"tok-canary-77".to_vec(),
+                variable: Some("TOKEN".to_owned()),
+            },
+        ];
+        let done = world.run_spec(spec).passed();
+        assert!(done.log.starts_with("***\n***\n***"), "{}", done.log);
+        assert!(!done.log.contains("canary"));
+    });
+}
+
+#[test]
+fn a_long_script_runs_from_a_file() {
+    both("a_long_script_runs_from_a_file", |world, _| {
+        let script = format!("{}echo done\n", "echo 0123456789 > /dev/null\n".repeat(8_000));
+        assert!(script.len() > 200_000);
+        assert_eq!(world.run(&script).passed().log, "done\n");
+    });
+}
+
+#[test]
+fn a_timeout_ends_the_whole_tree() {
+    both("a_timeout_ends_the_whole_tree", |world, _| {
+        let mut spec = world.spec("sleep 31541 & sleep 31541");
+        spec.body.timeout_seconds = 1;
+        let done = world.run_spec(spec);
+        assert_eq!(done.outcome(), Outcome::TimedOut, "{}", done.log);
+        assert_eq!(done.end.result.why, "ran into its timeout of 1 s");
+        assert!(done.log.contains("[towpath] ran into its timeout of 1 s\n"));
+        assert_eq!(processes_with("31541"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_cancel_ends_what_waits_and_what_runs() {
+    both("a_cancel_ends_what_waits_and_what_runs", |world, _| {
+        let jobs: Vec<_> =
+            (0..2).map(|_| world.submit(world.spec("echo up; sleep 31542; echo never"))).collect();
+        let waiting = world.submit(world.spec("echo never"));
+        jobs.iter().for_each(|job| world.wait_for_log(job, "up"));
+        for job in [&waiting].into_iter().chain(&jobs) {
+            world.pool.cancel(&job.lease);
+            let done = world.wait(job);
+            assert_eq!(done.outcome(), Outcome::Cancelled);
+            assert!(!done.log.contains("never"));
+        }
+        assert_eq!(processes_with("31542"), Vec::<String>::new());
+        assert!(world.pool.leases().is_empty());
+    });
+}
+
+#[test]
+fn e06_daemonise() {
+    both("e06_daemonise", |world, _| {
+        let done = world.python(
+            "import os, signal, time\n\
+             if os.fork() == 0:\n\
+             \x20   os.setsid()\n\
+             \x20   signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+             \x20   if os.fork() == 0:\n\
+             \x20       os.execvp('sleep', ['sleep', '31543'])\n\
+             \x20   os._exit(0)\n\
+             print('main exits', flush=True)\n",
+        );
+        let done = done.passed();
+        assert!(done.end.result.duration_ms < 20_000, "the run ends at once");
+        assert_eq!(processes_with("31543"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_background_child_in_the_group_dies_too() {
+    both("a_background_child_in_the_group_dies_too", |world, _| {
+        world.run("sleep 31544 &").passed();
+        assert_eq!(processes_with("31544"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_name_that_does_not_resolve_gets_a_hint() {
+    let Some(world) = World::sandboxed("a_name_that_does_not_resolve_gets_a_hint") else { return };
+    let done = world.python("import socket\nsocket.create_connection(('crates.io', 443), 5)");
+    done.failed("a name did not resolve: jobs have no network unless they say `network: true`");
+}
+
+#[test]
+fn the_same_lease_starts_once() {
+    let world = World::plain();
+    let spec = world.spec("echo once");
+    let job = world.submit(spec.clone());
+    world.pool.submit(spec);
+    world.wait(&job).passed();
+}
+
+#[test]
+fn many_jobs_leave_nothing_behind() {
+    both("many_jobs_leave_nothing_behind", |world, _| {
+        let jobs: Vec<_> = (0..60).map(|_| world.submit(world.spec("true"))).collect();
+        for job in &jobs {
+            world.wait(job).passed();
+        }
+        assert!(world.pool.leases().is_empty());
+    });
+}
