@@ -5,7 +5,9 @@
 
 mod base;
 mod candidate;
+mod checkout;
 mod coprocess;
+mod copy;
 mod diff;
 mod environment;
 mod error;
@@ -23,6 +25,8 @@ mod walk;
 
 pub use base::{Base, BaseOptions, BaseStore, spread_folders};
 pub use candidate::CandidateOutcome;
+pub use checkout::{Checkout, CheckoutFiles, CheckoutHead, Remote, Setting};
+pub use copy::Copied;
 pub use diff::ChangedPaths;
 pub use environment::{Git, GitOptions, VERSION_NEEDED};
 pub use error::{ErrorClass, GitError};

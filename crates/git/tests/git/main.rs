@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
 
 mod candidates;
+mod checkouts;
 mod environment;
 mod hard_set;
 mod landing;
