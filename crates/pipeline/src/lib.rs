@@ -11,6 +11,7 @@ mod diagnostic;
 mod expand;
 mod explain;
 mod file;
+pub mod junit;
 mod matrix;
 mod name;
 mod nearest;

@@ -6,6 +6,8 @@ mod detection;
 mod errors;
 #[path = "pipeline/expansion.rs"]
 mod expansion;
+#[path = "pipeline/junit.rs"]
+mod junit;
 #[path = "pipeline/limits.rs"]
 mod limits;
 #[path = "pipeline/plans.rs"]
