@@ -308,6 +308,18 @@ impl JobSpec {
     }
 }
 
+impl JobSpec {
+    /// The folder below `$TOWPATH_INPUTS` in which jobs that need this one find its outputs: `wheel`, `wheel/py=3.12`,
+    /// `unit/3-of-4`. It comes from the base, so that a script finds the same place whichever side its job is from.
+    pub fn inputs_folder(&self) -> String {
+        let name = self.name.as_str();
+        match name.split_once('[').and_then(|(_, cell)| cell.strip_suffix(']')) {
+            Some(cell) => format!("{}/{}", self.base, cell.replace('/', "-of-")),
+            None => self.base.to_string(),
+        }
+    }
+}
+
 impl JobBody {
     /// A body that only runs a script, with every other field at its default.
     pub fn script(run: &str) -> JobBody {
@@ -369,6 +381,16 @@ mod tests {
         let names: Vec<_> = queue.jobs.iter().map(|job| job.name.as_str()).collect();
         assert_eq!(names, ["wheel", "unit"]);
         assert_eq!(queue.jobs[1].needs, [JobIndex(0)]);
+    }
+
+    #[test]
+    fn outputs_lie_where_the_definition_names_them() {
+        let folder = |name: &str, base: &str| {
+            let job = JobSpec { base: base.parse().unwrap(), ..job(name, &[], &[]) };
+            job.inputs_folder()
+        };
+        assert_eq!(folder("wheel@target", "wheel"), "wheel");
+        assert_eq!(folder("unit[py=3.12,3/4]", "unit"), "unit/py=3.12,3-of-4");
     }
 
     #[test]

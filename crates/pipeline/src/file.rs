@@ -99,7 +99,8 @@ record! {
     Job, example "{ run: make check }" {
         /// A shell script, run by `/bin/sh -e` at the root of the work tree. Nothing is put into its text.
         run: Script,
-        /// What starts it: change (a change's own run), queue (before landing), land (after landing), manual. Default: [change, queue]. It also runs wherever a job that needs it runs.
+        /// What starts it: change (a change's own run), queue (before landing), land (after landing), manual.
+        /// Default: [change, queue]. It also runs wherever a job that needs it runs.
         on: Many<Trigger>,
         /// Jobs that must pass first; their outputs appear under `$TOWPATH_INPUTS/<job>/`.
         needs: Many<JobKey>,
@@ -165,7 +166,8 @@ record! {
 record! {
     /// When a job runs at all.
     WhenFile, example "{ paths: [src/**] }" {
-        /// Paths of which at least one must have changed; `!path` leaves paths out. Names before and after a rename both count. When the definition itself changes, every job runs.
+        /// Paths of which at least one must have changed; `!path` leaves paths out. Names before and after a rename
+        /// both count. When the definition itself changes, every job runs.
         paths: Many<PathPattern>,
     }
     required { "paths" => "`when` has no other condition", }

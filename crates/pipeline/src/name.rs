@@ -101,7 +101,7 @@ const JOB: Alphabet =
 const FILE: Alphabet =
     Alphabet { first: "A-Za-z0-9", rest: "A-Za-z0-9._-", chars_max: 64, never_begins: None };
 const VARIABLE: Alphabet =
-    Alphabet { first: "A-Za-z_", rest: "A-Za-z0-9_", chars_max: 128, never_begins: Some("TOWPATH_") };
+    Alphabet { first: "A-Za-z_", rest: "A-Za-z0-9_", chars_max: 128, never_begins: Some("TOWPATH") };
 const MATRIX: Alphabet = Alphabet { first: "a-z", rest: "a-z0-9_", chars_max: 32, never_begins: None };
 
 name! {
@@ -127,7 +127,7 @@ name! {
 name! {
     /// A variable of a job. Towpath's own carry facts that a job may rely on (attack A09).
     VariableKey, "a variable", "RUST_BACKTRACE",
-    "1 to 128 letters, digits and `_`, not beginning with a digit, nor with `TOWPATH_`, which Towpath alone sets", VARIABLE
+    "1 to 128 letters, digits and `_`, not beginning with a digit, nor with `TOWPATH`, which only Towpath sets", VARIABLE
 }
 name! {
     /// A key of a matrix, seen by the job as `TOWPATH_MATRIX_<KEY>`.
@@ -145,11 +145,8 @@ mod tests {
         let refused = ["", "-a", ".a", "a b", "a/b", "a@target", "a[1]", "ü", "a..b", &"a".repeat(81)];
         assert!(!refused.iter().any(|text| allowed(text)));
         assert_eq!(JOB.pattern(), "^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$");
-        assert!(
-            !VARIABLE.allows("TOWPATH_X")
-                && VARIABLE.allows("TOWPATH")
-                && VARIABLE.never() == "\\.\\.|^TOWPATH_"
-        );
+        assert!(!VARIABLE.allows("TOWPATH_X") && VARIABLE.allows("MY_TOWPATH"));
+        assert_eq!(VARIABLE.never(), "\\.\\.|^TOWPATH");
         assert!(VARIABLE.allows("_A1") && !VARIABLE.allows("1A") && !VARIABLE.allows("A-B"));
     }
 }

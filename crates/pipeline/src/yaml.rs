@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use crate::diagnostic::{Fault, Place, Report, fault, shown};
 
@@ -127,21 +127,19 @@ impl Loader<'_, '_> {
             Event::DocumentStart(_) => self.document(place),
             Event::Alias(anchor) => self.alias(anchor, place),
             Event::Scalar(text, style, anchor, tag) => {
-                self.refuse_tag(tag.map(|tag| tag.to_string()).as_deref(), place);
-                let null =
-                    style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                let cost = Cost::leaf(text.len());
                 let plain = style == ScalarStyle::Plain;
-                let value = if null { Tree::Null } else { Tree::Scalar { text: text.into_owned(), plain } };
+                let tag = self.refuse_tag(tag.as_deref(), place);
+                let value = scalar(text.into_owned(), plain, tag);
+                let cost = Cost::leaf(if let Tree::Scalar { text, .. } = &value { text.len() } else { 0 });
                 self.spend(cost, place)?;
                 self.place_node(Rc::new(Node { place, value, cost }), anchor)
             }
             Event::SequenceStart(anchor, tag) => {
-                self.refuse_tag(tag.map(|tag| tag.to_string()).as_deref(), place);
+                self.refuse_tag(tag.as_deref(), place);
                 self.open(Frame::List { place, anchor, items: Vec::new() })
             }
             Event::MappingStart(anchor, tag) => {
-                self.refuse_tag(tag.map(|tag| tag.to_string()).as_deref(), place);
+                self.refuse_tag(tag.as_deref(), place);
                 self.open(Frame::Map { place, anchor, map: Mapping::default() })
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -174,16 +172,19 @@ impl Loader<'_, '_> {
         Err(Stop)
     }
 
-    fn refuse_tag(&mut self, tag: Option<&str>, place: Place) {
-        let Some(tag) = tag else { return };
+    /// Reports a tag, and answers it as it is written.
+    fn refuse_tag(&mut self, tag: Option<&Tag>, place: Place) -> Option<String> {
+        let tag = tag?;
+        let text = if tag.is_yaml_core_schema() { format!("!!{}", tag.suffix) } else { tag.to_string() };
         self.report.error(
             place,
             fault(
-                format!("the tag `{}` is not allowed", shown(tag)),
+                format!("the tag `{}` is not allowed", shown(&text)),
                 "a word that begins with `!` is a YAML tag, and a pipeline file has none",
                 "put quotes around the text if the `!` belongs to it: \"!docs/**\"",
             ),
         );
+        Some(text)
     }
 
     fn open(&mut self, frame: Frame) -> Result<(), Stop> {
@@ -383,6 +384,16 @@ impl Node {
     pub(crate) fn with_text(&self, text: &str) -> Node {
         let value = Tree::Scalar { text: text.to_owned(), plain: true };
         Node { place: self.place, value, cost: Cost::leaf(text.len()) }
+    }
+}
+
+/// `!docs/**` without quotes is a tag before nothing; taken as the text that was meant, it is reported once.
+fn scalar(text: String, plain: bool, tag: Option<String>) -> Tree {
+    let null = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+    match tag {
+        Some(tag) if null => Tree::Scalar { text: tag, plain },
+        _ if null => Tree::Null,
+        _ => Tree::Scalar { text, plain },
     }
 }
 

@@ -3,6 +3,8 @@
 use expect_test::{Expect, expect};
 use towpath_pipeline::{DefinitionFile, RootTree, TreeEntry, detect, explain};
 
+use crate::support::wrapped;
+
 fn tree(files: &[(&str, &str)]) -> RootTree {
     let names = files.iter().map(|(name, _)| (*name).to_owned()).collect();
     let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
@@ -12,7 +14,7 @@ fn tree(files: &[(&str, &str)]) -> RootTree {
 fn check(files: &[(&str, &str)], expected: Expect) {
     let detected = detect(&tree(files)).expect("no file has a misleading name");
     detected.definition().expect("what was detected is a definition");
-    let notes: String = detected.notes.iter().map(|note| format!("# {note}\n")).collect();
+    let notes: String = detected.notes.iter().map(|note| format!("# {}\n", wrapped(note, 2))).collect();
     expected.assert_eq(&(detected.yaml + &notes));
 }
 
@@ -147,7 +149,8 @@ fn an_npm_package_runs_its_test_script() {
         expect![[r#"
             jobs: {}
             # package.json has no script `test`
-            # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script, a Makefile with a target `check` or `test`
+            # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
+              a Makefile with a target `check` or `test`
         "#]],
     );
     check(
@@ -155,7 +158,8 @@ fn an_npm_package_runs_its_test_script() {
         expect![[r#"
         jobs: {}
         # package.json has no script `test`
-        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script, a Makefile with a target `check` or `test`
+        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
+          a Makefile with a target `check` or `test`
     "#]],
     );
     check(
@@ -163,7 +167,8 @@ fn an_npm_package_runs_its_test_script() {
         expect![[r#"
         jobs: {}
         # package.json has a yarn.lock: Yarn is not detected, write its commands into towpath.yaml
-        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script, a Makefile with a target `check` or `test`
+        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
+          a Makefile with a target `check` or `test`
     "#]],
     );
 }
@@ -184,7 +189,8 @@ fn a_makefile_runs_check_before_test() {
         expect![[r#"
         jobs: {}
         # GNUmakefile has no target `check` or `test`
-        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script, a Makefile with a target `check` or `test`
+        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
+          a Makefile with a target `check` or `test`
     "#]],
     );
     check(
@@ -192,7 +198,8 @@ fn a_makefile_runs_check_before_test() {
         expect![[r#"
             jobs: {}
             # Makefile has no target `check` or `test`
-            # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script, a Makefile with a target `check` or `test`
+            # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
+              a Makefile with a target `check` or `test`
         "#]],
     );
 }
@@ -236,7 +243,8 @@ fn nothing_found_is_an_empty_set_with_a_reason() {
         &[("README", "")],
         expect![[r#"
         jobs: {}
-        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script, a Makefile with a target `check` or `test`
+        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
+          a Makefile with a target `check` or `test`
     "#]],
     );
 }
@@ -244,7 +252,9 @@ fn nothing_found_is_an_empty_set_with_a_reason() {
 #[test]
 fn a_misspelt_pipeline_file_is_not_passed_over() {
     let errors = detect(&tree(&[("towpath.yml", "jobs: {}"), ("Cargo.toml", "")])).unwrap_err();
-    expect!["towpath.yml:1:1: the pipeline file is named `towpath.yml`; why: only `towpath.yaml` is read; ignoring this file would test something else than it says; hint: run `git mv towpath.yml towpath.yaml`"].assert_eq(&errors.lines().join("\n"));
+    expect![[r#"
+        towpath.yml:1:1: the pipeline file is named `towpath.yml`; why: only `towpath.yaml` is read; ignoring this
+        file would test something else than it says; hint: run `git mv towpath.yml towpath.yaml`"#]].assert_eq(&wrapped(&errors.lines().join("\n"), 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 use towpath_core::candidate::Strategy;
 use towpath_core::definition::{EmptySet, Proof};
 use towpath_core::graph::{JobGraph, Trigger};
-use towpath_pipeline::{Changed, explain};
+use towpath_pipeline::{Changed, JobExplanation, explain};
 
 use crate::support::{file, graph_text, parse};
 
@@ -232,69 +232,21 @@ jobs:
   unit: { run: pytest, needs: [wheel], shards: 2, when: { paths: [src, \"!docs\"] }, timeout: 5m }
 ",
     ));
-    let text = serde_json::to_string_pretty(&explained).unwrap();
+    let text: String = explained.iter().map(explanation).collect();
     expect![[r#"
-        [
-          {
-            "name": "wheel",
-            "from": "line 3",
-            "on": [],
-            "pulled_into": [
-              "change",
-              "queue"
-            ],
-            "required": false,
-            "needs": [],
-            "aborts": [],
-            "instances": [
-              "wheel"
-            ],
-            "when": [],
-            "body": {
-              "run": "build",
-              "timeout_seconds": 3600,
-              "retry_errored": 2,
-              "retry_failed": 0,
-              "checkout": true,
-              "history": false,
-              "network": true,
-              "user_namespaces": false,
-              "restartable": false
-            }
-          },
-          {
-            "name": "unit",
-            "from": "line 4",
-            "on": [
-              "change",
-              "queue"
-            ],
-            "pulled_into": [],
-            "required": true,
-            "needs": [
-              "wheel"
-            ],
-            "aborts": [],
-            "instances": [
-              "unit[1/2]",
-              "unit[2/2]"
-            ],
-            "when": [
-              "src",
-              "!docs"
-            ],
-            "body": {
-              "run": "pytest",
-              "timeout_seconds": 300,
-              "retry_errored": 2,
-              "retry_failed": 0,
-              "checkout": true,
-              "history": false,
-              "network": true,
-              "user_namespaces": false,
-              "restartable": false
-            }
-          }
-        ]"#]]
+        wheel (line 3): on [], also in [Change, Queue], required false, needs [], aborts []
+          as ["wheel"] when []: `build` within 3600 s, network true
+        unit (line 4): on [Change, Queue], also in [], required true, needs ["wheel"], aborts []
+          as ["unit[1/2]", "unit[2/2]"] when ["src", "!docs"]: `pytest` within 300 s, network true
+    "#]]
     .assert_eq(&text);
+}
+
+fn explanation(job: &JobExplanation) -> String {
+    let JobExplanation { name, from, on, pulled_into, required, needs, aborts, instances, when, body } = job;
+    format!(
+        "{name} ({from}): on {on:?}, also in {pulled_into:?}, required {required}, needs {needs:?}, aborts {aborts:?}\n  \
+         as {instances:?} when {when:?}: `{}` within {} s, network {}\n",
+        body.run, body.timeout_seconds, body.network
+    )
 }

@@ -28,7 +28,25 @@ pub fn findings(yaml: &str) -> String {
 fn finding(item: &Diagnostic) -> String {
     let Diagnostic { line, column, message, why, hint, .. } = item;
     let severity = if item.severity == Severity::Warning { "warning: " } else { "" };
+    let why = wrapped(why, 9);
+    let hint = wrapped(hint, 9);
     format!("{line}:{column} {severity}{message}\n    why: {why}\n   hint: {hint}\n")
+}
+
+/// Long texts over several lines, so that they can be read here.
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let (mut lines, mut width) = (String::new(), 0);
+    for word in text.split(' ') {
+        if width + word.len() > 110 {
+            lines.push_str(&format!("\n{}", " ".repeat(indent)));
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+        }
+        lines.push_str(word);
+        width += word.len() + 1;
+    }
+    lines
 }
 
 pub fn file(yaml: &str) -> DefinitionFile {
