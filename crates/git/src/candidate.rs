@@ -92,15 +92,16 @@ impl Repository {
     }
 
     fn rebase(&self, spec: &CandidateSpec, parent: &CommitInfo) -> Result<CandidateOutcome, GitError> {
-        if self.merge_base(spec.parent, spec.revision)?.is_none() {
-            return Err(GitError::Unrelated { ours: spec.parent, theirs: spec.revision });
-        }
         let range = Range { from: spec.parent, to: spec.revision };
         let steps = self.commits_between(range, Walk::FirstParents, REBASED_COMMITS_MAX)?;
         let committer = signature(spec.time);
         let (mut commit, mut tree) = (parent.id, parent.tree);
         for step in steps {
             let step = self.commit(step)?;
+            // The line ends at a root instead of at something that the parent contains.
+            if step.parents.is_empty() && self.merge_base(spec.parent, spec.revision)?.is_none() {
+                return Err(GitError::Unrelated { ours: spec.parent, theirs: spec.revision });
+            }
             let picked = match self.pick(tree, &step)? {
                 Merged::Conflict(paths) => return Ok(CandidateOutcome::Conflict { paths }),
                 Merged::Clean(picked) if picked == tree => continue,

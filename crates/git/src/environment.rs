@@ -40,6 +40,8 @@ const PINNED: &[&str] = &[
     "core.fsyncMethod=fsync",
     "core.autocrlf=false",
     "core.logAllRefUpdates=false",
+    // Forty hex digits are an object, always: git need not look for a ref of that name in six places.
+    "core.warnAmbiguousRefs=false",
     "safe.bareRepository=explicit",
     "attr.tree=4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     "init.defaultBranch=main",
@@ -148,6 +150,7 @@ pub(crate) struct Call<'a> {
     git_dir: Option<&'a Path>,
     folder: Option<&'a Path>,
     protocols: &'a str,
+    file_bytes_max: Option<u64>,
     config: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
     arguments: Vec<OsString>,
@@ -161,6 +164,7 @@ impl<'a> Call<'a> {
             git_dir: None,
             folder: None,
             protocols: "none",
+            file_bytes_max: None,
             config: Vec::new(),
             variables: Vec::new(),
             arguments: Vec::new(),
@@ -174,6 +178,18 @@ impl<'a> Call<'a> {
 
     pub fn folder(mut self, folder: &'a Path) -> Self {
         self.folder = Some(folder);
+        self
+    }
+
+    /// Protocols that git may speak, separated by colons; none unless said.
+    pub fn protocols(mut self, protocols: &'a str) -> Self {
+        self.protocols = protocols;
+        self
+    }
+
+    /// Bytes that any one file written by this call may have; the kernel stops what would pass it.
+    pub fn file_bytes_max(mut self, bytes: u64) -> Self {
+        self.file_bytes_max = Some(bytes);
         self
     }
 
@@ -227,7 +243,7 @@ impl<'a> Call<'a> {
         }
         command.current_dir(self.folder.or(self.git_dir).unwrap_or(Path::new("/")));
         command.arg(self.call).args(self.arguments);
-        Prepared { command, call: self.call }
+        Prepared { command, call: self.call, file_bytes_max: self.file_bytes_max }
     }
 }
 

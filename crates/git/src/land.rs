@@ -48,16 +48,19 @@ impl Repository {
     pub fn advance(&self, branch: &BranchName, from: CommitId, to: CommitId) -> Result<Advance, GitError> {
         let name = RefName::branch(branch);
         let tip = self.existing_tip(branch)?;
-        if self.is_ancestor(to, tip)? {
-            self.sync_objects(from, to)?;
-            sync_ref_folders(self, &name)?;
-            return Ok(Advance::AlreadyContained { tip });
-        }
-        if tip != from {
-            return Ok(Advance::Moved { tip });
-        }
-        if !self.is_ancestor(from, to)? {
-            return Err(GitError::NotForward { from, to });
+        // A commit that contains the tip, and is not the tip, cannot be contained in it: one question is enough.
+        let forward = tip == from && to != from && self.is_ancestor(from, to)?;
+        if !forward {
+            if self.is_ancestor(to, tip)? {
+                self.sync_objects(from, to)?;
+                sync_ref_folders(self, &name)?;
+                return Ok(Advance::AlreadyContained { tip });
+            }
+            return if tip == from {
+                Err(GitError::NotForward { from, to })
+            } else {
+                Ok(Advance::Moved { tip })
+            };
         }
         self.sync_objects(from, to)?;
         let update = RefUpdate { name, expected: Expected::At(from.into()), target: Some(to.into()) };

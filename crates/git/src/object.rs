@@ -256,14 +256,15 @@ pub(crate) fn write_commit(objects: &Path, commit: &NewCommit<'_>, keep: Keep) -
         return Ok(id);
     }
     let folder = path.parent().expect("a loose object has a folder").to_owned();
-    match fs::create_dir(&folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(GitError::io("make", &folder)(error));
-        }
-        _ => {}
-    }
     let temporary = folder.join(temporary_name());
-    let written = write_loose(&temporary, &[header.as_bytes(), &content], keep);
+    let write = || write_loose(&temporary, &[header.as_bytes(), &content], keep);
+    let written = match write() {
+        Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            make_fan_out_folder(objects, &folder)?;
+            write()
+        }
+        written => written,
+    };
     let placed = written.and_then(|()| fs::rename(&temporary, &path).map_err(GitError::io("rename", &path)));
     if let Err(error) = placed {
         let _ = fs::remove_file(&temporary);
@@ -273,6 +274,14 @@ pub(crate) fn write_commit(objects: &Path, commit: &NewCommit<'_>, keep: Keep) -
         sync_folder(&folder)?;
     }
     Ok(id)
+}
+
+/// Garbage collection removes empty ones.
+fn make_fan_out_folder(objects: &Path, folder: &Path) -> Result<(), GitError> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(GitError::io("make", folder)(error)),
+        _ => sync_folder(objects),
+    }
 }
 
 fn write_loose(path: &Path, parts: &[&[u8]], keep: Keep) -> Result<(), GitError> {

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit};
 
 use crate::error::{GitError, printable};
 
@@ -22,6 +22,8 @@ pub(crate) struct Prepared {
     pub command: Command,
     /// The git subcommand.
     pub call: &'static str,
+    /// Bytes that any one file may have that it or its children write.
+    pub file_bytes_max: Option<u64>,
 }
 
 /// How long a call may take and how much it may say.
@@ -92,6 +94,11 @@ impl Prepared {
             stderr_tail: Vec::new(),
         };
         running.never_block().map_err(|source| running.broken(source))?;
+        if let Some(bytes) = self.file_bytes_max {
+            let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+            // A process that ended already writes no file.
+            let _ = prlimit(Some(running.pid()), Resource::Fsize, limit);
+        }
         Ok(running)
     }
 

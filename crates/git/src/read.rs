@@ -16,6 +16,8 @@ const HEADER_BYTES_MAX: usize = 256;
 const COMMIT_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of one tree object: 700,000 entries of 40-byte names.
 pub(crate) const TREE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of an unwanted object that are read and dropped; for more of them git is restarted (3 ms).
+const SKIPPED_BYTES_MAX: u64 = 1024 * 1024;
 /// Questions sent before their answers are read. Each takes 47 bytes and its answer about 55, so that both sides
 /// fit into their pipe (64 KiB) and neither ever waits for the other.
 pub(crate) const QUESTIONS_AHEAD_MAX: usize = 512;
@@ -172,25 +174,23 @@ impl<'a> Reader<'a> {
 
     /// The bytes of an object of the wanted kind.
     pub fn content(&self, id: ObjectId, wanted: &'static str, bytes_max: u64) -> Result<Vec<u8>, GitError> {
-        let header = self.header(id)?.ok_or(GitError::Missing { id })?;
-        if header.kind != wanted {
-            return Err(GitError::WrongKind { id, wanted, found: header.kind });
-        }
-        if header.bytes > bytes_max {
-            return Err(GitError::TooLarge {
-                what: format!("{wanted} {id}"),
-                limit: format!("{bytes_max} bytes"),
-            });
-        }
-        let mut content = Vec::with_capacity(header.bytes as usize);
-        self.contents(&[id], |_, piece| {
-            match piece {
-                [] => content.clear(),
-                piece => content.extend_from_slice(piece),
+        let until = Until::after(self.deadline);
+        self.with(|process| {
+            process.send(format!("contents {id}\n").as_bytes(), until)?;
+            let Some(header) = read_header(process, until)? else { return Ok(Err(GitError::Missing { id })) };
+            match unfit(id, &header, (wanted, bytes_max)) {
+                // An error ends the process, which is cheaper than reading on.
+                Some(error) if header.bytes > SKIPPED_BYTES_MAX => return Err(error),
+                _ => {}
             }
-            Ok(())
-        })?;
-        Ok(content)
+            let mut content = Vec::with_capacity(header.bytes as usize);
+            process.pieces(header.bytes, until, |piece| {
+                content.extend_from_slice(piece);
+                Ok(())
+            })?;
+            process.line(b'\n', 1, until)?;
+            Ok(unfit(id, &header, (wanted, bytes_max)).map_or(Ok(content), Err))
+        })?
     }
 
     /// Streams many objects, one after the other, in the order given; at most [`QUESTIONS_AHEAD_MAX`].
@@ -243,6 +243,15 @@ impl<'a> Reader<'a> {
     fn with<T>(&self, exchange: impl FnMut(&mut Coprocess) -> Result<T, GitError>) -> Result<T, GitError> {
         self.slot.with(|| prepare(self.repository), exchange)
     }
+}
+
+fn unfit(id: ObjectId, header: &Header, (wanted, bytes_max): (&'static str, u64)) -> Option<GitError> {
+    if header.kind != wanted {
+        return Some(GitError::WrongKind { id, wanted, found: header.kind.clone() });
+    }
+    let too_large =
+        || GitError::TooLarge { what: format!("{wanted} {id}"), limit: format!("{bytes_max} bytes") };
+    (header.bytes > bytes_max).then(too_large)
 }
 
 fn prepare(repository: &Repository) -> Prepared {

@@ -213,12 +213,12 @@ fn transaction_text(updates: &[RefUpdate]) -> String {
         }
     };
     let lines: String = updates.iter().map(line).collect();
-    format!("start\n{lines}prepare\ncommit\n")
+    format!("start\n{lines}commit\n")
 }
 
 fn exchange(process: &mut Coprocess, request: &str, until: Until) -> Result<(), GitError> {
     process.send(request.as_bytes(), until)?;
-    for wanted in ["start: ok", "prepare: ok", "commit: ok"] {
+    for wanted in ["start: ok", "commit: ok"] {
         let answer = process.line(b'\n', ANSWER_BYTES_MAX, until)?;
         if answer != wanted.as_bytes() {
             return Err(GitError::unexpected("update-ref", &answer));

@@ -113,6 +113,7 @@ impl Repository {
         write_synced(&draft.join("config"), CONFIG)?;
         fs::create_dir_all(draft.join("info")).map_err(GitError::io("make", &draft))?;
         write_synced(&draft.join("info/attributes"), ATTRIBUTES)?;
+        make_fan_out(&draft.join("objects"))?;
         Self::open(git, &draft)
     }
 
@@ -232,6 +233,15 @@ impl Repository {
     pub(crate) fn ref_writer(&self) -> &Slot {
         &self.inner.refs
     }
+}
+
+/// All folders for loose objects at once: a new folder costs more to make and to sync than the object in it.
+fn make_fan_out(objects: &Path) -> Result<(), GitError> {
+    for first in 0..=u8::MAX {
+        let folder = objects.join(format!("{first:02x}"));
+        fs::create_dir(&folder).map_err(GitError::io("make", &folder))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn write_synced(path: &Path, text: &str) -> Result<(), GitError> {

@@ -1,6 +1,5 @@
 //! What git is started with, and that nothing of it can hang or flood us.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -8,17 +7,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 use towpath_git::{ErrorClass, Git, GitError, GitOptions, Repository};
 
-use crate::support::{World, every_git};
-
-/// A program that says it is git 2.40 and then does `body`.
-fn pretend_git(folder: &TempDir, body: &str) -> GitOptions {
-    let program = folder.path().join("git");
-    let script =
-        format!("#!/bin/sh\ncase \"$*\" in *version) echo git version 2.40.0; exit;; esac\n{body}\n");
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    GitOptions { program: Some(program), call_deadline: Duration::from_millis(300), ..GitOptions::default() }
-}
+use crate::support::{World, every_git, pretend_git, write_program};
 
 #[test]
 fn every_git_of_the_machine_is_fit() {
@@ -36,8 +25,7 @@ fn an_old_git_and_a_missing_one_are_named() {
     assert!(matches!(error, GitError::NotStarted { .. }));
     assert_eq!(error.class(), ErrorClass::Denied);
 
-    std::fs::write(&program, "#!/bin/sh\necho git version 2.37.4\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, "echo git version 2.37.4");
     let error = Git::find(missing).unwrap_err().to_string();
     assert!(error.contains("git version 2.37.4") && error.contains("2.38"), "{error}");
 }

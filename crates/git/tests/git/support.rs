@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use towpath_core::candidate::{CandidateSpec, Strategy};
@@ -122,6 +124,20 @@ impl World {
         self.push(theirs, "topic");
         (ours, theirs)
     }
+}
+
+/// A program that says it is git 2.40 and then does `body`.
+pub fn pretend_git(folder: &TempDir, body: &str) -> GitOptions {
+    let program = folder.path().join("git");
+    let version = "case \"$*\" in *version) echo git version 2.40.0; exit;; esac";
+    write_program(&program, &format!("{version}\n{body}"));
+    GitOptions { program: Some(program), call_deadline: Duration::from_millis(300), ..GitOptions::default() }
+}
+
+/// An executable shell script.
+pub fn write_program(path: &Path, body: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn plain_git(git: &Git, folder: &Path, arguments: &[&str]) -> Command {
