@@ -1,0 +1,111 @@
+//! What a leaf of the audit log says.
+
+use serde::{Deserialize, Serialize};
+use towpath_core::act::Act;
+use towpath_core::ids::{Epoch, Timestamp};
+
+use super::note::{AuditKey, VerifierKey};
+
+/// One leaf. Its JSON, byte by byte as it is stored, is what is hashed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// Its place, from 0: a leaf that was moved says so itself.
+    pub leaf: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub entry: Entry,
+}
+
+/// What a leaf is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A person or the server did something.
+    Act(Act),
+    /// From here on another key signs.
+    Rotation(Rotation),
+    /// The log goes on from a backup.
+    Restored(Restored),
+}
+
+/// A change of the signing key, vouched for by both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The key until here.
+    pub old: String,
+    /// The key from here on.
+    pub new: String,
+    /// The old key's signature, in hex.
+    pub old_signature: String,
+    /// The new key's signature, in hex.
+    pub new_signature: String,
+}
+
+/// That the database is older than what was known outside of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// How it was noticed.
+    pub why: String,
+    /// How many leaves there had been; the log goes on at fewer.
+    pub leaves_before: u64,
+    /// How many of them are lost.
+    pub leaves_lost: u64,
+    /// The highest epoch known from before.
+    pub epoch_before: Epoch,
+}
+
+impl Rotation {
+    /// The leaf by which `old` hands over to `new`.
+    pub(crate) fn sign(leaf: u64, old: &AuditKey, new: &AuditKey) -> Rotation {
+        let text = statement(leaf, &old.verifier().to_string(), &new.verifier().to_string());
+        Rotation {
+            old: old.verifier().to_string(),
+            new: new.verifier().to_string(),
+            old_signature: to_hex(&old.sign(text.as_bytes())),
+            new_signature: to_hex(&new.sign(text.as_bytes())),
+        }
+    }
+
+    /// Both keys, if both signed for just this leaf.
+    pub(crate) fn keys(&self, leaf: u64) -> Option<(VerifierKey, VerifierKey)> {
+        let text = statement(leaf, &self.old, &self.new);
+        let old: VerifierKey = self.old.parse().ok()?;
+        let new: VerifierKey = self.new.parse().ok()?;
+        let signed = old.verify(text.as_bytes(), &from_hex(&self.old_signature)?)
+            && new.verify(text.as_bytes(), &from_hex(&self.new_signature)?);
+        signed.then_some((old, new))
+    }
+}
+
+fn statement(leaf: u64, old: &str, new: &str) -> String {
+    format!("towpath audit key rotation\n{leaf}\n{old}\n{new}\n")
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("invariant: a string takes any text");
+        text
+    })
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotation_counts_only_with_both_signatures_at_its_place() {
+        let (old, new) = (AuditKey::generate("log").unwrap(), AuditKey::generate("log").unwrap());
+        let rotation = Rotation::sign(4, &old, &new);
+        assert_eq!(rotation.keys(4), Some((old.verifier().clone(), new.verifier().clone())));
+        assert_eq!(rotation.keys(5), None);
+        let forged = Rotation { old_signature: rotation.new_signature.clone(), ..rotation };
+        assert_eq!(forged.keys(4), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! Backups: a consistent copy of the database while the server runs, and the way back (trust S11).
+//!
+//! A backup is made by SQLite itself, never by copying the file. It holds no key: the audit key lies elsewhere, tokens
+//! are hashes, secrets are sealed. What a restore lost is found when the folder is opened next.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{OpenError, ReadError, WriteError};
+use crate::folder::{DataFolder, Mark};
+use crate::store::Store;
+use crate::view::View;
+
+/// Why there is no backup or no restored folder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackupError {
+    /// The target is there already.
+    #[error("`{}` exists already; move it away first, nothing is overwritten", .0.display())]
+    Exists(PathBuf),
+    /// A file operation failed.
+    #[error("cannot {what} `{}`: {why}", path.display())]
+    File {
+        /// The operation.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
+    /// The copy could not be made.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The backup is damaged.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The folder could not be entered.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Copies everything committed so far to a new file with mode 0600, durably. Takes no lock that writers wait for.
+///
+/// # Errors
+/// The file is there already, or cannot be written.
+pub fn backup(store: &Store, to: &Path) -> Result<(), BackupError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+    match made {
+        Ok(_) => {}
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(BackupError::Exists(to.to_owned()));
+        }
+        Err(why) => return Err(file("create", to, &why)),
+    }
+    let copied = copy(store, to);
+    if copied.is_err() {
+        // Half a backup must not look like one.
+        let _ = fs::remove_file(to);
+    }
+    copied
+}
+
+fn copy(store: &Store, to: &Path) -> Result<(), BackupError> {
+    // A connection of its own: `VACUUM` cannot run inside a snapshot's transaction.
+    let view = View::open(&store.database())?;
+    let path = to.to_str().ok_or_else(|| BackupError::File {
+        what: "name",
+        path: to.to_owned(),
+        why: "the path is not UTF-8".to_owned(),
+    })?;
+    view.conn.execute("VACUUM INTO ?1", [path]).map_err(WriteError::from)?;
+    sync(to)
+}
+
+/// Puts a backup into a data folder that has no database. The next [`Store::open`] gives it a new incarnation, adds the
+/// leaf `restored`, and leaves it frozen until somebody accepts it.
+///
+/// # Errors
+/// The folder is in use or has a database, or the backup is damaged.
+pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
+    let folder = DataFolder::enter(folder)?;
+    let database = folder.database();
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = database.as_os_str().to_owned();
+        name.push(suffix);
+        if Path::new(&name).exists() {
+            return Err(BackupError::Exists(name.into()));
+        }
+    }
+    View::open_copy(backup)?.check_file()?;
+    // No database has this incarnation, so the restore is noticed even where nothing else is known of the past.
+    let past = folder.mark()?.unwrap_or(Mark { incarnation: String::new(), epoch: 0, leaves: 0 });
+    folder.set_mark(&Mark { incarnation: "before a restore".to_owned(), ..past })?;
+    let fresh = folder.path().join("restore.new");
+    fs::copy(backup, &fresh).map_err(|why| file("copy to", &fresh, &why))?;
+    sync(&fresh)?;
+    fs::rename(&fresh, &database).map_err(|why| file("rename to", &database, &why))?;
+    Ok(folder.sync()?)
+}
+
+fn sync(path: &Path) -> Result<(), BackupError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.and_then(|()| File::open(parent)?.sync_all()).map_err(|why| file("sync", path, &why))
+}
+
+fn file(what: &'static str, path: &Path, why: &io::Error) -> BackupError {
+    BackupError::File { what, path: path.to_owned(), why: why.to_string() }
+}

@@ -1,0 +1,253 @@
+//! The writer thread: group commit, and what has to be done between groups.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rusqlite::params;
+use towpath_core::ids::Epoch;
+
+use crate::audit::log::Log;
+use crate::audit::sink::Sink;
+use crate::error::WriteError;
+use crate::folder::{DataFolder, Mark};
+use crate::queue::{Durable, Purpose, Queued, Taken};
+use crate::room::Room;
+use crate::tx::{Marks, Tx};
+use crate::view::{View, get_u64};
+use crate::wal::Wal;
+use crate::writer::Shared;
+
+/// From the first leaf after a checkpoint to the next checkpoint. Half of the second that invariant I8 allows.
+const SETTLE_AFTER: Duration = Duration::from_millis(500);
+
+/// Everything that the writer thread owns.
+pub(crate) struct WriterThread {
+    pub view: View,
+    pub log: Log,
+    pub marks: Marks,
+    pub incarnation: String,
+    pub shared: Arc<Shared>,
+    pub folder: DataFolder,
+    pub sink: Option<Sink>,
+    pub room: Room,
+    pub wal: Wal,
+    /// When leaves that no checkpoint covers must have one.
+    pub settle_at: Option<Instant>,
+}
+
+/// Refuses what is still waiting when the thread ends, however it ends.
+struct Abandon(Arc<Shared>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        for queued in self.0.queue.abandon() {
+            queued.unit.finish(Err(WriteError::Closed));
+        }
+    }
+}
+
+impl WriterThread {
+    /// Serves the queue until it is closed and empty.
+    pub fn serve(mut self) {
+        let abandon = Abandon(Arc::clone(&self.shared));
+        loop {
+            match abandon.0.queue.take(self.deadline()) {
+                Taken::Group(units) => self.group(units),
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
+            self.between_groups();
+        }
+        if self.settle_at.is_some() {
+            self.transact(Vec::new(), true);
+        }
+        self.fold();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [self.settle_at, self.wal.due_at(), self.room.look_again_at()].into_iter().flatten().min()
+    }
+
+    fn between_groups(&mut self) {
+        let now = Instant::now();
+        if self.settle_at.is_some_and(|at| at <= now) {
+            self.transact(Vec::new(), true);
+        }
+        if self.wal.is_due(now) {
+            self.fold();
+        }
+        if self.room.look_again_at().is_some_and(|at| at <= now) {
+            let full = !self.room.regain(&self.view, &self.folder);
+            self.shared.health(|health| health.full = full);
+        }
+    }
+
+    fn fold(&mut self) {
+        let trouble = self.wal.fold(&self.view).err().map(|why| why.to_string());
+        self.shared.health(|health| health.fold_trouble = trouble);
+    }
+
+    fn group(&mut self, units: Vec<Queued>) {
+        let full = self.room.is_full();
+        let allowed = |queued: &Queued| !full || queued.load.purpose == Purpose::Reserve;
+        let (units, refused): (Vec<_>, Vec<_>) = units.into_iter().partition(allowed);
+        refused.into_iter().for_each(|queued| finish(queued, Err(WriteError::Full)));
+        if !units.is_empty() {
+            let seal = units.iter().any(|queued| queued.unit.wants_seal());
+            self.transact(units, seal);
+        }
+    }
+
+    /// One transaction, then the answers.
+    fn transact(&mut self, mut units: Vec<Queued>, seal: bool) {
+        let mut marks = self.marks;
+        let mut refusals = Vec::new();
+        let outcome = self.begin().and_then(|()| {
+            for queued in &mut units {
+                refusals.push(self.savepoint(queued, &mut marks)?);
+            }
+            self.finish_group(&marks, seal)
+        });
+        match outcome {
+            Ok(durable) => {
+                self.marks = marks;
+                self.shared.time_high.fetch_max(marks.time_high.0, Ordering::Relaxed);
+                self.wal.wrote(&units);
+                answer(units, refusals, &durable);
+                self.after_commit(&durable, seal);
+            }
+            Err(why) => {
+                if self.settle_at.is_some() {
+                    self.settle_at = Some(Instant::now() + SETTLE_AFTER);
+                }
+                self.roll_back(&why);
+                units.into_iter().for_each(|queued| finish(queued, Err(why.clone())));
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), WriteError> {
+        self.view.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let epoch = self.view.one("SELECT epoch FROM meta", [], |row| get_u64(row, 0))?;
+        let by = Epoch(epoch.unwrap_or_default());
+        match by > self.marks.epoch {
+            true => Err(WriteError::Fenced { what: "server".into(), by }),
+            false => Ok(()),
+        }
+    }
+
+    /// Runs one unit. `Ok(Some(_))` refuses this unit alone; `Err` means that the whole transaction is lost.
+    fn savepoint(
+        &mut self,
+        queued: &mut Queued,
+        marks: &mut Marks,
+    ) -> Result<Option<WriteError>, WriteError> {
+        self.statement("SAVEPOINT unit")?;
+        let (before, leaves) = (*marks, self.log.size());
+        let mut tx = Tx { view: &self.view, log: &mut self.log, marks };
+        let ran = catch_unwind(AssertUnwindSafe(|| queued.unit.run(&mut tx)));
+        let ran = ran.unwrap_or_else(|panic| Err(WriteError::Bug { why: panic_text(&*panic) }));
+        if self.view.conn.is_autocommit() {
+            // SQLite gives up a whole transaction on a full disk and on I/O errors, whatever the unit made of it.
+            let lost = || WriteError::Io { why: "the transaction was given up".into() };
+            return Err(ran.err().unwrap_or_else(lost));
+        }
+        let Err(why) = ran else {
+            self.statement("RELEASE unit")?;
+            return Ok(None);
+        };
+        self.statement("ROLLBACK TO unit")?;
+        self.statement("RELEASE unit")?;
+        *marks = before;
+        self.log.truncate(leaves);
+        match why {
+            WriteError::Full | WriteError::Unsynced { .. } | WriteError::Io { .. } => Err(why),
+            why => Ok(Some(why)),
+        }
+    }
+
+    fn statement(&self, sql: &str) -> Result<(), WriteError> {
+        self.view.conn.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
+    fn finish_group(&mut self, marks: &Marks, seal: bool) -> Result<Durable, WriteError> {
+        let frontier = self.log.flush(&self.view)?;
+        let note = match seal && self.log.can_sign() {
+            true => Some(self.log.seal(&self.view, &frontier)?),
+            false => None,
+        };
+        if *marks != self.marks {
+            const SQL: &str = "UPDATE meta SET inbox_seq = ?1, time_high = ?2";
+            let values = params![marks.inbox_seq as i64, marks.time_high.0];
+            self.view.conn.prepare_cached(SQL)?.execute(values)?;
+        }
+        self.statement("COMMIT")?;
+        if frontier.size() > self.log.committed_size() && self.settle_at.is_none() {
+            self.settle_at = Some(Instant::now() + SETTLE_AFTER);
+        }
+        self.log.committed(frontier);
+        Ok(Durable { note })
+    }
+
+    /// What may happen only once the group is durable, but need not be done before it is answered. The mark may be
+    /// behind the truth by a checkpoint's interval: it is there to find rollbacks of hours.
+    fn after_commit(&mut self, durable: &Durable, settled: bool) {
+        if !settled {
+            return;
+        }
+        self.settle_at = None;
+        let appended = match (&durable.note, &self.sink) {
+            (Some(note), Some(sink)) => sink.append(note).map_err(|why| why.to_string()),
+            _ => Ok(()),
+        };
+        let marked = self.folder.set_mark(&self.mark()).map_err(|why| why.to_string());
+        self.shared.health(|health| health.sink_trouble = appended.and(marked).err());
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            incarnation: self.incarnation.clone(),
+            epoch: self.marks.epoch.0,
+            leaves: self.log.committed_size(),
+        }
+    }
+
+    fn roll_back(&mut self, why: &WriteError) {
+        if !self.view.conn.is_autocommit() {
+            // Nothing to do about a failure: closing the transaction is all that is left, and the next BEGIN will tell.
+            let _ = self.statement("ROLLBACK");
+        }
+        self.log.rolled_back();
+        match why {
+            WriteError::Full => {
+                self.room.lost(&self.view, &self.folder);
+                self.shared.health(|health| health.full = true);
+            }
+            WriteError::Unsynced { why } => {
+                self.shared.health(|health| health.landing_stopped = Some(why.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn answer(units: Vec<Queued>, refusals: Vec<Option<WriteError>>, durable: &Durable) {
+    for (queued, refusal) in units.into_iter().zip(refusals) {
+        finish(queued, refusal.map_or(Ok(durable), Err));
+    }
+}
+
+/// A callback that panics harms nobody else.
+fn finish(queued: Queued, outcome: Result<&Durable, WriteError>) {
+    // The panic itself was reported by the panic hook.
+    let _ = catch_unwind(AssertUnwindSafe(|| queued.unit.finish(outcome)));
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("without a text"))
+}

@@ -1,0 +1,161 @@
+//! Units of work on their way to the writer thread: bounded, and handed over in groups.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::error::WriteError;
+use crate::tx::Tx;
+
+/// Units in one transaction at most: bounds the latency of the first and what one failing disk write can fail.
+pub(crate) const GROUP_UNITS_MAX: usize = 1024;
+/// Bytes in one transaction at most, a single larger unit excepted.
+pub(crate) const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Units that wait at most; more are refused as [`WriteError::Busy`] (invariant I15).
+pub(crate) const WAITING_UNITS_MAX: usize = 65_536;
+/// Bytes that wait at most.
+pub(crate) const WAITING_BYTES_MAX: usize = 256 << 20;
+
+/// What a unit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// Refused while the disk is full.
+    #[default]
+    Ordinary,
+    /// Audit, freeze and shutdown: may use the reserve on a full disk (invariant I15).
+    Reserve,
+}
+
+/// How much a unit weighs, and what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Bytes that it will write, roughly.
+    pub bytes: usize,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+impl Load {
+    /// An ordinary unit.
+    pub fn bytes(bytes: usize) -> Load {
+        Load { bytes, purpose: Purpose::Ordinary }
+    }
+}
+
+/// What the writer does for a unit, and whom it tells.
+pub(crate) trait Unit: Send {
+    /// Does the work in a savepoint. Called at most once.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), WriteError>;
+    /// Tells the outcome, after the commit. Called exactly once, also for a unit that never ran.
+    fn finish(self: Box<Self>, outcome: Result<&Durable, WriteError>);
+    /// Whether the group is to end with a signed checkpoint.
+    fn wants_seal(&self) -> bool {
+        false
+    }
+}
+
+/// What a group left beside its units' own results.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Durable {
+    /// The signed checkpoint, if one was made.
+    pub note: Option<crate::audit::note::SignedCheckpoint>,
+}
+
+pub(crate) struct Queued {
+    pub load: Load,
+    pub unit: Box<dyn Unit>,
+}
+
+/// What the writer found in the queue.
+pub(crate) enum Taken {
+    Group(Vec<Queued>),
+    /// The deadline passed.
+    Nothing,
+    /// Nothing waits and nothing more will come.
+    Closed,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Queued>,
+    bytes: usize,
+    closed: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Queue {
+    /// Puts a unit at the end, or gives it back with the reason.
+    pub fn push(&self, queued: Queued) -> Result<(), (Queued, WriteError)> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err((queued, WriteError::Closed));
+        }
+        let full = state.waiting.len() >= WAITING_UNITS_MAX || state.bytes >= WAITING_BYTES_MAX;
+        if full && queued.load.purpose == Purpose::Ordinary {
+            return Err((queued, WriteError::Busy));
+        }
+        state.bytes += queued.load.bytes;
+        state.waiting.push_back(queued);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes what waits, up to a group's bounds; waits for something until `deadline`.
+    pub fn take(&self, deadline: Option<Instant>) -> Taken {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return Taken::Closed;
+            }
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Taken::Nothing;
+                    }
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                }
+            };
+        }
+        Taken::Group(state.next_group())
+    }
+
+    /// Accepts nothing more.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Closes and takes everything that is left, when the writer is gone.
+    pub fn abandon(&self) -> Vec<Queued> {
+        self.close();
+        self.lock().waiting.drain(..).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code of a caller runs under this lock, so a poisoned one holds a whole state.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl State {
+    fn next_group(&mut self) -> Vec<Queued> {
+        let mut bytes = 0;
+        let within = |queued: &&Queued| {
+            bytes += queued.load.bytes;
+            bytes <= GROUP_BYTES_MAX
+        };
+        let count = self.waiting.iter().take(GROUP_UNITS_MAX).take_while(within).count().max(1);
+        let group: Vec<Queued> = self.waiting.drain(..count.min(self.waiting.len())).collect();
+        self.bytes -= group.iter().map(|queued| queued.load.bytes).sum::<usize>();
+        group
+    }
+}

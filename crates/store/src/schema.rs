@@ -1,0 +1,121 @@
+//! The schema as numbered appends. A step, once released, never changes; the next one is added below it.
+//!
+//! The SQL is the subset that SQLite and PostgreSQL share, with SQLite's names of types; a PostgreSQL implementation
+//! reads `INTEGER` as `BIGINT` and `BLOB` as `BYTEA`.
+
+use rusqlite::{Connection, params};
+use towpath_core::ids::{Digest, Timestamp};
+
+use crate::error::{OpenError, WriteError};
+
+const STEPS: [&str; 2] = [include_str!("schema/0001_engine.sql"), include_str!("schema/0002_records.sql")];
+
+/// Marks the file as ours: `towp` in ASCII.
+const APPLICATION_ID: i32 = 0x746f_7770;
+
+/// The schema of this binary: how many steps it knows.
+pub const SCHEMA: u32 = STEPS.len() as u32;
+
+/// Brings the database to [`SCHEMA`], or says why that cannot be.
+pub(crate) fn migrate(conn: &mut Connection, now: Timestamp) -> Result<(), OpenError> {
+    let id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(WriteError::from)?;
+    let tables: i64 = conn
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
+        .map_err(WriteError::from)?;
+    if id != APPLICATION_ID && (id != 0 || tables != 0) {
+        return Err(OpenError::NotTowpath { file: conn.path().unwrap_or_default().into() });
+    }
+    apply(conn, now)
+}
+
+fn apply(conn: &mut Connection, now: Timestamp) -> Result<(), OpenError> {
+    let tx =
+        conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(WriteError::from)?;
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_steps (step INTEGER PRIMARY KEY, digest TEXT NOT NULL, at INTEGER NOT NULL) STRICT",
+    )
+    .map_err(WriteError::from)?;
+    let done = steps_done(&tx)?;
+    let found = done.len() as u32;
+    if found > SCHEMA {
+        return Err(OpenError::NewerSchema { found, known: SCHEMA });
+    }
+    if let Some(step) = (0..done.len()).find(|&at| done[at] != digest(STEPS[at])) {
+        return Err(OpenError::ForeignSchema { step: step as u32 + 1 });
+    }
+    for (at, sql) in STEPS.iter().enumerate().skip(done.len()) {
+        tx.execute_batch(&strict(sql)).map_err(WriteError::from)?;
+        tx.execute(
+            "INSERT INTO schema_steps VALUES (?1, ?2, ?3)",
+            params![at as i64 + 1, digest(sql), now.0],
+        )
+        .map_err(WriteError::from)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(WriteError::from)?;
+    tx.commit().map_err(WriteError::from)?;
+    Ok(())
+}
+
+fn steps_done(conn: &Connection) -> Result<Vec<String>, WriteError> {
+    let mut statement = conn.prepare("SELECT digest FROM schema_steps ORDER BY step")?;
+    let digests = statement.query_map([], |row| row.get(0))?;
+    Ok(digests.collect::<Result<_, _>>()?)
+}
+
+fn digest(sql: &str) -> String {
+    Digest::of(sql.as_bytes()).to_string()
+}
+
+/// SQLite keeps to the types of columns only where it is told to.
+fn strict(sql: &str) -> String {
+    sql.replace("\n);", "\n) STRICT;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1);
+
+    fn fresh() -> Connection {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate(&mut conn, NOW).unwrap();
+        conn
+    }
+
+    #[test]
+    fn every_table_keeps_to_its_types() {
+        let conn = fresh();
+        let loose: i64 = conn
+            .query_row("SELECT count(*) FROM pragma_table_list WHERE type = 'table' AND strict = 0 AND name NOT LIKE 'sqlite_%'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(loose, 0);
+    }
+
+    #[test]
+    fn a_second_time_changes_nothing() {
+        let mut conn = fresh();
+        migrate(&mut conn, Timestamp(2)).unwrap();
+        let at: i64 = conn.query_row("SELECT max(at) FROM schema_steps", [], |row| row.get(0)).unwrap();
+        assert_eq!(at, NOW.0);
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_with_both_numbers() {
+        let mut conn = fresh();
+        conn.execute("INSERT INTO schema_steps VALUES (?1, 'x', 1)", [SCHEMA + 1]).unwrap();
+        let error = migrate(&mut conn, NOW).unwrap_err();
+        assert_eq!(error, OpenError::NewerSchema { found: SCHEMA + 1, known: SCHEMA });
+        assert!(error.to_string().contains("newer version"));
+    }
+
+    #[test]
+    fn another_programs_schema_and_database_are_refused() {
+        let mut conn = fresh();
+        conn.execute("UPDATE schema_steps SET digest = 'x' WHERE step = 2", []).unwrap();
+        assert_eq!(migrate(&mut conn, NOW), Err(OpenError::ForeignSchema { step: 2 }));
+        let mut other = Connection::open_in_memory().unwrap();
+        other.execute_batch("CREATE TABLE t (a)").unwrap();
+        assert!(matches!(migrate(&mut other, NOW), Err(OpenError::NotTowpath { .. })));
+    }
+}

@@ -1,0 +1,382 @@
+//! Opening and closing a data folder.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use towpath_core::ids::{Epoch, Timestamp};
+
+use crate::audit::log::{Log, put_key};
+use crate::audit::merkle;
+use crate::audit::sink::Sink;
+use crate::audit::{AuditKey, Restored, SignedCheckpoint};
+use crate::error::{OpenError, ReadError, WriteError};
+use crate::folder::{DataFolder, Mark, RESERVE_BYTES, file_error};
+use crate::group::WriterThread;
+use crate::reader::Reader;
+use crate::room::Room;
+use crate::schema;
+use crate::tx::{Marks, Tx, encode};
+use crate::view::{View, damaged, get_u64, json};
+use crate::wal::Wal;
+use crate::writer::{Shared, Writer};
+
+/// The oldest SQLite without known defects in WAL mode.
+const SQLITE_LEAST: i32 = 3_051_003;
+
+/// Pages of the writer's cache, in KiB. It grows only as far as it is used.
+const WRITE_CACHE_KIB: i32 = 16 << 10;
+
+/// After a long snapshot of some reader the log file shrinks to this again.
+const WAL_BYTES_KEPT: i64 = 128 << 20;
+
+/// Told apart by this from every other life of the same data: part of each lease and effect token, and new after a
+/// restore.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Incarnation(pub [u8; 16]);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How to open a data folder.
+#[derive(Debug)]
+pub struct Options {
+    /// The folder; made if there is none.
+    pub folder: PathBuf,
+    /// The clock's reading.
+    pub now: Timestamp,
+    /// Signing of the audit log. Without it leaves are kept, but no checkpoint is made.
+    pub audit: Option<AuditOptions>,
+    /// Bytes kept free for audit and shutdown.
+    pub reserve_bytes: u64,
+    /// The database's own limit. Without one, the disk is the limit.
+    pub database_bytes_max: Option<u64>,
+}
+
+/// How the audit log is signed.
+#[derive(Debug)]
+pub struct AuditOptions {
+    /// The key, from a file outside the data folder.
+    pub key: AuditKey,
+    /// A file outside the data folder, better on another disk, to which checkpoints are appended.
+    pub sink: Option<PathBuf>,
+}
+
+impl Options {
+    /// The defaults for a folder.
+    pub fn new(folder: impl Into<PathBuf>, now: Timestamp) -> Options {
+        Options {
+            folder: folder.into(),
+            now,
+            audit: None,
+            reserve_bytes: RESERVE_BYTES,
+            database_bytes_max: None,
+        }
+    }
+}
+
+/// An open data folder, held alone until [`Store::close`] or drop.
+#[derive(Debug)]
+pub struct Store {
+    writer: Writer,
+    reader: Reader,
+    epoch: Epoch,
+    incarnation: Incarnation,
+    path: PathBuf,
+    database: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens or makes a data folder, and begins a new epoch in it.
+    ///
+    /// A database that is behind what was noted outside of it was restored: it gets a new incarnation and a leaf that
+    /// says so, and stays [`View::restored`] until a person accepts it.
+    ///
+    /// # Errors
+    /// Another server has it, it is of a newer version, or a file operation failed.
+    pub fn open(options: Options) -> Result<Store, OpenError> {
+        check_library()?;
+        let folder = DataFolder::enter(&options.folder)?;
+        let sink = open_sink(&options, &folder)?;
+        let mut view = open_database(&folder)?;
+        schema::migrate(&mut view.conn, options.now)?;
+        folder.sync()?;
+        let begun = begin_epoch(&mut view, &known_before(&folder, sink.as_ref())?, options.now)?;
+        view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
+        let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, &folder))?;
+        let shared = Arc::new(Shared::default());
+        shared.time_high.store(begun.marks.time_high.0, std::sync::atomic::Ordering::Relaxed);
+        shared.health(|health| health.full = room.is_full());
+        let key = options.audit.map(|audit| Arc::new(audit.key));
+        let key = key.filter(|key| key_fits(&view, key, &shared));
+        let mut log = Log::load(&view, key)?;
+        append_restored(&view, &mut log, &begun)?;
+        let (path, database) = (folder.path().to_owned(), folder.database());
+        let thread = WriterThread {
+            view,
+            log,
+            marks: begun.marks,
+            incarnation: begun.incarnation.to_string(),
+            shared: Arc::clone(&shared),
+            folder,
+            sink,
+            room,
+            wal: Wal::default(),
+            // The first checkpoint tells the sink and the mark about this epoch.
+            settle_at: Some(std::time::Instant::now()),
+        };
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(|| thread.serve());
+        let thread = thread.map_err(|why| file_error("start the writer of", &path, &why))?;
+        Ok(Store {
+            writer: Writer { shared },
+            reader: Reader::new(database.clone()),
+            epoch: begun.marks.epoch,
+            incarnation: begun.incarnation,
+            path,
+            database,
+            thread: Some(thread),
+        })
+    }
+
+    /// The way to write.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// The way to read.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// This server's epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// This life of the data.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The folder's real path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.database.clone()
+    }
+
+    /// Writes what waits, makes the last checkpoint, folds the log in and lets go of the folder.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.writer.shared.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has refused what was waiting; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl View {
+    /// Set while the data are from a backup that nobody has accepted yet: nothing may land.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn restored(&self) -> Result<Option<Restored>, ReadError> {
+        let sql = "SELECT restored FROM meta WHERE restored IS NOT NULL";
+        self.one(sql, [], |row| json(row, 0))
+    }
+}
+
+impl Tx<'_> {
+    /// Lets the server go on from a restored backup. Whoever calls it adds the act that says who accepted it.
+    ///
+    /// # Errors
+    /// There is nothing to accept, or those of the disk.
+    pub fn accept_restored(&mut self) -> Result<(), WriteError> {
+        const SQL: &str = "UPDATE meta SET restored = NULL WHERE restored IS NOT NULL";
+        self.change(SQL, [], || "a restored state that waits for acceptance".into())
+    }
+}
+
+fn check_library() -> Result<(), OpenError> {
+    match rusqlite::version_number() >= SQLITE_LEAST {
+        true => Ok(()),
+        false => Err(OpenError::OldLibrary { found: rusqlite::version().into(), least: "3.51.3".into() }),
+    }
+}
+
+fn open_sink(options: &Options, folder: &DataFolder) -> Result<Option<Sink>, OpenError> {
+    let Some(path) = options.audit.as_ref().and_then(|audit| audit.sink.clone()) else { return Ok(None) };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let real = parent.canonicalize().map_err(|why| file_error("open", parent, &why))?;
+    if real.starts_with(folder.path()) {
+        let why = "it must lie outside the data folder, which it bears witness about".to_owned();
+        return Err(OpenError::File { what: "use as a sink of checkpoints", path, why });
+    }
+    Ok(Some(Sink::new(path)))
+}
+
+fn open_database(folder: &DataFolder) -> Result<View, OpenError> {
+    let path = folder.database();
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = || -> Result<Connection, WriteError> {
+        let conn = Connection::open_with_flags(&path, flags)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+        conn.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+        conn.pragma_update(None, "foreign_keys", true)?;
+        Ok(conn)
+    };
+    let conn = opened()?;
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(&path, private).map_err(|why| file_error("protect", &path, &why))?;
+    Ok(View::new(conn)?)
+}
+
+/// What is known outside the database about how far it was.
+struct KnownBefore {
+    mark: Option<Mark>,
+    checkpoint: Option<SignedCheckpoint>,
+}
+
+fn known_before(folder: &DataFolder, sink: Option<&Sink>) -> Result<KnownBefore, OpenError> {
+    let notes = match sink.map(Sink::load) {
+        None => Vec::new(),
+        Some(Ok(notes)) => notes,
+        Some(Err(why)) => return Err(file_error("read the sink of", folder.path(), &why)),
+    };
+    let checkpoint = notes.iter().rev().find_map(|note| note.parse().ok());
+    Ok(KnownBefore { mark: folder.mark()?, checkpoint })
+}
+
+/// A new epoch, as it was made durable.
+struct Begun {
+    marks: Marks,
+    incarnation: Incarnation,
+    /// Set if the database was found to be older than what is known outside.
+    restored: Option<Restored>,
+}
+
+fn begin_epoch(view: &mut View, known: &KnownBefore, now: Timestamp) -> Result<Begun, OpenError> {
+    let fresh = Incarnation(crate::random());
+    let restored = find_rollback(view, known)?;
+    let begun = || -> Result<Begun, WriteError> {
+        let tx = view.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute(
+            "INSERT INTO meta (one, incarnation, epoch, inbox_seq, time_high) VALUES (1, ?1, 0, 0, 0) \
+             ON CONFLICT (one) DO NOTHING",
+            [fresh.0],
+        )?;
+        let (incarnation, epoch, inbox_seq, time_high): ([u8; 16], u64, u64, i64) =
+            tx.query_row("SELECT incarnation, epoch, inbox_seq, time_high FROM meta", [], |row| {
+                Ok((row.get(0)?, get_u64(row, 1)?, get_u64(row, 2)?, row.get(3)?))
+            })?;
+        let incarnation = if restored.is_some() { fresh } else { Incarnation(incarnation) };
+        let epoch_known = known.mark.as_ref().map_or(0, |mark| mark.epoch);
+        let epoch = Epoch(epoch.max(epoch_known) + 1);
+        let time_high = Timestamp(time_high).max(now);
+        tx.execute(
+            "UPDATE meta SET incarnation = ?1, epoch = ?2, time_high = ?3, restored = COALESCE(?4, restored)",
+            params![incarnation.0, epoch.0 as i64, time_high.0, restored.as_ref().map(encode)],
+        )?;
+        tx.commit()?;
+        Ok(Begun { marks: Marks { epoch, inbox_seq, time_high }, incarnation, restored })
+    };
+    Ok(begun()?)
+}
+
+/// Compares the database with what is known outside of it (trust T9).
+fn find_rollback(view: &View, known: &KnownBefore) -> Result<Option<Restored>, ReadError> {
+    const SQL: &str = "SELECT incarnation, epoch FROM meta";
+    let found = view.one(SQL, [], |row| Ok((Incarnation(row.get(0)?), get_u64(row, 1)?)))?;
+    let leaves = view.leaf_count()?;
+    let of_mark = known.mark.as_ref().map_or((0, 0), |mark| (mark.leaves, mark.epoch));
+    let of_sink = known.checkpoint.as_ref().map_or(0, |note| note.checkpoint.size);
+    let leaves_before = of_mark.0.max(of_sink).max(leaves);
+    let (incarnation, epoch) = found.map_or((None, 0), |(incarnation, epoch)| (Some(incarnation), epoch));
+    let why = if leaves_before > leaves {
+        "the database has fewer leaves than were known outside of it"
+    } else if known.mark.is_some() && of_mark.1 > epoch {
+        "the database is of an earlier epoch than was known outside of it"
+    } else if !same_life(known.mark.as_ref(), incarnation) {
+        "the database is of another life than was known outside of it"
+    } else if !same_history(view, known.checkpoint.as_ref())? {
+        "the database has another history than the last checkpoint outside of it"
+    } else {
+        return Ok(None);
+    };
+    let leaves_lost = leaves_before - leaves;
+    Ok(Some(Restored { why: why.to_owned(), leaves_before, leaves_lost, epoch_before: Epoch(of_mark.1) }))
+}
+
+fn same_life(mark: Option<&Mark>, incarnation: Option<Incarnation>) -> bool {
+    match (mark, incarnation) {
+        (Some(mark), Some(incarnation)) => mark.incarnation == incarnation.to_string(),
+        _ => true,
+    }
+}
+
+fn same_history(view: &View, note: Option<&SignedCheckpoint>) -> Result<bool, ReadError> {
+    match note {
+        Some(note) => Ok(merkle::root(view, note.checkpoint.size)? == note.checkpoint.root),
+        None => Ok(true),
+    }
+}
+
+/// Whether this key may sign this log. Its first key is noted; a stranger is reported, and signs nothing.
+fn key_fits(view: &View, key: &AuditKey, shared: &Shared) -> bool {
+    let trouble = match view.audit_verifier() {
+        Ok(Some(verifier)) if verifier == key.verifier().to_string() => None,
+        Ok(Some(verifier)) => Some(format!("the log is signed by {verifier}; this is another key")),
+        Ok(None) => put_key(view, 0, key).err().map(|why| why.to_string()),
+        Err(why) => Some(why.to_string()),
+    };
+    let fits = trouble.is_none();
+    shared.health(|health| health.key_trouble = trouble);
+    fits
+}
+
+/// Adds the leaf that tells of a restore, in a transaction of its own.
+fn append_restored(view: &View, log: &mut Log, begun: &Begun) -> Result<(), OpenError> {
+    let Some(restored) = &begun.restored else { return Ok(()) };
+    log.append(begun.marks.time_high, &format!("{{\"restored\":{}}}", encode(restored)));
+    let written = || -> Result<_, WriteError> {
+        view.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let frontier = log.flush(view)?;
+        view.conn.execute_batch("COMMIT")?;
+        Ok(frontier)
+    };
+    let frontier = written().map_err(|why| match why {
+        WriteError::Damaged { why } => OpenError::Read(damaged(why)),
+        why => OpenError::Write(why),
+    })?;
+    log.committed(frontier);
+    Ok(())
+}

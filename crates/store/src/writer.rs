@@ -1,0 +1,196 @@
+//! The way to the writer thread: units of work in, answers out after the commit.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use towpath_core::ids::Timestamp;
+use towpath_core::turn::WriteSet;
+
+use crate::audit::AuditKey;
+use crate::audit::note::SignedCheckpoint;
+use crate::error::WriteError;
+use crate::queue::{Durable, Load, Purpose, Queue, Queued, Unit};
+use crate::tx::{Committed, Delivery, EncodedTurn, Tx};
+
+/// Hands units of work to the writer thread. Cheap to clone.
+///
+/// The thread takes everything that waits, gives each unit a savepoint, commits once with `synchronous=FULL`, and only
+/// then tells each unit's outcome. A unit that is refused leaves no trace and harms no other. Callbacks run on the writer
+/// thread, in the order of the units: they hand the outcome on and do nothing else.
+#[derive(Clone)]
+pub struct Writer {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+/// What the thread and its callers share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub queue: Queue,
+    pub health: Mutex<Health>,
+    pub time_high: AtomicI64,
+}
+
+/// What is wrong with the store, if anything. Every field at its default means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// The disk is full: ordinary units are refused, those with [`Purpose::Reserve`] are taken.
+    pub full: bool,
+    /// The disk failed to confirm a write. Nothing may land until a restart has looked at what is there.
+    pub landing_stopped: Option<String>,
+    /// The newest checkpoint could not be put outside the data folder; it is tried again with the next one.
+    pub sink_trouble: Option<String>,
+    /// Checkpoints cannot be signed.
+    pub key_trouble: Option<String>,
+    /// The database's log file could not be folded in; it is tried again.
+    pub fold_trouble: Option<String>,
+}
+
+impl Shared {
+    pub fn health<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
+        change(&mut self.health.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+}
+
+impl Writer {
+    /// Runs `work` in the next group's transaction; `done` hears its outcome after the commit, or why there was none.
+    pub fn submit<T, W, D>(&self, load: Load, work: W, done: D)
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
+        D: FnOnce(Result<T, WriteError>) + Send + 'static,
+    {
+        self.push(load, Box::new(Work { work: Some(work), value: None, done }));
+    }
+
+    /// [`Writer::submit`] that waits. Not for async code.
+    ///
+    /// # Errors
+    /// Those of `work` and of the commit.
+    pub fn write<T, W>(&self, work: W) -> Result<T, WriteError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
+    {
+        self.wait(|done| self.submit(Load::default(), work, done))
+    }
+
+    /// Commits one turn.
+    pub fn commit<D>(&self, write: WriteSet, done: D)
+    where
+        D: FnOnce(Result<Committed, WriteError>) + Send + 'static,
+    {
+        let turn = EncodedTurn::from(write);
+        self.submit(Load::bytes(turn.bytes()), move |tx| tx.turn(&turn), done);
+    }
+
+    /// Puts several things into inboxes, all or none; the result is their numbers, in their order.
+    pub fn deliver<D>(&self, deliveries: Vec<Delivery>, done: D)
+    where
+        D: FnOnce(Result<Vec<u64>, WriteError>) + Send + 'static,
+    {
+        let bytes = deliveries.iter().map(Delivery::bytes).sum();
+        let work = move |tx: &mut Tx<'_>| deliveries.iter().map(|one| tx.deliver(one)).collect();
+        self.submit(Load::bytes(bytes), work, done);
+    }
+
+    /// Makes a signed checkpoint over everything committed so far, without waiting for its turn.
+    pub fn seal<D>(&self, done: D)
+    where
+        D: FnOnce(Result<SignedCheckpoint, WriteError>) + Send + 'static,
+    {
+        self.push(Load { bytes: 0, purpose: Purpose::Reserve }, Box::new(Seal { done }));
+    }
+
+    /// Lets another key sign from here on; a leaf signed by both says so. Keep the old key's public half: it still
+    /// verifies what it signed.
+    pub fn rotate_key<D>(&self, key: AuditKey, at: Timestamp, done: D)
+    where
+        D: FnOnce(Result<u64, WriteError>) + Send + 'static,
+    {
+        let key = Arc::new(key);
+        self.submit(Load::default(), move |tx| tx.log.rotate(at, key), done);
+    }
+
+    /// The time for decisions: the clock's reading, but never before anything durable (trust T10).
+    pub fn time(&self, reading: Timestamp) -> Timestamp {
+        let high = self.shared.time_high.fetch_max(reading.0, Ordering::Relaxed);
+        reading.max(Timestamp(high))
+    }
+
+    /// What is wrong, if anything.
+    pub fn health(&self) -> Health {
+        self.shared.health(|health| health.clone())
+    }
+
+    pub(crate) fn wait<T: Send + 'static>(
+        &self,
+        start: impl FnOnce(Box<dyn FnOnce(Result<T, WriteError>) + Send>),
+    ) -> Result<T, WriteError> {
+        let (send, receive) = mpsc::sync_channel(1);
+        start(Box::new(move |outcome| {
+            // A caller that no longer waits needs no answer.
+            let _ = send.send(outcome);
+        }));
+        receive.recv().unwrap_or(Err(WriteError::Closed))
+    }
+
+    fn push(&self, load: Load, unit: Box<dyn Unit>) {
+        if let Err((queued, why)) = self.shared.queue.push(Queued { load, unit }) {
+            queued.unit.finish(Err(why));
+        }
+    }
+}
+
+struct Work<T, W, D> {
+    work: Option<W>,
+    value: Option<T>,
+    done: D,
+}
+
+impl<T, W, D> Unit for Work<T, W, D>
+where
+    T: Send,
+    W: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send,
+    D: FnOnce(Result<T, WriteError>) + Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), WriteError> {
+        let work = self.work.take().expect("invariant: a unit runs once");
+        self.value = Some(work(tx)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<&Durable, WriteError>) {
+        let value = self.value;
+        (self.done)(outcome.map(|_| value.expect("invariant: a committed unit has run")));
+    }
+}
+
+struct Seal<D> {
+    done: D,
+}
+
+impl<D: FnOnce(Result<SignedCheckpoint, WriteError>) + Send> Unit for Seal<D> {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), WriteError> {
+        match tx.log.can_sign() {
+            true => Ok(()),
+            false => Err(WriteError::Missing { what: "an audit key".into() }),
+        }
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<&Durable, WriteError>) {
+        (self.done)(outcome.map(|durable| {
+            durable.note.clone().expect("invariant: a group that holds a seal makes a checkpoint")
+        }));
+    }
+
+    fn wants_seal(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,465 @@
+//! Records: each noun is written, changed and read back.
+
+use std::collections::BTreeSet;
+
+use towpath_core::effect::{Check, Verdict};
+use towpath_core::graph::{JobIndex, Outcome, Trigger};
+use towpath_core::ids::{ChangeNumber, CommitId, Digest, LeaseId, RepoName, RunId, Timestamp, UserId};
+use towpath_core::policy::{Rights, Role};
+use towpath_store::records::*;
+use towpath_store::{Store, Tx, WriteError};
+
+use crate::subject::{NOW, Place};
+
+fn repo() -> RepoName {
+    "demo".parse().unwrap()
+}
+
+fn commit(fill: u8) -> CommitId {
+    CommitId([fill; 20])
+}
+
+fn write<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
+) -> T {
+    store.writer().write(work).unwrap()
+}
+
+fn with_repo() -> (Place, Store) {
+    let place = Place::new();
+    let store = place.open();
+    let demo = Repo { name: repo(), settings: "{}".into(), hook_secret: None, created_at: NOW };
+    write(&store, move |tx| tx.add_repo(&demo));
+    (place, store)
+}
+
+fn a_change(number: u64) -> Change {
+    Change {
+        repo: repo(),
+        number: ChangeNumber(number),
+        target: "main".parse().unwrap(),
+        owner: UserId(1),
+        title: "Add a lock".into(),
+        body: "It holds.".into(),
+        draft: false,
+        state: ChangeState::Open,
+        landed: None,
+        labels: BTreeSet::from(["prio:high".to_owned()]),
+        topic: Some("lock".into()),
+        change_id: Some("I123".into()),
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+#[test]
+fn users_keep_their_numbers_and_names() {
+    let place = Place::new();
+    let store = place.open();
+    let ann = write(&store, |tx| tx.add_user("ann", Some("$argon2id$x"), NOW));
+    let bob = write(&store, |tx| tx.add_user("bob", None, NOW));
+    assert_eq!((ann, bob), (UserId(1), UserId(2)));
+    let taken = store.writer().write(|tx| tx.add_user("ann", None, NOW));
+    assert_eq!(taken, Err(WriteError::Exists { what: "user `ann`".into() }));
+    write(&store, move |tx| {
+        tx.set_password(ann, None)?;
+        tx.set_disabled(ann, true)
+    });
+    let view = store.reader().snapshot().unwrap();
+    let expect = User { id: ann, name: "ann".into(), password: None, disabled: true, created_at: NOW };
+    assert_eq!(view.user(ann).unwrap(), Some(expect.clone()));
+    assert_eq!(view.user_by_name("ann").unwrap(), Some(expect));
+    assert_eq!(view.users().unwrap().len(), 2);
+    let missing = store.writer().write(|tx| tx.set_password(UserId(9), None));
+    assert_eq!(missing, Err(WriteError::Missing { what: "user 9".into() }));
+}
+
+#[test]
+fn tokens_end_by_time_and_by_revocation() {
+    let place = Place::new();
+    let store = place.open();
+    let owner = write(&store, |tx| tx.add_user("ann", None, NOW));
+    let hash = Digest::of(b"secret");
+    let token = Token {
+        number: 0,
+        hash,
+        prefix: "tp_ab".into(),
+        owner,
+        label: "laptop".into(),
+        scope: Scope { repos: Some(vec![repo()]), verbs: Some(vec!["push".into()]) },
+        created_at: NOW,
+        expires_at: Some(NOW.plus_seconds(60)),
+        used_at: None,
+        revoked_at: None,
+    };
+    let expect = Token { number: 1, used_at: Some(NOW), ..token.clone() };
+    write(&store, move |tx| {
+        let number = tx.add_token(&token)?;
+        tx.note_token_use(&hash, NOW)?;
+        Ok(number)
+    });
+    let stored = store.reader().snapshot().unwrap().token(&hash).unwrap().unwrap();
+    assert_eq!(stored, expect);
+    assert!(stored.is_valid(NOW) && !stored.is_valid(NOW.plus_seconds(60)));
+    write(&store, |tx| tx.revoke_token(1, NOW));
+    write(&store, |tx| tx.revoke_token(1, NOW.plus_seconds(1)));
+    let view = store.reader().snapshot().unwrap();
+    let stored = view.token_by_number(1).unwrap().unwrap();
+    assert_eq!((stored.is_valid(NOW), stored.revoked_at), (false, Some(NOW)));
+    assert_eq!(view.tokens_of(owner).unwrap(), [stored]);
+}
+
+#[test]
+fn sessions_end_with_their_time_and_their_user() {
+    let place = Place::new();
+    let store = place.open();
+    let owner = write(&store, |tx| tx.add_user("ann", None, NOW));
+    let [first, second] = [b"1", b"2"].map(|id| Session {
+        hash: Digest::of(id),
+        csrf: "c".into(),
+        owner,
+        created_at: NOW,
+        expires_at: NOW.plus_seconds(60),
+    });
+    let (one, two) = (first.clone(), second.clone());
+    write(&store, move |tx| tx.add_session(&one).and_then(|()| tx.add_session(&two)));
+    let found = |hash, now| store.reader().snapshot().unwrap().session(hash, now).unwrap();
+    assert_eq!(found(&first.hash, NOW), Some(first.clone()));
+    assert_eq!(found(&first.hash, NOW.plus_seconds(60)), None);
+    let hash = first.hash;
+    write(&store, move |tx| tx.remove_session(&hash));
+    assert_eq!(found(&first.hash, NOW), None);
+    write(&store, move |tx| tx.set_disabled(owner, true));
+    assert_eq!(found(&second.hash, NOW), None);
+    write(&store, |tx| tx.remove_expired_sessions(NOW));
+}
+
+#[test]
+fn rights_are_given_changed_and_taken() {
+    let (_place, store) = with_repo();
+    let ann = write(&store, |tx| tx.add_user("ann", None, NOW));
+    let rights = Rights { role: Role::Maintainer, authorised: true };
+    write(&store, move |tx| {
+        tx.set_right(&repo(), ann, Some(Rights { role: Role::Reader, authorised: false }))
+    });
+    write(&store, move |tx| tx.set_right(&repo(), ann, Some(rights)));
+    let view = store.reader().snapshot().unwrap();
+    assert_eq!(view.right(&repo(), ann).unwrap(), Some(rights));
+    let expect = [Right { repo: repo(), holder: ann, rights }];
+    assert_eq!(
+        (view.rights_on(&repo()).unwrap(), view.rights_of(ann).unwrap()),
+        (expect.to_vec(), expect.to_vec())
+    );
+    drop(view);
+    write(&store, move |tx| tx.set_right(&repo(), ann, None));
+    assert_eq!(store.reader().snapshot().unwrap().right(&repo(), ann).unwrap(), None);
+    let nobody = store.writer().write(move |tx| tx.set_right(&repo(), UserId(9), Some(rights)));
+    assert_eq!(nobody, Err(WriteError::Missing { what: "user 9".into() }));
+}
+
+#[test]
+fn repos_are_unique_and_their_settings_change() {
+    let (_place, store) = with_repo();
+    let again = Repo { name: repo(), settings: "{}".into(), hook_secret: None, created_at: NOW };
+    let taken = store.writer().write(move |tx| tx.add_repo(&again));
+    assert_eq!(taken, Err(WriteError::Exists { what: "repo `demo`".into() }));
+    write(&store, |tx| {
+        tx.set_repo_settings(&repo(), "{\"a\":1}")?;
+        tx.set_hook_secret(&repo(), Some("hook"))?;
+        tx.put_setting("title", "\"T\"")
+    });
+    let view = store.reader().snapshot().unwrap();
+    let stored = view.repo(&repo()).unwrap().unwrap();
+    assert_eq!((stored.settings.as_str(), stored.hook_secret.as_deref()), ("{\"a\":1}", Some("hook")));
+    assert_eq!(view.repos().unwrap(), [stored]);
+    assert_eq!(view.setting("title").unwrap().as_deref(), Some("\"T\""));
+}
+
+#[test]
+fn a_change_is_set_as_a_whole_as_often_as_one_likes() {
+    let (_place, store) = with_repo();
+    let change = a_change(7);
+    let revision = Revision {
+        repo: repo(),
+        change: ChangeNumber(7),
+        number: 1,
+        commit: commit(1),
+        uploader: UserId(1),
+        uploaded_at: NOW,
+        superseded_at: None,
+    };
+    let later = Change { state: ChangeState::Landed, landed: Some(commit(9)), ..change.clone() };
+    let newer = Revision { superseded_at: Some(NOW), ..revision.clone() };
+    let (expect, expect_revision) = (later.clone(), newer.clone());
+    write(&store, move |tx| {
+        for (change, revision) in [(&change, &revision), (&later, &newer), (&later, &newer)] {
+            tx.put_change(change)?;
+            tx.put_revision(revision)?;
+        }
+        Ok(())
+    });
+    let view = store.reader().snapshot().unwrap();
+    assert_eq!(view.change(&repo(), ChangeNumber(7)).unwrap(), Some(expect.clone()));
+    assert_eq!(view.revisions(&repo(), ChangeNumber(7)).unwrap(), std::slice::from_ref(&expect_revision));
+    assert_eq!(view.revisions_at(&repo(), commit(1)).unwrap(), [expect_revision]);
+    assert_eq!(view.changes_by_topic(&repo(), "lock").unwrap(), std::slice::from_ref(&expect));
+    assert_eq!(view.changes_by_change_id(&repo(), "I123").unwrap(), [expect]);
+    assert_eq!(view.open_changes(&repo(), &"main".parse().unwrap()).unwrap(), []);
+    assert_eq!(view.next_change_number(&repo()).unwrap(), ChangeNumber(8));
+}
+
+#[test]
+fn changes_are_listed_by_page_newest_first() {
+    let (_place, store) = with_repo();
+    write(&store, |tx| (1..=5).try_for_each(|number| tx.put_change(&a_change(number))));
+    write(&store, |tx| tx.put_change(&Change { state: ChangeState::Closed, ..a_change(4) }));
+    let view = store.reader().snapshot().unwrap();
+    let numbers = |query: &ChangeQuery| -> Vec<u64> {
+        view.changes(&repo(), query).unwrap().iter().map(|change| change.number.0).collect()
+    };
+    let mut query = ChangeQuery { count: 2, ..ChangeQuery::default() };
+    assert_eq!(numbers(&query), [5, 4]);
+    query.below = Some(ChangeNumber(4));
+    assert_eq!(numbers(&query), [3, 2]);
+    let open = ChangeQuery { state: Some(ChangeState::Open), count: 9, ..ChangeQuery::default() };
+    assert_eq!(numbers(&open), [5, 3, 2, 1]);
+    let elsewhere = ChangeQuery { target: Some("next".parse().unwrap()), count: 9, ..ChangeQuery::default() };
+    assert_eq!(numbers(&elsewhere), [0; 0]);
+}
+
+#[test]
+fn what_is_said_on_a_change_is_kept_in_order() {
+    let (_place, store) = with_repo();
+    let review = Review {
+        repo: repo(),
+        change: ChangeNumber(1),
+        number: 0,
+        revision: commit(1),
+        definition: Some(Digest::of(b"d")),
+        message: None,
+        reviewer: UserId(2),
+        verdict: ReviewVerdict::Approve,
+        text: "good".into(),
+        at: NOW,
+    };
+    let comment = |key: Option<&str>, text: &str| Comment {
+        number: 0,
+        author: None,
+        key: key.map(Into::into),
+        text: text.into(),
+        at: NOW,
+        edited_at: None,
+    };
+    let event = LabelEvent { number: 0, label: "WIP".into(), added: true, actor: Some(UserId(1)), at: NOW };
+    let (said, noted, withdrawn) =
+        (review.clone(), event.clone(), Review { verdict: ReviewVerdict::Withdrawn, ..review.clone() });
+    let comments =
+        [comment(Some("status"), "waits"), comment(None, "hello"), comment(Some("status"), "landed")];
+    let numbers = write(&store, move |tx| {
+        let place = (&repo(), ChangeNumber(1));
+        tx.put_change(&a_change(1))?;
+        assert_eq!((tx.add_review(&said)?, tx.add_review(&withdrawn)?), (1, 2));
+        assert_eq!((tx.add_label_event(place, &noted)?, tx.add_label_event(place, &noted)?), (1, 2));
+        comments.iter().map(|comment| tx.put_comment(place, comment)).collect::<Result<Vec<_>, _>>()
+    });
+    assert_eq!(numbers, [1, 2, 1]);
+    let view = store.reader().snapshot().unwrap();
+    let reviews = view.reviews(&repo(), ChangeNumber(1)).unwrap();
+    assert_eq!(reviews[0], Review { number: 1, ..review });
+    assert_eq!(reviews[1].verdict, ReviewVerdict::Withdrawn);
+    let comments = view.comments(&repo(), ChangeNumber(1)).unwrap();
+    assert_eq!((comments[0].text.as_str(), comments[0].edited_at), ("landed", Some(NOW)));
+    assert_eq!((comments[1].text.as_str(), comments[1].edited_at), ("hello", None));
+    assert_eq!(view.label_events(&repo(), ChangeNumber(1)).unwrap()[1], LabelEvent { number: 2, ..event });
+    let nowhere = store.writer().write(|tx| tx.put_comment((&repo(), ChangeNumber(9)), &comment_of_nobody()));
+    assert!(matches!(nowhere, Err(WriteError::Bug { .. })), "{nowhere:?}");
+}
+
+fn comment_of_nobody() -> Comment {
+    Comment { number: 0, author: None, key: None, text: "?".into(), at: NOW, edited_at: None }
+}
+
+#[test]
+fn the_newest_check_of_a_revision_is_shown() {
+    let (_place, store) = with_repo();
+    let check = |verdict, text: &str| StoredCheck {
+        revision: commit(1),
+        check: Check { verdict, text: text.into(), run: Some("demo/main/1".parse().unwrap()) },
+        at: NOW,
+    };
+    let (pending, done) = (check(Verdict::Pending, "runs"), check(Verdict::Success, "passed"));
+    let expect = done.clone();
+    write(&store, move |tx| {
+        let place = (&repo(), ChangeNumber(1));
+        tx.put_check(place, &pending)?;
+        tx.put_check(place, &done)
+    });
+    assert_eq!(store.reader().snapshot().unwrap().checks(&repo(), ChangeNumber(1)).unwrap(), [expect]);
+}
+
+fn run_row(number: u64, at: i64) -> RunRow {
+    RunRow {
+        run: format!("demo/main/{number}").parse().unwrap(),
+        trigger: Trigger::Queue,
+        change: Some(ChangeNumber(number % 2)),
+        commit: commit(1),
+        reason: "new revision".into(),
+        outcome: None,
+        unsandboxed: false,
+        started_at: Timestamp(at),
+        ended_at: None,
+    }
+}
+
+#[test]
+fn runs_are_listed_by_page_and_filter() {
+    let (_place, store) = with_repo();
+    write(&store, |tx| (1..=6).try_for_each(|number| tx.put_run(&run_row(number, 100 + number as i64 / 3))));
+    let ended = RunRow { outcome: Some(Outcome::Failed), ended_at: Some(NOW), ..run_row(6, 102) };
+    let expect = ended.clone();
+    write(&store, move |tx| tx.put_run(&ended));
+    let view = store.reader().snapshot().unwrap();
+    let mut seen = Vec::new();
+    let mut query = RunQuery { count: 2, ..RunQuery::default() };
+    loop {
+        let page = view.runs(&query).unwrap();
+        seen.extend(page.iter().map(|run| run.run.number));
+        let Some(last) = page.last() else { break };
+        query.after = Some(last.cursor());
+    }
+    assert_eq!(seen, [6, 5, 4, 3, 2, 1]);
+    let numbers = |query: RunQuery| -> Vec<u64> {
+        view.runs(&RunQuery { count: 9, ..query }).unwrap().iter().map(|run| run.run.number).collect()
+    };
+    assert_eq!(numbers(RunQuery { unended: true, ..RunQuery::default() }), [5, 4, 3, 2, 1]);
+    let of_change = RunQuery { repo: Some(repo()), change: Some(ChangeNumber(1)), ..RunQuery::default() };
+    assert_eq!(numbers(of_change), [5, 3, 1]);
+    let of_branch = RunQuery { branch: Some("next".parse().unwrap()), ..RunQuery::default() };
+    assert_eq!(numbers(of_branch), [0; 0]);
+    assert_eq!(view.run(&expect.run).unwrap(), Some(expect));
+    let RunId { gate, .. } = run_row(1, 1).run;
+    assert_eq!(view.last_run_number(&gate).unwrap(), Some(6));
+}
+
+#[test]
+fn attempts_and_tests_of_a_run() {
+    let (_place, store) = with_repo();
+    let run: RunId = "demo/main/1".parse().unwrap();
+    let job = JobRow {
+        run: run.clone(),
+        job: JobIndex(2),
+        attempt: 1,
+        name: "unit[1/2]".parse().unwrap(),
+        stage: JobStage::Running,
+        lease: Some(LeaseId([3; 16])),
+        outcome: None,
+        why: String::new(),
+        unsandboxed: true,
+        started_at: Some(NOW),
+        ended_at: None,
+        log: None,
+    };
+    let ended = JobRow {
+        stage: JobStage::Ended,
+        outcome: Some(Outcome::Passed),
+        ended_at: Some(NOW),
+        log: Some(Digest::of(b"log")),
+        ..job.clone()
+    };
+    let test = |name: &str, outcome| TestRow {
+        run: run.clone(),
+        job: JobIndex(2),
+        attempt: 1,
+        name: name.into(),
+        outcome,
+        duration_ms: 12,
+        message: Some("boom".into()),
+        at: NOW,
+    };
+    let tests =
+        [test("a", TestOutcome::Passed), test("a", TestOutcome::Failed), test("b", TestOutcome::Skipped)];
+    let (rows, stored, id) = ([job, ended.clone()], tests.clone(), run.clone());
+    write(&store, move |tx| {
+        rows.iter().try_for_each(|row| tx.put_job(row))?;
+        tx.put_tests((&id, JobIndex(2), 1), &stored[..1])?;
+        tx.put_tests((&id, JobIndex(2), 1), &stored)
+    });
+    let view = store.reader().snapshot().unwrap();
+    assert_eq!(view.jobs(&run).unwrap(), std::slice::from_ref(&ended));
+    assert_eq!(view.attempts(&run, JobIndex(2)).unwrap(), std::slice::from_ref(&ended));
+    assert_eq!(view.job_by_lease(LeaseId([3; 16])).unwrap(), Some(ended));
+    assert_eq!(view.tests(&run).unwrap(), tests);
+    assert_eq!(view.test_history(&repo(), "a", 9).unwrap().len(), 2);
+}
+
+#[test]
+fn deployments_are_counted_per_environment() {
+    let (_place, store) = with_repo();
+    let deployment = |number, environment: &str| Deployment {
+        repo: repo(),
+        environment: environment.into(),
+        number,
+        commit: commit(1),
+        run: Some("demo/main/1".parse().unwrap()),
+        job: Some("deploy".parse().unwrap()),
+        actor: None,
+        outcome: None,
+        why: String::new(),
+        started_at: NOW,
+        ended_at: None,
+    };
+    let over = Deployment { outcome: Some(Outcome::Passed), ended_at: Some(NOW), ..deployment(1, "live") };
+    let (rows, expect) =
+        ([deployment(1, "live"), deployment(2, "live"), deployment(1, "try"), over.clone()], over);
+    write(&store, move |tx| {
+        rows.iter().try_for_each(|row| tx.put_deployment(row))?;
+        assert_eq!(tx.next_deployment_number(&repo(), "live")?, 3);
+        assert_eq!(tx.next_deployment_number(&repo(), "new")?, 1);
+        Ok(())
+    });
+    let view = store.reader().snapshot().unwrap();
+    assert_eq!(view.deployments(&repo(), "live", 9).unwrap(), [deployment(2, "live"), expect]);
+    assert_eq!(view.environments(&repo()).unwrap(), ["live", "try"]);
+}
+
+#[test]
+fn secrets_belong_to_a_repo_or_to_the_server() {
+    let (_place, store) = with_repo();
+    let secret = |repo| Secret {
+        repo,
+        name: "key".into(),
+        sealed: vec![0, 159, 255],
+        policy: "{}".into(),
+        updated_by: Some(UserId(1)),
+        updated_at: NOW,
+    };
+    let (of_repo, of_server) = (secret(Some(repo())), secret(None));
+    assert!(!format!("{of_repo:?}").contains("159"));
+    let rows = [of_repo.clone(), of_server.clone()];
+    write(&store, move |tx| rows.iter().try_for_each(|row| tx.put_secret(row)));
+    let view = store.reader().snapshot().unwrap();
+    assert_eq!(view.secret(Some(&repo()), "key").unwrap(), Some(of_repo));
+    assert_eq!(view.secrets(None).unwrap(), [of_server]);
+    drop(view);
+    write(&store, |tx| tx.remove_secret(None, "key"));
+    assert_eq!(store.reader().snapshot().unwrap().secrets(None).unwrap(), []);
+    let gone = store.writer().write(|tx| tx.remove_secret(None, "key"));
+    assert_eq!(gone, Err(WriteError::Missing { what: "secret `key`".into() }));
+}
+
+#[test]
+fn a_repeated_webhook_is_recognised_until_it_is_pruned() {
+    let place = Place::new();
+    let store = place.open();
+    let hook = |id: u32| HookDelivery { repo: repo(), id: id.to_string(), at: NOW, body: vec![255; 9] };
+    let first = write(&store, move |tx| {
+        (1..=5).map(|id| tx.add_hook_delivery(&hook(id))).collect::<Result<Vec<_>, _>>()
+    });
+    assert_eq!(first, [true; 5]);
+    assert!(!write(&store, move |tx| tx.add_hook_delivery(&hook(2))));
+    assert_eq!(write(&store, |tx| tx.prune_hook_deliveries(2)), 3);
+    let kept = store.reader().snapshot().unwrap().hook_deliveries(9).unwrap();
+    assert_eq!(kept, [hook(5), hook(4)]);
+    assert!(write(&store, move |tx| tx.add_hook_delivery(&hook(2))));
+}
