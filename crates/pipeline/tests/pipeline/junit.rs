@@ -14,7 +14,8 @@ fn check(xml: &str, expected: Expect) {
             TestOutcome::Skipped => "skipped",
             TestOutcome::Failed => "failed",
         };
-        text.push_str(&format!("{} > {}: {outcome} in {} ms\n", case.suite, case.name, case.duration_ms));
+        let suite = if case.suite.is_empty() { "(no suite)" } else { &case.suite };
+        text.push_str(&format!("{suite} > {}: {outcome} in {} ms\n", case.name, case.duration_ms));
         for line in case.message.iter().flat_map(|message| message.lines()) {
             text.push_str(&format!("  | {line}\n"));
         }
@@ -173,22 +174,22 @@ fn what_was_read_before_the_end_counts() {
     check(
         r#"<testsuite><testcase name="a"/><testcase name="b"><failure>half a"#,
         expect![[r#"
-         > a: passed in 0 ms
-        incomplete: it is not well-formed XML at byte 65: it ends too early
-    "#]],
+            (no suite) > a: passed in 0 ms
+            incomplete: it is not well-formed XML at byte 65: it ends too early
+        "#]],
     );
     check(
         r#"<testsuite><testcase name="a"/></testsuites>"#,
         expect![[r#"
-         > a: passed in 0 ms
-        incomplete: it is not well-formed XML at byte 31: ill-formed document: expected `</testsuite>`, but `</testsuites>` was found
-    "#]],
+            (no suite) > a: passed in 0 ms
+            incomplete: it is not well-formed XML at byte 31: ill-formed document: expected `</testsuite>`, but `</testsuites>` was found
+        "#]],
     );
     check(
         r#"<testsuite><testcase name="a & b &nope; c"/><testcase name="d"><failure>x & y &nope; &#65; &#xD800;</failure></testcase></testsuite>"#,
         expect![[r#"
-             > a & b &nope; c: passed in 0 ms
-             > d: failed in 0 ms
+            (no suite) > a & b &nope; c: passed in 0 ms
+            (no suite) > d: failed in 0 ms
               | x & y &nope; A &#xD800;
         "#]],
     );
@@ -238,7 +239,7 @@ fn entities_are_not_expanded() {
     check(
         r#"<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;"><!ENTITY f SYSTEM "file:///etc/passwd">]><testsuite><testcase name="&b;&f;"><failure>&b;&f;</failure></testcase></testsuite>"#,
         expect![[r#"
-             > &b;&f;: failed in 0 ms
+            (no suite) > &b;&f;: failed in 0 ms
               | &b;&f;
         "#]],
     );
