@@ -141,6 +141,16 @@ impl SlotGroup {
         folders.into_iter().map(|folder| folder.join("cgroup.procs")).collect()
     }
 
+    /// Kills what an executor that died left in the group. Only its successor, which holds the folder's lock, calls it.
+    pub(crate) fn kill_leftovers(&self) {
+        let files = self.procs();
+        let text = files.first().map(|file| fs::read_to_string(file).unwrap_or_default()).unwrap_or_default();
+        for pid in text.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
+            // Dead by now is as good.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+
     /// Whether the kernel bounds the tree.
     pub(crate) fn bounds(&self) -> bool {
         self.kind != Kind::Absent

@@ -7,20 +7,25 @@
 //! follows it, [`verdict`] says how it ended, [`outputs`] takes what it made.
 
 mod cgroup;
+mod client;
 pub mod command;
 pub mod environment;
 mod etc;
 pub mod glob;
 mod host;
+mod journal;
 mod launcher;
 pub mod outputs;
 mod plain;
 mod pool;
 mod probe;
 pub mod profile;
+pub mod protocol;
 mod pump;
 pub mod seccomp;
+mod serve;
 mod slot;
+mod socket;
 mod spec;
 mod sys;
 pub mod toolchains;
@@ -30,9 +35,11 @@ mod watch;
 mod wire;
 
 pub use cgroup::LimitMode;
+pub use client::{ConnectError, ExecutorClient, ExecutorEvent, start_executor};
 pub use host::{ExecutorConfig, JOB_USER_FIRST, TreeMode};
 pub use launcher::sandbox_helper;
 pub use pool::{BACKLOG_MAX, ExecutorError, JobEvent, JobPool};
 pub use probe::{ProbeRefusal, SandboxCapabilities};
+pub use serve::serve;
 pub use spec::{GrantedSecret, JUNIT_BYTES_MAX, JobEnd, Limits, SandboxKind, StartSpec};
 pub use watch::{DISK_RESERVE_BYTES, DISK_RESERVE_FILES};

@@ -99,6 +99,27 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
+/// Kills plain jobs that outlived an executor which died: their home or working folder is in its spool.
+pub(crate) fn kill_leftovers(spool: &Path) -> io::Result<()> {
+    let home = format!("HOME={}/", spool.display());
+    let is_leftover = |process: &Path| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        let at_home = environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(home.as_bytes()));
+        at_home || fs::read_link(process.join("cwd")).is_ok_and(|folder| folder.starts_with(spool))
+    };
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && pid != rustix::process::getpid()
+            && is_leftover(&entry.path())
+        {
+            // Found by what only our jobs have; one that is dead by now is what we want.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    Ok(())
+}
+
 impl Tree for PlainJob {
     fn end_event(&self) -> BorrowedFd<'_> {
         self.end.as_fd()

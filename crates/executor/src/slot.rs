@@ -47,6 +47,7 @@ struct Prepared {
 impl Slot {
     pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<JobFolder>) -> io::Result<Slot> {
         let group = host.group(number)?;
+        group.kill_leftovers();
         Ok(Slot { number, host, group, launcher: None, buffer: vec![0; READ_BYTES], janitor })
     }
 

@@ -7,6 +7,8 @@ mod border;
 mod life;
 #[path = "executor/limits.rs"]
 mod limits;
+#[path = "executor/process.rs"]
+mod process;
 #[path = "executor/support.rs"]
 mod support;
 #[path = "executor/trees.rs"]

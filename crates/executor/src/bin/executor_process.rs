@@ -1,14 +1,41 @@
 //! The executor's two entry points as a program of its own, for tests and measurements of this crate. The product
 //! has them as subcommands of `towpath`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use towpath_executor::{ExecutorConfig, SandboxKind};
+
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("sandbox-helper") => towpath_executor::sandbox_helper(),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["sandbox-helper"] => towpath_executor::sandbox_helper(),
+        ["serve", data] => serve(Path::new(data), SandboxKind::Bubblewrap),
+        ["serve", data, "--sandbox", "none"] => serve(Path::new(data), SandboxKind::None),
         _ => {
-            eprintln!("usage: towpath-executor-process sandbox-helper");
+            eprintln!("usage: towpath-executor-process sandbox-helper | serve FOLDER [--sandbox none]");
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Serves at `FOLDER/executor.sock`.
+fn serve(data: &Path, sandbox: SandboxKind) -> ExitCode {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("error: cannot find this program: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let helper = vec![program.into(), "sandbox-helper".into()];
+    let config = ExecutorConfig { sandbox, slots: 2, ..ExecutorConfig::in_folder(data, helper) };
+    match towpath_executor::serve(config, &data.join("executor.sock")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
         }
     }
 }

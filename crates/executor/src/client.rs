@@ -1,0 +1,214 @@
+//! The server's side of the executor's socket.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use towpath_core::ids::{Epoch, LeaseId};
+
+use crate::protocol::{FromExecutor, Leases, PROTOCOL_VERSION, StopMode, ToExecutor, Welcome};
+use crate::spec::{JobEnd, StartSpec};
+use crate::{socket, wire};
+
+/// Between two tries to reach an executor that is starting.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+/// How long an executor may take to answer a hello.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why an executor cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers at the socket.
+    #[error("no executor answers at {path}: {source}", path = path.display())]
+    Unreachable {
+        /// The socket.
+        path: std::path::PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It answers, and refuses us.
+    #[error("the executor refuses this server: {why}")]
+    Refused {
+        /// Its reason.
+        why: String,
+        /// The epoch that has it.
+        epoch: Epoch,
+    },
+}
+
+/// What an executor tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutorEvent {
+    /// A job has a slot and begins.
+    Started(LeaseId),
+    /// A job is over. Told again after a reconnect until [`ExecutorClient::ack`].
+    Ended(Box<JobEnd>),
+    /// Answer to [`ExecutorClient::list`].
+    Leases(Leases),
+    /// The connection is over: the executor died, or a higher epoch took it.
+    Gone(String),
+}
+
+/// A connection to an executor. Dropping it leaves the executor and its jobs as they are.
+#[derive(Debug)]
+pub struct ExecutorClient {
+    stream: UnixStream,
+    sending: Mutex<()>,
+    welcome: Welcome,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl ExecutorClient {
+    /// Takes the executor over, waiting up to `patience` for one that is starting. `known` are the leases that may
+    /// go on; others are killed. `on_event` is called on a thread of its own, in order.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; `Refused` if a server with a higher epoch has it.
+    pub fn connect(
+        path: &Path,
+        (epoch, known): (Epoch, Option<Vec<LeaseId>>),
+        patience: Duration,
+        on_event: impl FnMut(ExecutorEvent) + Send + 'static,
+    ) -> Result<ExecutorClient, ConnectError> {
+        let unreachable = |source| ConnectError::Unreachable { path: path.to_owned(), source };
+        let stream = connect_within(path, patience).map_err(unreachable)?;
+        let hello = ToExecutor::Hello { version: PROTOCOL_VERSION, epoch, known };
+        wire::send(&stream, &hello).map_err(unreachable)?;
+        stream.set_read_timeout(Some(WELCOME_TIMEOUT)).map_err(unreachable)?;
+        let answer = wire::receive(&stream).map_err(unreachable)?;
+        stream.set_read_timeout(None).map_err(unreachable)?;
+        let welcome = match answer {
+            Some(FromExecutor::Welcome(welcome)) => welcome,
+            Some(FromExecutor::Refused { why, epoch }) => return Err(ConnectError::Refused { why, epoch }),
+            _ => return Err(unreachable(io::Error::other("it closed the connection"))),
+        };
+        let reading = stream.try_clone().map_err(unreachable)?;
+        let listener = std::thread::Builder::new()
+            .name("executor-events".to_owned())
+            .spawn(move || listen(&reading, on_event))
+            .map_err(unreachable)?;
+        Ok(ExecutorClient { stream, sending: Mutex::new(()), welcome, listener: Some(listener) })
+    }
+
+    /// What the executor said at the beginning.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Starts jobs. Safe to repeat.
+    ///
+    /// # Errors
+    /// If the connection is over; connect again and repeat.
+    pub fn start(&self, specs: impl IntoIterator<Item = StartSpec>) -> io::Result<()> {
+        self.send(specs.into_iter().map(|spec| ToExecutor::Start { spec: Box::new(spec) }))
+    }
+
+    /// Ends a job; its end is told like any other. Safe to repeat, also for a lease that is unknown.
+    ///
+    /// # Errors
+    /// As [`ExecutorClient::start`].
+    pub fn cancel(&self, lease: LeaseId) -> io::Result<()> {
+        self.send([ToExecutor::Cancel { lease }])
+    }
+
+    /// Says that these ends are durable in the server. Safe to repeat.
+    ///
+    /// # Errors
+    /// As [`ExecutorClient::start`].
+    pub fn ack(&self, leases: Vec<LeaseId>) -> io::Result<()> {
+        self.send([ToExecutor::Ack { leases }])
+    }
+
+    /// Asks for all leases; the answer is [`ExecutorEvent::Leases`].
+    ///
+    /// # Errors
+    /// As [`ExecutorClient::start`].
+    pub fn list(&self) -> io::Result<()> {
+        self.send([ToExecutor::List])
+    }
+
+    /// Ends the executor.
+    ///
+    /// # Errors
+    /// As [`ExecutorClient::start`].
+    pub fn stop(&self, mode: StopMode) -> io::Result<()> {
+        self.send([ToExecutor::Stop { mode }])
+    }
+
+    fn send(&self, messages: impl IntoIterator<Item = ToExecutor>) -> io::Result<()> {
+        use io::Write;
+        let mut bytes = Vec::new();
+        for message in messages {
+            bytes.extend(wire::encode(&message)?);
+        }
+        // The lock guards no data, only the order of whole messages.
+        let _whole = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.stream).write_all(&bytes)
+    }
+}
+
+impl Drop for ExecutorClient {
+    fn drop(&mut self) {
+        // It may be closed already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        if let Some(listener) = self.listener.take()
+            && listener.thread().id() != std::thread::current().id()
+        {
+            let _ = listener.join();
+        }
+    }
+}
+
+fn listen(stream: &UnixStream, mut on_event: impl FnMut(ExecutorEvent)) {
+    let mut reader = io::BufReader::new(stream);
+    let why = loop {
+        match wire::receive(&mut reader) {
+            Ok(Some(FromExecutor::Started { lease })) => on_event(ExecutorEvent::Started(lease)),
+            Ok(Some(FromExecutor::Ended { end })) => on_event(ExecutorEvent::Ended(end)),
+            Ok(Some(FromExecutor::Leases(leases))) => on_event(ExecutorEvent::Leases(leases)),
+            Ok(Some(FromExecutor::Welcome(_) | FromExecutor::Refused { .. })) => {
+                break "the executor is out of step".to_owned();
+            }
+            Ok(None) => break "the executor closed the connection".to_owned(),
+            Err(error) => break error.to_string(),
+        }
+    };
+    on_event(ExecutorEvent::Gone(why));
+}
+
+fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let until = Instant::now() + patience;
+    loop {
+        match socket::connect(path) {
+            Err(error) if is_starting(&error) && Instant::now() < until => std::thread::sleep(RETRY_INTERVAL),
+            other => return other,
+        }
+    }
+}
+
+fn is_starting(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Starts an executor process that outlives this one; what it says about itself goes to `log`.
+///
+/// # Errors
+/// The system's reason. That it came up is known when [`ExecutorClient::connect`] succeeds.
+pub fn start_executor(command: &[OsString], log: File) -> io::Result<Child> {
+    let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+}

@@ -1,0 +1,237 @@
+//! The executor as a process: servers come and go, it stays; it dies, and nothing is lost.
+
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use towpath_core::graph::{JobBody, Outcome};
+use towpath_core::ids::{Epoch, LeaseId};
+use towpath_executor::protocol::{Leases, StopMode};
+use towpath_executor::{ConnectError, ExecutorClient, ExecutorEvent, JobEnd, StartSpec, start_executor};
+
+use crate::support::processes_with;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Process {
+    data: tempfile::TempDir,
+    child: Child,
+}
+
+struct Connected {
+    client: ExecutorClient,
+    events: Receiver<ExecutorEvent>,
+}
+
+fn command(data: &Path) -> Vec<std::ffi::OsString> {
+    let program = env!("CARGO_BIN_EXE_towpath-executor-process");
+    [program.as_ref(), "serve".as_ref(), data.as_os_str(), "--sandbox".as_ref(), "none".as_ref()]
+        .map(std::ffi::OsStr::to_owned)
+        .into()
+}
+
+fn start(data: &Path) -> Child {
+    let log = std::fs::File::create(data.join("executor.log")).unwrap();
+    start_executor(&command(data), log).unwrap()
+}
+
+impl Process {
+    fn new() -> Process {
+        let data = tempfile::tempdir().unwrap();
+        let child = start(data.path());
+        Process { data, child }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.data.path().join("executor.sock")
+    }
+
+    fn try_connect(&self, epoch: u64, known: Option<Vec<LeaseId>>) -> Result<Connected, ConnectError> {
+        let (send, events) = channel();
+        let hear = move |event| {
+            let _ = send.send(event);
+        };
+        let client = ExecutorClient::connect(&self.socket(), (Epoch(epoch), known), PATIENCE, hear)?;
+        Ok(Connected { client, events })
+    }
+
+    fn connect(&self, epoch: u64) -> Connected {
+        self.try_connect(epoch, None).unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Connected {
+    fn next(&self) -> ExecutorEvent {
+        self.events.recv_timeout(PATIENCE).expect("the executor says something in time")
+    }
+
+    fn next_end(&self) -> JobEnd {
+        loop {
+            match self.next() {
+                ExecutorEvent::Ended(end) => return *end,
+                ExecutorEvent::Gone(why) => panic!("gone: {why}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn started(&self) -> LeaseId {
+        loop {
+            if let ExecutorEvent::Started(lease) = self.next() {
+                return lease;
+            }
+        }
+    }
+
+    fn leases(&self) -> Leases {
+        self.client.list().unwrap();
+        loop {
+            if let ExecutorEvent::Leases(leases) = self.next() {
+                return leases;
+            }
+        }
+    }
+}
+
+fn spec(number: u8, run: &str) -> StartSpec {
+    let body = JobBody { checkout: false, ..JobBody::script(run) };
+    StartSpec::new(LeaseId([number; 16]), "unit".parse().unwrap(), body)
+}
+
+#[test]
+fn an_end_is_told_until_it_is_acknowledged() {
+    let process = Process::new();
+    let first = process.connect(1);
+    first.client.start([spec(1, "exit 3")]).unwrap();
+    let end = first.next_end();
+    assert_eq!((end.result.outcome, end.result.exit_code), (Outcome::Failed, Some(3)));
+    assert!(end.result.unsandboxed);
+    drop(first);
+    let second = process.connect(2);
+    assert_eq!(second.client.welcome().leases.unacked, [end.lease]);
+    assert_eq!(second.next_end(), end);
+    second.client.start([spec(1, "exit 3")]).unwrap();
+    assert_eq!(second.next_end(), end, "a start of a lease that is over tells its end");
+    second.client.ack(vec![end.lease]).unwrap();
+    assert_eq!(second.leases(), Leases::default());
+    second.client.start([spec(1, "exit 3"), spec(2, "true")]).unwrap();
+    assert_eq!(second.next_end().lease, LeaseId([2; 16]), "an acknowledged lease never starts again");
+}
+
+#[test]
+fn the_higher_epoch_has_the_executor() {
+    let process = Process::new();
+    let old = process.connect(5);
+    old.client.start([spec(1, "sleep 31551")]).unwrap();
+    old.started();
+    let new = process.connect(6);
+    assert!(matches!(old.next(), ExecutorEvent::Gone(_)));
+    assert_eq!(new.client.welcome().leases.active, [LeaseId([1; 16])]);
+    match process.try_connect(5, None) {
+        Err(ConnectError::Refused { epoch, .. }) => assert_eq!(epoch, Epoch(6)),
+        other => panic!("a lower epoch gets {:?}", other.map(|connected| connected.client)),
+    }
+    new.client.cancel(LeaseId([1; 16])).unwrap();
+    assert_eq!(new.next_end().result.outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn unknown_leases_die_at_a_takeover() {
+    let process = Process::new();
+    let first = process.connect(1);
+    first.client.start([spec(1, "sleep 31552"), spec(2, "sleep 31553")]).unwrap();
+    first.started();
+    first.started();
+    drop(first);
+    let second = process.try_connect(2, Some(vec![LeaseId([1; 16])])).unwrap();
+    let end = second.next_end();
+    assert_eq!((end.lease, end.result.outcome), (LeaseId([2; 16]), Outcome::Cancelled));
+    assert_eq!(second.leases().active, [LeaseId([1; 16])]);
+    assert_eq!(processes_with("31553"), Vec::<String>::new());
+}
+
+#[test]
+fn jobs_of_a_killed_executor_are_errored_and_gone() {
+    let mut process = Process::new();
+    let first = process.connect(1);
+    first.client.start([spec(1, "sleep 31554"), spec(2, "true")]).unwrap();
+    assert_eq!(first.next_end().lease, LeaseId([2; 16]));
+    process.kill();
+    assert!(matches!(first.next(), ExecutorEvent::Gone(_)));
+    process.child = start(process.data.path());
+    let second = process.connect(2);
+    assert_ne!(second.client.welcome().incarnation, first.client.welcome().incarnation);
+    let mut ends = [second.next_end(), second.next_end()];
+    ends.sort_by_key(|end| end.lease);
+    assert_eq!(ends[0].result.outcome, Outcome::Errored);
+    assert_eq!(ends[0].result.why, "the executor died while the job ran");
+    assert_eq!(ends[1].result.outcome, Outcome::Passed);
+    assert_eq!(processes_with("31554"), Vec::<String>::new());
+    match process.try_connect(1, None) {
+        Err(ConnectError::Refused { .. }) => {}
+        other => panic!("the epoch is forgotten: {:?}", other.map(|connected| connected.client)),
+    }
+}
+
+#[test]
+fn one_executor_owns_a_folder() {
+    let process = Process::new();
+    let first = process.connect(1);
+    let output = std::process::Command::new(&command(process.data.path())[0])
+        .args(&command(process.data.path())[1..])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("another executor owns"), "{said}");
+    first.client.start([spec(1, "true")]).unwrap();
+    assert_eq!(first.next_end().result.outcome, Outcome::Passed, "the first is unharmed");
+}
+
+#[test]
+fn it_stops_when_idle_and_when_told() {
+    for (mode, outcome) in [(StopMode::WhenIdle, Outcome::Passed), (StopMode::Now, Outcome::Cancelled)] {
+        let mut process = Process::new();
+        let server = process.connect(1);
+        let gate = process.data.path().join("gate");
+        let run = format!("mkfifo {0}; read line < {0}", gate.display());
+        server.client.start([spec(1, &run)]).unwrap();
+        server.started();
+        while !gate.exists() {
+            std::thread::yield_now();
+        }
+        server.client.stop(mode).unwrap();
+        if mode == StopMode::WhenIdle {
+            std::fs::write(&gate, "go\n").unwrap();
+        }
+        assert_eq!(server.next_end().result.outcome, outcome);
+        assert!(process.child.wait().unwrap().success());
+        process.child = start(process.data.path());
+        assert_eq!(process.connect(2).next_end().result.outcome, outcome, "its end was kept");
+    }
+}
+
+#[test]
+fn hundreds_of_jobs_in_one_message() {
+    let process = Process::new();
+    let server = process.connect(1);
+    server.client.start((0..200).map(|number| spec(number, "true"))).unwrap();
+    let mut leases: Vec<u8> = (0..200).map(|_| server.next_end().lease.0[0]).collect();
+    leases.sort_unstable();
+    assert_eq!(leases, (0..200).collect::<Vec<u8>>());
+    server.client.ack((0..200).map(|number| LeaseId([number; 16])).collect()).unwrap();
+    assert_eq!(server.leases(), Leases::default());
+}
