@@ -4,31 +4,29 @@
 //! The row types are plain data with the core's names and ids; what a record means is for others to say. None of these
 //! writes adds an act to the audit log: whoever decides does, in the same unit.
 
+mod alerts;
 mod changes;
 mod deployments;
 mod hooks;
 mod jobs;
 mod repos;
-mod reviews;
 mod runs;
 mod secrets;
 mod sessions;
 mod settings;
-mod talk;
 mod tests;
 mod tokens;
 mod users;
 
-pub use changes::{Change, ChangeQuery, ChangeState, Revision, StoredCheck};
+pub use alerts::Alert;
+pub use changes::{ChangeQuery, ChangeRow, StoredCheck};
 pub use deployments::Deployment;
 pub use hooks::HookDelivery;
 pub use jobs::{JobRow, JobStage};
 pub use repos::{Repo, Right};
-pub use reviews::{Review, ReviewVerdict};
 pub use runs::{RunCursor, RunQuery, RunRow};
 pub use secrets::Secret;
 pub use sessions::Session;
-pub use talk::{Comment, LabelEvent};
 pub use tests::{TestOutcome, TestRow};
 pub use tokens::{Scope, Token};
 pub use users::User;

@@ -57,75 +57,17 @@ CREATE TABLE changes (
     number INTEGER NOT NULL,
     target TEXT NOT NULL,
     owner INTEGER NOT NULL,
-    title TEXT NOT NULL,
-    body TEXT NOT NULL,
-    draft INTEGER NOT NULL,
     state TEXT NOT NULL,
-    landed TEXT,
-    labels TEXT NOT NULL,
-    topic TEXT,
+    source TEXT,
     change_id TEXT,
-    created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
+    meta TEXT NOT NULL,
+    body TEXT NOT NULL,
     PRIMARY KEY (repo, number)
 );
 CREATE INDEX changes_by_target ON changes (repo, target, state, number);
-CREATE INDEX changes_by_topic ON changes (repo, topic);
+CREATE INDEX changes_by_owner ON changes (repo, owner, state, number);
 CREATE INDEX changes_by_change_id ON changes (repo, change_id);
-
-CREATE TABLE revisions (
-    repo TEXT NOT NULL,
-    change INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    hash TEXT NOT NULL,
-    uploader INTEGER NOT NULL,
-    uploaded_at INTEGER NOT NULL,
-    superseded_at INTEGER,
-    PRIMARY KEY (repo, change, number),
-    FOREIGN KEY (repo, change) REFERENCES changes (repo, number)
-);
-CREATE INDEX revisions_by_hash ON revisions (repo, hash);
-
-CREATE TABLE reviews (
-    repo TEXT NOT NULL,
-    change INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    revision TEXT NOT NULL,
-    definition BLOB,
-    message BLOB,
-    reviewer INTEGER NOT NULL,
-    verdict TEXT NOT NULL,
-    text TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    PRIMARY KEY (repo, change, number),
-    FOREIGN KEY (repo, change) REFERENCES changes (repo, number)
-);
-
-CREATE TABLE comments (
-    repo TEXT NOT NULL,
-    change INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    author INTEGER,
-    key TEXT,
-    text TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    edited_at INTEGER,
-    PRIMARY KEY (repo, change, number),
-    UNIQUE (repo, change, key),
-    FOREIGN KEY (repo, change) REFERENCES changes (repo, number)
-);
-
-CREATE TABLE label_events (
-    repo TEXT NOT NULL,
-    change INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    label TEXT NOT NULL,
-    added INTEGER NOT NULL,
-    actor INTEGER,
-    at INTEGER NOT NULL,
-    PRIMARY KEY (repo, change, number),
-    FOREIGN KEY (repo, change) REFERENCES changes (repo, number)
-);
 
 CREATE TABLE checks (
     repo TEXT NOT NULL,
@@ -137,6 +79,15 @@ CREATE TABLE checks (
     at INTEGER NOT NULL,
     PRIMARY KEY (repo, change, revision)
 );
+
+CREATE TABLE alerts (
+    number INTEGER PRIMARY KEY,
+    repo TEXT NOT NULL,
+    branch TEXT NOT NULL,
+    text TEXT NOT NULL,
+    at INTEGER NOT NULL
+);
+CREATE INDEX alerts_of_branch ON alerts (repo, branch, number);
 
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,

@@ -1,7 +1,5 @@
 //! Records: each noun is written, changed and read back.
 
-use std::collections::BTreeSet;
-
 use towpath_core::effect::{Check, Verdict};
 use towpath_core::graph::{JobIndex, Outcome, Trigger};
 use towpath_core::ids::{ChangeNumber, CommitId, Digest, LeaseId, RepoName, RunId, Timestamp, UserId};
@@ -34,22 +32,18 @@ fn with_repo() -> (Place, Store) {
     (place, store)
 }
 
-fn a_change(number: u64) -> Change {
-    Change {
+fn a_change(number: u64) -> ChangeRow {
+    ChangeRow {
         repo: repo(),
         number: ChangeNumber(number),
         target: "main".parse().unwrap(),
         owner: UserId(1),
-        title: "Add a lock".into(),
-        body: "It holds.".into(),
-        draft: false,
-        state: ChangeState::Open,
-        landed: None,
-        labels: BTreeSet::from(["prio:high".to_owned()]),
-        topic: Some("lock".into()),
+        state: "open".into(),
+        source: Some("lock".parse().unwrap()),
         change_id: Some("I123".into()),
-        created_at: NOW,
         updated_at: NOW,
+        meta: commit(number as u8),
+        body: "{}".into(),
     }
 }
 
@@ -180,104 +174,52 @@ fn repos_are_unique_and_their_settings_change() {
 fn a_change_is_set_as_a_whole_as_often_as_one_likes() {
     let (_place, store) = with_repo();
     let change = a_change(7);
-    let revision = Revision {
-        repo: repo(),
-        change: ChangeNumber(7),
-        number: 1,
-        commit: commit(1),
-        uploader: UserId(1),
-        uploaded_at: NOW,
-        superseded_at: None,
-    };
-    let later = Change { state: ChangeState::Landed, landed: Some(commit(9)), ..change.clone() };
-    let newer = Revision { superseded_at: Some(NOW), ..revision.clone() };
-    let (expect, expect_revision) = (later.clone(), newer.clone());
+    let later = ChangeRow { state: "landed".into(), meta: commit(9), ..change.clone() };
+    let expect = later.clone();
     write(&store, move |tx| {
-        for (change, revision) in [(&change, &revision), (&later, &newer), (&later, &newer)] {
-            tx.put_change(change)?;
-            tx.put_revision(revision)?;
-        }
-        Ok(())
+        [change, later.clone(), later].iter().try_for_each(|change| tx.put_change(change))
     });
     let view = store.reader().snapshot().unwrap();
-    assert_eq!(view.change(&repo(), ChangeNumber(7)).unwrap(), Some(expect.clone()));
-    assert_eq!(view.revisions(&repo(), ChangeNumber(7)).unwrap(), std::slice::from_ref(&expect_revision));
-    assert_eq!(view.revisions_at(&repo(), commit(1)).unwrap(), [expect_revision]);
-    assert_eq!(view.changes_by_topic(&repo(), "lock").unwrap(), std::slice::from_ref(&expect));
-    assert_eq!(view.changes_by_change_id(&repo(), "I123").unwrap(), [expect]);
-    assert_eq!(view.open_changes(&repo(), &"main".parse().unwrap()).unwrap(), []);
-    assert_eq!(view.next_change_number(&repo()).unwrap(), ChangeNumber(8));
+    assert_eq!(view.change(&repo(), ChangeNumber(7)).unwrap(), Some(expect));
+    assert_eq!(view.change_metas(&repo()).unwrap(), [(ChangeNumber(7), commit(9))]);
+    write(&store, |tx| tx.remove_change(&repo(), ChangeNumber(7)));
+    assert_eq!(store.reader().snapshot().unwrap().change(&repo(), ChangeNumber(7)).unwrap(), None);
 }
 
 #[test]
-fn changes_are_listed_by_page_newest_first() {
+fn changes_are_found_by_what_is_known_of_them_newest_first() {
     let (_place, store) = with_repo();
     write(&store, |tx| (1..=5).try_for_each(|number| tx.put_change(&a_change(number))));
-    write(&store, |tx| tx.put_change(&Change { state: ChangeState::Closed, ..a_change(4) }));
+    write(&store, |tx| tx.put_change(&ChangeRow { state: "closed".into(), owner: UserId(2), ..a_change(4) }));
     let view = store.reader().snapshot().unwrap();
-    let numbers = |query: &ChangeQuery| -> Vec<u64> {
-        view.changes(&repo(), query).unwrap().iter().map(|change| change.number.0).collect()
+    let numbers = |query: ChangeQuery| -> Vec<u64> {
+        view.changes(&query).unwrap().iter().map(|change| change.number.0).collect()
     };
-    let mut query = ChangeQuery { count: 2, ..ChangeQuery::default() };
-    assert_eq!(numbers(&query), [5, 4]);
-    query.below = Some(ChangeNumber(4));
-    assert_eq!(numbers(&query), [3, 2]);
-    let open = ChangeQuery { state: Some(ChangeState::Open), count: 9, ..ChangeQuery::default() };
-    assert_eq!(numbers(&open), [5, 3, 2, 1]);
-    let elsewhere = ChangeQuery { target: Some("next".parse().unwrap()), count: 9, ..ChangeQuery::default() };
-    assert_eq!(numbers(&elsewhere), [0; 0]);
+    let page = |below| ChangeQuery { repo: Some(repo()), below, count: Some(2), ..ChangeQuery::default() };
+    assert_eq!(numbers(page(None)), [5, 4]);
+    assert_eq!(numbers(page(Some(ChangeNumber(4)))), [3, 2]);
+    assert_eq!(numbers(ChangeQuery { state: Some("open".into()), ..ChangeQuery::default() }), [5, 3, 2, 1]);
+    assert_eq!(numbers(ChangeQuery { owner: Some(UserId(2)), ..ChangeQuery::default() }), [4]);
+    assert_eq!(numbers(ChangeQuery { source: Some("x".parse().unwrap()), ..ChangeQuery::default() }), [0; 0]);
+    assert_eq!(
+        numbers(ChangeQuery { change_id: Some("I123".into()), count: Some(1), ..ChangeQuery::default() }),
+        [5]
+    );
+    assert_eq!(
+        numbers(ChangeQuery { target: Some("next".parse().unwrap()), ..ChangeQuery::default() }),
+        [0; 0]
+    );
 }
 
 #[test]
-fn what_is_said_on_a_change_is_kept_in_order() {
+fn an_alert_is_told_once_in_a_row() {
     let (_place, store) = with_repo();
-    let review = Review {
-        repo: repo(),
-        change: ChangeNumber(1),
-        number: 0,
-        revision: commit(1),
-        definition: Some(Digest::of(b"d")),
-        message: None,
-        reviewer: UserId(2),
-        verdict: ReviewVerdict::Approve,
-        text: "good".into(),
-        at: NOW,
-    };
-    let comment = |key: Option<&str>, text: &str| Comment {
-        number: 0,
-        author: None,
-        key: key.map(Into::into),
-        text: text.into(),
-        at: NOW,
-        edited_at: None,
-    };
-    let event = LabelEvent { number: 0, label: "WIP".into(), added: true, actor: Some(UserId(1)), at: NOW };
-    let (said, noted, withdrawn) =
-        (review.clone(), event.clone(), Review { verdict: ReviewVerdict::Withdrawn, ..review.clone() });
-    let comments =
-        [comment(Some("status"), "waits"), comment(None, "hello"), comment(Some("status"), "landed")];
-    let numbers = write(&store, move |tx| {
-        let place = (&repo(), ChangeNumber(1));
-        tx.put_change(&a_change(1))?;
-        assert_eq!((tx.add_review(&said)?, tx.add_review(&withdrawn)?), (1, 2));
-        assert_eq!((tx.add_label_event(place, &noted)?, tx.add_label_event(place, &noted)?), (1, 2));
-        comments.iter().map(|comment| tx.put_comment(place, comment)).collect::<Result<Vec<_>, _>>()
-    });
-    assert_eq!(numbers, [1, 2, 1]);
-    let view = store.reader().snapshot().unwrap();
-    let reviews = view.reviews(&repo(), ChangeNumber(1)).unwrap();
-    assert_eq!(reviews[0], Review { number: 1, ..review });
-    assert_eq!(reviews[1].verdict, ReviewVerdict::Withdrawn);
-    let comments = view.comments(&repo(), ChangeNumber(1)).unwrap();
-    assert_eq!((comments[0].text.as_str(), comments[0].edited_at), ("landed", Some(NOW)));
-    assert_eq!((comments[1].text.as_str(), comments[1].edited_at), ("hello", None));
-    assert_eq!(view.label_events(&repo(), ChangeNumber(1)).unwrap()[1], LabelEvent { number: 2, ..event });
-    let nowhere = store.writer().write(|tx| tx.put_comment((&repo(), ChangeNumber(9)), &comment_of_nobody()));
-    assert!(matches!(nowhere, Err(WriteError::Bug { .. })), "{nowhere:?}");
-}
-
-fn comment_of_nobody() -> Comment {
-    Comment { number: 0, author: None, key: None, text: "?".into(), at: NOW, edited_at: None }
+    let alert =
+        |text: &str| Alert { repo: repo(), branch: "main".parse().unwrap(), text: text.into(), at: NOW };
+    let alerts = [alert("a"), alert("a"), alert("b"), alert("a")];
+    write(&store, move |tx| alerts.iter().try_for_each(|alert| tx.add_alert(alert)));
+    let told = store.reader().snapshot().unwrap().alerts(&repo(), 9).unwrap();
+    assert_eq!(told.iter().map(|alert| alert.text.as_str()).collect::<Vec<_>>(), ["a", "b", "a"]);
 }
 
 #[test]
@@ -291,9 +233,8 @@ fn the_newest_check_of_a_revision_is_shown() {
     let (pending, done) = (check(Verdict::Pending, "runs"), check(Verdict::Success, "passed"));
     let expect = done.clone();
     write(&store, move |tx| {
-        let place = (&repo(), ChangeNumber(1));
-        tx.put_check(place, &pending)?;
-        tx.put_check(place, &done)
+        tx.put_check(&repo(), ChangeNumber(1), &pending)?;
+        tx.put_check(&repo(), ChangeNumber(1), &done)
     });
     assert_eq!(store.reader().snapshot().unwrap().checks(&repo(), ChangeNumber(1)).unwrap(), [expect]);
 }
