@@ -18,7 +18,7 @@ use crate::environment::EMPTY_TREE;
 use crate::error::GitError;
 use crate::history::{Range, Walk};
 use crate::merge::Merged;
-use crate::object::{CommitInfo, Keep, NewCommit, TreePath, write_commit};
+use crate::object::{CommitInfo, NewCommit, TreePath, write_commit};
 use crate::refs::{Expected, RefName, RefUpdate, Transaction};
 use crate::repository::Repository;
 
@@ -32,7 +32,7 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// What came of a description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CandidateOutcome {
-    /// The commit is written, durable, and held by `refs/towpath/candidates/<id>`.
+    /// The commit is written, and held by `refs/towpath/candidates/<id>`.
     Made {
         /// The commit that will land.
         commit: CommitId,
@@ -50,6 +50,8 @@ pub enum CandidateOutcome {
 
 impl Repository {
     /// Makes a candidate commit. Repeating it gives the same commit, and costs another merge.
+    ///
+    /// It becomes durable when it lands. After a power cut it may be gone, and is made again from its description.
     ///
     /// # Errors
     /// `Missing` if a commit is not there; `Unrelated`, `TooLarge` or `BadInput` if it can never be made.
@@ -87,7 +89,7 @@ impl Repository {
         let person = signature(spec.time);
         let (author, committer, message) = (person.as_bytes(), person.as_bytes(), message.as_bytes());
         let commit = NewCommit { tree, parents, author, committer, encoding: None, message };
-        let commit = write_commit(&self.objects(), &commit, Keep::Durable)?;
+        let commit = write_commit(&self.objects(), &commit)?;
         Ok(CandidateOutcome::Made { commit, tree })
     }
 
@@ -115,7 +117,7 @@ impl Repository {
                 encoding: step.raw.encoding.as_deref(),
                 message: &step.raw.message,
             };
-            commit = write_commit(&self.objects(), &again, Keep::Durable)?;
+            commit = write_commit(&self.objects(), &again)?;
             tree = picked;
         }
         match commit == parent.id {
@@ -145,7 +147,7 @@ impl Repository {
         let parents = parent.as_slice();
         let commit =
             NewCommit { tree, parents, author, committer, encoding: None, message: b"one side of a merge\n" };
-        write_commit(&self.objects(), &commit, Keep::Scratch)
+        write_commit(&self.objects(), &commit)
     }
 
     fn hold(&self, name: RefName, commit: CommitId) -> Result<(), GitError> {

@@ -31,9 +31,9 @@ pub enum Advance {
 
 /// What has to reach the disk before a ref may name a commit: files first, then the folders that name them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct SyncPlan {
-    pub files: Vec<PathBuf>,
-    pub folders: BTreeSet<PathBuf>,
+struct SyncPlan {
+    files: Vec<PathBuf>,
+    folders: BTreeSet<PathBuf>,
 }
 
 impl Repository {
@@ -52,7 +52,7 @@ impl Repository {
         let forward = tip == from && to != from && self.is_ancestor(from, to)?;
         if !forward {
             if self.is_ancestor(to, tip)? {
-                self.sync_objects(from, to)?;
+                self.sync_objects(Some(from), to)?;
                 sync_ref_folders(self, &name)?;
                 return Ok(Advance::AlreadyContained { tip });
             }
@@ -62,12 +62,21 @@ impl Repository {
                 Ok(Advance::Moved { tip })
             };
         }
-        self.sync_objects(from, to)?;
+        self.sync_objects(Some(from), to)?;
         let update = RefUpdate { name, expected: Expected::At(from.into()), target: Some(to.into()) };
         match self.ref_transaction(&[update])? {
             Transaction::Done => self.read_back(branch, to),
             Transaction::Stale { .. } => self.after_lost_race(branch, to),
         }
+    }
+
+    /// Makes a ref that git wrote for a client durable, with what it reaches and `known` does not: git syncs files, and
+    /// leaves the folders that name them. For refs whose loss nobody could mend, after each push.
+    pub fn make_durable(&self, name: &RefName, known: Option<CommitId>) -> Result<(), GitError> {
+        if let Some(target) = self.ref_target(name)? {
+            self.sync_objects(known, CommitId(target.0))?;
+        }
+        sync_ref_folders(self, name)
     }
 
     fn existing_tip(&self, branch: &BranchName) -> Result<CommitId, GitError> {
@@ -93,7 +102,7 @@ impl Repository {
     }
 
     /// Makes everything durable that `to` reaches and `from` does not.
-    fn sync_objects(&self, from: CommitId, to: CommitId) -> Result<(), GitError> {
+    fn sync_objects(&self, from: Option<CommitId>, to: CommitId) -> Result<(), GitError> {
         match self.sync_plan(from, to) {
             Ok(plan) => plan.execute(),
             // Too many objects to name: the whole file system is flushed instead.
@@ -107,9 +116,9 @@ impl Repository {
     }
 
     /// Loose objects are ours or merge-tree's; packs were synced by git as they came, all but their folder.
-    pub(crate) fn sync_plan(&self, from: CommitId, to: CommitId) -> Result<SyncPlan, GitError> {
+    fn sync_plan(&self, from: Option<CommitId>, to: CommitId) -> Result<SyncPlan, GitError> {
         let call = self.call("rev-list").args(["--objects", "--no-object-names"]);
-        let call = call.args([to.to_string(), format!("^{from}")]);
+        let call = call.arg(to.to_string()).args(from.map(|from| format!("^{from}")));
         let output = call.prepare().output(&[], self.bounds())?;
         let objects = self.objects();
         let mut plan = SyncPlan::default();
@@ -153,4 +162,36 @@ pub(crate) fn sync_ref_folders(repository: &Repository, name: &RefName) -> Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::{EMPTY_TREE, Git, GitOptions};
+
+    #[test]
+    fn what_lands_is_synced_and_what_the_branch_had_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let git = Git::find(GitOptions::default()).expect("git");
+        let repository = Repository::create(&git, &folder.path().join("x.git")).expect("a repository");
+        let tree = EMPTY_TREE.parse().expect("an id");
+        let mut commits = vec![repository.synthetic(tree, None).expect("a commit")];
+        for _ in 0..3 {
+            commits.push(repository.synthetic(tree, commits.last().copied()).expect("a commit"));
+        }
+        let objects = repository.objects();
+        let path = |at: usize| loose_path(&objects, commits[at].into());
+        let plan = repository.sync_plan(Some(commits[1]), commits[3]).expect("a plan");
+        assert_eq!(plan.files, [path(3), path(2)]);
+        let folders = [2, 3].map(|at| path(at).parent().expect("a folder").to_owned());
+        let wanted = folders.into_iter().chain([objects.clone(), objects.join("pack")]);
+        assert_eq!(plan.folders, wanted.collect());
+        assert_eq!(repository.sync_plan(None, commits[3]).expect("a plan").files.len(), 4);
+        plan.execute().expect("the disk is there");
+
+        let gone = SyncPlan { files: vec![objects.join("00/gone")], folders: BTreeSet::new() };
+        gone.execute().expect("an object that moved into a pack is no failure");
+        let lost = SyncPlan { files: Vec::new(), folders: BTreeSet::from([objects.join("gone")]) };
+        assert!(matches!(lost.execute(), Err(GitError::NotDurable { .. })));
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::Compression;
+use flate2::bufread::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use sha1::{Digest as _, Sha1};
 use towpath_core::ids::{CommitId, IdError, Timestamp, TreeId};
@@ -236,63 +237,63 @@ fn split_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     Some((Entry { mode, name: &name_on[..end], id: ObjectId(id) }, &name_on[end + 21..]))
 }
 
-/// Whether a written object must survive a power cut before the writer goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// File and folder are synced.
-    Durable,
-    /// A helper for one merge: if it is lost, it is written again.
-    Scratch,
-}
-
 /// Writes a commit as a loose object below `objects`; one that is there already is left alone.
-pub(crate) fn write_commit(objects: &Path, commit: &NewCommit<'_>, keep: Keep) -> Result<CommitId, GitError> {
+///
+/// It is not synced: that is done when it lands, with all that it reaches, and what a power cut leaves of it before
+/// that is removed by [`Repository::mend`](crate::Repository::mend).
+pub(crate) fn write_commit(objects: &Path, commit: &NewCommit<'_>) -> Result<CommitId, GitError> {
     let content = commit.content();
     let header = format!("commit {}\0", content.len());
     let id = CommitId(Sha1::new().chain_update(&header).chain_update(&content).finalize().into());
     let path = loose_path(objects, id.into());
-    // A file of no length is what a power cut leaves of an unsynced one.
-    if fs::metadata(&path).is_ok_and(|found| found.len() > 0) && keep == Keep::Scratch {
+    if path.is_file() {
         return Ok(id);
     }
-    let folder = path.parent().expect("a loose object has a folder").to_owned();
+    let folder = path.parent().expect("a loose object has a folder");
     let temporary = folder.join(temporary_name());
-    let write = || write_loose(&temporary, &[header.as_bytes(), &content], keep);
+    let write = || write_loose(&temporary, &[header.as_bytes(), &content]);
     let written = match write() {
+        // Garbage collection removes empty folders.
         Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            make_fan_out_folder(objects, &folder)?;
+            make_folder(folder)?;
             write()
         }
         written => written,
     };
     let placed = written.and_then(|()| fs::rename(&temporary, &path).map_err(GitError::io("rename", &path)));
-    if let Err(error) = placed {
+    if placed.is_err() {
         let _ = fs::remove_file(&temporary);
-        return Err(error);
     }
-    if keep == Keep::Durable {
-        sync_folder(&folder)?;
-    }
-    Ok(id)
+    placed.map(|()| id)
 }
 
-/// Garbage collection removes empty ones.
-fn make_fan_out_folder(objects: &Path, folder: &Path) -> Result<(), GitError> {
+fn make_folder(folder: &Path) -> Result<(), GitError> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(GitError::io("make", folder)(error)),
-        _ => sync_folder(objects),
+        _ => Ok(()),
     }
 }
 
-fn write_loose(path: &Path, parts: &[&[u8]], keep: Keep) -> Result<(), GitError> {
+fn write_loose(path: &Path, parts: &[&[u8]]) -> Result<(), GitError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o444).open(path);
     let file = file.map_err(GitError::io("write", path))?;
     let mut encoder = ZlibEncoder::new(file, Compression::fast());
     parts.iter().try_for_each(|part| encoder.write_all(part)).map_err(GitError::io("write", path))?;
-    let file = encoder.finish().map_err(GitError::io("write", path))?;
-    match keep {
-        Keep::Durable => file.sync_all().map_err(not_durable(path)),
-        Keep::Scratch => Ok(()),
+    encoder.finish().map(drop).map_err(GitError::io("write", path))
+}
+
+/// Whether a loose object's file holds what its name says.
+pub(crate) fn is_whole(path: &Path, id: ObjectId) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let mut content = ZlibDecoder::new(BufReader::new(file));
+    let mut hasher = Sha1::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match content.read(&mut buffer) {
+            Ok(0) => return <[u8; 20]>::from(hasher.finalize()) == id.0,
+            Ok(count) => hasher.update(&buffer[..count]),
+            Err(_) => return false,
+        }
     }
 }
 

@@ -184,26 +184,6 @@ impl Repository {
         [&self.inner.reader, &self.inner.merger, &self.inner.refs].iter().for_each(|slot| slot.close());
     }
 
-    /// Clears away what a power cut or a killed git left: lock files and quarantines of pushes that never ended.
-    ///
-    /// Only for the start of the only server of this repository, before anything else runs on it: a lock file
-    /// of a living git must stay.
-    pub fn clear_leftovers(&self) -> Result<(), GitError> {
-        let path = &self.inner.path;
-        remove_locks(&path.join("refs"))?;
-        for name in ["packed-refs.lock", "HEAD.lock", "config.lock", "packed-refs.new"] {
-            remove_if_there(&path.join(name))?;
-        }
-        let objects = path.join("objects");
-        for entry in fs::read_dir(&objects).map_err(GitError::io("read", &objects))? {
-            let entry = entry.map_err(GitError::io("read", &objects))?;
-            if entry.file_name().as_encoded_bytes().starts_with(b"tmp_objdir-") {
-                fs::remove_dir_all(entry.path()).map_err(GitError::io("remove", &entry.path()))?;
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn objects(&self) -> PathBuf {
         self.inner.path.join("objects")
     }
@@ -248,26 +228,4 @@ pub(crate) fn write_synced(path: &Path, text: &str) -> Result<(), GitError> {
     let mut file = fs::File::create(path).map_err(GitError::io("write", path))?;
     file.write_all(text.as_bytes()).map_err(GitError::io("write", path))?;
     file.sync_all().map_err(not_durable(path))
-}
-
-fn remove_locks(folder: &Path) -> Result<(), GitError> {
-    for entry in fs::read_dir(folder).map_err(GitError::io("read", folder))? {
-        let entry = entry.map_err(GitError::io("read", folder))?;
-        let kind = entry.file_type().map_err(GitError::io("read", folder))?;
-        if kind.is_dir() {
-            remove_locks(&entry.path())?;
-        } else if entry.file_name().as_encoded_bytes().ends_with(b".lock") {
-            remove_if_there(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_if_there(path: &Path) -> Result<(), GitError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(GitError::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,10 +1,11 @@
 //! Candidates: what they look like, that they are the same everywhere, and what cannot change them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use towpath_core::candidate::Strategy;
 use towpath_core::ids::{CommitId, TreeId};
-use towpath_git::{CandidateOutcome, ErrorClass, GitError, GitOptions, RefName, Repository};
+use towpath_git::{CandidateOutcome, ErrorClass, GitError, GitOptions, Mended, RefName, Repository};
 
 use crate::support::{World, every_git, spec};
 
@@ -314,4 +315,29 @@ fn a_released_candidate_is_not_held_any_more() {
     world.repository.release_candidate(&spec).unwrap();
     world.repository.release_candidate(&spec).unwrap();
     assert_eq!(world.repository.refs("refs/towpath").unwrap(), []);
+}
+
+#[test]
+fn a_candidate_that_a_power_cut_left_in_pieces_is_made_again() {
+    for git in every_git() {
+        let world = World::with(git);
+        let (ours, theirs) = world.fork(("a/x", "1\n"), ("b/y", "2\n"));
+        let (merge, squash) = (spec(ours, theirs, Strategy::Merge), spec(ours, theirs, Strategy::Squash));
+        let (commit, tree) = made(world.repository.make_candidate(&merge).unwrap());
+        let (other, _) = made(world.repository.make_candidate(&squash).unwrap());
+        assert_eq!(world.repository.mend().unwrap(), Mended::default());
+        // The tree is cut to nothing, one commit holds another's bytes, the other one is whole.
+        let file = |id: &str| world.repository.path().join("objects").join(&id[..2]).join(&id[2..]);
+        let (commit_file, other_file) = (file(&commit.to_string()), file(&other.to_string()));
+        for file in [&file(&tree.to_string()), &commit_file] {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        std::fs::write(file(&tree.to_string()), "").unwrap();
+        std::fs::copy(other_file, commit_file).unwrap();
+        let mended = world.repository.mend().unwrap();
+        assert_eq!((mended.objects, mended.candidates), (2, 2));
+        assert_eq!(world.repository.refs("refs/towpath").unwrap(), []);
+        assert_eq!(made(world.repository.make_candidate(&merge).unwrap()), (commit, tree));
+        world.in_store(&["fsck", "--full", "--strict"], b"");
+    }
 }

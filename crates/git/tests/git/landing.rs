@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use towpath_core::candidate::Strategy;
-use towpath_git::{Advance, CandidateOutcome, GitError};
+use towpath_git::{Advance, CandidateOutcome, GitError, RefName};
 
 use crate::support::{World, branch, every_git, spec};
 
@@ -45,6 +45,20 @@ fn g09_a_foreign_push_is_never_overwritten_and_never_hides_a_landing() {
     let on_top = world.commit_file("d", "4");
     world.push(on_top, "main");
     assert_eq!(land(), Advance::AlreadyContained { tip: on_top });
+}
+
+#[test]
+fn what_a_client_pushed_is_made_durable_on_demand() {
+    let world = World::new();
+    let base = world.commit_file("a", "1");
+    let tip = world.commit_file("a", "2");
+    world.push(tip, "deep/er/topic");
+    let name = RefName::branch(&branch("deep/er/topic"));
+    world.repository.make_durable(&name, Some(base)).unwrap();
+    world.repository.make_durable(&name, None).unwrap();
+    world.repository.make_durable(&RefName::branch(&branch("none/at/all")), None).unwrap();
+    let nowhere = "2222222222222222222222222222222222222222".parse().unwrap();
+    assert!(world.repository.make_durable(&name, Some(nowhere)).is_err());
 }
 
 #[test]

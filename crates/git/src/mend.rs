@@ -1,0 +1,103 @@
+//! What a start has to put right: locks of processes that are no more, and files that a power cut left half-written.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use towpath_core::ids::CommitId;
+
+use crate::error::GitError;
+use crate::object::{ObjectId, is_whole};
+use crate::refs::{Expected, RefUpdate};
+use crate::repository::Repository;
+
+/// What [`Repository::mend`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mended {
+    /// Loose objects whose file does not hold what its name says.
+    pub objects: usize,
+    /// Candidates of which something is missing. They are made again when they are asked for.
+    pub candidates: usize,
+}
+
+impl Repository {
+    /// Clears away what a power cut or a killed git left: lock files and quarantines of pushes that never ended.
+    ///
+    /// Only for the start of the only server of this repository, before anything else runs on it: a lock file
+    /// of a living git must stay.
+    pub fn clear_leftovers(&self) -> Result<(), GitError> {
+        remove_locks(&self.path().join("refs"))?;
+        for name in ["packed-refs.lock", "HEAD.lock", "config.lock", "packed-refs.new"] {
+            remove_if_there(&self.path().join(name))?;
+        }
+        for entry in entries(&self.objects())? {
+            if entry.file_name().as_encoded_bytes().starts_with(b"tmp_objdir-") {
+                fs::remove_dir_all(entry.path()).map_err(GitError::io("remove", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a power cut left half-written, for the first start after one (the machine's boot id has changed).
+    ///
+    /// Candidates are not synced before they land. An object file that was cut would stay for ever: git sees that it
+    /// is there and does not write it again. Reads every loose object, 20 microseconds for each of usual size.
+    /// Landed history was synced; if something of it is broken nevertheless, removing the file makes that show.
+    pub fn mend(&self) -> Result<Mended, GitError> {
+        let mut mended = Mended::default();
+        for folder in entries(&self.objects())? {
+            let name = folder.file_name();
+            let Some(first) = name.to_str().filter(|name| name.len() == 2) else { continue };
+            for file in entries(&folder.path())? {
+                let id = file
+                    .file_name()
+                    .to_str()
+                    .and_then(|rest| format!("{first}{rest}").parse::<ObjectId>().ok());
+                if id.is_some_and(|id| !is_whole(&file.path(), id)) {
+                    remove_if_there(&file.path())?;
+                    mended.objects += 1;
+                }
+            }
+        }
+        self.close_processes();
+        for candidate in self.refs("refs/towpath/candidates")? {
+            if !self.is_complete(CommitId(candidate.target.0))? {
+                let update = RefUpdate { name: candidate.name, expected: Expected::Anything, target: None };
+                self.write_refs(&[update])?;
+                mended.candidates += 1;
+            }
+        }
+        Ok(mended)
+    }
+
+    /// Whether everything is there that a commit reaches and no branch does.
+    fn is_complete(&self, commit: CommitId) -> Result<bool, GitError> {
+        let call = self.call("rev-list").args(["--objects", "--quiet"]).arg(commit.to_string());
+        let call = call.args(["--not", "--glob=refs/heads/*"]);
+        Ok(call.prepare().finish(&[], self.bounds())?.status.success())
+    }
+}
+
+fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, GitError> {
+    let found = fs::read_dir(folder).map_err(GitError::io("read", folder))?;
+    found.map(|entry| entry.map_err(GitError::io("read", folder))).collect()
+}
+
+fn remove_locks(folder: &Path) -> Result<(), GitError> {
+    for entry in entries(folder)? {
+        let kind = entry.file_type().map_err(GitError::io("read", folder))?;
+        if kind.is_dir() {
+            remove_locks(&entry.path())?;
+        } else if entry.file_name().as_encoded_bytes().ends_with(b".lock") {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<(), GitError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(GitError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
