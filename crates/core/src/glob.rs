@@ -119,6 +119,18 @@ impl Glob {
         let names: Vec<&[u8]> = path.as_ref().split(|byte| *byte == b'/').collect();
         match_parts(&self.parts, &names)
     }
+
+    /// Whether the folder itself or something below it could match; a walk may pass over any other.
+    pub fn may_match_below(&self, folder: impl AsRef<[u8]>) -> bool {
+        for (part, name) in self.parts.iter().zip(folder.as_ref().split(|byte| *byte == b'/')) {
+            match part {
+                Part::AnyParts => return true,
+                Part::Name(tokens) if !match_name(tokens, name) => return false,
+                Part::Name(_) => {}
+            }
+        }
+        true
+    }
 }
 
 impl fmt::Display for Glob {
@@ -287,6 +299,19 @@ mod tests {
         check("docs/", &["docs/a"], &["documents"]);
         check("./docs/**", &["docs/a/b"], &["docs"]);
         check("crates/*", &["crates/core/src/lib.rs"], &["crates", "x/crates/core"]);
+    }
+
+    #[test]
+    fn a_walk_passes_over_folders_in_which_nothing_can_match() {
+        let enters = |glob: &str, folder: &str| Glob::parse(glob).unwrap().may_match_below(folder);
+        for (glob, folder) in
+            [("dist/*.whl", "dist"), ("a/**/b", "a/x/y"), ("dist", "dist/sub"), ("**/x", "y"), ("*/b/c", "a")]
+        {
+            assert!(enters(glob, folder), "{glob} below {folder}");
+        }
+        for (glob, folder) in [("dist/*.whl", "src"), ("a/**/b", "b"), ("a/b/c", "a/c"), ("*/b/c", "a/c")] {
+            assert!(!enters(glob, folder), "{glob} below {folder}");
+        }
     }
 
     #[test]

@@ -177,9 +177,9 @@ fn check_job(draft: &Draft, report: &mut Report) {
         if let Some(matrix) = &job.matrix {
             let shards =
                 job.shards.as_ref().map_or(String::new(), |shards| format!(",{0}/{0}", shards.value.0));
-            let longest = matrix.value.cells().iter().map(|cell| cell.label.len()).max().unwrap_or(0);
-            if longest + shards.len() > CELL_CHARS_MAX {
-                let what = format!("a cell's name would have {} characters", longest + shards.len());
+            let longest = matrix.value.label_bytes_max() + shards.len();
+            if longest > CELL_CHARS_MAX {
+                let what = format!("a cell's name would have {longest} bytes");
                 let why = format!(
                     "keys and values of a cell become part of its name, which holds {CELL_CHARS_MAX}"
                 );

@@ -55,7 +55,7 @@ record! {
     required {}
     later {
         "protected" => "delete it; `approvals` asks for people's eyes on every change",
-        "labels" => "delete it; the labels keep their default names",
+        "labels" => "delete it; the server's settings name the labels",
         "window" => "delete it; changes land one after another",
     }
 }

@@ -15,19 +15,36 @@ use crate::yaml::{Entry, Node};
 const VALUE_CHARS_MAX: usize = 40;
 /// Cells of one matrix, before exclusion. Source: the limit of GitHub's matrices.
 pub const CELLS_MAX: usize = 256;
+/// Keys of one matrix. Each of two values doubles the cells.
+pub const AXES_MAX: usize = 16;
 /// Combinations left out of one matrix. Each is compared with each cell.
 const EXCLUSIONS_MAX: usize = 256;
 /// The key that is none of the job's.
 const EXCLUDE: &str = "exclude";
 
 /// Keys with their values in the order of the file, and the combinations left out.
+///
+/// Cells have numbers, the last key changing fastest, so that they can be counted without being made: 10,000 aliases of
+/// one large matrix are refused by their count.
 #[derive(Debug, Clone)]
 pub(crate) struct Matrix {
-    keys: Vec<(MatrixKey, Vec<String>)>,
-    exclude: Vec<Pairs>,
+    axes: Vec<Axis>,
+    exclude: Vec<Vec<Coordinate>>,
 }
 
-type Pairs = Vec<(String, String)>;
+#[derive(Debug, Clone)]
+struct Axis {
+    key: MatrixKey,
+    values: Vec<String>,
+}
+
+/// A key and one of its values, by their places.
+#[derive(Debug, Clone, Copy)]
+struct Coordinate {
+    axis: usize,
+    value: usize,
+}
+
 type Exclusions = Many<Named<MatrixKey, CellValue>>;
 
 /// One combination.
@@ -72,14 +89,16 @@ impl Value for Matrix {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let entries = node.entries::<Self>(report)?;
         let errors = report.error_count();
-        let mut keys = Vec::new();
+        let mut axes = Vec::new();
         for entry in entries.iter().filter(|entry| entry.key != EXCLUDE) {
-            keys.extend(report.inside(&entry.key, |report| read_key(entry, report)));
+            axes.extend(report.inside(&entry.key, |report| read_axis(entry, report)));
         }
-        let mut matrix = Matrix { keys, exclude: Vec::new() };
-        if matrix.size().is_none_or(|size| size > CELLS_MAX) {
-            let why = format!("a matrix has at most {CELLS_MAX} combinations, before `exclude`");
-            report.error(node.place, fault("the matrix has too many cells", why, "use fewer keys or values"));
+        let mut matrix = Matrix { axes, exclude: Vec::new() };
+        if matrix.axes.len() > AXES_MAX || matrix.size().is_none_or(|size| size > CELLS_MAX) {
+            let why = format!(
+                "a matrix has at most {AXES_MAX} keys and {CELLS_MAX} combinations, before `exclude`"
+            );
+            report.error(node.place, fault("the matrix is too large", why, "use fewer keys or values"));
             return None;
         }
         if let Some(entry) = entries.iter().find(|entry| entry.key == EXCLUDE) {
@@ -106,7 +125,7 @@ impl Value for Matrix {
     }
 }
 
-fn read_key(entry: &Entry, report: &mut Report) -> Option<(MatrixKey, Vec<String>)> {
+fn read_axis(entry: &Entry, report: &mut Report) -> Option<Axis> {
     let key = MatrixKey::read(&entry.key_node(), report);
     let errors = report.error_count();
     let values = Many::<CellValue>::read(&entry.value, report)?;
@@ -114,75 +133,102 @@ fn read_key(entry: &Entry, report: &mut Report) -> Option<(MatrixKey, Vec<String
         let why = "a key without values leaves no cell";
         report.error(entry.value.place, fault("no values", why, "add a value, or delete the key"));
     }
-    Some((key?, values.0.into_iter().map(|value| value.value.0).collect()))
+    Some(Axis { key: key?, values: values.0.into_iter().map(|value| value.value.0).collect() })
 }
 
 impl Matrix {
     /// Cells before exclusion; `None` when they are beyond counting.
     fn size(&self) -> Option<usize> {
-        self.keys.iter().try_fold(1usize, |size, (_, values)| size.checked_mul(values.len()))
+        match self.axes.is_empty() {
+            true => Some(0),
+            false => self.axes.iter().try_fold(1usize, |size, axis| size.checked_mul(axis.values.len())),
+        }
+    }
+
+    /// The numbers of the cells that are not excluded.
+    fn numbers(&self) -> impl Iterator<Item = usize> {
+        let excluded = |cell: usize, corner: &[Coordinate]| {
+            corner.iter().all(|coordinate| self.value(coordinate.axis, cell) == coordinate.value)
+        };
+        let left = move |cell: &usize| !self.exclude.iter().any(|corner| excluded(*cell, corner));
+        (0..self.size().unwrap_or(0)).filter(left)
+    }
+
+    /// Which value of an axis a cell has.
+    fn value(&self, axis: usize, cell: usize) -> usize {
+        let stride: usize = self.axes[axis + 1..].iter().map(|axis| axis.values.len()).product();
+        cell / stride % self.axes[axis].values.len()
     }
 
     /// How many cells are left.
     pub(crate) fn count(&self) -> usize {
-        match self.exclude.is_empty() {
-            true if self.keys.is_empty() => 0,
-            true => self.size().unwrap_or(usize::MAX),
-            false => self.cells().len(),
-        }
+        if self.exclude.is_empty() { self.size().unwrap_or(0) } else { self.numbers().count() }
     }
 
-    /// Every cell that is not excluded, the last key changing fastest.
+    /// Bytes of the longest label that a cell can have.
+    pub(crate) fn label_bytes_max(&self) -> usize {
+        let longest = |axis: &Axis| axis.values.iter().map(String::len).max().unwrap_or(0);
+        let pairs: usize = self.axes.iter().map(|axis| axis.key.as_ref().len() + 1 + longest(axis)).sum();
+        pairs + self.axes.len().saturating_sub(1)
+    }
+
+    /// Every cell that is not excluded.
     pub(crate) fn cells(&self) -> Vec<Cell> {
-        if self.keys.is_empty() {
-            return Vec::new();
-        }
-        let mut cells = vec![Cell::default()];
-        for (key, values) in &self.keys {
-            cells = cells.iter().flat_map(|cell| values.iter().map(|value| cell.with(key, value))).collect();
-        }
-        cells.retain(|cell| !self.exclude.iter().any(|pairs| cell.has(pairs)));
-        cells
+        self.numbers().map(|cell| self.cell(cell)).collect()
+    }
+
+    fn cell(&self, number: usize) -> Cell {
+        let pair =
+            |(at, axis): (usize, &Axis)| (axis.key.to_string(), axis.values[self.value(at, number)].clone());
+        let pairs: Vec<(String, String)> = self.axes.iter().enumerate().map(pair).collect();
+        let label: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Cell { label: label.join(","), values: pairs.into_iter().collect() }
     }
 
     fn read_exclude(&mut self, node: &Node, report: &mut Report) {
         let Some(Many(exclusions)) = Exclusions::read(node, report) else { return };
         if exclusions.len() > EXCLUSIONS_MAX {
             let why = format!("a matrix has at most {EXCLUSIONS_MAX} of them");
-            report.error(
-                node.place,
-                fault("too many exclusions", why, "make two jobs, each with its own matrix"),
-            );
+            let hint = "make two jobs, each with its own matrix";
+            report.error(node.place, fault("too many exclusions", why, hint));
             return;
         }
         for exclusion in exclusions {
-            self.exclude(exclusion, report);
+            let corner = self.corner(&exclusion, report);
+            self.exclude.extend(corner);
         }
     }
 
-    fn exclude(&mut self, exclusion: At<Named<MatrixKey, CellValue>>, report: &mut Report) {
+    /// The cells that an exclusion names, if it names any.
+    fn corner(
+        &self,
+        exclusion: &At<Named<MatrixKey, CellValue>>,
+        report: &mut Report,
+    ) -> Option<Vec<Coordinate>> {
         let errors = report.error_count();
-        let mut pairs = Pairs::new();
-        for (key, value) in exclusion.value.0 {
-            match self.keys.iter().find(|(known, _)| *known == key.value) {
-                None => {
-                    let names = self.keys.iter().map(|(name, _)| name.as_ref());
-                    unknown(key.value.as_ref(), names, key.place, report);
-                }
-                Some((_, values)) if !values.contains(&value.value.0) => {
-                    unknown(&value.value.0, values.iter().map(String::as_str), value.place, report);
-                }
-                Some(_) => pairs.push((key.value.to_string(), value.value.0)),
+        let mut corner = Vec::new();
+        for (key, value) in &exclusion.value.0 {
+            let Some(axis) = self.axes.iter().position(|axis| axis.key == key.value) else {
+                unknown(
+                    key.value.as_ref(),
+                    self.axes.iter().map(|axis| axis.key.as_ref()),
+                    key.place,
+                    report,
+                );
+                continue;
+            };
+            let values = &self.axes[axis].values;
+            match values.iter().position(|known| *known == value.value.0) {
+                Some(value) => corner.push(Coordinate { axis, value }),
+                None => unknown(&value.value.0, values.iter().map(String::as_str), value.place, report),
             }
         }
-        if pairs.is_empty() && report.error_count() == errors {
+        if corner.is_empty() && report.error_count() == errors {
             let why = "an empty combination would leave out every cell";
-            report
-                .error(exclusion.place, fault("nothing to exclude", why, "name a key and one of its values"));
+            let hint = "name a key and one of its values";
+            report.error(exclusion.place, fault("nothing to exclude", why, hint));
         }
-        if !pairs.is_empty() {
-            self.exclude.push(pairs);
-        }
+        (!corner.is_empty()).then_some(corner)
     }
 }
 
@@ -193,17 +239,4 @@ fn unknown<'a>(word: &str, known: impl Iterator<Item = &'a str>, place: Place, r
     };
     let what = format!("`{}` is not in the matrix", shown(word));
     report.error(place, fault(what, "an exclusion of what is not there would leave out nothing", hint));
-}
-
-impl Cell {
-    fn with(&self, key: &MatrixKey, value: &str) -> Cell {
-        let comma = if self.label.is_empty() { "" } else { "," };
-        let mut values = self.values.clone();
-        values.insert(key.to_string(), value.to_owned());
-        Cell { label: format!("{}{comma}{key}={value}", self.label), values }
-    }
-
-    fn has(&self, pairs: &Pairs) -> bool {
-        pairs.iter().all(|(key, value)| self.values.get(key) == Some(value))
-    }
 }

@@ -122,7 +122,7 @@ pub(crate) fn load(source: &str, report: &mut Report) -> Option<Rc<Node>> {
 
 impl Loader<'_, '_> {
     fn event(&mut self, event: Event, span: Span) -> Result<(), Stop> {
-        let place = self.place(span);
+        let place = place_of_span(span);
         match event {
             Event::DocumentStart(_) => self.document(place),
             Event::Alias(anchor) => self.alias(anchor, place),
@@ -145,15 +145,6 @@ impl Loader<'_, '_> {
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
         }
-    }
-
-    fn place(&self, span: Span) -> Place {
-        let place = place_of(span.start);
-        let end = place_of(span.end);
-        let rest = self.report.line(place.line).chars().count() as u32;
-        let rest = rest.saturating_sub(place.column - 1).max(1);
-        let width = if end.line == place.line { end.column.saturating_sub(place.column) } else { rest };
-        Place { width: width.clamp(1, rest), ..place }
     }
 
     fn document(&mut self, place: Place) -> Result<(), Stop> {
@@ -414,6 +405,13 @@ fn key_text(node: &Node, report: &mut Report) -> Option<String> {
     let why = "a key is a word; lists, mappings and nothing at all cannot be one";
     report.error(node.place, fault("a key that is not text", why, "write a word before the `:`"));
     None
+}
+
+/// The part of a span on its first line; a block that spans several lines is marked by its first character.
+fn place_of_span(span: Span) -> Place {
+    let (place, end) = (place_of(span.start), place_of(span.end));
+    let width = if end.line == place.line { end.column.saturating_sub(place.column) } else { 1 };
+    Place { width: width.max(1), ..place }
 }
 
 fn place_of(marker: Marker) -> Place {

@@ -105,6 +105,20 @@ fn ten_thousand_jobs_are_read_and_expanded() {
 }
 
 #[test]
+fn a_file_of_one_line_takes_no_longer_than_one_of_many() {
+    let jobs: String = (0..5_000).map(|at| format!("j{at}: {{ run: \"{}\" }}, ", "x".repeat(300))).collect();
+    assert_eq!(parse(&format!("jobs: {{ {jobs} }}")).jobs.len(), 5_000);
+}
+
+#[test]
+fn aliases_of_a_large_matrix_are_counted_and_not_made() {
+    let matrix = "{ a: &a [0, 1, 2, 3], b: *a, c: *a, d: *a, exclude: [{ a: 0 }] }";
+    let jobs: String = (0..5_000).map(|at| format!("  j{at}: *job\n")).collect();
+    let found = findings(&format!("jobs:\n  first: &job {{ run: x, matrix: {matrix} }}\n{jobs}"));
+    assert!(found.contains("960192 jobs are too many"), "{found}");
+}
+
+#[test]
 fn ten_thousand_and_one_jobs_are_refused() {
     check(
         &many_jobs(10_001),
@@ -129,8 +143,8 @@ fn cells_and_shards_count_as_jobs() {
     check(
         "jobs:\n  a: { run: x, matrix: { a: &a [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], b: *a, c: *a, d: *a, e: *a, f: *a, g: *a, h: *a, i: *a, j: *a, k: *a, l: *a, m: *a, n: *a, o: *a, p: *a, q: *a, r: *a, s: *a, t: *a } }\n",
         expect![[r#"
-            2:24 jobs.a.matrix: the matrix has too many cells
-                why: a matrix has at most 256 combinations, before `exclude`
+            2:24 jobs.a.matrix: the matrix is too large
+                why: a matrix has at most 16 keys and 256 combinations, before `exclude`
                hint: use fewer keys or values
         "#]],
     );
@@ -166,7 +180,7 @@ fn long_names_of_cells_are_refused() {
     check(
         &format!("jobs:\n  a: {{ run: x, matrix: {{ {key}a: [{value}], {key}b: [{value}] }} }}\n"),
         expect![[r#"
-            2:24 jobs.a: a cell's name would have 125 characters
+            2:24 jobs.a: a cell's name would have 125 bytes
                 why: keys and values of a cell become part of its name, which holds 100
                hint: use shorter keys or values
         "#]],
