@@ -81,6 +81,11 @@ impl Cgroups {
         Cgroups { kind }
     }
 
+    /// None: limits are held otherwise.
+    pub(crate) fn absent() -> Cgroups {
+        Cgroups { kind: Kind::Absent }
+    }
+
     pub(crate) fn mode(&self) -> LimitMode {
         match self.kind {
             Kind::V2 { .. } => LimitMode::CgroupV2,

@@ -36,6 +36,8 @@ pub struct ExecutorConfig {
     pub slots: u32,
     /// Whether jobs run behind the border.
     pub sandbox: SandboxKind,
+    /// Whether cgroups may be used where they are there. Without, limits are held by rlimits and polling.
+    pub cgroups: bool,
     /// The command that calls [`crate::sandbox_helper`]: this program and its hidden subcommand.
     pub helper: Vec<OsString>,
     /// What jobs find on `PATH` is looked for here; from the executor's own environment.
@@ -52,6 +54,7 @@ impl ExecutorConfig {
             blobs: data.join("blobs"),
             slots: u32::try_from(slots).unwrap_or(2),
             sandbox: SandboxKind::Bubblewrap,
+            cgroups: true,
             helper,
             path: std::env::var_os("PATH").unwrap_or_default(),
         }
@@ -113,7 +116,7 @@ impl Host {
             layout: HostLayout::of_host(stage.join("etc"), bound),
             stage,
             tree_mode,
-            cgroups: Cgroups::detect(&group_name),
+            cgroups: if config.cgroups { Cgroups::detect(&group_name) } else { Cgroups::absent() },
             group_name,
             binds,
             bwrap: find_program("bwrap").unwrap_or_else(|| "/usr/bin/bwrap".into()),

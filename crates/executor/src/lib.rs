@@ -9,6 +9,7 @@
 mod cgroup;
 mod client;
 pub mod command;
+pub mod doctor;
 pub mod environment;
 mod etc;
 pub mod glob;

@@ -248,7 +248,8 @@ impl Slot {
             network: spec.body.network,
             user_namespaces: spec.body.user_namespaces,
             file_bytes_max: spec.limits.disk_bytes,
-            processes_max: (!self.group.bounds()).then_some(u64::from(spec.limits.processes)),
+            // Above the limit that is looked for, so that a look can find it reached.
+            processes_max: (!self.group.bounds()).then_some(u64::from(spec.limits.processes) * 5 / 4 + 16),
         }
     }
 

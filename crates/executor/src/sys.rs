@@ -49,6 +49,17 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
+/// Lets no program that this process becomes or starts inherit a descriptor beyond 0, 1 and 2, whatever our own
+/// parent left open.
+pub(crate) fn keep_descriptors_to_ourselves() -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: sets a flag on descriptors; closes none.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Gives this process an empty session keyring of its own. A kernel without keyrings has none to hide.
 pub(crate) fn join_new_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;

@@ -12,7 +12,7 @@ use crate::launcher::Exit;
 use crate::outputs::{self, OutputBudget, OutputError};
 use crate::pump::Stop;
 use crate::spec::{JUNIT_BYTES_MAX, JobEnd, Limits, StartSpec};
-use crate::watch::Breach;
+use crate::watch::{Breach, size_text};
 
 /// Bytes of a log's end that are searched for a hint.
 const HINT_BYTES: u64 = 64 * 1024;
@@ -92,7 +92,7 @@ impl Verdict {
                 Verdict::errored("the sandbox did not start; its log says why".to_owned())
             }
             (None, None) if code == 0 => Verdict::new(Outcome::Passed, Some(0), "exit code 0"),
-            (None, None) => Verdict::new(Outcome::Failed, Some(code), exit_text(code)),
+            (None, None) => Verdict::new(Outcome::Failed, Some(code), exit_text(code, limits)),
         }
     }
 
@@ -157,8 +157,12 @@ impl Verdict {
     }
 }
 
-fn exit_text(code: i32) -> String {
+fn exit_text(code: i32, limits: &Limits) -> String {
+    const OVER_FILE_LIMIT: i32 = 128 + libc::SIGXFSZ;
     match code {
+        OVER_FILE_LIMIT => {
+            format!("exit code {code} (a file reached the limit of {} of disk)", size_text(limits.disk_bytes))
+        }
         126 => "exit code 126 (the program cannot be executed)".to_owned(),
         127 => "exit code 127 (no such program)".to_owned(),
         129..=192 => format!("exit code {code} (ended by signal {})", code - 128),

@@ -158,8 +158,8 @@ fn tmpfs_bytes(processes: &[u32]) -> u64 {
         let of = |pid: &u32| rustix::fs::statvfs(format!("/proc/{pid}/root{folder}")).ok();
         let disk = processes.iter().rev().find_map(of)?;
         // The host's own folder, seen before bubblewrap changed the root, is not the job's.
-        (disk.f_fsid != rustix::fs::statvfs(folder).ok()?.f_fsid)
-            .then(|| (disk.f_blocks - disk.f_bfree) * disk.f_frsize)
+        let host = rustix::fs::statvfs(folder).ok().map(|host| host.f_fsid);
+        (host != Some(disk.f_fsid)).then(|| (disk.f_blocks - disk.f_bfree) * disk.f_frsize)
     };
     ["/tmp", crate::profile::HOME, "/dev/shm"].into_iter().filter_map(used).sum()
 }

@@ -13,8 +13,11 @@ fn main() -> ExitCode {
         ["sandbox-helper"] => towpath_executor::sandbox_helper(),
         ["serve", data] => serve(Path::new(data), SandboxKind::Bubblewrap),
         ["serve", data, "--sandbox", "none"] => serve(Path::new(data), SandboxKind::None),
+        ["try", data] => try_sandbox(Path::new(data)),
         _ => {
-            eprintln!("usage: towpath-executor-process sandbox-helper | serve FOLDER [--sandbox none]");
+            eprintln!(
+                "usage: towpath-executor-process sandbox-helper | serve FOLDER [--sandbox none] | try FOLDER"
+            );
             ExitCode::from(2)
         }
     }
@@ -33,6 +36,27 @@ fn serve(data: &Path, sandbox: SandboxKind) -> ExitCode {
     let config = ExecutorConfig { sandbox, slots: 2, ..ExecutorConfig::in_folder(data, helper) };
     match towpath_executor::serve(config, &data.join("executor.sock")) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts the sandbox once and says what it can do.
+fn try_sandbox(data: &Path) -> ExitCode {
+    let helper = match std::env::current_exe() {
+        Ok(program) => vec![program.into(), "sandbox-helper".into()],
+        Err(error) => {
+            eprintln!("error: cannot find this program: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match towpath_executor::JobPool::start(ExecutorConfig::in_folder(data, helper), |_| {}) {
+        Ok(pool) => {
+            println!("passed: {:?}", pool.capabilities());
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -38,6 +38,7 @@ pub fn sandbox_helper() -> ExitCode {
 
 fn serve() -> io::Result<()> {
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    sys::keep_descriptors_to_ourselves()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let me = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(me))?;
@@ -243,16 +244,27 @@ fn read_reports(reports: &OwnedFd) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// The first report, a line that comes in pieces.
 fn wait_for_report(reports: &OwnedFd, child_end: &OwnedFd) -> Result<String, String> {
-    let mut events = [PollFd::new(reports, PollFlags::IN), PollFd::new(child_end, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: REPORT_TIMEOUT.as_secs().cast_signed(), tv_nsec: 0 };
-    poll(&mut events, Some(&timeout)).map_err(|error| format!("cannot wait for bubblewrap: {error}"))?;
-    if !events[0].revents().contains(PollFlags::IN) {
-        return Err("bubblewrap did not report its process".to_owned());
+    let until = Instant::now() + REPORT_TIMEOUT;
+    let mut text = Vec::new();
+    while !text.contains(&b'\n') && text.len() < REPORT_BYTES_MAX {
+        let mut events = [PollFd::new(reports, PollFlags::IN), PollFd::new(child_end, PollFlags::IN)];
+        let patience = until.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
+        match poll(&mut events, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.map_err(|error| format!("cannot wait for bubblewrap: {error}"))?,
+        };
+        if !events[0].revents().contains(PollFlags::IN) {
+            return Err("bubblewrap ended, or took too long, before it reported its process".to_owned());
+        }
+        let mut buffer = [0; 4096];
+        let count = rustix::io::read(reports, &mut buffer).map_err(|error| error.to_string())?;
+        text.extend_from_slice(&buffer[..count]);
     }
-    let mut buffer = [0; 4096];
-    let count = rustix::io::read(reports, &mut buffer).map_err(|error| error.to_string())?;
-    Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn child_pid(report: &str) -> Option<u32> {

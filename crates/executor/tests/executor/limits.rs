@@ -1,1 +1,141 @@
+//! Limits: attacks of group E. Each is bounded, so that the machine survives a test that fails.
 
+use std::time::{Duration, Instant};
+
+use towpath_core::graph::Outcome;
+use towpath_executor::LimitMode;
+
+use crate::support::{World, processes_with, small_limits};
+
+/// With cgroups, and without, where rlimits and polling have to do.
+fn in_both_modes(test: &str, check: impl Fn(&World)) {
+    for cgroups in [true, false] {
+        if let Some(world) = World::sandboxed_with(test, cgroups) {
+            assert!(cgroups || world.pool.capabilities().limits == LimitMode::Rlimits);
+            check(&world);
+        }
+    }
+}
+
+#[test]
+fn e01_fork_bomb() {
+    in_both_modes("e01_fork_bomb", fork_bombs);
+}
+
+fn fork_bombs(world: &World) {
+    for bomb in [
+        "b() { b | b & }; b; sleep 30",
+        "cat > bomb <<'EOF'\n#!/bin/sh\ncp \"$0\" \"$0.$$\"; \"$0.$$\" & \"$0.$$\" & exec \"$0.$$\"\nEOF\nchmod 755 bomb; ./bomb; sleep 30",
+    ] {
+        let mut spec = world.spec(bomb);
+        spec.limits = small_limits();
+        let job = world.submit(spec);
+        let began = Instant::now();
+        world.run("echo still here").passed();
+        assert!(began.elapsed() < Duration::from_secs(10), "another job runs meanwhile");
+        world.wait(&job).failed("ended at its limit of 64 processes");
+    }
+}
+
+#[test]
+fn e02_memory_many() {
+    in_both_modes("e02_memory_many", memory_of_many);
+}
+
+fn memory_of_many(world: &World) {
+    let program = "import os, time\n\
+         for _ in range(40):\n\
+         \x20   if os.fork() == 0:\n\
+         \x20       x = bytearray(50 << 20)\n\
+         \x20       for at in range(0, len(x), 4096): x[at] = 1\n\
+         \x20       time.sleep(30); os._exit(0)\n\
+         time.sleep(30)\n";
+    let mut spec = world.python_spec(program);
+    spec.limits = small_limits();
+    world.run_spec(spec).failed("ended at its limit of 256 MiB memory");
+    world.run("true").passed();
+}
+
+#[test]
+fn e02_memory_of_tmpfs_counts() {
+    in_both_modes("e02_memory_of_tmpfs_counts", memory_of_tmpfs);
+}
+
+fn memory_of_tmpfs(world: &World) {
+    let mut spec =
+        world.spec("for f in /tmp/a /dev/shm/b $HOME/c; do head -c 100M /dev/zero > $f; done; sleep 30");
+    spec.limits = small_limits();
+    (spec.limits.tmpfs_bytes, spec.limits.disk_bytes) = (200 << 20, 1 << 30);
+    world.run_spec(spec).failed("ended at its limit of 256 MiB memory");
+}
+
+#[test]
+fn a_tmpfs_has_a_size() {
+    let Some(world) = World::sandboxed("a_tmpfs_has_a_size") else { return };
+    for folder in ["/tmp", "/dev/shm", "$HOME"] {
+        let mut spec = world.spec(&format!("head -c 100M /dev/zero > {folder}/a"));
+        spec.limits = small_limits();
+        spec.limits.disk_bytes = 1 << 30;
+        assert!(world.run_spec(spec).failed("exit code").log.contains("No space left"));
+    }
+}
+
+#[test]
+fn e04_disk_fill() {
+    let Some(world) = World::sandboxed("e04_disk_fill") else { return };
+    let many = "i=0; while [ $i -lt 100000 ]; do : > f$i; i=$((i+1)); done; sleep 30";
+    let spread = "i=0; while [ $i -lt 30 ]; do head -c 8M /dev/zero > f$i; i=$((i+1)); done; sleep 30";
+    for (script, why) in [
+        (
+            "dd if=/dev/zero of=big bs=1M count=200000",
+            "exit code 153 (a file reached the limit of 64 MiB of disk)",
+        ),
+        (spread, "ended at its limit of 64 MiB of disk"),
+        (many, "ended at its limit of 2000 files"),
+    ] {
+        let mut spec = world.with_tree(&[("x", "")], script);
+        spec.limits = small_limits();
+        world.run_spec(spec).failed(why);
+    }
+}
+
+#[test]
+fn e05_log_flood() {
+    let worlds = [World::sandboxed("e05_log_flood"), Some(World::plain())];
+    for world in worlds.into_iter().flatten() {
+        for script in [
+            "i=0; while [ $i -lt 300 ]; do head -c 64K /dev/urandom; i=$((i+1)); done",
+            "head -c 64M /dev/zero",
+            "yes 'a line of a flood' | head -n 1000000",
+        ] {
+            let mut spec = world.spec(script);
+            spec.limits.log_bytes = 4 << 20;
+            let job = world.submit(spec);
+            let done = world.wait(&job).passed();
+            let mark = "the log was cut here at its limit of 4194304 bytes";
+            let reader = world.logs.reader(&job.lease);
+            let tail = reader.bytes(4 << 20, 4096).unwrap();
+            assert!(String::from_utf8_lossy(&tail).contains(mark), "{script}");
+            assert!(done.end.log_bytes < (4 << 20) + 300);
+            assert!(reader.line_count().unwrap() >= 2);
+        }
+    }
+}
+
+#[test]
+fn a_whole_64_mb_line_is_kept() {
+    let Some(world) = World::sandboxed("a_whole_64_mb_line_is_kept") else { return };
+    let spec = world.spec("head -c 64M /dev/zero");
+    let job = world.submit(spec);
+    assert_eq!(world.wait(&job).passed().end.log_bytes, 64 << 20);
+}
+
+#[test]
+fn what_ignores_signals_dies_at_its_timeout() {
+    let Some(world) = World::sandboxed("what_ignores_signals_dies_at_its_timeout") else { return };
+    let mut spec =
+        world.spec("trap '' TERM INT HUP QUIT; (trap '' TERM HUP; setsid sleep 31561 &) ; sleep 31561");
+    spec.body.timeout_seconds = 1;
+    assert_eq!(world.run_spec(spec).outcome(), Outcome::TimedOut);
+    assert_eq!(processes_with("31561"), Vec::<String>::new());
+}

@@ -76,18 +76,23 @@ pub fn is_root() -> bool {
 
 impl World {
     pub fn of(sandbox: SandboxKind) -> Result<World, ExecutorError> {
+        World::with(sandbox, true)
+    }
+
+    fn with(sandbox: SandboxKind, cgroups: bool) -> Result<World, ExecutorError> {
         let folder = tempfile::tempdir().unwrap();
         let waiting: Arc<Mutex<HashMap<LeaseId, Sender<JobEvent>>>> = Arc::default();
         let tell = Arc::clone(&waiting);
-        let pool = JobPool::start(config(folder.path(), sandbox), move |event| {
-            let lease = match &event {
-                JobEvent::Started(lease) => *lease,
-                JobEvent::Ended(end) => end.lease,
-            };
-            if let Some(listener) = tell.lock().unwrap().get(&lease) {
-                let _ = listener.send(event);
-            }
-        })?;
+        let pool =
+            JobPool::start(ExecutorConfig { cgroups, ..config(folder.path(), sandbox) }, move |event| {
+                let lease = match &event {
+                    JobEvent::Started(lease) => *lease,
+                    JobEvent::Ended(end) => end.lease,
+                };
+                if let Some(listener) = tell.lock().unwrap().get(&lease) {
+                    let _ = listener.send(event);
+                }
+            })?;
         let blobs = BlobStore::open(folder.path().join("blobs")).unwrap();
         let logs = LogStore::open(folder.path().join("logs")).unwrap();
         Ok(World { pool, folder, blobs, logs, waiting })
@@ -95,7 +100,11 @@ impl World {
 
     /// A world with the sandbox; `None`, with a word, where there can be none.
     pub fn sandboxed(test: &str) -> Option<World> {
-        match World::of(SandboxKind::Bubblewrap) {
+        World::sandboxed_with(test, true)
+    }
+
+    pub fn sandboxed_with(test: &str, cgroups: bool) -> Option<World> {
+        match World::with(SandboxKind::Bubblewrap, cgroups) {
             Ok(world) => Some(world),
             Err(refusal) => {
                 skip(test, &refusal.to_string());
