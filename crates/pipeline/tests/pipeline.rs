@@ -1,5 +1,7 @@
 //! What people and changes can write into a definition, and what becomes of it.
 
+#[path = "pipeline/bar.rs"]
+mod bar;
 #[path = "pipeline/detection.rs"]
 mod detection;
 #[path = "pipeline/errors.rs"]
