@@ -10,7 +10,7 @@ use towpath_core::ids::Epoch;
 
 use crate::audit::log::Log;
 use crate::audit::sink::Sink;
-use crate::error::WriteError;
+use crate::error::{ReadError, WriteError};
 use crate::folder::{DataFolder, Mark};
 use crate::queue::{Durable, Purpose, Queued, Taken};
 use crate::room::Room;
@@ -63,7 +63,8 @@ impl WriterThread {
         if self.settle_at.is_some() {
             self.transact(Vec::new(), true);
         }
-        self.fold();
+        let folded = self.wal.finish(&self.view);
+        self.note_fold(folded);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -75,8 +76,8 @@ impl WriterThread {
         if self.settle_at.is_some_and(|at| at <= now) {
             self.transact(Vec::new(), true);
         }
-        if self.wal.is_due(now) {
-            self.fold();
+        if let Some(folded) = self.wal.look_after(&self.view) {
+            self.note_fold(folded);
         }
         if self.room.look_again_at().is_some_and(|at| at <= now) {
             let full = !self.room.regain(&self.view, &self.folder);
@@ -84,9 +85,8 @@ impl WriterThread {
         }
     }
 
-    fn fold(&mut self) {
-        let trouble = self.wal.fold(&self.view).err().map(|why| why.to_string());
-        self.shared.health(|health| health.fold_trouble = trouble);
+    fn note_fold(&self, folded: Result<(), ReadError>) {
+        self.shared.health(|health| health.fold_trouble = folded.err().map(|why| why.to_string()));
     }
 
     fn group(&mut self, units: Vec<Queued>) {

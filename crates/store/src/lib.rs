@@ -10,6 +10,7 @@ mod backup;
 mod error;
 mod folder;
 mod group;
+pub mod measure;
 mod queue;
 mod reader;
 pub mod records;

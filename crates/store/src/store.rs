@@ -135,7 +135,7 @@ impl Store {
             folder,
             sink,
             room,
-            wal: Wal::default(),
+            wal: Wal::new(&database)?,
             // The first checkpoint tells the sink and the mark about this epoch.
             settle_at: Some(std::time::Instant::now()),
         };

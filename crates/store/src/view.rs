@@ -84,6 +84,14 @@ impl View {
         View::new(Connection::open_with_flags(database, flags)?)
     }
 
+    /// A connection that folds the log in and does nothing else.
+    pub(crate) fn open_for_folding(database: &Path) -> Result<View, ReadError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let view = View::new(Connection::open_with_flags(database, flags)?)?;
+        view.conn.pragma_update(None, "synchronous", "FULL")?;
+        Ok(view)
+    }
+
     /// Opens a copy of a database file, or one that no server has open, for the offline verifier. A copy without its
     /// `-wal` file is read as it is.
     ///

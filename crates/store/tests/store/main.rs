@@ -5,5 +5,9 @@
 
 mod audit;
 mod cells;
+mod children;
+mod crash;
+mod model;
 mod recorded;
 mod subject;
+mod trouble;

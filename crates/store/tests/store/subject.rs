@@ -14,6 +14,8 @@ use towpath_store::{AuditOptions, OpenError, Options, Store};
 pub trait Subject {
     /// Opens the store of a place, as a server does at its start.
     fn open(&self, place: &Place) -> Result<Store, OpenError>;
+    /// What would be found if the machine lost its power now: everything durable, nothing else. Its own place.
+    fn after_power_loss(&self, place: &Place) -> Place;
 }
 
 /// SQLite, as it ships.
@@ -22,6 +24,21 @@ pub struct Sqlite;
 impl Subject for Sqlite {
     fn open(&self, place: &Place) -> Result<Store, OpenError> {
         Store::open(place.options())
+    }
+
+    fn after_power_loss(&self, place: &Place) -> Place {
+        let fresh = Place::quick();
+        std::fs::create_dir(fresh.data()).unwrap();
+        std::fs::set_permissions(fresh.data(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        // The shared-memory index is lost with the machine; the copy begins with the log, which only grows.
+        for name in ["towpath.db", "towpath.db-wal", "high-water.json"] {
+            let from = place.data().join(name);
+            if from.exists() {
+                std::fs::copy(from, fresh.data().join(name)).unwrap();
+            }
+        }
+        std::fs::copy(place.key_path(), fresh.key_path()).unwrap();
+        fresh
     }
 }
 
@@ -39,6 +56,12 @@ pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
 impl Place {
     pub fn new() -> Place {
         Place { base: tempfile::tempdir().unwrap(), database_bytes_max: None }
+    }
+
+    /// In memory where there is such a file system, for tests of many small steps.
+    pub fn quick() -> Place {
+        let base = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Place { base: base.unwrap(), database_bytes_max: None }
     }
 
     pub fn data(&self) -> PathBuf {
