@@ -190,3 +190,46 @@ fn what_is_too_large_is_refused_by_name() {
     assert!(matches!(refused, Err(WriteError::TooLarge { .. })), "{refused:?}");
     assert_eq!(store.reader().snapshot().unwrap().cell(&CellId::Pool).unwrap().inbox, []);
 }
+
+#[test]
+fn a_disk_that_does_not_confirm_stops_landing_until_a_restart() {
+    let place = Place::new();
+    let store = place.open();
+    commit(&store, numbered(0, 10, &store)).unwrap();
+    // What the library's own error becomes; a real one cannot be had without a broken disk.
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    let error = WriteError::from(rusqlite::Error::SqliteFailure(code, None));
+    let turn = numbered(1, 10, &store).into();
+    let failed = store.writer().write(move |tx| tx.turn(&turn).and(Err::<(), _>(error)));
+    assert!(matches!(failed, Err(WriteError::Unsynced { .. })), "{failed:?}");
+    assert!(store.writer().health().landing_stopped.is_some());
+    // The writer goes on, nothing of the failed group is there, and the flag stays.
+    commit(&store, numbered(2, 10, &store)).unwrap();
+    assert!(store.writer().health().landing_stopped.is_some());
+    assert_eq!(store.reader().snapshot().unwrap().cell(&gate()).unwrap().rows.len(), 4);
+    store.close();
+    assert_eq!(place.open().writer().health().landing_stopped, None);
+}
+
+#[test]
+fn every_read_connection_can_be_lent_and_comes_back() {
+    let place = Place::new();
+    let store = place.open();
+    let lent: Vec<_> = (0..8).map(|_| store.reader().snapshot().unwrap()).collect();
+    let reader = store.reader().clone();
+    let waiting = std::thread::spawn(move || reader.snapshot().map(|view| view.leaf_count()));
+    drop(lent);
+    assert_eq!(waiting.join().unwrap(), Ok(Ok(0)));
+}
+
+#[test]
+fn a_snapshot_does_not_see_what_comes_after_it() {
+    let place = Place::new();
+    let store = place.open();
+    commit(&store, numbered(0, 10, &store)).unwrap();
+    let before = store.reader().snapshot().unwrap();
+    assert_eq!(before.leaf_count().unwrap(), 1);
+    commit(&store, numbered(1, 10, &store)).unwrap();
+    assert_eq!(before.leaf_count().unwrap(), 1);
+    assert_eq!(store.reader().snapshot().unwrap().leaf_count().unwrap(), 2);
+}
