@@ -1,5 +1,6 @@
 //! Importing a repository: its branches, its tags, what they reach, and nothing else of it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use towpath_core::ids::BranchName;
 
 use crate::environment::{Call, Git, OUTPUT_BYTES_MAX};
-use crate::error::GitError;
+use crate::error::{GitError, printable};
 use crate::process::Bounds;
 use crate::refs::{Expected, Ref, RefUpdate};
 use crate::repository::{Repository, write_synced};
@@ -197,8 +198,9 @@ fn fill(draft: &Repository, link: &Link, tolerated: &[&str]) -> Result<Vec<Strin
         None => call.prepare(),
         Some(config) => call.variable("GIT_CONFIG_GLOBAL", &config.0).prepare(),
     };
-    let head = link.apply(draft.call("ls-remote")).args(["--symref", "--end-of-options"]);
-    let head = trusting(head.arg(&link.address).arg("HEAD")).output(&[], bounds)?;
+    let offered = link.apply(draft.call("ls-remote")).args(["--symref", "--end-of-options"]);
+    let offered = offered.arg(&link.address).args(["HEAD", "refs/heads/*", "refs/tags/*"]);
+    let offered = trusting(offered).output(&[], bounds)?;
     let fetch = link.apply(draft.call("fetch")).args([
         "--quiet",
         "--no-tags",
@@ -210,8 +212,10 @@ fn fill(draft: &Repository, link: &Link, tolerated: &[&str]) -> Result<Vec<Strin
     ]);
     let fetch = fetch.arg(&link.address).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
     trusting(fetch).output(&[], bounds)?;
-    let left_out = drop_unfit_refs(draft)?;
-    choose_head(draft, &head)?;
+    check_all_came(draft, link, &offered)?;
+    let mut left_out = drop_unfit_refs(draft)?;
+    left_out.extend(draft.drop_unreadable_refs()?);
+    choose_head(draft, &offered)?;
     Ok(left_out)
 }
 
@@ -273,6 +277,25 @@ fn drop_unfit_refs(draft: &Repository) -> Result<Vec<String>, GitError> {
         draft.ref_transaction(&some.iter().map(delete).collect::<Vec<_>>())?;
     }
     Ok(left_out.iter().map(|found| found.name.to_string()).collect())
+}
+
+/// Git leaves out refs whose history is cut, and calls it a success.
+fn check_all_came(draft: &Repository, link: &Link, offered: &[u8]) -> Result<(), GitError> {
+    let came: BTreeSet<String> = draft.all_refs()?.into_iter().map(|found| found.name.to_string()).collect();
+    let offered = String::from_utf8_lossy(offered);
+    let lines = offered.lines().filter(|line| !line.starts_with("ref: "));
+    // A name that is not UTF-8 came as well, and goes again later.
+    let comes =
+        |name: &str| name.starts_with("refs/") && !name.ends_with("^{}") && !name.contains('\u{fffd}');
+    let mut names = lines.filter_map(|line| line.split('\t').nth(1)).filter(|name| comes(name));
+    match names.find(|name| !came.contains(*name)) {
+        None => Ok(()),
+        Some(_) => {
+            let address = printable(link.address.as_encoded_bytes());
+            let why = "some of its branches did not come; a shallow clone needs its whole history first";
+            Err(GitError::SourceRefused { address, why })
+        }
+    }
 }
 
 /// `ref: refs/heads/<branch> TAB HEAD`; without it, `main`, `master`, or the first branch.

@@ -12,6 +12,7 @@ mod diff;
 mod environment;
 mod error;
 mod export;
+mod garbage;
 mod history;
 mod import;
 mod land;

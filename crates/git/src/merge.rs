@@ -57,8 +57,7 @@ impl Repository {
     /// # Errors
     /// `Missing` if a commit is not there, `Unrelated` without a common ancestor.
     pub fn merge(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
-        let kept_open = *self.git().merges_answer_at_once().get_or_init(|| self.probe_merger(ours));
-        let merged = match kept_open {
+        let merged = match self.probed(ours)? {
             true => self.merge_kept_open(ours, theirs),
             false => self.merge_alone(ours, theirs),
         };
@@ -79,6 +78,15 @@ impl Repository {
     /// Whether merges are done by a git that is kept open (fast), or by one git for each. Known after the first merge.
     pub fn merges_kept_open(&self) -> Option<bool> {
         self.git().merges_answer_at_once().get().copied()
+    }
+
+    /// Whether merges can be kept open. Only a commit that is there can tell.
+    fn probed(&self, commit: CommitId) -> Result<bool, GitError> {
+        let known = self.git().merges_answer_at_once();
+        if known.get().is_none() && !self.has_commit(commit)? {
+            return Err(GitError::Missing { id: commit.into() });
+        }
+        Ok(*known.get_or_init(|| self.probe_merger(commit)))
     }
 
     /// A commit merged with itself is the question whose answer costs nothing.

@@ -16,6 +16,8 @@ const HEADER_BYTES_MAX: usize = 256;
 const COMMIT_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of one tree object: 700,000 entries of 40-byte names.
 pub(crate) const TREE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Ends a request. Git buffers its answers until then, so that an object comes in one piece and not in three.
+const FLUSH: &str = "flush\n";
 /// Bytes of an unwanted object that are read and dropped; for more of them git is restarted (3 ms).
 const SKIPPED_BYTES_MAX: u64 = 1024 * 1024;
 /// Questions sent before their answers are read. Each takes 47 bytes and its answer about 55, so that both sides
@@ -162,7 +164,8 @@ impl<'a> Reader<'a> {
         let until = Until::after(self.deadline);
         let mut headers = Vec::with_capacity(ids.len());
         for ids in ids.chunks(QUESTIONS_AHEAD_MAX) {
-            let request: String = ids.iter().map(|id| format!("info {id}\n")).collect();
+            let request: String =
+                ids.iter().map(|id| format!("info {id}\n")).chain([FLUSH.to_owned()]).collect();
             let answers = self.with(|process| {
                 process.send(request.as_bytes(), until)?;
                 ids.iter().map(|_| read_header(process, until)).collect::<Result<Vec<_>, _>>()
@@ -176,7 +179,7 @@ impl<'a> Reader<'a> {
     pub fn content(&self, id: ObjectId, wanted: &'static str, bytes_max: u64) -> Result<Vec<u8>, GitError> {
         let until = Until::after(self.deadline);
         self.with(|process| {
-            process.send(format!("contents {id}\n").as_bytes(), until)?;
+            process.send(format!("contents {id}\n{FLUSH}").as_bytes(), until)?;
             let Some(header) = read_header(process, until)? else { return Ok(Err(GitError::Missing { id })) };
             match unfit(id, &header, (wanted, bytes_max)) {
                 // An error ends the process, which is cheaper than reading on.
@@ -204,7 +207,8 @@ impl<'a> Reader<'a> {
         let mut failed = None;
         self.with(|process| {
             // The answers may be longer than a pipe, but git then only waits for us; the questions always fit.
-            let request: String = ids.iter().map(|id| format!("contents {id}\n")).collect();
+            let request: String =
+                ids.iter().map(|id| format!("contents {id}\n")).chain([FLUSH.to_owned()]).collect();
             process.send(request.as_bytes(), Until::after(self.deadline))?;
             for (at, id) in ids.iter().enumerate() {
                 let until = Until::after(self.deadline);
@@ -255,7 +259,7 @@ fn unfit(id: ObjectId, header: &Header, (wanted, bytes_max): (&'static str, u64)
 }
 
 fn prepare(repository: &Repository) -> Prepared {
-    repository.call("cat-file").arg("--batch-command").prepare()
+    repository.call("cat-file").args(["--batch-command", "--buffer"]).prepare()
 }
 
 /// `<id> <kind> <bytes>`, or `<id> missing`.

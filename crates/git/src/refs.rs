@@ -125,9 +125,27 @@ impl Repository {
         self.list_refs(&[])
     }
 
-    fn list_refs(&self, patterns: &[&str]) -> Result<Vec<Ref>, GitError> {
+    /// Deletes refs whose names are not UTF-8; returns the names as far as they can be read.
+    pub(crate) fn drop_unreadable_refs(&self) -> Result<Vec<String>, GitError> {
+        let output = self.ref_lines(&[])?;
+        let names = output.split(|byte| *byte == b'\n').filter_map(|line| line.get(41..));
+        let unreadable: Vec<&[u8]> = names.filter(|name| std::str::from_utf8(name).is_err()).collect();
+        if unreadable.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request: Vec<u8> =
+            unreadable.iter().flat_map(|name| [b"delete ", *name, b"\n"].concat()).collect();
+        self.call("update-ref").args(["--no-deref", "--stdin"]).prepare().output(&request, self.bounds())?;
+        Ok(unreadable.into_iter().map(printable).collect())
+    }
+
+    fn ref_lines(&self, patterns: &[&str]) -> Result<Vec<u8>, GitError> {
         let call = self.call("for-each-ref").arg("--format=%(objectname) %(refname)");
-        let output = call.arg("--end-of-options").args(patterns).prepare().output(&[], self.bounds())?;
+        call.arg("--end-of-options").args(patterns).prepare().output(&[], self.bounds())
+    }
+
+    fn list_refs(&self, patterns: &[&str]) -> Result<Vec<Ref>, GitError> {
+        let output = self.ref_lines(patterns)?;
         let lines = output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let parsed = lines.map(|line| {
             let target = line.get(..40).and_then(ObjectId::from_hex);

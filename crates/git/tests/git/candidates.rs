@@ -5,9 +5,9 @@ use std::process::Command;
 
 use towpath_core::candidate::Strategy;
 use towpath_core::ids::{CommitId, TreeId};
-use towpath_git::{CandidateOutcome, ErrorClass, GitError, GitOptions, Mended, RefName, Repository};
+use towpath_git::{CandidateOutcome, ErrorClass, Git, GitError, GitOptions, Mended, RefName, Repository};
 
-use crate::support::{World, every_git, spec};
+use crate::support::{World, every_git, spec, write_program};
 
 const STRATEGIES: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::Rebase];
 
@@ -262,7 +262,7 @@ fn without_stdbuf_each_merge_has_a_git_of_its_own_and_the_same_result() {
         search_path: "/nonexistent".into(),
         ..GitOptions::default()
     };
-    let git = towpath_git::Git::find(alone).unwrap();
+    let git = Git::find(alone).unwrap();
     let repository = Repository::open(&git, world.repository.path()).unwrap();
     assert_eq!(made(repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap()), kept);
     assert_eq!(repository.merges_kept_open(), Some(false));
@@ -272,6 +272,44 @@ fn without_stdbuf_each_merge_has_a_git_of_its_own_and_the_same_result() {
     );
     let nowhere = "3333333333333333333333333333333333333333".parse().unwrap();
     assert_eq!(repository.merge(ours, nowhere).unwrap_err().class(), ErrorClass::Gone);
+}
+
+#[test]
+fn a_merge_that_keeps_its_answers_to_itself_is_found_out() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let wanted = made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
+    let programs = world.folder.path().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    // A machine whose stdbuf does not do what it says, as with a git that is linked statically.
+    write_program(&programs.join("stdbuf"), "shift; exec \"$@\"");
+    let program = Some(world.git.program().to_owned());
+    let options = GitOptions { program, search_path: programs.into(), ..GitOptions::default() };
+    let repository = Repository::open(&Git::find(options).unwrap(), world.repository.path()).unwrap();
+    let nowhere = "3333333333333333333333333333333333333333".parse().unwrap();
+    assert_eq!(repository.merge(nowhere, theirs).unwrap_err().class(), ErrorClass::Gone);
+    assert_eq!(
+        repository.merges_kept_open(),
+        None,
+        "a commit that is not there says nothing about the machine"
+    );
+    assert_eq!(made(repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap()), wanted);
+    assert_eq!(repository.merges_kept_open(), Some(false));
+}
+
+#[test]
+fn candidates_go_on_after_their_processes_were_killed() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let make = || made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
+    let wanted = make();
+    for subcommand in ["merge-tree", "update-ref", "cat-file"] {
+        assert_eq!(world.kill_kept_open(subcommand), 1, "{subcommand}");
+        assert_eq!(make(), wanted, "{subcommand}");
+    }
+    world.repository.close_processes();
+    assert_eq!(world.kill_kept_open("merge-tree"), 0, "a closed process lives");
+    assert_eq!(make(), wanted);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use towpath_git::{CandidateOutcome, Git};
 use crate::support::{World, every_git, spec};
 
 /// Pairs for each git of the machine. A pair takes about 0.1 s, nearly all of it plain git's.
-const PAIRS: u64 = 16;
+const PAIRS: u64 = 10;
 
 /// xorshift64*: the same seed gives the same pair.
 struct Random(u64);

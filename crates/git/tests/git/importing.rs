@@ -6,7 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use towpath_git::{Credentials, ErrorClass, Git, GitError, GitOptions, Reach, Source, import};
 
-use crate::support::{World, branch, every_git, pretend_git, write_program};
+use crate::support::{World, branch, every_git, latin1, pretend_git, write_program};
 
 /// A source with two branches, two tags, and refs that nobody should get.
 fn source(world: &World) -> PathBuf {
@@ -21,6 +21,8 @@ fn source(world: &World) -> PathBuf {
     for name in ["refs/replace/x", "refs/notes/x", "refs/towpath/candidates/x", "refs/changes/1/1"] {
         world.run(&["update-ref", name, &hidden]);
     }
+    std::fs::write(world.work().join(".git/refs/heads").join(latin1(b"caf\xe9")), format!("{one}\n"))
+        .unwrap();
     world.run(&["symbolic-ref", "HEAD", "refs/heads/trunk"]);
     world.work()
 }
@@ -36,9 +38,11 @@ fn an_import_has_branches_and_tags_and_nothing_else() {
             imported.repository.all_refs().unwrap().iter().map(|found| found.name.to_string()).collect();
         assert_eq!(names, ["refs/heads/main", "refs/heads/trunk", "refs/tags/v1", "refs/tags/v2"]);
         assert_eq!(imported.refs, 4);
+        assert!(!into.join("refs/heads").join(latin1(b"caf\xe9")).exists());
+        let hex_like = format!("refs/heads/{}", "ab".repeat(20));
         assert_eq!(
             imported.left_out,
-            [format!("refs/heads/{}", "ab".repeat(20)), "refs/tags/trunk".to_owned()]
+            [hex_like, "refs/tags/trunk".to_owned(), "refs/heads/caf\u{fffd}".to_owned()]
         );
         assert_eq!(imported.repository.head().unwrap(), Some(branch("trunk")));
         let tag = imported.repository.ref_target(&"refs/tags/v2".parse().unwrap()).unwrap().unwrap();
@@ -53,6 +57,27 @@ fn an_import_has_branches_and_tags_and_nothing_else() {
         assert!(!config.contains("remote") && !config.contains(path.to_str().unwrap()), "{config}");
         let again = import(&world.git, &Source::Local(&path), &into, &[]).unwrap_err();
         assert_eq!(again.class(), ErrorClass::Conflict);
+    }
+}
+
+#[test]
+fn an_empty_source_is_imported_and_a_shallow_one_is_not() {
+    for git in every_git() {
+        let world = World::with(git);
+        let path = world.work();
+        let into = world.folder.path().join("empty.git");
+        let imported = import(&world.git, &Source::Local(&path), &into, &[]).unwrap();
+        assert_eq!((imported.refs, imported.repository.head().unwrap()), (0, Some(branch("main"))));
+
+        world.commit_file("a", "1");
+        world.commit_file("a", "2");
+        let from = format!("file://{}", path.display());
+        world.run(&["clone", "--quiet", "--depth=1", &from, "../shallow"]);
+        let shallow = world.folder.path().join("shallow");
+        let into = world.folder.path().join("shallow.git");
+        let error = import(&world.git, &Source::Local(&shallow), &into, &[]).unwrap_err();
+        assert!(error.to_string().contains("shallow"), "{error}");
+        assert!(!into.exists());
     }
 }
 

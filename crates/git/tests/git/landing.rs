@@ -3,6 +3,7 @@
 use std::sync::Barrier;
 
 use towpath_core::candidate::Strategy;
+use towpath_core::ids::CommitId;
 use towpath_git::{Advance, CandidateOutcome, GitError, RefName};
 
 use crate::support::{World, branch, every_git, spec};
@@ -106,5 +107,34 @@ fn of_many_that_land_on_one_tip_exactly_one_wins() {
     for (at, outcome) in outcomes.iter().enumerate() {
         let wanted = if at == winner { Advance::Advanced } else { Advance::Moved { tip } };
         assert_eq!(*outcome, wanted, "{at}");
+    }
+}
+
+#[test]
+fn garbage_goes_and_what_is_held_stays() {
+    for git in every_git() {
+        let world = World::with(git);
+        let (ours, theirs) = world.fork(("a", "1"), ("b", "2"));
+        let make = |strategy| match world.repository.make_candidate(&spec(ours, theirs, strategy)).unwrap() {
+            CandidateOutcome::Made { commit, .. } => commit,
+            other => panic!("{other:?}"),
+        };
+        let (held, released) = (make(Strategy::Merge), make(Strategy::Squash));
+        world.repository.release_candidate(&spec(ours, theirs, Strategy::Squash)).unwrap();
+        let file = |commit: CommitId| {
+            let id = commit.to_string();
+            world.repository.path().join("objects").join(&id[..2]).join(&id[2..])
+        };
+        world.repository.collect_garbage().unwrap();
+        assert!(world.repository.has_commit(released).unwrap(), "it is too young to go");
+        assert!(!file(held).exists(), "it is not packed");
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(15 * 24 * 3600);
+        std::fs::File::open(file(released)).unwrap().set_modified(old).unwrap();
+        world.repository.collect_garbage().unwrap();
+        world.repository.close_processes();
+        assert!(!world.repository.has_commit(released).unwrap());
+        assert!(world.repository.has_commit(held).unwrap());
+        assert_eq!(world.repository.advance(&branch("main"), ours, held).unwrap(), Advance::Advanced);
+        world.in_store(&["fsck", "--full", "--strict"], b"");
     }
 }

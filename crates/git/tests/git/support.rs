@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::ids::{BranchName, CommitId, Timestamp, TreeId};
@@ -75,6 +76,21 @@ impl World {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "git {arguments:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Kills the git processes of one subcommand that our code keeps open on the bare repository; says how many.
+    pub fn kill_kept_open(&self, subcommand: &str) -> usize {
+        let store = self.repository.path().to_str().unwrap();
+        let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let arguments = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            let ours = arguments.split('\0').any(|word| word == subcommand) && arguments.contains(store);
+            entry.file_name().to_str()?.parse().ok().filter(|_| ours)
+        });
+        let pids: Vec<i32> = pids.collect();
+        for pid in &pids {
+            kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL).unwrap();
+        }
+        pids.len()
     }
 
     pub fn write(&self, path: impl AsRef<OsStr>, text: impl AsRef<[u8]>) {
