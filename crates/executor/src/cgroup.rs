@@ -62,6 +62,8 @@ pub(crate) struct Counters {
 pub(crate) struct SlotGroup {
     kind: Kind,
     limits: Option<(u64, u32)>,
+    /// The counters when the last job ended: where the next one's begin.
+    last: Counters,
 }
 
 impl Cgroups {
@@ -112,13 +114,35 @@ impl Cgroups {
             },
             Kind::Absent => Kind::Absent,
         };
-        Ok(SlotGroup { kind, limits: None })
+        let mut group = SlotGroup { kind, limits: None, last: Counters::default() };
+        group.last = group.counters();
+        Ok(group)
     }
 
     /// Removes a slot's group. A group with processes stays, and is taken over later.
     pub(crate) fn remove(&self, name: &str) {
         for folder in self.folders() {
             let _ = fs::remove_dir(folder.join(name));
+        }
+    }
+
+    /// Removes groups that executors left which are dead: first those of this very folder with all that is in them,
+    /// as their jobs must not outlive them; then empty ones of any.
+    pub(crate) fn sweep(&self, spool_name: &str) {
+        for folder in self.folders() {
+            let Ok(entries) = fs::read_dir(folder) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let Some(owner) = owner(&name).filter(|owner| !Path::new(&format!("/proc/{owner}")).exists())
+                else {
+                    continue;
+                };
+                if name.starts_with(&format!("{spool_name}-{owner}-")) {
+                    kill_all(&entry.path().join("cgroup.procs"));
+                }
+                // Not empty yet: the next start removes it.
+                let _ = fs::remove_dir(entry.path());
+            }
         }
     }
 
@@ -144,16 +168,6 @@ impl SlotGroup {
             Kind::Absent => Vec::new(),
         };
         folders.into_iter().map(|folder| folder.join("cgroup.procs")).collect()
-    }
-
-    /// Kills what an executor that died left in the group. Only its successor, which holds the folder's lock, calls it.
-    pub(crate) fn kill_leftovers(&self) {
-        let files = self.procs();
-        let text = files.first().map(|file| fs::read_to_string(file).unwrap_or_default()).unwrap_or_default();
-        for pid in text.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
-            // Dead by now is as good.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
     }
 
     /// Whether the kernel bounds the tree.
@@ -187,6 +201,16 @@ impl SlotGroup {
         Ok(())
     }
 
+    /// Where the counters of the present job begin.
+    pub(crate) fn counters_before(&self) -> Counters {
+        self.last
+    }
+
+    /// A job is over; the next one's counters begin here.
+    pub(crate) fn settle(&mut self, counters: Counters) {
+        self.last = counters;
+    }
+
     /// Reads the counters.
     pub(crate) fn counters(&self) -> Counters {
         let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
@@ -206,6 +230,21 @@ impl SlotGroup {
             },
             Kind::Absent => Counters::default(),
         }
+    }
+}
+
+/// The executor that made a slot's group: `towpath-<spool>-<process>-<slot>`.
+fn owner(name: &str) -> Option<u32> {
+    let mut parts = name.strip_prefix("towpath-")?.split('-').skip(1);
+    let (process, _slot) = (parts.next()?, parts.next()?);
+    process.parse().ok()
+}
+
+fn kill_all(procs: &Path) {
+    let text = fs::read_to_string(procs).unwrap_or_default();
+    for pid in text.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
+        // Dead by now is as good.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
 
@@ -263,6 +302,13 @@ fn mount_point(mounts: &str, kind: &str, option: Option<&str>) -> Option<PathBuf
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_groups_name_tells_its_executor() {
+        assert_eq!(owner("towpath-0123456789ab-4711-0"), Some(4711));
+        assert_eq!(owner("towpath-executor"), None);
+        assert_eq!(owner("user.slice"), None);
+    }
 
     #[test]
     fn counters_are_read_by_name() {

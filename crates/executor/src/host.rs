@@ -105,6 +105,12 @@ impl Host {
         let bound = binds.iter().map(|bind| (stage.join(&bind.name), bind.source.clone())).collect();
         binds.push(StageBind { source: etc.folder, name: "etc".to_owned() });
         let group_name = group_name(&config.spool);
+        // Plain jobs are looked after by polling: they are started by the executor, which lives in no slot's group.
+        let cgroups = match config.cgroups && config.sandbox == SandboxKind::Bubblewrap {
+            true => Cgroups::detect(&group_name),
+            false => Cgroups::absent(),
+        };
+        cgroups.sweep(&group_name);
         Ok(Host {
             blobs,
             logs,
@@ -116,8 +122,8 @@ impl Host {
             layout: HostLayout::of_host(stage.join("etc"), bound),
             stage,
             tree_mode,
-            cgroups: if config.cgroups { Cgroups::detect(&group_name) } else { Cgroups::absent() },
-            group_name,
+            cgroups,
+            group_name: format!("{group_name}-{}", std::process::id()),
             binds,
             bwrap: find_program("bwrap").unwrap_or_else(|| "/usr/bin/bwrap".into()),
             slirp: find_program("slirp4netns"),
@@ -182,7 +188,7 @@ fn stage(config: &ExecutorConfig) -> io::Result<PathBuf> {
     })
 }
 
-/// The same for every executor of one spool, so that a new one finds what the last one left.
+/// The same for every executor of one spool, so that a new one finds what a dead one left.
 fn group_name(spool: &Path) -> String {
     let digest = towpath_core::ids::Digest::of(spool.as_os_str().as_encoded_bytes());
     format!("towpath-{}", digest.short())

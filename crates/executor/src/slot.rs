@@ -23,7 +23,7 @@ use crate::pump::{Control, Life, Pump, READ_BYTES, Tree, TreeEnd, output_pipe};
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::tree::{JobFolder, remove_tree};
 use crate::verdict::{self, Verdict};
-use crate::watch::Watch;
+use crate::watch::{Breach, Watch};
 
 /// A slot and what it keeps between jobs.
 pub(crate) struct Slot {
@@ -47,7 +47,6 @@ struct Prepared {
 impl Slot {
     pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<JobFolder>) -> io::Result<Slot> {
         let group = host.group(number)?;
-        group.kill_leftovers();
         Ok(Slot { number, host, group, launcher: None, buffer: vec![0; READ_BYTES], janitor })
     }
 
@@ -190,7 +189,9 @@ impl Slot {
                 Pump { output, log, buffer: &mut self.buffer, control, deadline }.follow(&mut job, &mut watch)
             }
         };
-        let (verdict, cpu_ms) = self.judge(spec, life, &watch, None);
+        let (breach, cpu_ms, counters) = watch.at_end();
+        self.group.settle(counters);
+        let verdict = self.judge(spec, life, breach, None);
         // A launcher that failed once is not trusted again.
         if verdict.outcome != Outcome::Errored {
             self.launcher = Some(job.launcher);
@@ -287,10 +288,10 @@ impl Slot {
                 Pump { output, log, buffer: &mut self.buffer, control, deadline }.follow(&mut job, &mut watch)
             }
         };
-        let verdict = self.judge(spec, life, &watch, tree);
+        let verdict = self.judge(spec, life, None, tree);
         match empty(&home) {
-            Ok(()) => verdict,
-            Err(error) => (Verdict::errored(format!("cannot empty {}: {error}", home.display())), verdict.1),
+            Ok(()) => (verdict, None),
+            Err(error) => (Verdict::errored(format!("cannot empty {}: {error}", home.display())), None),
         }
     }
 
@@ -338,12 +339,10 @@ impl Slot {
         &self,
         spec: &StartSpec,
         life: Life,
-        watch: &Watch<'_>,
+        breach: Option<Breach>,
         plain_tree: Option<PathBuf>,
-    ) -> (Verdict, Option<u64>) {
-        let cpu_ms = watch.cpu_ms();
+    ) -> Verdict {
         let Life { stop, end } = life;
-        let breach = watch.group_breach();
         let (mut verdict, tree) = match end {
             Err(error) => (Verdict::of_trouble(stop, &error, &spec.limits), None),
             Ok(TreeEnd { exit, ran, tree }) => (Verdict::of_end(stop, breach, (exit, ran), spec), tree),
@@ -353,7 +352,7 @@ impl Slot {
         if let Some(tree) = tree.or(plain) {
             verdict.take_outputs(spec, tree.as_fd(), &self.host.blobs);
         }
-        (verdict, cpu_ms)
+        verdict
     }
 }
 

@@ -69,26 +69,33 @@ pub(crate) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(limits: Limits, group: &'a SlotGroup) -> Watch<'a> {
-        Watch { limits, group, ancestor: None, grows: None, before: group.counters(), count_again: None }
+        Watch {
+            limits,
+            group,
+            ancestor: None,
+            grows: None,
+            before: group.counters_before(),
+            count_again: None,
+        }
     }
 
     /// One look.
     pub(crate) fn look(&mut self) -> Option<Breach> {
-        self.group_breach().or_else(|| self.tree_breach()).or_else(|| self.disk_breach())
+        self.breach(&self.group.counters()).or_else(|| self.tree_breach()).or_else(|| self.disk_breach())
     }
 
-    /// What the group's counters say; also asked once after the end.
-    pub(crate) fn group_breach(&self) -> Option<Breach> {
+    /// What the group's counters say after the end: the limit that was reached, CPU milliseconds, and the counters.
+    pub(crate) fn at_end(&self) -> (Option<Breach>, Option<u64>, Counters) {
         let now = self.group.counters();
+        let cpu_us = now.cpu_us.zip(self.before.cpu_us).map(|(now, before)| now.saturating_sub(before));
+        (self.breach(&now), cpu_us.map(|microseconds| microseconds / 1000), now)
+    }
+
+    fn breach(&self, now: &Counters) -> Option<Breach> {
         if now.memory_kills > self.before.memory_kills {
             return Some(Breach::Memory);
         }
         (now.fork_refusals > self.before.fork_refusals).then_some(Breach::Processes)
-    }
-
-    /// CPU milliseconds since the job began.
-    pub(crate) fn cpu_ms(&self) -> Option<u64> {
-        Some(self.group.counters().cpu_us?.saturating_sub(self.before.cpu_us?) / 1000)
     }
 
     fn tree_breach(&self) -> Option<Breach> {

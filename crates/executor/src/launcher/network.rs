@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::FdFlags;
@@ -19,6 +19,8 @@ use crate::sys;
 
 /// How long slirp4netns may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two looks at the loopback, which takes bubblewrap well under a millisecond.
+const LOOPBACK_INTERVAL: Duration = Duration::from_micros(200);
 /// Where jobs find a resolver: slirp4netns's own, which asks the host's. Source: slirp4netns(1).
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// Never reachable from a job: "this host" (which Linux takes for the loopback) and link-local addresses, where
@@ -45,6 +47,7 @@ impl Network {
     /// Connects the network namespace of process `init`, refuses this machine's addresses, lets the job go.
     pub(super) fn connect(&mut self, slirp: &Path, init: u32) -> Result<(), String> {
         let namespace = format!("/proc/{init}/ns/net");
+        wait_for_loopback(init)?;
         let (ready, tell_ready) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
         self.helper = Some(start_slirp(slirp, &namespace, &tell_ready).map_err(|error| error.to_string())?);
         drop(tell_ready);
@@ -63,6 +66,22 @@ impl Drop for Network {
             let _ = kill_process(helper, Signal::KILL);
             let _ = waitpid(Some(helper), WaitOptions::empty());
         }
+    }
+}
+
+/// Waits until bubblewrap has set the loopback up: slirp4netns does the same, and whoever comes second fails.
+fn wait_for_loopback(init: u32) -> Result<(), String> {
+    let until = Instant::now() + READY_TIMEOUT;
+    let table = format!("/proc/{init}/net/fib_trie");
+    loop {
+        let text = std::fs::read_to_string(&table).map_err(|error| format!("bubblewrap is gone: {error}"))?;
+        if text.contains("|-- 127.0.0.1\n") {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err("bubblewrap did not set the loopback up".to_owned());
+        }
+        std::thread::sleep(LOOPBACK_INTERVAL);
     }
 }
 
