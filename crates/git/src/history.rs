@@ -88,6 +88,30 @@ impl Repository {
         Ok(commits)
     }
 
+    /// The commits that some tips contain and no ref does. Asked in the quarantine of a push, it is what the push brings.
+    ///
+    /// # Errors
+    /// `TooLarge` if there are more than `commits_max`; `Missing` for a tip that is not there.
+    pub fn new_commits(&self, tips: &[CommitId], commits_max: usize) -> Result<Vec<CommitId>, GitError> {
+        if tips.is_empty() {
+            return Ok(Vec::new());
+        }
+        let call = self.call("rev-list").arg(format!("--max-count={}", commits_max + 1));
+        let call = call.args(tips.iter().map(CommitId::to_string)).args(["--not", "--all"]);
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        if !finished.status.success() {
+            return Err(self.first_missing(tips)?.unwrap_or(finished.failed("rev-list")));
+        }
+        let commits = commit_lines("rev-list", &finished.output)?;
+        match commits.len() > commits_max {
+            true => Err(GitError::TooLarge {
+                what: "the number of new commits".to_owned(),
+                limit: commits_max.to_string(),
+            }),
+            false => Ok(commits),
+        }
+    }
+
     /// The newest commits that `tip` contains, newest first.
     pub fn log(&self, tip: CommitId, walk: Walk, commits_max: usize) -> Result<Vec<CommitId>, GitError> {
         let mut call =

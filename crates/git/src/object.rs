@@ -242,16 +242,20 @@ fn split_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 /// It is not synced: that is done when it lands, with all that it reaches, and what a power cut leaves of it before
 /// that is removed by [`Repository::mend`](crate::Repository::mend).
 pub(crate) fn write_commit(objects: &Path, commit: &NewCommit<'_>) -> Result<CommitId, GitError> {
-    let content = commit.content();
-    let header = format!("commit {}\0", content.len());
-    let id = CommitId(Sha1::new().chain_update(&header).chain_update(&content).finalize().into());
-    let path = loose_path(objects, id.into());
+    write_object(objects, "commit", &commit.content()).map(|id| CommitId(id.0))
+}
+
+/// The same for an object of any kind.
+pub(crate) fn write_object(objects: &Path, kind: &str, content: &[u8]) -> Result<ObjectId, GitError> {
+    let header = format!("{kind} {}\0", content.len());
+    let id = ObjectId(Sha1::new().chain_update(&header).chain_update(content).finalize().into());
+    let path = loose_path(objects, id);
     if path.is_file() {
         return Ok(id);
     }
     let folder = path.parent().expect("a loose object has a folder");
     let temporary = folder.join(temporary_name());
-    let write = || write_loose(&temporary, &[header.as_bytes(), &content]);
+    let write = || write_loose(&temporary, &[header.as_bytes(), content]);
     let written = match write() {
         // Garbage collection removes empty folders.
         Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {

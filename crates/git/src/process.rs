@@ -52,7 +52,7 @@ impl Until {
         Until { at: Instant::now() + span, span }
     }
 
-    fn left(&self) -> Option<Timespec> {
+    pub fn left(&self) -> Option<Timespec> {
         let left = self.at.checked_duration_since(Instant::now())?;
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }
@@ -176,8 +176,24 @@ impl Running {
         }
     }
 
+    /// The pipe to the process, for a thread that feeds it while another one reads.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.stdin.take()
+    }
+
+    /// Asks the whole group to end, so that git removes its temporary files.
+    pub fn terminate(&self) {
+        let _ = kill_process_group(self.pid(), Signal::TERM);
+    }
+
+    /// What it wrote to its error output, printable and cut.
+    pub fn said(&mut self) -> String {
+        self.drain_stderr();
+        printable(&self.stderr_tail)
+    }
+
     /// Waits for the process itself, which may outlive its streams.
-    fn wait(&mut self, until: Until) -> Result<ExitStatus, GitError> {
+    pub fn wait(&mut self, until: Until) -> Result<ExitStatus, GitError> {
         if let Ok(fd) = pidfd_open(self.pid(), PidfdFlags::empty()) {
             self.ready(Side::Exit(fd), until)?;
         }

@@ -1,0 +1,248 @@
+//! The built-in forge: one bare repository, its changes in refs, its people in the server's rows.
+//!
+//! Truth and order of writing: a change is the file `change.json` of the commit that `refs/changes/<n>/meta` names, and its
+//! revisions are `refs/changes/<n>/<k>`. Both move in one transaction of refs, by compare-and-swap; only then is the row
+//! saved. A crash in between leaves a row that is older than its ref, which is seen (`meta`) and mended by the next write
+//! or [`BuiltIn::rebuild`]. `refs/towpath/pushes` is the journal of pushes: who brought which commits, and whose a branch is.
+//! No push can write any of these refs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use towpath_core::cell::RefusalClass;
+use towpath_core::definition::GateSettings;
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, Timestamp, TreeId, UserId};
+use towpath_core::policy::Role;
+use towpath_git::{Expected, RefName, RefUpdate, Repository, Transaction};
+
+use crate::error::{Done, Failure, ForgeError};
+use crate::records::{ChangeRecord, Member, Records, RevisionRecord, SavedChange};
+
+mod journal;
+mod meta;
+mod propose;
+mod read;
+mod rebuild;
+mod review;
+mod stack;
+mod talk;
+mod text;
+
+pub(crate) use journal::PushEntry;
+pub use propose::Proposal;
+pub use rebuild::Rebuilt;
+pub use review::ReviewRequest;
+pub use stack::NOBODY;
+pub(crate) use stack::STACK_COMMITS_MAX;
+pub use talk::{Draft, LabelEdit};
+pub use text::ChangeText;
+
+/// What a definition says about the gate, or every error in it.
+pub type Settings = Result<GateSettings, Vec<String>>;
+
+/// Reads definitions: given by the server, because the pipeline file is no business of a forge.
+pub trait Definitions: Send + Sync {
+    /// What the definition of a tree says about the gate.
+    ///
+    /// # Errors
+    /// Only if the tree could not be read; a broken definition is an answer.
+    fn settings(&self, repository: &Repository, tree: TreeId) -> Result<Settings, ForgeError>;
+}
+
+/// The forge that comes with Towpath. Cheap to clone; may be used by many threads.
+#[derive(Clone)]
+pub struct BuiltIn {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: RepoName,
+    repository: Repository,
+    records: Arc<dyn Records>,
+    definitions: Arc<dyn Definitions>,
+    /// Held while refs of ours move: changes and journal have one writer.
+    write: Mutex<Writing>,
+    stacks: Mutex<stack::Cache>,
+    settings: Mutex<HashMap<BranchName, (TreeId, Settings)>>,
+}
+
+/// What a writer knows beside the rows.
+#[derive(Default)]
+struct Writing {
+    next: Option<ChangeNumber>,
+    journal: Option<journal::Journal>,
+}
+
+/// A `std` lock whose data is right after a panic too: every use below ends in one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for BuiltIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("BuiltIn").field(&self.inner.name).finish()
+    }
+}
+
+impl BuiltIn {
+    /// The forge of one repository. Its server is the only one that writes there.
+    pub fn new(
+        name: RepoName,
+        repository: Repository,
+        records: Arc<dyn Records>,
+        definitions: Arc<dyn Definitions>,
+    ) -> BuiltIn {
+        let (write, stacks, settings) = Default::default();
+        BuiltIn { inner: Arc::new(Inner { name, repository, records, definitions, write, stacks, settings }) }
+    }
+
+    /// The repo's name.
+    pub fn name(&self) -> &RepoName {
+        &self.inner.name
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.inner.repository
+    }
+
+    /// The rows.
+    pub fn records(&self) -> &dyn Records {
+        &*self.inner.records
+    }
+
+    /// A change, as its ref says.
+    pub fn change(&self, number: ChangeNumber) -> Done<ChangeRecord> {
+        Ok(self.current(number)?.change)
+    }
+
+    /// The person's name and role; who has none may not know that the repo exists.
+    pub(crate) fn member(&self, user: UserId) -> Done<Member> {
+        let member = self.records().member(user)?;
+        let missing =
+            || Failure::refused(RefusalClass::NotFound, format!("there is no repo `{}`", self.name()));
+        member.ok_or_else(missing)
+    }
+
+    pub(crate) fn require(&self, user: UserId, need: Role, to: &str) -> Done<Member> {
+        let member = self.member(user)?;
+        match member.role >= need {
+            true => Ok(member),
+            false => {
+                let why = format!("{to} takes the role {} on `{}`", role_name(need), self.name());
+                Err(Failure::refused(RefusalClass::Denied, why))
+            }
+        }
+    }
+
+    /// A person's name, for people.
+    pub(crate) fn name_of(&self, user: UserId) -> String {
+        match self.records().member(user) {
+            Ok(Some(member)) => member.name,
+            _ => format!("user {user}"),
+        }
+    }
+
+    /// The newest record of a change, whatever its row says.
+    fn current(&self, number: ChangeNumber) -> Done<SavedChange> {
+        let missing = || Failure::refused(RefusalClass::NotFound, format!("there is no change {number}"));
+        let target = self.repository().ref_target(&meta::meta_ref(number))?.ok_or_else(missing)?;
+        let meta = CommitId(target.0);
+        match self.records().change(number)? {
+            Some(saved) if saved.meta == meta => Ok(saved),
+            _ => {
+                let saved = meta::read(self.repository(), number, meta)?;
+                self.records().save(&saved)?;
+                Ok(saved)
+            }
+        }
+    }
+
+    /// Makes one edit of a change, from its newest record. An edit that changes nothing writes nothing.
+    fn edit(
+        &self,
+        number: ChangeNumber,
+        now: Timestamp,
+        edit: impl FnOnce(&mut ChangeRecord) -> Done<()>,
+    ) -> Done<ChangeRecord> {
+        let writing = lock(&self.inner.write);
+        let saved = self.current(number)?;
+        let mut next = saved.change.clone();
+        edit(&mut next)?;
+        if next == saved.change {
+            return Ok(next);
+        }
+        next.updated_at = now.max(next.updated_at);
+        self.write_change(&writing, next, Some(saved.meta))
+    }
+
+    /// Moves a change's refs to a new record, then saves the row.
+    fn write_change(
+        &self,
+        _writing: &MutexGuard<'_, Writing>,
+        change: ChangeRecord,
+        before: Option<CommitId>,
+    ) -> Done<ChangeRecord> {
+        let meta = meta::write(self.repository(), &change, before)?;
+        let expected = before.map_or(Expected::Absent, |before| Expected::At(before.into()));
+        let newest = change.newest();
+        let updates = [
+            RefUpdate { name: meta::meta_ref(change.number), expected, target: Some(meta.into()) },
+            revision_update(&change, newest),
+        ];
+        match self.repository().ref_transaction(&updates)? {
+            Transaction::Done => {}
+            Transaction::Stale { name, .. } => {
+                let what = format!("change {}", change.number);
+                let why = format!("`{name}` was moved by somebody else");
+                return Err(ForgeError::Conflict { what, why }.into());
+            }
+        }
+        self.records().save(&SavedChange { change: change.clone(), meta })?;
+        Ok(change)
+    }
+
+    /// The number of the next change.
+    fn next_number(&self, writing: &mut MutexGuard<'_, Writing>) -> Done<ChangeNumber> {
+        let next = match writing.next {
+            Some(next) => next,
+            None => ChangeNumber(1 + self.metas()?.into_keys().map(|number| number.0).max().unwrap_or(0)),
+        };
+        writing.next = Some(ChangeNumber(next.0 + 1));
+        Ok(next)
+    }
+
+    /// Every change's newest record.
+    fn metas(&self) -> Done<BTreeMap<ChangeNumber, CommitId>> {
+        let refs = self.repository().refs(meta::CHANGES)?;
+        let metas = refs.into_iter().filter_map(|found| {
+            let number = meta::number_of_meta(&found.name)?;
+            Some((number, CommitId(found.target.0)))
+        });
+        Ok(metas.collect())
+    }
+}
+
+/// Only we write these refs, so whatever a crash left there is replaced.
+fn revision_update(change: &ChangeRecord, revision: &RevisionRecord) -> RefUpdate {
+    RefUpdate {
+        name: meta::revision_ref(change.number, revision.number),
+        expected: Expected::Anything,
+        target: Some(revision.commit.into()),
+    }
+}
+
+/// A ref of ours by its parts; the parts are numbers and words of this crate.
+fn own_ref(name: String) -> RefName {
+    name.parse().expect("invariant: our own refs have valid names")
+}
+
+/// A role in words.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Reader => "reader",
+        Role::Author => "author",
+        Role::Maintainer => "maintainer",
+        Role::Admin => "admin",
+    }
+}

@@ -1,0 +1,146 @@
+//! The journal of pushes: who brought which commits, and whose a branch is.
+//!
+//! One commit a push, its message the entry, its parent the push before. Who authenticated is written by the server when
+//! objects arrive, so Git's author and committer fields decide nothing (trust T1, A16).
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+use towpath_core::ids::{BranchName, CommitId, Timestamp, UserId};
+use towpath_git::{Expected, Record, RefName, RefUpdate, Repository, Transaction, Walk};
+
+use super::{BuiltIn, Writing, lock, own_ref};
+use crate::error::ForgeError;
+
+/// Pushes that are read back at most: a hundred a day for 27 years.
+const PUSHES_MAX: usize = 1_000_000;
+
+/// One push that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PushEntry {
+    /// Who, as authenticated.
+    pub user: UserId,
+    /// When.
+    pub at: Timestamp,
+    /// Commits that no ref contained before.
+    pub commits: Vec<CommitId>,
+    /// Branches that it made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<BranchName>,
+    /// Branches that it deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleted: Vec<BranchName>,
+}
+
+impl PushEntry {
+    fn says_nothing(&self) -> bool {
+        self.commits.is_empty() && self.made.is_empty() && self.deleted.is_empty()
+    }
+}
+
+/// What the journal adds up to.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    head: Option<CommitId>,
+    uploaders: HashMap<CommitId, UserId>,
+    owners: BTreeMap<BranchName, UserId>,
+}
+
+impl Journal {
+    fn read(repository: &Repository) -> Result<Journal, ForgeError> {
+        let mut journal = Journal::default();
+        let Some(head) = repository.ref_target(&journal_ref())? else { return Ok(journal) };
+        let head = CommitId(head.0);
+        for commit in repository.log(head, Walk::All, PUSHES_MAX)?.into_iter().rev() {
+            let message = repository.commit(commit)?.message;
+            let entry: PushEntry = serde_json::from_str(&message).map_err(|error| ForgeError::Invalid {
+                what: format!("the journal of pushes at {commit}"),
+                why: error.to_string(),
+            })?;
+            journal.add(&entry);
+        }
+        journal.head = Some(head);
+        Ok(journal)
+    }
+
+    /// The first who brought a commit stays its uploader; a branch belongs to who made it last.
+    fn add(&mut self, entry: &PushEntry) {
+        for commit in &entry.commits {
+            self.uploaders.entry(*commit).or_insert(entry.user);
+        }
+        for branch in &entry.deleted {
+            self.owners.remove(branch);
+        }
+        for branch in &entry.made {
+            self.owners.insert(branch.clone(), entry.user);
+        }
+    }
+}
+
+fn journal_ref() -> RefName {
+    own_ref("refs/towpath/pushes".into())
+}
+
+impl BuiltIn {
+    /// Asks the journal, which is read at the first question.
+    fn with_journal<T>(&self, ask: impl FnOnce(&mut Journal) -> T) -> Result<T, ForgeError> {
+        let mut writing = lock(&self.inner.write);
+        Ok(ask(self.journal(&mut writing)?))
+    }
+
+    fn journal<'a>(&self, writing: &'a mut Writing) -> Result<&'a mut Journal, ForgeError> {
+        match &mut writing.journal {
+            Some(journal) => Ok(journal),
+            none => Ok(none.insert(Journal::read(self.repository())?)),
+        }
+    }
+
+    /// Who brought some commits; those that came by import are not in the answer.
+    pub(super) fn uploaders(&self, commits: &[CommitId]) -> Result<Vec<UserId>, ForgeError> {
+        self.with_journal(|journal| {
+            commits.iter().filter_map(|commit| journal.uploaders.get(commit).copied()).collect()
+        })
+    }
+
+    /// Whose a branch is; nobody's if it came by import.
+    pub(crate) fn branch_owner(&self, branch: &BranchName) -> Result<Option<UserId>, ForgeError> {
+        self.with_journal(|journal| journal.owners.get(branch).copied())
+    }
+
+    /// Branches of a person.
+    pub(crate) fn branches_of(&self, user: UserId) -> Result<usize, ForgeError> {
+        self.with_journal(|journal| journal.owners.values().filter(|owner| **owner == user).count())
+    }
+
+    /// Writes a push down before any ref of it moves, so that no commit is ever reachable without its uploader.
+    pub(crate) fn note_push(&self, entry: &PushEntry) -> Result<(), ForgeError> {
+        if entry.says_nothing() {
+            return Ok(());
+        }
+        let mut writing = lock(&self.inner.write);
+        let journal = self.journal(&mut writing)?;
+        let message = serde_json::to_string(entry).expect("invariant: an entry is plain data");
+        let record = Record { previous: journal.head, file: None, message: &message, time: entry.at };
+        let next = self.repository().write_record(&record)?;
+        let expected = journal.head.map_or(Expected::Absent, |head| Expected::At(head.into()));
+        let update = RefUpdate { name: journal_ref(), expected, target: Some(next.into()) };
+        match self.repository().ref_transaction(&[update])? {
+            Transaction::Done => {
+                journal.head = Some(next);
+                journal.add(entry);
+                Ok(())
+            }
+            Transaction::Stale { .. } => {
+                // Another hand wrote the journal: what it says is read again at the next question.
+                writing.journal = None;
+                let what = "the journal of pushes".to_owned();
+                Err(ForgeError::Conflict { what, why: "somebody else wrote it; push again".to_owned() })
+            }
+        }
+    }
+
+    /// Forgets what is known, so that it is read from the repository again.
+    pub(super) fn forget(&self) {
+        *lock(&self.inner.write) = Writing::default();
+    }
+}

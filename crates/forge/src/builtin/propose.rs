@@ -1,0 +1,353 @@
+//! Opening a change and adding revisions to it: by push, or from a branch that is here already.
+
+use std::collections::BTreeSet;
+
+use towpath_core::cell::RefusalClass;
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, UserId};
+use towpath_core::policy::Role;
+use towpath_git::{CommitInfo, ErrorClass, Range, Repository, Walk};
+
+use super::stack::STACK_COMMITS_MAX;
+use super::text::{ChangeText, change_id, checked_body, checked_label, checked_title, from_commits};
+use super::{BuiltIn, lock};
+use crate::error::{Done, Failure};
+use crate::records::{ChangeRecord, ChangeState, Find, Member, RevisionRecord, SavedChange};
+
+/// Open changes of one person. More are a robot that went wild.
+const OPEN_CHANGES_MAX: usize = 200;
+/// Revisions of one change.
+const REVISIONS_MAX: usize = 500;
+/// Labels of one change.
+pub(super) const LABELS_MAX: usize = 32;
+/// Commits whose messages are read for the words of a change.
+const COMMITS_READ_MAX: usize = 100;
+
+/// What a person wants to land.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proposal {
+    /// The branch that it should be on; `None`: that of the change, or the repo's default.
+    pub target: Option<BranchName>,
+    /// The name under which it was pushed: a second push of the same person under it is a revision of the same change.
+    pub source: Option<BranchName>,
+    /// The change that is meant, if the person said so.
+    pub change: Option<ChangeNumber>,
+    /// A title given by the person.
+    pub title: Option<String>,
+    /// A body given by the person.
+    pub body: Option<String>,
+    /// `Some(true)`: a draft; `Some(false)`: ready; `None`: as it was.
+    pub draft: Option<bool>,
+    /// Labels to put on.
+    pub labels: Vec<String>,
+}
+
+/// A change as a proposal would leave it.
+#[derive(Debug, Clone)]
+pub(crate) struct Proposed {
+    pub record: ChangeRecord,
+    before: Option<SavedChange>,
+    /// Whether the stack is over the bound and so of nobody.
+    pub too_deep: bool,
+}
+
+impl BuiltIn {
+    /// Opens or updates a change from a commit that is in the repository and that `by` uploaded or may read.
+    pub fn propose(
+        &self,
+        by: UserId,
+        commit: CommitId,
+        proposal: &Proposal,
+        now: Timestamp,
+    ) -> Done<ChangeRecord> {
+        let mut writing = lock(&self.inner.write);
+        let mut proposed = self.plan_proposal(self.repository(), (by, commit), proposal, now)?;
+        if let Some(before) = &proposed.before {
+            if before.change == proposed.record {
+                return Ok(proposed.record);
+            }
+        } else {
+            proposed.record.number = self.next_number(&mut writing)?;
+        }
+        let before = proposed.before.map(|before| before.meta);
+        self.write_change(&writing, proposed.record, before)
+    }
+
+    /// Opens a change from a branch that was pushed before.
+    pub fn propose_branch(
+        &self,
+        by: UserId,
+        branch: &BranchName,
+        proposal: &Proposal,
+        now: Timestamp,
+    ) -> Done<ChangeRecord> {
+        self.require(by, Role::Author, "opening a change")?;
+        let missing = || {
+            Failure::refused(RefusalClass::NotFound, format!("there is no branch `{branch}`; push it first"))
+        };
+        let commit = self.repository().branch_tip(branch)?.ok_or_else(missing)?;
+        let source = Some(branch.clone());
+        self.propose(by, commit, &Proposal { source, ..proposal.clone() }, now)
+    }
+
+    /// What a proposal would make, decided on `view`, which may be the quarantine of a push. Writes nothing.
+    pub(crate) fn plan_proposal(
+        &self,
+        view: &Repository,
+        (by, commit): (UserId, CommitId),
+        proposal: &Proposal,
+        now: Timestamp,
+    ) -> Done<Proposed> {
+        let member = self.require(by, Role::Author, "opening a change")?;
+        let tip = view.commit(commit)?;
+        let id = change_id(&tip.message);
+        let before = self.meant_change((by, &member), proposal, &tip)?;
+        let target = self.target_of(proposal, before.as_ref())?;
+        let (commits, too_deep) = self.stack(view, &target, &tip)?;
+        let mut record = match &before {
+            Some(before) => before.change.clone(),
+            None => self.blank((by, &target), proposal, id, now)?,
+        };
+        self.add_revision(&mut record, &tip, by, now)?;
+        describe(&mut record, proposal, &commits)?;
+        if let Some(draft) = proposal.draft {
+            record.draft = draft;
+        }
+        for label in &proposal.labels {
+            let label = checked_label(label)?;
+            self.may_label((by, &member), &record, &label)?;
+            record.labels.insert(label);
+        }
+        if record.labels.len() > LABELS_MAX {
+            return Err(Failure::refused(
+                RefusalClass::Invalid,
+                format!("a change has at most {LABELS_MAX} labels"),
+            ));
+        }
+        Ok(Proposed { record, before, too_deep })
+    }
+
+    /// The change that a push speaks of: by number, by Change-Id, or by the person's branch name.
+    fn meant_change(
+        &self,
+        (by, member): (UserId, &Member),
+        proposal: &Proposal,
+        tip: &CommitInfo,
+    ) -> Done<Option<SavedChange>> {
+        let target = match &proposal.target {
+            Some(target) => target.clone(),
+            None => self.records().policy()?.default_target,
+        };
+        let (found, key) = if let Some(number) = proposal.change {
+            (Some(self.current(number)?), Key::Number)
+        } else if let Some(source) = &proposal.source {
+            let all = self.records().find(&Find::Source(by, source.clone()))?;
+            let same_target = all
+                .into_iter()
+                .filter(|saved| proposal.target.as_ref().is_none_or(|target| *target == saved.change.target));
+            (pick(same_target), Key::Source)
+        } else if let Some(id) = change_id(&tip.message) {
+            (pick(self.records().find(&Find::ChangeId(id, target))?.into_iter()), Key::ChangeId)
+        } else {
+            // No key at all: only the very same commit is known again.
+            let mut open = self.records().find(&Find::OpenOf(by))?.into_iter();
+            let same =
+                |saved: &SavedChange| saved.change.target == target && saved.change.newest().commit == tip.id;
+            (open.find(same), Key::Commit)
+        };
+        let Some(found) = found else { return Ok(None) };
+        let found = self.current(found.change.number)?;
+        let change = &found.change;
+        let own = change.owner == by || member.role >= Role::Maintainer;
+        match change.state {
+            ChangeState::Open if own => Ok(Some(found)),
+            ChangeState::Open => Err(self.not_yours(change)),
+            // A name is used again after its change landed; a Change-Id and a number are not.
+            ChangeState::Landed { .. } if key == Key::Source => Ok(None),
+            ChangeState::Landed { .. } | ChangeState::Closed { .. } if !own && key == Key::ChangeId => {
+                Ok(None)
+            }
+            ChangeState::Landed { commit } => Err(Failure::refused(
+                RefusalClass::Conflict,
+                format!(
+                    "change {} landed as {}; what comes next is a new change: give its commit a new Change-Id",
+                    change.number,
+                    commit.short()
+                ),
+            )),
+            ChangeState::Closed { by } => Err(Failure::refused(
+                RefusalClass::Conflict,
+                format!(
+                    "change {0} was closed by {1}; `towpath change reopen {0}` opens it again, and another branch \
+                     name or Change-Id opens a new one",
+                    change.number,
+                    self.name_of(by)
+                ),
+            )),
+        }
+    }
+
+    fn not_yours(&self, change: &ChangeRecord) -> Failure {
+        let owner = self.name_of(change.owner);
+        let why = format!(
+            "change {} is {owner}'s: only {owner} or a maintainer can add a revision to it; open a change of your own \
+             (another Change-Id or branch name)",
+            change.number
+        );
+        Failure::refused(RefusalClass::Denied, why)
+    }
+
+    fn target_of(&self, proposal: &Proposal, before: Option<&SavedChange>) -> Done<BranchName> {
+        let known = before.map(|before| &before.change);
+        if let (Some(change), Some(target)) = (known, &proposal.target)
+            && change.target != *target
+        {
+            let why = format!(
+                "change {0} is for `{1}`; `towpath change retarget {0} {target}` moves it first",
+                change.number, change.target
+            );
+            return Err(Failure::refused(RefusalClass::Conflict, why));
+        }
+        let policy = self.records().policy()?;
+        let chosen = known.map(|change| &change.target).or(proposal.target.as_ref());
+        let target = chosen.unwrap_or(&policy.default_target).clone();
+        self.watched(&target)?;
+        Ok(target)
+    }
+
+    /// Only a watched branch is a target.
+    pub(super) fn watched(&self, target: &BranchName) -> Done<()> {
+        let watched = self.records().policy()?.watched;
+        if watched.contains(target) {
+            return Ok(());
+        }
+        let names: Vec<&str> = watched.iter().map(BranchName::as_str).collect();
+        let why = format!(
+            "`{target}` is no watched branch, so nothing lands there; there are: {}",
+            names.join(", ")
+        );
+        Err(Failure::refused(RefusalClass::Invalid, why))
+    }
+
+    /// The commits that are not on the target, oldest first, and whether there are too many to look at.
+    pub(super) fn stack(
+        &self,
+        view: &Repository,
+        target: &BranchName,
+        tip: &CommitInfo,
+    ) -> Done<(Vec<CommitInfo>, bool)> {
+        let Some(base) = self.repository().branch_tip(target)? else {
+            let why = format!("the branch `{target}` does not exist yet; `towpath repo import` brings it");
+            return Err(Failure::refused(RefusalClass::NotFound, why));
+        };
+        let invalid = |why: String| Err(Failure::refused(RefusalClass::Invalid, why));
+        if view.is_ancestor(tip.id, base)? {
+            return invalid(format!(
+                "`{target}` contains {} already: there is nothing to land",
+                tip.id.short()
+            ));
+        }
+        if view.merge_base(base, tip.id)?.is_none() {
+            return invalid(format!("{} and `{target}` have no common history", tip.id.short()));
+        }
+        let range = Range { from: base, to: tip.id };
+        let ids = match view.commits_between(range, Walk::All, STACK_COMMITS_MAX) {
+            Ok(ids) => ids,
+            Err(error) if error.class() == ErrorClass::Invalid => return Ok((vec![tip.clone()], true)),
+            Err(error) => return Err(error.into()),
+        };
+        let skipped = ids.len().saturating_sub(COMMITS_READ_MAX);
+        let commits = ids[skipped..].iter().map(|id| view.commit(*id)).collect::<Result<_, _>>()?;
+        Ok((commits, false))
+    }
+
+    fn blank(
+        &self,
+        (owner, target): (UserId, &BranchName),
+        proposal: &Proposal,
+        change_id: Option<String>,
+        now: Timestamp,
+    ) -> Done<ChangeRecord> {
+        let open = self.records().find(&Find::OpenOf(owner))?.len();
+        if open >= OPEN_CHANGES_MAX {
+            let why = format!("you have {open} open changes, as many as one person may; close one first");
+            return Err(Failure::refused(RefusalClass::Denied, why));
+        }
+        Ok(ChangeRecord {
+            number: ChangeNumber(0),
+            target: target.clone(),
+            owner,
+            title: String::new(),
+            body: String::new(),
+            edited: false,
+            draft: false,
+            state: ChangeState::Open,
+            labels: BTreeSet::new(),
+            source: proposal.source.clone(),
+            change_id,
+            created_at: now,
+            updated_at: now,
+            revisions: Vec::new(),
+            reviews: Vec::new(),
+            comments: Vec::new(),
+        })
+    }
+
+    fn add_revision(
+        &self,
+        record: &mut ChangeRecord,
+        tip: &CommitInfo,
+        by: UserId,
+        now: Timestamp,
+    ) -> Done<()> {
+        if record.revisions.last().is_some_and(|newest| newest.commit == tip.id) {
+            return Ok(());
+        }
+        if record.revisions.len() >= REVISIONS_MAX {
+            let why =
+                format!("change {} has {REVISIONS_MAX} revisions, the most; open a new one", record.number);
+            return Err(Failure::refused(RefusalClass::Invalid, why));
+        }
+        let number = record.revisions.len() as u32 + 1;
+        record.revisions.push(RevisionRecord {
+            number,
+            commit: tip.id,
+            time: tip.committer.time,
+            uploader: by,
+            at: now,
+        });
+        record.updated_at = now.max(record.updated_at);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Key {
+    Number,
+    Source,
+    ChangeId,
+    Commit,
+}
+
+/// The open one, or else the newest.
+fn pick(found: impl Iterator<Item = SavedChange>) -> Option<SavedChange> {
+    let mut found: Vec<SavedChange> = found.collect();
+    match found.iter().position(|saved| saved.change.is_open()) {
+        Some(open) => Some(found.swap_remove(open)),
+        None => found.pop(),
+    }
+}
+
+/// Words that a person gives stay; else they follow the commits.
+fn describe(record: &mut ChangeRecord, proposal: &Proposal, commits: &[CommitInfo]) -> Done<()> {
+    if !record.edited {
+        let ChangeText { title, body } = from_commits(commits, record.source.as_ref());
+        (record.title, record.body) = (title, body);
+    }
+    if let Some(title) = &proposal.title {
+        (record.title, record.edited) = (checked_title(title)?, true);
+    }
+    if let Some(body) = &proposal.body {
+        (record.body, record.edited) = (checked_body(body)?, true);
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The built-in forge as the gate sees it.
+
+use towpath_core::effect::Check;
+use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
+use towpath_git::{Advance, GitError};
+
+use super::{BuiltIn, Settings, lock};
+use crate::error::{Failure, ForgeError};
+use crate::forge::Forge;
+use crate::records::{ChangeRecord, ChangeState, Find};
+
+impl Forge for BuiltIn {
+    fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError> {
+        let tip = self.tip(branch)?;
+        let head = tip.as_ref().map(|tip| tip.commit);
+        let keeps_landed = self.keeps(head, landed)?;
+        let open = self.records().find(&Find::Open(branch.clone()))?;
+        let changes =
+            open.into_iter().map(|saved| self.facts(saved.change, head)).collect::<Result<_, _>>()?;
+        let people = self.records().people(branch)?;
+        Ok(Snapshot { tip, keeps_landed, changes, people })
+    }
+
+    fn land(&self, branch: &BranchName, from: CommitId, to: CommitId) -> Result<LandTried, ForgeError> {
+        match self.repository().advance(branch, from, to) {
+            Ok(Advance::Advanced | Advance::AlreadyContained { .. }) => Ok(LandTried::Landed),
+            Ok(Advance::Moved { tip }) => Ok(LandTried::Moved { tip: Some(tip) }),
+            Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn mark_landed(&self, change: ChangeNumber, commit: CommitId) -> Result<(), ForgeError> {
+        let time = self.repository().commit(commit)?.committer.time;
+        let what = || format!("marking change {change} as landed");
+        let marked = self.edit(change, time, |record| match record.state {
+            ChangeState::Landed { commit: other } if other != commit => {
+                let why = format!("it is marked as landed by {other} already");
+                Err(ForgeError::Conflict { what: what(), why }.into())
+            }
+            ChangeState::Landed { .. } => Ok(()),
+            ChangeState::Open | ChangeState::Closed { .. } => {
+                record.state = ChangeState::Landed { commit };
+                Ok(())
+            }
+        });
+        match marked {
+            Ok(_) => Ok(()),
+            Err(Failure::Failed(error)) => Err(error),
+            Err(Failure::Refused(refusal)) => Err(ForgeError::Gone { what: what(), why: refusal.why }),
+        }
+    }
+
+    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Result<(), ForgeError> {
+        let saved = self.records().change(change)?;
+        let known =
+            saved.is_some_and(|saved| saved.change.revisions.iter().any(|known| known.commit == revision));
+        match known {
+            true => Ok(self.records().set_check(change, revision, check)?),
+            false => Err(ForgeError::Gone {
+                what: format!("showing a check on change {change}"),
+                why: format!("it has no revision {revision}"),
+            }),
+        }
+    }
+
+    fn alert(&self, branch: &BranchName, text: &str) -> Result<(), ForgeError> {
+        Ok(self.records().alert(branch, text)?)
+    }
+}
+
+impl BuiltIn {
+    fn tip(&self, branch: &BranchName) -> Result<Option<Tip>, ForgeError> {
+        let Some(commit) = self.repository().branch_tip(branch)? else { return Ok(None) };
+        let info = self.repository().commit(commit)?;
+        let settings = self.settings(branch, info.tree)?;
+        Ok(Some(Tip { commit, tree: info.tree, time: info.committer.time, settings }))
+    }
+
+    /// The settings of a tree, which never change; the newest per branch are remembered.
+    fn settings(&self, branch: &BranchName, tree: towpath_core::ids::TreeId) -> Result<Settings, ForgeError> {
+        if let Some((known, settings)) = lock(&self.inner.settings).get(branch)
+            && *known == tree
+        {
+            return Ok(settings.clone());
+        }
+        let settings = self.inner.definitions.settings(self.repository(), tree)?;
+        lock(&self.inner.settings).insert(branch.clone(), (tree, settings.clone()));
+        Ok(settings)
+    }
+
+    fn keeps(&self, tip: Option<CommitId>, landed: Option<CommitId>) -> Result<bool, ForgeError> {
+        let Some(landed) = landed else { return Ok(true) };
+        let Some(tip) = tip else { return Ok(false) };
+        match self.repository().is_ancestor(landed, tip) {
+            Err(GitError::Missing { .. }) => Ok(false),
+            answer => Ok(answer?),
+        }
+    }
+
+    fn facts(&self, change: ChangeRecord, tip: Option<CommitId>) -> Result<ForgeChange, ForgeError> {
+        let newest = change.newest().clone();
+        let stack_uploaders = match tip {
+            Some(tip) => self.stack_uploaders(&change.target, tip, &newest)?,
+            None => std::collections::BTreeSet::new(),
+        };
+        Ok(ForgeChange {
+            number: change.number,
+            title: change.title,
+            body: change.body,
+            draft: change.draft,
+            labels: change.labels,
+            owner: change.owner,
+            revision: RevisionFacts {
+                commit: newest.commit,
+                number: newest.number,
+                time: seconds(newest.time),
+                uploader: newest.uploader,
+                stack_uploaders,
+            },
+            reviews: change.reviews.into_iter().map(|review| review.review).collect(),
+        })
+    }
+}
+
+/// Git's times are whole seconds.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp(time.0.div_euclid(1000) * 1000)
+}

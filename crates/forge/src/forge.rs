@@ -1,0 +1,46 @@
+//! A forge, as the gate's drivers need it.
+
+use towpath_core::effect::Check;
+use towpath_core::gate::{LandTried, Snapshot};
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId};
+
+use crate::error::ForgeError;
+
+/// A code host with one repo on it, in the core's words. Every call may be repeated; the errors say whether it helps.
+///
+/// Calls block. They end by deadlines of the adapter's own.
+pub trait Forge: Send + Sync {
+    /// Everything that the gate has to know about a branch and the open changes with this target, whole.
+    ///
+    /// `landed` is our newest landing there; whether the branch still contains it is part of the answer. A forge that
+    /// cannot answer completely answers with an error: what is missing is never read as "no" (I11).
+    ///
+    /// # Errors
+    /// `Transient` if asking again may help; `Denied` if a person has to act.
+    fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError>;
+
+    /// Advances `branch` from `from` to `to` by compare-and-swap, and reads it back. A branch that contains `to` is
+    /// [`LandTried::Landed`], whoever did it: a repeat after a crash changes nothing (S10).
+    ///
+    /// # Errors
+    /// `Transient` if it is not known whether it happened; asking again tells. `Invalid` if `to` does not contain `from`.
+    fn land(&self, branch: &BranchName, from: CommitId, to: CommitId) -> Result<LandTried, ForgeError>;
+
+    /// Closes a change as landed by `commit`. One that is marked so already is success.
+    ///
+    /// # Errors
+    /// `Gone` if there is no such change; `Conflict` if it is marked as landed by another commit.
+    fn mark_landed(&self, change: ChangeNumber, commit: CommitId) -> Result<(), ForgeError>;
+
+    /// Shows a verdict on a revision of a change; the newest call wins.
+    ///
+    /// # Errors
+    /// `Gone` if there is no such change or revision.
+    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Result<(), ForgeError>;
+
+    /// Tells the people who look after the branch.
+    ///
+    /// # Errors
+    /// `Transient` if asking again may help.
+    fn alert(&self, branch: &BranchName, text: &str) -> Result<(), ForgeError>;
+}

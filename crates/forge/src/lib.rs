@@ -1,0 +1,24 @@
+//! Code hosts in the core's words: what a branch and its changes are, and how a branch advances.
+//!
+//! [`Forge`] is what the gate's drivers speak. [`BuiltIn`] is the forge that comes with Towpath: bare repositories served
+//! over Smart HTTP, changes opened by `git push`, reviews, labels. Its truth is in refs (`refs/changes/<n>/<revision>` and
+//! `refs/changes/<n>/meta`); rows that the server keeps ([`Records`]) are made from them and can be made again.
+//!
+//! Everything blocks, and everything ends by a deadline. Deliberately absent: decisions of the gate, an HTTP framework,
+//! clocks and randomness (times and tokens come in as arguments), and every way to start a process but `towpath-git`.
+
+mod builtin;
+mod error;
+mod forge;
+pub mod push;
+mod records;
+
+pub use builtin::{
+    BuiltIn, ChangeText, Definitions, Draft, LabelEdit, NOBODY, Proposal, Rebuilt, ReviewRequest, Settings,
+};
+pub use error::{Done, Failure, ForgeError};
+pub use forge::Forge;
+pub use records::{
+    ChangeRecord, ChangeState, CommentRecord, Find, Member, Memory, Policy, Records, RecordsError,
+    ReviewRecord, RevisionRecord, SavedChange,
+};

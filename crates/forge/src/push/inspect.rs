@@ -1,0 +1,74 @@
+//! Looks at what a push brought while it is still in quarantine.
+
+use towpath_core::cell::RefusalClass;
+use towpath_core::ids::CommitId;
+use towpath_git::{ErrorClass, GitError, ObjectId, Repository, TREE_LIMITS};
+
+use super::options::PushOptions;
+use super::rules::Move;
+use crate::builtin::Proposal;
+use crate::error::{Done, Failure};
+
+/// Commits that one push may bring. The journal names each; longer histories come by `repo import`.
+const NEW_COMMITS_MAX: usize = 20_000;
+
+impl Move {
+    /// The object that a ref shall name afterwards.
+    pub(super) fn new_object(&self) -> Option<ObjectId> {
+        match self {
+            Move::Propose { commit, .. } => Some((*commit).into()),
+            Move::Branch { new, .. } | Move::Tag { new, .. } => *new,
+        }
+    }
+
+    /// What is proposed, in the words of the push's options.
+    pub(super) fn proposal(&self, options: &PushOptions) -> Option<(CommitId, Proposal)> {
+        let Move::Propose { commit, target, source, .. } = self else { return None };
+        let proposal = Proposal {
+            target: target.clone().or_else(|| options.target.clone()),
+            source: source.clone(),
+            change: options.number,
+            title: options.title.clone(),
+            body: options.body.clone(),
+            draft: options.draft,
+            labels: options.labels.clone(),
+        };
+        Some((*commit, proposal))
+    }
+}
+
+/// The commit at a move's end, if its tree can be checked out (B09). A branch names a commit; a tag may name one through
+/// a tag object.
+pub(super) fn commit_of(view: &Repository, wanted: &Move) -> Done<Option<CommitId>> {
+    let Some(object) = wanted.new_object() else { return Ok(None) };
+    let peeled = view.peel(object).map_err(|error| match error.class() {
+        ErrorClass::Gone => refuse("the object was not sent and is not here".into()),
+        ErrorClass::Invalid => refuse("a branch, tag or change names a commit".into()),
+        _ => error.into(),
+    })?;
+    if !matches!(wanted, Move::Tag { .. }) && ObjectId::from(peeled) != object {
+        return Err(refuse("a branch or change names a commit, not a tag object".into()));
+    }
+    let tree = view.commit(peeled)?.tree;
+    view.measure_tree(tree, TREE_LIMITS).map_err(|error| match error {
+        GitError::TooLarge { what, limit } => {
+            refuse(format!("a checkout of {} is too large: {what} is over {limit}", peeled.short()))
+        }
+        error => error.into(),
+    })?;
+    Ok(Some(peeled))
+}
+
+/// The commits that a push brings.
+pub(super) fn new_commits(view: &Repository, tips: &[CommitId]) -> Done<Vec<CommitId>> {
+    view.new_commits(tips, NEW_COMMITS_MAX).map_err(|error| match error.class() {
+        ErrorClass::Invalid => refuse(format!(
+            "a push brings at most {NEW_COMMITS_MAX} new commits; a whole history comes by `towpath repo import`"
+        )),
+        _ => error.into(),
+    })
+}
+
+fn refuse(why: String) -> Failure {
+    Failure::refused(RefusalClass::Invalid, why)
+}

@@ -1,0 +1,336 @@
+//! One push from the head of its request to its last ref. The hooks ask it; it answers from what was judged.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use towpath_core::cell::RefusalClass;
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, Timestamp, UserId};
+use towpath_git::{ObjectId, RefName, Repository};
+
+use super::hook::{HookCall, HookName, HookReply, HookResult};
+use super::inspect::{commit_of, new_commits};
+use super::options::PushOptions;
+use super::request::{Command, PushHead};
+use super::rules::{Known, Move, Pusher, judge};
+use crate::builtin::{BuiltIn, PushEntry, STACK_COMMITS_MAX};
+use crate::error::{Done, Failure};
+use crate::records::ChangeRecord;
+
+/// Refs that one push may move.
+const COMMANDS_MAX: usize = 50;
+/// Changes that one push may open or update.
+const PROPOSALS_MAX: usize = 10;
+
+/// Hears of changes while the client still waits.
+pub trait Listener: Send + Sync {
+    /// A push opened a change or added a revision. The answer is shown to the pusher behind `change 7: `, say
+    /// `http://…/demo/changes/7 waits for: run main/12`. It may wait a moment for the gate to look, and never longer than
+    /// a second or two: a person waits.
+    fn moved(&self, repo: &RepoName, change: ChangeNumber) -> String;
+}
+
+/// What the server knows about a push before it begins.
+#[derive(Clone)]
+pub struct PushContext {
+    /// Who, as authenticated.
+    pub by: UserId,
+    /// When it began: the time of all that it does.
+    pub now: Timestamp,
+    /// Asked again at the end: whether the token that opened the door still holds (F11).
+    pub still_valid: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Hears of changes.
+    pub listener: Arc<dyn Listener>,
+}
+
+/// One push.
+pub(super) struct Session {
+    forge: BuiltIn,
+    context: PushContext,
+    moves: Vec<(Command, Move)>,
+    options: PushOptions,
+    done: Mutex<Progress>,
+}
+
+/// How far it came.
+#[derive(Default)]
+struct Progress {
+    /// What `pre-receive` let through, and the commits that came with it.
+    accepted: Option<Vec<CommitId>>,
+    /// Changes that were opened or updated.
+    changes: Vec<ChangeNumber>,
+    /// Refs that were given back to git to move.
+    moved: Vec<RefName>,
+}
+
+/// Every text of a refused push, by position of the command.
+pub(super) struct RefusedPush {
+    pub texts: Vec<Option<String>>,
+    pub failure: Failure,
+}
+
+impl Session {
+    /// Judges all that can be judged without the pack.
+    pub fn open(forge: &BuiltIn, context: PushContext, head: &PushHead) -> Result<Session, RefusedPush> {
+        let none = |failure: Failure| RefusedPush { texts: vec![None; head.commands.len()], failure };
+        let options = PushOptions::parse(&head.options).map_err(|refusal| none(refusal.into()))?;
+        let moves = judge_all(forge, context.by, head, &options)?;
+        check_shallow(forge.repository(), head).map_err(none)?;
+        let (forge, done) = (forge.clone(), Mutex::default());
+        Ok(Session { forge, context, moves, options, done })
+    }
+
+    /// Changes that were opened or updated.
+    pub fn changes(&self) -> Vec<ChangeNumber> {
+        self.progress(|progress| progress.changes.clone())
+    }
+
+    /// Makes durable what git moved itself: it syncs files, and leaves the folders that name them (trust S9). Changes and
+    /// journal are durable already.
+    pub fn make_durable(&self) -> Done<()> {
+        let moved = self.progress(|progress| std::mem::take(&mut progress.moved));
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let target = self.forge.records().policy()?.default_target;
+        let known = self.forge.repository().branch_tip(&target)?;
+        for name in &moved {
+            self.forge.repository().make_durable(name, known)?;
+        }
+        Ok(())
+    }
+
+    fn progress<T>(&self, look: impl FnOnce(&mut Progress) -> T) -> T {
+        look(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Answers a hook.
+    pub fn answer(&self, call: &HookCall) -> HookReply {
+        let answer = match call.hook {
+            HookName::PreReceive => self.pre_receive(call),
+            HookName::ProcReceive => self.proc_receive(call),
+        };
+        answer.unwrap_or_else(|failure| {
+            let said = vec![super::receive::refusal_text(&failure)];
+            HookReply { accepted: false, say: said, results: Vec::new() }
+        })
+    }
+
+    /// Looks at the objects. Nothing of the push can be seen by anybody yet, and nothing is written.
+    fn pre_receive(&self, call: &HookCall) -> Done<HookReply> {
+        self.still_welcome()?;
+        let view = match &call.quarantine {
+            Some(quarantine) => self.forge.repository().quarantined(Path::new(quarantine)),
+            // Deletions bring nothing that would have to wait.
+            None if self.moves.iter().all(|(_, wanted)| wanted.new_object().is_none()) => {
+                self.forge.repository().clone()
+            }
+            None => return Err(broken("git named no quarantine")),
+        };
+        let mut reply = HookReply { accepted: true, ..HookReply::default() };
+        let mut tips = Vec::new();
+        for update in &call.updates {
+            let (_, wanted) = self.planned(&update.old, &update.new, &update.name)?;
+            tips.extend(commit_of(&view, wanted)?);
+            if let Some((commit, proposal)) = wanted.proposal(&self.options) {
+                let by = (self.context.by, commit);
+                let proposed = self.forge.plan_proposal(&view, by, &proposal, self.context.now)?;
+                if proposed.too_deep {
+                    reply.say.push(too_deep(&proposed.record.target));
+                }
+            }
+        }
+        let commits = new_commits(&view, &tips)?;
+        self.progress(|progress| progress.accepted = Some(commits));
+        Ok(reply)
+    }
+
+    /// Writes journal and changes, and sends plain branches and tags back to git.
+    fn proc_receive(&self, call: &HookCall) -> Done<HookReply> {
+        self.still_welcome()?;
+        let commits = self.progress(|progress| progress.accepted.take());
+        let commits = commits.ok_or_else(|| broken("git came without asking first"))?;
+        let mut wanted = Vec::new();
+        for update in &call.updates {
+            wanted.push(self.planned(&update.old, &update.new, &update.name)?);
+        }
+        self.forge.note_push(&self.entry(&wanted, commits))?;
+        let mut reply = HookReply { accepted: true, ..HookReply::default() };
+        for (command, wanted) in wanted {
+            let (result, said) = self.carry_out(command, wanted);
+            reply.results.push(result);
+            reply.say.extend(said);
+        }
+        Ok(reply)
+    }
+
+    fn carry_out(&self, command: &Command, wanted: &Move) -> (HookResult, Vec<String>) {
+        let name = String::from_utf8_lossy(&command.name).into_owned();
+        let Some((commit, proposal)) = wanted.proposal(&self.options) else {
+            self.git_moves(&name);
+            return (HookResult::FallThrough { name }, self.branch_hint(wanted));
+        };
+        let change = match self.forge.propose(self.context.by, commit, &proposal, self.context.now) {
+            Ok(change) => change,
+            Err(failure) => {
+                let said = vec![super::receive::refusal_text(&failure)];
+                return (HookResult::Refused { name, why: failure.to_string() }, said);
+            }
+        };
+        self.progress(|progress| progress.changes.push(change.number));
+        let said = self.say(&change);
+        let moves_branch = matches!(wanted, Move::Propose { moves_branch: true, .. });
+        let result = match moves_branch {
+            true => {
+                self.git_moves(&name);
+                HookResult::FallThrough { name }
+            }
+            false => HookResult::Became {
+                name,
+                refname: format!("refs/changes/{}/{}", change.number, change.newest().number),
+                new: commit.to_string(),
+            },
+        };
+        (result, said)
+    }
+
+    fn git_moves(&self, name: &str) {
+        let name = name.parse();
+        self.progress(|progress| progress.moved.extend(name));
+    }
+
+    fn say(&self, change: &ChangeRecord) -> Vec<String> {
+        let text = self.context.listener.moved(self.forge.name(), change.number);
+        let mut said = vec![format!("change {}: {text}", change.number)];
+        if change.draft {
+            said.push("  it is a draft: nothing runs until you push with `-o ready`".to_owned());
+        }
+        said
+    }
+
+    /// A branch that is only stored is often meant as a change.
+    fn branch_hint(&self, wanted: &Move) -> Vec<String> {
+        match wanted {
+            Move::Branch { name, new: Some(new), .. } => vec![format!(
+                "branch `{name}` is stored; to propose it: git push <remote> {}:refs/for/<branch>",
+                CommitId(new.0).short()
+            )],
+            _ => Vec::new(),
+        }
+    }
+
+    fn entry(&self, wanted: &[(&Command, &Move)], commits: Vec<CommitId>) -> PushEntry {
+        let branches = |made: bool| -> Vec<BranchName> {
+            let pick = |(_, wanted): &(&Command, &Move)| match wanted {
+                Move::Branch { name, old: None, new: Some(_) } if made => Some(name.clone()),
+                Move::Branch { name, new: None, .. } if !made => Some(name.clone()),
+                _ => None,
+            };
+            wanted.iter().filter_map(pick).collect()
+        };
+        let (made, deleted) = (branches(true), branches(false));
+        PushEntry { user: self.context.by, at: self.context.now, commits, made, deleted }
+    }
+
+    /// The judged move of an update. Git hands on what was judged, or nothing is done.
+    fn planned(&self, old: &str, new: &str, name: &str) -> Done<(&Command, &Move)> {
+        let shown = |id: Option<ObjectId>| id.unwrap_or(ObjectId([0; 20])).to_string();
+        let found = self.moves.iter().find(|(command, _)| {
+            command.name == name.as_bytes() && shown(command.old) == old && shown(command.new) == new
+        });
+        let (command, wanted) =
+            found.ok_or_else(|| broken("git asks about a ref that was not in the request"))?;
+        Ok((command, wanted))
+    }
+
+    fn still_welcome(&self) -> Done<()> {
+        match (self.context.still_valid)() {
+            true => Ok(()),
+            false => Err(Failure::refused(
+                RefusalClass::Denied,
+                "your token was revoked while you pushed; nothing was taken",
+            )),
+        }
+    }
+}
+
+fn too_deep(target: &BranchName) -> String {
+    format!(
+        "note: more than {STACK_COMMITS_MAX} commits are not on `{target}`, too many to look at one by one; it counts as \
+         uploaded by nobody we know until a maintainer vouches for it"
+    )
+}
+
+fn broken(why: &str) -> Failure {
+    Failure::refused(RefusalClass::Invalid, format!("this push cannot be followed: {why}"))
+}
+
+fn judge_all(
+    forge: &BuiltIn,
+    by: UserId,
+    head: &PushHead,
+    options: &PushOptions,
+) -> Result<Vec<(Command, Move)>, RefusedPush> {
+    let count = head.commands.len();
+    let none = |failure: Failure| RefusedPush { texts: vec![None; count], failure };
+    let refuse = |why: String| none(Failure::refused(RefusalClass::Invalid, why));
+    if count > COMMANDS_MAX {
+        return Err(refuse(format!(
+            "a push moves at most {COMMANDS_MAX} refs, and this one would move {count}"
+        )));
+    }
+    let member = forge.member(by).map_err(none)?;
+    let policy = forge.records().policy().map_err(|error| none(error.into()))?;
+    let pusher = Pusher { user: by, role: member.role, policy: &policy };
+    let mut moves: BTreeMap<Vec<u8>, (Command, Move)> = BTreeMap::new();
+    for (at, command) in head.commands.iter().enumerate() {
+        let wanted = judge(command, options, pusher, forge).map_err(|failure| {
+            let mut texts = vec![None; count];
+            texts[at] = Some(failure.to_string());
+            RefusedPush { texts, failure }
+        })?;
+        if moves.insert(command.name.clone(), (command.clone(), wanted)).is_some() {
+            return Err(refuse("a push names each ref once".into()));
+        }
+    }
+    let moves: Vec<(Command, Move)> = moves.into_values().collect();
+    let proposals = moves.iter().filter(|(_, wanted)| matches!(wanted, Move::Propose { .. })).count();
+    if proposals > PROPOSALS_MAX {
+        return Err(refuse(format!(
+            "a push opens at most {PROPOSALS_MAX} changes, and this one would open {proposals}"
+        )));
+    }
+    if proposals > 1 && options.number.is_some() {
+        return Err(refuse("one push cannot make several refs revisions of one change".into()));
+    }
+    Ok(moves)
+}
+
+/// A clone without history may push only what stands on commits that are here (B24). Git checks again.
+fn check_shallow(repository: &Repository, head: &PushHead) -> Done<()> {
+    for boundary in &head.shallow {
+        if !repository.has_commit(*boundary)? {
+            let why = format!(
+                "your clone is shallow and ends at {}, which is not here; run `git fetch --unshallow` and push again",
+                boundary.short()
+            );
+            return Err(Failure::refused(RefusalClass::Invalid, why));
+        }
+    }
+    Ok(())
+}
+
+impl Known for BuiltIn {
+    fn exists(&self, name: &str) -> Done<bool> {
+        let Ok(name) = name.parse::<RefName>() else { return Ok(false) };
+        Ok(self.repository().ref_target(&name)?.is_some())
+    }
+
+    fn owner(&self, branch: &BranchName) -> Done<Option<UserId>> {
+        Ok(self.branch_owner(branch)?)
+    }
+
+    fn branches_of(&self, user: UserId) -> Done<usize> {
+        Ok(BuiltIn::branches_of(self, user)?)
+    }
+}

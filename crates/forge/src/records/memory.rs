@@ -1,0 +1,136 @@
+//! Records in memory: for tests of adapters and servers, and for throw-away forges.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use towpath_core::effect::Check;
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, UserId};
+use towpath_core::policy::Rights;
+
+use super::{Find, Kept, Member, Policy, Records, SavedChange};
+
+/// Complete records that end with the process.
+#[derive(Debug)]
+pub struct Memory {
+    kept: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    policy: Policy,
+    members: BTreeMap<UserId, (Member, bool)>,
+    changes: BTreeMap<ChangeNumber, SavedChange>,
+    checks: BTreeMap<(ChangeNumber, CommitId), Check>,
+    alerts: Vec<(BranchName, String)>,
+}
+
+impl Memory {
+    /// Empty records of a repo.
+    pub fn new(policy: Policy) -> Memory {
+        let (members, changes, checks, alerts) = Default::default();
+        Memory { kept: Mutex::new(State { policy, members, changes, checks, alerts }) }
+    }
+
+    /// Gives a person a role, and says whether their uploads run without being asked for.
+    pub fn admit(&self, user: UserId, member: Member, authorised: bool) {
+        self.state().members.insert(user, (member, authorised));
+    }
+
+    /// Takes all rights of a person.
+    pub fn expel(&self, user: UserId) {
+        self.state().members.remove(&user);
+    }
+
+    /// Puts other settings in place.
+    pub fn set_policy(&self, policy: Policy) {
+        self.state().policy = policy;
+    }
+
+    /// Loses every change and check, as a lost database would.
+    pub fn forget_changes(&self) {
+        let mut state = self.state();
+        state.changes.clear();
+        state.checks.clear();
+    }
+
+    /// The newest verdict on a revision.
+    pub fn check(&self, change: ChangeNumber, revision: CommitId) -> Option<Check> {
+        self.state().checks.get(&(change, revision)).cloned()
+    }
+
+    /// Everything that was brought before people.
+    pub fn alerts(&self) -> Vec<(BranchName, String)> {
+        self.state().alerts.clone()
+    }
+
+    /// A panic of a test elsewhere leaves nothing half done in here: every write is one assignment.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records for Memory {
+    fn member(&self, user: UserId) -> Kept<Option<Member>> {
+        Ok(self.state().members.get(&user).map(|(member, _)| member.clone()))
+    }
+
+    fn people(&self, _branch: &BranchName) -> Kept<BTreeMap<UserId, Rights>> {
+        let rights = |(user, (member, authorised)): (&UserId, &(Member, bool))| {
+            (*user, Rights { role: member.role, authorised: *authorised })
+        };
+        Ok(self.state().members.iter().map(rights).collect())
+    }
+
+    fn policy(&self) -> Kept<Policy> {
+        Ok(self.state().policy.clone())
+    }
+
+    fn change(&self, number: ChangeNumber) -> Kept<Option<SavedChange>> {
+        Ok(self.state().changes.get(&number).cloned())
+    }
+
+    fn find(&self, find: &Find) -> Kept<Vec<SavedChange>> {
+        let wanted = |saved: &&SavedChange| {
+            let change = &saved.change;
+            match find {
+                Find::Open(target) => change.is_open() && change.target == *target,
+                Find::OpenOf(owner) => change.is_open() && change.owner == *owner,
+                Find::ChangeId(id, target) => {
+                    change.change_id.as_ref() == Some(id) && change.target == *target
+                }
+                Find::Source(owner, source) => {
+                    change.owner == *owner && change.source.as_ref() == Some(source)
+                }
+            }
+        };
+        Ok(self.state().changes.values().filter(wanted).cloned().collect())
+    }
+
+    fn saved(&self) -> Kept<BTreeMap<ChangeNumber, CommitId>> {
+        Ok(self.state().changes.iter().map(|(number, saved)| (*number, saved.meta)).collect())
+    }
+
+    fn save(&self, change: &SavedChange) -> Kept<()> {
+        self.state().changes.insert(change.change.number, change.clone());
+        Ok(())
+    }
+
+    fn remove(&self, number: ChangeNumber) -> Kept<()> {
+        self.state().changes.remove(&number);
+        Ok(())
+    }
+
+    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Kept<()> {
+        self.state().checks.insert((change, revision), check.clone());
+        Ok(())
+    }
+
+    fn alert(&self, branch: &BranchName, text: &str) -> Kept<()> {
+        let mut state = self.state();
+        let told = (branch.clone(), text.to_owned());
+        if state.alerts.last() != Some(&told) {
+            state.alerts.push(told);
+        }
+        Ok(())
+    }
+}

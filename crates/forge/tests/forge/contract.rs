@@ -1,0 +1,178 @@
+//! What every forge adapter promises, as functions over a [`Subject`]; here for the built-in one.
+
+use towpath_core::effect::{Check, Verdict};
+use towpath_core::gate::LandTried;
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId};
+use towpath_forge::{Forge, ForgeError};
+use towpath_git::ErrorClass;
+
+use crate::support::{Clone, World, branch};
+
+/// A forge that can be written to past the adapter, as people and other tools do.
+pub trait Subject {
+    fn forge(&self) -> &dyn Forge;
+    /// Opens a change for `main` with one commit on top of its head.
+    fn open_change(&self, name: &str) -> (ChangeNumber, CommitId);
+    /// Makes a commit on top of `parent` that is in the repository.
+    fn commit_on(&self, parent: CommitId, name: &str) -> CommitId;
+    /// Puts a branch somewhere, past all rules.
+    fn move_branch(&self, branch: &BranchName, to: CommitId);
+    fn tip(&self, branch: &BranchName) -> Option<CommitId>;
+    fn check_of(&self, change: ChangeNumber, revision: CommitId) -> Option<Check>;
+}
+
+pub fn a_read_is_whole(subject: &dyn Subject) {
+    let (one, head) = subject.open_change("one");
+    let (two, _) = subject.open_change("two");
+    let main = branch("main");
+    let snapshot = subject.forge().read(&main, None).unwrap();
+    let tip = snapshot.tip.unwrap();
+    assert_eq!(Some(tip.commit), subject.tip(&main));
+    assert_eq!(tip.settings, Ok(Default::default()));
+    assert!(snapshot.keeps_landed && !snapshot.people.is_empty());
+    let numbers: Vec<ChangeNumber> = snapshot.changes.iter().map(|change| change.number).collect();
+    assert_eq!(numbers, [one, two]);
+    let change = &snapshot.changes[0];
+    assert_eq!((change.revision.commit, change.revision.number), (head, 1));
+    assert_eq!((change.owner, change.revision.uploader), (change.revision.uploader, change.owner));
+    assert!(change.revision.stack_uploaders.is_empty() && !change.title.is_empty());
+    // Asking twice gives the same answer.
+    assert_eq!(subject.forge().read(&main, None).unwrap(), subject.forge().read(&main, None).unwrap());
+    let nowhere = subject.forge().read(&branch("nowhere"), None).unwrap();
+    assert_eq!((nowhere.tip, nowhere.changes.len()), (None, 0));
+}
+
+pub fn a_landing_is_compare_and_swap_and_may_be_repeated(subject: &dyn Subject) {
+    let main = branch("main");
+    let from = subject.tip(&main).unwrap();
+    let to = subject.commit_on(from, "to");
+    let rival = subject.commit_on(from, "rival");
+    let forge = subject.forge();
+    assert_eq!(forge.land(&main, from, to).unwrap(), LandTried::Landed);
+    assert_eq!(subject.tip(&main), Some(to));
+    assert_eq!(forge.land(&main, from, to).unwrap(), LandTried::Landed);
+    assert_eq!(forge.land(&main, from, rival).unwrap(), LandTried::Moved { tip: Some(to) });
+    assert_eq!(subject.tip(&main), Some(to));
+    assert_eq!(forge.land(&branch("nowhere"), from, to).unwrap(), LandTried::Moved { tip: None });
+    // A foreign commit on top of ours: it landed (S10).
+    let foreign = subject.commit_on(to, "foreign");
+    subject.move_branch(&main, foreign);
+    assert_eq!(forge.land(&main, from, to).unwrap(), LandTried::Landed);
+    assert_eq!(subject.tip(&main), Some(foreign));
+    let wrong = forge.land(&main, foreign, rival).unwrap_err();
+    assert_eq!(wrong.class(), ErrorClass::Invalid);
+}
+
+pub fn a_lost_landing_is_told(subject: &dyn Subject) {
+    let main = branch("main");
+    let from = subject.tip(&main).unwrap();
+    let to = subject.commit_on(from, "to");
+    subject.forge().land(&main, from, to).unwrap();
+    assert!(subject.forge().read(&main, Some(to)).unwrap().keeps_landed);
+    subject.move_branch(&main, from);
+    assert!(!subject.forge().read(&main, Some(to)).unwrap().keeps_landed);
+    assert!(!subject.forge().read(&main, Some(CommitId([9; 20]))).unwrap().keeps_landed);
+    assert!(!subject.forge().read(&branch("nowhere"), Some(to)).unwrap().keeps_landed);
+}
+
+pub fn a_landed_change_is_closed_once(subject: &dyn Subject) {
+    let main = branch("main");
+    let (number, head) = subject.open_change("one");
+    let forge = subject.forge();
+    forge.land(&main, subject.tip(&main).unwrap(), head).unwrap();
+    forge.mark_landed(number, head).unwrap();
+    forge.mark_landed(number, head).unwrap();
+    assert!(forge.read(&main, Some(head)).unwrap().changes.is_empty());
+    let other = subject.commit_on(head, "other");
+    assert!(matches!(forge.mark_landed(number, other), Err(ForgeError::Conflict { .. })));
+    assert!(matches!(forge.mark_landed(ChangeNumber(999), head), Err(ForgeError::Gone { .. })));
+}
+
+pub fn the_newest_check_wins(subject: &dyn Subject) {
+    let (number, head) = subject.open_change("one");
+    let check = |verdict, text: &str| Check { verdict, text: text.to_owned(), run: None };
+    let forge = subject.forge();
+    forge.set_check(number, head, &check(Verdict::Pending, "waits")).unwrap();
+    forge.set_check(number, head, &check(Verdict::Success, "passed")).unwrap();
+    forge.set_check(number, head, &check(Verdict::Success, "passed")).unwrap();
+    assert_eq!(subject.check_of(number, head), Some(check(Verdict::Success, "passed")));
+    let gone = |answer| matches!(answer, Err(ForgeError::Gone { .. }));
+    assert!(gone(forge.set_check(ChangeNumber(999), head, &check(Verdict::Failure, "x"))));
+    assert!(gone(forge.set_check(number, CommitId([9; 20]), &check(Verdict::Failure, "x"))));
+}
+
+pub fn a_broken_definition_is_an_answer(subject: &dyn Subject) {
+    let main = branch("main");
+    let broken = subject.commit_on(subject.tip(&main).unwrap(), "towpath.yaml=broken");
+    subject.move_branch(&main, broken);
+    let tip = subject.forge().read(&main, None).unwrap().tip.unwrap();
+    assert_eq!(tip.settings, Err(vec!["line 1: broken".to_owned()]));
+}
+
+struct Built {
+    world: World,
+    clone: Clone,
+}
+
+impl Built {
+    fn new() -> Built {
+        let world = World::new();
+        let clone = world.clone_of("ann");
+        Built { world, clone }
+    }
+}
+
+impl Subject for Built {
+    fn forge(&self) -> &dyn Forge {
+        &self.world.forge
+    }
+
+    fn open_change(&self, name: &str) -> (ChangeNumber, CommitId) {
+        let (_, change) = self.world.change("ann", name);
+        (change.number, change.newest().commit)
+    }
+
+    fn commit_on(&self, parent: CommitId, name: &str) -> CommitId {
+        self.clone.run(&["fetch", "--quiet", &self.clone.url, &parent.to_string()]);
+        self.clone.run(&["checkout", "--quiet", "--detach", &parent.to_string()]);
+        let (path, text) = name.split_once('=').unwrap_or((name, name));
+        let commit = self.clone.commit_file(path, text);
+        self.clone.push(&["--force", &format!("HEAD:refs/heads/scratch-{}", commit.short())]).unwrap();
+        commit
+    }
+
+    fn move_branch(&self, branch: &BranchName, to: CommitId) {
+        let name = format!("refs/heads/{branch}");
+        assert!(self.world.in_store(&["update-ref", &name, &to.to_string()]).status.success());
+    }
+
+    fn tip(&self, branch: &BranchName) -> Option<CommitId> {
+        self.world.ref_of(&format!("refs/heads/{branch}"))
+    }
+
+    fn check_of(&self, change: ChangeNumber, revision: CommitId) -> Option<Check> {
+        self.world.memory.check(change, revision)
+    }
+}
+
+#[test]
+fn the_built_in_forge_keeps_the_contract() {
+    for part in [
+        a_read_is_whole,
+        a_landing_is_compare_and_swap_and_may_be_repeated,
+        a_lost_landing_is_told,
+        a_landed_change_is_closed_once,
+        the_newest_check_wins,
+        a_broken_definition_is_an_answer,
+    ] {
+        part(&Built::new());
+    }
+}
+
+#[test]
+fn alerts_reach_people_once() {
+    let world = World::new();
+    world.forge.alert(&branch("main"), "landing stopped").unwrap();
+    world.forge.alert(&branch("main"), "landing stopped").unwrap();
+    assert_eq!(world.memory.alerts(), [(branch("main"), "landing stopped".to_owned())]);
+}

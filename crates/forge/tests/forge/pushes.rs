@@ -1,0 +1,231 @@
+//! What people do with `git push`.
+
+use std::time::Duration;
+
+use towpath_core::ids::Timestamp;
+use towpath_core::ids::{ChangeNumber, UserId};
+use towpath_forge::ChangeState;
+
+use crate::support::{ADMIN, ANN, BOB, Clone, MAINTAINER, World, branch, every_git};
+
+#[test]
+fn a_branch_becomes_a_change_and_a_second_push_a_revision() {
+    for server in every_git() {
+        for client in every_git() {
+            let world = World::with(&server, client.program(), Duration::from_secs(20));
+            let ann = world.clone_of("ann");
+            let first = ann.commit_file("fix", "one\n");
+            let said = ann.push(&["-o", "change", "HEAD:refs/heads/my-fix"]).unwrap();
+            assert!(
+                said.contains("remote: change 1: http://towpath.test/demo/changes/1 waits for: run main/1"),
+                "{said}"
+            );
+            assert!(said.contains("refs/changes/1/1"), "{said}");
+            assert_eq!(world.ref_of("refs/changes/1/1"), Some(first));
+            assert_eq!(world.ref_of("refs/heads/my-fix"), None);
+
+            ann.write("fix", "two\n");
+            ann.run(&["commit", "--quiet", "--all", "--amend", "-m", "Fix it\n\nBecause."]);
+            ann.push(&["-o", "change", "-o", "label=slow", "HEAD:refs/heads/my-fix"]).unwrap();
+            let change = world.forge.change(ChangeNumber(1)).unwrap();
+            assert_eq!(change.revisions.len(), 2);
+            assert_eq!((change.newest().commit, change.newest().uploader), (ann.head(), ANN));
+            assert_eq!((change.title.as_str(), change.body.as_str()), ("Fix it", "Because."));
+            assert_eq!(change.labels.iter().collect::<Vec<_>>(), ["slow"]);
+            assert_eq!((change.owner, change.state), (ANN, ChangeState::Open));
+            assert_eq!(world.ref_of("refs/changes/1/1"), Some(first));
+            world.check_sound();
+        }
+    }
+}
+
+fn with_id(clone: &Clone, path: &str, id: char) -> String {
+    clone.write(path, &format!("{path}\n"));
+    let id = format!("I{}", id.to_string().repeat(40));
+    clone.commit(&format!("Add {path}\n\nWhy.\n\nChange-Id: {id}"));
+    id
+}
+
+#[test]
+fn a_change_id_names_the_change() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    let id = with_id(&ann, "a", 'a');
+    ann.push(&["HEAD:refs/for/main"]).unwrap();
+    ann.write("a", "again\n");
+    ann.run(&["commit", "--quiet", "--all", "--amend", "--no-edit"]);
+    ann.push(&["HEAD:refs/for/main"]).unwrap();
+    let change = world.forge.change(ChangeNumber(1)).unwrap();
+    assert_eq!((change.revisions.len(), change.change_id), (2, Some(id)));
+    assert_eq!((change.title.as_str(), change.body.as_str()), ("Add a", "Why."));
+    // The same Change-Id on another target is another change.
+    ann.push(&["HEAD:refs/for/release"]).unwrap();
+    assert_eq!(world.forge.change(ChangeNumber(2)).unwrap().target, branch("release"));
+}
+
+#[test]
+fn a_commit_without_any_key_opens_one_change_and_no_more() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    ann.commit_file("a", "a\n");
+    ann.push(&["HEAD:refs/for/main"]).unwrap();
+    ann.push(&["-o", "title=Better words", "HEAD:refs/for/main"]).unwrap();
+    assert_eq!(world.newest(), ChangeNumber(1));
+    assert_eq!(world.forge.change(ChangeNumber(1)).unwrap().title, "Better words");
+    ann.commit_file("b", "b\n");
+    ann.push(&["HEAD:refs/for/main"]).unwrap();
+    assert_eq!(world.newest(), ChangeNumber(2));
+}
+
+#[test]
+fn options_say_title_target_draft_and_labels() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    ann.commit_file("a", "a\n");
+    ann.commit_file("b", "b\n");
+    let options =
+        ["-o", "change", "-o", "draft", "-o", "target=release", "-o", "label=x", "HEAD:refs/heads/two-files"];
+    let said = ann.push(&options).unwrap();
+    assert!(said.contains("it is a draft"), "{said}");
+    let change = world.forge.change(ChangeNumber(1)).unwrap();
+    assert_eq!((change.title.as_str(), change.body.as_str()), ("Two files", "- Add a\n- Add b"));
+    assert_eq!((change.draft, change.target.as_str()), (true, "release"));
+    ann.push(&["-o", "change", "-o", "ready", "-o", "title=Mine", "HEAD:refs/heads/two-files"]).unwrap();
+    let change = world.forge.change(ChangeNumber(1)).unwrap();
+    assert_eq!((change.draft, change.title.as_str(), change.revisions.len()), (false, "Mine", 1));
+    // A title that a person gave stays.
+    ann.commit_file("c", "c\n");
+    ann.push(&["-o", "change", "HEAD:refs/heads/two-files"]).unwrap();
+    assert_eq!(world.forge.change(ChangeNumber(1)).unwrap().title, "Mine");
+    let refused = ann.push(&["-o", "chnage", "HEAD:refs/heads/other"]).unwrap_err();
+    assert!(refused.contains("remote: refused: there is no push option `chnage`"), "{refused}");
+}
+
+#[test]
+fn branches_of_ones_own_are_stored() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    let first = ann.commit_file("a", "a\n");
+    let said = ann.push(&["HEAD:refs/heads/wip/mine"]).unwrap();
+    assert!(said.contains("to propose it: git push <remote>"), "{said}");
+    assert_eq!(world.ref_of("refs/heads/wip/mine"), Some(first));
+    let bob = world.clone_of("bob");
+    bob.commit_file("b", "b\n");
+    let refused = bob.push(&["--force", "HEAD:refs/heads/wip/mine"]).unwrap_err();
+    assert!(refused.contains("is somebody else's"), "{refused}");
+    assert!(bob.push(&[":refs/heads/wip/mine"]).is_err());
+    // The branch is known, so proposing under its name moves it along.
+    let second = ann.commit_file("a", "more\n");
+    ann.push(&["-o", "change", "HEAD:refs/heads/wip/mine"]).unwrap();
+    assert_eq!(world.ref_of("refs/heads/wip/mine"), Some(second));
+    assert_eq!(world.forge.change(ChangeNumber(1)).unwrap().newest().commit, second);
+    ann.push(&[":refs/heads/wip/mine"]).unwrap();
+    assert_eq!(world.ref_of("refs/heads/wip/mine"), None);
+    bob.push(&["HEAD:refs/heads/wip/mine"]).unwrap();
+    world.check_sound();
+}
+
+#[test]
+fn a_change_opens_from_a_branch_that_is_there() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    let head = ann.commit_file("a", "a\n");
+    ann.push(&["HEAD:refs/heads/mine"]).unwrap();
+    let change = world.forge.propose_branch(ANN, &branch("mine"), &Default::default(), world.now()).unwrap();
+    assert_eq!((change.number, change.newest().commit), (ChangeNumber(1), head));
+    let again = world.forge.propose_branch(ANN, &branch("mine"), &Default::default(), world.now()).unwrap();
+    assert_eq!(again, change);
+}
+
+#[test]
+fn several_changes_in_one_push() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    ann.commit_file("a", "a\n");
+    ann.run(&["branch", "one"]);
+    ann.commit_file("b", "b\n");
+    let said = ann.push(&["-o", "change", "one:refs/heads/one", "HEAD:refs/heads/two"]).unwrap();
+    assert!(said.contains("change 1: ") && said.contains("change 2: "), "{said}");
+    let refused = ann.push(&["-o", "change=1", "HEAD:refs/heads/three", "HEAD:refs/heads/four"]).unwrap_err();
+    assert!(refused.contains("several refs revisions of one change"), "{refused}");
+}
+
+#[test]
+fn a_name_is_used_again_after_landing_and_closed_changes_say_so() {
+    let world = World::new();
+    let (ann, change) = world.change("ann", "topic");
+    world.forge.close(ANN, change.number, world.now()).unwrap();
+    ann.commit_file("more", "more\n");
+    let refused = ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap_err();
+    assert!(refused.contains("towpath change reopen 1"), "{refused}");
+    world.forge.reopen(ANN, change.number, world.now()).unwrap();
+    ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap();
+    use towpath_forge::Forge;
+    world.forge.land(&branch("main"), world.main(), ann.head()).unwrap();
+    world.forge.mark_landed(change.number, ann.head()).unwrap();
+    let refused = ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap_err();
+    assert!(refused.contains("nothing to land"), "{refused}");
+    ann.commit_file("next", "next\n");
+    ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap();
+    assert_eq!(world.newest(), ChangeNumber(2));
+    let refused = ann.push(&["-o", "change=1", "HEAD:refs/heads/topic"]).unwrap_err();
+    assert!(refused.contains("change 1 landed as"), "{refused}");
+}
+
+#[test]
+fn a_maintainer_adds_a_revision_to_anothers_change() {
+    let world = World::new();
+    world.change("ann", "topic");
+    let mia = world.clone_of("mia");
+    mia.commit_file("topic", "better\n");
+    mia.push(&["-o", "change=1", "HEAD:refs/heads/anything"]).unwrap();
+    let change = world.forge.change(ChangeNumber(1)).unwrap();
+    assert_eq!((change.owner, change.newest().uploader), (ANN, MAINTAINER));
+}
+
+#[test]
+fn the_first_watched_branch_is_an_admins_to_make() {
+    let world = World::new();
+    assert_eq!(world.forge.repository().branch_tip(&branch("main")).unwrap(), Some(world.main()));
+    let mut policy = crate::support::policy();
+    policy.watched.insert(branch("next"));
+    world.memory.set_policy(policy);
+    let mia = world.clone_of("mia");
+    let refused = mia.push(&["HEAD:refs/heads/next"]).unwrap_err();
+    assert!(refused.contains("an admin makes it"), "{refused}");
+    let ada = world.clone_of("ada");
+    ada.push(&["HEAD:refs/heads/next"]).unwrap();
+    assert_eq!(world.ref_of("refs/heads/next"), Some(world.main()));
+    let _: (UserId, UserId, Timestamp) = (ADMIN, BOB, world.now());
+}
+
+#[test]
+fn unrelated_and_empty_proposals_say_why() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    let refused = ann.push(&["HEAD:refs/for/main"]).unwrap_err();
+    assert!(refused.contains("there is nothing to land"), "{refused}");
+    ann.run(&["checkout", "--quiet", "--orphan", "island"]);
+    ann.commit_file("island", "island\n");
+    let refused = ann.push(&["HEAD:refs/for/main"]).unwrap_err();
+    assert!(refused.contains("no common history"), "{refused}");
+    let refused = ann.push(&["HEAD:refs/for/nowhere"]).unwrap_err();
+    assert!(refused.contains("there are: main, release"), "{refused}");
+    world.check_sound();
+}
+
+#[test]
+fn readers_fetch_and_strangers_find_nothing() {
+    let world = World::new();
+    let reader = world.clone_of("reader");
+    assert_eq!(reader.head(), world.main());
+    reader.commit_file("x", "x\n");
+    let refused = reader.push(&["HEAD:refs/for/main"]).unwrap_err();
+    assert!(refused.contains("pushing takes the role author"), "{refused}");
+    let url = reader.url.replace("reader:", "stranger:");
+    let output = reader.git(&["ls-remote", &url]);
+    let text = crate::support::said(&output);
+    assert!(!output.status.success() && text.contains("not found"), "{text}");
+    let url = reader.url.replace("reader:", "nobody:");
+    assert!(!reader.git(&["ls-remote", &url]).status.success());
+}

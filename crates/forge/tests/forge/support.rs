@@ -1,0 +1,292 @@
+//! A served repository with people, and clones that push to it with plain git.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use towpath_core::definition::GateSettings;
+use towpath_core::gate::{Labels, Verdict};
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, TreeId, UserId};
+use towpath_core::policy::Role;
+use towpath_forge::push::{HookDesk, HookSettings};
+use towpath_forge::{
+    BuiltIn, ChangeRecord, Definitions, ForgeError, Member, Memory, Policy, ReviewRequest, Settings,
+};
+use towpath_git::{FileAt, Git, GitOptions, Repository};
+
+use crate::http::Server;
+
+pub const ANN: UserId = UserId(1);
+pub const BOB: UserId = UserId(2);
+pub const OUTSIDER: UserId = UserId(3);
+pub const MAINTAINER: UserId = UserId(4);
+pub const ADMIN: UserId = UserId(5);
+pub const READER: UserId = UserId(6);
+pub const STRANGER: UserId = UserId(7);
+
+const PEOPLE: [(&str, UserId, Option<Role>, bool); 7] = [
+    ("ann", ANN, Some(Role::Author), true),
+    ("bob", BOB, Some(Role::Author), true),
+    ("outsider", OUTSIDER, Some(Role::Author), false),
+    ("mia", MAINTAINER, Some(Role::Maintainer), true),
+    ("ada", ADMIN, Some(Role::Admin), true),
+    ("reader", READER, Some(Role::Reader), false),
+    ("stranger", STRANGER, None, false),
+];
+
+/// The tests' definition: a file that says `broken` is.
+struct Yaml;
+
+impl Definitions for Yaml {
+    fn settings(&self, repository: &Repository, tree: TreeId) -> Result<Settings, ForgeError> {
+        match repository.file_at(tree, "towpath.yaml", 100_000)? {
+            FileAt::Content(text) if text == b"broken" => Ok(Err(vec!["line 1: broken".to_owned()])),
+            _ => Ok(Ok(GateSettings::default())),
+        }
+    }
+}
+
+pub struct World {
+    pub folder: TempDir,
+    pub forge: BuiltIn,
+    pub memory: Arc<Memory>,
+    pub server: Server,
+    client: PathBuf,
+}
+
+/// Every git on this machine: what works with one version must work with the others.
+pub fn every_git() -> Vec<Git> {
+    let programs = ["/usr/bin/git", "/usr/local/bin/git", "/opt/homebrew/bin/git"].map(PathBuf::from);
+    let found = programs.into_iter().filter(|program| program.is_file());
+    let gits: Vec<Git> = found
+        .map(|program| Git::find(GitOptions { program: Some(program), ..GitOptions::default() }).unwrap())
+        .collect();
+    assert!(!gits.is_empty(), "no git in the usual places");
+    gits
+}
+
+pub fn branch(name: &str) -> BranchName {
+    name.parse().unwrap()
+}
+
+pub fn policy() -> Policy {
+    let mut policy = Policy::one_branch(branch("main"), &Labels::default());
+    policy.watched.insert(branch("release"));
+    policy
+}
+
+impl World {
+    pub fn new() -> World {
+        let git = every_git().swap_remove(0);
+        World::with(&git, git.program(), Duration::from_secs(20))
+    }
+
+    pub fn with(git: &Git, client: &Path, idle: Duration) -> World {
+        let folder = TempDir::new().unwrap();
+        let repository = Repository::create(git, &folder.path().join("demo.git")).unwrap();
+        let memory = Arc::new(Memory::new(policy()));
+        for (name, user, role, authorised) in PEOPLE {
+            if let Some(role) = role {
+                memory.admit(user, Member { name: name.to_owned(), role }, authorised);
+            }
+        }
+        let forge = BuiltIn::new("demo".parse().unwrap(), repository, memory.clone(), Arc::new(Yaml));
+        let settings = HookSettings {
+            folder: folder.path().join("push"),
+            program: env!("CARGO_BIN_EXE_towpath-hook").into(),
+            arguments: Vec::new(),
+        };
+        let desk = HookDesk::open(&settings).unwrap();
+        let users = PEOPLE.iter().map(|(name, user, ..)| ((*name).to_owned(), *user)).collect();
+        let server = Server::start(forge.clone(), desk, users, idle);
+        let world = World { folder, forge, memory, server, client: client.to_owned() };
+        let seed = world.clone_of("ada");
+        seed.commit_file("base", "base\n");
+        seed.push(&["HEAD:refs/heads/main", "HEAD:refs/heads/release"]).unwrap();
+        world
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.server.shared.now()
+    }
+
+    pub fn main(&self) -> CommitId {
+        self.forge.repository().branch_tip(&branch("main")).unwrap().unwrap()
+    }
+
+    /// A new working tree of a person, with what is on main.
+    pub fn clone_of(&self, person: &str) -> Clone {
+        let folder = TempDir::new_in(self.folder.path()).unwrap().keep();
+        let url = format!("http://{person}:x@{}/demo.git", self.server.address);
+        let clone = Clone { folder, url, client: self.client.clone() };
+        clone.run(&["init", "--quiet", "--initial-branch=work", "."]);
+        if self.forge.repository().branch_tip(&branch("main")).unwrap().is_some() {
+            clone.run(&["fetch", "--quiet", &clone.url, "main"]);
+            clone.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+        }
+        clone
+    }
+
+    /// Pushes one commit of a person as a change from a branch, and returns its record.
+    pub fn change(&self, person: &str, name: &str) -> (Clone, ChangeRecord) {
+        let clone = self.clone_of(person);
+        clone.commit_file(name, &format!("{name}\n"));
+        clone.push(&["-o", "change", &format!("HEAD:refs/heads/{name}")]).unwrap();
+        let number = self.newest();
+        (clone, self.forge.change(number).unwrap())
+    }
+
+    pub fn newest(&self) -> ChangeNumber {
+        let refs = self.forge.repository().refs("refs/changes").unwrap();
+        let numbers = refs.iter().filter_map(|found| found.name.as_str().split('/').nth(2)?.parse().ok());
+        numbers.max().unwrap()
+    }
+
+    pub fn ref_of(&self, name: &str) -> Option<CommitId> {
+        let target = self.forge.repository().ref_target(&name.parse().unwrap()).unwrap();
+        target.map(|target| CommitId(target.0))
+    }
+
+    /// Plain git in the bare repository, past all of our own code.
+    pub fn in_store(&self, arguments: &[&str]) -> Output {
+        plain_git(&self.client, self.forge.repository().path(), &[&["--git-dir=."], arguments].concat())
+            .output()
+            .unwrap()
+    }
+
+    /// After every case: the repository is sound, nothing of a push is left, and an honest change still opens.
+    pub fn check_sound(&self) {
+        let fsck = self.in_store(&["fsck", "--full", "--strict"]);
+        assert!(fsck.status.success(), "{}", said(&fsck));
+        assert!(!said(&fsck).contains("missing"), "{}", said(&fsck));
+        self.check_no_quarantine();
+        let (_, canary) = self.change("ann", "canary");
+        assert!(canary.is_open());
+        let mut listed = Command::new("sh");
+        let mine = self.folder.path().to_str().unwrap().to_owned();
+        let listed =
+            listed.args(["-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"]).output().unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(!listed.contains(&format!("receive-pack --stateless-rpc {mine}")), "a receive-pack is left");
+    }
+
+    pub fn check_no_quarantine(&self) {
+        let objects = self.forge.repository().path().join("objects");
+        let left: Vec<_> = std::fs::read_dir(objects)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("tmp_") || name.starts_with("incoming"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// A working tree of one person.
+pub struct Clone {
+    pub folder: PathBuf,
+    pub url: String,
+    client: PathBuf,
+}
+
+impl Clone {
+    pub fn git(&self, arguments: &[&str]) -> Output {
+        plain_git(&self.client, &self.folder, arguments).output().unwrap()
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.git(arguments);
+        assert!(output.status.success(), "git {arguments:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Pushes; what git said, as `Ok` or `Err`.
+    pub fn push(&self, arguments: &[&str]) -> Result<String, String> {
+        let (options, refs): (Vec<&str>, Vec<&str>) = split(arguments);
+        let output = self.git(&[&["push"], &options[..], &[&self.url], &refs[..]].concat());
+        match output.status.success() {
+            true => Ok(said(&output)),
+            false => Err(said(&output)),
+        }
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub fn commit(&self, message: &str) -> CommitId {
+        self.run(&["add", "--all", "."]);
+        self.run(&["commit", "--quiet", "--allow-empty", "-m", message]);
+        self.head()
+    }
+
+    pub fn commit_file(&self, path: &str, text: &str) -> CommitId {
+        self.write(path, text);
+        self.commit(&format!("Add {path}"))
+    }
+
+    pub fn head(&self) -> CommitId {
+        self.run(&["rev-parse", "HEAD"]).parse().unwrap()
+    }
+}
+
+/// Options with their values, and refs.
+fn split<'a>(arguments: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (mut options, mut refs) = (Vec::new(), Vec::new());
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "-o" => options.extend(["-o", words.next().unwrap()]),
+            word if word.starts_with('-') => options.push(word),
+            word => refs.push(word),
+        }
+    }
+    (options, refs)
+}
+
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+pub fn plain_git(program: &Path, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", folder)
+        .env("LC_ALL", "C")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_AUTHOR_NAME", "Ada")
+        .env("GIT_AUTHOR_EMAIL", "ada@example.org")
+        .env("GIT_COMMITTER_NAME", "Ada")
+        .env("GIT_COMMITTER_EMAIL", "ada@example.org")
+        .env("GIT_AUTHOR_DATE", "1700000000 +0100")
+        .env("GIT_COMMITTER_DATE", "1700000000 +0100")
+        .args(["-c", "gc.auto=0", "-c", "advice.detachedHead=false", "-c", "fsck.skipList=/dev/null"])
+        .args(arguments)
+        .current_dir(folder);
+    command
+}
+
+/// The approval of somebody who looked at a change just now.
+pub fn approval(change: &ChangeRecord) -> ReviewRequest {
+    ReviewRequest {
+        verdict: Verdict::Approve,
+        revision: change.newest().commit,
+        target: change.target.clone(),
+        definition: None,
+        message: change.message(),
+        text: String::new(),
+    }
+}
+
+pub fn why<T: std::fmt::Debug>(done: towpath_forge::Done<T>) -> (towpath_core::cell::RefusalClass, String) {
+    match done {
+        Err(towpath_forge::Failure::Refused(refusal)) => (refusal.class, refusal.why),
+        other => panic!("not refused: {other:?}"),
+    }
+}
