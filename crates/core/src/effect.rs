@@ -222,6 +222,21 @@ impl Plan {
 }
 
 impl Effect {
+    /// The kind in one word, as its key has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Effect::ReadForge { .. } => "read-forge",
+            Effect::ReadGraph { .. } => "read-graph",
+            Effect::MakeCandidate { .. } => "make-candidate",
+            Effect::Land(_) => "land",
+            Effect::MarkLanded { .. } => "mark-landed",
+            Effect::SetCheck { .. } => "set-check",
+            Effect::Alert { .. } => "alert",
+            Effect::Send { .. } => "send",
+            Effect::RunJob(_) => "run-job",
+        }
+    }
+
     /// Whether executing it takes that no unseen event waits in the cell's inbox, so that a freeze, hold or withdrawn
     /// approval that was accepted before the claim is always heard (design 2, "The claim of a `land`").
     pub fn needs_drained_inbox(&self) -> bool {

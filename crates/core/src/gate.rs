@@ -74,16 +74,6 @@ pub enum GateEvent {
     Command(Box<Command>),
 }
 
-impl GateEvent {
-    /// What a message says to a gate. Both have the same stored form.
-    pub fn from_message(message: &crate::message::Message) -> Option<GateEvent> {
-        match message {
-            crate::message::Message::RunEnded(report) => Some(GateEvent::RunEnded(report.clone())),
-            _ => None,
-        }
-    }
-}
-
 /// Which of a branch's three dirty flags a doorbell sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bell {

@@ -26,16 +26,6 @@ pub enum PoolEvent {
     Demand(Demand),
 }
 
-impl PoolEvent {
-    /// What a message says to the pool. Both have the same stored form.
-    pub fn from_message(message: &Message) -> Option<PoolEvent> {
-        match message {
-            Message::Demand(demand) => Some(PoolEvent::Demand(demand.clone())),
-            _ => None,
-        }
-    }
-}
-
 /// One run's account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Account {
@@ -208,19 +198,6 @@ mod tests {
 
     fn granted(state: &PoolState, number: u64) -> u64 {
         state.accounts.get(&run(number)).map_or(0, |account| account.granted)
-    }
-
-    #[test]
-    fn a_message_is_stored_as_the_event_that_it_becomes() {
-        let message = Message::Demand(Demand { run: run(1), priority: 1, asked: 2, returned: 0 });
-        let stored = serde_json::to_string(&message).unwrap();
-        assert_eq!(serde_json::from_str::<PoolEvent>(&stored).ok(), PoolEvent::from_message(&message));
-        let message = Message::Cancel { why: "late".into() };
-        let stored = serde_json::to_string(&message).unwrap();
-        assert_eq!(
-            serde_json::from_str::<crate::run::RunEvent>(&stored).ok(),
-            crate::run::RunEvent::from_message(&message)
-        );
     }
 
     #[test]

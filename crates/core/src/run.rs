@@ -44,18 +44,6 @@ pub enum RunEvent {
     },
 }
 
-impl RunEvent {
-    /// What a message says to a run. Both have the same stored form.
-    pub fn from_message(message: &Message) -> Option<RunEvent> {
-        match message {
-            Message::Start(start) => Some(RunEvent::Start(start.clone())),
-            Message::Cancel { why } => Some(RunEvent::Cancel { why: why.clone() }),
-            Message::Granted { total } => Some(RunEvent::Granted { total: *total }),
-            Message::Demand(_) | Message::RunEnded(_) => None,
-        }
-    }
-}
-
 /// How far a job is. A job without a row waits for its needs or for a slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -244,7 +232,7 @@ impl RunState {
         match self.jobs.get(&need.0)? {
             JobState::Done { result, .. } => Some(JobInput {
                 job: need,
-                name: self.graph.job(need).name.to_string(),
+                name: self.graph.job(need).inputs_folder(),
                 outputs: result.outputs.clone(),
             }),
             _ => None,

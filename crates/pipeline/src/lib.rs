@@ -32,3 +32,4 @@ pub use expand::Changed;
 pub use explain::{JobExplanation, explain};
 pub use plan::{GraphPlan, plan};
 pub use schema::schema;
+pub use yaml::FILE_BYTES_MAX;

@@ -1,0 +1,280 @@
+//! Effect drivers: each carries one kind of effect out, by its key, and puts the result into the cell's inbox.
+//!
+//! A driver may crash anywhere: what it did is recognised when it is asked again. Drivers of one key run one after the
+//! other, so that an older wanted value never overtakes a newer one.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use towpath_core::cell::CellId;
+use towpath_core::effect::{Effect, EffectKey};
+use towpath_core::gate::{ForgeRead, GateEvent};
+use towpath_core::ids::Timestamp;
+use towpath_core::turn::{Dispatch, Intake, Trouble, TroubleClass};
+use towpath_forge::{Forge, ForgeError};
+use towpath_git::{ErrorClass, GitError};
+
+use crate::engine::{AnyIntake, Dispatcher, Engine};
+use crate::faults;
+use crate::forges::Forges;
+use crate::repos::Repos;
+
+mod land;
+mod make_candidate;
+mod read_graph;
+pub mod run_job;
+mod workers;
+
+use run_job::Jobs;
+use workers::Workers;
+
+/// Effects carried out at once, jobs not counted: git and the disk are busy before there are more.
+const WORKERS: usize = 8;
+/// First wait after a failure that may pass.
+const RETRY_MS_FIRST: i64 = 500;
+/// Longest wait between tries.
+const RETRY_MS_MAX: i64 = 60_000;
+
+/// What drivers work with.
+pub struct Hands {
+    /// The repositories.
+    pub repos: Arc<Repos>,
+    /// The forge of each repo.
+    pub forges: Arc<Forges>,
+    /// The executor.
+    pub jobs: Arc<Jobs>,
+}
+
+/// Why an effect was not carried out this time.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// How to handle it.
+    pub class: TroubleClass,
+    /// In words.
+    pub why: String,
+}
+
+impl From<GitError> for Failure {
+    fn from(error: GitError) -> Failure {
+        Failure { class: trouble(error.class()), why: error.to_string() }
+    }
+}
+
+impl From<ForgeError> for Failure {
+    fn from(error: ForgeError) -> Failure {
+        Failure { class: trouble(error.class()), why: error.to_string() }
+    }
+}
+
+fn trouble(class: ErrorClass) -> TroubleClass {
+    match class {
+        ErrorClass::Transient | ErrorClass::Conflict => TroubleClass::Transient,
+        ErrorClass::Gone => TroubleClass::Gone,
+        ErrorClass::Invalid => TroubleClass::Invalid,
+        ErrorClass::Denied => TroubleClass::Denied,
+    }
+}
+
+/// One effect in the hands of a driver.
+#[derive(Debug, Clone)]
+pub struct Task {
+    cell: CellId,
+    key: EffectKey,
+    token: u64,
+    effect: Effect,
+    /// No longer wanted: only the truth is asked for.
+    cancelled: bool,
+}
+
+type Lane = (CellId, EffectKey);
+
+/// Tasks of one key: the first one is being carried out.
+#[derive(Default)]
+struct Line {
+    tasks: VecDeque<Task>,
+    tries: u32,
+}
+
+/// All drivers.
+pub struct Drivers {
+    hands: Hands,
+    lanes: Mutex<HashMap<Lane, Line>>,
+    workers: Workers,
+    me: Weak<Drivers>,
+}
+
+impl Drivers {
+    /// Drivers that work with `hands`.
+    pub fn new(hands: Hands) -> Arc<Drivers> {
+        Arc::new_cyclic(|me| Drivers {
+            hands,
+            lanes: Mutex::default(),
+            workers: Workers::start(WORKERS),
+            me: me.clone(),
+        })
+    }
+
+    /// What the drivers work with.
+    pub fn hands(&self) -> &Hands {
+        &self.hands
+    }
+
+    /// Puts a task at the end of its lane; starts it if the lane was free.
+    fn enqueue(&self, engine: &Engine, task: Task) {
+        let lane = (task.cell.clone(), task.key.clone());
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = lanes.entry(lane.clone()).or_default();
+        // What has not begun and is overtaken need not be done at all.
+        let begun = line.tasks.len().min(1);
+        line.tasks.truncate(begun);
+        line.tasks.push_back(task);
+        if begun == 0 {
+            drop(lanes);
+            self.begin(engine.clone(), lane);
+        }
+    }
+
+    fn begin(&self, engine: Engine, lane: Lane) {
+        let Some(me) = self.me.upgrade() else { return };
+        self.workers.run(Box::new(move || me.work(&engine, &lane)));
+    }
+
+    /// Carries out the lane's tasks until none is left.
+    fn work(&self, engine: &Engine, lane: &Lane) {
+        loop {
+            let task = {
+                let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+                let line = lanes.get(lane);
+                match line.and_then(|line| line.tasks.front()).cloned() {
+                    Some(task) => task,
+                    None => {
+                        lanes.remove(lane);
+                        return;
+                    }
+                }
+            };
+            let result = self.attempt(engine, &task);
+            let tries = self.finished(lane, result.is_ok());
+            answer(engine, &task, result, tries);
+        }
+    }
+
+    /// Takes the finished task off its lane; returns how often in a row the lane has failed.
+    fn finished(&self, lane: &Lane, well: bool) -> u32 {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(line) = lanes.get_mut(lane) else { return 0 };
+        line.tasks.pop_front();
+        line.tries = if well { 0 } else { line.tries + 1 };
+        line.tries
+    }
+
+    /// A panic in a driver fails this one effect (style: errors).
+    fn attempt(&self, engine: &Engine, task: &Task) -> Result<Option<AnyIntakeEvent>, Failure> {
+        let kind = task.effect.kind();
+        faults::point(kind, "before");
+        let result = catch_unwind(AssertUnwindSafe(|| self.carry_out(engine, task)));
+        faults::point(kind, "after");
+        result.unwrap_or_else(|_| {
+            let why = format!("a driver panicked while carrying out `{}`: a bug of Towpath", task.key);
+            tracing::error!(effect.key = %task.key, "{why}");
+            Err(Failure { class: TroubleClass::Invalid, why })
+        })
+    }
+
+    fn carry_out(&self, engine: &Engine, task: &Task) -> Result<Option<AnyIntakeEvent>, Failure> {
+        let hands = &self.hands;
+        let forge = |repo| hands.forges.get(repo);
+        Ok(match &task.effect {
+            Effect::Land(landing) => Some(land::run(hands, landing, task.cancelled)?),
+            _ if task.cancelled => None,
+            Effect::ReadForge { gate, landed } => {
+                let began = engine.clock().now();
+                let snapshot = forge(&gate.repo)?.read(&gate.branch, *landed)?;
+                Some(GateEvent::ForgeRead(Box::new(ForgeRead { began, snapshot })))
+            }
+            Effect::MakeCandidate { id, repo, spec } => Some(make_candidate::run(hands, *id, repo, spec)?),
+            Effect::ReadGraph { repo, commit } => Some(read_graph::run(hands, repo, *commit)?),
+            Effect::MarkLanded { repo, change, commit } => {
+                forge(repo)?.mark_landed(*change, *commit)?;
+                None
+            }
+            Effect::SetCheck { repo, change, revision, check } => {
+                forge(repo)?.set_check(*change, *revision, check)?;
+                None
+            }
+            Effect::Alert { gate, text } => {
+                forge(&gate.repo)?.alert(&gate.branch, text)?;
+                None
+            }
+            Effect::Send { .. } | Effect::RunJob(_) => {
+                unreachable!("invariant: messages need no driver, and jobs have lanes of their own")
+            }
+        })
+    }
+}
+
+/// The result of an effect: every effect with lanes here is a gate's.
+type AnyIntakeEvent = GateEvent;
+
+impl Dispatcher for Drivers {
+    fn dispatch(&self, engine: &Engine, cell: &CellId, dispatch: Dispatch) {
+        match dispatch {
+            Dispatch::Do { key, token, effect: Effect::RunJob(order) } => {
+                self.hands.jobs.start(engine, run_job::Wanted { cell: cell.clone(), key, token, order });
+            }
+            Dispatch::Cancel { key, token, effect: Effect::RunJob(order) } => {
+                self.hands.jobs.cancel(engine, run_job::Wanted { cell: cell.clone(), key, token, order });
+            }
+            Dispatch::Do { key, token, effect } => {
+                self.enqueue(engine, Task { cell: cell.clone(), key, token, effect, cancelled: false });
+            }
+            Dispatch::Cancel { key, token, effect } => {
+                self.enqueue(engine, Task { cell: cell.clone(), key, token, effect, cancelled: true });
+            }
+        }
+    }
+}
+
+fn answer(engine: &Engine, task: &Task, result: Result<Option<AnyIntakeEvent>, Failure>, tries: u32) {
+    let (key, token) = (task.key.clone(), task.token);
+    let intake = match result {
+        Ok(result) => Intake::Done { key, token, result },
+        Err(failure) => {
+            tracing::warn!(effect.key = %key, tries, "effect `{key}` failed: {}", failure.why);
+            let next_try = next_try(engine.clock().now(), failure.class, tries);
+            Intake::Trouble {
+                key,
+                token,
+                trouble: Trouble { class: failure.class, why: failure.why, tries, next_try },
+            }
+        }
+    };
+    engine.deliver_surely(task.cell.clone(), AnyIntake::Gate(intake));
+}
+
+/// When a failed effect is due again: soon and then ever later; slowly from the start where waiting cures nothing.
+fn next_try(now: Timestamp, class: TroubleClass, tries: u32) -> Timestamp {
+    let wait = match class {
+        TroubleClass::Transient => {
+            RETRY_MS_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_MS_MAX)
+        }
+        TroubleClass::Denied | TroubleClass::Gone | TroubleClass::Invalid => RETRY_MS_MAX,
+    };
+    Timestamp(now.0 + wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_come_ever_later_up_to_a_minute() {
+        let wait = |class, tries| next_try(Timestamp(0), class, tries).0;
+        assert_eq!(
+            [1, 2, 3, 30].map(|tries| wait(TroubleClass::Transient, tries)),
+            [500, 1000, 2000, 60_000]
+        );
+        assert_eq!(wait(TroubleClass::Denied, 1), 60_000);
+    }
+}

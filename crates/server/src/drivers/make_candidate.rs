@@ -1,0 +1,70 @@
+//! Makes a candidate commit and the jobs that it has to pass.
+
+use towpath_core::candidate::{Candidate, CandidateResult, CandidateSpec, ERRORS_SHOWN_MAX, PATHS_SHOWN_MAX};
+use towpath_core::gate::GateEvent;
+use towpath_core::ids::{CandidateId, CommitId, RepoName, TreeId};
+use towpath_git::{CandidateOutcome, ChangedPaths, ErrorClass, GitError, Repository};
+use towpath_pipeline::{Changed, plan};
+
+use super::{Failure, Hands};
+use crate::definitions;
+
+/// Changed paths that `when` looks at; beyond it, every path counts as changed.
+const CHANGED_PATHS_MAX: usize = 100_000;
+
+/// Carries the effect out. Making the same candidate again gives the same commit.
+pub fn run(
+    hands: &Hands,
+    id: CandidateId,
+    repo: &RepoName,
+    spec: &CandidateSpec,
+) -> Result<GateEvent, Failure> {
+    let repository = hands.repos.get(repo)?;
+    let result = match repository.make_candidate(spec) {
+        Ok(CandidateOutcome::Made { commit, tree }) => made(&repository, spec, commit, tree)?,
+        Ok(CandidateOutcome::Conflict { paths }) => CandidateResult::Conflict {
+            paths: paths.iter().take(PATHS_SHOWN_MAX).map(ToString::to_string).collect(),
+        },
+        Ok(CandidateOutcome::Empty) => CandidateResult::Empty,
+        Err(error) => impossible(error)?,
+    };
+    Ok(GateEvent::CandidateMade { id, result: Box::new(result) })
+}
+
+/// A description that can never become a commit is a fact about the change; everything else is trouble of ours.
+fn impossible(error: GitError) -> Result<CandidateResult, Failure> {
+    match error.class() {
+        ErrorClass::Invalid => Ok(CandidateResult::Impossible { why: error.to_string() }),
+        _ => Err(error.into()),
+    }
+}
+
+fn made(
+    repository: &Repository,
+    spec: &CandidateSpec,
+    commit: CommitId,
+    tree: TreeId,
+) -> Result<CandidateResult, Failure> {
+    let parent = repository.commit(spec.parent)?.tree;
+    let target = definitions::read(repository, parent)?;
+    let own = definitions::read(repository, tree)?;
+    let paths = match repository.changed_paths(parent, tree, CHANGED_PATHS_MAX)? {
+        ChangedPaths::All(paths) => Some(paths.into_iter().map(|path| path.0).collect::<Vec<Vec<u8>>>()),
+        ChangedPaths::TooMany => None,
+    };
+    let changed = paths.as_deref().map_or(Changed::Unknown, Changed::Paths);
+    Ok(match plan(&target, &own, changed) {
+        Ok(plan) => CandidateResult::Made(Candidate {
+            commit,
+            tree,
+            changed_paths: paths.map_or(CHANGED_PATHS_MAX, |paths| paths.len()),
+            target_definition: plan.target_definition,
+            definition: plan.definition,
+            graph: plan.graph,
+        }),
+        Err(diagnostics) => CandidateResult::BadDefinition {
+            definition: own.digest,
+            errors: diagnostics.lines().into_iter().take(ERRORS_SHOWN_MAX).collect(),
+        },
+    })
+}

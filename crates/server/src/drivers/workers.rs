@@ -1,0 +1,42 @@
+//! A few threads that carry out what blocks.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Threads that take work in its order. They end when the last handle is dropped.
+pub struct Workers {
+    work: Sender<Work>,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    pub fn start(count: usize) -> Workers {
+        let (work, queue) = channel::<Work>();
+        let queue = Arc::new(Mutex::new(queue));
+        for number in 0..count {
+            let queue = queue.clone();
+            std::thread::Builder::new()
+                .name(format!("driver-{number}"))
+                .spawn(move || run(&queue))
+                .expect("invariant: threads can be started when the server starts");
+        }
+        Workers { work }
+    }
+
+    /// Has a thread do `work`, after what was given before it.
+    pub fn run(&self, work: Work) {
+        self.work.send(work).expect("invariant: the threads live as long as the sender");
+    }
+}
+
+fn run(queue: &Mutex<Receiver<Work>>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match next {
+            Ok(work) => work(),
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The turn loop: one thread that owns every cell in memory, takes in what has become durable, and lets nothing out
+//! before its own commit has returned.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+
+use tokio::sync::{broadcast, oneshot};
+use towpath_core::cell::{Answer, CellId, Refusal};
+use towpath_core::gate::{Command, Gate, GateEvent, Verb};
+use towpath_core::ids::{GateId, RunId};
+use towpath_core::policy::Actor;
+use towpath_core::pool::Pool;
+use towpath_core::run::Run;
+use towpath_core::turn::{Dispatch, Intake, Live};
+use towpath_store::{Delivery, Load, Store, Tx, WriteError, Writer};
+
+use crate::clock::Clock;
+
+mod slot;
+mod turns;
+
+pub use slot::AnyIntake;
+
+/// Cells whose change a slow listener may miss before it is told to look at everything again.
+const CHANGES_BUFFERED: usize = 1024;
+
+/// Where dispatches go. A driver answers by [`Engine::deliver`].
+pub trait Dispatcher: Send + Sync + 'static {
+    /// Takes over an instruction. Returns at once.
+    fn dispatch(&self, engine: &Engine, cell: &CellId, dispatch: Dispatch);
+}
+
+/// Why the turn loop ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineEnd {
+    /// Another server has taken over the data.
+    #[error("another server has taken over: {0}")]
+    Fenced(WriteError),
+    /// A cell cannot be read any more.
+    #[error("cell `{cell}` cannot be read: {why}")]
+    Unreadable {
+        /// Which.
+        cell: CellId,
+        /// The store's words.
+        why: String,
+    },
+}
+
+/// The way to the turn loop. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    notes: Sender<Note>,
+    writer: Writer,
+    clock: Clock,
+    changes: broadcast::Sender<CellId>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+/// What the loop is told.
+enum Note {
+    /// Something became durable in a cell's inbox.
+    Delivered { cell: CellId, seq: u64, at: towpath_core::ids::Timestamp, intake: AnyIntake },
+    /// A turn's write set was committed, or refused.
+    Committed(Box<turns::Outcome>),
+    /// Somebody waits for the answer to a command.
+    Await { command: u64, answer: oneshot::Sender<Answer> },
+    /// Somebody wants to look at a cell.
+    Read { cell: CellId, read: ReadCell },
+    /// Something could not be stored: try again after a rest.
+    Again(Again),
+    /// Somebody wants to know when every cell has had its first turn.
+    WhenQuiet(oneshot::Sender<()>),
+    /// End once nothing is in flight.
+    Stop,
+}
+
+/// Done after a rest.
+type Again = Box<dyn FnOnce(&Engine) + Send>;
+
+/// Looks at a cell; `None`: it is not in memory.
+type ReadCell = Box<dyn FnOnce(Option<&slot::AnyCell>) + Send>;
+
+/// The loop's thread.
+#[derive(Debug)]
+pub struct Running {
+    thread: JoinHandle<Result<(), EngineEnd>>,
+    notes: Sender<Note>,
+}
+
+impl Engine {
+    /// Loads every open cell and starts the loop. `join` is given the engine before the first turn.
+    ///
+    /// # Errors
+    /// A cell cannot be read.
+    pub fn start(
+        store: Arc<Store>,
+        dispatcher: Arc<dyn Dispatcher>,
+        join: impl FnOnce(&Engine),
+    ) -> Result<(Engine, Running), EngineEnd> {
+        let (notes, inbox) = mpsc::channel();
+        let writer = store.writer().clone();
+        let clock = Clock::new(writer.clone());
+        let (changes, _) = broadcast::channel(CHANGES_BUFFERED);
+        let engine = Engine { notes: notes.clone(), writer, clock, changes };
+        let mut turns = turns::Turns::load(engine.clone(), store, dispatcher)?;
+        join(&engine);
+        let thread = std::thread::Builder::new()
+            .name("turns".into())
+            .spawn(move || turns.run(&inbox))
+            .expect("invariant: a thread can be started when the server starts");
+        Ok((engine, Running { thread, notes }))
+    }
+
+    /// The clock that stamps what is taken in.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The writer, for records that commit beside the cells.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Tells of every cell that was committed.
+    pub fn changes(&self) -> broadcast::Receiver<CellId> {
+        self.changes.subscribe()
+    }
+
+    /// Makes something durable in a cell's inbox; `done` hears of the commit, or of the refusal.
+    pub fn deliver(
+        &self,
+        cell: CellId,
+        intake: AnyIntake,
+        done: impl FnOnce(Result<(), WriteError>) + Send + 'static,
+    ) {
+        self.deliver_with(vec![(cell, intake)], |_| Ok(()), done);
+    }
+
+    /// Makes something durable in a cell's inbox, however often it takes: for the results of effects, which nobody
+    /// would repeat.
+    pub fn deliver_surely(&self, cell: CellId, intake: AnyIntake) {
+        let engine = self.clone();
+        let again = (cell.clone(), intake.clone());
+        self.deliver(cell, intake, move |outcome| match outcome {
+            // The next start hands the effect out again.
+            Ok(()) | Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
+            Err(error) => {
+                let (cell, intake) = again;
+                tracing::error!(%cell, %error, "a result for {cell} was not stored; it is tried again: {error}");
+                engine.after_rest(Box::new(move |engine| engine.deliver_surely(cell, intake)));
+            }
+        });
+    }
+
+    /// Does something a little later: what the store refused may be accepted then.
+    pub fn after_rest(&self, again: Box<dyn FnOnce(&Engine) + Send>) {
+        // A loop that has ended needs nothing any more.
+        let _ = self.notes.send(Note::Again(again));
+    }
+
+    /// Returns once every cell that was loaded has had a turn and nothing is in flight.
+    pub async fn quiet(&self) {
+        let (send, receive) = oneshot::channel();
+        if self.notes.send(Note::WhenQuiet(send)).is_ok() {
+            let _ = receive.await;
+        }
+    }
+
+    /// The same for several cells, together with changes of records: all or nothing.
+    pub fn deliver_with<T, W, D>(&self, intakes: Vec<(CellId, AnyIntake)>, records: W, done: D)
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
+        D: FnOnce(Result<T, WriteError>) + Send + 'static,
+    {
+        let at = self.clock.now();
+        let deliveries: Vec<_> = intakes.iter().map(|(cell, intake)| intake.delivery(cell, at)).collect();
+        let load = Load::bytes(deliveries.iter().map(Delivery::bytes).sum());
+        let notes = self.notes.clone();
+        self.writer.submit(
+            load,
+            move |tx| {
+                let value = records(tx)?;
+                let seqs = deliveries.iter().map(|one| tx.deliver(one)).collect::<Result<Vec<u64>, _>>()?;
+                Ok((value, seqs))
+            },
+            move |outcome| {
+                let outcome = outcome.map(|(value, seqs)| {
+                    for ((cell, intake), seq) in intakes.into_iter().zip(seqs) {
+                        // A loop that has ended is reloaded from the store at the next start.
+                        let _ = notes.send(Note::Delivered { cell, seq, at, intake });
+                    }
+                    value
+                });
+                done(outcome);
+            },
+        );
+    }
+
+    /// Gives a command to a gate and waits for its answer.
+    ///
+    /// # Errors
+    /// The store refused it, or the server stopped before it was answered: whether it was carried out is then unknown.
+    pub async fn command(
+        &self,
+        gate: GateId,
+        by: Actor,
+        verb: Verb,
+    ) -> Result<Result<String, Refusal>, CommandError> {
+        let id = crate::random::number();
+        let (answer, answered) = oneshot::channel();
+        let _ = self.notes.send(Note::Await { command: id, answer });
+        let (stored, committed) = oneshot::channel();
+        let command = GateEvent::Command(Box::new(Command { id, by, verb }));
+        self.deliver(CellId::Gate(gate), AnyIntake::Gate(Intake::Event(command)), |outcome| {
+            let _ = stored.send(outcome);
+        });
+        committed.await.map_err(|_| CommandError::Stopped)?.map_err(CommandError::Store)?;
+        answered.await.map(|answer| answer.result).map_err(|_| CommandError::Stopped)
+    }
+
+    /// Looks at a gate as it was last committed.
+    pub async fn gate<T: Send + 'static>(
+        &self,
+        gate: GateId,
+        look: impl FnOnce(&Live<Gate>) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.read(CellId::Gate(gate), |cell| match cell {
+            Some(slot::AnyCell::Gate(cell)) => Some(look(&cell.live)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Looks at a run that is not over, as it was last committed.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        run: RunId,
+        look: impl FnOnce(&Live<Run>) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.read(CellId::Run(run), |cell| match cell {
+            Some(slot::AnyCell::Run(cell)) => Some(look(&cell.live)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Looks at the pool as it was last committed.
+    pub async fn pool<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Live<Pool>) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.read(CellId::Pool, |cell| match cell {
+            Some(slot::AnyCell::Pool(cell)) => Some(look(&cell.live)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        cell: CellId,
+        look: impl FnOnce(Option<&slot::AnyCell>) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let (send, receive) = oneshot::channel();
+        let read: ReadCell = Box::new(move |cell| {
+            let _ = send.send(look(cell));
+        });
+        self.notes.send(Note::Read { cell, read }).ok()?;
+        receive.await.ok().flatten()
+    }
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It was not taken in; nothing happened.
+    #[error(transparent)]
+    Store(WriteError),
+    /// The server stopped. It may have happened: look before trying again.
+    #[error(
+        "the server stopped before the command was answered; look whether it was carried out, then repeat it"
+    )]
+    Stopped,
+}
+
+impl Running {
+    /// Ends the loop once every commit in flight has returned.
+    ///
+    /// # Errors
+    /// It had ended by itself, for that reason.
+    pub fn stop(self) -> Result<(), EngineEnd> {
+        let _ = self.notes.send(Note::Stop);
+        self.thread.join().expect("invariant: the turn loop does not panic")
+    }
+
+    /// Whether the loop has ended by itself.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+}

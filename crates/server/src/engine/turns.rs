@@ -1,0 +1,357 @@
+//! The loop itself.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use towpath_core::cell::{Answer, CellId};
+use towpath_core::ids::{Epoch, Timestamp};
+use towpath_core::message::Message;
+use towpath_core::turn::{Dispatch, Turn};
+use towpath_store::{Committed, EncodedTurn, Load, Store, StoredCell, WriteError};
+
+use super::slot::{AnyCell, AnyIntake};
+use super::{Dispatcher, Engine, EngineEnd, Note, ReadCell};
+use crate::{faults, projection};
+
+/// Notes taken in before the next round of turns: bounds how long a flood keeps turns from happening.
+const NOTES_PER_ROUND_MAX: usize = 4096;
+/// How long a cell rests after the store refused its write for a reason that may pass.
+const REST: Duration = Duration::from_secs(1);
+/// Wait for something to happen when no cell asked to be woken.
+const IDLE_WAIT: Duration = Duration::from_secs(3600);
+
+/// A cell in memory.
+struct Slot {
+    cell: AnyCell,
+    /// The newest inbox entry that the cell was given: an entry that was read from the store is not taken twice.
+    seq: u64,
+    in_flight: bool,
+    wake_at: Option<Timestamp>,
+    reads: Vec<ReadCell>,
+}
+
+/// A turn on its way through the writer, and what follows from its commit.
+pub(super) struct Outcome {
+    cell: CellId,
+    result: Result<Committed, WriteError>,
+    now: Timestamp,
+    messages: Vec<(CellId, Message)>,
+    dispatch: Vec<Dispatch>,
+    answers: Vec<Answer>,
+    wake_at: Option<Timestamp>,
+    finished: bool,
+}
+
+/// The state of the loop.
+pub(super) struct Turns {
+    engine: Engine,
+    store: Arc<Store>,
+    dispatcher: Arc<dyn Dispatcher>,
+    epoch: Epoch,
+    slots: HashMap<CellId, Slot>,
+    /// Cells that have something to do.
+    due: BTreeSet<CellId>,
+    /// When cells asked to be looked at again.
+    alarms: BTreeSet<(Timestamp, CellId)>,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    /// What could not be stored, with the time of its next try.
+    again: Vec<(Timestamp, super::Again)>,
+    when_quiet: Vec<oneshot::Sender<()>>,
+    in_flight: usize,
+    stopping: bool,
+}
+
+impl Turns {
+    pub fn load(
+        engine: Engine,
+        store: Arc<Store>,
+        dispatcher: Arc<dyn Dispatcher>,
+    ) -> Result<Turns, EngineEnd> {
+        let epoch = store.epoch();
+        let mut turns = Turns {
+            engine,
+            store,
+            dispatcher,
+            epoch,
+            slots: HashMap::new(),
+            due: BTreeSet::new(),
+            alarms: BTreeSet::new(),
+            waiting: HashMap::new(),
+            again: Vec::new(),
+            when_quiet: Vec::new(),
+            in_flight: 0,
+            stopping: false,
+        };
+        let snapshot = turns.store.reader().snapshot().map_err(|error| unreadable(&CellId::Pool, error))?;
+        let open = snapshot.open_cells().map_err(|error| unreadable(&CellId::Pool, error))?;
+        drop(snapshot);
+        for cell in open.into_iter().chain([CellId::Pool]) {
+            turns.slot(&cell)?;
+            turns.due.insert(cell);
+        }
+        Ok(turns)
+    }
+
+    pub fn run(&mut self, notes: &Receiver<Note>) -> Result<(), EngineEnd> {
+        loop {
+            self.take_notes(notes)?;
+            if self.stopping && self.in_flight == 0 {
+                return Ok(());
+            }
+            self.ring_alarms();
+            self.store_again();
+            for cell in std::mem::take(&mut self.due) {
+                self.turn(&cell)?;
+            }
+            if self.in_flight == 0 {
+                self.when_quiet.drain(..).for_each(|quiet| {
+                    let _ = quiet.send(());
+                });
+            }
+        }
+    }
+
+    fn take_notes(&mut self, notes: &Receiver<Note>) -> Result<(), EngineEnd> {
+        let mut next = match self.due.is_empty() {
+            true => match notes.recv_timeout(self.patience()) {
+                Ok(note) => Some(note),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Note::Stop),
+            },
+            false => None,
+        };
+        for _ in 0..NOTES_PER_ROUND_MAX {
+            match next.take().map_or_else(|| notes.try_recv(), Ok) {
+                Ok(note) => self.take(note)?,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        let alarms = self.alarms.first().map(|(at, _)| *at);
+        let next = alarms.into_iter().chain(self.again.iter().map(|(at, ..)| *at)).min();
+        let wait = |at: Timestamp| Duration::from_millis(at.millis_since(self.engine.clock.now()));
+        next.map_or(IDLE_WAIT, wait).min(IDLE_WAIT)
+    }
+
+    fn rested(&self) -> Timestamp {
+        Timestamp(self.engine.clock.now().0 + REST.as_millis() as i64)
+    }
+
+    fn store_again(&mut self) {
+        let now = self.engine.clock.now();
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.again).into_iter().partition(|(at, _)| *at <= now);
+        self.again = later;
+        due.into_iter().for_each(|(_, again)| again(&self.engine));
+    }
+
+    fn take(&mut self, note: Note) -> Result<(), EngineEnd> {
+        match note {
+            Note::Delivered { cell, seq, at, intake } => self.push(&cell, seq, at, intake)?,
+            Note::Committed(outcome) => self.committed(*outcome)?,
+            Note::Await { command, answer } => {
+                self.waiting.retain(|_, waiting| !waiting.is_closed());
+                self.waiting.insert(command, answer);
+            }
+            Note::Read { cell, read } => self.read(&cell, read),
+            Note::Again(again) => self.again.push((self.rested(), again)),
+            Note::WhenQuiet(quiet) => self.when_quiet.push(quiet),
+            Note::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, cell: &CellId, read: ReadCell) {
+        match self.slots.get_mut(cell) {
+            // What is in flight is not durable yet, so it is not shown yet.
+            Some(slot) if slot.in_flight => slot.reads.push(read),
+            Some(slot) => read(Some(&slot.cell)),
+            None => read(None),
+        }
+    }
+
+    fn push(&mut self, cell: &CellId, seq: u64, at: Timestamp, intake: AnyIntake) -> Result<(), EngineEnd> {
+        let slot = self.slot(cell)?;
+        if seq > slot.seq {
+            slot.seq = seq;
+            slot.cell.push(seq, at, intake);
+        }
+        self.due.insert(cell.clone());
+        Ok(())
+    }
+
+    /// The cell's slot, read from the store if it is not in memory.
+    fn slot(&mut self, cell: &CellId) -> Result<&mut Slot, EngineEnd> {
+        if !self.slots.contains_key(cell) {
+            let slot = self.read_slot(cell)?;
+            self.slots.insert(cell.clone(), slot);
+        }
+        Ok(self.slots.get_mut(cell).expect("invariant: it was just put there"))
+    }
+
+    fn stored(&self, cell: &CellId) -> Result<StoredCell, EngineEnd> {
+        let snapshot = self.store.reader().snapshot().map_err(|error| unreadable(cell, error))?;
+        snapshot.cell(cell).map_err(|error| unreadable(cell, error))
+    }
+
+    fn read_slot(&self, cell: &CellId) -> Result<Slot, EngineEnd> {
+        let stored = self.stored(cell)?;
+        let seq = stored.inbox.last().map_or(0, |entry| entry.seq);
+        let loaded = AnyCell::load(cell, self.epoch, stored).map_err(|error| unreadable(cell, error))?;
+        Ok(Slot { cell: loaded, seq, in_flight: false, wake_at: None, reads: Vec::new() })
+    }
+
+    fn ring_alarms(&mut self) {
+        let now = self.engine.clock.now();
+        while let Some((at, cell)) = self.alarms.pop_first() {
+            if at > now {
+                self.alarms.insert((at, cell));
+                return;
+            }
+            if let Some(slot) = self.slots.get_mut(&cell) {
+                slot.wake_at = None;
+                self.due.insert(cell);
+            }
+        }
+    }
+
+    fn turn(&mut self, cell: &CellId) -> Result<(), EngineEnd> {
+        if self.stopping {
+            return Ok(());
+        }
+        let now = self.engine.clock.now();
+        let slot = self.slot(cell)?;
+        if slot.in_flight {
+            // Whatever came in since is taken up when the commit returns.
+            return Ok(());
+        }
+        let turn = slot.cell.turn(now);
+        slot.in_flight = true;
+        self.in_flight += 1;
+        self.submit(cell.clone(), turn);
+        Ok(())
+    }
+
+    fn submit(&self, cell: CellId, turn: Turn) {
+        faults::point("turn", "before-commit");
+        let notes = self.engine.notes.clone();
+        let runs = projection::of_turn(&turn.write);
+        let mut outcome = Outcome {
+            cell,
+            result: Err(WriteError::Closed),
+            now: turn.write.now,
+            messages: turn.write.messages.clone(),
+            dispatch: turn.dispatch,
+            answers: turn.answers,
+            wake_at: turn.write.wake_at,
+            finished: turn.write.finished,
+        };
+        let encoded = EncodedTurn::from(turn.write);
+        self.engine.writer.submit(
+            Load::bytes(encoded.bytes()),
+            move |tx| {
+                runs.iter().try_for_each(|run| run.write(tx))?;
+                tx.turn(&encoded)
+            },
+            move |result| {
+                outcome.result = result;
+                // A loop that has ended has no more use for it.
+                let _ = notes.send(Note::Committed(Box::new(outcome)));
+            },
+        );
+    }
+
+    fn committed(&mut self, outcome: Outcome) -> Result<(), EngineEnd> {
+        self.in_flight -= 1;
+        let cell = outcome.cell.clone();
+        match &outcome.result {
+            Ok(committed) => {
+                faults::point("turn", "after-commit");
+                let seqs = committed.messages.clone();
+                self.settle(&outcome);
+                self.pass_on(outcome, &seqs)?;
+            }
+            Err(error @ WriteError::Fenced { .. }) => return Err(EngineEnd::Fenced(error.clone())),
+            Err(WriteError::NotDrained { .. }) => {
+                // The memory has claimed what the store refused: only the rows are true.
+                self.reload(&cell)?;
+                self.due.insert(cell);
+            }
+            Err(error) => {
+                tracing::error!(%cell, %error, "a turn of {cell} was not written; it is tried again: {error}");
+                self.reload(&cell)?;
+                let rested = self.rested();
+                self.wake(&cell, rested);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes back to what the rows say: what the memory knows beyond them never happened.
+    fn reload(&mut self, cell: &CellId) -> Result<(), EngineEnd> {
+        let stored = self.stored(cell)?;
+        let slot = self.slots.get_mut(cell).expect("invariant: a cell in flight stays in memory");
+        slot.in_flight = false;
+        slot.seq = slot.seq.max(stored.inbox.last().map_or(0, |entry| entry.seq));
+        slot.cell.reload(stored).map_err(|error| unreadable(cell, error))?;
+        let reads = std::mem::take(&mut slot.reads);
+        reads.into_iter().for_each(|read| read(Some(&slot.cell)));
+        Ok(())
+    }
+
+    /// The slot after its commit: readers are served, a finished cell leaves the memory, mail asks for another turn.
+    fn settle(&mut self, outcome: &Outcome) {
+        let cell = &outcome.cell;
+        let slot = self.slots.get_mut(cell).expect("invariant: a cell in flight stays in memory");
+        slot.in_flight = false;
+        let reads = std::mem::take(&mut slot.reads);
+        reads.into_iter().for_each(|read| read(Some(&slot.cell)));
+        if slot.cell.has_mail() {
+            self.due.insert(cell.clone());
+        } else if outcome.finished {
+            self.slots.remove(cell);
+        }
+        if let Some(at) = outcome.wake_at {
+            self.wake(cell, at);
+        }
+        // Nobody listening is no trouble.
+        let _ = self.engine.changes.send(cell.clone());
+    }
+
+    /// Puts the cell's alarm to `at`.
+    fn wake(&mut self, cell: &CellId, at: Timestamp) {
+        let Some(slot) = self.slots.get_mut(cell) else { return };
+        if let Some(old) = slot.wake_at.replace(at) {
+            self.alarms.remove(&(old, cell.clone()));
+        }
+        self.alarms.insert((at, cell.clone()));
+    }
+
+    /// After the commit: messages go to their cells, effects to their drivers, answers to the people who wait.
+    fn pass_on(&mut self, outcome: Outcome, seqs: &[u64]) -> Result<(), EngineEnd> {
+        for ((to, message), seq) in outcome.messages.into_iter().zip(seqs) {
+            let intake = AnyIntake::from_message(&to, message)
+                .expect("invariant: cells send what their receivers take");
+            self.push(&to, *seq, outcome.now, intake)?;
+        }
+        for dispatch in outcome.dispatch {
+            self.dispatcher.dispatch(&self.engine, &outcome.cell, dispatch);
+        }
+        for answer in outcome.answers {
+            if let Some(waiting) = self.waiting.remove(&answer.command) {
+                let _ = waiting.send(answer);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(cell: &CellId, error: impl ToString) -> EngineEnd {
+    EngineEnd::Unreadable { cell: cell.clone(), why: error.to_string() }
+}

@@ -1,0 +1,19 @@
+//! The turn loop, effect drivers, HTTP API and pages of Towpath.
+//!
+//! Deliberately absent: rules of the gate (they are `core`'s) and SQL (it is `store`'s).
+
+pub mod clock;
+pub mod definitions;
+pub mod drivers;
+pub mod engine;
+pub mod executor;
+pub mod faults;
+mod files;
+pub mod forges;
+mod projection;
+pub mod random;
+pub mod reports;
+pub mod repos;
+pub mod secrets;
+pub mod server;
+pub mod settings;

@@ -1,0 +1,183 @@
+//! Secrets: sealed at rest, opened only for a job that the server's policy names (trust T4).
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use serde::{Deserialize, Serialize};
+use towpath_core::effect::JobOrder;
+use towpath_core::ids::{BranchName, RepoName};
+use towpath_core::policy::Level;
+use towpath_executor::GrantedSecret;
+use towpath_store::Store;
+use zeroize::Zeroizing;
+
+use crate::random;
+
+/// Bytes of one secret. Keys and credential files have a few KB.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// Shorter values cannot be masked without blotting out half of every log. Source: trust T4.
+pub const SECRET_BYTES_MIN: usize = 6;
+/// Bytes of the master key.
+const KEY_BYTES: usize = 32;
+
+/// Who may have a secret. An empty list means: any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Lowest level of trust. Below `authorised` nothing is ever given.
+    pub level: Level,
+    /// Branches.
+    #[serde(default)]
+    pub branches: Vec<BranchName>,
+    /// Jobs, by their key in the definition.
+    #[serde(default)]
+    pub jobs: Vec<String>,
+    /// Environments; naming any keeps the secret from jobs without one.
+    #[serde(default)]
+    pub environments: Vec<String>,
+    /// Handed over as this variable; without one, as a file.
+    #[serde(default)]
+    pub variable: Option<String>,
+}
+
+impl Policy {
+    /// Why a job may not have the secret; `None`: it may.
+    fn refuses(&self, order: &JobOrder) -> Option<String> {
+        let body = &order.spec.body;
+        let named = |list: &[String], name: &str| list.is_empty() || list.iter().any(|one| one == name);
+        let least = self.level.max(Level::Authorised);
+        if order.level < least {
+            return Some(
+                format!("it takes the level {least:?}, and this run has {:?}", order.level).to_lowercase(),
+            );
+        }
+        if !self.branches.is_empty() && !self.branches.contains(&order.run.gate.branch) {
+            return Some(format!("the policy does not name the branch {}", order.run.gate.branch));
+        }
+        if !named(&self.jobs, order.spec.base.as_str()) {
+            return Some(format!("the policy does not name the job {}", order.spec.base));
+        }
+        match &body.environment {
+            Some(environment) if named(&self.environments, environment) => None,
+            None if self.environments.is_empty() => None,
+            _ => Some("the policy does not name its environment".into()),
+        }
+    }
+}
+
+/// Seals and opens secrets.
+#[derive(Clone)]
+pub struct Secrets {
+    store: Arc<Store>,
+    key: Arc<LessSafeKey>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+/// Why secrets cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The master key cannot be read or made.
+    #[error("the master key `{path}` cannot be used: {why}; it is a file of 32 bytes with mode 0600")]
+    Key {
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        why: String,
+    },
+    /// The value is too short to be masked, or too long.
+    #[error("a secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes, this one has {0}")]
+    Length(usize),
+}
+
+impl Secrets {
+    /// Secrets of a store, under the master key at `path`, which is made if it is not there. The key lies outside the
+    /// data folder, so that a backup never holds it (trust S11).
+    ///
+    /// # Errors
+    /// The key cannot be read or made.
+    pub fn open(store: Arc<Store>, path: &Path) -> Result<Secrets, SecretError> {
+        let failed = |why: String| SecretError::Key { path: path.display().to_string(), why };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let bytes = Zeroizing::new(random::bytes::<KEY_BYTES>().to_vec());
+                crate::files::write_private(path, &bytes).map_err(|error| failed(error.to_string()))?;
+                bytes
+            }
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|_| failed("it is damaged".into()))?;
+        Ok(Secrets { store, key: Arc::new(LessSafeKey::new(key)) })
+    }
+
+    /// The sealed form of a value: nonce, then ciphertext, bound to repo and name.
+    ///
+    /// # Errors
+    /// `Length`.
+    pub fn seal(&self, repo: Option<&RepoName>, name: &str, value: &[u8]) -> Result<Vec<u8>, SecretError> {
+        if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&value.len()) {
+            return Err(SecretError::Length(value.len()));
+        }
+        let nonce: [u8; NONCE_LEN] = random::bytes();
+        let mut sealed = value.to_vec();
+        self.key
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(place(repo, name)),
+                &mut sealed,
+            )
+            .expect("invariant: a value within its bounds can be sealed");
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    fn unseal(&self, repo: Option<&RepoName>, name: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        let damaged =
+            || format!("secret `{name}` cannot be opened: another master key sealed it, or it is damaged");
+        let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged())?;
+        let mut value = rest.to_vec();
+        let opened = self.key.open_in_place(nonce, Aad::from(place(repo, name)), &mut value);
+        let length = opened.map_err(|_| damaged())?.len();
+        value.truncate(length);
+        Ok(value)
+    }
+
+    /// The secrets that a job asks for, if it may have every one of them.
+    ///
+    /// # Errors
+    /// Why it may not, in words for its author.
+    pub fn grant(&self, order: &JobOrder) -> Result<Vec<GrantedSecret>, String> {
+        order.spec.body.secrets.iter().map(|name| self.grant_one(order, name)).collect()
+    }
+
+    fn grant_one(&self, order: &JobOrder, name: &str) -> Result<GrantedSecret, String> {
+        let refused = |why: &str| format!("secret `{name}` is not given to job `{}`: {why}", order.spec.name);
+        let repo = &order.run.gate.repo;
+        let snapshot = self.store.reader().snapshot().map_err(|error| refused(&error.to_string()))?;
+        let mut found = snapshot.secret(Some(repo), name).map_err(|error| refused(&error.to_string()))?;
+        if found.is_none() {
+            found = snapshot.secret(None, name).map_err(|error| refused(&error.to_string()))?;
+        }
+        // What one may not have and what does not exist look alike.
+        let secret = found.ok_or_else(|| refused("the server's policy gives it no such secret"))?;
+        let policy: Policy =
+            serde_json::from_str(&secret.policy).map_err(|error| refused(&error.to_string()))?;
+        if let Some(why) = policy.refuses(order) {
+            return Err(refused(&why));
+        }
+        let value = self.unseal(secret.repo.as_ref(), name, &secret.sealed)?;
+        Ok(GrantedSecret { name: name.to_owned(), value, variable: policy.variable })
+    }
+}
+
+/// What a sealed value is bound to: it cannot be moved to another repo or name.
+fn place(repo: Option<&RepoName>, name: &str) -> Vec<u8> {
+    format!("{}\n{name}", repo.map_or("", RepoName::as_str)).into_bytes()
+}

@@ -1,0 +1,262 @@
+//! The server's life: open everything, serve, drain, close.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use towpath_blob::{BlobStore, LogStore};
+use towpath_core::cell::CellId;
+use towpath_core::gate::{Bell, GateEvent};
+use towpath_core::ids::{GateId, RepoName};
+use towpath_core::pool::PoolEvent;
+use towpath_core::turn::Intake;
+use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS};
+use towpath_store::audit::AuditKey;
+use towpath_store::{AuditOptions, OpenError, Options, Store};
+
+use crate::clock::system_time;
+use crate::drivers::run_job::{Jobs, Sources};
+use crate::drivers::{Drivers, Hands};
+use crate::engine::{AnyIntake, Engine, EngineEnd, Running};
+use crate::executor::{Executor, ExecutorTrouble};
+use crate::forges::Forges;
+use crate::repos::Repos;
+use crate::secrets::{SecretError, Secrets};
+use crate::settings::{RepoSettings, ServerSettings};
+
+/// Everything that handlers of requests work with.
+pub struct Shared {
+    /// How the server was started.
+    pub settings: ServerSettings,
+    /// The turn loop.
+    pub engine: Engine,
+    /// The rows.
+    pub store: Arc<Store>,
+    /// The repositories.
+    pub repos: Arc<Repos>,
+    /// The forges.
+    pub forges: Arc<Forges>,
+    /// Jobs on the executor.
+    pub jobs: Arc<Jobs>,
+    /// Logs of jobs.
+    pub logs: LogStore,
+    /// Outputs of jobs.
+    pub blobs: BlobStore,
+    /// Secrets.
+    pub secrets: Secrets,
+}
+
+/// Why a server cannot start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Git cannot be used.
+    #[error(transparent)]
+    Git(#[from] towpath_git::GitError),
+    /// Secrets cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
+    /// The audit key cannot be used.
+    #[error("the audit key cannot be used: {0}")]
+    AuditKey(String),
+    /// The executor cannot be used.
+    #[error(transparent)]
+    Executor(#[from] ExecutorTrouble),
+    /// The turn loop ended.
+    #[error(transparent)]
+    Engine(#[from] EngineEnd),
+    /// A folder or socket cannot be used.
+    #[error("cannot {what}: {why}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's words.
+        why: std::io::Error,
+    },
+}
+
+/// The audit log's name, which its checkpoints bear.
+const AUDIT_LOG: &str = "towpath";
+/// Jobs handed to the executor ahead of its slots, for each slot: hides the way between run and executor.
+const AHEAD_PER_SLOT: u64 = 4;
+
+/// Work trees kept: the newest few hundred of a middling repository.
+const BASES: BaseOptions =
+    BaseOptions { export: ExportOptions { owner: None, limits: TREE_LIMITS }, bytes_max: 20 << 30 };
+
+/// Folders below the data folder.
+struct Folders {
+    repos: PathBuf,
+    bases: PathBuf,
+    histories: PathBuf,
+    executor: PathBuf,
+}
+
+impl Folders {
+    fn below(data: &Path) -> Folders {
+        Folders {
+            repos: data.join("repos"),
+            bases: data.join("bases"),
+            histories: data.join("histories"),
+            executor: data.join("executor"),
+        }
+    }
+
+    fn make(&self) -> Result<(), ServerError> {
+        for folder in [&self.repos, &self.bases, &self.histories, &self.executor] {
+            let failed =
+                |why| ServerError::Io { what: format!("make the folder `{}`", folder.display()), why };
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// A server that runs.
+pub struct Server {
+    /// For handlers.
+    pub shared: Arc<Shared>,
+    turns: Running,
+    drivers: Arc<Drivers>,
+    executor: Arc<Executor>,
+    came_up: tokio::sync::oneshot::Receiver<Result<(), ExecutorTrouble>>,
+}
+
+impl Server {
+    /// Opens the data folder, begins to start or find the executor, loads every open cell and hands out what is owed.
+    ///
+    /// # Errors
+    /// See [`ServerError`]; nothing was changed but what opening changes.
+    pub async fn start(settings: ServerSettings) -> Result<Server, ServerError> {
+        let store = Arc::new(open_store(&settings)?);
+        let folders = Folders::below(store.path());
+        folders.make()?;
+        let git = Git::find(GitOptions::default())?;
+        let repos = Arc::new(Repos::new(git, folders.repos.clone()));
+        let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
+        let secrets = Secrets::open(store.clone(), &settings.keys.join("secrets.key"))?;
+        let (logs, blobs) = Executor::stores(&folders.executor)?;
+        let jobs = Jobs::new(Sources {
+            repos: repos.clone(),
+            bases: BaseStore::open(&folders.bases, BASES)?,
+            histories: folders.histories,
+            blobs: blobs.clone(),
+            secrets: secrets.clone(),
+            incarnation: store.incarnation(),
+            limits: settings.limits,
+        });
+        let hands = Hands { repos: repos.clone(), forges: forges.clone(), jobs: jobs.clone() };
+        let drivers = Drivers::new(hands);
+        mend_repositories(&store, &repos, &forges)?;
+        let (ready, came_up) = tokio::sync::oneshot::channel();
+        let executor = Executor::start((&settings, &folders.executor), store.epoch(), &jobs, |outcome| {
+            let _ = ready.send(outcome);
+        });
+        let slots = u64::from(settings.slots) * AHEAD_PER_SLOT;
+        let join = |engine: &Engine| jobs.connect(engine.clone(), executor.clone());
+        let (engine, turns) = Engine::start(store.clone(), drivers.clone(), join)?;
+        let shared = Arc::new(Shared { settings, engine, store, repos, forges, jobs, logs, blobs, secrets });
+        shared.tell_pool(slots);
+        shared.configure_all()?;
+        shared.engine.quiet().await;
+        shared.jobs.all_claimed();
+        Ok(Server { shared, turns, drivers, executor, came_up })
+    }
+
+    /// Waits until jobs can run. Requests may be answered before; jobs wait.
+    ///
+    /// # Errors
+    /// The executor does not come up: the sandbox does not work here, say.
+    pub async fn executor_ready(&mut self) -> Result<(), ServerError> {
+        match (&mut self.came_up).await {
+            Ok(outcome) => Ok(outcome?),
+            // Asked before: it had come up.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether the turn loop has ended by itself, because another server took over.
+    pub fn is_over(&self) -> bool {
+        self.turns.is_over()
+    }
+
+    /// Ends: nothing new is begun, what is in flight is stored. Jobs live on in the executor.
+    ///
+    /// # Errors
+    /// The turn loop had ended by itself.
+    pub fn stop(self) -> Result<(), ServerError> {
+        let ended = self.turns.stop();
+        self.executor.leave();
+        drop(self.drivers);
+        Ok(ended?)
+    }
+}
+
+impl Shared {
+    fn tell_pool(&self, slots: u64) {
+        let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }));
+        self.engine.deliver_surely(CellId::Pool, intake);
+    }
+
+    /// Tells every gate its settings, and to look at everything again: whatever happened while no server ran.
+    fn configure_all(&self) -> Result<(), ServerError> {
+        let repos = self.store.reader().snapshot().and_then(|view| view.repos()).map_err(OpenError::from)?;
+        for repo in repos {
+            match RepoSettings::parse(&repo.settings) {
+                Ok(settings) => self.configure(&repo.name, &settings),
+                Err(error) => tracing::error!(repo = %repo.name, "settings of repo {}: {error}", repo.name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the gates of a repo their settings and rings their bells.
+    pub fn configure(&self, repo: &RepoName, settings: &RepoSettings) {
+        for (gate, config) in settings.gates(repo) {
+            let configured = AnyIntake::Gate(Intake::Event(GateEvent::Configured(Box::new(config))));
+            self.engine.deliver_surely(CellId::Gate(gate.clone()), configured);
+            self.ring(&gate);
+        }
+    }
+
+    /// Rings all three bells of a gate. A bell that cannot be stored is made up for by the next poll.
+    pub fn ring(&self, gate: &GateId) {
+        let bell = Bell { forge_changed: true, runs_changed: true, state_changed: true };
+        let intake = AnyIntake::Gate(Intake::Event(GateEvent::Bell(bell)));
+        self.engine.deliver_surely(CellId::Gate(gate.clone()), intake);
+    }
+}
+
+fn open_store(settings: &ServerSettings) -> Result<Store, ServerError> {
+    let failed =
+        |why| ServerError::Io { what: format!("make the folder `{}`", settings.keys.display()), why };
+    crate::files::make_private_folder(&settings.keys).map_err(failed)?;
+    let path = settings.keys.join("audit.key");
+    let key = AuditKey::load_or_create(&path, AUDIT_LOG)
+        .map_err(|error| ServerError::AuditKey(error.to_string()))?;
+    let audit = AuditOptions { key, sink: Some(settings.keys.join("checkpoints")) };
+    let options = Options { audit: Some(audit), ..Options::new(&settings.data, system_time()) };
+    Ok(Store::open(options)?)
+}
+
+/// After whatever ended the last server: locks and quarantines of dead gits go, rows are made from refs again.
+fn mend_repositories(store: &Store, repos: &Repos, forges: &Forges) -> Result<(), ServerError> {
+    let names = store.reader().snapshot().and_then(|view| view.repos()).map_err(OpenError::from)?;
+    for repo in names {
+        repos.get(&repo.name)?.clear_leftovers()?;
+        match forges
+            .get(&repo.name)
+            .map_err(|error| error.to_string())
+            .and_then(|forge| forge.rebuild().map_err(|error| error.to_string()))
+        {
+            Ok(rebuilt) => {
+                rebuilt.broken.iter().for_each(|what| tracing::error!(repo = %repo.name, "{what}"))
+            }
+            Err(error) => {
+                tracing::error!(repo = %repo.name, "rows of repo {} were not rebuilt: {error}", repo.name)
+            }
+        }
+    }
+    Ok(())
+}

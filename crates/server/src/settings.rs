@@ -1,0 +1,95 @@
+//! Settings of the server and of a repo. What stands in the definition is not here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use towpath_core::gate::GateConfig;
+use towpath_core::ids::{BranchName, GateId, RepoName};
+use towpath_executor::{Limits, SandboxKind};
+use towpath_forge::Policy;
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Everything durable, mode 0700.
+    pub data: PathBuf,
+    /// Keys: outside the data folder, so that no backup holds them.
+    pub keys: PathBuf,
+    /// Where it listens. Loopback unless a person says otherwise.
+    pub listen: SocketAddr,
+    /// How others reach it; links use nothing else. Absent: `http://` and the address.
+    pub url: Option<String>,
+    /// Jobs at once.
+    pub slots: u32,
+    /// Whether jobs run behind the border.
+    pub sandbox: SandboxKind,
+    /// What one job may use.
+    pub limits: Limits,
+    /// The program that has the executor, the sandbox helper and the hooks as subcommands: this binary.
+    pub program: PathBuf,
+}
+
+/// Settings of one repo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepoSettings {
+    /// Watched branches and how their gates behave.
+    pub branches: BTreeMap<BranchName, GateConfig>,
+    /// The target of a change whose push names none.
+    pub default_branch: BranchName,
+}
+
+impl RepoSettings {
+    /// One gated branch with the defaults.
+    pub fn one_branch(branch: BranchName) -> RepoSettings {
+        let branches = BTreeMap::from([(branch.clone(), GateConfig::default())]);
+        RepoSettings { branches, default_branch: branch }
+    }
+
+    /// Settings as they are stored or sent.
+    ///
+    /// # Errors
+    /// They are not JSON, have an unknown key, or their default branch is not watched.
+    pub fn parse(text: &str) -> Result<RepoSettings, SettingsError> {
+        let settings: RepoSettings = serde_json::from_str(text)?;
+        match settings.branches.contains_key(&settings.default_branch) {
+            true => Ok(settings),
+            false => Err(SettingsError::DefaultNotWatched(settings.default_branch)),
+        }
+    }
+
+    /// The stored form.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("invariant: settings have only types that JSON can hold")
+    }
+
+    /// The gates of a repo with these settings.
+    pub fn gates(&self, repo: &RepoName) -> Vec<(GateId, GateConfig)> {
+        let gate = |(branch, config): (&BranchName, &GateConfig)| {
+            (GateId { repo: repo.clone(), branch: branch.clone() }, config.clone())
+        };
+        self.branches.iter().map(gate).collect()
+    }
+
+    /// What the built-in forge has to know.
+    pub fn policy(&self) -> Policy {
+        let labels =
+            self.branches.get(&self.default_branch).map(|config| config.labels.clone()).unwrap_or_default();
+        let mut policy = Policy::one_branch(self.default_branch.clone(), &labels);
+        policy.watched = self.branches.keys().cloned().collect();
+        policy
+    }
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Not JSON of this shape.
+    #[error("the settings cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The default branch has no gate.
+    #[error("the default branch `{0}` is not among the watched branches")]
+    DefaultNotWatched(BranchName),
+}
