@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: anything that the product needs at run time. A clone without this crate builds and works.
 
+mod attacks;
 mod failure;
 mod libtest;
 mod needs;
@@ -24,6 +25,7 @@ struct Command {
 /// Every command. A new one is a line here and a module.
 const COMMANDS: &[Command] = &[
     Command { name: "test", help: test::HELP, run: test::run },
+    Command { name: "attacks", help: attacks::HELP, run: attacks::run },
     Command { name: "tidy", help: tidy::HELP, run: tidy::run },
 ];
 

@@ -1,0 +1,112 @@
+//! The attack cases, by the letter of what they attack: A trust, B git server, C work trees, D sandbox, E limits, F web,
+//! G approvals, H record, I what people see, K controls (the test itself can fail).
+
+/// One attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// Its id, which a test's name bears in lower case.
+    pub id: &'static str,
+    /// What it does, in a word.
+    pub name: &'static str,
+    /// Why what it attacks does not exist yet.
+    pub not_yet: Option<&'static str>,
+}
+
+const fn case(id: &'static str, name: &'static str) -> Case {
+    Case { id, name, not_yet: None }
+}
+
+const fn later(id: &'static str, name: &'static str, why: &'static str) -> Case {
+    Case { id, name, not_yet: Some(why) }
+}
+
+/// Every case.
+pub const CASES: &[Case] = &[
+    case("A01", "empty-the-bar"),
+    case("A02", "same-name-true"),
+    case("A04", "delete-file"),
+    case("A08", "never-errored"),
+    case("A09", "env-hook"),
+    case("A11", "ask-for-secret"),
+    case("A13", "manual-unlanded"),
+    case("A14", "hijack-change-id"),
+    case("A16", "git-author-spoof"),
+    case("A17", "not-vouched"),
+    case("A18", "vouched-then-moved"),
+    case("A20", "stacked-on-untrusted"),
+    later("A23", "cache-poison", "there is no cache: `cache:` is refused by name"),
+    case("A26", "tag-release-trigger"),
+    case("A28", "title-into-shell"),
+    case("B01", "direct-push"),
+    case("B02", "replace-ref"),
+    case("B03", "tag-named-main"),
+    case("B06", "ref-name-bytes"),
+    case("B07", "dot-git-tree"),
+    case("B09", "tree-bomb"),
+    case("B10", "blob-bomb"),
+    case("B12", "truncated-pack"),
+    case("B14", "refused-objects-linger"),
+    case("B15", "other-repo-by-sha"),
+    case("B17", "dumb-http"),
+    case("B20", "import-url"),
+    case("B24", "shallow-push"),
+    case("C01", "symlink-artifact"),
+    case("C03", "path-outputs"),
+    case("C05", "fifo-socket-artifact"),
+    case("C07", "write-through-input"),
+    case("C08", "write-through-objects"),
+    case("C09", "read-all-objects"),
+    case("C11", "config-bomb"),
+    case("C12", "filter-attributes"),
+    case("C13", "union-merge"),
+    case("C15", "cargo-config-rustc"),
+    case("C17", "local-run-escape"),
+    case("D01", "environ"),
+    case("D02", "open-fds"),
+    case("D03", "home-secrets"),
+    case("D04", "unix-sockets"),
+    case("D06", "loopback"),
+    case("D07", "network-on-loopback"),
+    case("D09", "keyring"),
+    case("D10", "tiocsti"),
+    case("D11", "root-caps"),
+    case("D12", "other-jobs"),
+    case("D15", "setuid"),
+    case("D17", "root-tmpfs"),
+    case("D20", "no-userns"),
+    case("E01", "fork-bomb"),
+    case("E02", "memory-many"),
+    case("E04", "disk-fill"),
+    case("E05", "log-flood"),
+    case("E06", "daemonise"),
+    case("F01", "route-walk"),
+    case("F02", "object-walk"),
+    case("F03", "csrf-form"),
+    case("F06", "dns-rebinding"),
+    case("F07", "xss-everywhere"),
+    case("F08", "html-artifact"),
+    case("F10", "session-flags"),
+    case("F11", "token-revoked"),
+    case("F15", "webhook-forged"),
+    case("G01", "approve-then-push"),
+    case("G02", "self-approve"),
+    case("G03", "retarget-after-approval"),
+    case("G06", "revoked-approver"),
+    case("G08", "label-by-stranger"),
+    case("G09", "foreign-push"),
+    case("G12", "empty-set"),
+    case("G13", "skipped-required"),
+    case("H01", "flip-byte"),
+    case("H02", "delete-reorder"),
+    case("H03", "truncate"),
+    case("H07", "restore-old"),
+    case("H09", "backup-has-no-key"),
+    case("H11", "second-server"),
+    case("I01", "terminal-escape"),
+    case("I04", "log-commands"),
+    case("K01", "probe-works"),
+    case("K02", "honest-pipeline-change"),
+    case("K03", "honest-network"),
+    case("K04", "honest-inputs"),
+    case("K05", "honest-untrusted"),
+];
