@@ -805,7 +805,7 @@ fn deploys_coalesce_and_alert_once() {
 #[test]
 fn s10_a_landing_that_was_taken_back_and_arrives_all_the_same_is_ours() {
     check(
-        "push 1; push 2; pass 1; pass 2; stall; approve 1; hold 1; arrive; why 1; approve 2",
+        "push 1; push 2; pass 1; pass 2; stall; approve 1; hold 1; arrive; approve 2",
         expect![[r#"
             push 1
               run 1: Change of 1 (initial run)
@@ -821,8 +821,6 @@ fn s10_a_landing_that_was_taken_back_and_arrives_all_the_same_is_ours() {
             arrive
               landed 1 with ["unit"]
               run 3: Land of - (landing of 018080808080)
-            why 1
-  
             approve 2
               run 4: Queue of 2 (merge candidate)
         "#]],
