@@ -17,7 +17,6 @@ mod progress;
 pub use progress::counts;
 
 /// The run cell.
-#[derive(Debug)]
 pub enum Run {}
 
 /// What can happen to a run.
@@ -114,8 +113,6 @@ pub struct RunState {
     dependants: Vec<Vec<JobIndex>>,
     open: usize,
     lost: Option<JobName>,
-    /// Started in this turn: no driver has them yet, so that nobody would answer for them.
-    fresh: BTreeSet<JobIndex>,
 }
 
 impl Cell for Run {
@@ -296,7 +293,6 @@ impl CellState for RunState {
             dependants: Vec::new(),
             open: 0,
             lost: None,
-            fresh: BTreeSet::new(),
         }
     }
 
@@ -319,12 +315,6 @@ impl CellState for RunState {
         if let Some(start) = &*self.start {
             self.graph = start.graph.clone();
             self.derive();
-        }
-    }
-
-    fn handed_out(&mut self, effect: &Effect, _now: Timestamp) {
-        if let Effect::RunJob(order) = effect {
-            self.fresh.remove(&order.lease.job);
         }
     }
 

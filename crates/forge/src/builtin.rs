@@ -21,7 +21,6 @@ use crate::records::{ChangeRecord, Member, Records, RevisionRecord, SavedChange}
 mod journal;
 mod meta;
 mod propose;
-mod quota;
 mod read;
 mod rebuild;
 mod review;
@@ -64,7 +63,6 @@ struct Inner {
     /// Held while refs of ours move: changes and journal have one writer.
     write: Mutex<Writing>,
     stacks: Mutex<stack::Cache>,
-    uploads: Mutex<quota::Uploads>,
     settings: Mutex<HashMap<BranchName, (TreeId, Settings)>>,
 }
 
@@ -94,9 +92,8 @@ impl BuiltIn {
         records: Arc<dyn Records>,
         definitions: Arc<dyn Definitions>,
     ) -> BuiltIn {
-        let (write, stacks, uploads, settings) = Default::default();
-        let inner = Inner { name, repository, records, definitions, write, stacks, uploads, settings };
-        BuiltIn { inner: Arc::new(inner) }
+        let (write, stacks, settings) = Default::default();
+        BuiltIn { inner: Arc::new(Inner { name, repository, records, definitions, write, stacks, settings }) }
     }
 
     /// The repo's name.

@@ -60,7 +60,6 @@ impl Repository {
             }
         }
         self.close_processes();
-        mended.candidates += self.remove_cut_candidates()?;
         for candidate in self.refs("refs/towpath/candidates")? {
             if !self.is_complete(CommitId(candidate.target.0))? {
                 let update = RefUpdate { name: candidate.name, expected: Expected::Anything, target: None };
@@ -69,23 +68,6 @@ impl Repository {
             }
         }
         Ok(mended)
-    }
-
-    /// Refs of candidates whose file was cut; git would report them in every list.
-    fn remove_cut_candidates(&self) -> Result<usize, GitError> {
-        let folder = self.path().join("refs/towpath/candidates");
-        if !folder.is_dir() {
-            return Ok(0);
-        }
-        let mut removed = 0;
-        for file in entries(&folder)? {
-            let text = fs::read_to_string(file.path()).unwrap_or_default();
-            if text.trim_end().parse::<ObjectId>().is_err() {
-                remove_if_there(&file.path())?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
     }
 
     /// Whether everything is there that a commit reaches and no branch does.

@@ -1,12 +1,11 @@
 //! The built-in forge over real git, real HTTP and real pushes.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod attacks;
 mod contract;
 mod http;
 mod people;
 mod pushes;
-mod raw;
 mod rows;
 mod support;

@@ -1,0 +1,136 @@
+//! The words of the command line. Help, man pages and completions come from these types and from nowhere else.
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::command;
+use crate::failure::{EXIT_CODES, Exit, Failure};
+use crate::terminal::Terminal;
+
+/// Takes a change from git push to landed and deployed, on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "towpath", version, propagate_version = true, infer_long_args = false, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Global {
+    /// Print data as JSON, one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(command::run::RunArgs),
+    #[command(subcommand)]
+    Config(command::config::ConfigCommand),
+    Doctor(command::doctor::DoctorArgs),
+    Completions(command::completions::CompletionsArgs),
+    Man(command::man::ManArgs),
+    #[command(hide = true)]
+    Executor(command::executor::ExecutorArgs),
+}
+
+/// Parses, runs, and turns the end into an exit code.
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let terminal = Terminal::detect(json);
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &terminal),
+    };
+    match dispatch(cli.command, &terminal) {
+        Ok(code) => code,
+        Err(failure) => report(&failure, &terminal),
+    }
+}
+
+/// The definitions, with the exit codes below every help.
+pub fn definitions() -> clap::Command {
+    fn with_codes(command: clap::Command) -> clap::Command {
+        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        let command =
+            if command.get_after_help().is_some() { command } else { command.after_help(EXIT_CODES) };
+        names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_codes))
+    }
+    with_codes(Cli::command())
+}
+
+fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&definitions().try_get_matches_from(arguments)?)
+}
+
+fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Run(arguments) => command::run::run(&arguments, terminal),
+        Command::Config(config) => command::config::run(&config, terminal),
+        Command::Doctor(arguments) => command::doctor::run(&arguments, terminal),
+        Command::Completions(arguments) => command::completions::run(&arguments, terminal),
+        Command::Man(arguments) => command::man::run(&arguments, terminal),
+        Command::Executor(arguments) => command::executor::run(&arguments),
+    }
+}
+
+/// Help and version are data; everything else is wrong usage.
+fn usage(error: &clap::Error, terminal: &Terminal) -> ExitCode {
+    let text = error.to_string();
+    let written = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => terminal.data(text.trim_end()),
+        _ if terminal.is_json() => {
+            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            return report(&Failure::new(Exit::Usage, what).hint("run it with `--help`"), terminal);
+        }
+        _ => {
+            terminal.talk(text.trim_end());
+            return Failure::shown(Exit::Usage).code();
+        }
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => Failure::from(error).code(),
+    }
+}
+
+fn report(failure: &Failure, terminal: &Terminal) -> ExitCode {
+    if failure.is_shown() {
+        return failure.code();
+    }
+    match terminal.is_json() {
+        true => terminal.talk(failure.record()),
+        false => terminal.talk(failure),
+    }
+    failure.code()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_sound() {
+        definitions().debug_assert();
+    }
+
+    #[test]
+    fn every_help_says_the_exit_codes_and_every_command_says_what_it_does() {
+        fn walk(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_after_help().is_some(), "{name} does not say its exit codes");
+            assert!(command.get_about().is_some(), "{name} does not say what it does");
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{name} {argument} is not explained");
+            }
+            command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(walk);
+        }
+        walk(&definitions());
+    }
+}

@@ -1,0 +1,125 @@
+//! `towpath doctor`: whether this machine can do what Towpath asks of it, and how to mend what it cannot.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use towpath_executor::{ExecutorError, JobPool, LimitMode, SandboxCapabilities};
+
+use crate::command;
+use crate::failure::{Exit, Failure};
+use crate::local::folder::RunFolder;
+use crate::terminal::style::Style;
+use crate::terminal::table::{self, Cell, styled};
+use crate::terminal::{Terminal, inline};
+
+/// Check whether this machine can run jobs, and say how to mend what is missing
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    /// It works, with less than it could.
+    Weak,
+    Broken,
+}
+
+/// One look at the machine.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+pub fn run(_arguments: &DoctorArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let findings: Vec<Finding> = std::iter::once(git()).chain(executor()?).collect();
+    for finding in &findings {
+        if terminal.is_json() {
+            terminal.record(finding)?;
+        }
+    }
+    if !terminal.is_json() {
+        show(&findings, terminal)?;
+    }
+    match findings.iter().any(|finding| finding.verdict == Verdict::Broken) {
+        true => Err(Failure::shown(Exit::Usage)),
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn show(findings: &[Finding], terminal: &Terminal) -> Result<(), Failure> {
+    let row = |finding: &Finding| -> Vec<Cell> {
+        let verdict = match finding.verdict {
+            Verdict::Ok => styled(Style::Green, "ok"),
+            Verdict::Weak => styled(Style::Yellow, "weak"),
+            Verdict::Broken => styled(Style::Red, "broken"),
+        };
+        vec![verdict, finding.check.into(), finding.what.replace('\n', " ").into()]
+    };
+    let lines = table::lines(&findings.iter().map(row).collect::<Vec<_>>());
+    for (line, finding) in lines.iter().zip(findings) {
+        terminal.data(line)?;
+        if let Some(hint) = &finding.hint {
+            terminal.data(format!("  hint: {}", inline(hint)))?;
+        }
+    }
+    Ok(())
+}
+
+fn finding(check: &'static str, verdict: Verdict, what: impl Into<String>) -> Finding {
+    Finding { check, verdict, what: what.into(), hint: None }
+}
+
+fn git() -> Finding {
+    match towpath_git::Git::find(towpath_git::GitOptions::default()) {
+        Ok(git) => finding("git", Verdict::Ok, format!("{} at {}", git.version(), git.program().display())),
+        Err(error) => Finding {
+            hint: Some(format!("install git {} or newer", towpath_git::VERSION_NEEDED)),
+            ..finding("git", Verdict::Broken, error.to_string())
+        },
+    }
+}
+
+/// Starts an executor, which probes the sandbox by using it.
+fn executor() -> Result<Vec<Finding>, Failure> {
+    let folder = RunFolder::make()?;
+    let config = command::run::executor_config(folder.path(), Default::default())?;
+    Ok(match JobPool::start(config, |_| {}) {
+        Ok(pool) => capabilities(pool.capabilities()),
+        Err(ExecutorError::Sandbox(refusal)) => vec![Finding {
+            hint: Some(refusal.mend),
+            ..finding("sandbox", Verdict::Broken, format!("{}: {}", refusal.what, refusal.why))
+        }],
+        Err(error) => vec![finding("sandbox", Verdict::Broken, error.to_string())],
+    })
+}
+
+fn capabilities(found: &SandboxCapabilities) -> Vec<Finding> {
+    let trees = match found.trees {
+        towpath_executor::TreeMode::Overlay => finding("work trees", Verdict::Ok, "overlays on one copy"),
+        towpath_executor::TreeMode::Copy => Finding {
+            hint: Some(
+                "the kernel or file system allows no overlay here; jobs with large trees start later".into(),
+            ),
+            ..finding("work trees", Verdict::Weak, "a copy for each job")
+        },
+    };
+    let limits = match &found.limits {
+        LimitMode::CgroupV2 | LimitMode::CgroupV1 => finding("limits", Verdict::Ok, found.limits.to_string()),
+        LimitMode::Rlimits => Finding {
+            hint: Some("run it where a cgroup is delegated to it: a systemd unit with `Delegate=yes`".into()),
+            ..finding("limits", Verdict::Weak, "polled: a job may overshoot for a moment")
+        },
+    };
+    let network = match &found.network {
+        Ok(()) => finding("job network", Verdict::Ok, "slirp4netns"),
+        Err(why) => {
+            finding("job network", Verdict::Weak, format!("jobs with `network: true` cannot run: {why}"))
+        }
+    };
+    vec![finding("sandbox", Verdict::Ok, "bubblewrap"), trees, limits, network]
+}

@@ -1,0 +1,52 @@
+//! `towpath executor`: what the server starts beside itself. Not for people, so not in the help.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use towpath_executor::{ExecutorConfig, SandboxKind};
+
+use crate::command::run::executor_config;
+use crate::failure::Failure;
+
+/// Run jobs for the server that started this
+#[derive(Debug, clap::Args)]
+pub struct ExecutorArgs {
+    /// The executor's folder
+    #[arg(long)]
+    folder: PathBuf,
+    /// Where it listens
+    #[arg(long)]
+    socket: PathBuf,
+    /// Jobs at once
+    #[arg(long)]
+    slots: u32,
+    /// Whether jobs run behind the border
+    #[arg(long, value_enum)]
+    sandbox: SandboxArg,
+}
+
+/// How jobs are boxed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SandboxArg {
+    /// In bubblewrap.
+    Bubblewrap,
+    /// Not at all.
+    None,
+}
+
+impl From<SandboxArg> for SandboxKind {
+    fn from(argument: SandboxArg) -> SandboxKind {
+        match argument {
+            SandboxArg::Bubblewrap => SandboxKind::Bubblewrap,
+            SandboxArg::None => SandboxKind::None,
+        }
+    }
+}
+
+pub fn run(arguments: &ExecutorArgs) -> Result<ExitCode, Failure> {
+    let config = executor_config(&arguments.folder, arguments.sandbox.into())?;
+    let config = ExecutorConfig { slots: arguments.slots, ..config };
+    towpath_executor::serve(config, &arguments.socket)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,7 @@
+//! The real program in real repositories, as a person would use it.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
+
+mod local_run;
+mod repository_words;
+mod support;

@@ -1,0 +1,137 @@
+//! A folder with a home, a repository, and the program in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The program under test.
+pub const TOWPATH: &str = env!("CARGO_BIN_EXE_towpath");
+
+pub struct World {
+    folder: TempDir,
+}
+
+/// What a command left.
+pub struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl World {
+    /// A repository with one commit of these files.
+    pub fn with(files: &[(&str, &str)]) -> World {
+        let world = World { folder: TempDir::new().unwrap() };
+        std::fs::create_dir_all(world.home()).unwrap();
+        std::fs::create_dir_all(world.work()).unwrap();
+        world.git(&["init", "--quiet", "--initial-branch=main"]);
+        files.iter().for_each(|(path, text)| world.write(path, text));
+        world.git(&["add", "--all"]);
+        world.git(&["commit", "--quiet", "--allow-empty", "--message=first"]);
+        world
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    pub fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.work().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub fn git(&self, arguments: &[&str]) -> String {
+        let names = ["user.name=Ann", "user.email=ann@example.org"];
+        let mut command = self.command("git");
+        command.args(names.iter().flat_map(|name| ["-c", name])).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A command in the repository, with a home of its own and nothing else of the person who runs the tests but the
+    /// way to their toolchains.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.work()).env("HOME", self.home()).env("GIT_CONFIG_NOSYSTEM", "1");
+        for name in ["NO_COLOR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TOWPATH_URL", "TOWPATH_TOKEN"] {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub fn towpath(&self, arguments: &[&str]) -> Ended {
+        ended(self.command(TOWPATH).args(arguments).output().unwrap())
+    }
+
+    /// The objects that a command prints.
+    pub fn records(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let ended = self.towpath(&[arguments, &["--json"]].concat());
+        ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+pub fn ended(output: Output) -> Ended {
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Ended {
+    /// Code and both streams as one text, spans of time left out.
+    pub fn shown(&self) -> String {
+        format!("{}{}exit {}\n", without_spans(&self.out), without_spans(&self.err), self.code)
+    }
+}
+
+/// `1.2 s`, `40 ms` and `1 min 05 s` become `TIME`.
+fn without_spans(text: &str) -> String {
+    let is_number = |word: &str| word.chars().all(|c| c.is_ascii_digit() || c == '.') && !word.is_empty();
+    let line = |line: &str| {
+        let mut words: Vec<String> = Vec::new();
+        for word in line.split(' ') {
+            let unit = word.trim_end_matches([';', ',', ')']);
+            match words.last_mut() {
+                Some(last) if matches!(unit, "s" | "ms" | "min") && is_number(last) => {
+                    *last = word.replacen(unit, "TIME", 1);
+                }
+                _ => words.push(word.to_owned()),
+            }
+        }
+        words.join(" ") + "\n"
+    };
+    text.lines().map(line).collect()
+}
+
+/// Whether jobs can be boxed in here; a test that needs it says so and is skipped where they cannot.
+pub fn has_sandbox(test: &str) -> bool {
+    let world = World::with(&[]);
+    let doctor = world.towpath(&["doctor"]);
+    if doctor.code != 0 {
+        println!("SKIP {test}: no sandbox can start here: {}", doctor.out);
+    }
+    doctor.code == 0
+}
+
+/// Every process whose environment or command names a folder.
+pub fn processes_of(folder: &Path) -> Vec<String> {
+    let needle = folder.as_os_str().as_encoded_bytes();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let about = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let bytes = [about("cmdline"), about("environ")].concat();
+        if bytes.windows(needle.len()).any(|window| window == needle) {
+            found.push(String::from_utf8_lossy(&about("cmdline")).into_owned());
+        }
+    }
+    found
+}
