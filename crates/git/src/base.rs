@@ -20,8 +20,8 @@ use crate::walk::TreeMeasure;
 
 /// Disk space that a file or folder takes beside its bytes: half a block of its last one, and its inode.
 const ENTRY_BYTES: u64 = 2048 + 256;
-/// Names of the machine's current start: it changes with each.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Names the machine's current start: it changes with each.
+pub(crate) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How a store keeps its bases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

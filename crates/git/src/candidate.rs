@@ -11,8 +11,12 @@
 //! That is what `git merge-tree --merge-base` does since git 2.40. A root commit has no parent, so both sides get a
 //! synthetic one with the empty tree.
 
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+
 use towpath_core::candidate::{CandidateSpec, Strategy};
-use towpath_core::ids::{CommitId, Timestamp, TreeId};
+use towpath_core::ids::{CandidateId, CommitId, Timestamp, TreeId};
 
 use crate::environment::EMPTY_TREE;
 use crate::error::GitError;
@@ -63,7 +67,7 @@ impl Repository {
             Strategy::Rebase => self.rebase(spec, &parent)?,
         };
         if let CandidateOutcome::Made { commit, .. } = outcome {
-            self.hold(RefName::candidate(&spec.id()), commit)?;
+            self.hold(&spec.id(), commit)?;
         }
         Ok(outcome)
     }
@@ -150,7 +154,28 @@ impl Repository {
         write_commit(&self.objects(), &commit)
     }
 
-    fn hold(&self, name: RefName, commit: CommitId) -> Result<(), GitError> {
+    /// Names a candidate by its ref, so that garbage collection leaves it.
+    ///
+    /// Written as git writes a loose ref, but without waiting for the disk ([`crate::mend`] has the rest). Whoever
+    /// else writes it, writes the same: the name says what the value is.
+    fn hold(&self, id: &CandidateId, commit: CommitId) -> Result<(), GitError> {
+        let name = RefName::candidate(id);
+        let path = self.path().join(name.as_str());
+        let value = format!("{commit}\n");
+        if fs::read(&path).is_ok_and(|found| found == value.as_bytes()) {
+            return Ok(());
+        }
+        let mut lock = path.clone().into_os_string();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        if let Ok(mut file) = File::create_new(&lock) {
+            let written = file.write_all(value.as_bytes()).and_then(|()| fs::rename(&lock, &path));
+            if written.is_err() {
+                let _ = fs::remove_file(&lock);
+            }
+            return written.map_err(GitError::io("write", &path));
+        }
+        // The folder is not there yet, or somebody holds the lock: git makes the one and waits for the other.
         let update = RefUpdate { name, expected: Expected::Anything, target: Some(commit.into()) };
         match self.write_refs(&[update])? {
             Transaction::Done => Ok(()),

@@ -45,6 +45,8 @@ const PINNED: &[&str] = &[
     "safe.bareRepository=explicit",
     "attr.tree=4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     "init.defaultBranch=main",
+    // Candidates are held by files of this format.
+    "init.defaultRefFormat=files",
     "gc.auto=0",
     "maintenance.auto=false",
     "merge.renames=true",

@@ -6,10 +6,14 @@ use std::path::Path;
 
 use towpath_core::ids::CommitId;
 
+use crate::base::BOOT_ID;
 use crate::error::GitError;
 use crate::object::{ObjectId, is_whole};
 use crate::refs::{Expected, RefUpdate};
-use crate::repository::Repository;
+use crate::repository::{Repository, write_synced};
+
+/// The file of a repository with the boot id under which it was last found in order.
+const BOOT_SEEN: &str = "towpath-boot";
 
 /// What [`Repository::mend`] removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,11 +25,12 @@ pub struct Mended {
 }
 
 impl Repository {
-    /// Clears away what a power cut or a killed git left: lock files and quarantines of pushes that never ended.
+    /// Puts a repository in order: clears away lock files and quarantines of processes that are no more, and mends
+    /// it ([`Repository::mend`]) if the machine was started anew since the last time.
     ///
     /// Only for the start of the only server of this repository, before anything else runs on it: a lock file
     /// of a living git must stay.
-    pub fn clear_leftovers(&self) -> Result<(), GitError> {
+    pub fn clear_leftovers(&self) -> Result<Mended, GitError> {
         remove_locks(&self.path().join("refs"))?;
         for name in ["packed-refs.lock", "HEAD.lock", "config.lock", "packed-refs.new"] {
             remove_if_there(&self.path().join(name))?;
@@ -35,10 +40,17 @@ impl Repository {
                 fs::remove_dir_all(entry.path()).map_err(GitError::io("remove", &entry.path()))?;
             }
         }
-        Ok(())
+        let seen = self.path().join(BOOT_SEEN);
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        if !boot.is_empty() && fs::read_to_string(&seen).is_ok_and(|found| found == boot) {
+            return Ok(Mended::default());
+        }
+        let mended = self.mend()?;
+        write_synced(&seen, &boot)?;
+        Ok(mended)
     }
 
-    /// Removes what a power cut left half-written, for the first start after one (the machine's boot id has changed).
+    /// Removes what a power cut left half-written.
     ///
     /// Candidates are not synced before they land. An object file that was cut would stay for ever: git sees that it
     /// is there and does not write it again. Reads every loose object, 20 microseconds for each of usual size.
@@ -60,6 +72,7 @@ impl Repository {
             }
         }
         self.close_processes();
+        mended.candidates += self.remove_cut_candidates()?;
         for candidate in self.refs("refs/towpath/candidates")? {
             if !self.is_complete(CommitId(candidate.target.0))? {
                 let update = RefUpdate { name: candidate.name, expected: Expected::Anything, target: None };
@@ -68,6 +81,23 @@ impl Repository {
             }
         }
         Ok(mended)
+    }
+
+    /// Refs of candidates whose file was cut; git would report them in every list.
+    fn remove_cut_candidates(&self) -> Result<usize, GitError> {
+        let folder = self.path().join("refs/towpath/candidates");
+        if !folder.is_dir() {
+            return Ok(0);
+        }
+        let mut removed = 0;
+        for file in entries(&folder)? {
+            let text = fs::read_to_string(file.path()).unwrap_or_default();
+            if text.trim_end().parse::<ObjectId>().is_err() {
+                remove_if_there(&file.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     /// Whether everything is there that a commit reaches and no branch does.

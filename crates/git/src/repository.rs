@@ -140,6 +140,10 @@ impl Repository {
         if !path.join("HEAD").is_file() || !path.join("objects").is_dir() {
             return Err(GitError::NotThere { what: "repository", name: path.display().to_string() });
         }
+        if path.join("reftable").exists() {
+            let why = "its refs are in the reftable format; import it instead".to_owned();
+            return Err(GitError::BadInput { what: "the repository", why });
+        }
         let repository = Self::with_quarantine(git, path, None);
         repository.keep_attributes()?;
         Ok(repository)

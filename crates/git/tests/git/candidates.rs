@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use towpath_core::candidate::Strategy;
+use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::ids::{CommitId, TreeId};
 use towpath_git::{CandidateOutcome, ErrorClass, Git, GitError, GitOptions, Mended, RefName, Repository};
 
@@ -304,6 +304,10 @@ fn candidates_go_on_after_their_processes_were_killed() {
     let make = || made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
     let wanted = make();
     for subcommand in ["merge-tree", "update-ref", "cat-file"] {
+        // Without its folder, a candidate's ref is git's to write.
+        std::fs::remove_dir_all(world.repository.path().join("refs/towpath")).unwrap();
+        assert_eq!(make(), wanted);
+        std::fs::remove_dir_all(world.repository.path().join("refs/towpath")).unwrap();
         assert_eq!(world.kill_kept_open(subcommand), 1, "{subcommand}");
         assert_eq!(make(), wanted, "{subcommand}");
     }
@@ -345,6 +349,29 @@ fn a_message_is_cut_to_one_line_end_and_refuses_nul() {
 }
 
 #[test]
+fn a_candidate_is_held_also_while_somebody_holds_its_lock_or_has_packed_it() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let (first, second) = (spec(ours, theirs, Strategy::Merge), spec(ours, theirs, Strategy::Squash));
+    let held = |spec: &CandidateSpec| world.repository.ref_target(&RefName::candidate(&spec.id())).unwrap();
+    let commit = made(world.repository.make_candidate(&first).unwrap()).0;
+    world.in_store(&["pack-refs", "--all", "--prune"], b"");
+    assert_eq!(held(&first), Some(commit.into()));
+    assert_eq!(made(world.repository.make_candidate(&first).unwrap()).0, commit);
+    world.repository.release_candidate(&first).unwrap();
+    assert_eq!(held(&first), None);
+
+    let lock = world.repository.path().join(format!("{}.lock", RefName::candidate(&second.id())));
+    std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    std::fs::write(&lock, "").unwrap();
+    let error = world.repository.make_candidate(&second).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    world.repository.clear_leftovers().unwrap();
+    let commit = made(world.repository.make_candidate(&second).unwrap()).0;
+    assert_eq!(held(&second), Some(commit.into()));
+}
+
+#[test]
 fn a_released_candidate_is_not_held_any_more() {
     let world = World::new();
     let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
@@ -371,9 +398,11 @@ fn a_candidate_that_a_power_cut_left_in_pieces_is_made_again() {
             std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
         }
         std::fs::write(file(&tree.to_string()), "").unwrap();
+        std::fs::write(world.repository.path().join("refs/towpath/candidates").join("ab".repeat(20)), "")
+            .unwrap();
         std::fs::copy(other_file, commit_file).unwrap();
         let mended = world.repository.mend().unwrap();
-        assert_eq!((mended.objects, mended.candidates), (2, 2));
+        assert_eq!((mended.objects, mended.candidates), (2, 3));
         assert_eq!(world.repository.refs("refs/towpath").unwrap(), []);
         assert_eq!(made(world.repository.make_candidate(&merge).unwrap()), (commit, tree));
         world.in_store(&["fsck", "--full", "--strict"], b"");

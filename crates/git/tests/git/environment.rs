@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
-use towpath_git::{ErrorClass, Git, GitError, GitOptions, Repository};
+use towpath_git::{ErrorClass, Git, GitError, GitOptions, Mended, Repository};
 
 use crate::support::{World, every_git, pretend_git, write_program};
 
@@ -116,7 +116,14 @@ fn leftovers_of_a_power_cut_do_not_block_landing() {
         std::fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
         std::fs::write(path.join(name), "").unwrap();
     }
-    world.repository.clear_leftovers().unwrap();
+    assert_eq!(world.repository.clear_leftovers().unwrap(), Mended::default());
     assert!(leftovers.iter().all(|name| !path.join(name).exists()));
     assert!(!path.join("objects/tmp_objdir-incoming-x").exists());
+
+    let cut = path.join("objects/ab").join("c".repeat(38));
+    std::fs::write(&cut, "").unwrap();
+    assert_eq!(world.repository.clear_leftovers().unwrap(), Mended::default(), "the machine runs on");
+    std::fs::write(path.join("towpath-boot"), "another start of the machine").unwrap();
+    assert_eq!(world.repository.clear_leftovers().unwrap(), Mended { objects: 1, candidates: 0 });
+    assert!(!cut.exists());
 }
