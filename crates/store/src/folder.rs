@@ -59,8 +59,8 @@ impl DataFolder {
             Err(TryLockError::Error(why)) => return Err(file_error("lock", path, &why)),
         }
         let folder = DataFolder { path: real, handle };
-        // Only for the message that a second server prints; the lock is what counts.
-        folder.replace(HOLDER, format!("{}\n", std::process::id()).as_bytes())?;
+        // Only for the message that a second server prints, so a full disk is no reason to stay out.
+        let _ = folder.replace(HOLDER, format!("{}\n", std::process::id()).as_bytes());
         Ok(folder)
     }
 
@@ -92,20 +92,24 @@ impl DataFolder {
         self.replace(MARK, &text)
     }
 
-    /// Allocates the reserve, if it is not there in full.
+    /// Lets the reserve grow to `bytes`, or leaves it as it was.
     pub fn fill_reserve(&self, bytes: u64) -> Result<(), OpenError> {
         let path = self.path.join(RESERVE);
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
-            return Ok(());
-        }
-        write_zeros(&path, bytes).map_err(|why| {
-            // Half a reserve would look like none at the next try, and take room until then.
-            let _ = fs::remove_file(&path);
-            file_error("reserve space in", &path, &why)
-        })
+        grow(&path, bytes).map_err(|why| file_error("reserve space in", &path, &why))
     }
 
-    /// Gives the reserve back to the disk; says whether there was one.
+    /// Gives the reserve back to the disk but for `bytes`.
+    pub fn shrink_reserve(&self, bytes: u64) {
+        let file = OpenOptions::new().write(true).open(self.path.join(RESERVE));
+        if let Ok(file) = file
+            && file.metadata().is_ok_and(|metadata| metadata.len() > bytes)
+        {
+            // Cutting a file off needs no room; should it fail all the same, the next write says that the disk is full.
+            let _ = file.set_len(bytes);
+        }
+    }
+
+    /// Gives all of the reserve back to the disk; says whether there was any.
     pub fn release_reserve(&self) -> bool {
         fs::remove_file(self.path.join(RESERVE)).is_ok()
     }
@@ -132,9 +136,23 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(fresh, path)
 }
 
-fn write_zeros(path: &Path, bytes: u64) -> io::Result<()> {
+/// Appends zeros up to a length; what did not fit is taken back.
+fn grow(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let before = file.metadata()?.len();
+    if before >= bytes {
+        return Ok(());
+    }
+    // Without the sync, blocks that were allocated late may turn out to be missing later.
+    let grown = append_zeros(&mut file, bytes - before).and_then(|()| file.sync_data());
+    if grown.is_err() {
+        file.set_len(before)?;
+    }
+    grown
+}
+
+fn append_zeros(file: &mut File, bytes: u64) -> io::Result<()> {
     const BLOCK: usize = 1 << 20;
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let block = vec![0; BLOCK];
     let mut left = bytes;
     while left > 0 {
@@ -142,8 +160,7 @@ fn write_zeros(path: &Path, bytes: u64) -> io::Result<()> {
         file.write_all(&block[..part as usize])?;
         left -= part;
     }
-    // Without this the blocks of a delayed allocation may turn out to be missing later.
-    file.sync_data()
+    Ok(())
 }
 
 fn holder(folder: &Path) -> String {
@@ -196,8 +213,14 @@ mod tests {
     fn the_reserve_is_made_and_given_back() {
         let base = tempfile::tempdir().unwrap();
         let folder = DataFolder::enter(&base.path().join("data")).unwrap();
+        let bytes = || fs::metadata(folder.path().join(RESERVE)).unwrap().len();
         folder.fill_reserve(3 << 19).unwrap();
-        assert_eq!(fs::metadata(folder.path().join(RESERVE)).unwrap().len(), 3 << 19);
+        assert_eq!(bytes(), 3 << 19);
+        folder.shrink_reserve(1 << 10);
+        folder.shrink_reserve(1 << 12);
+        assert_eq!(bytes(), 1 << 10);
+        folder.fill_reserve(3 << 19).unwrap();
+        assert_eq!(bytes(), 3 << 19);
         assert!(folder.release_reserve());
         assert!(!folder.release_reserve());
     }

@@ -12,6 +12,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The database counts as having room again when this share of its limit is free: one part in so many.
 const FREE_SHARE: u64 = 16;
 
+/// The part of the reserve that stays when the disk is full, for the restart after it: one part in so many.
+const RESTART_SHARE: u64 = 4;
+
 /// How much may be used, and whether it is.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -46,7 +49,7 @@ impl Room {
 
     /// The disk is full: the reserve is handed over to what must go on.
     pub fn lost(&mut self, view: &View, folder: &DataFolder) {
-        folder.release_reserve();
+        folder.shrink_reserve(self.reserve_bytes / RESTART_SHARE);
         // Without it the units that may use the reserve fail as well, typed like all others.
         let _ = self.limit(view, self.reserve_bytes);
         self.look_again_at = Some(Instant::now() + LOOK_EVERY);

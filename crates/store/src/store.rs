@@ -112,12 +112,15 @@ impl Store {
         check_library()?;
         let folder = DataFolder::enter(&options.folder)?;
         let sink = open_sink(&options, &folder)?;
-        let mut view = open_database(&folder)?;
-        schema::migrate(&mut view.conn, options.now)?;
-        folder.sync()?;
-        let begun = begin_epoch(&mut view, &known_before(&folder, sink.as_ref())?, options.now)?;
-        view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
-        let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, &folder))?;
+        let (begun, view, room) = match begin(&options, &folder, sink.as_ref()) {
+            // A full disk may show as any failure to write; the reserve is there for a restart, too.
+            Err(OpenError::Write(_) | OpenError::File { .. } | OpenError::Read(ReadError::Io { .. }))
+                if folder.release_reserve() =>
+            {
+                begin(&options, &folder, sink.as_ref())?
+            }
+            begun => begun?,
+        };
         let shared = Arc::new(Shared::default());
         shared.time_high.store(begun.marks.time_high.0, std::sync::atomic::Ordering::Relaxed);
         shared.health(|health| health.full = room.is_full());
@@ -221,6 +224,21 @@ impl Tx<'_> {
         const SQL: &str = "UPDATE meta SET restored = NULL WHERE restored IS NOT NULL";
         self.change(SQL, [], || "a restored state that waits for acceptance".into())
     }
+}
+
+/// The database of a folder, migrated and in a new epoch.
+fn begin(
+    options: &Options,
+    folder: &DataFolder,
+    sink: Option<&Sink>,
+) -> Result<(Begun, View, Room), OpenError> {
+    let mut view = open_database(folder)?;
+    schema::migrate(&mut view.conn, options.now)?;
+    folder.sync()?;
+    let begun = begin_epoch(&mut view, &known_before(folder, sink)?, options.now)?;
+    view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
+    let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
+    Ok((begun, view, room))
 }
 
 fn check_library() -> Result<(), OpenError> {

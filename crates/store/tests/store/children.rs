@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use towpath_core::turn::WriteSet;
-use towpath_store::{Load, Options, Store, WriteError};
+use towpath_store::{Load, Options, Purpose, Store, Tx, WriteError};
 
 use crate::subject::{NOW, Place, act, gate, row, write_set};
 
@@ -88,4 +88,31 @@ fn writes_until_it_is_refused() {
             Err(why) => return say(&format!("refused: {why:?}")),
         }
     }
+}
+
+/// Fills the disk of its folder, then shows that audit, shutdown and a restart still work on it.
+#[test]
+fn fills_its_disk() {
+    const RESERVE: u64 = 20 << 20;
+    let Some(base) = std::env::var_os(PLACE) else { return };
+    let full = || Options { reserve_bytes: RESERVE, ..options(Path::new(&base)) };
+    let store = Store::open(full()).unwrap();
+    let mut accepted = 0;
+    loop {
+        let turn = numbered(accepted, 20_000, &store).into();
+        match store.writer().write(move |tx| tx.turn(&turn)) {
+            Ok(_) => accepted += 1,
+            Err(why) => break say(&format!("refused: {why:?} full={}", store.writer().health().full)),
+        }
+    }
+    let (send, receive) = std::sync::mpsc::channel();
+    let load = Load { bytes: 0, purpose: Purpose::Reserve };
+    let work = |tx: &mut Tx<'_>| Ok(tx.act(&act("frozen: the disk is full"), NOW));
+    store.writer().submit(load, work, move |outcome| send.send(outcome).unwrap());
+    assert_eq!(receive.recv().unwrap(), Ok(accepted));
+    store.close();
+    let store = Store::open(full()).unwrap();
+    let leaves = store.reader().snapshot().unwrap().leaf_count().unwrap();
+    assert_eq!(leaves, accepted + 1);
+    say(&format!("reopened: full={}", store.writer().health().full));
 }

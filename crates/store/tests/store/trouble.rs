@@ -233,3 +233,23 @@ fn a_snapshot_does_not_see_what_comes_after_it() {
     assert_eq!(before.leaf_count().unwrap(), 1);
     assert_eq!(store.reader().snapshot().unwrap().leaf_count().unwrap(), 2);
 }
+
+#[test]
+fn a_full_disk_still_takes_audit_shutdown_and_a_restart() {
+    let place = Place::new();
+    let inner = child("fills_its_disk", &place);
+    // A small disk of its own, in namespaces that end with it.
+    let mut own = Command::new("unshare");
+    own.args(["-rm", "sh", "-c", "mount -t tmpfs -o size=64m,mode=700 none \"$0\" || exit 77; exec \"$@\""]);
+    own.arg(place.base.path()).arg(inner.get_program()).args(inner.get_args());
+    own.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = own.output().unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() && !text.contains("running 1 test") {
+        // No namespaces here (a sandbox within a sandbox): the limit of the database stands in for the disk's.
+        return a_full_database_refuses_typed_keeps_auditing_and_recovers();
+    }
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("refused: Full full=true") && text.contains("reopened: full=true"), "{text}");
+}
