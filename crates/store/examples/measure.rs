@@ -1,13 +1,15 @@
 //! Prints what the store can do here: `cargo run --release -p towpath-store --example measure -- FOLDER
 //! [turns | webhooks]`.
 
+use std::time::Instant;
+
 use towpath_core::ids::Timestamp;
 use towpath_store::measure::{self, Measured};
 use towpath_store::{Options, Store};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args_os().nth(1).ok_or("name a new folder on the disk to be measured")?;
-    let store = Store::open(Options::new(folder, Timestamp(0)))?;
+    let store = Store::open(Options::new(&folder, Timestamp(0)))?;
     let only = std::env::args().nth(2);
     let wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
     if wanted("turns") {
@@ -20,6 +22,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             show(&format!("webhooks, {bytes} bytes kept, {rate}/s"), &measured);
         }
     }
+    store.close();
+    let begun = Instant::now();
+    Store::open(Options::new(&folder, Timestamp(0)))?;
+    println!("open and close: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
 

@@ -29,12 +29,13 @@ pub(crate) struct WriterThread {
     pub marks: Marks,
     pub incarnation: String,
     pub shared: Arc<Shared>,
-    pub folder: DataFolder,
     pub sink: Option<Sink>,
     pub room: Room,
     pub wal: Wal,
     /// When leaves that no checkpoint covers must have one.
     pub settle_at: Option<Instant>,
+    /// Last, so that its lock outlives every connection to what is inside.
+    pub folder: DataFolder,
 }
 
 /// Refuses what is still waiting when the thread ends, however it ends.

@@ -22,7 +22,8 @@ pub enum Purpose {
     /// Refused while the disk is full.
     #[default]
     Ordinary,
-    /// Audit, freeze and shutdown: may use the reserve on a full disk (invariant I15).
+    /// Audit, freeze and shutdown: may use the reserve on a full disk (invariant I15). A unit that meets the full disk
+    /// first fails like the ones beside it; the next try finds the reserve.
     Reserve,
 }
 

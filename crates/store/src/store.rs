@@ -135,12 +135,12 @@ impl Store {
             marks: begun.marks,
             incarnation: begun.incarnation.to_string(),
             shared: Arc::clone(&shared),
-            folder,
             sink,
             room,
             wal: Wal::new(&database)?,
             // The first checkpoint tells the sink and the mark about this epoch.
             settle_at: Some(std::time::Instant::now()),
+            folder,
         };
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(|| thread.serve());
         let thread = thread.map_err(|why| file_error("start the writer of", &path, &why))?;

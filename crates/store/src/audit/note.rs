@@ -285,7 +285,7 @@ mod tests {
         let text = key.sign_checkpoint(12, Digest::of(b"root")).to_string();
         assert!(key.verifier().signed(&text.parse().unwrap()));
         for at in 0..text.len() {
-            for flip in 1..=255 {
+            for flip in (0..8).map(|bit| 1 << bit) {
                 let mut bytes = text.clone().into_bytes();
                 bytes[at] ^= flip;
                 let Ok(changed) = String::from_utf8(bytes) else { continue };

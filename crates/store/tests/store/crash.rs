@@ -30,7 +30,7 @@ fn whole_turns(view: &View) -> u64 {
 
 #[test]
 fn a_killed_server_lost_nothing_that_it_acknowledged() {
-    let place = Place::new();
+    let place = Place::on_disk();
     let mut epoch = 0;
     for kill in 0..KILLS {
         let mut writer = child("writes_until_it_is_killed", &place).spawn().unwrap();
@@ -61,7 +61,7 @@ fn a_killed_server_lost_nothing_that_it_acknowledged() {
 
 #[test]
 fn power_lost_at_any_moment_leaves_a_whole_beginning() {
-    let place = Place::quick();
+    let place = Place::new();
     let store = place.open();
     let (send, receive) = std::sync::mpsc::channel();
     for number in 0..400 {
@@ -88,7 +88,7 @@ fn power_lost_at_any_moment_leaves_a_whole_beginning() {
 }
 
 fn written(turns: u64) -> (Place, Store) {
-    let place = Place::quick();
+    let place = Place::new();
     let store = place.open();
     (0..turns).for_each(|number| drop(commit(&store, numbered(number, 900, &store)).unwrap()));
     (place, store)

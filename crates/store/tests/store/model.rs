@@ -110,7 +110,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let place = Place::quick();
+        let place = Place::new();
         let store = Some(SUBJECT.open(&place).unwrap());
         World { place, store, model: Model::default() }
     }

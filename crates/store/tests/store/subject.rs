@@ -27,7 +27,7 @@ impl Subject for Sqlite {
     }
 
     fn after_power_loss(&self, place: &Place) -> Place {
-        let fresh = Place::quick();
+        let fresh = Place::new();
         std::fs::create_dir(fresh.data()).unwrap();
         std::fs::set_permissions(fresh.data(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         // The shared-memory index is lost with the machine; the copy begins with the log, which only grows.
@@ -54,14 +54,15 @@ pub struct Place {
 pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
 impl Place {
+    /// In memory where there is such a file system: most tests are many small steps.
     pub fn new() -> Place {
-        Place { base: tempfile::tempdir().unwrap(), database_bytes_max: None }
-    }
-
-    /// In memory where there is such a file system, for tests of many small steps.
-    pub fn quick() -> Place {
         let base = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         Place { base: base.unwrap(), database_bytes_max: None }
+    }
+
+    /// On a disk, for tests that are about one.
+    pub fn on_disk() -> Place {
+        Place { base: tempfile::tempdir().unwrap(), database_bytes_max: None }
     }
 
     pub fn data(&self) -> PathBuf {

@@ -127,7 +127,7 @@ fn a_group_that_meets_a_full_database_is_lost_as_a_whole() {
 
 #[test]
 fn a_write_that_the_system_refuses_is_typed_and_leaves_nothing_behind() {
-    let place = Place::new();
+    let place = Place::on_disk();
     let inner = child("writes_until_it_is_refused", &place);
     // Files of the child end at 4 MiB; the signal that goes with it is ignored, as a server does.
     let mut limited = Command::new("sh");
