@@ -198,9 +198,12 @@ fn fill(draft: &Repository, link: &Link, tolerated: &[&str]) -> Result<Vec<Strin
         None => call.prepare(),
         Some(config) => call.variable("GIT_CONFIG_GLOBAL", &config.0).prepare(),
     };
-    let offered = link.apply(draft.call("ls-remote")).args(["--symref", "--end-of-options"]);
-    let offered = offered.arg(&link.address).args(["HEAD", "refs/heads/*", "refs/tags/*"]);
-    let offered = trusting(offered).output(&[], bounds)?;
+    let ask = || {
+        let call = link.apply(draft.call("ls-remote")).args(["--symref", "--end-of-options"]);
+        let call = call.arg(&link.address).args(["HEAD", "refs/heads/*", "refs/tags/*"]);
+        trusting(call).output(&[], bounds)
+    };
+    let offered = ask()?;
     let fetch = link.apply(draft.call("fetch")).args([
         "--quiet",
         "--no-tags",
@@ -212,7 +215,13 @@ fn fill(draft: &Repository, link: &Link, tolerated: &[&str]) -> Result<Vec<Strin
     ]);
     let fetch = fetch.arg(&link.address).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
     trusting(fetch).output(&[], bounds)?;
-    check_all_came(draft, link, &offered)?;
+    let missing = missing_refs(draft, &offered)?;
+    // What was deleted there meanwhile is not missing.
+    if !missing.is_empty() && missing_refs(draft, &ask()?)?.iter().any(|name| missing.contains(name)) {
+        let address = printable(link.address.as_encoded_bytes());
+        let why = "some of its branches did not come; a shallow clone needs its whole history first";
+        return Err(GitError::SourceRefused { address, why });
+    }
     let mut left_out = drop_unfit_refs(draft)?;
     left_out.extend(draft.drop_unreadable_refs()?);
     choose_head(draft, &offered)?;
@@ -279,23 +288,16 @@ fn drop_unfit_refs(draft: &Repository) -> Result<Vec<String>, GitError> {
     Ok(left_out.iter().map(|found| found.name.to_string()).collect())
 }
 
-/// Git leaves out refs whose history is cut, and calls it a success.
-fn check_all_came(draft: &Repository, link: &Link, offered: &[u8]) -> Result<(), GitError> {
+/// What was offered and did not come: git leaves out refs whose history is cut, and calls it a success.
+fn missing_refs(draft: &Repository, offered: &[u8]) -> Result<BTreeSet<String>, GitError> {
     let came: BTreeSet<String> = draft.all_refs()?.into_iter().map(|found| found.name.to_string()).collect();
     let offered = String::from_utf8_lossy(offered);
     let lines = offered.lines().filter(|line| !line.starts_with("ref: "));
     // A name that is not UTF-8 came as well, and goes again later.
     let comes =
         |name: &str| name.starts_with("refs/") && !name.ends_with("^{}") && !name.contains('\u{fffd}');
-    let mut names = lines.filter_map(|line| line.split('\t').nth(1)).filter(|name| comes(name));
-    match names.find(|name| !came.contains(*name)) {
-        None => Ok(()),
-        Some(_) => {
-            let address = printable(link.address.as_encoded_bytes());
-            let why = "some of its branches did not come; a shallow clone needs its whole history first";
-            Err(GitError::SourceRefused { address, why })
-        }
-    }
+    let names = lines.filter_map(|line| line.split('\t').nth(1)).filter(|name| comes(name));
+    Ok(names.filter(|name| !came.contains(*name)).map(str::to_owned).collect())
 }
 
 /// `ref: refs/heads/<branch> TAB HEAD`; without it, `main`, `master`, or the first branch.
