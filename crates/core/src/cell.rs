@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::act::Act;
-use crate::effect::Plan;
+use crate::effect::{Effect, Plan};
 use crate::ids::{GateId, IdError, RunId, Timestamp};
 use crate::message::{Message, Misdirected};
 
@@ -91,6 +91,11 @@ pub trait CellState: Sized {
 
     /// Called once after the last [`CellState::put_row`], to derive what is not stored.
     fn loaded(&mut self) {}
+
+    /// Told of each effect that a driver gets by this turn: only from now on does its answer come.
+    fn handed_out(&mut self, effect: &Effect, now: Timestamp) {
+        let _ = (effect, now);
+    }
 
     /// What the facts since the last call are to be remembered and answered with.
     fn take_notes(&mut self) -> Notes;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::act::{Act, LandedAct};
 use crate::candidate::CandidateResult;
 use crate::cell::{Answer, Cell, CellId, CellState, Field, Notes, Refusal, Row, RowError, Rows, Table};
-use crate::effect::Plan;
+use crate::effect::{Effect, Plan};
 use crate::graph::{JobGraph, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
 use crate::policy::{Level, Rights};
@@ -35,6 +35,7 @@ pub use reason::Reason;
 pub use runs::{RunRecord, Standing, TestState};
 
 /// The gate cell.
+#[derive(Debug)]
 pub enum Gate {}
 
 /// What can happen to a gate.
@@ -236,6 +237,17 @@ pub struct LandedRecord {
     pub at: Timestamp,
 }
 
+/// A landing that a driver has, or had when it was taken back: what the record will say, should it have happened. The
+/// change may be closed or pushed to meanwhile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingLanding {
+    /// The record.
+    pub act: LandedAct,
+    /// The driver has answered that it was not tried. A request that a server sent before it died may still arrive, for
+    /// as long as the branch is where it was.
+    pub withdrawn: bool,
+}
+
 /// The jobs of a landed commit's own definition, or every error in it.
 pub type LandedGraph = (CommitId, Result<JobGraph, Vec<String>>);
 
@@ -248,10 +260,12 @@ pub struct GateState {
     branch: Field<Branch>,
     people: Field<BTreeMap<UserId, Rights>>,
     changes: Table<ChangeNumber, Change>,
+    /// Stops of changes that are closed: to close and open again is no way around one.
+    holds: Table<ChangeNumber, Hold>,
     candidates: Table<CandidateId, CandidateRecord>,
     runs: Table<u64, RunRecord>,
     landed: Table<ChangeNumber, LandedRecord>,
-    landings: Table<CandidateId, LandedAct>,
+    landings: Table<CandidateId, PendingLanding>,
     landed_graph: Field<Option<LandedGraph>>,
     notes: Notes,
 }
@@ -403,6 +417,7 @@ impl CellState for GateState {
             branch: Field::new("branch", Branch::default()),
             people: Field::new("people", BTreeMap::new()),
             changes: Table::new("change"),
+            holds: Table::new("hold"),
             candidates: Table::new("candidate"),
             runs: Table::new("run"),
             landed: Table::new("landed"),
@@ -427,18 +442,25 @@ impl CellState for GateState {
         Err(RowError::new(&row.key, "no such row in a gate"))
     }
 
+    fn handed_out(&mut self, effect: &Effect, now: Timestamp) {
+        if let Effect::Land(landing) = effect {
+            self.expect_landing(landing, now);
+        }
+    }
+
     fn take_notes(&mut self) -> Notes {
         std::mem::take(&mut self.notes)
     }
 }
 
 impl GateState {
-    fn parts(&mut self) -> [&mut dyn Rows; 9] {
+    fn parts(&mut self) -> [&mut dyn Rows; 10] {
         [
             &mut self.config,
             &mut self.branch,
             &mut self.people,
             &mut self.changes,
+            &mut self.holds,
             &mut self.candidates,
             &mut self.runs,
             &mut self.landed,

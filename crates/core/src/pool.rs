@@ -11,6 +11,7 @@ use crate::ids::{RunId, Timestamp};
 use crate::message::{Demand, Message};
 
 /// The pool cell.
+#[derive(Debug)]
 pub enum Pool {}
 
 /// What can happen to the pool.

@@ -17,6 +17,7 @@ mod progress;
 pub use progress::counts;
 
 /// The run cell.
+#[derive(Debug)]
 pub enum Run {}
 
 /// What can happen to a run.
@@ -113,6 +114,8 @@ pub struct RunState {
     dependants: Vec<Vec<JobIndex>>,
     open: usize,
     lost: Option<JobName>,
+    /// Started in this turn: no driver has them yet, so that nobody would answer for them.
+    fresh: BTreeSet<JobIndex>,
 }
 
 impl Cell for Run {
@@ -293,6 +296,7 @@ impl CellState for RunState {
             dependants: Vec::new(),
             open: 0,
             lost: None,
+            fresh: BTreeSet::new(),
         }
     }
 
@@ -315,6 +319,12 @@ impl CellState for RunState {
         if let Some(start) = &*self.start {
             self.graph = start.graph.clone();
             self.derive();
+        }
+    }
+
+    fn handed_out(&mut self, effect: &Effect, _now: Timestamp) {
+        if let Effect::RunJob(order) = effect {
+            self.fresh.remove(&order.lease.job);
         }
     }
 

@@ -249,6 +249,11 @@ impl<C: Cell> Live<C> {
         let mut out = Reconciled::default();
         self.outbox.reconcile(&mut plan, Moment { epoch: self.epoch, now }, &mut out);
         out.outbox.extend(changed.into_iter().map(|key| (key.clone(), self.outbox.rows.get(&key).cloned())));
+        for dispatch in &out.dispatch {
+            if let Dispatch::Do { effect, .. } = dispatch {
+                self.state.handed_out(effect, now);
+            }
+        }
         let notes = self.state.take_notes();
         let finished = self.state.is_finished() && self.outbox.forget_done(&mut out);
         let write = WriteSet {
@@ -371,10 +376,12 @@ impl Outbox {
         for (key, row) in self.rows.iter_mut().filter(|(key, _)| !plan.effects.contains_key(*key)) {
             let of_before = row.token < self.first_token;
             match row.stage {
-                Stage::Done | Stage::Waiting => forgotten.push(key.clone()),
+                Stage::Done => forgotten.push(key.clone()),
                 Stage::Cancelling { .. } if !of_before => {}
-                Stage::Claimed { .. } | Stage::Cancelling { .. } => {
-                    if of_before {
+                Stage::Waiting if !is_due(row, moment) => {}
+                // A try that failed may have been carried out all the same: only a driver's answer ends it.
+                Stage::Waiting | Stage::Claimed { .. } | Stage::Cancelling { .. } => {
+                    if of_before || row.stage == Stage::Waiting {
                         row.token = self.next_token;
                         self.next_token += 1;
                     }
@@ -496,6 +503,40 @@ mod tests {
         let late = Intake::Done { key: key.clone(), token: token(&again), result: None };
         other.turn(&[Delivered { seq: 1, at: Timestamp(5), intake: late }], Timestamp(5));
         assert_eq!(other.outbox.rows[key].stage, Stage::Claimed { epoch: Epoch(2) });
+    }
+
+    #[test]
+    fn an_effect_that_failed_and_is_no_longer_owed_ends_by_its_cancels_answer() {
+        let mut live =
+            Live::<Gate>::load(CellId::Gate("demo/main".parse().unwrap()), Epoch(1), &[], []).unwrap();
+        let mut told = |intakes: Vec<Intake<crate::gate::GateEvent>>, now: i64| {
+            let inbox: Vec<_> = (1..)
+                .zip(intakes)
+                .map(|(seq, intake)| Delivered { seq, at: Timestamp(now), intake })
+                .collect();
+            live.turn(&inbox, Timestamp(now))
+        };
+        let Some(Dispatch::Do { key, token, .. }) = told(vec![], 1).dispatch.pop() else { panic!("a read") };
+        let next_try = Timestamp(500);
+        let trouble = Trouble { class: TroubleClass::Transient, why: "down".into(), tries: 1, next_try };
+        let trouble = Intake::Trouble { key: key.clone(), token, trouble };
+        // Another read, of a driver of old, makes this one unnecessary.
+        let read = crate::gate::ForgeRead {
+            began: Timestamp(2),
+            snapshot: crate::gate::Snapshot {
+                tip: None,
+                keeps_landed: true,
+                changes: vec![],
+                people: BTreeMap::new(),
+            },
+        };
+        let read = Intake::Event(crate::gate::GateEvent::ForgeRead(Box::new(read)));
+        assert_eq!(told(vec![trouble, read], 3).dispatch, []);
+        let turn = told(vec![], 500);
+        let [Dispatch::Cancel { key: of, token, .. }] = turn.dispatch.as_slice() else { panic!("a cancel") };
+        assert_eq!(*of, key);
+        let done = Intake::Done { key: key.clone(), token: *token, result: None };
+        assert_eq!(told(vec![done], 501).write.outbox, [(key, None)]);
     }
 
     #[test]

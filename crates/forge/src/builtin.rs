@@ -21,6 +21,7 @@ use crate::records::{ChangeRecord, Member, Records, RevisionRecord, SavedChange}
 mod journal;
 mod meta;
 mod propose;
+mod quota;
 mod read;
 mod rebuild;
 mod review;
@@ -63,6 +64,7 @@ struct Inner {
     /// Held while refs of ours move: changes and journal have one writer.
     write: Mutex<Writing>,
     stacks: Mutex<stack::Cache>,
+    uploads: Mutex<quota::Uploads>,
     settings: Mutex<HashMap<BranchName, (TreeId, Settings)>>,
 }
 
@@ -92,8 +94,9 @@ impl BuiltIn {
         records: Arc<dyn Records>,
         definitions: Arc<dyn Definitions>,
     ) -> BuiltIn {
-        let (write, stacks, settings) = Default::default();
-        BuiltIn { inner: Arc::new(Inner { name, repository, records, definitions, write, stacks, settings }) }
+        let (write, stacks, uploads, settings) = Default::default();
+        let inner = Inner { name, repository, records, definitions, write, stacks, uploads, settings };
+        BuiltIn { inner: Arc::new(inner) }
     }
 
     /// The repo's name.

@@ -10,6 +10,7 @@
 mod builtin;
 mod error;
 mod forge;
+mod import;
 pub mod push;
 mod records;
 
@@ -18,6 +19,7 @@ pub use builtin::{
 };
 pub use error::{Done, Failure, ForgeError};
 pub use forge::Forge;
+pub use import::{Importer, import};
 pub use records::{
     ChangeRecord, ChangeState, CommentRecord, Find, Member, Memory, Policy, Records, RecordsError,
     ReviewRecord, RevisionRecord, SavedChange,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, GateState};
+use super::{Change, GateState, Hold};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
@@ -123,9 +123,7 @@ impl GateState {
         branch.read_at = Some(now);
         let stale = branch.read_began.is_some_and(|newest| read.began < newest)
             || branch.landed.is_some_and(|(_, at)| read.began < at);
-        // Our own landing, seen before its confirmation has come in, is no foreign push: read again after it.
-        let unconfirmed = read.snapshot.tip.as_ref().is_some_and(|tip| self.is_landing(tip.commit));
-        if stale || unconfirmed {
+        if stale {
             self.branch.edit().flags.forge.set(now);
             return;
         }
@@ -135,12 +133,21 @@ impl GateState {
         if *self.people != read.snapshot.people {
             *self.people.edit() = read.snapshot.people.clone();
         }
-        self.meet_tip(&read.snapshot, now);
+        self.meet_tip(read, now);
         self.meet_changes(&read.snapshot.changes, now);
     }
 
-    fn meet_tip(&mut self, snapshot: &Snapshot, now: Timestamp) {
+    fn meet_tip(&mut self, read: &ForgeRead, now: Timestamp) {
+        let snapshot = &read.snapshot;
         let found = snapshot.tip.as_ref().map(|tip| tip.commit);
+        if let Some(tip) = found {
+            self.meet_landings(tip, read.began);
+        }
+        if self.is_landing() && found != self.branch.last_tip {
+            // It may stand on our own landing. Its driver says how that ended, and the branch is read again then.
+            self.branch.edit().tip = None;
+            return;
+        }
         if let (Some(from), Some(to)) = (self.branch.last_tip, found)
             && from != to
         {
@@ -160,6 +167,12 @@ impl GateState {
 
     fn meet_changes(&mut self, open: &[ForgeChange], now: Timestamp) {
         let numbers: BTreeSet<ChangeNumber> = open.iter().map(|change| change.number).collect();
+        let closed = self.changes.map().iter().filter(|(number, _)| !numbers.contains(number));
+        let held: Vec<(ChangeNumber, Hold)> =
+            closed.filter_map(|(number, change)| Some((*number, change.hold.clone()?))).collect();
+        for (number, hold) in held {
+            self.holds.insert(number, hold);
+        }
         self.changes.retain(|number, _| numbers.contains(number));
         self.landed.retain(|number, _| numbers.contains(number));
         let landed: BTreeSet<ChangeNumber> = self.landed.map().keys().copied().collect();
@@ -170,7 +183,8 @@ impl GateState {
 
     fn meet_change(&mut self, facts: &ForgeChange, now: Timestamp) {
         let Some(known) = self.changes.get(&facts.number) else {
-            let change = Change { facts: facts.clone(), hold: None, vouch: None, since: now };
+            let hold = self.holds.remove(&facts.number);
+            let change = Change { facts: facts.clone(), hold, vouch: None, since: now };
             self.changes.insert(facts.number, change);
             return;
         };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::proof::Standard;
-use super::{Freeze, GateState, LandedRecord};
+use super::{Freeze, GateState, LandedRecord, PendingLanding};
 use crate::act::{Act, LandedAct};
 use crate::candidate::CandidateResult;
 use crate::effect::Landing;
@@ -52,21 +52,23 @@ impl GateState {
         }
     }
 
-    /// Writes down what a landing that is now due will have been, before it can be claimed: should the change be closed
-    /// or pushed to while it lands, the record is complete all the same.
-    pub(super) fn prepare_landing(&mut self, now: Timestamp) {
-        let Some(landing) = self.landing(now) else { return };
-        if self.landings.get(&landing.candidate).is_none()
-            && let Some(act) = self.landed_act(&landing, now)
-        {
-            self.landings.insert(landing.candidate, act);
+    /// Writes down what a landing will have been when a driver gets it: should the change be closed or pushed to while
+    /// it lands, the record is complete all the same.
+    pub(super) fn expect_landing(&mut self, landing: &Landing, now: Timestamp) {
+        if let Some(act) = self.landed_act(landing, now) {
+            self.landings.insert(landing.candidate, PendingLanding { act, withdrawn: false });
         }
     }
 
     pub(super) fn land_tried(&mut self, id: CandidateId, result: &LandTried, now: Timestamp) {
-        let Some(act) = self.landings.remove(&id) else { return };
+        let Some(pending) = self.landings.get(&id).cloned() else { return };
+        self.branch.edit().flags.forge.set(now);
         match result {
-            LandTried::Landed => self.confirm_landing(LandedAct { at: now, ..act }),
+            LandTried::Withdrawn => {
+                self.landings.insert(id, PendingLanding { withdrawn: true, ..pending });
+                return;
+            }
+            LandTried::Landed => self.confirm_landing(LandedAct { at: now, ..pending.act }),
             // The read that the flag asks for records the foreign push; nothing is decided on hearsay.
             LandTried::Moved { .. } => self.branch.edit().tip = None,
             LandTried::Broken { tip } => {
@@ -78,9 +80,24 @@ impl GateState {
                 );
                 self.branch.edit().tip = None;
             }
-            LandTried::Withdrawn => return,
         }
-        self.branch.edit().flags.forge.set(now);
+        self.landings.remove(&id);
+    }
+
+    /// What a new head says about landings whose end is not known: it may be that of one of them, seen before a driver
+    /// could say so or after its server died; a head that has moved on ends what was taken back.
+    pub(super) fn meet_landings(&mut self, tip: CommitId, began: Timestamp) {
+        let done = self.landings.map().iter().find(|(_, pending)| pending.act.commit == tip);
+        if let Some((id, pending)) = done.map(|(id, pending)| (*id, pending.clone())) {
+            self.landings.remove(&id);
+            self.confirm_landing(LandedAct { at: began, ..pending.act });
+        }
+        self.landings.retain(|_, pending| !pending.withdrawn || pending.act.parent == tip);
+    }
+
+    /// Whether a driver has a landing of which it has not told the end.
+    pub(super) fn is_landing(&self) -> bool {
+        self.landings.map().values().any(|pending| !pending.withdrawn)
     }
 
     fn confirm_landing(&mut self, act: LandedAct) {
@@ -132,11 +149,6 @@ impl GateState {
         }
         let commit = self.runs.get(&number).map(|run| run.commit);
         self.branch.edit().deploy.alerted = commit.map(|commit| (commit, number));
-    }
-
-    /// Whether a commit is that of a landing whose end is not known yet.
-    pub(super) fn is_landing(&self, commit: CommitId) -> bool {
-        self.landings.map().values().any(|act| act.commit == commit)
     }
 
     /// Whether a change is among those that landed and are still on the forge's list.

@@ -56,7 +56,7 @@ impl GateState {
     }
 
     fn owe_landing(&self, plan: &mut Plan, now: Timestamp) {
-        if let Some(landing) = self.landing(now).filter(|due| self.landings.get(&due.candidate).is_some()) {
+        if let Some(landing) = self.landing(now) {
             plan.owe(EffectKey::once("land", landing.candidate, 1), Effect::Land(landing));
         }
         for (change, record) in self.landed.map() {

@@ -31,7 +31,6 @@ impl GateState {
         self.start_queue_runs(now);
         self.start_change_runs(now);
         self.start_deploy(now);
-        self.prepare_landing(now);
         self.forget_runs();
         self.clear_flags(now);
     }

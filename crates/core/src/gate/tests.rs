@@ -32,6 +32,9 @@ struct Bench {
     conflicts: BTreeSet<ChangeNumber>,
     edits_definition: BTreeSet<ChangeNumber>,
     runs: BTreeMap<u64, Arc<RunStart>>,
+    closed: Vec<ForgeChange>,
+    /// Set when landings do not come through; holds where the branch would be.
+    stalled: Option<u8>,
     log: String,
 }
 
@@ -76,6 +79,8 @@ impl Bench {
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
             runs: BTreeMap::new(),
+            closed: vec![],
+            stalled: None,
             log: String::new(),
         };
         bench.event(GateEvent::Configured(Box::new(config)));
@@ -103,8 +108,16 @@ impl Bench {
                 self.act(act);
             }
             for dispatch in turn.dispatch {
-                if let Dispatch::Do { key, token, effect } = dispatch {
-                    open.extend(self.carry_out(&effect).map(|result| done(key, token, result)));
+                match dispatch {
+                    Dispatch::Do { key, token, effect } => {
+                        open.extend(self.carry_out(&effect).map(|result| done(key, token, result)));
+                    }
+                    Dispatch::Cancel { key, token, effect: Effect::Land(landing) } => {
+                        let candidate = landing.candidate;
+                        let result = GateEvent::LandTried { candidate, result: LandTried::Withdrawn };
+                        open.push_back(done(key, token, Some(result)));
+                    }
+                    Dispatch::Cancel { .. } => {}
                 }
             }
         }
@@ -148,6 +161,11 @@ impl Bench {
             }
             Effect::ReadGraph { commit, .. } => {
                 Some(GateEvent::GraphRead { commit: *commit, graph: Ok(self.graph()) })
+            }
+            Effect::Land(landing) if self.stalled.is_some() => {
+                self.stalled = Some(landing.to.0[1]);
+                self.say(&format!("land {} is on its way", landing.change));
+                return None;
             }
             Effect::Land(landing) => {
                 let result = if landing.from == commit(self.tip, 1) {
@@ -296,10 +314,16 @@ impl Bench {
             "unlabel" => drop(self.open.get_mut(&change).unwrap().labels.remove(&words[2..].join(" "))),
             "draft" => self.open.get_mut(&change).unwrap().draft = true,
             "retitle" => self.open.get_mut(&change).unwrap().title += "!",
-            "close" => drop(self.open.remove(&change)),
+            "close" => self.closed.extend(self.open.remove(&change)),
+            "reopen" => {
+                let known = self.closed.pop().unwrap();
+                self.open.insert(change, known);
+            }
             "conflicts" => drop(self.conflicts.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
             "foreign" => self.tip = 200,
+            "stall" => self.stalled = Some(self.tip),
+            "arrive" => self.tip = self.stalled.take().unwrap(),
             "demote" => drop(self.people.insert(MAINTAINER, Rights { role: Role::Author, authorised: true })),
             "approvals" => self.settings.approvals = Some(number as u32),
             "stack-on-outsider" => {
@@ -775,6 +799,73 @@ fn deploys_coalesce_and_alert_once() {
               alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
             pass 5
         "#]],
+    );
+}
+
+#[test]
+fn s10_a_landing_that_was_taken_back_and_arrives_all_the_same_is_ours() {
+    check(
+        "push 1; push 2; pass 1; pass 2; stall; approve 1; hold 1; arrive; approve 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            stall
+            approve 1
+              land 1 is on its way
+            hold 1
+              answer Ok("held change 1: wait")
+            arrive
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            approve 2
+              run 4: Queue of 2 (merge candidate)
+        "#]],
+    );
+}
+
+#[test]
+fn s10_a_push_onto_a_landing_whose_end_is_not_known_is_judged_when_it_is() {
+    check(
+        "push 1; pass 1; stall; approve 1; foreign; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        stall
+        approve 1
+          land 1 is on its way
+        foreign
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+          run 2: Queue of 1 (merge candidate)
+        why 1
+          run demo/main/2 is not over
+    "#]],
+    );
+}
+
+#[test]
+fn a_hold_outlives_a_close() {
+    check(
+        "push 1; hold 1; approve 1; pass 1; close 1; reopen 1; why 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        hold 1
+          answer Ok("held change 1: wait")
+        approve 1
+        pass 1
+        close 1
+        reopen 1
+          run 2: Change of 1 (initial run)
+        why 1
+          user 1 holds it: wait; run demo/main/2 is not over
+        pass 2
+    "#]],
     );
 }
 

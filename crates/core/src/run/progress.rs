@@ -93,6 +93,9 @@ impl RunState {
     }
 
     fn stop(&mut self, job: JobIndex, why: &str, now: Timestamp) {
+        if self.fresh.remove(&job) {
+            self.running.remove(&job);
+        }
         if self.running.contains(&job) {
             if let Some(JobState::Running { stopping: stopping @ None, .. }) = self.jobs.get_mut(&job.0) {
                 *stopping = Some(why.to_owned());
@@ -110,6 +113,7 @@ impl RunState {
             return;
         };
         self.running.remove(&lease.job);
+        self.fresh.remove(&lease.job);
         let result = Arc::new(result.clone());
         match stopping {
             Some(why) if result.outcome != Outcome::Passed => {
@@ -183,6 +187,11 @@ impl RunState {
         let spec = self.graph.job(job);
         let why = format!("`{}` did not pass and aborts it", spec.name);
         for other in &spec.aborts {
+            if self.fresh.remove(other) {
+                self.running.remove(other);
+                ending.push((*other, Arc::new(JobResult::unrun(Outcome::Cancelled, why.clone())), None));
+                continue;
+            }
             match self.jobs.get_mut(&other.0) {
                 Some(JobState::Running { stopping: stopping @ None, .. }) => *stopping = Some(why.clone()),
                 _ => ending.push((*other, Arc::new(JobResult::unrun(Outcome::Cancelled, why.clone())), None)),
@@ -217,6 +226,7 @@ impl RunState {
         let lease = lease(&self.id, job, tries.len() as u32 + 1);
         self.jobs.insert(job.0, JobState::Running { lease, since: now, stopping: None, tries });
         self.running.insert(job);
+        self.fresh.insert(job);
     }
 
     fn end(&mut self, start: &RunStart, now: Timestamp) {

@@ -68,6 +68,9 @@ impl Bench {
     fn event(&mut self, event: RunEvent) {
         self.clock += 1;
         Run::apply(&mut self.state, &event, Timestamp(self.clock));
+        for effect in Run::plan(&self.state, Timestamp(self.clock)).effects.values() {
+            self.state.handed_out(effect, Timestamp(self.clock));
+        }
         self.check_reload();
     }
 
@@ -102,6 +105,7 @@ impl Bench {
             dependants: self.state.dependants.clone(),
             open: self.state.open,
             lost: self.state.lost.clone(),
+            fresh: self.state.fresh.clone(),
         }
     }
 
@@ -248,6 +252,18 @@ fn cancelled_runs_wait_for_their_jobs_to_be_dead() {
         a=c: want 2 back 2 | runs [] | a=Cancelled b=Cancelled c=Cancelled | run Cancelled
     "#]],
     );
+}
+
+#[test]
+fn a_job_that_starts_and_stops_in_one_turn_ends_without_a_driver() {
+    let mut bench = Bench::new("a b:a", false);
+    // Both events come in one turn: nothing is handed out between them.
+    Run::apply(&mut bench.state, &RunEvent::Granted { total: 1 }, Timestamp(1));
+    Run::apply(&mut bench.state, &RunEvent::Cancel { why: "superseded".into() }, Timestamp(2));
+    bench.line("+1 and cancel");
+    let expected =
+        expect!["+1 and cancel: want 1 back 1 | runs [] | a=Cancelled b=Skipped | run Cancelled\n"];
+    expected.assert_eq(&bench.log);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -52,7 +53,8 @@ pub fn answer_receive_pack(
         answer_text(reply, 415, "a body is plain or gzip")?;
         return Ok(Received::default());
     };
-    let mut body = Timed { reader: body, since: Instant::now() };
+    let mut body = Timed { reader: body, since: Instant::now(), taken: Arc::default() };
+    let taken = body.taken.clone();
     let head = match PushHead::read(&mut body) {
         Ok(head) => head,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
@@ -81,10 +83,13 @@ pub fn answer_receive_pack(
     };
     let serving = forge.repository().serve(Service::ReceivePack, Exchange::Serve, &options, REQUEST_DEADLINE);
     let answer = match serving {
-        Ok(serving) => exchange(serving, &head, body)?,
+        Ok(serving) => exchange(serving, &head, body).inspect_err(|_| {
+            session.count_upload(taken.load(Ordering::Relaxed));
+        })?,
         Err(error) => broken_answer(&head, &error.to_string()),
     };
     drop(registered);
+    session.count_upload(taken.load(Ordering::Relaxed));
     let answer = match session.make_durable() {
         Ok(()) => answer,
         Err(failure) => {
@@ -224,10 +229,11 @@ fn refused(input: ServingInput, mut body: Timed<'_>, why: String) -> Fed {
     }
 }
 
-/// A body that must have ended when the time of the request is over, however slowly it drips.
+/// A body that is counted, and must have ended when the time of the request is over, however slowly it drips.
 struct Timed<'a> {
     reader: Box<dyn Read + Send + 'a>,
     since: Instant,
+    taken: Arc<AtomicU64>,
 }
 
 impl Read for Timed<'_> {
@@ -235,6 +241,8 @@ impl Read for Timed<'_> {
         if self.since.elapsed() > REQUEST_DEADLINE {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.reader.read(buffer)
+        let count = self.reader.read(buffer)?;
+        self.taken.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 }

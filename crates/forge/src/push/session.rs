@@ -75,9 +75,15 @@ impl Session {
         let none = |failure: Failure| RefusedPush { texts: vec![None; head.commands.len()], failure };
         let options = PushOptions::parse(&head.options).map_err(|refusal| none(refusal.into()))?;
         let moves = judge_all(forge, context.by, head, &options)?;
+        forge.may_upload(context.by, context.now).map_err(none)?;
         check_shallow(forge.repository(), head).map_err(none)?;
         let (forge, done) = (forge.clone(), Mutex::default());
         Ok(Session { forge, context, moves, options, done })
+    }
+
+    /// Counts the bytes that came, whatever became of them.
+    pub fn count_upload(&self, bytes: u64) {
+        self.forge.count_upload(self.context.by, bytes, self.context.now);
     }
 
     /// Changes that were opened or updated.

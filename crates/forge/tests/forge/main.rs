@@ -1,11 +1,12 @@
 //! The built-in forge over real git, real HTTP and real pushes.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
 
 mod attacks;
 mod contract;
 mod http;
 mod people;
 mod pushes;
+mod raw;
 mod rows;
 mod support;

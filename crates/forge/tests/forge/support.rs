@@ -1,7 +1,7 @@
 //! A served repository with people, and clones that push to it with plain git.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use towpath_forge::push::{HookDesk, HookSettings};
 use towpath_forge::{
     BuiltIn, ChangeRecord, Definitions, ForgeError, Member, Memory, Policy, ReviewRequest, Settings,
 };
-use towpath_git::{FileAt, Git, GitOptions, Repository};
+use towpath_git::{Expected, FileAt, Git, GitOptions, Record, RefUpdate, Repository};
 
 use crate::http::Server;
 
@@ -77,6 +77,19 @@ pub fn policy() -> Policy {
     policy
 }
 
+/// Both watched branches with one file.
+fn seed(repository: &Repository) {
+    let file = Some(("base", &b"base\n"[..]));
+    let record = Record { previous: None, file, message: "base", time: Timestamp(1_700_000_000_000) };
+    let commit = repository.write_record(&record).unwrap();
+    let update = |name: &str| RefUpdate {
+        name: name.parse().unwrap(),
+        expected: Expected::Absent,
+        target: Some(commit.into()),
+    };
+    repository.ref_transaction(&[update("refs/heads/main"), update("refs/heads/release")]).unwrap();
+}
+
 impl World {
     pub fn new() -> World {
         let git = every_git().swap_remove(0);
@@ -86,6 +99,7 @@ impl World {
     pub fn with(git: &Git, client: &Path, idle: Duration) -> World {
         let folder = TempDir::new().unwrap();
         let repository = Repository::create(git, &folder.path().join("demo.git")).unwrap();
+        seed(&repository);
         let memory = Arc::new(Memory::new(policy()));
         for (name, user, role, authorised) in PEOPLE {
             if let Some(role) = role {
@@ -101,11 +115,7 @@ impl World {
         let desk = HookDesk::open(&settings).unwrap();
         let users = PEOPLE.iter().map(|(name, user, ..)| ((*name).to_owned(), *user)).collect();
         let server = Server::start(forge.clone(), desk, users, idle);
-        let world = World { folder, forge, memory, server, client: client.to_owned() };
-        let seed = world.clone_of("ada");
-        seed.commit_file("base", "base\n");
-        seed.push(&["HEAD:refs/heads/main", "HEAD:refs/heads/release"]).unwrap();
-        world
+        World { folder, forge, memory, server, client: client.to_owned() }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -123,7 +133,7 @@ impl World {
         let clone = Clone { folder, url, client: self.client.clone() };
         clone.run(&["init", "--quiet", "--initial-branch=work", "."]);
         if self.forge.repository().branch_tip(&branch("main")).unwrap().is_some() {
-            clone.run(&["fetch", "--quiet", &clone.url, "main"]);
+            clone.run(&["fetch", "--quiet", &clone.url, "refs/heads/main"]);
             clone.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
         }
         clone
@@ -199,6 +209,20 @@ impl Clone {
         let output = self.git(arguments);
         assert!(output.status.success(), "git {arguments:?}: {}", said(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> String {
+        use std::io::Write;
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        plain_git(&self.client, &self.folder, arguments)
     }
 
     /// Pushes; what git said, as `Ok` or `Err`.

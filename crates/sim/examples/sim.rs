@@ -1,0 +1,47 @@
+//! `sim [--from SEED] [--seeds N] [--json]`: the simulator without the product's binary.
+
+use std::process::ExitCode;
+
+use towpath_sim::{MUTANTS, Options, run};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
+    let number =
+        |name: &str, default: u64| value(name).map_or(default, |text| text.parse().expect("a number"));
+    let (from, seeds) = (number("--from", 1), number("--seeds", 100));
+    if args.iter().any(|arg| arg == "--mutants") {
+        return mutants(from, seeds);
+    }
+    let aloud = args.iter().any(|arg| arg == "--trace");
+    let threads = number("--threads", 0) as usize;
+    let summary = run(from, seeds, Options { threads, aloud, ..Options::default() });
+    if args.iter().any(|arg| arg == "--json") {
+        println!("{}", serde_json::to_string(&summary).expect("a summary is JSON"));
+    } else {
+        println!("{summary}");
+    }
+    if summary.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn mutants(from: u64, seeds: u64) -> ExitCode {
+    let mut alive = 0;
+    for mutant in MUTANTS {
+        let options = Options { mutant: Some(mutant), stop_at_failure: true, ..Options::default() };
+        let summary = run(from, seeds, options);
+        let how = summary.failures.first().and_then(|failure| failure.violations.first());
+        match how {
+            Some(violation) => {
+                println!(
+                    "{mutant:?}: noticed within {} seeds by {}: {}",
+                    summary.seeds, violation.invariant, violation.what
+                );
+            }
+            None => {
+                alive += 1;
+                println!("{mutant:?}: NOT noticed in {} seeds", summary.seeds);
+            }
+        }
+    }
+    if alive == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

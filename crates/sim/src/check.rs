@@ -1,0 +1,247 @@
+//! What must hold after every step. Written without the core's own code: from the truth of the world, which the core
+//! never sees whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use towpath_core::act::Act;
+use towpath_core::cell::CellId;
+use towpath_core::effect::{Effect, Landing};
+use towpath_core::gate::{Snapshot, Verb};
+use towpath_core::graph::{JobResult, Outcome};
+use towpath_core::ids::{ChangeNumber, CommitId, Digest, Epoch, GateId, LeaseId, RunId, Timestamp, UserId};
+use towpath_core::message::{Message, RunReport};
+use towpath_core::run::RunEvent;
+use towpath_core::turn::{Intake, Stage, Turn};
+
+use crate::fake::forge::Pusher;
+use crate::fake::store::AnyIntake;
+use crate::report::Violation;
+use crate::world::{AnyLive, World};
+
+mod bar;
+mod bounds;
+mod commands;
+mod rest;
+
+/// Readings remembered for one gate, to be compared with what a landing was decided on.
+const READS_KEPT: usize = 64;
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// What was broken.
+    pub violations: Vec<Violation>,
+    reads: BTreeMap<GateId, BTreeMap<Timestamp, Arc<Snapshot>>>,
+    epochs: BTreeMap<CellId, Epoch>,
+    /// Where people's commands left things.
+    holds: BTreeSet<(GateId, ChangeNumber)>,
+    frozen: BTreeSet<GateId>,
+    vouches: BTreeMap<(GateId, ChangeNumber), Vouched>,
+    sent: BTreeMap<u64, Sent>,
+    answered: BTreeSet<u64>,
+    /// The first result that a run was told of each lease.
+    first_results: BTreeMap<LeaseId, Option<Digest>>,
+    /// Landings that were claimed while everything for them was there.
+    claimed: BTreeSet<CommitId>,
+    landed_leaves: BTreeSet<CommitId>,
+    started: BTreeSet<RunId>,
+    started_for: BTreeSet<ChangeNumber>,
+    ended: BTreeSet<RunId>,
+    commits: u64,
+}
+
+/// A command as it was sent.
+#[derive(Debug, Clone)]
+struct Sent {
+    gate: GateId,
+    by: UserId,
+    verb: Verb,
+}
+
+/// A vouching as it was accepted.
+#[derive(Debug, Clone)]
+struct Vouched {
+    by: UserId,
+    revision: CommitId,
+    expires: Timestamp,
+}
+
+impl Checks {
+    /// Remembers what was true when a reading began.
+    pub fn note_read(&mut self, gate: &GateId, began: Timestamp, truth: Snapshot) {
+        let reads = self.reads.entry(gate.clone()).or_default();
+        reads.insert(began, Arc::new(truth));
+        if reads.len() > READS_KEPT {
+            reads.pop_first();
+        }
+    }
+
+    /// What was read some time ago.
+    pub fn older_read(&self, gate: &GateId) -> Option<(Timestamp, Arc<Snapshot>)> {
+        let reads = self.reads.get(gate)?;
+        reads.iter().rev().nth(1).map(|(began, truth)| (*began, truth.clone()))
+    }
+
+    /// The reading that a gate goes by.
+    pub fn read_began(&self, live: &AnyLive) -> Option<Timestamp> {
+        match live {
+            AnyLive::Gate(live) => live.state.branch().read_began,
+            _ => None,
+        }
+    }
+
+    fn truth(&self, gate: &GateId, began: Option<Timestamp>) -> Option<Arc<Snapshot>> {
+        self.reads.get(gate)?.get(&began?).cloned()
+    }
+
+    /// Whether landing is stopped by a command or by the server itself.
+    pub fn is_frozen(&self, gate: &GateId) -> bool {
+        self.frozen.contains(gate)
+    }
+
+    /// How many runs of a gate have begun.
+    pub fn runs_of(&self, gate: &GateId) -> u64 {
+        self.started.iter().filter(|run| run.gate == *gate).map(|run| run.number).max().unwrap_or(0)
+    }
+}
+
+impl World {
+    /// Everything that must hold once a write set is durable.
+    pub fn check_commit(
+        &mut self,
+        epoch: Epoch,
+        turn: &Turn,
+        inbox: &[(u64, Timestamp, AnyIntake)],
+        before: Option<Timestamp>,
+    ) {
+        self.check_epoch(epoch, &turn.write.cell);
+        self.note_results(inbox);
+        self.check_answers(epoch, turn, before);
+        for act in &turn.write.acts {
+            self.check_act(act);
+        }
+        for (_, message) in &turn.write.messages {
+            if let Message::RunEnded(report) = message {
+                self.check_report(report);
+            }
+        }
+        for (key, row) in &turn.write.outbox {
+            let claimed = row.as_ref().filter(|row| matches!(row.stage, Stage::Claimed { .. }));
+            if let Some(Effect::Land(landing)) = claimed.and_then(|row| row.effect.as_ref()) {
+                self.trace.line(format!("{} claimed: {key}", self.now));
+                self.check_claim(epoch, landing, turn.write.now);
+            }
+        }
+        self.check_bounds(&turn.write.cell);
+        self.checks.commits += 1;
+        self.check_reload(epoch, &turn.write.cell);
+    }
+
+    /// I13: one writer a cell.
+    fn check_epoch(&mut self, epoch: Epoch, cell: &CellId) {
+        let highest = self.checks.epochs.entry(cell.clone()).or_insert(epoch);
+        if epoch < *highest {
+            let what = format!("{cell} was written by server {epoch} after server {highest}");
+            return self.violate("I13", what);
+        }
+        *highest = epoch;
+    }
+
+    /// The first word about a lease is the one that counts.
+    fn note_results(&mut self, inbox: &[(u64, Timestamp, AnyIntake)]) {
+        for (_, _, intake) in inbox {
+            let ended = match intake {
+                AnyIntake::Run(Intake::Event(event)) => Some(event),
+                AnyIntake::Run(Intake::Done { result: Some(event), .. }) => Some(event),
+                _ => None,
+            };
+            if let Some(RunEvent::JobEnded { lease, result }) = ended {
+                self.checks.first_results.entry(lease.id).or_insert(result.log);
+            }
+        }
+    }
+
+    /// I7 and I11: a result that counts was the first of its lease, for this commit, and truly passed.
+    fn check_report(&mut self, report: &RunReport) {
+        for job in report.jobs.iter().filter(|job| job.result.outcome == Outcome::Passed) {
+            let run = job.carried.as_ref().unwrap_or(&report.run);
+            if let Err(why) = self.explains(run, &job.result) {
+                let what = format!("`{}` of run {} counts as passed: {why}", job.name, report.run);
+                self.violate("I7", what);
+            }
+        }
+    }
+
+    fn explains(&self, run: &RunId, result: &JobResult) -> Result<(), String> {
+        let mark = result.log.ok_or("nobody ran it")?;
+        let job = self.executor.by_mark(&mark).ok_or("nobody ran it")?;
+        if job.run != *run {
+            return Err(format!("it was run for {}", job.run));
+        }
+        if job.truth != Outcome::Passed {
+            return Err(format!("in truth it {:?} (I11)", job.truth));
+        }
+        match self.checks.first_results.get(&job.lease.id) {
+            Some(first) if *first == Some(mark) => Ok(()),
+            _ => Err("its lease had been given up".into()),
+        }
+    }
+
+    fn check_act(&mut self, act: &Act) {
+        match act {
+            Act::Landed(landed) => {
+                let pushes = &self.forge.branch(&landed.gate.branch).pushes;
+                let ours = |change| {
+                    pushes.iter().any(|push| push.to == landed.commit && push.by == Pusher::Us(change))
+                };
+                if !ours(landed.change) {
+                    let what = format!("the record says that {} landed, the forge does not", landed.commit);
+                    self.violate("I8", what);
+                }
+                if !self.checks.landed_leaves.insert(landed.commit) {
+                    self.violate("I8", format!("the landing of {} has two leaves", landed.commit));
+                }
+            }
+            Act::ForeignPush { gate, to, .. } => {
+                let ours = |push: &crate::fake::forge::Push| push.to == *to && push.by != Pusher::Person;
+                let person = |push: &crate::fake::forge::Push| push.to == *to && push.by == Pusher::Person;
+                let pushes = &self.forge.branch(&gate.branch).pushes;
+                if pushes.iter().any(ours) && !pushes.iter().any(person) {
+                    self.violate("I8", format!("our own landing {to} is recorded as somebody else's push"));
+                }
+            }
+            Act::Froze { gate, .. } => drop(self.checks.frozen.insert(gate.clone())),
+            Act::RunStarted { run, change, .. } => {
+                self.checks.started_for.extend(change.map(|(number, _)| number));
+                if !self.checks.started.insert(run.clone()) {
+                    self.violate("I8", format!("the start of run {run} has two leaves"));
+                }
+            }
+            Act::RunEnded { run, .. } if !self.checks.ended.insert(run.clone()) => {
+                self.violate("I8", format!("the end of run {run} has two leaves"));
+            }
+            _ => {}
+        }
+    }
+
+    /// I1, I2 and I3 at the very moment at which a branch moves.
+    pub fn check_landing(&mut self, landing: &Landing) {
+        let branch = self.forge.branch(&landing.branch);
+        let Some(push) = branch.pushes.last().copied() else { return };
+        let same = |other: &&crate::fake::forge::Push| other.by == Pusher::Us(landing.change);
+        let times: usize =
+            self.forge.branches.values().map(|branch| branch.pushes.iter().filter(same).count()).sum();
+        self.trace.line(format!("{} {} moves to {}", self.now, landing.branch, landing.to.short()));
+        if times > 1 {
+            self.violate("I1", format!("change {} landed {times} times", landing.change));
+        }
+        if push.from != landing.from || !self.forge.git.contains(push.to, push.from) {
+            let what = format!("{} was pushed over {}, tested was {}", push.to, push.from, landing.from);
+            self.violate("I3", what);
+        }
+        if !self.checks.claimed.contains(&landing.to) {
+            self.violate("I2", format!("{} landed without having been claimed", landing.to));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The bar, told again from the truth: what a candidate must have passed, and what its change must have, at the moment
+//! at which its landing is claimed.
+
+use towpath_core::definition::{EmptySet, GateSettings, Proof};
+use towpath_core::effect::Landing;
+use towpath_core::gate::{ForgeChange, Review, Snapshot, Verdict, message_digest};
+use towpath_core::graph::Outcome;
+use towpath_core::ids::{Epoch, GateId, Timestamp, UserId};
+use towpath_core::policy::{Level, Role};
+
+use crate::fake::definition::{self, Job};
+use crate::fake::executor::Stage;
+use crate::fake::git::{DEFINITION, changed_paths, tree_id};
+use crate::world::{AnyLive, World};
+
+impl World {
+    /// I2, I3, I7, I18 at a claim.
+    pub(super) fn check_claim(&mut self, epoch: Epoch, landing: &Landing, now: Timestamp) {
+        let gate = GateId { repo: landing.repo.clone(), branch: landing.branch.clone() };
+        let live = self
+            .server(epoch)
+            .and_then(|server| server.cells.get(&towpath_core::cell::CellId::Gate(gate.clone())));
+        let began = live.and_then(|live| match live {
+            AnyLive::Gate(live) => live.state.branch().read_began,
+            _ => None,
+        });
+        let verdict = match self.checks.truth(&gate, began) {
+            Some(truth) => self.may_land(&gate, landing, &truth, now),
+            None => Err("no reading of the branch stands behind it".into()),
+        };
+        match verdict {
+            Ok(()) => drop(self.checks.claimed.insert(landing.to)),
+            Err(why) => {
+                let what = format!("change {} is about to land as {}: {why}", landing.change, landing.to);
+                self.violate("I2", what);
+            }
+        }
+    }
+
+    fn may_land(
+        &self,
+        gate: &GateId,
+        landing: &Landing,
+        truth: &Snapshot,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let spec = self.forge.git.made_from.get(&landing.to).ok_or("it is no candidate")?;
+        let change = truth.changes.iter().find(|change| change.number == landing.change);
+        let change = change.ok_or("the change is not open")?;
+        if spec.revision != change.revision.commit {
+            return Err(format!(
+                "it is of revision {}, the newest is {}",
+                spec.revision, change.revision.commit
+            ));
+        }
+        if spec.parent != landing.from || truth.tip.as_ref().map(|tip| tip.commit) != Some(landing.from) {
+            return Err(format!("it was made on {}, not on the tip", spec.parent));
+        }
+        if !spec.message.contains(&change.title) {
+            return Err("its message is not the change's".into());
+        }
+        self.not_stopped(gate, change)?;
+        let settings = self.settings(landing);
+        self.is_approved(gate, change, landing, (truth, settings))?;
+        let level = self.true_level(gate, change, truth, now);
+        if level == Level::Untrusted {
+            return Err("nobody trusts it".into());
+        }
+        self.has_passed(landing, change, (settings, level))
+    }
+
+    pub(super) fn not_stopped(&self, gate: &GateId, change: &ForgeChange) -> Result<(), String> {
+        let labels = &self.config.labels;
+        let stops = [&labels.wip, &labels.stacked, &labels.never, &labels.no_test];
+        if let Some(label) = stops.into_iter().find(|label| change.labels.contains(*label)) {
+            return Err(format!("it has the label {label}"));
+        }
+        if change.draft {
+            return Err("it is a draft".into());
+        }
+        if self.checks.frozen.contains(gate) {
+            return Err("the branch is frozen".into());
+        }
+        if self.checks.holds.contains(&(gate.clone(), change.number)) {
+            return Err("it is held".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn settings(&self, landing: &Landing) -> GateSettings {
+        let target = self.forge.git.get(landing.from).files[DEFINITION];
+        definition::read(target).map(|read| read.settings).unwrap_or_default()
+    }
+
+    pub(super) fn is_approved(
+        &self,
+        gate: &GateId,
+        change: &ForgeChange,
+        landing: &Landing,
+        (truth, settings): (&Snapshot, GateSettings),
+    ) -> Result<(), String> {
+        let need = settings.approvals.unwrap_or(self.config.approvals) as usize;
+        let approvals = approvals(gate, change, truth);
+        if approvals.len() < need {
+            return Err(format!("it has {} of {need} approvals", approvals.len()));
+        }
+        let objects = |review: &&Review| {
+            review.verdict == Verdict::RequestChanges
+                && review.revision == change.revision.commit
+                && review.target == gate.branch
+                && is_maintainer(truth, review.by)
+        };
+        if newest(change).iter().any(objects) {
+            return Err("somebody asks for changes".into());
+        }
+        let [target, own] =
+            [landing.from, landing.to].map(|commit| self.forge.git.get(commit).files[DEFINITION]);
+        let seen = approvals.iter().any(|review| review.definition == Some(definition::digest(own)));
+        let own_word = need == 0 && is_maintainer(truth, change.revision.uploader);
+        if target != own && !seen && !own_word {
+            return Err("it edits the definition, which no maintainer has approved".into());
+        }
+        Ok(())
+    }
+
+    /// The level that the truth gives a revision.
+    pub(super) fn true_level(
+        &self,
+        gate: &GateId,
+        change: &ForgeChange,
+        truth: &Snapshot,
+        now: Timestamp,
+    ) -> Level {
+        let authorised = |user: &UserId| truth.people.get(user).is_some_and(|rights| rights.authorised);
+        let uploaders = std::iter::once(&change.revision.uploader).chain(&change.revision.stack_uploaders);
+        if uploaders.into_iter().all(authorised) || !approvals(gate, change, truth).is_empty() {
+            return Level::Authorised;
+        }
+        let vouched = self.checks.vouches.get(&(gate.clone(), change.number)).is_some_and(|vouched| {
+            vouched.revision == change.revision.commit
+                && vouched.expires > now
+                && is_maintainer(truth, vouched.by)
+        });
+        if vouched { Level::Vouched } else { Level::Untrusted }
+    }
+
+    /// Each required job has truly passed on this commit, or on this tree where the target says that this is enough.
+    fn has_passed(
+        &self,
+        landing: &Landing,
+        change: &ForgeChange,
+        (settings, level): (GateSettings, Level),
+    ) -> Result<(), String> {
+        let full = change.labels.contains(&self.config.labels.rerun_all);
+        let required = self.required(landing, full)?;
+        if required.is_empty() && settings.empty != EmptySet::Land {
+            return Err("nothing was required of it".into());
+        }
+        let files = self.forge.git.get(landing.to).files;
+        for job in required {
+            if !definition::passes(&job.body, &files, landing.to) {
+                return Err(format!("`{}` fails on it", job.body.run));
+            }
+            let shown = self.executor.jobs.values().any(|ran| {
+                let same_tree = settings.proof == Proof::Tree && !job.body.history;
+                let about_it = ran.commit == landing.to || same_tree && ran.tree == tree_id(&files);
+                let passed = matches!(&ran.stage, Stage::Ended(result) if result.outcome == Outcome::Passed);
+                ran.script == job.body.run && about_it && passed && ran.level >= level
+            });
+            if !shown {
+                return Err(format!("nobody has shown that `{}` passes on it", job.body.run));
+            }
+        }
+        Ok(())
+    }
+
+    /// The target's required jobs and, if the definition is edited, the change's own; each with the job that it needs.
+    pub fn required(&self, landing: &Landing, full: bool) -> Result<Vec<Job>, String> {
+        let [before, after] = [landing.from, landing.to].map(|commit| self.forge.git.get(commit).files);
+        let changed = changed_paths(&before, &after);
+        let own = definition::read(after[DEFINITION]).map_err(|_| "its definition cannot be used")?.jobs;
+        if before[DEFINITION] == after[DEFINITION] {
+            let runs = |job: &Job| full || job.when.is_none_or(|when| changed.contains(&when));
+            return Ok(with_needs(&own, runs));
+        }
+        let of_target = definition::read(before[DEFINITION]).map(|read| read.jobs).unwrap_or_default();
+        let of_both = [of_target, own].map(|jobs| with_needs(&jobs, |_| true));
+        Ok(of_both.concat())
+    }
+}
+
+fn with_needs(jobs: &[Job], runs: impl Fn(&Job) -> bool) -> Vec<Job> {
+    let required: Vec<&Job> = jobs.iter().filter(|job| job.required && runs(job)).collect();
+    let needed = required.iter().filter_map(|job| jobs.iter().find(|other| Some(other.name) == job.needs));
+    required.iter().copied().chain(needed).cloned().collect()
+}
+
+fn is_maintainer(truth: &Snapshot, user: UserId) -> bool {
+    truth.people.get(&user).is_some_and(|rights| rights.role >= Role::Maintainer)
+}
+
+/// Each person's last word.
+fn newest(change: &ForgeChange) -> Vec<&Review> {
+    let mut last = std::collections::BTreeMap::<UserId, &Review>::new();
+    for review in &change.reviews {
+        let word = last.entry(review.by).or_insert(review);
+        if review.at >= word.at {
+            *word = review;
+        }
+    }
+    last.into_values().collect()
+}
+
+/// Approvals of exactly what would land, by people with the right, not by the uploader.
+fn approvals<'a>(gate: &GateId, change: &'a ForgeChange, truth: &Snapshot) -> Vec<&'a Review> {
+    let message = message_digest(&change.title, &change.body);
+    let counts = |review: &&Review| {
+        review.verdict == Verdict::Approve
+            && review.revision == change.revision.commit
+            && review.target == gate.branch
+            && review.message == message
+            && review.by != change.revision.uploader
+            && is_maintainer(truth, review.by)
+    };
+    newest(change).into_iter().filter(counts).collect()
+}

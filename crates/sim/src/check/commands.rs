@@ -1,0 +1,105 @@
+//! Commands: each is answered once, by the right that its giver has then, for the revision that it names (I8, I18).
+
+use std::sync::Arc;
+
+use towpath_core::act::Act;
+use towpath_core::cell::CellId;
+use towpath_core::gate::{Snapshot, Verb};
+use towpath_core::ids::{ChangeNumber, CommitId, Epoch, GateId, Timestamp, UserId};
+use towpath_core::policy::Role;
+use towpath_core::turn::Turn;
+
+use super::{Sent, Vouched};
+use crate::world::World;
+
+impl super::Checks {
+    /// Remembers a command that is on its way.
+    pub fn note_command(&mut self, id: u64, gate: &GateId, by: UserId, verb: &Verb) {
+        self.sent.insert(id, Sent { gate: gate.clone(), by, verb: verb.clone() });
+    }
+
+    /// Commands that were never answered.
+    pub fn unanswered(&self) -> Vec<u64> {
+        self.sent.keys().filter(|id| !self.answered.contains(id)).copied().collect()
+    }
+}
+
+impl World {
+    pub(super) fn check_answers(&mut self, epoch: Epoch, turn: &Turn, before: Option<Timestamp>) {
+        let CellId::Gate(gate) = &turn.write.cell else { return };
+        let leaves = turn.write.acts.iter().filter(|act| matches!(act, Act::Command { .. })).count();
+        let accepted = turn.answers.iter().filter(|answer| answer.result.is_ok()).count();
+        if leaves != accepted {
+            self.violate("I8", format!("{accepted} commands were accepted, {leaves} are on record"));
+        }
+        let after = self
+            .server(epoch)
+            .and_then(|server| server.cells.get(&turn.write.cell))
+            .and_then(|live| self.checks.read_began(live));
+        let truths: Vec<Arc<Snapshot>> =
+            [before, after].iter().filter_map(|began| self.checks.truth(gate, *began)).collect();
+        for answer in &turn.answers {
+            if !self.checks.answered.insert(answer.command) {
+                self.violate("I8", format!("command {} was answered twice", answer.command));
+            }
+            let Some(sent) = self.checks.sent.get(&answer.command).cloned() else { continue };
+            if answer.result.is_ok() {
+                self.check_right(&sent, &truths);
+                self.remember(&sent);
+            }
+        }
+    }
+
+    fn check_right(&mut self, sent: &Sent, truths: &[Arc<Snapshot>]) {
+        if !truths.iter().any(|truth| is_allowed(sent, truth)) {
+            let Sent { gate, by, verb } = sent;
+            self.violate("I18", format!("user {by} may not do {verb:?} on {gate}, and it was accepted"));
+        }
+        let (change, revision) = match &sent.verb {
+            Verb::Vouch { change, revision, .. } | Verb::Retry { change, revision, .. } => {
+                (*change, *revision)
+            }
+            _ => return,
+        };
+        if !truths.iter().any(|truth| is_newest(truth, change, revision)) {
+            self.violate("I18", format!("{:?} acted on another revision", sent.verb));
+        }
+    }
+
+    fn remember(&mut self, sent: &Sent) {
+        let gate = sent.gate.clone();
+        match &sent.verb {
+            Verb::Hold { change, .. } => drop(self.checks.holds.insert((gate, *change))),
+            Verb::Release { change } => drop(self.checks.holds.remove(&(gate, *change))),
+            Verb::Freeze { .. } => drop(self.checks.frozen.insert(gate)),
+            Verb::Unfreeze => drop(self.checks.frozen.remove(&gate)),
+            Verb::Vouch { change, revision, expires, .. } => {
+                let vouched = Vouched { by: sent.by, revision: *revision, expires: *expires };
+                self.checks.vouches.insert((gate, *change), vouched);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_allowed(sent: &Sent, truth: &Snapshot) -> bool {
+    let Some(rights) = truth.people.get(&sent.by) else { return false };
+    let own = |number: &ChangeNumber| {
+        let change = truth.changes.iter().find(|change| change.number == *number);
+        rights.authorised
+            && rights.role >= Role::Author
+            && change.is_some_and(|change| change.owner == sent.by)
+    };
+    match &sent.verb {
+        Verb::Hold { change, .. } | Verb::Retry { change, .. } => {
+            rights.role >= Role::Maintainer || own(change)
+        }
+        Verb::AcceptTip { .. } => rights.role >= Role::Admin,
+        _ => rights.role >= Role::Maintainer,
+    }
+}
+
+fn is_newest(truth: &Snapshot, number: ChangeNumber, revision: CommitId) -> bool {
+    let change = truth.changes.iter().find(|change| change.number == number);
+    change.is_some_and(|change| change.revision.commit == revision)
+}

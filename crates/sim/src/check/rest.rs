@@ -1,0 +1,158 @@
+//! What must hold once everything is at rest.
+
+use std::collections::BTreeSet;
+
+use towpath_core::act::Act;
+use towpath_core::cell::CellId;
+use towpath_core::effect::{Effect, EffectKey};
+use towpath_core::gate::{GateState, Snapshot};
+use towpath_core::ids::{ChangeNumber, CommitId, GateId};
+use towpath_core::policy::Level;
+use towpath_core::turn::Stage;
+
+use crate::fake::forge::{ChangeState, Pusher};
+use crate::world::{AnyLive, World};
+
+impl super::Checks {
+    /// Whether a run for a change is on record.
+    pub fn was_started_for(&self, number: ChangeNumber) -> bool {
+        self.started_for.contains(&number)
+    }
+
+    /// Whether a change's landing is on record.
+    pub fn landed_of(&self, leaves: &[Act], number: ChangeNumber) -> bool {
+        leaves.iter().any(|act| matches!(act, Act::Landed(landed) if landed.change == number))
+    }
+}
+
+impl World {
+    /// What is still owed or under way; `None`: the world is at rest.
+    pub fn unrest(&self) -> Option<String> {
+        let Some(leader) = self.leader() else { return Some("no server runs".into()) };
+        for (id, cell) in &self.store.cells {
+            if let Some((_, intake)) = cell.inbox.values().next() {
+                return Some(format!("{id} has not seen {intake:?}"));
+            }
+            let open = |row: &&towpath_core::turn::Outgoing| row.stage != Stage::Done;
+            if let Some((key, row)) = cell.outbox.iter().find(|(_, row)| open(row)) {
+                return Some(format!("{id} still owes {key} ({:?})", row.stage));
+            }
+            if matches!(id, CellId::Run(_)) && !cell.finished {
+                let rows: Vec<&String> =
+                    cell.rows.iter().filter(|(key, _)| *key != "start").map(|(_, row)| row).collect();
+                return Some(format!("{id} is not over: {rows:?}"));
+            }
+        }
+        if let Some(lease) = self.executor.running().first() {
+            return Some(format!("lease {lease} runs for {}", self.executor.jobs[lease].run));
+        }
+        if let Some(AnyLive::Pool(pool)) = leader.cells.get(&CellId::Pool)
+            && pool.state.held() > 0
+        {
+            return Some(format!("the pool counts {} slots in use", pool.state.held()));
+        }
+        None
+    }
+
+    /// I6, I8, I12 and I16 at rest.
+    pub fn check_rest(&mut self) {
+        if let Some(what) = self.unrest() {
+            self.violate("I16", what);
+        }
+        self.check_record();
+        for gate in self.gates.clone() {
+            self.check_gate(&gate);
+            self.check_eligible(&gate);
+        }
+    }
+
+    /// I8: each landing, run and command of the true world is on record.
+    fn check_record(&mut self) {
+        let pushes = self.forge.branches.values().flat_map(|branch| &branch.pushes);
+        let ours: BTreeSet<CommitId> =
+            pushes.filter(|push| push.by != Pusher::Person).map(|push| push.to).collect();
+        if let Some(missing) = ours.difference(&self.checks.landed_leaves).next() {
+            let what = format!("the landing of {missing} is not on record");
+            return self.violate("I8", what);
+        }
+        if let Some(run) = self.checks.started.symmetric_difference(&self.checks.ended).next() {
+            let what = format!("run {run} has only one of start and end on record");
+            return self.violate("I8", what);
+        }
+        if let Some(command) = self.checks.unanswered().first() {
+            let what = format!("command {command} was never answered");
+            self.violate("I8", what);
+        }
+    }
+
+    /// I12 and I16: the gate knows what a fresh look would show, the forge shows what the gate knows, and nothing waits
+    /// without a reason.
+    fn check_gate(&mut self, gate: &GateId) {
+        let Some(state) = self.gate_state(gate) else {
+            return self.violate("I16", format!("gate {gate} is not in memory"));
+        };
+        let truth = self.forge.snapshot(&gate.branch, state.branch().landed.map(|(commit, _)| commit));
+        if let Err((invariant, what)) = self.compare(gate, state, &truth) {
+            self.violate(invariant, format!("{gate}: {what}"));
+        }
+    }
+
+    fn compare(
+        &self,
+        gate: &GateId,
+        state: &GateState,
+        truth: &Snapshot,
+    ) -> Result<(), (&'static str, String)> {
+        let now = self.intake_time();
+        if state.branch().tip != truth.tip {
+            return Err(("I12", "it does not know the tip".into()));
+        }
+        let live = self.leader().and_then(|leader| leader.cells.get(&CellId::Gate(gate.clone())));
+        let plan = live.map(|live| live.plan(now)).unwrap_or_default();
+        for facts in &truth.changes {
+            let number = facts.number;
+            let Some(known) = state.changes().get(&number) else {
+                return Err(("I12", format!("it does not know change {number}")));
+            };
+            if known.facts != *facts {
+                return Err(("I12", format!("it knows change {number} as it was")));
+            }
+            if state.reasons(number, now).is_empty() {
+                return Err(("I16", format!("change {number} waits without a reason")));
+            }
+            let key = EffectKey::level("set-check", format!("{gate} {number}"));
+            let shown = self.forge.changes[&number].check.as_ref();
+            let wanted = plan.effects.get(&key).map(|effect| match effect {
+                Effect::SetCheck { revision, check, .. } => (*revision, check.clone()),
+                other => panic!("invariant: the key is of a check, not of {other:?}"),
+            });
+            if shown != wanted.as_ref() {
+                return Err(("I16", format!("change {number} shows {shown:?}, not {wanted:?}")));
+            }
+        }
+        match state.changes().keys().find(|number| self.forge.changes[number].state != ChangeState::Open) {
+            Some(number) => Err(("I12", format!("it takes change {number} for open"))),
+            None => Ok(()),
+        }
+    }
+
+    /// I6: a change that has everything and whose content passes has landed.
+    fn check_eligible(&mut self, gate: &GateId) {
+        let truth = self.forge.snapshot(&gate.branch, None);
+        let now = self.intake_time();
+        for change in &truth.changes {
+            let Some((landing, full)) = self.imagined(gate, change.number) else { continue };
+            let settings = self.settings(&landing);
+            let empty = self.required(&landing, full).map_or(true, |required| required.is_empty());
+            let eligible = self.not_stopped(gate, change).is_ok()
+                && self.is_approved(gate, change, &landing, (&truth, settings)).is_ok()
+                && self.true_level(gate, change, &truth, now) > Level::Vouched
+                && (!empty || settings.empty == towpath_core::definition::EmptySet::Land);
+            if eligible && self.would_pass(gate, change.number) == Some(true) {
+                let reasons = self.reasons_of(gate, change.number);
+                let what = format!("change {} could land and has not: {reasons}", change.number);
+                return self.violate("I6", what);
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Drivers: each carries out one effect by its key, may fail in every way, and answers with what is true.
+
+use towpath_core::cell::CellId;
+use towpath_core::effect::{Effect, JobOrder, Landing};
+use towpath_core::gate::{ForgeRead, GateEvent, LandTried};
+use towpath_core::graph::{JobResult, Lease, Outcome};
+use towpath_core::ids::{CandidateId, CommitId, GateId, LeaseId};
+use towpath_core::run::RunEvent;
+use towpath_core::turn::{Intake, Trouble, TroubleClass};
+
+use super::{Ev, Task, TaskStage, World};
+use crate::fake::definition;
+use crate::fake::executor;
+use crate::fake::git::DEFINITION;
+use crate::fake::store::AnyIntake;
+use crate::mutant::Mutant;
+
+/// Milliseconds until an answer is in the inbox, usually at most.
+const ANSWER_MS_MAX: i64 = 50;
+/// Milliseconds until a slow read is back.
+const SLOW_READ_MS: (i64, i64) = (10_000, 600_000);
+/// Milliseconds that a job takes.
+const JOB_MS: (i64, i64) = (20_000, 900_000);
+/// Milliseconds before a failed effect is tried again, doubled with each try up to the most.
+const RETRY_MS: i64 = 1_000;
+const RETRY_MS_MAX: i64 = 120_000;
+
+/// What a driver found out.
+enum Found {
+    /// The result, if the effect has one.
+    Gate(Option<GateEvent>),
+    /// The executor has it and will say.
+    Later,
+    /// The end of a job.
+    Job(Lease, Box<JobResult>),
+}
+
+impl World {
+    /// A driver does what it was told.
+    pub(super) fn act(&mut self, id: u64) {
+        let Some(task) = self.tasks.get(&id).cloned() else { return };
+        if self.dies_here(task.server) {
+            return;
+        }
+        match task.stage {
+            TaskStage::Do | TaskStage::Cancel
+                if self.fault(self.faults.effect_refused, "an effect fails") =>
+            {
+                return self.trouble(id, "it could not be reached");
+            }
+            TaskStage::Do | TaskStage::Orphan => {}
+            TaskStage::Cancel => {
+                let found = self.true_now(&task);
+                return self.answer_later(id, &task, found);
+            }
+            TaskStage::Acted => return,
+        }
+        let found = self.carry_out(&task);
+        if self.twice && !matches!(task.effect, Effect::ReadForge { .. }) {
+            self.carry_out(&task);
+        }
+        if task.stage == TaskStage::Orphan {
+            self.tasks.remove(&id);
+            return;
+        }
+        self.tasks.get_mut(&id).expect("invariant: it was just found").stage = TaskStage::Acted;
+        if self.dies_here(task.server) {
+            return;
+        }
+        let silent = matches!(found, Found::Later | Found::Job(..));
+        if !silent
+            && self.fault(self.faults.effect_done_but_error, "an effect is done, but an error is returned")
+        {
+            return self.trouble(id, "the answer was an error");
+        }
+        self.answer_later(id, &task, found);
+    }
+
+    fn trouble(&mut self, id: u64, why: &str) {
+        let task = self.tasks.get_mut(&id).expect("invariant: the caller has it");
+        task.tries += 1;
+        task.stage = TaskStage::Acted;
+        let task = task.clone();
+        let wait = (RETRY_MS << task.tries.min(10)).min(RETRY_MS_MAX);
+        let Some(server) = self.server(task.server) else { return };
+        let next_try = towpath_core::ids::Timestamp(server.time(self.now).0 + wait);
+        let trouble =
+            Trouble { class: TroubleClass::Transient, why: why.into(), tries: task.tries, next_try };
+        let intake = match task.cell {
+            CellId::Gate(_) => AnyIntake::Gate(Intake::Trouble { key: task.key, token: task.token, trouble }),
+            _ => AnyIntake::Run(Intake::Trouble { key: task.key, token: task.token, trouble }),
+        };
+        let delay = self.rng.between(1, ANSWER_MS_MAX);
+        self.at(delay, Ev::Answer(id, Box::new(intake)));
+    }
+
+    fn answer_later(&mut self, id: u64, task: &Task, found: Found) {
+        let (key, token) = (task.key.clone(), task.token);
+        let intake = match found {
+            Found::Later => return,
+            Found::Gate(result) => AnyIntake::Gate(Intake::Done { key, token, result }),
+            Found::Job(lease, result) => AnyIntake::Run(Intake::Done {
+                key,
+                token,
+                result: Some(RunEvent::JobEnded { lease, result }),
+            }),
+        };
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.stage = TaskStage::Acted;
+        }
+        let slow = matches!(task.effect, Effect::ReadForge { .. })
+            && self.fault(self.faults.read_slow, "a read is slow");
+        let (low, high) = if slow { SLOW_READ_MS } else { (1, ANSWER_MS_MAX) };
+        let delay = self.rng.between(low, high);
+        self.at(delay, Ev::Answer(id, Box::new(intake)));
+    }
+
+    pub(super) fn answer(&mut self, id: u64, intake: AnyIntake) {
+        let Some(task) = self.tasks.get(&id).cloned() else { return };
+        if self.dies_here(task.server) {
+            return;
+        }
+        self.tasks.remove(&id);
+        let Some(server) = self.server(task.server) else { return };
+        let at = server.time(self.now);
+        if self.fault(self.faults.intake_repeated, "an answer is taken in twice") {
+            self.deliver(&task.cell, at, intake.clone());
+        }
+        if self.mutant == Some(Mutant::LosesAnswers) && self.rng.chance(20) {
+            return;
+        }
+        self.deliver(&task.cell, at, intake);
+    }
+
+    fn carry_out(&mut self, task: &Task) -> Found {
+        match &task.effect {
+            Effect::ReadForge { gate, landed } => self.read_forge(task, gate, *landed),
+            Effect::ReadGraph { commit, .. } => {
+                let graph = definition::landed_graph(self.forge.git.get(*commit).files[DEFINITION]);
+                Found::Gate(Some(GateEvent::GraphRead { commit: *commit, graph }))
+            }
+            Effect::MakeCandidate { id, spec, .. } => self.make_candidate(*id, spec),
+            Effect::Land(landing) => self.land(landing),
+            Effect::MarkLanded { change, commit, .. } => {
+                self.forge.mark_landed(*change, *commit);
+                Found::Gate(None)
+            }
+            Effect::SetCheck { change, revision, check, .. } => {
+                self.forge.set_check(*change, *revision, check);
+                Found::Gate(None)
+            }
+            Effect::Alert { .. } => Found::Gate(None),
+            Effect::RunJob(order) => self.order(order),
+            Effect::Send { .. } => unreachable!("messages have no driver"),
+        }
+    }
+
+    fn read_forge(&mut self, task: &Task, gate: &GateId, landed: Option<CommitId>) -> Found {
+        let Some(server) = self.server(task.server) else { return Found::Gate(None) };
+        let began = server.time(self.now);
+        let snapshot = self.forge.snapshot(&gate.branch, landed);
+        let cached = self.fault(self.faults.read_cached, "a read comes from a cache");
+        let older = self.checks.older_read(gate).filter(|_| cached);
+        let lies = self.mutant == Some(Mutant::ReadsStale) && self.rng.chance(200);
+        let stale = self.checks.older_read(gate).filter(|_| lies);
+        self.checks.note_read(gate, began, snapshot.clone());
+        let read = match (older, stale) {
+            (Some((began, snapshot)), _) => ForgeRead { began, snapshot: (*snapshot).clone() },
+            (None, Some((_, snapshot))) => ForgeRead { began, snapshot: (*snapshot).clone() },
+            (None, None) => ForgeRead { began, snapshot },
+        };
+        Found::Gate(Some(GateEvent::ForgeRead(Box::new(read))))
+    }
+
+    fn make_candidate(&mut self, id: CandidateId, spec: &towpath_core::candidate::CandidateSpec) -> Found {
+        let mut spec = spec.clone();
+        if self.mutant == Some(Mutant::MergesOntoTheWrongBase) {
+            // Joined with the revision's own history instead of the branch's tip.
+            let parents = self.forge.git.get(spec.parent).parents.clone();
+            spec.parent = parents.first().copied().unwrap_or(spec.parent);
+        }
+        let result = self.forge.git.candidate(&spec);
+        Found::Gate(Some(GateEvent::CandidateMade { id, result: Box::new(result) }))
+    }
+
+    fn land(&mut self, landing: &Landing) -> Found {
+        let before = self.forge.branch(&landing.branch).pushes.len();
+        let result = if self.mutant == Some(Mutant::LandsWithoutCompare)
+            && !self.forge.contains(&landing.branch, landing.to)
+        {
+            self.forge.push(&landing.branch, landing.to, crate::fake::forge::Pusher::Us(landing.change));
+            LandTried::Landed
+        } else if self.fault(self.faults.forge_lies, "the forge says that it landed, and did not") {
+            // The driver reads back what the forge says.
+            let tip = self.forge.branch(&landing.branch).tip;
+            match self.forge.contains(&landing.branch, landing.to) {
+                true => LandTried::Landed,
+                false => LandTried::Broken { tip: Some(tip) },
+            }
+        } else {
+            self.forge.land(landing)
+        };
+        if self.mutant == Some(Mutant::BelievesTheForge) && self.rng.chance(300) {
+            // It reports a landing that it has not read back.
+            return found_landing(landing, LandTried::Landed);
+        }
+        if self.forge.branch(&landing.branch).pushes.len() > before {
+            self.check_landing(landing);
+        }
+        found_landing(landing, result)
+    }
+
+    fn order(&mut self, order: &JobOrder) -> Found {
+        let files = self.forge.git.get(order.commit).files;
+        let truly = definition::passes(&order.spec.body, &files, order.commit);
+        let truth = if self.fault(self.faults.job_errored, "a machine fails") {
+            Outcome::Errored
+        } else if !truly || self.fault(self.faults.job_flaky, "a job is flaky") {
+            Outcome::Failed
+        } else {
+            Outcome::Passed
+        };
+        let reported = match (self.mutant, truth) {
+            (Some(Mutant::ErroredIsPassed), Outcome::Errored) => Outcome::Passed,
+            (Some(Mutant::FailedIsPassed), Outcome::Failed) => Outcome::Passed,
+            _ => truth,
+        };
+        if self.executor.order(order, truth, reported) {
+            let delay = self.rng.between(JOB_MS.0, JOB_MS.1);
+            self.at(delay, Ev::JobEnds(order.lease.id));
+            return Found::Later;
+        }
+        match &self.executor.jobs[&order.lease.id].stage {
+            executor::Stage::Running => Found::Later,
+            executor::Stage::Ended(result) => Found::Job(order.lease.clone(), Box::new(result.clone())),
+        }
+    }
+
+    /// The answer to a cancel: what is true now, after whatever can still be stopped was stopped.
+    fn true_now(&mut self, task: &Task) -> Found {
+        match &task.effect {
+            Effect::Land(landing) => {
+                let landed = self.forge.contains(&landing.branch, landing.to);
+                let tried = if landed { LandTried::Landed } else { LandTried::Withdrawn };
+                found_landing(landing, tried)
+            }
+            Effect::RunJob(order) => {
+                let lease = order.lease.clone();
+                match self.executor.end(&lease.id, Some(Outcome::Cancelled)) {
+                    Some((lease, result)) => Found::Job(lease, Box::new(result)),
+                    None => {
+                        let result = JobResult::unrun(Outcome::Cancelled, "it was never started");
+                        Found::Job(lease, Box::new(result))
+                    }
+                }
+            }
+            _ => Found::Gate(None),
+        }
+    }
+
+    /// A job ends by itself, or as told; whoever waits for it hears of it.
+    pub(super) fn job_ends(&mut self, lease: &LeaseId, how: Option<Outcome>) {
+        let running = self.executor.jobs.get(lease).is_some_and(|job| job.stage == executor::Stage::Running);
+        let Some((lease, result)) = self.executor.end(lease, how).filter(|_| running) else { return };
+        let waits = |task: &Task| match &task.effect {
+            Effect::RunJob(order) => order.lease.id == lease.id && task.stage == TaskStage::Acted,
+            _ => false,
+        };
+        let waiting: Vec<u64> =
+            self.tasks.iter().filter(|(_, task)| waits(task)).map(|(id, _)| *id).collect();
+        let cell = CellId::Run(self.executor.jobs[&lease.id].run.clone());
+        if self.fault(self.faults.result_repeated, "a result comes twice") {
+            self.late_result(&cell, lease.clone(), result.clone(), 60_000);
+        }
+        for id in waiting {
+            let task = self.tasks[&id].clone();
+            self.answer_later(id, &task, Found::Job(lease.clone(), Box::new(result.clone())));
+        }
+    }
+
+    /// A result that comes some time, by no driver's answer.
+    pub(super) fn late_result(&mut self, cell: &CellId, lease: Lease, result: JobResult, ms_max: i64) {
+        let intake = Intake::Event(RunEvent::JobEnded { lease, result: Box::new(result) });
+        let delay = self.rng.between(1, ms_max);
+        self.at(delay, Ev::Late(cell.clone(), Box::new(AnyIntake::Run(intake))));
+    }
+}
+
+fn found_landing(landing: &Landing, result: LandTried) -> Found {
+    Found::Gate(Some(GateEvent::LandTried { candidate: landing.candidate, result }))
+}

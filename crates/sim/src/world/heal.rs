@@ -1,0 +1,225 @@
+//! The end of a world: the faults stop, a diligent team tidies up, and everything has to come to rest.
+
+use towpath_core::effect::Landing;
+use towpath_core::gate::{GateState, Reason, RetryScope, Verb, Verdict};
+use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
+use towpath_core::policy::{Rights, Role};
+
+use super::people::{ADMIN, AUTHORS, MAINTAINERS};
+use super::{AnyLive, Ev, World};
+use crate::fake::definition;
+use crate::fake::git::{DEFINITION, PATHS};
+use crate::faults::Faults;
+
+/// Virtual milliseconds within which the world has to come to rest: 40 landings of an hour each, twice.
+const REST_MS_MAX: i64 = 80 * 3_600_000;
+/// Rounds of tidying up: a landing may mend what failed before it.
+const ROUNDS_MAX: usize = 30;
+/// Milliseconds that two runs of two jobs each take at most, and what lies between.
+const PROBE_RUNS_MS: i64 = 4 * 900_000 + 120_000;
+
+impl World {
+    /// A gate as the leading server has it in memory.
+    pub fn gate_state(&self, gate: &GateId) -> Option<&GateState> {
+        let cells = &self.leader()?.cells;
+        match cells.get(&towpath_core::cell::CellId::Gate(gate.clone()))? {
+            AnyLive::Gate(live) => Some(&live.state),
+            _ => None,
+        }
+    }
+
+    /// Milliseconds between polls.
+    pub fn poll_ms(&self) -> i64 {
+        i64::from(self.config.poll_seconds) * 1000
+    }
+
+    /// Ends the faults, lets the team tidy up, and waits for rest; `bells`: whether doorbells ring again.
+    pub fn heal(&mut self, bells: bool) {
+        self.trace.line(format!("{} the faults stop", self.now));
+        self.faults = Faults::default();
+        self.crash_at = None;
+        self.bells_ring = bells;
+        self.restore_rights();
+        let leader = self.leader().map(|server| server.epoch);
+        let ghosts: Vec<_> =
+            self.servers.iter().map(|server| server.epoch).filter(|epoch| Some(*epoch) != leader).collect();
+        ghosts.into_iter().for_each(|epoch| self.stop_server(epoch));
+        if leader.is_none() {
+            self.at(1, Ev::Start);
+        }
+        self.wait(2 * self.poll_ms());
+        for _ in 0..ROUNDS_MAX {
+            let told = self.team_tidies_up();
+            self.come_to_rest();
+            if told == 0 || !self.checks.violations.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn restore_rights(&mut self) {
+        let full = |role| Rights { role, authorised: true };
+        self.forge.people.extend(AUTHORS.map(|user| (user, full(Role::Author))));
+        self.forge.people.extend(MAINTAINERS.map(|user| (user, full(Role::Maintainer))));
+    }
+
+    fn wait(&mut self, ms: i64) {
+        self.run_until(self.now + ms);
+    }
+
+    /// Polls pass until nothing is owed and nothing happens any more.
+    pub fn come_to_rest(&mut self) {
+        let deadline = self.now + REST_MS_MAX;
+        let mut quiet = 0;
+        while quiet < 2 && self.checks.violations.is_empty() {
+            self.wait(self.poll_ms() + 5_000);
+            quiet = if self.unrest().is_none() { quiet + 1 } else { 0 };
+            if self.now > deadline {
+                let what = self.unrest().unwrap_or_else(|| "something begins again and again".into());
+                self.violate("I6", format!("the world does not come to rest: {what}"));
+            }
+        }
+    }
+
+    /// Tells the server what a team would that wants its changes landed; returns how much there was to tell.
+    fn team_tidies_up(&mut self) -> usize {
+        let mut told = 0;
+        for gate in self.gates.clone() {
+            for verb in self.due_commands(&gate) {
+                told += 1;
+                self.command(&gate, ADMIN, verb);
+            }
+        }
+        told
+    }
+
+    fn due_commands(&mut self, gate: &GateId) -> Vec<Verb> {
+        let now = self.intake_time();
+        let Some(state) = self.gate_state(gate) else { return vec![] };
+        let mut verbs = vec![];
+        verbs.extend(state.branch().foreign.map(|tip| Verb::AcceptTip { tip }));
+        verbs.extend(state.branch().frozen.is_some().then_some(Verb::Unfreeze));
+        let mut failed = vec![];
+        for (number, change) in state.changes() {
+            let reasons = state.reasons(*number, now);
+            let revision = change.facts.revision.commit;
+            if change.hold.is_some() && number.0 % 2 == 0 {
+                verbs.push(Verb::Release { change: *number });
+            }
+            let mended = |reason: &Reason| {
+                use Reason::{OurMachines, RunCancelled, TestsFailed};
+                matches!(reason, TestsFailed { .. } | OurMachines { .. } | RunCancelled { .. })
+            };
+            if reasons.iter().any(mended) {
+                failed.push((*number, revision));
+            }
+        }
+        for (change, revision) in failed {
+            if self.would_pass(gate, change) == Some(true) {
+                verbs.push(Verb::Retry { change, revision, scope: RetryScope::All });
+            }
+        }
+        verbs
+    }
+
+    /// Whether a change's candidate on the tip truly passes; `None`: that depends on the very commit.
+    pub fn would_pass(&mut self, gate: &GateId, number: ChangeNumber) -> Option<bool> {
+        let (landing, full) = self.imagined(gate, number)?;
+        let Ok(required) = self.required(&landing, full) else { return Some(false) };
+        let files = self.forge.git.get(landing.to).files;
+        if required.iter().any(|job| job.body.history) {
+            return None;
+        }
+        Some(required.iter().all(|job| definition::passes(&job.body, &files, landing.to)))
+    }
+
+    /// The landing of a change as it would be now, if it can be joined at all.
+    pub fn imagined(&mut self, gate: &GateId, number: ChangeNumber) -> Option<(Landing, bool)> {
+        let from = self.forge.branch(&gate.branch).tip;
+        let change = self.forge.changes.get(&number)?;
+        let (revision, title) = (change.facts.revision.commit, change.facts.title.clone());
+        let full = change.facts.labels.contains(&self.config.labels.rerun_all);
+        let settings = definition::read(self.forge.git.get(from).files[DEFINITION]);
+        let strategy = settings.map(|read| read.settings.strategy).unwrap_or_default();
+        let spec = towpath_core::candidate::CandidateSpec {
+            parent: from,
+            revision,
+            strategy,
+            message: format!("imagined {title}"),
+            time: Timestamp(0),
+        };
+        match self.forge.git.candidate(&spec) {
+            towpath_core::candidate::CandidateResult::Made(made) => {
+                let landing = Landing {
+                    repo: gate.repo.clone(),
+                    branch: gate.branch.clone(),
+                    change: number,
+                    candidate: spec.id(),
+                    from,
+                    to: made.commit,
+                };
+                Some((landing, full))
+            }
+            _ => None,
+        }
+    }
+
+    /// I6: with everything at rest and no bell, a fresh change is seen, tested and landed in time.
+    pub fn probe(&mut self) {
+        self.bells_ring = false;
+        let Some(gate) = self.gates.clone().into_iter().find(|gate| self.is_open(gate)) else { return };
+        let Some(number) = self.propose_good(&gate) else { return };
+        let revision = self.forge.changes[&number].facts.revision.commit;
+        for by in [ADMIN, MAINTAINERS[0], MAINTAINERS[1]] {
+            self.forge.review(number, (by, Verdict::Approve), revision, Timestamp(self.now));
+        }
+        self.wait(2 * self.poll_ms());
+        if !self.checks.was_started_for(number) {
+            let what = format!("change {number} was not tested within two polls");
+            return self.violate("I6", what);
+        }
+        self.wait(PROBE_RUNS_MS + 2 * self.poll_ms());
+        let landed = self.checks.landed_of(&self.store.leaves, number);
+        if !landed && self.checks.violations.is_empty() {
+            let reasons = self.reasons_of(&gate, number);
+            self.violate("I6", format!("change {number} did not land in time: {reasons}"));
+        }
+        self.come_to_rest();
+    }
+
+    /// Why a change has not landed, as people are told.
+    pub fn reasons_of(&self, gate: &GateId, number: ChangeNumber) -> String {
+        let now = self.intake_time();
+        let reasons = self.gate_state(gate).map(|state| state.reasons(number, now)).unwrap_or_default();
+        reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    fn is_open(&self, gate: &GateId) -> bool {
+        self.gate_state(gate)
+            .is_some_and(|state| state.branch().frozen.is_none() && state.branch().foreign.is_none())
+    }
+
+    /// A change that passes whatever the tip requires; there is none on a tip that fails by itself.
+    fn propose_good(&mut self, gate: &GateId) -> Option<ChangeNumber> {
+        const TRIES: u32 = 50;
+        let tip = self.forge.branch(&gate.branch).tip;
+        let before = self.forge.git.get(tip).files;
+        for value in 0..TRIES {
+            let mut files = before;
+            files[PATHS - 1] = 7_700 + value * 7 * 11;
+            if files == before {
+                continue;
+            }
+            let head = self.forge.git.commit(&[tip], files, ("good", self.now));
+            let number = self.forge.propose(&gate.branch, head, AUTHORS[0]);
+            let runs_something = self.imagined(gate, number).is_some_and(|(landing, full)| {
+                self.required(&landing, full).is_ok_and(|required| !required.is_empty())
+            });
+            if runs_something && self.would_pass(gate, number) == Some(true) {
+                return Some(number);
+            }
+            self.forge.changes.remove(&number);
+        }
+        None
+    }
+}
