@@ -240,14 +240,13 @@ impl BuiltIn {
             return Err(Failure::refused(RefusalClass::NotFound, why));
         };
         let invalid = |why: String| Err(Failure::refused(RefusalClass::Invalid, why));
-        if view.is_ancestor(tip.id, base)? {
-            return invalid(format!(
-                "`{target}` contains {} already: there is nothing to land",
-                tip.id.short()
-            ));
-        }
-        if view.merge_base(base, tip.id)?.is_none() {
-            return invalid(format!("{} and `{target}` have no common history", tip.id.short()));
+        match view.merge_base(base, tip.id)? {
+            None => return invalid(format!("{} and `{target}` have no common history", tip.id.short())),
+            Some(common) if common == tip.id => {
+                let id = tip.id.short();
+                return invalid(format!("`{target}` contains {id} already: there is nothing to land"));
+            }
+            Some(_) => {}
         }
         let range = Range { from: base, to: tip.id };
         let ids = match view.commits_between(range, Walk::All, STACK_COMMITS_MAX) {

@@ -186,6 +186,16 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
     if known.exists(&format!("refs/tags/{name}"))? {
         return Err(denied(format!("there is a tag `{name}`: a branch of that name would be taken for it")));
     }
+    let beside = |watched: &&BranchName| {
+        let inside =
+            |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+        inside(watched.as_str(), name.as_str()) || inside(name.as_str(), watched.as_str())
+    };
+    if let Some(watched) = pusher.policy.watched.iter().find(beside) {
+        return Err(denied(format!(
+            "a branch `{name}` and the watched branch `{watched}` cannot both be; choose another name"
+        )));
+    }
     let have = known.branches_of(pusher.user)?;
     if have >= BRANCHES_MAX {
         return Err(denied(format!(

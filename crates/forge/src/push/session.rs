@@ -11,6 +11,7 @@ use towpath_git::{ObjectId, RefName, Repository};
 use super::hook::{HookCall, HookName, HookReply, HookResult};
 use super::inspect::{commit_of, new_commits};
 use super::options::PushOptions;
+use super::report::shown;
 use super::request::{Command, PushHead};
 use super::rules::{Known, Move, Pusher, judge};
 use crate::builtin::{BuiltIn, PushEntry, STACK_COMMITS_MAX};
@@ -180,7 +181,7 @@ impl Session {
             Ok(change) => change,
             Err(failure) => {
                 let said = vec![super::receive::refusal_text(&failure)];
-                return (HookResult::Refused { name, why: failure.to_string() }, said);
+                return (HookResult::Refused { name, why: shown(&failure.to_string()) }, said);
             }
         };
         self.progress(|progress| progress.changes.push(change.number));

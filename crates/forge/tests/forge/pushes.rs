@@ -226,3 +226,48 @@ fn readers_fetch_and_strangers_find_nothing() {
     let url = reader.url.replace("reader:", "nobody:");
     assert!(!reader.git(&["ls-remote", &url]).status.success());
 }
+
+#[test]
+fn pushes_at_once_do_not_disturb_each_other() {
+    let world = World::new();
+    let clones: Vec<Clone> = ["ann", "bob", "mia", "outsider"].map(|name| world.clone_of(name)).into();
+    std::thread::scope(|scope| {
+        for (at, clone) in clones.iter().enumerate() {
+            scope.spawn(move || {
+                for turn in 0..2 {
+                    clone.commit_file("file", &format!("{at} {turn}\n"));
+                    clone.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap();
+                }
+            });
+        }
+    });
+    let owners: Vec<_> = (1..=4).map(|number| world.forge.change(ChangeNumber(number)).unwrap()).collect();
+    assert!(
+        owners.iter().all(|change| change.revisions.len() == 2 && change.newest().uploader == change.owner)
+    );
+    assert_eq!(world.newest(), ChangeNumber(4));
+    assert_eq!(world.forge.rebuild().unwrap(), towpath_forge::Rebuilt::default());
+    world.check_sound();
+}
+
+#[test]
+fn a_large_push_comes_in_chunks() {
+    for client in every_git() {
+        let world = World::with(&every_git()[0], client.program(), Duration::from_secs(20));
+        let ann = world.clone_of("ann");
+        // Bytes that do not compress: hashes of hashes.
+        let mut noise = String::new();
+        let mut seed = 1u64;
+        for _ in 0..150_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            noise += &format!("{seed:x}\n");
+        }
+        ann.commit_file("noise", &noise);
+        ann.run(&["config", "http.postBuffer", "65536"]);
+        ann.push(&["HEAD:refs/for/main"]).unwrap();
+        assert_eq!(world.ref_of("refs/changes/1/1"), Some(ann.head()));
+        let bob = world.clone_of("bob");
+        bob.run(&["fetch", "--quiet", &bob.url, "refs/changes/1/1"]);
+        assert_eq!(bob.run(&["cat-file", "blob", "FETCH_HEAD:noise"]).len() + 1, noise.len());
+    }
+}

@@ -167,6 +167,17 @@ fn proposals_are_recognised() {
 }
 
 #[test]
+fn no_branch_takes_the_place_of_a_watched_one() {
+    let policy = Policy::one_branch("stable/1".parse().unwrap(), &Labels::default());
+    for name in ["stable", "stable/1/x"] {
+        let command = Command { old: None, new: ONE, name: format!("refs/heads/{name}").into_bytes() };
+        let pusher = Pusher { user: ANN, role: Role::Maintainer, policy: &policy };
+        let answer = judge(&command, &PushOptions::default(), pusher, &world());
+        assert!(answer.is_err_and(|failure| failure.to_string().contains("cannot both be")), "{name}");
+    }
+}
+
+#[test]
 fn an_admin_makes_the_first_watched_branch() {
     let policy = Policy::one_branch("trunk".parse().unwrap(), &Labels::default());
     let command = Command { old: None, new: ONE, name: b"refs/heads/trunk".to_vec() };
