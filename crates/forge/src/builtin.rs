@@ -176,7 +176,7 @@ impl BuiltIn {
             return Ok(next);
         }
         next.updated_at = now.max(next.updated_at);
-        self.write_change(&writing, next, Some(saved.meta))
+        self.write_change(&writing, next, Some(&saved))
     }
 
     /// Moves a change's refs to a new record, then saves the row.
@@ -184,15 +184,17 @@ impl BuiltIn {
         &self,
         _writing: &MutexGuard<'_, Writing>,
         change: ChangeRecord,
-        before: Option<CommitId>,
+        before: Option<&SavedChange>,
     ) -> Done<ChangeRecord> {
-        let meta = meta::write(self.repository(), &change, before)?;
-        let expected = before.map_or(Expected::Absent, |before| Expected::At(before.into()));
+        let previous = before.map(|before| before.meta);
+        let meta = meta::write(self.repository(), &change, previous)?;
+        let expected = previous.map_or(Expected::Absent, |previous| Expected::At(previous.into()));
+        let mut updates =
+            vec![RefUpdate { name: meta::meta_ref(change.number), expected, target: Some(meta.into()) }];
         let newest = change.newest();
-        let updates = [
-            RefUpdate { name: meta::meta_ref(change.number), expected, target: Some(meta.into()) },
-            revision_update(&change, newest),
-        ];
+        if before.is_none_or(|before| before.change.newest() != newest) {
+            updates.push(revision_update(&change, newest));
+        }
         match self.repository().ref_transaction(&updates)? {
             Transaction::Done => {}
             Transaction::Stale { name, .. } => {

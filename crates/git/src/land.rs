@@ -53,7 +53,7 @@ impl Repository {
         if !forward {
             if self.is_ancestor(to, tip)? {
                 self.sync_objects(Some(from), to)?;
-                sync_ref_folders(self, &name)?;
+                sync_ref_folders(self, [&name])?;
                 return Ok(Advance::AlreadyContained { tip });
             }
             return if tip == from {
@@ -76,7 +76,7 @@ impl Repository {
         if let Some(target) = self.ref_target(name)? {
             self.sync_objects(known, CommitId(target.0))?;
         }
-        sync_ref_folders(self, name)
+        sync_ref_folders(self, [name])
     }
 
     fn existing_tip(&self, branch: &BranchName) -> Result<CommitId, GitError> {
@@ -149,16 +149,23 @@ impl SyncPlan {
 }
 
 /// Syncs the folders that hold a ref, from its own up to the repository: any of them may be new, or have lost a name.
-pub(crate) fn sync_ref_folders(repository: &Repository, name: &RefName) -> Result<(), GitError> {
-    let path = repository.path().join(name.as_str());
-    for folder in path.ancestors().skip(1) {
-        match sync_folder(folder) {
-            // Git removes folders that a deleted ref leaves empty.
-            Err(GitError::NotDurable { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-            synced => synced?,
-        }
-        if folder == repository.path() {
-            break;
+pub(crate) fn sync_ref_folders<'a>(
+    repository: &Repository,
+    names: impl IntoIterator<Item = &'a RefName>,
+) -> Result<(), GitError> {
+    let mut synced = BTreeSet::new();
+    for name in names {
+        let path = repository.path().join(name.as_str());
+        let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(repository.path()));
+        for folder in folders {
+            if !synced.insert(folder.to_owned()) {
+                break;
+            }
+            match sync_folder(folder) {
+                // Git removes folders that a deleted ref leaves empty.
+                Err(GitError::NotDurable { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                synced => synced?,
+            }
         }
     }
     Ok(())

@@ -190,7 +190,7 @@ impl Repository {
     pub fn ref_transaction(&self, updates: &[RefUpdate]) -> Result<Transaction, GitError> {
         let outcome = self.write_refs(updates)?;
         if outcome == Transaction::Done {
-            updates.iter().try_for_each(|update| sync_ref_folders(self, &update.name))?;
+            sync_ref_folders(self, updates.iter().map(|update| &update.name))?;
         }
         Ok(outcome)
     }

@@ -68,8 +68,7 @@ impl BuiltIn {
         } else {
             proposed.record.number = self.next_number(&mut writing)?;
         }
-        let before = proposed.before.map(|before| before.meta);
-        self.write_change(&writing, proposed.record, before)
+        self.write_change(&writing, proposed.record, proposed.before.as_ref())
     }
 
     /// Opens a change from a branch that was pushed before.
