@@ -112,7 +112,7 @@ impl Masker {
 }
 
 impl Finder {
-    /// Where secrets lie that begin before `safe`, joined where they touch; `covered` leading bytes are known to.
+    /// Where secrets lie that begin before `safe`, joined where they overlap; `covered` leading bytes are known to.
     fn spans_before(&self, bytes: &[u8], safe: usize, covered: usize) -> Vec<Range<usize>> {
         let mut spans: Vec<Range<usize>> = Vec::new();
         if covered > 0 {
@@ -120,7 +120,7 @@ impl Finder {
         }
         let found = self.automaton.find_overlapping_iter(bytes).map(|found| found.range());
         for mut next in found.filter(|range| range.start < safe) {
-            while let Some(last) = spans.pop_if(|last| last.end >= next.start) {
+            while let Some(last) = spans.pop_if(|last| last.end > next.start) {
                 next = last.start.min(next.start)..last.end.max(next.end);
             }
             spans.push(next);

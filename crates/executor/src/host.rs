@@ -169,12 +169,15 @@ impl Host {
         }
     }
 
-    /// Whether a program is surely there for a job: on the job's path, or in a system folder.
-    pub(crate) fn has_program(&self, name: &str) -> bool {
-        match name.contains('/') {
-            true => name.starts_with("/usr/") && !name.contains("/../") && Path::new(name).is_file(),
-            false => std::env::split_paths(&self.variables.path).any(|folder| folder.join(name).is_file()),
-        }
+    /// Where a program is that is surely there for a job: on the job's path, or in a system folder.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let path = match name.contains('/') {
+            true => Some(PathBuf::from(name)).filter(|_| name.starts_with("/usr/") && !name.contains("/../")),
+            false => std::env::split_paths(&self.variables.path)
+                .map(|folder| folder.join(name))
+                .find(|path| path.is_file()),
+        };
+        path.filter(|path| path.is_file())
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct PlainJob {
 
 /// What to start.
 pub(crate) struct PlainStart<'a> {
+    /// Where the command's program is, if that is known: a search by name would need a `fork`.
+    pub(crate) program: Option<&'a Path>,
     pub(crate) command: &'a [String],
     pub(crate) environment: &'a std::collections::BTreeMap<String, String>,
     pub(crate) folder: &'a Path,
@@ -40,9 +42,10 @@ pub(crate) struct PlainStart<'a> {
 impl PlainJob {
     /// Starts it as a process group of its own. By `posix_spawn`, which costs the same however large we are.
     pub(crate) fn start(start: PlainStart<'_>) -> io::Result<PlainJob> {
-        let (program, arguments) =
+        let (name, arguments) =
             start.command.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
-        let child = Command::new(program)
+        let child = Command::new(start.program.unwrap_or(Path::new(name)))
+            .arg0(name)
             .args(arguments)
             .env_clear()
             .envs(start.environment)

@@ -111,12 +111,11 @@ impl JobPool {
         if state.leases.contains_key(&spec.lease) {
             return;
         }
-        let refused = match (state.closed, state.backlog.len() >= BACKLOG_MAX, Control::new()) {
-            (true, ..) => "the executor is stopping".to_owned(),
-            (_, true, _) => format!("the executor has {BACKLOG_MAX} jobs waiting already"),
-            (.., Err(error)) => format!("the executor cannot take more jobs: {error}"),
-            (false, false, Ok(control)) => {
-                state.leases.insert(spec.lease, Arc::new(control));
+        let refused = match (state.closed, state.backlog.len() >= BACKLOG_MAX) {
+            (true, _) => "the executor is stopping".to_owned(),
+            (_, true) => format!("the executor has {BACKLOG_MAX} jobs waiting already"),
+            (false, false) => {
+                state.leases.insert(spec.lease, Arc::default());
                 state.backlog.push_back(spec);
                 drop(state);
                 self.shared.work.notify_one();

@@ -114,7 +114,7 @@ fn run_probe(host: &Host) -> io::Result<JobEnd> {
     spec.base = Some(base.clone());
     let (remove, removals) = mpsc::channel();
     let mut slot = Slot::new(0, Arc::new(host.clone()), remove)?;
-    let end = slot.run(&spec, &Control::new()?);
+    let end = slot.run(&spec, &Control::default());
     drop(slot);
     removals.into_iter().try_for_each(|folder| folder.remove())?;
     remove_tree(&base)?;

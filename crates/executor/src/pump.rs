@@ -2,7 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
@@ -13,8 +14,8 @@ use towpath_blob::{BlobError, LogWriter};
 use crate::launcher::Exit;
 use crate::watch::{Breach, FIRST_LOOK, LOOK_INTERVAL, Watch};
 
-/// Bytes read from a job at once. Source: reference/performance 7.
-pub(crate) const READ_BYTES: usize = 256 * 1024;
+/// Bytes read from a job at once, and written to its log. Larger ones leave the processor's caches (measured).
+pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// A pipe this large saves a talkative job most of its waiting. Source: reference/performance 7.
 const PIPE_BYTES: usize = 1024 * 1024;
 /// A pipe's size without asking. A full one shows that the job is talkative. Source: pipe(7).
@@ -25,28 +26,39 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Reads after the end. The largest pipe of an ordinary user is 1 MiB (pipe(7)); this is 16 of them.
 const DRAIN_READS_MAX: usize = 64;
 
-/// Tells a running job to stop. Shared between its slot and whoever cancels.
-#[derive(Debug)]
+/// Tells a job to stop. Shared between its slot and whoever cancels. Has a descriptor only while the job runs: every
+/// open one makes each start of a process slower, and 10,000 jobs may wait.
+#[derive(Debug, Default)]
 pub(crate) struct Control {
     cancelled: AtomicBool,
-    wake: OwnedFd,
+    wake: OnceLock<OwnedFd>,
 }
 
 impl Control {
-    pub(crate) fn new() -> io::Result<Control> {
-        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Control { cancelled: AtomicBool::new(false), wake })
-    }
-
     /// Asks for the end; asking twice is asking once.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
-        // Full means that it is awake already.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        // With the fence in `wake`: either we see its event, or it sees our word.
+        fence(Ordering::SeqCst);
+        if let Some(wake) = self.wake.get() {
+            // Full means that it is awake already.
+            let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
+        }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Readable once the job is cancelled; whoever asks looks at [`Control::is_cancelled`] afterwards.
+    fn wake(&self) -> io::Result<&OwnedFd> {
+        if self.wake.get().is_none() {
+            let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            // Only the job's slot comes here, so nobody else has set it meanwhile.
+            let _ = self.wake.set(event);
+            fence(Ordering::SeqCst);
+        }
+        self.wake.get().ok_or_else(|| io::Error::other("no event"))
     }
 }
 
@@ -102,6 +114,8 @@ pub(crate) struct Pump<'a> {
     pub(crate) buffer: &'a mut [u8],
     pub(crate) control: &'a Control,
     pub(crate) deadline: Instant,
+    /// Whether the pipe was made larger.
+    pub(crate) talkative: bool,
 }
 
 impl Pump<'_> {
@@ -130,6 +144,7 @@ impl Pump<'_> {
         watch: &mut Watch<'_>,
         stop: &mut Option<Stop>,
     ) -> io::Result<()> {
+        self.control.wake()?;
         let mut look_at = Instant::now() + FIRST_LOOK;
         let mut killed_until = None;
         let mut open = true;
@@ -190,7 +205,7 @@ impl Pump<'_> {
         let end = tree.end_event();
         let mut events = [
             PollFd::from_borrowed_fd(end, PollFlags::IN),
-            PollFd::new(&self.control.wake, PollFlags::IN),
+            PollFd::new(self.control.wake()?, PollFlags::IN),
             PollFd::from_borrowed_fd(self.output.as_fd(), PollFlags::IN),
         ];
         // Once cancelled the event stays readable: it is not looked at again.
@@ -225,7 +240,8 @@ impl Pump<'_> {
         if count < self.buffer.len() {
             self.log.idle()?;
         }
-        if count == PIPE_BYTES_DEFAULT {
+        if count == PIPE_BYTES_DEFAULT && !self.talkative {
+            self.talkative = true;
             // A user's pipes may be bounded; then it stays as it is.
             let _ = fcntl_setpipe_size(&self.output, PIPE_BYTES);
         }

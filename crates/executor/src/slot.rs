@@ -186,7 +186,8 @@ impl Slot {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok(output) => {
                 let deadline = deadline(spec);
-                Pump { output, log, buffer: &mut self.buffer, control, deadline }.follow(&mut job, &mut watch)
+                Pump { output, log, buffer: &mut self.buffer, control, deadline, talkative: false }
+                    .follow(&mut job, &mut watch)
             }
         };
         let (breach, cpu_ms, counters) = watch.at_end();
@@ -259,7 +260,7 @@ impl Slot {
         let command = JobCommand::of(&spec.body.run);
         let own_path = spec.body.env.contains_key("PATH");
         match &command {
-            JobCommand::Direct(words) if own_path || !self.host.has_program(&words[0]) => {
+            JobCommand::Direct(words) if own_path || self.host.program(&words[0]).is_none() => {
                 command.through_shell()
             }
             _ => command,
@@ -285,7 +286,8 @@ impl Slot {
             Ok((mut job, output)) => {
                 watch.ancestor = Some(job.pid());
                 let deadline = deadline(spec);
-                Pump { output, log, buffer: &mut self.buffer, control, deadline }.follow(&mut job, &mut watch)
+                Pump { output, log, buffer: &mut self.buffer, control, deadline, talkative: false }
+                    .follow(&mut job, &mut watch)
             }
         };
         let verdict = self.judge(spec, life, None, tree);
@@ -325,8 +327,11 @@ impl Slot {
         }
         let (read, write) = output_pipe()?;
         let environment = environment(spec, &self.host.variables, &folders);
+        let line = command.line(&text(&script));
+        let program = line.first().and_then(|name| self.host.program(name));
         let job = PlainJob::start(PlainStart {
-            command: &command.line(&text(&script)),
+            program: program.as_deref(),
+            command: &line,
             environment: &environment,
             folder: start,
             output: write,
