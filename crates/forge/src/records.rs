@@ -35,7 +35,7 @@ pub trait Records: Send + Sync {
     /// One change.
     fn change(&self, number: ChangeNumber) -> Kept<Option<SavedChange>>;
 
-    /// The changes that a search finds, oldest first.
+    /// All changes that a search finds, in any order.
     fn find(&self, find: &Find) -> Kept<Vec<SavedChange>>;
 
     /// From which record in the repository each row was made.

@@ -328,11 +328,7 @@ enum Key {
 
 /// The open one, or else the newest.
 fn pick(found: impl Iterator<Item = SavedChange>) -> Option<SavedChange> {
-    let mut found: Vec<SavedChange> = found.collect();
-    match found.iter().position(|saved| saved.change.is_open()) {
-        Some(open) => Some(found.swap_remove(open)),
-        None => found.pop(),
-    }
+    found.max_by_key(|saved| (saved.change.is_open(), saved.change.number))
 }
 
 /// Words that a person gives stay; else they follow the commits.

@@ -15,7 +15,8 @@ impl Forge for BuiltIn {
         let tip = self.tip(branch)?;
         let head = tip.as_ref().map(|tip| tip.commit);
         let keeps_landed = self.keeps(head, landed)?;
-        let open = self.records().find(&Find::Open(branch.clone()))?;
+        let mut open = self.records().find(&Find::Open(branch.clone()))?;
+        open.sort_by_key(|saved| saved.change.number);
         let changes =
             open.into_iter().map(|saved| self.facts(saved.change, head)).collect::<Result<_, _>>()?;
         let people = self.records().people(branch)?;

@@ -103,7 +103,8 @@ impl Records for Memory {
                 }
             }
         };
-        Ok(self.state().changes.values().filter(wanted).cloned().collect())
+        // Newest first, as a database's list of changes is: nobody may rely on an order.
+        Ok(self.state().changes.values().rev().filter(wanted).cloned().collect())
     }
 
     fn saved(&self) -> Kept<BTreeMap<ChangeNumber, CommitId>> {
