@@ -80,6 +80,8 @@ pub struct Remote {
 pub enum Setting<'a> {
     /// One value, instead of whatever was there.
     Only(&'a str),
+    /// This value beside whatever else is there.
+    Among(&'a str),
     /// No value.
     Absent,
 }
@@ -192,6 +194,12 @@ impl Checkout {
             Setting::Only(value) => {
                 self.output("config", ["--local", "--replace-all", key, value])?;
             }
+            Setting::Among(value) => {
+                let known = ["--local", "--fixed-value", "--get-all", key, value];
+                if !self.finish("config", known)?.status.success() {
+                    self.output("config", ["--local", "--add", key, value])?;
+                }
+            }
             Setting::Absent if self.local_values(key)? => {
                 self.output("config", ["--local", "--unset-all", key])?;
             }
@@ -203,6 +211,13 @@ impl Checkout {
     /// The folder of the repository's own files.
     pub fn git_dir(&self) -> Result<PathBuf, GitError> {
         let mut path = self.output("rev-parse", ["--absolute-git-dir"])?;
+        path.pop_if(|last| *last == b'\n');
+        Ok(OsString::from_vec(path).into())
+    }
+
+    /// The folder of the files that all work trees of the repository share, its configuration among them.
+    pub fn common_dir(&self) -> Result<PathBuf, GitError> {
+        let mut path = self.output("rev-parse", ["--path-format=absolute", "--git-common-dir"])?;
         path.pop_if(|last| *last == b'\n');
         Ok(OsString::from_vec(path).into())
     }

@@ -31,6 +31,21 @@ pub struct Global {
 pub enum Command {
     Run(command::run::RunArgs),
     #[command(subcommand)]
+    Repo(command::repo::RepoCommand),
+    Change(command::change::ChangeArgs),
+    Branch(command::branch::BranchArgs),
+    Runs(command::runs::RunsArgs),
+    Log(command::log::LogArgs),
+    Cancel(command::runs::CancelArgs),
+    Deploy(command::branch::DeployArgs),
+    #[command(subcommand)]
+    User(command::user::UserCommand),
+    #[command(subcommand)]
+    Token(command::token::TokenCommand),
+    Secret(command::secret::SecretArgs),
+    #[command(subcommand)]
+    Audit(command::audit::AuditCommand),
+    #[command(subcommand)]
     Config(command::config::ConfigCommand),
     Doctor(command::doctor::DoctorArgs),
     Completions(command::completions::CompletionsArgs),
@@ -72,6 +87,17 @@ fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Cli, clap::Error> {
 fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(arguments) => command::run::run(&arguments, terminal),
+        Command::Repo(repo) => command::repo::run(&repo, terminal),
+        Command::Change(arguments) => command::change::run(&arguments, terminal),
+        Command::Branch(arguments) => command::branch::run(&arguments, terminal),
+        Command::Runs(arguments) => command::runs::run(&arguments, terminal),
+        Command::Log(arguments) => command::log::run(&arguments, terminal),
+        Command::Cancel(arguments) => command::runs::cancel(&arguments, terminal),
+        Command::Deploy(arguments) => command::branch::deploy(&arguments, terminal),
+        Command::User(user) => command::user::run(&user, terminal),
+        Command::Token(token) => command::token::run(&token, terminal),
+        Command::Secret(arguments) => command::secret::run(&arguments, terminal),
+        Command::Audit(audit) => command::audit::run(&audit, terminal),
         Command::Config(config) => command::config::run(&config, terminal),
         Command::Doctor(arguments) => command::doctor::run(&arguments, terminal),
         Command::Completions(arguments) => command::completions::run(&arguments, terminal),

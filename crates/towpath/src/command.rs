@@ -1,18 +1,31 @@
 //! One file for each command.
 
+pub mod answer;
+pub mod audit;
+pub mod branch;
+pub mod change;
 pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod executor;
+pub mod log;
 pub mod man;
+pub mod repo;
 pub mod run;
+pub mod runs;
+pub mod secret;
+pub mod token;
+pub mod user;
 
+use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use towpath_git::{Checkout, Git, GitOptions};
 
 use crate::failure::{Exit, Failure};
 
+/// Bytes of a line that must not be seen; a password has at most 1,024.
+const SECRET_LINE_BYTES_MAX: u64 = 4096;
 /// The hidden subcommand that the executor starts for each of its slots.
 pub const SANDBOX_HELPER: &str = "sandbox-helper";
 
@@ -43,6 +56,44 @@ pub fn here() -> Result<PathBuf, Failure> {
             .why(error.to_string())
             .hint("go into a folder that exists")
     })
+}
+
+/// A line from standard input that must not be seen: a token, a password. On a terminal it is not shown while it is
+/// typed.
+pub fn secret_input(what: &str) -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    let hidden = stdin.is_terminal().then(|| Hidden::begin(what)).transpose()?;
+    let mut line = String::new();
+    std::io::Read::take(stdin.lock(), SECRET_LINE_BYTES_MAX).read_line(&mut line)?;
+    drop(hidden);
+    match line.trim_end_matches(['\r', '\n']) {
+        "" => Err(Failure::new(Exit::Usage, format!("there is no {what} on standard input"))),
+        line => Ok(line.to_owned()),
+    }
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Hidden(rustix::termios::Termios);
+
+impl Hidden {
+    fn begin(what: &str) -> Result<Hidden, Failure> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let before = tcgetattr(rustix::stdio::stdin()).map_err(std::io::Error::from)?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, &hidden).map_err(std::io::Error::from)?;
+        eprint!("{what}: ");
+        Ok(Hidden(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        use rustix::termios::{OptionalActions, tcsetattr};
+        // A terminal that is gone shows nothing anyway.
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+        eprintln!();
+    }
 }
 
 /// A failed access to a file.

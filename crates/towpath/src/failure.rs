@@ -22,15 +22,29 @@ pub enum Exit {
     /// The thing has moved on since it was looked at.
     Conflict = 5,
     /// It took too long.
-    #[expect(dead_code, reason = "documented, and of commands that wait for a server")]
     TimedOut = 6,
     /// Server or forge cannot be reached, or cannot answer now.
-    #[expect(dead_code, reason = "documented, and of commands that ask a server")]
     Unavailable = 7,
     /// Ctrl-C.
     Interrupted = 130,
     /// Whoever read the output has closed it: 128 and SIGPIPE, as other programs end then.
     OutputClosed = 141,
+}
+
+impl Exit {
+    /// The exit that a server names by its code.
+    pub fn of_code(code: u8) -> Option<Exit> {
+        let known = [
+            Exit::Failed,
+            Exit::Usage,
+            Exit::NotFound,
+            Exit::Denied,
+            Exit::Conflict,
+            Exit::TimedOut,
+            Exit::Unavailable,
+        ];
+        known.into_iter().find(|exit| *exit as u8 == code)
+    }
 }
 
 /// The line of every `--help` that says what the exit codes mean.
@@ -66,6 +80,11 @@ impl Failure {
     /// Adds what to do next.
     pub fn hint(self, hint: impl Into<String>) -> Failure {
         Failure { hint: Some(hint.into()), ..self }
+    }
+
+    /// What kind of end it is.
+    pub fn exit(&self) -> Exit {
+        self.exit
     }
 
     /// The code with which the program ends.

@@ -7,6 +7,7 @@ mod cli;
 mod command;
 mod failure;
 mod local;
+mod remote;
 mod terminal;
 
 use std::process::ExitCode;

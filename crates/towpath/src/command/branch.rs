@@ -1,0 +1,192 @@
+//! `towpath branch ...` and `towpath deploy`: watched branches.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::command::answer::{self, done, flag, items, number, rows, short, text, time, verdict};
+use crate::failure::Failure;
+use crate::remote::Request;
+use crate::remote::place::{Place, RepoArg};
+use crate::terminal::style::Style;
+use crate::terminal::table::{Cell, styled};
+use crate::terminal::{Terminal, inline};
+
+/// Show a watched branch, stop and start it
+#[derive(Debug, clap::Args)]
+pub struct BranchArgs {
+    #[command(flatten)]
+    repo: RepoArg,
+    #[command(subcommand)]
+    verb: BranchVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum BranchVerb {
+    /// List watched branches
+    List,
+    /// Show a branch: flags, queue, what waits, runs
+    Show(Name),
+    /// Let nothing land
+    Freeze {
+        #[command(flatten)]
+        name: Name,
+        /// Why, for everybody who will wonder
+        #[arg(long)]
+        why: String,
+    },
+    /// Let changes land again
+    Unfreeze(Name),
+    /// Accept a push that went past the queue
+    Accept {
+        /// The branch
+        branch: String,
+        /// The whole commit id of the tip that you looked at
+        tip: String,
+    },
+    /// Run manual jobs on the branch's tip
+    Run {
+        #[command(flatten)]
+        name: Name,
+        /// One job; without it, every job with `on: [manual]`
+        #[arg(long)]
+        job: Option<String>,
+    },
+    /// Have everything of a branch looked at again
+    Ring(Name),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Name {
+    /// The branch [default: the repo's own]
+    branch: Option<String>,
+}
+
+/// Run the deploy jobs of a branch's tip again
+#[derive(Debug, clap::Args)]
+pub struct DeployArgs {
+    #[command(flatten)]
+    repo: RepoArg,
+    #[command(flatten)]
+    name: Name,
+}
+
+pub fn run(arguments: &BranchArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let place = Place::find(&arguments.repo)?;
+    let act = |name: &Name, verb: &str, body| post(&place, name.branch.as_deref(), verb, body, terminal);
+    match &arguments.verb {
+        BranchVerb::List => list(&place, terminal),
+        BranchVerb::Show(name) => show(&place, name.branch.as_deref(), terminal),
+        BranchVerb::Freeze { name, why } => act(name, "freeze", json!({ "why": why })),
+        BranchVerb::Unfreeze(name) => act(name, "unfreeze", json!({})),
+        BranchVerb::Accept { branch, tip } => {
+            post(&place, Some(branch), "accept", json!({ "tip": tip }), terminal)
+        }
+        BranchVerb::Run { name, job } => act(name, "run", json!({ "job": job })),
+        BranchVerb::Ring(name) => act(name, "ring", json!({})),
+    }
+}
+
+pub fn deploy(arguments: &DeployArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let place = Place::find(&arguments.repo)?;
+    post(&place, arguments.name.branch.as_deref(), "deploy", json!({}), terminal)
+}
+
+fn post(
+    place: &Place,
+    branch: Option<&str>,
+    verb: &str,
+    body: Value,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let branch = meant(place, branch)?;
+    done(&place.client, &Request::post(&place.path(&["branches", &branch, verb]), body), terminal)
+}
+
+/// The named branch, or the repo's own.
+pub fn meant(place: &Place, branch: Option<&str>) -> Result<String, Failure> {
+    match branch {
+        Some(branch) => Ok(branch.to_owned()),
+        None => {
+            let repo = place.client.ask(&Request::get(&place.path(&[])))?;
+            Ok(text(&repo, "default_branch").to_owned())
+        }
+    }
+}
+
+fn list(place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let branches = place.client.ask(&Request::get(&place.path(&["branches"])))?;
+    answer::list(&branches, terminal, |branch| {
+        let frozen = if flag(branch, "frozen") { styled(Style::Yellow, "frozen") } else { "".into() };
+        vec![
+            text(branch, "branch").into(),
+            short(text(branch, "tip")).into(),
+            format!("{} open", number(branch, "open_changes")).into(),
+            format!("{} queued", number(branch, "queued")).into(),
+            format!("{} running", number(branch, "running")).into(),
+            frozen,
+        ]
+    })
+}
+
+fn show(place: &Place, branch: Option<&str>, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let branch = meant(place, branch)?;
+    let view = place.client.ask(&Request::get(&place.path(&["branches", &branch])))?;
+    if terminal.is_json() {
+        terminal.record(&view)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = format!("{}/{}", text(&view, "repo"), text(&view, "branch"));
+    terminal.data(Style::Bold.paint(inline(&name)))?;
+    rows(&facts(&view), "  ", terminal)?;
+    for (title, key) in [("queue", "queue"), ("waiting", "waiting")] {
+        if items(&view[key]).is_empty() {
+            continue;
+        }
+        terminal.data(title)?;
+        rows(&items(&view[key]).iter().map(entry).collect::<Vec<_>>(), "  ", terminal)?;
+    }
+    if !items(&view["runs"]).is_empty() {
+        terminal.data("runs")?;
+        rows(&items(&view["runs"]).iter().map(super::runs::row).collect::<Vec<_>>(), "  ", terminal)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn facts(view: &Value) -> Vec<Vec<Cell>> {
+    let tip = &view["tip"];
+    let frozen = match &view["frozen"] {
+        Value::Null => String::new(),
+        frozen if text(frozen, "by").is_empty() => text(frozen, "why").to_owned(),
+        frozen => format!("{} (by {})", text(frozen, "why"), text(frozen, "by")),
+    };
+    let flags: Vec<String> = ["forge", "runs", "state"]
+        .iter()
+        .filter(|name| flag(&view["flags"][**name], "set"))
+        .map(|name| (*name).to_owned())
+        .collect();
+    let facts = [
+        ("tip", text(tip, "commit").to_owned()),
+        ("since", time(tip, "at")),
+        ("definition", answer::joined(tip, "errors")),
+        ("frozen", frozen),
+        ("foreign push", text(view, "foreign").to_owned()),
+        ("to look at", flags.join(", ")),
+        ("last landed", text(&view["landed"], "commit").to_owned()),
+        ("deploys", text(&view["deploy"], "running").to_owned()),
+        ("deploy failed", text(&view["deploy"], "failed_run").to_owned()),
+    ];
+    let shown = facts.into_iter().filter(|(_, value)| !value.is_empty());
+    shown.map(|(label, value)| vec![styled(Style::Dim, label), value.into()]).collect()
+}
+
+/// A change with what it waits for first.
+fn entry(entry: &Value) -> Vec<Cell> {
+    let reason = items(&entry["reasons"]).first().map(|reason| text(reason, "text")).unwrap_or_default();
+    vec![
+        number(entry, "change").into(),
+        verdict(text(entry, "tests")),
+        text(entry, "title").into(),
+        styled(Style::Dim, reason),
+    ]
+}

@@ -1,0 +1,171 @@
+//! What is said about one revision: approvals, requests for changes, a word for it, another try. Each names the whole
+//! commit id of what was looked at (trust T8), so that it can never count for something that came later.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{fetch, named, post};
+use crate::command::answer::{confirm, done, items, text};
+use crate::failure::{Exit, Failure};
+use crate::remote::place::Place;
+use crate::terminal::{Terminal, inline};
+
+/// Hex digits of a commit id.
+const COMMIT_DIGITS: usize = 40;
+/// Digits of a shortened one at least; git shows no fewer.
+const SHORT_DIGITS_MIN: usize = 7;
+
+/// Say of one revision whether it may land
+#[derive(Debug, clap::Args)]
+pub struct ReviewArgs {
+    /// The change's number
+    #[arg(value_name = "CHANGE")]
+    number: u64,
+    #[command(flatten)]
+    revision: RevisionArgs,
+    /// Words to go with it
+    #[arg(long, default_value = "")]
+    text: String,
+}
+
+/// Which revision.
+#[derive(Debug, clap::Args)]
+struct RevisionArgs {
+    /// The commit id of the revision that you looked at; a shortened one is shown whole and asked about
+    #[arg(long, value_name = "COMMIT")]
+    revision: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Let a revision run that nobody authorised uploaded: as a maintainer, for exactly this commit
+#[derive(Debug, clap::Args)]
+pub struct VouchArgs {
+    /// The change's number
+    #[arg(value_name = "CHANGE")]
+    number: u64,
+    #[command(flatten)]
+    revision: RevisionArgs,
+    /// Why it may run
+    #[arg(long)]
+    why: String,
+    /// Hours for which your word holds [default: 24]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=720))]
+    hours: Option<u32>,
+}
+
+/// Run a change again: everything, what did not pass, or one job
+#[derive(Debug, clap::Args)]
+pub struct RetryArgs {
+    /// The change's number
+    #[arg(value_name = "CHANGE")]
+    number: u64,
+    /// Only what did not pass
+    #[arg(long)]
+    failed: bool,
+    /// This job, and what did not pass
+    #[arg(long)]
+    job: Option<String>,
+}
+
+pub fn review(
+    arguments: &ReviewArgs,
+    verb: &str,
+    place: &Place,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let change = fetch(place, arguments.number)?;
+    let revision = revision(&change, &arguments.revision, verb)?;
+    // With what was shown, so that a title, target or definition that moved meanwhile makes it void.
+    let body = json!({
+        "revision": revision, "target": change["target"], "message": change["message"],
+        "definition": change["definition"], "text": arguments.text,
+    });
+    done(&place.client, &post(place, arguments.number, verb, body), terminal)
+}
+
+pub fn vouch(arguments: &VouchArgs, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let change = fetch(place, arguments.number)?;
+    let revision = revision(&change, &arguments.revision, "vouch for")?;
+    let seconds = arguments.hours.map(|hours| hours * 3600);
+    let body = json!({ "revision": revision, "why": arguments.why, "seconds": seconds });
+    done(&place.client, &post(place, arguments.number, "vouch", body), terminal)
+}
+
+pub fn retry(arguments: &RetryArgs, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let change = fetch(place, arguments.number)?;
+    let body = json!({
+        "revision": change["revision"], "failed": arguments.failed, "job": arguments.job,
+    });
+    done(&place.client, &post(place, arguments.number, "retry", body), terminal)
+}
+
+/// The whole commit id that a person means: theirs, if it is whole; else the newest one, once they have seen it.
+fn revision(change: &Value, arguments: &RevisionArgs, verb: &str) -> Result<String, Failure> {
+    let newest = text(change, "revision").to_owned();
+    let verb = verb.replace('-', " ");
+    let given = match &arguments.revision {
+        Some(given) if given.len() == COMMIT_DIGITS => return Ok(given.clone()),
+        Some(given) => Some(resolve(change, given, &newest)?),
+        None => None,
+    };
+    if !arguments.yes || given.is_none() {
+        let question = format!("{verb} revision {newest} of {}?", inline(&named(change)));
+        let how = format!("name the whole commit: `--revision {newest}`");
+        confirm(&question, &how)?;
+    }
+    Ok(newest)
+}
+
+/// A shortened id stands for the newest revision only.
+fn resolve(change: &Value, given: &str, newest: &str) -> Result<String, Failure> {
+    let hex = given.len() >= SHORT_DIGITS_MIN
+        && given.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if !hex {
+        return Err(Failure::new(Exit::Usage, format!("`{}` is no commit id", inline(given)))
+            .why(format!("it is {COMMIT_DIGITS} hex digits, or at least the first {SHORT_DIGITS_MIN}")));
+    }
+    if newest.starts_with(given) {
+        return Ok(newest.to_owned());
+    }
+    let number = super::answer::number(change, "change");
+    let known =
+        items(&change["revisions"]).iter().any(|revision| text(revision, "commit").starts_with(given));
+    let look = format!("look at it again: `towpath change show {number}`");
+    Err(match known {
+        true => {
+            Failure::new(Exit::Conflict, format!("revision {given} of change {number} is not its newest"))
+                .why(format!("the newest is {newest}"))
+        }
+        false => Failure::new(Exit::NotFound, format!("change {number} has no revision {given}")),
+    }
+    .hint(look))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_id_stands_for_the_newest_revision_alone() {
+        let (old, new) = ("3f2a9c1".repeat(6)[..40].to_owned(), "b".repeat(40));
+        let change =
+            json!({ "change": 7, "revision": new, "revisions": [{ "commit": old }, { "commit": new }] });
+        let check = |given: &str| match resolve(&change, given, &new) {
+            Ok(revision) => revision,
+            Err(failure) => failure.to_string(),
+        };
+        assert_eq!(check("bbbbbbb"), new);
+        assert_eq!(
+            check("3f2a9c1"),
+            format!(
+                "error: revision 3f2a9c1 of change 7 is not its newest\n  why: the newest is {new}\n hint: look at it \
+                 again: `towpath change show 7`"
+            )
+        );
+        assert!(check("bbb").contains("is no commit id"));
+        assert!(check("cccccccc").contains("has no revision"));
+    }
+}

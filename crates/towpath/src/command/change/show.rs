@@ -1,0 +1,178 @@
+//! `towpath change list|show|why`.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::{fetch, named};
+use crate::command::answer::{self, flag, items, joined, number, rows, short, text, time, verdict};
+use crate::failure::Failure;
+use crate::remote::Request;
+use crate::remote::place::Place;
+use crate::terminal::style::Style;
+use crate::terminal::table::{Cell, styled};
+use crate::terminal::{Terminal, inline};
+
+/// Runs that `show` names.
+const RUNS_SHOWN: usize = 10;
+
+/// List changes, newest first
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// How they stand
+    #[arg(long, value_parser = ["open", "closed", "landed", "all"], default_value = "open")]
+    state: String,
+    /// Only for this branch
+    #[arg(long, value_name = "BRANCH")]
+    target: Option<String>,
+    /// Only of this user
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+    /// Only with this label
+    #[arg(long)]
+    label: Option<String>,
+    /// Only below this number: where the page before ended
+    #[arg(long, value_name = "CHANGE")]
+    below: Option<u64>,
+    /// At most so many
+    #[arg(long)]
+    count: Option<usize>,
+}
+
+pub fn list(arguments: &ListArgs, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let request = Request::get(&place.path(&["changes"]))
+        .with("state", Some(&arguments.state))
+        .with("target", arguments.target.as_ref())
+        .with("owner", arguments.owner.as_ref())
+        .with("label", arguments.label.as_ref())
+        .with("below", arguments.below)
+        .with("count", arguments.count);
+    let row = |change: &Value| -> Vec<Cell> {
+        let state = if flag(change, "draft") { "draft" } else { text(change, "state") };
+        vec![
+            number(change, "change").into(),
+            verdict(state),
+            text(change, "target").into(),
+            text(change, "owner").into(),
+            text(change, "title").into(),
+            styled(Style::Dim, joined(change, "labels")),
+        ]
+    };
+    answer::list(&place.client.ask(&request)?, terminal, row)
+}
+
+pub fn show(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let change = fetch(place, change)?;
+    if terminal.is_json() {
+        terminal.record(&change)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let state = if flag(&change, "draft") { "draft" } else { text(&change, "state") };
+    terminal.data(Style::Bold.paint(inline(&named(&change))))?;
+    let facts = [
+        ("state", state.to_owned()),
+        ("for", text(&change, "target").to_owned()),
+        ("by", text(&change, "owner").to_owned()),
+        ("revision", text(&change, "revision").to_owned()),
+        ("definition", text(&change, "definition").to_owned()),
+        ("landed as", text(&change, "landed").to_owned()),
+        ("labels", joined(&change, "labels")),
+        ("page", text(&change, "url").to_owned()),
+    ];
+    let facts: Vec<Vec<Cell>> = facts
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(label, value)| vec![styled(Style::Dim, label), value.into()])
+        .collect();
+    rows(&facts, "  ", terminal)?;
+    for line in text(&change, "body").lines() {
+        terminal.data(format!("    {}", inline(line)))?;
+    }
+    checklist(&change, terminal)?;
+    section("revisions", &change["revisions"], terminal, |revision| {
+        vec![
+            number(revision, "number").into(),
+            short(text(revision, "commit")).into(),
+            text(revision, "uploader").into(),
+            time(revision, "at").into(),
+        ]
+    })?;
+    section("reviews", &change["reviews"], terminal, |review| {
+        let word = if text(review, "verdict") == "approve" { "approves" } else { "asks for changes" };
+        let old = if flag(review, "current") { "" } else { "counts no more" };
+        vec![
+            text(review, "by").into(),
+            word.into(),
+            short(text(review, "revision")).into(),
+            styled(Style::Dim, old),
+            text(review, "text").into(),
+        ]
+    })?;
+    section("comments", &change["comments"], terminal, |comment| {
+        vec![text(comment, "by").into(), time(comment, "at").into(), text(comment, "text").into()]
+    })?;
+    let runs: Vec<Value> = items(&change["runs"]).iter().take(RUNS_SHOWN).cloned().collect();
+    section("runs", &Value::Array(runs), terminal, crate::command::runs::row)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn section(
+    title: &str,
+    list: &Value,
+    terminal: &Terminal,
+    row: impl Fn(&Value) -> Vec<Cell>,
+) -> Result<(), Failure> {
+    let list = items(list);
+    if list.is_empty() {
+        return Ok(());
+    }
+    terminal.data(title)?;
+    rows(&list.iter().map(row).collect::<Vec<_>>(), "  ", terminal)
+}
+
+/// What landing takes, with what is missing below each item.
+fn checklist(change: &Value, terminal: &Terminal) -> Result<(), Failure> {
+    let list = items(&change["gate"]["checklist"]);
+    if list.is_empty() {
+        return Ok(());
+    }
+    terminal.data("landing takes")?;
+    for item in list {
+        let mark = match flag(item, "met") {
+            true => Style::Green.paint("yes"),
+            false => Style::Yellow.paint(" no"),
+        };
+        terminal.data(format!("  {mark}  {}", inline(text(item, "item"))))?;
+        items(&item["why"]).iter().try_for_each(|reason| show_reason(reason, "       ", terminal))?;
+    }
+    Ok(())
+}
+
+pub fn why(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let answer = place.client.ask(&Request::get(&place.path(&["changes", &change.to_string(), "why"])))?;
+    if terminal.is_json() {
+        terminal.record(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match text(&answer, "state") {
+        "landed" => {
+            terminal.data(format!("change {change} has landed as {}", inline(text(&answer, "landed"))))?
+        }
+        "closed" => {
+            terminal.data(format!("change {change} is closed; `towpath change reopen {change}` opens it"))?
+        }
+        _ => {
+            let reasons = items(&answer["reasons"]);
+            reasons.iter().try_for_each(|reason| show_reason(reason, "", terminal))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_reason(reason: &Value, indent: &str, terminal: &Terminal) -> Result<(), Failure> {
+    terminal.data(format!("{indent}{}", inline(text(reason, "text"))))?;
+    match text(reason, "hint") {
+        "" => Ok(()),
+        hint => Ok(terminal.data(format!("{indent}  {} {}", Style::Dim.paint("hint:"), inline(hint)))?),
+    }
+}

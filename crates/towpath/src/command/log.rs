@@ -1,0 +1,153 @@
+//! `towpath log RUN [JOB]`: what a job has written.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::command::answer::{items, text};
+use crate::command::runs::RunPlace;
+use crate::failure::{Exit, Failure};
+use crate::remote::place::{Place, RepoArg};
+use crate::remote::{Next, Request};
+use crate::terminal::style::Style;
+use crate::terminal::{Sanitiser, Terminal, inline};
+
+/// Bytes that are asked for at once.
+const PIECE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Show a job's log
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    #[command(flatten)]
+    repo: RepoArg,
+    /// The run: `12`, or `release/1.0/12`
+    run: String,
+    /// The job; without it, the only one, or the first that did not pass
+    job: Option<String>,
+    /// Go on while the job writes
+    #[arg(long, short, conflicts_with_all = ["first_error", "tail"])]
+    follow: bool,
+    /// Show where it first speaks of an error
+    #[arg(long, conflicts_with = "tail")]
+    first_error: bool,
+    /// Show the last lines only
+    #[arg(long, value_name = "LINES")]
+    tail: Option<u64>,
+    /// Which attempt, from 1 [default: the newest]
+    #[arg(long)]
+    attempt: Option<u32>,
+}
+
+pub fn run(arguments: &LogArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let place = Place::find(&arguments.repo)?;
+    let run = RunPlace::find(&place, &arguments.run)?;
+    let job = match &arguments.job {
+        Some(job) => job.clone(),
+        None => only_job(&place, &run)?,
+    };
+    let ask = |what: &str| {
+        Request::get(&run.path(&place, &["jobs", &job, what])).with("attempt", arguments.attempt)
+    };
+    match (arguments.first_error, arguments.follow, arguments.tail) {
+        (true, ..) => first_error(&place.client.ask(&ask("first-error"))?, terminal)?,
+        (_, true, _) => follow(&place, &ask("follow"), terminal)?,
+        (.., Some(lines)) => {
+            let bytes = place.client.bytes(&ask("log").with("tail", Some(lines)))?;
+            Printer::new(terminal).all(&bytes)?;
+        }
+        _ => whole(&place, ask, terminal)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The job that is meant where none is named.
+fn only_job(place: &Place, run: &RunPlace) -> Result<String, Failure> {
+    let view = place.client.ask(&Request::get(&run.path(place, &[])))?;
+    let jobs = items(&view["jobs"]);
+    let name = |job: &Value| text(job, "name").to_owned();
+    let failed = |job: &&Value| matches!(text(job, "outcome"), "failed" | "errored" | "timed_out");
+    match (jobs, jobs.iter().find(failed)) {
+        ([job], _) => Ok(name(job)),
+        (_, Some(job)) => Ok(name(job)),
+        (jobs, None) => {
+            let names: Vec<String> = jobs.iter().map(name).collect();
+            Err(Failure::new(Exit::Usage, "it is not known which job is meant")
+                .why("the run has several jobs, and none that did not pass")
+                .hint(format!("name one of: {}", inline(&names.join(", ")))))
+        }
+    }
+}
+
+/// Prints pieces of one log: made safe for people, an object each for programs.
+struct Printer<'a> {
+    terminal: &'a Terminal,
+    sanitiser: Sanitiser,
+}
+
+impl Printer<'_> {
+    fn new(terminal: &Terminal) -> Printer<'_> {
+        Printer { terminal, sanitiser: Sanitiser::new(terminal.has_colour()) }
+    }
+
+    fn piece(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self.terminal.is_json() {
+            true => self.terminal.record(&serde_json::json!({ "text": String::from_utf8_lossy(bytes) }))?,
+            false => self.terminal.log(&mut self.sanitiser, bytes)?,
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        Ok(self.terminal.log_end(&mut self.sanitiser)?)
+    }
+
+    fn all(mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.piece(bytes)?;
+        self.end()
+    }
+}
+
+fn whole(place: &Place, ask: impl Fn(&str) -> Request, terminal: &Terminal) -> Result<(), Failure> {
+    let mut printer = Printer::new(terminal);
+    let mut offset = 0;
+    loop {
+        let request = ask("log").with("from_byte", Some(offset)).with("bytes", Some(PIECE_BYTES));
+        let bytes = place.client.bytes(&request)?;
+        if bytes.is_empty() {
+            return printer.end();
+        }
+        offset += bytes.len();
+        printer.piece(&bytes)?;
+    }
+}
+
+fn follow(place: &Place, request: &Request, terminal: &Terminal) -> Result<(), Failure> {
+    let mut printer = Printer::new(terminal);
+    place.client.follow(request, |kind, data| match kind {
+        "log" => {
+            let piece: Value = serde_json::from_str(data).unwrap_or_default();
+            printer.piece(text(&piece, "text").as_bytes())?;
+            Ok(Next::More)
+        }
+        "end" => Ok(Next::Enough),
+        _ => Ok(Next::More),
+    })?;
+    printer.end()
+}
+
+fn first_error(found: &Value, terminal: &Terminal) -> Result<(), Failure> {
+    if terminal.is_json() {
+        return Ok(terminal.record(found)?);
+    }
+    let first = found["first"].as_u64().unwrap_or(0);
+    let line = found["line"].as_u64();
+    if line.is_none() {
+        terminal.talk("no line looks like an error; the last lines are:");
+    }
+    for (number, content) in (first..).zip(items(&found["lines"]).iter().filter_map(Value::as_str)) {
+        let mark = if Some(number) == line { Style::Red.paint(">") } else { " ".to_owned() };
+        // Lines are counted from 1 for people, as everywhere.
+        terminal.data(format!("{mark} {:>6}  {content}", number + 1))?;
+    }
+    Ok(())
+}

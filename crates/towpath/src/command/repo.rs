@@ -1,0 +1,147 @@
+//! `towpath repo ...`: repos of the server, and the way from a clone to one.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::command::answer::{self, done, flag, items, joined, text, time};
+use crate::command::file_failure;
+use crate::failure::Failure;
+use crate::remote::Request;
+use crate::remote::place::{Place, RepoArg, client};
+use crate::terminal::table::{Cell, styled};
+use crate::terminal::{Terminal, inline, style::Style};
+
+mod import;
+
+/// Import, make, list and configure repos
+#[derive(Debug, clap::Subcommand)]
+pub enum RepoCommand {
+    Import(import::ImportArgs),
+    /// Add the remote `towpath` to this clone, for a repo that is on the server already
+    Connect {
+        /// The repo's name on the server
+        name: String,
+    },
+    /// Make an empty repo
+    Create {
+        /// Its name
+        name: String,
+        /// Its watched branch [default: main]
+        #[arg(long)]
+        branch: Option<String>,
+    },
+    /// List repos that you may see
+    List,
+    /// Show a repo
+    Show(RepoArg),
+    /// Show a repo's settings as JSON, or set them
+    Settings {
+        #[command(flatten)]
+        repo: RepoArg,
+        /// Set them to what is in this file
+        #[arg(long, value_name = "FILE")]
+        set: Option<PathBuf>,
+    },
+    /// List who may do what
+    People(RepoArg),
+    /// Give somebody a right
+    Grant {
+        #[command(flatten)]
+        repo: RepoArg,
+        /// The user
+        user: String,
+        /// What they may do
+        #[arg(value_parser = ["reader", "author", "maintainer", "admin"])]
+        role: String,
+        /// Whether their changes are tested without a maintainer's word [default: those of maintainers and admins]
+        #[arg(long, value_name = "BOOL")]
+        authorised: Option<bool>,
+    },
+    /// Take somebody's right away
+    Revoke {
+        #[command(flatten)]
+        repo: RepoArg,
+        /// The user
+        user: String,
+    },
+    /// Say with which secret webhooks are signed
+    Hook {
+        #[command(flatten)]
+        repo: RepoArg,
+        /// Name of a secret of the repo; without it, no webhook is accepted
+        #[arg(long)]
+        secret: Option<String>,
+    },
+}
+
+pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    match command {
+        RepoCommand::Import(arguments) => import::import(arguments, terminal),
+        RepoCommand::Connect { name } => import::connect(name, terminal),
+        RepoCommand::Create { name, branch } => {
+            let made =
+                client()?.ask(&Request::post(&["repos"], json!({ "repo": name, "branch": branch })))?;
+            answer::list(&json!([made]), terminal, row)
+        }
+        RepoCommand::List => answer::list(&client()?.ask(&Request::get(&["repos"]))?, terminal, row),
+        RepoCommand::Show(repo) => {
+            let place = Place::find(repo)?;
+            let repo = place.client.ask(&Request::get(&place.path(&[])))?;
+            answer::list(&json!([repo]), terminal, row)
+        }
+        RepoCommand::Settings { repo, set } => settings(&Place::find(repo)?, set.as_deref(), terminal),
+        RepoCommand::People(repo) => {
+            let place = Place::find(repo)?;
+            let people = place.client.ask(&Request::get(&place.path(&["people"])))?;
+            answer::list(&people, terminal, person)
+        }
+        RepoCommand::Grant { repo, user, role, authorised } => {
+            let place = Place::find(repo)?;
+            let body = json!({ "role": role, "authorised": authorised });
+            done(&place.client, &Request::put(&place.path(&["people", user]), body), terminal)
+        }
+        RepoCommand::Revoke { repo, user } => {
+            let place = Place::find(repo)?;
+            done(&place.client, &Request::delete(&place.path(&["people", user])), terminal)
+        }
+        RepoCommand::Hook { repo, secret } => {
+            let place = Place::find(repo)?;
+            done(&place.client, &Request::put(&place.path(&["hook"]), json!({ "secret": secret })), terminal)
+        }
+    }
+}
+
+fn settings(place: &Place, set: Option<&Path>, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let path = place.path(&["settings"]);
+    let Some(file) = set else {
+        terminal.document(&place.client.ask(&Request::get(&path))?)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| file_failure("read", file, &error))?;
+    let wanted: Value = serde_json::from_str(&text).map_err(|error| {
+        Failure::new(crate::failure::Exit::Usage, format!("`{}` is not JSON", file.display()))
+            .why(error.to_string())
+    })?;
+    done(&place.client, &Request::put(&path, wanted), terminal)
+}
+
+fn row(repo: &Value) -> Vec<Cell> {
+    let branches = match items(&repo["branches"]).len() {
+        0 | 1 => text(repo, "default_branch").to_owned(),
+        _ => format!("{} of {}", text(repo, "default_branch"), joined(repo, "branches")),
+    };
+    vec![
+        text(repo, "repo").into(),
+        text(repo, "role").into(),
+        branches.into(),
+        text(repo, "clone_url").into(),
+        styled(Style::Dim, time(repo, "created_at")),
+    ]
+}
+
+fn person(person: &Value) -> Vec<Cell> {
+    let tested = if flag(person, "authorised") { "changes are tested at once" } else { "" };
+    vec![text(person, "user").into(), text(person, "role").into(), inline(tested).into()]
+}

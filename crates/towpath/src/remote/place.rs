@@ -1,0 +1,176 @@
+//! Which server and which repo a command is about.
+
+use towpath_git::Checkout;
+
+use super::Client;
+use super::settings::ClientSettings;
+use crate::command::{here, own_git};
+use crate::failure::{Exit, Failure};
+
+/// The remote that `towpath repo import` adds.
+pub const REMOTE: &str = "towpath";
+/// Names the server, before anything else.
+const URL_VARIABLE: &str = "TOWPATH_URL";
+/// The token for that server, and for no other.
+const TOKEN_VARIABLE: &str = "TOWPATH_TOKEN";
+
+/// Where a remote leads: a server and a repo of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemotePlace {
+    /// The server, without a slash at its end.
+    pub base: String,
+    /// The repo.
+    pub repo: String,
+}
+
+impl RemotePlace {
+    /// Takes `http://host:port/repo.git` apart.
+    pub fn parse(url: &str) -> Option<RemotePlace> {
+        let is_http = url.starts_with("http://") || url.starts_with("https://");
+        let (base, name) = url.trim_end_matches('/').rsplit_once('/').filter(|_| is_http)?;
+        let repo = name.strip_suffix(".git").unwrap_or(name);
+        let host = base.split_once("://").map_or("", |(_, host)| host);
+        (!host.is_empty() && !repo.is_empty()).then(|| RemotePlace { base: base.into(), repo: repo.into() })
+    }
+}
+
+/// Says which repo a command is about
+#[derive(Debug, Clone, clap::Args)]
+pub struct RepoArg {
+    /// The repo, where it is not that of the remote `towpath`
+    #[arg(long, short = 'R', value_name = "REPO", global = true)]
+    pub repo: Option<String>,
+}
+
+/// A server and a repo of it.
+pub struct Place {
+    /// Asks the server.
+    pub client: Client,
+    /// The repo.
+    pub repo: String,
+}
+
+impl Place {
+    /// The place that the words of a command, the environment, the clone, and what is remembered come to.
+    pub fn find(argument: &RepoArg) -> Result<Place, Failure> {
+        let remote = remote()?;
+        let client = client_for(remote.as_ref())?;
+        let of_remote = remote.filter(|remote| remote.base == client.base()).map(|remote| remote.repo);
+        let repo = argument.repo.clone().or(of_remote).ok_or_else(|| {
+            Failure::new(Exit::Usage, "it is not known which repo is meant")
+                .why("this folder is in no clone with a remote `towpath`")
+                .hint("go into the clone, or name the repo: `--repo NAME`; `towpath repo list` lists them")
+        })?;
+        Ok(Place { client, repo })
+    }
+
+    /// The segments of a path below the repo.
+    pub fn path<'a>(&'a self, rest: &[&'a str]) -> Vec<&'a str> {
+        ["repos", self.repo.as_str()].into_iter().chain(rest.iter().copied()).collect()
+    }
+}
+
+/// A client of the server that is meant here.
+pub fn client() -> Result<Client, Failure> {
+    client_for(remote()?.as_ref())
+}
+
+fn client_for(remote: Option<&RemotePlace>) -> Result<Client, Failure> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (url, token) = (variable(URL_VARIABLE), variable(TOKEN_VARIABLE));
+    if let Some(url) = url {
+        let base = checked(&url)?;
+        let token = match token {
+            Some(token) => Some(token),
+            None => ClientSettings::load()?.tokens.remove(&base),
+        };
+        return Client::new(base, token);
+    }
+    if token.is_some() {
+        // Else a clone's configuration would say who gets it.
+        return Err(Failure::new(Exit::Usage, format!("{TOKEN_VARIABLE} is set, but {URL_VARIABLE} is not"))
+            .why("a token is sent only to the server that it is for")
+            .hint(format!("set {URL_VARIABLE} to that server's address")));
+    }
+    let mut settings = ClientSettings::load()?;
+    let base = remote.map(|remote| remote.base.clone()).or(settings.default.take()).ok_or_else(|| {
+        Failure::new(Exit::Usage, "it is not known which server is meant")
+            .why("this folder is in no clone with a remote `towpath`, and no server is remembered")
+            .hint(format!("`towpath init` makes one here; `towpath token login URL` remembers one; or set {URL_VARIABLE}"))
+    })?;
+    let base = checked(&base)?;
+    let token = settings.tokens.remove(&base);
+    Client::new(base, token)
+}
+
+/// The clone's remote of ours, if there is one.
+fn remote() -> Result<Option<RemotePlace>, Failure> {
+    let Ok(git) = own_git() else { return Ok(None) };
+    let Some(checkout) = Checkout::find(&git, &here()?)? else { return Ok(None) };
+    let remotes = checkout.remotes()?;
+    Ok(remotes.iter().find(|remote| remote.name == REMOTE).and_then(|remote| RemotePlace::parse(&remote.url)))
+}
+
+/// A server's address without a slash at its end. A token goes in plain text only where nobody can listen.
+pub fn checked(url: &str) -> Result<String, Failure> {
+    let base = url.trim_end_matches('/').to_owned();
+    let refuse = |why: &str, hint: &str| {
+        Err(Failure::new(Exit::Usage, format!("`{base}` cannot be used as a server's address"))
+            .why(why)
+            .hint(hint))
+    };
+    let Some((scheme, host)) = base.split_once("://") else {
+        return refuse("it has no scheme", "write it as https://towpath.example.org");
+    };
+    if host.contains(['@', '?', '#']) || base.chars().any(|c| !c.is_ascii_graphic()) {
+        return refuse(
+            "it has more than a host and a path",
+            "tokens are kept by `towpath token login`, never in an address",
+        );
+    }
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, _)) => name,
+        None => host.split(['/', ':']).next().unwrap_or_default(),
+    };
+    let loopback =
+        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match scheme {
+        "https" if !name.is_empty() => Ok(base),
+        "http" if loopback => Ok(base),
+        "http" => refuse(
+            "without TLS anybody on the way reads the token",
+            "use https, or a tunnel to a loopback address",
+        ),
+        _ => refuse("its scheme is neither https nor http", "write it as https://towpath.example.org"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_is_taken_apart() {
+        let place = |url: &str| RemotePlace::parse(url).map(|place| (place.base, place.repo));
+        let expected = Some(("http://127.0.0.1:7777".to_owned(), "web".to_owned()));
+        assert_eq!(place("http://127.0.0.1:7777/web.git"), expected);
+        assert_eq!(place("git@example.org:web.git"), None);
+        assert_eq!(place("http://web.git"), None);
+    }
+
+    #[test]
+    fn tokens_never_travel_in_plain_text() {
+        let ok = |url: &str| checked(url).is_ok();
+        let good = ["https://t.example.org/", "http://127.0.0.1:7777", "http://[::1]:80", "http://localhost"];
+        assert!(good.iter().all(|url| ok(url)));
+        let bad = [
+            "http://t.example.org",
+            "http://127.0.0.1.example.org",
+            "https://u:p@h",
+            "ftp://h",
+            "h",
+            "https://",
+        ];
+        assert_eq!(bad.iter().filter(|url| ok(url)).collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+}
