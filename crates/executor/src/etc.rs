@@ -1,10 +1,12 @@
-//! The sandbox's `/etc`: made once, bound read-only. Names of the host's users, its configuration and its secrets
+//! The sandbox's `/etc`: made by each launcher on its tmpfs, bound read-only. Names of the host's users, its configuration and its secrets
 //! are not in it.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::launcher::RESOLVER;
 use crate::profile::{HOME, JOB_USER};
@@ -36,6 +38,8 @@ const COPIED: &[&str] = &[
 ];
 /// Files that a tree copied from the host's `/etc` may have. Certificates and fonts stay far below.
 const FILES_MAX: usize = 5_000;
+/// Name of a bundle that lies outside of what is copied.
+const OWN_BUNDLE: &str = "towpath-certificates.crt";
 /// Where the host keeps its certificates, best first. Source: Go's `crypto/x509/root_linux.go`.
 const BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
@@ -45,21 +49,30 @@ const BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// A finished `/etc`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Etc {
-    /// The folder to bind.
-    pub(crate) folder: PathBuf,
-    /// The certificates' path inside.
-    pub(crate) certificates: Option<String>,
+/// The host's certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Certificates {
+    /// Where the host has them.
+    pub(crate) source: PathBuf,
+    /// Where a job finds them.
+    pub(crate) inside: String,
 }
 
-/// Makes `/etc` in `folder`, which is emptied first.
-pub(crate) fn make(folder: &Path, chosen_bundle: Option<&Path>) -> io::Result<Etc> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => fs::create_dir_all(folder)?,
+impl Certificates {
+    /// Those that `chosen` names, or those of the system.
+    pub(crate) fn find(chosen: Option<PathBuf>) -> Option<Certificates> {
+        let system = || BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file());
+        let source = chosen.filter(|path| path.is_file()).or_else(system)?;
+        let copied = COPIED.iter().any(|name| source.starts_with(Path::new("/etc").join(name)));
+        let inside = if copied { source.display().to_string() } else { format!("/etc/{OWN_BUNDLE}") };
+        Some(Certificates { source, inside })
     }
+}
+
+/// Makes `/etc` in `folder`, which does not exist yet.
+pub(crate) fn make(folder: &Path, certificates: Option<&Certificates>) -> io::Result<()> {
+    fs::create_dir(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     let mut budget = FILES_MAX;
     for name in COPIED {
         copy(&Path::new("/etc").join(name), &folder.join(name), &mut budget)?;
@@ -86,26 +99,11 @@ pub(crate) fn make(folder: &Path, chosen_bundle: Option<&Path>) -> io::Result<Et
     for (name, text) in written {
         fs::write(folder.join(name), text)?;
     }
-    symlink("/proc/self/mounts", folder.join("mtab"))?;
-    Ok(Etc { folder: folder.to_owned(), certificates: certificates(folder, chosen_bundle)? })
-}
-
-fn certificates(folder: &Path, chosen: Option<&Path>) -> io::Result<Option<String>> {
-    let default = BUNDLES.iter().map(Path::new).find(|path| path.exists());
-    match chosen.filter(|path| path.is_file()).or(default) {
-        Some(bundle) if bundle.starts_with("/etc") && folder.join(relative(bundle)).exists() => {
-            Ok(Some(bundle.display().to_string()))
-        }
-        Some(bundle) => {
-            fs::copy(bundle, folder.join("towpath-certificates.crt"))?;
-            Ok(Some("/etc/towpath-certificates.crt".to_owned()))
-        }
-        None => Ok(None),
+    if let Some(certificates) = certificates.filter(|certificates| certificates.inside.ends_with(OWN_BUNDLE))
+    {
+        fs::copy(&certificates.source, folder.join(OWN_BUNDLE))?;
     }
-}
-
-fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/etc").unwrap_or(path)
+    symlink("/proc/self/mounts", folder.join("mtab"))
 }
 
 /// Copies files, folders and links; what only root may read on the host stays behind, whoever we are.

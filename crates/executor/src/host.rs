@@ -10,8 +10,8 @@ use towpath_blob::{BlobStore, LogStore};
 
 use crate::cgroup::{Cgroups, LimitMode};
 use crate::environment::HostVariables;
-use crate::etc;
-use crate::launcher::{Setup, StageBind};
+use crate::etc::Certificates;
+use crate::launcher::{Setup, StageBind, stage};
 use crate::profile::HostLayout;
 use crate::spec::SandboxKind;
 use crate::toolchains::Toolchains;
@@ -83,6 +83,7 @@ pub(crate) struct Host {
     cgroups: Cgroups,
     group_name: String,
     binds: Vec<StageBind>,
+    pub(crate) certificates: Option<Certificates>,
     bwrap: PathBuf,
     slirp: Option<PathBuf>,
 }
@@ -95,15 +96,13 @@ impl Host {
         let jobs = config.spool.join("jobs");
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&jobs)?;
         spread_folders(&jobs);
-        let bundle = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-        let etc = etc::make(&config.spool.join("etc"), bundle.as_deref())?;
+        let certificates = Certificates::find(std::env::var_os("SSL_CERT_FILE").map(PathBuf::from));
         let toolchains = Toolchains::discover(&config.path, |key| std::env::var(key).ok());
-        let stage = stage(&config)?;
+        let stage = find_stage(&config)?;
         let bind =
             |(at, source): (usize, &PathBuf)| StageBind { source: source.clone(), name: format!("t{at}") };
-        let mut binds: Vec<StageBind> = toolchains.folders.iter().enumerate().map(bind).collect();
+        let binds: Vec<StageBind> = toolchains.folders.iter().enumerate().map(bind).collect();
         let bound = binds.iter().map(|bind| (stage.join(&bind.name), bind.source.clone())).collect();
-        binds.push(StageBind { source: etc.folder, name: "etc".to_owned() });
         let group_name = group_name(&config.spool);
         // Plain jobs are looked after by polling: they are started by the executor, which lives in no slot's group.
         let cgroups = match config.cgroups && config.sandbox == SandboxKind::Bubblewrap {
@@ -117,14 +116,15 @@ impl Host {
             variables: HostVariables {
                 path: toolchains.path,
                 toolchains: toolchains.variables,
-                certificates: etc.certificates,
+                certificates: certificates.as_ref().map(|certificates| certificates.inside.clone()),
             },
-            layout: HostLayout::of_host(stage.join("etc"), bound),
+            layout: HostLayout::of_host(stage.join(stage::ETC), bound),
             stage,
             tree_mode,
             cgroups,
             group_name: format!("{group_name}-{}", std::process::id()),
             binds,
+            certificates,
             bwrap: find_program("bwrap").unwrap_or_else(|| "/usr/bin/bwrap".into()),
             slirp: find_program("slirp4netns"),
             config,
@@ -163,6 +163,7 @@ impl Host {
             job_user: self.job_user(slot),
             stage: self.stage.clone(),
             binds: self.binds.clone(),
+            certificates: self.certificates.clone(),
             cgroup_procs,
             bwrap: self.bwrap.clone(),
             slirp: self.slirp.clone(),
@@ -182,7 +183,7 @@ impl Host {
 }
 
 /// The first folder that a launcher can cover without hiding what it needs.
-fn stage(config: &ExecutorConfig) -> io::Result<PathBuf> {
+fn find_stage(config: &ExecutorConfig) -> io::Result<PathBuf> {
     let needed = [&config.spool, &config.blobs, &config.logs];
     let hides = |stage: &Path| needed.iter().any(|path| path.starts_with(stage));
     let found = STAGES.iter().map(PathBuf::from).find(|stage| stage.is_dir() && !hides(stage));

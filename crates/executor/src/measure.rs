@@ -82,7 +82,9 @@ pub fn spawn_floor(count: u32, at_once: u32) -> io::Result<Duration> {
 /// If the folders cannot be made or bubblewrap fails.
 pub fn bwrap_floor(config: ExecutorConfig, count: u32, at_once: u32) -> io::Result<Duration> {
     let host = Host::new(config, TreeMode::Overlay)?;
-    let layout = HostLayout::of_host(host.config.spool.join("etc"), Vec::new());
+    let etc = host.config.spool.join("etc");
+    crate::etc::make(&etc, host.certificates.as_ref())?;
+    let layout = HostLayout::of_host(etc.clone(), Vec::new());
     let spec = job(0)?;
     let folders = environment::JobFolders {
         home: crate::profile::HOME.to_owned(),
@@ -105,7 +107,7 @@ pub fn bwrap_floor(config: ExecutorConfig, count: u32, at_once: u32) -> io::Resu
     let bwrap = find_program("bwrap").ok_or_else(|| io::Error::other("bwrap is not installed"))?;
     let filter_path = host.config.spool.join("filter");
     fs::write(&filter_path, filter)?;
-    at_once_times(count, at_once, || {
+    let taken = at_once_times(count, at_once, || {
         let filter = OwnedFd::from(fs::File::open(&filter_path)?);
         rustix::io::fcntl_setfd(&filter, rustix::io::FdFlags::empty())?;
         let mut command = Command::new(&bwrap);
@@ -114,7 +116,9 @@ pub fn bwrap_floor(config: ExecutorConfig, count: u32, at_once: u32) -> io::Resu
             command.uid(user).gid(user);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).env_clear().status()
-    })
+    });
+    fs::remove_dir_all(&etc)?;
+    taken
 }
 
 fn at_once_times(

@@ -63,6 +63,8 @@ fn prepare(setup: &Setup, launch: &Launch, handed: &Handed, parent: Pid) -> io::
     if rustix::process::getppid() != Some(parent) {
         return Err(io::Error::other("the launcher is gone"));
     }
+    rustix::thread::set_no_new_privs(true)?;
+    sys::scope_with_landlock()?;
     let mut command = Command::new(&setup.bwrap);
     command.env_clear();
     let mut hand = |option: &str, descriptor: BorrowedFd<'_>| {

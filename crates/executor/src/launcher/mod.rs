@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::etc::Certificates;
+
 pub(crate) use handle::Launcher;
 pub(crate) use network::RESOLVER;
 pub use process::sandbox_helper;
@@ -31,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) stage: PathBuf,
     /// What is bound read-only below the stage for all jobs.
     pub(crate) binds: Vec<StageBind>,
+    /// The host's certificates, for the jobs' `/etc`.
+    pub(crate) certificates: Option<Certificates>,
     /// `cgroup.procs` files of the slot.
     pub(crate) cgroup_procs: Vec<PathBuf>,
     /// The bubblewrap program.
@@ -127,6 +131,8 @@ pub(crate) enum Exit {
 
 /// Names below the stage.
 pub(crate) mod stage {
+    /// The jobs' `/etc`.
+    pub(crate) const ETC: &str = "etc";
     /// The work tree.
     pub(crate) const TREE: &str = "tree";
     /// The overlay's lower side.

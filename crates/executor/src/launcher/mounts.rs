@@ -16,7 +16,7 @@ use rustix::mount::{
 use rustix::thread::UnshareFlags;
 
 use super::{Launch, Setup, StageFile, TreeSource, stage};
-use crate::sys;
+use crate::{etc, sys};
 
 /// Bytes of the stage: a script, secrets and mount points.
 const STAGE_BYTES: u64 = 64 * 1024 * 1024;
@@ -66,6 +66,8 @@ impl Stage {
         for name in [stage::TREE, stage::LOWER, stage::FOLDER, stage::INPUTS] {
             fs::create_dir(stage.root.join(name)).map_err(because("make a mount point"))?;
         }
+        etc::make(&stage.root.join(stage::ETC), setup.certificates.as_ref())
+            .map_err(because("make the jobs' /etc"))?;
         for (bind, source) in setup.binds.iter().zip(&sources) {
             stage.place(source, &bind.source, &bind.name)?;
         }
