@@ -32,7 +32,7 @@ pub use config::{GateConfig, Labels, Retest};
 pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
 pub use landing::LandTried;
 pub use reason::Reason;
-pub use runs::{RunRecord, Standing, TestState};
+pub use runs::{Phase, RunRecord, Standing, TestState};
 
 /// The gate cell.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: rules of the gate (they are `core`'s) and SQL (it is `store`'s).
 
+pub mod auth;
 pub mod clock;
 pub mod definitions;
 pub mod drivers;
@@ -10,6 +11,7 @@ pub mod executor;
 pub mod faults;
 mod files;
 pub mod forges;
+pub mod http;
 mod projection;
 pub mod random;
 pub mod reports;

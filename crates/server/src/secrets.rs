@@ -137,7 +137,12 @@ impl Secrets {
         Ok([&nonce[..], &sealed].concat())
     }
 
-    fn unseal(&self, repo: Option<&RepoName>, name: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn unseal(
+        &self,
+        repo: Option<&RepoName>,
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, String> {
         let damaged =
             || format!("secret `{name}` cannot be opened: another master key sealed it, or it is damaged");
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;

@@ -1,0 +1,250 @@
+//! The HTTP edge: one table of routes, and what stands in front of each of them.
+//!
+//! Architecture invariant: the router is made from the table alone ([`routes::table`]). A route without an entry, and so
+//! without a need, cannot exist; the OpenAPI document, the guide and the test of rights read the same table.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use towpath_core::ids::Timestamp;
+use towpath_forge::ForgeError;
+use towpath_forge::push::{HookDesk, HookSettings};
+
+use crate::auth::limiter::Limiter;
+use crate::auth::rights::{Credentials, Means, Person};
+use crate::auth::uses::TokenUses;
+use crate::auth::{session, token};
+use crate::server::Shared;
+
+pub mod api;
+pub mod call;
+pub mod error;
+pub mod git;
+pub mod headers;
+pub mod hooks;
+pub mod links;
+pub mod login;
+pub mod openapi;
+pub mod origin;
+mod records;
+pub mod route;
+pub mod routes;
+pub mod serve;
+pub mod stream;
+
+use call::Call;
+use error::{ApiError, Class};
+use origin::Site;
+use route::{Face, Needs, Route};
+
+/// How often noted uses of tokens are written.
+const USES_WRITTEN_EVERY: Duration = Duration::from_secs(60);
+
+/// Where the hooks of pushes are, below the data folder.
+const PUSH_FOLDER: &str = "push";
+/// The hidden command of the server's own program that git starts as a hook.
+pub const HOOK_COMMAND: &str = "hook";
+
+/// The edge's own state, beside what is behind it.
+pub struct Edge {
+    /// Everything behind.
+    pub shared: Arc<Shared>,
+    /// Where we are.
+    pub site: Site,
+    /// Failed logins.
+    pub logins: Limiter,
+    /// Open streams.
+    pub streams: stream::Streams,
+    /// Counters of requests.
+    pub counters: headers::Counters,
+    /// Secrets of webhooks, opened once.
+    pub hooks: hooks::Keys,
+    /// Where hooks of running pushes come with their questions.
+    pub desk: HookDesk,
+    git_places: git::Places,
+    uses: TokenUses,
+}
+
+impl Edge {
+    /// The edge of a server that others reach at `site`.
+    ///
+    /// # Errors
+    /// The folder for the hooks of pushes cannot be used.
+    pub fn open(shared: Arc<Shared>, site: Site) -> Result<Arc<Edge>, ForgeError> {
+        let desk = HookDesk::open(&HookSettings {
+            folder: shared.store.path().join(PUSH_FOLDER),
+            program: shared.settings.program.clone(),
+            arguments: vec![HOOK_COMMAND.into()],
+        })?;
+        Ok(Arc::new(Edge {
+            shared,
+            site,
+            logins: Limiter::default(),
+            streams: stream::Streams::default(),
+            counters: headers::Counters::default(),
+            hooks: hooks::Keys::default(),
+            desk,
+            git_places: git::Places::default(),
+            uses: TokenUses::default(),
+        }))
+    }
+
+    /// What a request brings to say who it is from: pages know only cookies, everything else only tokens (S7).
+    fn credentials(&self, face: Face, headers: &HeaderMap) -> Credentials {
+        let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+        match face {
+            Face::Open => Credentials::None,
+            Face::Page => text(header::COOKIE)
+                .and_then(|cookie| session::presented(cookie, self.site.is_secure()))
+                .map_or(Credentials::None, Credentials::Session),
+            Face::Api | Face::Git => text(header::AUTHORIZATION)
+                .and_then(token::presented)
+                .map_or(Credentials::None, Credentials::Token),
+        }
+    }
+
+    fn note_use(&self, person: &Person, now: Timestamp) {
+        if let Means::Token { hash, used_at, .. } = &person.by {
+            self.uses.note(*hash, *used_at, now);
+        }
+    }
+
+    /// Writes what was noted about the use of tokens.
+    pub fn write_uses(&self) {
+        self.uses.write(self.shared.store.writer());
+    }
+
+    /// Writes it again and again, for as long as the edge lives.
+    pub fn keep_writing_uses(self: &Arc<Self>) {
+        let edge = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut every = tokio::time::interval(USES_WRITTEN_EVERY);
+            loop {
+                every.tick().await;
+                match edge.upgrade() {
+                    Some(edge) => edge.write_uses(),
+                    None => return,
+                }
+            }
+        });
+    }
+}
+
+/// The whole router.
+pub fn router(edge: &Arc<Edge>) -> Router {
+    let mut router = Router::new();
+    for route in routes::table() {
+        let path = route.router_path();
+        let filter =
+            MethodFilter::try_from(route.method.clone()).expect("invariant: the table has plain methods");
+        let (route, edge) = (Arc::new(route), edge.clone());
+        let handle = move |params: RawPathParams, request: Request| dispatch(edge, route, params, request);
+        router = router.route(&path, on(filter, handle));
+    }
+    let absent = || async { ApiError::not_found("there is nothing at this path").into_response() };
+    let wrong = || async { ApiError::new(Class::NoMethod, "this path takes another method").into_response() };
+    let guard = edge.clone();
+    router.fallback(absent).method_not_allowed_fallback(wrong).layer(axum::middleware::from_fn(
+        move |request: Request, next: axum::middleware::Next| headers::guard(guard.clone(), request, next),
+    ))
+}
+
+async fn dispatch(edge: Arc<Edge>, route: Arc<Route>, params: RawPathParams, request: Request) -> Response {
+    let head = request.method() == Method::HEAD;
+    let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let mut response = match answer(&edge, &route, params, request).await {
+        Ok(response) => response,
+        Err(error) => refuse(&route, error, &target),
+    };
+    if head {
+        *response.body_mut() = Body::empty();
+    }
+    if route.face == Face::Page {
+        headers::allow_page(response.headers_mut());
+    }
+    response
+}
+
+async fn answer(
+    edge: &Arc<Edge>,
+    route: &Arc<Route>,
+    params: RawPathParams,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let params = parameters(route, &params)?;
+    edge.site.check_same_site(request.method(), request.headers())?;
+    check_length(route, request.headers())?;
+    let peer =
+        request.extensions().get::<serve::Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip());
+    let call = Call::admit(edge, route, (params, peer), request.headers()).await?;
+    if route.face == Face::Page
+        && !origin::is_read(request.method())
+        && !edge.site.is_from_own_page(request.headers())
+    {
+        return Err(ApiError::denied("the form comes from no page of this server"));
+    }
+    let request = request.map(|body| Body::new(http_body_util::Limited::new(body, route.body_bytes_max)));
+    let late =
+        |_| ApiError::new(Class::TimedOut, "the answer took too long; it may have happened nevertheless");
+    tokio::time::timeout(route.deadline, (route.handler)(call, request)).await.map_err(late)?
+}
+
+/// The path's parameters. A path that ends in `.git` where a repo stands means that repo's Git side (B17).
+fn parameters(route: &Route, raw: &RawPathParams) -> Result<Vec<(String, String)>, ApiError> {
+    let git = route.path.contains("{repo}.git");
+    let pairs = raw.iter().map(|(name, value)| match name == "repo" && git {
+        true => value.strip_suffix(".git").map(|repo| (name.to_owned(), repo.to_owned())),
+        false => Some((name.to_owned(), value.to_owned())),
+    });
+    pairs.collect::<Option<_>>().ok_or_else(|| ApiError::not_found("there is nothing at this path"))
+}
+
+fn check_length(route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match length.is_some_and(|length| length > route.body_bytes_max as u64) {
+        true => Err(ApiError::new(Class::TooLarge, "the body is larger than this route takes")),
+        false => Ok(()),
+    }
+}
+
+/// The answer to what failed. A person without a session is shown the way to log in.
+fn refuse(route: &Route, mut error: ApiError, target: &str) -> Response {
+    if error.what.is_empty() {
+        error.what = route.failing();
+    }
+    if route.face == Face::Page {
+        if error.class == Class::Unauthenticated && route.needs != Needs::Public {
+            return login::to_login(target);
+        }
+        let mut page = login::error_page(&error);
+        if let Some(seconds) = error.retry_seconds {
+            page.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        return page;
+    }
+    error.into_response()
+}
+
+/// Where a server listens says how it is called, unless a person says otherwise.
+///
+/// # Errors
+/// The configured address cannot be used.
+pub fn site(url: Option<&str>, listen: SocketAddr) -> Result<Site, origin::UnfitUrl> {
+    match url {
+        Some(url) => Site::new(url),
+        None => Site::new(&format!("http://{listen}")),
+    }
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response {
+    status.into_response()
+}

@@ -1,0 +1,349 @@
+//! Watched branches: what their gates know, and what can be asked of a whole branch.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use towpath_core::gate::{Flag, GateState, Phase, Verb};
+use towpath_core::ids::{CommitId, GateId, Timestamp};
+
+use super::change_views::Entry;
+use super::{Nothing, Said, Why, checked_why, command, gate, millis, word};
+use crate::http::call::Call;
+use crate::http::error::Answer;
+use crate::http::records;
+
+/// Runs of the branch that its view names.
+const RUNS_SHOWN: usize = 20;
+/// Waiting runs of the pool that are named.
+const WAITING_SHOWN: usize = 20;
+
+/// A branch in a list.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct BranchLine {
+    /// Its name.
+    pub branch: String,
+    /// Its head.
+    pub tip: Option<String>,
+    /// Whether nothing lands now.
+    pub frozen: bool,
+    /// Entries of the queue.
+    pub queued: usize,
+    /// Open changes for it.
+    pub open_changes: usize,
+    /// Runs under way.
+    pub running: usize,
+}
+
+/// A branch, whole.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct BranchView {
+    /// The repo.
+    pub repo: String,
+    /// Its name.
+    pub branch: String,
+    /// Its head; absent before the first read and while a landing is read back.
+    pub tip: Option<TipView>,
+    /// What is to be looked at again.
+    pub flags: FlagsView,
+    /// Set while nothing lands.
+    pub frozen: Option<FreezeView>,
+    /// A tip that somebody else put there and no admin has accepted.
+    pub foreign: Option<String>,
+    /// The queue, next to land first.
+    pub queue: Vec<Entry>,
+    /// Open changes that are not in the queue.
+    pub waiting: Vec<Entry>,
+    /// Runs of the landed branch.
+    pub deploy: DeployView,
+    /// The newest runs, newest first.
+    pub runs: Vec<RunLine>,
+    /// Jobs at once over all branches.
+    pub pool: PoolView,
+    /// Our newest landing.
+    pub landed: Option<LandedView>,
+}
+
+/// A branch's head.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TipView {
+    /// The commit.
+    pub commit: String,
+    /// Its committer time.
+    pub at: i64,
+    /// Every error of its definition; empty: it can be used.
+    pub errors: Vec<String>,
+}
+
+/// The three dirty flags.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FlagsView {
+    /// Read the forge again.
+    pub forge: FlagView,
+    /// Look at the runs again.
+    pub runs: FlagView,
+    /// Decide again.
+    pub state: FlagView,
+    /// When the forge was last read.
+    pub read_at: Option<i64>,
+}
+
+/// One dirty flag.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FlagView {
+    /// Something is still to be looked at.
+    pub set: bool,
+    /// When it was last rung.
+    pub set_at: Option<i64>,
+    /// What rang before this is dealt with.
+    pub cleared_before: Option<i64>,
+}
+
+/// A stop of the whole branch.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FreezeView {
+    /// Who; absent: the server itself.
+    pub by: Option<String>,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: i64,
+}
+
+/// Runs of the landed branch.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct DeployView {
+    /// A landed commit that waits for its run.
+    pub wanted: Option<String>,
+    /// The run under way.
+    pub running: Option<String>,
+    /// The newest run.
+    pub newest: Option<String>,
+    /// The newest commit whose run did not pass.
+    pub failed_commit: Option<String>,
+    /// That run.
+    pub failed_run: Option<String>,
+}
+
+/// A run in the list of its branch.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RunLine {
+    /// `repo/branch/number`.
+    pub run: String,
+    /// What started it.
+    pub trigger: String,
+    /// For which change.
+    pub change: Option<u64>,
+    /// The commit under test.
+    pub commit: String,
+    /// Why it was started.
+    pub reason: String,
+    /// How it ended; absent: it runs.
+    pub outcome: Option<String>,
+    /// Whether it still counts: `current`, `superseded`, `invalidated`.
+    pub standing: String,
+    /// Since when.
+    pub started_at: i64,
+    /// When it ended.
+    pub ended_at: Option<i64>,
+}
+
+/// Jobs at once.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PoolView {
+    /// In use, over all branches.
+    pub held: u64,
+    /// In all.
+    pub slots: u64,
+    /// Runs of this repo that wait for a slot, next one first.
+    pub waiting: Vec<String>,
+}
+
+/// A landing.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct LandedView {
+    /// The commit.
+    pub commit: String,
+    /// When it was confirmed.
+    pub at: i64,
+}
+
+/// `GET /api/v1/repos/{repo}/branches`
+pub async fn list(call: Call, _: Nothing) -> Answer<Vec<BranchLine>> {
+    let repo = call.repo()?;
+    let name = repo.clone();
+    let settings = call.read(move |view| records::settings(view, &name)).await?;
+    let mut lines = Vec::new();
+    for (id, _) in settings.gates(&repo) {
+        let branch = id.branch.to_string();
+        let now = call.now();
+        let found = call.shared().engine.gate(id, move |live| line(&live.state, now)).await;
+        lines.push(found.unwrap_or(BranchLine {
+            branch,
+            tip: None,
+            frozen: false,
+            queued: 0,
+            open_changes: 0,
+            running: 0,
+        }));
+    }
+    Ok(lines)
+}
+
+fn line(state: &GateState, now: Timestamp) -> BranchLine {
+    let branch = state.branch();
+    BranchLine {
+        branch: state.id.branch.to_string(),
+        tip: branch.tip.as_ref().map(|tip| tip.commit.to_string()),
+        frozen: branch.frozen.is_some(),
+        queued: state.queue(now).len(),
+        open_changes: state.changes().len(),
+        running: state.runs().values().filter(|run| run.is_running()).count(),
+    }
+}
+
+/// `GET /api/v1/repos/{repo}/branches/{branch}`
+pub async fn show(call: Call, _: Nothing) -> Answer<BranchView> {
+    let (id, now) = (call.gate()?, call.now());
+    let repo = id.repo.clone();
+    let pool = call.shared().engine.pool(move |live| {
+        let state = &live.state;
+        let own = state.waiting().filter(|run| run.gate.repo == repo);
+        PoolView {
+            held: state.held(),
+            slots: state.slots(),
+            waiting: own.take(WAITING_SHOWN).map(ToString::to_string).collect(),
+        }
+    });
+    let pool = pool.await.unwrap_or_default();
+    gate(&call, id, move |live| view(&live.state, pool, now)).await
+}
+
+fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
+    let branch = state.branch();
+    let queue = state.queue(now);
+    let entry = |number: &_| Entry::of(state, *number, now);
+    BranchView {
+        repo: state.id.repo.to_string(),
+        branch: state.id.branch.to_string(),
+        tip: branch.tip.as_ref().map(|tip| TipView {
+            commit: tip.commit.to_string(),
+            at: millis(tip.time),
+            errors: tip.settings.clone().err().unwrap_or_default(),
+        }),
+        flags: FlagsView {
+            forge: flag(&branch.flags.forge),
+            runs: flag(&branch.flags.runs),
+            state: flag(&branch.flags.state),
+            read_at: branch.read_at.map(millis),
+        },
+        frozen: branch.frozen.as_ref().map(|freeze| FreezeView {
+            by: freeze.by.clone(),
+            why: freeze.why.clone(),
+            at: millis(freeze.at),
+        }),
+        foreign: branch.foreign.map(|commit| commit.to_string()),
+        waiting: state.ordered().iter().filter(|number| !queue.contains(number)).filter_map(entry).collect(),
+        queue: queue.iter().filter_map(entry).collect(),
+        deploy: deploy_view(state),
+        runs: state
+            .runs()
+            .keys()
+            .rev()
+            .take(RUNS_SHOWN)
+            .filter_map(|number| run_line(state, *number))
+            .collect(),
+        pool,
+        landed: branch.landed.map(|(commit, at)| LandedView { commit: commit.to_string(), at: millis(at) }),
+    }
+}
+
+fn deploy_view(state: &GateState) -> DeployView {
+    let deploy = &state.branch().deploy;
+    let run = |number: u64| format!("{}/{number}", state.id);
+    DeployView {
+        wanted: deploy.wanted.map(|(commit, _)| commit.to_string()),
+        running: state.running_deploy().map(run),
+        newest: deploy.run.map(run),
+        failed_commit: deploy.alerted.map(|(commit, _)| commit.to_string()),
+        failed_run: deploy.alerted.map(|(_, number)| run(number)),
+    }
+}
+
+fn flag(flag: &Flag) -> FlagView {
+    FlagView {
+        set: flag.is_set(),
+        set_at: flag.set_at.map(millis),
+        cleared_before: flag.cleared_before.map(millis),
+    }
+}
+
+/// A run as its gate remembers it.
+pub fn run_line(state: &GateState, number: u64) -> Option<RunLine> {
+    let run = state.runs().get(&number)?;
+    let ended = match &run.phase {
+        Phase::Running { .. } => None,
+        Phase::Ended { outcome, at, .. } => Some((word(outcome), millis(*at))),
+    };
+    Some(RunLine {
+        run: format!("{}/{number}", state.id),
+        trigger: word(&run.trigger),
+        change: run.change.map(|(change, _)| change.0),
+        commit: run.commit.to_string(),
+        reason: run.reason.clone(),
+        ended_at: ended.as_ref().map(|(_, at)| *at),
+        outcome: ended.map(|(outcome, _)| outcome),
+        standing: word(&run.standing),
+        started_at: millis(run.started_at),
+    })
+}
+
+/// `POST /api/v1/repos/{repo}/branches/{branch}/freeze`
+pub async fn freeze(call: Call, input: Why) -> Answer<Said> {
+    let why = checked_why(&input.why)?;
+    command(&call, call.gate()?, Verb::Freeze { why }).await
+}
+
+/// `POST /api/v1/repos/{repo}/branches/{branch}/unfreeze`
+pub async fn unfreeze(call: Call, _: Nothing) -> Answer<Said> {
+    command(&call, call.gate()?, Verb::Unfreeze).await
+}
+
+/// Which foreign push is accepted.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Accept {
+    /// The whole commit id, as it was seen.
+    pub tip: String,
+}
+
+/// `POST /api/v1/repos/{repo}/branches/{branch}/accept`
+pub async fn accept(call: Call, input: Accept) -> Answer<Said> {
+    let tip: CommitId = input.tip.parse()?;
+    command(&call, call.gate()?, Verb::AcceptTip { tip }).await
+}
+
+/// `POST /api/v1/repos/{repo}/branches/{branch}/deploy`
+pub async fn deploy(call: Call, _: Nothing) -> Answer<Said> {
+    command(&call, call.gate()?, Verb::Deploy).await
+}
+
+/// What to run.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunWhat {
+    /// A job under `jobs:`; absent: every job with `on: [manual]`.
+    #[serde(default)]
+    pub job: Option<String>,
+}
+
+/// `POST /api/v1/repos/{repo}/branches/{branch}/run`
+pub async fn run(call: Call, input: RunWhat) -> Answer<Said> {
+    command(&call, call.gate()?, Verb::RunManual { job: input.job }).await
+}
+
+/// `POST /api/v1/repos/{repo}/branches/{branch}/ring`
+pub async fn ring(call: Call, _: Nothing) -> Answer<Said> {
+    let id: GateId = call.gate()?;
+    gate(&call, id.clone(), |_| ()).await?;
+    call.shared().ring(&id);
+    Ok(Said::new(format!("rang {id}; it looks at everything again")))
+}

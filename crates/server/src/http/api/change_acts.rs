@@ -1,0 +1,391 @@
+//! What people do with changes. What the forge keeps is done by the forge; what the gate decides is asked of the gate.
+//! Both look at the caller's right once more when they act (I18).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use towpath_core::gate::{RetryScope, Verb, Verdict};
+use towpath_core::ids::{ChangeNumber, CommitId, GateId, RepoName, Timestamp, UserId};
+use towpath_forge::{BuiltIn, ChangeRecord, ChangeText, Done, Draft, LabelEdit, Proposal, ReviewRequest};
+
+use super::{Nothing, Said, Why, checked_why, command};
+use crate::auth::accounts::note;
+use crate::http::call::{Call, blocking};
+use crate::http::error::{Answer, ApiError, Class};
+use crate::http::{links, records};
+
+/// Seconds for which a maintainer's word holds when nobody says otherwise: a day, as long as one looks at a change.
+const VOUCH_SECONDS_DEFAULT: u32 = 24 * 3600;
+/// Seconds for which it holds at most.
+const VOUCH_SECONDS_MAX: u32 = 30 * 24 * 3600;
+
+/// Who acts on what, when.
+struct Acting {
+    by: UserId,
+    number: ChangeNumber,
+    now: Timestamp,
+}
+
+/// Has the forge do something with a change, puts it on record, and rings the gates that it concerns.
+async fn on_forge<F>(call: &Call, what: String, act: F) -> Answer<ChangeRecord>
+where
+    F: FnOnce(&BuiltIn, &Acting) -> Done<ChangeRecord> + Send + 'static,
+{
+    let (repo, number) = (call.repo()?, call.change()?);
+    let acting = Acting { by: call.person()?.user, number, now: call.now() };
+    let (forges, name) = (call.shared().forges.clone(), repo.clone());
+    let (before, after) = blocking(move || {
+        let forge = forges.get(&name)?;
+        let before = forge.change(acting.number)?.target;
+        Ok((before, act(&forge, &acting)?))
+    })
+    .await?;
+    on_record(call, format!("{what} ({repo} change {number})")).await?;
+    ring(call, &repo, [&before, &after.target]);
+    Ok(after)
+}
+
+/// An act of a person that no gate sees (I8).
+async fn on_record(call: &Call, what: String) -> Answer<()> {
+    let (by, now) = (call.actor()?, call.now());
+    call.write(move |tx| {
+        note(tx, Some(&by), now, what);
+        Ok(())
+    })
+    .await
+}
+
+fn ring<'a>(
+    call: &Call,
+    repo: &RepoName,
+    branches: impl IntoIterator<Item = &'a towpath_core::ids::BranchName>,
+) {
+    let branches: std::collections::BTreeSet<_> = branches.into_iter().collect();
+    for branch in branches {
+        call.shared().ring(&GateId { repo: repo.clone(), branch: branch.clone() });
+    }
+}
+
+/// The gate at which a change is open.
+async fn gate_of(call: &Call) -> Answer<(GateId, ChangeNumber)> {
+    let (repo, number) = (call.repo()?, call.change()?);
+    let name = repo.clone();
+    let record = call.read(move |view| records::change(view, &name, number)).await?;
+    match record.is_open() {
+        true => Ok((GateId { repo, branch: record.target }, number)),
+        false => Err(ApiError::new(Class::Conflict, format!("change {number} is not open"))),
+    }
+}
+
+/// A change to be opened.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    /// The branch, pushed before, whose commits are proposed.
+    pub source: String,
+    /// The branch that they should land on; absent: the repo's default.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// The title; absent: from the commits.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// The body; absent: from the commits.
+    #[serde(default)]
+    pub body: Option<String>,
+    /// Whether nothing of it runs yet.
+    #[serde(default)]
+    pub draft: bool,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+/// A change that was opened or updated.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Opened {
+    /// Its number.
+    pub change: u64,
+    /// Its newest revision.
+    pub revision: String,
+    /// Its page.
+    pub url: String,
+}
+
+/// `POST /api/v1/repos/{repo}/changes`
+pub async fn open(call: Call, input: Open) -> Answer<Opened> {
+    let (repo, by, now) = (call.repo()?, call.person()?.user, call.now());
+    let source = input.source.parse()?;
+    let proposal = Proposal {
+        target: input.target.as_deref().map(str::parse).transpose()?,
+        title: input.title,
+        body: input.body,
+        draft: input.draft.then_some(true),
+        labels: input.labels,
+        ..Proposal::default()
+    };
+    let (forges, name) = (call.shared().forges.clone(), repo.clone());
+    let record =
+        blocking(move || Ok(forges.get(&name)?.propose_branch(by, &source, &proposal, now)?)).await?;
+    on_record(&call, format!("opened {repo} change {} at {}", record.number, record.newest().commit)).await?;
+    ring(&call, &repo, [&record.target]);
+    Ok(Opened {
+        change: record.number.0,
+        revision: record.newest().commit.to_string(),
+        url: format!("{}{}", call.edge.site.url, links::change(&repo, record.number)),
+    })
+}
+
+/// A verdict. It counts for just what its giver saw: say what that was.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Review {
+    /// The whole id of the revision that was looked at.
+    pub revision: String,
+    /// The target that was shown; absent: as it is now.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// `message` of the change as it was shown; absent: as it is now.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// `definition` of the change as it was shown; absent: as it is now.
+    #[serde(default)]
+    pub definition: Option<String>,
+    /// Words to go with it.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/approve`
+pub async fn approve(call: Call, input: Review) -> Answer<Said> {
+    review(call, input, Verdict::Approve).await
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/request-changes`
+pub async fn request_changes(call: Call, input: Review) -> Answer<Said> {
+    review(call, input, Verdict::RequestChanges).await
+}
+
+async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
+    let (id, number) = gate_of(&call).await?;
+    let revision: CommitId = input.revision.parse()?;
+    let shown = shown_definition(&call, id, number, revision).await;
+    let definition = match &input.definition {
+        Some(definition) => Some(definition.parse()?),
+        None => shown.as_deref().map(str::parse).transpose()?,
+    };
+    let target = input.target.as_deref().map(str::parse).transpose()?;
+    let message = input.message.as_deref().map(str::parse).transpose()?;
+    let what = match verdict {
+        Verdict::Approve => format!("approved revision {revision}"),
+        Verdict::RequestChanges => format!("asked for changes of revision {revision}"),
+    };
+    let said = format!("{what} of change {number}");
+    on_forge(&call, what, move |forge, acting| {
+        let now = forge.change(acting.number)?;
+        let request = ReviewRequest {
+            verdict,
+            revision,
+            target: target.unwrap_or_else(|| now.target.clone()),
+            definition,
+            message: message.unwrap_or_else(|| now.message()),
+            text: input.text,
+        };
+        forge.review(acting.by, acting.number, &request, acting.now)
+    })
+    .await?;
+    Ok(Said::new(said))
+}
+
+/// The definition that the gate shows for a revision, if the change edits it.
+async fn shown_definition(
+    call: &Call,
+    id: GateId,
+    number: ChangeNumber,
+    revision: CommitId,
+) -> Option<String> {
+    let look = move |live: &towpath_core::turn::Live<towpath_core::gate::Gate>| {
+        let change = live.state.changes().get(&number)?;
+        let same = change.facts.revision.commit == revision;
+        same.then(|| super::changes::edited_definition(&live.state, change)).flatten()
+    };
+    call.shared().engine.gate(id, look).await.flatten()
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/withdraw`
+pub async fn withdraw(call: Call, _: Nothing) -> Answer<Said> {
+    let act = |forge: &BuiltIn, at: &Acting| forge.withdraw_review(at.by, at.number, at.now);
+    on_forge(&call, "withdrew a review".into(), act).await?;
+    Ok(Said::new("your review no longer counts"))
+}
+
+/// A maintainer's word for one revision.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Vouch {
+    /// The whole commit id.
+    pub revision: String,
+    /// Why it may run.
+    pub why: String,
+    /// Seconds for which it holds; absent: a day.
+    #[serde(default)]
+    pub seconds: Option<u32>,
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/vouch`
+pub async fn vouch(call: Call, input: Vouch) -> Answer<Said> {
+    let revision = input.revision.parse()?;
+    let why = checked_why(&input.why)?;
+    let seconds = input.seconds.unwrap_or(VOUCH_SECONDS_DEFAULT);
+    if seconds > VOUCH_SECONDS_MAX {
+        return Err(ApiError::invalid("a word for a revision holds for 30 days at most"));
+    }
+    let expires = call.now().plus_seconds(seconds);
+    let (id, change) = gate_of(&call).await?;
+    command(&call, id, Verb::Vouch { change, revision, why, expires }).await
+}
+
+/// Words about a change.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Comment {
+    /// The words.
+    pub text: String,
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/comment`
+pub async fn comment(call: Call, input: Comment) -> Answer<Said> {
+    on_forge(&call, "commented".into(), move |forge, at| {
+        forge.comment(at.by, at.number, &input.text, at.now)
+    })
+    .await?;
+    Ok(Said::new("commented"))
+}
+
+/// Labels to put on and to take off.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Labels {
+    /// Put on.
+    #[serde(default)]
+    pub add: Vec<String>,
+    /// Taken off.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/label`
+pub async fn label(call: Call, input: Labels) -> Answer<Said> {
+    let what = format!("set labels: on {:?}, off {:?}", input.add, input.remove);
+    let edit = LabelEdit { add: input.add, remove: input.remove };
+    let change = on_forge(&call, what, move |forge, at| forge.label(at.by, at.number, &edit, at.now)).await?;
+    let labels: Vec<String> = change.labels.into_iter().collect();
+    Ok(Said::new(format!(
+        "labels are now: {}",
+        if labels.is_empty() { "none".into() } else { labels.join(", ") }
+    )))
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/hold`
+pub async fn hold(call: Call, input: Why) -> Answer<Said> {
+    let why = checked_why(&input.why)?;
+    let (id, change) = gate_of(&call).await?;
+    command(&call, id, Verb::Hold { change, why }).await
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/release`
+pub async fn release(call: Call, _: Nothing) -> Answer<Said> {
+    let (id, change) = gate_of(&call).await?;
+    command(&call, id, Verb::Release { change }).await
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/close`
+pub async fn close(call: Call, _: Nothing) -> Answer<Said> {
+    let change = on_forge(&call, "closed".into(), |forge, at| forge.close(at.by, at.number, at.now)).await?;
+    Ok(Said::new(format!("closed change {}", change.number)))
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/reopen`
+pub async fn reopen(call: Call, _: Nothing) -> Answer<Said> {
+    let change =
+        on_forge(&call, "reopened".into(), |forge, at| forge.reopen(at.by, at.number, at.now)).await?;
+    Ok(Said::new(format!("reopened change {}", change.number)))
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/draft`
+pub async fn draft(call: Call, _: Nothing) -> Answer<Said> {
+    let act = |forge: &BuiltIn, at: &Acting| forge.set_draft(at.by, at.number, Draft::Yes, at.now);
+    let change = on_forge(&call, "made a draft".into(), act).await?;
+    Ok(Said::new(format!("change {} is a draft; nothing of it runs", change.number)))
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/ready`
+pub async fn ready(call: Call, _: Nothing) -> Answer<Said> {
+    let act = |forge: &BuiltIn, at: &Acting| forge.set_draft(at.by, at.number, Draft::No, at.now);
+    let change = on_forge(&call, "made ready".into(), act).await?;
+    Ok(Said::new(format!("change {} is ready", change.number)))
+}
+
+/// New words.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// The title; absent: as it is.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// The body; absent: as it is.
+    #[serde(default)]
+    pub body: Option<String>,
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/edit`
+pub async fn edit(call: Call, input: Edit) -> Answer<Said> {
+    on_forge(&call, "edited title or body".into(), move |forge, at| {
+        let now = forge.change(at.number)?;
+        let text =
+            ChangeText { title: input.title.unwrap_or(now.title), body: input.body.unwrap_or(now.body) };
+        forge.edit_text(at.by, at.number, &text, at.now)
+    })
+    .await?;
+    Ok(Said::new("edited; approvals of the old words count no more"))
+}
+
+/// Another target.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retarget {
+    /// A watched branch.
+    pub target: String,
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/retarget`
+pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
+    let target = input.target.parse()?;
+    let what = format!("retargeted to {}", input.target);
+    on_forge(&call, what, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
+    Ok(Said::new(format!("it is for `{}` now; earlier approvals count no more", input.target)))
+}
+
+/// What to run again.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// The whole id of the revision that was looked at.
+    pub revision: String,
+    /// Only what did not pass; otherwise everything.
+    #[serde(default)]
+    pub failed: bool,
+    /// This job, and what did not pass.
+    #[serde(default)]
+    pub job: Option<String>,
+}
+
+/// `POST /api/v1/repos/{repo}/changes/{change}/retry`
+pub async fn retry(call: Call, input: Retry) -> Answer<Said> {
+    let revision = input.revision.parse()?;
+    let scope = match (input.job, input.failed) {
+        (Some(job), _) => RetryScope::Job(job),
+        (None, true) => RetryScope::NotPassed,
+        (None, false) => RetryScope::All,
+    };
+    let (id, change) = gate_of(&call).await?;
+    command(&call, id, Verb::Retry { change, revision, scope }).await
+}

@@ -1,0 +1,210 @@
+//! Changes as they are read: facts of the forge, and what the gate makes of them.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use towpath_core::candidate::CandidateResult;
+use towpath_core::gate::{GateState, Reason};
+use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
+use towpath_forge::ChangeRecord;
+use towpath_store::ReadError;
+use towpath_store::records::{ChangeQuery, RunQuery};
+
+use super::change_views::{
+    ChangeLine, ChangeView, Entry, GateView, HoldView, ReasonView, VouchView, WhyView, check, comments,
+    reviews, revisions,
+};
+use super::checklist::checklist;
+use super::{Nothing, millis, page_rows};
+use crate::http::call::Call;
+use crate::http::error::{Answer, ApiError};
+use crate::http::links;
+use crate::http::records::{self, Names};
+
+/// Runs of a change that its view names.
+const RUNS_SHOWN: usize = 50;
+
+/// Which changes.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// `open` (the default), `closed`, `landed` or `all`.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// Only for this branch.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Only of this owner, by name.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// Only with this label.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Only numbers below this one: where the page before ended.
+    #[serde(default)]
+    pub below: Option<u64>,
+    /// Rows at most.
+    #[serde(default)]
+    pub count: Option<usize>,
+}
+
+/// `GET /api/v1/repos/{repo}/changes`, newest first.
+pub async fn list(call: Call, filter: Filter) -> Answer<Vec<ChangeLine>> {
+    let repo = call.repo()?;
+    let state = match filter.state.as_deref().unwrap_or("open") {
+        "all" => None,
+        state @ ("open" | "closed" | "landed") => Some(state.to_owned()),
+        _ => return Err(ApiError::invalid("`state` is `open`, `closed`, `landed` or `all`")),
+    };
+    let target = filter.target.as_deref().map(str::parse).transpose()?;
+    call.read(move |view| {
+        let owner = match &filter.owner {
+            None => None,
+            Some(name) => match view.user_by_name(name)? {
+                Some(user) => Some(user.id),
+                None => return Ok(Vec::new()),
+            },
+        };
+        let query = ChangeQuery {
+            repo: Some(repo),
+            target,
+            state,
+            owner,
+            below: filter.below.map(ChangeNumber),
+            count: Some(page_rows(filter.count)),
+            ..ChangeQuery::default()
+        };
+        let mut names = Names::new(view);
+        let wanted =
+            |change: &ChangeRecord| filter.label.as_ref().is_none_or(|label| change.labels.contains(label));
+        let found = records::changes(view, &query)?.into_iter().filter(wanted);
+        Ok(found.map(|change| ChangeLine::of(&change, &mut names)).collect::<Result<_, _>>()?)
+    })
+    .await
+}
+
+/// `GET /api/v1/repos/{repo}/changes/{change}`
+pub async fn show(call: Call, _: Nothing) -> Answer<ChangeView> {
+    let (repo, number, now) = (call.repo()?, call.change()?, call.now());
+    let name = repo.clone();
+    let record = call.read(move |view| records::change(view, &name, number)).await?;
+    let id = GateId { repo: repo.clone(), branch: record.target.clone() };
+    let seen = call.shared().engine.gate(id, move |live| Seen::of(&live.state, number, now)).await.flatten();
+    let site = call.edge.site.url.clone();
+    call.read(move |view| {
+        let mut names = Names::new(view);
+        let query = RunQuery {
+            repo: Some(repo.clone()),
+            change: Some(number),
+            count: RUNS_SHOWN,
+            ..RunQuery::default()
+        };
+        let runs = view.runs(&query)?.iter().map(super::runs::RunSummary::of).collect();
+        let checks = view.checks(&repo, number)?;
+        let (gate, definition) = match seen {
+            Some(seen) => (Some(seen.view(&mut names)?), seen.definition),
+            None => (None, None),
+        };
+        Ok(ChangeView {
+            line: ChangeLine::of(&record, &mut names)?,
+            repo: repo.to_string(),
+            body: record.body.clone(),
+            message: record.message().to_string(),
+            definition,
+            source: record.source.as_ref().map(ToString::to_string),
+            url: format!("{site}{}", links::change(&repo, number)),
+            revisions: revisions(&record, &mut names)?,
+            reviews: reviews(&record, &mut names)?,
+            comments: comments(&record, &mut names)?,
+            checks: checks.iter().rev().map(check).collect(),
+            runs,
+            gate,
+        })
+    })
+    .await
+}
+
+/// What is taken out of a gate's memory: little, and quickly.
+struct Seen {
+    entry: Entry,
+    place: Option<usize>,
+    reasons: Vec<Reason>,
+    change: towpath_core::gate::Change,
+    definition: Option<String>,
+}
+
+impl Seen {
+    fn of(state: &GateState, number: ChangeNumber, now: Timestamp) -> Option<Seen> {
+        let change = state.changes().get(&number)?.clone();
+        Some(Seen {
+            entry: Entry::of(state, number, now)?,
+            place: state.queue(now).iter().position(|other| *other == number).map(|at| at + 1),
+            reasons: state.reasons(number, now),
+            definition: edited_definition(state, &change),
+            change,
+        })
+    }
+
+    fn view(&self, names: &mut Names<'_>) -> Result<GateView, ReadError> {
+        let vouch = match &self.change.vouch {
+            Some(vouch) => Some(VouchView {
+                by: names.get(vouch.by)?,
+                revision: vouch.revision.to_string(),
+                why: vouch.why.clone(),
+                at: millis(vouch.at),
+                expires: millis(vouch.expires),
+            }),
+            None => None,
+        };
+        Ok(GateView {
+            checklist: checklist(&self.reasons, &self.entry),
+            entry: self.entry.clone(),
+            place: self.place,
+            hold: self.change.hold.as_ref().map(|hold| HoldView {
+                by: hold.by.clone(),
+                why: hold.why.clone(),
+                at: millis(hold.at),
+            }),
+            vouch,
+            since: millis(self.change.since),
+        })
+    }
+}
+
+/// The definition that a change would land, if it edits it: the newest candidate of its newest revision says so.
+pub fn edited_definition(state: &GateState, change: &towpath_core::gate::Change) -> Option<String> {
+    let made = state.candidates().values().filter(|record| record.change == change.facts.number);
+    let newest = made.filter(|record| record.spec.revision == change.facts.revision.commit);
+    let tip = state.branch().tip.as_ref().map(|tip| tip.commit);
+    let mut found = None;
+    for record in newest {
+        if let Some(CandidateResult::Made(candidate)) = &record.result
+            && candidate.edits_definition()
+            && (found.is_none() || Some(record.spec.parent) == tip)
+        {
+            found = Some(candidate.definition.to_string());
+        }
+    }
+    found
+}
+
+/// `GET /api/v1/repos/{repo}/changes/{change}/why`
+pub async fn why(call: Call, _: Nothing) -> Answer<WhyView> {
+    let (repo, number, now) = (call.repo()?, call.change()?, call.now());
+    let name = repo.clone();
+    let line = move |view: &towpath_store::Snapshot| {
+        let record = records::change(view, &name, number)?;
+        let line = ChangeLine::of(&record, &mut Names::new(view))?;
+        Ok((record.target, line))
+    };
+    let (branch, line) = call.read(line).await?;
+    let reasons = call.shared().engine.gate(GateId { repo, branch }, move |live| {
+        let reasons = live.state.reasons(number, now);
+        reasons.iter().map(|reason| ReasonView::of(reason, number)).collect::<Vec<_>>()
+    });
+    let mut reasons = reasons.await.unwrap_or_default();
+    if reasons.is_empty() && line.state == "open" {
+        // Open on the forge, and not yet seen by the gate: it reads the branch first.
+        reasons.push(ReasonView::of(&Reason::ReadingBranch, number));
+    }
+    Ok(WhyView { change: number.0, state: line.state, landed: line.landed, reasons })
+}

@@ -1,0 +1,192 @@
+//! Whether the server works, for load balancers, for Prometheus, and for people.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use towpath_core::ids::GateId;
+
+use super::Nothing;
+use crate::http::call::Call;
+use crate::http::error::Answer;
+use crate::http::records;
+use crate::http::stream::respond;
+
+/// Time for the turn loop to answer before it counts as stuck.
+const LOOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// `GET /healthz`: the process answers.
+pub async fn alive(_call: Call, _request: Request) -> Answer<Response> {
+    Ok(respond("text/plain; charset=utf-8", "ok\n".into()))
+}
+
+/// `GET /readyz`: it can do its work. Says no more than that to strangers.
+pub async fn ready(call: Call, _request: Request) -> Answer<Response> {
+    let fine = checks(&call).await.iter().all(|check| check.ok || !check.vital);
+    Ok(match fine {
+        true => respond("text/plain; charset=utf-8", "ready\n".into()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    })
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    /// What.
+    pub check: String,
+    /// Whether it works.
+    pub ok: bool,
+    /// Whether the server can do its work without.
+    pub vital: bool,
+    /// What is known of it, or what is wrong and what to do.
+    pub text: String,
+}
+
+/// The server as it finds itself.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Doctor {
+    /// Its version.
+    pub version: String,
+    /// Its address.
+    pub url: String,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// `GET /api/v1/doctor`
+pub async fn doctor(call: Call, _: Nothing) -> Answer<Doctor> {
+    Ok(Doctor {
+        version: env!("CARGO_PKG_VERSION").into(),
+        url: call.edge.site.url.clone(),
+        checks: checks(&call).await,
+    })
+}
+
+/// A server's version.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Version {
+    /// Of the program.
+    pub version: String,
+}
+
+/// `GET /api/v1/version`
+pub async fn version(_call: Call, _: Nothing) -> Answer<Version> {
+    Ok(Version { version: env!("CARGO_PKG_VERSION").into() })
+}
+
+async fn checks(call: &Call) -> Vec<Check> {
+    let shared = call.shared();
+    let health = shared.store.writer().health();
+    let alive = tokio::time::timeout(LOOP_DEADLINE, shared.engine.pool(|_| ())).await.ok().flatten();
+    let check = |check: &str, vital: bool, trouble: Option<String>, fine: &str| Check {
+        check: check.to_owned(),
+        ok: trouble.is_none(),
+        vital,
+        text: trouble.unwrap_or_else(|| fine.to_owned()),
+    };
+    let full = health.full.then(|| "the disk is full: nothing is accepted until there is room".to_owned());
+    let stuck =
+        alive.is_none().then(|| "the turn loop does not answer; look into the log, then restart".to_owned());
+    let landing =
+        health.landing_stopped.map(|why| format!("landing stopped: {why}; check the disk, then restart"));
+    let git = format!("git {}", shared.repos.git().version());
+    vec![
+        check("turns", true, stuck, "the turn loop answers"),
+        check("disk", true, full, "there is room"),
+        check("durability", true, landing, "the disk confirms what is written"),
+        check("checkpoints", false, health.key_trouble, "checkpoints are signed"),
+        check("witness", false, health.sink_trouble, "checkpoints are kept outside the data folder"),
+        check("database", false, health.fold_trouble, "its log is folded in"),
+        check("git", false, None, &git),
+    ]
+}
+
+/// `GET /metrics`, as Prometheus reads it.
+pub async fn metrics(call: Call, _request: Request) -> Answer<Response> {
+    let mut text = String::new();
+    let (answers, seconds) = call.edge.counters.read();
+    head(&mut text, "towpath_http_answers_total", "counter", "Answers by the first digit of their code.");
+    for (class, count) in answers.iter().enumerate() {
+        let _ = writeln!(text, "towpath_http_answers_total{{class=\"{}xx\"}} {count}", class + 1);
+    }
+    single(&mut text, ("towpath_http_seconds_total", "counter"), "Time until answers began.", seconds);
+    let streams = call.edge.streams.count() as f64;
+    single(&mut text, ("towpath_streams_open", "gauge"), "Open event streams and followed logs.", streams);
+    pool(&call, &mut text).await;
+    gates(&call, &mut text).await?;
+    let leaves = call.read(|view| Ok(view.leaf_count()?)).await? as f64;
+    single(&mut text, ("towpath_audit_leaves", "gauge"), "Leaves of the audit log.", leaves);
+    if let Some(bytes) = resident_bytes() {
+        single(&mut text, ("process_resident_memory_bytes", "gauge"), "Resident memory.", bytes as f64);
+    }
+    Ok(respond("text/plain; version=0.0.4; charset=utf-8", text.into()))
+}
+
+async fn pool(call: &Call, text: &mut String) {
+    let look = |live: &towpath_core::turn::Live<towpath_core::pool::Pool>| {
+        (live.state.held(), live.state.slots(), live.state.waiting().count())
+    };
+    let (held, slots, waiting) = call.shared().engine.pool(look).await.unwrap_or_default();
+    single(text, ("towpath_pool_held", "gauge"), "Job slots in use.", held as f64);
+    single(text, ("towpath_pool_slots", "gauge"), "Job slots in all.", slots as f64);
+    single(text, ("towpath_pool_waiting_runs", "gauge"), "Runs that wait for a slot.", waiting as f64);
+}
+
+async fn gates(call: &Call, text: &mut String) -> Answer<()> {
+    let all = |view: &towpath_store::Snapshot| {
+        let mut gates: Vec<GateId> = Vec::new();
+        for repo in view.repos()? {
+            gates.extend(
+                records::settings(view, &repo.name)?.gates(&repo.name).into_iter().map(|(gate, _)| gate),
+            );
+        }
+        Ok(gates)
+    };
+    let now = call.now();
+    let mut found = Vec::new();
+    for id in call.read(all).await? {
+        let look = move |live: &towpath_core::turn::Live<towpath_core::gate::Gate>| {
+            let state = &live.state;
+            let running = state.runs().values().filter(|run| run.is_running()).count();
+            let frozen = usize::from(state.branch().frozen.is_some());
+            [state.changes().len(), state.queue(now).len(), running, frozen]
+        };
+        if let Some(numbers) = call.shared().engine.gate(id.clone(), look).await {
+            found.push((id, numbers));
+        }
+    }
+    let names = [
+        ("towpath_changes_open", "Open changes."),
+        ("towpath_queue_entries", "Entries of the queue."),
+        ("towpath_runs_running", "Runs under way."),
+        ("towpath_branch_frozen", "Whether nothing lands."),
+    ];
+    for (at, (name, help)) in names.into_iter().enumerate() {
+        head(text, name, "gauge", help);
+        for (id, numbers) in &found {
+            // Names of repos and branches have neither quotes nor backslashes.
+            let _ = writeln!(text, "{name}{{repo=\"{}\",branch=\"{}\"}} {}", id.repo, id.branch, numbers[at]);
+        }
+    }
+    Ok(())
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+}
+
+fn single(text: &mut String, (name, kind): (&str, &str), help: &str, value: f64) {
+    head(text, name, kind, help);
+    let _ = writeln!(text, "{name} {value}");
+}
+
+/// Resident memory of this process, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

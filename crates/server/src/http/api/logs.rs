@@ -1,0 +1,352 @@
+//! Logs of jobs: a window of lines or bytes, the first line that looks like an error, and following one as it grows.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use towpath_blob::LogReader;
+
+use super::jobs::{Found, find};
+use crate::http::call::{Call, blocking};
+use crate::http::error::Answer;
+use crate::http::route::from_query;
+use crate::http::stream::{Gone, Outlet, event, pipe, respond, until_barred};
+
+/// Lines of a window when nobody says otherwise.
+const LINES_DEFAULT: u64 = 1_000;
+/// Lines of a window at most.
+const LINES_MAX: u64 = 20_000;
+/// Bytes of a window at most.
+const BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes looked through for the first error: as much as the log of a job may have by default.
+const SEARCHED_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Lines before and after the first error.
+const CONTEXT_LINES: u64 = 5;
+/// Characters of one shown line.
+const LINE_CHARS_MAX: usize = 2_000;
+/// How often a followed log is looked at. A reader sees a line as soon as it could act on it.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+/// How often it is asked whether the job is over.
+const OVER_EVERY: u32 = 5;
+
+/// Which part of which attempt.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Which attempt, from 1; absent: the newest.
+    #[serde(default)]
+    pub attempt: Option<u32>,
+    /// First line, from 0.
+    #[serde(default)]
+    pub from_line: Option<u64>,
+    /// How many lines.
+    #[serde(default)]
+    pub lines: Option<u64>,
+    /// First byte, from 0, instead of lines.
+    #[serde(default)]
+    pub from_byte: Option<u64>,
+    /// How many bytes.
+    #[serde(default)]
+    pub bytes: Option<usize>,
+    /// The last so many lines, instead of a first one.
+    #[serde(default)]
+    pub tail: Option<u64>,
+}
+
+/// A piece of a log.
+struct Piece {
+    first_line: Option<u64>,
+    offset: u64,
+    bytes: Vec<u8>,
+    size: u64,
+    lines: Option<u64>,
+}
+
+/// `GET …/jobs/{job}/log`: plain bytes, with their place in headers. Never shown by a browser as anything else (F08).
+pub async fn window(call: Call, request: Request) -> Answer<Response> {
+    let window: Window = from_query(&request)?;
+    let found = find(&call, window.attempt).await?;
+    let piece = match reader(&call, &found) {
+        None => Piece { first_line: Some(0), offset: 0, bytes: Vec::new(), size: 0, lines: Some(0) },
+        Some(reader) => blocking(move || cut(&reader, &window)).await?,
+    };
+    let mut response = respond("text/plain; charset=utf-8", piece.bytes.into());
+    let mut put = |name: &'static str, value: u64| {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
+    };
+    put("x-log-attempt", found.attempt.into());
+    put("x-log-over", u64::from(found.over));
+    put("x-log-offset", piece.offset);
+    put("x-log-size", piece.size);
+    if let Some(line) = piece.first_line {
+        put("x-log-first-line", line);
+    }
+    if let Some(lines) = piece.lines {
+        put("x-log-lines", lines);
+    }
+    let name = format!("{}-{}.log", found.name, found.attempt);
+    let attachment = crate::http::headers::attachment(&name.replace('/', "-"));
+    response.headers_mut().insert(axum::http::header::CONTENT_DISPOSITION, attachment);
+    Ok(response)
+}
+
+fn reader(call: &Call, found: &Found) -> Option<LogReader> {
+    found.lease.map(|lease| call.shared().logs.reader(&lease))
+}
+
+fn cut(reader: &LogReader, window: &Window) -> Answer<Piece> {
+    let size = reader.size()?;
+    if let Some(offset) = window.from_byte {
+        let bytes = reader.bytes(offset, window.bytes.unwrap_or(BYTES_MAX).min(BYTES_MAX))?;
+        return Ok(Piece { first_line: None, offset, bytes, size, lines: None });
+    }
+    let all = reader.line_count()?;
+    let count = window.tail.or(window.lines).unwrap_or(LINES_DEFAULT).min(LINES_MAX);
+    let first = match window.tail {
+        Some(_) => all.saturating_sub(count),
+        None => window.from_line.unwrap_or(0),
+    };
+    let lines = reader.lines(first, count, BYTES_MAX)?;
+    Ok(Piece { first_line: Some(first), offset: lines.offset, bytes: lines.bytes, size, lines: Some(all) })
+}
+
+/// Which attempt.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// Which attempt, from 1; absent: the newest.
+    #[serde(default)]
+    pub attempt: Option<u32>,
+}
+
+/// Where a log first speaks of an error.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FirstError {
+    /// The attempt.
+    pub attempt: u32,
+    /// Its line, from 0; absent: no line looks like an error.
+    pub line: Option<u64>,
+    /// The number of the first line below.
+    pub first: u64,
+    /// The line and those around it; without an error, the last ones.
+    pub lines: Vec<String>,
+}
+
+/// `GET …/jobs/{job}/first-error`
+pub async fn first_error(call: Call, input: Attempt) -> Answer<FirstError> {
+    let found = find(&call, input.attempt).await?;
+    let attempt = found.attempt;
+    let Some(reader) = reader(&call, &found) else {
+        return Ok(FirstError { attempt, line: None, first: 0, lines: Vec::new() });
+    };
+    blocking(move || {
+        let line = search(&reader)?;
+        let first = match line {
+            Some(line) => line.saturating_sub(CONTEXT_LINES),
+            None => reader.line_count()?.saturating_sub(2 * CONTEXT_LINES),
+        };
+        let shown = reader.lines(first, 2 * CONTEXT_LINES + 1, BYTES_MAX)?;
+        let text = String::from_utf8_lossy(&shown.bytes);
+        let lines = text.lines().map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect();
+        Ok(FirstError { attempt, line, first, lines })
+    })
+    .await
+}
+
+fn search(reader: &LogReader) -> Answer<Option<u64>> {
+    let (mut offset, mut line) = (0, 0);
+    let mut rest: Vec<u8> = Vec::new();
+    while offset < SEARCHED_BYTES_MAX {
+        let bytes = reader.bytes(offset, BYTES_MAX)?;
+        if bytes.is_empty() {
+            break;
+        }
+        offset += bytes.len() as u64;
+        rest.extend_from_slice(&bytes);
+        let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        for text in rest[..whole].split_inclusive(|byte| *byte == b'\n') {
+            if is_error(text) {
+                return Ok(Some(line));
+            }
+            line += 1;
+        }
+        rest.drain(..whole);
+        // A line without an end is looked at in pieces: its beginning tells.
+        if rest.len() > BYTES_MAX {
+            rest.clear();
+        }
+    }
+    Ok(is_error(&rest).then_some(line))
+}
+
+/// Words with which compilers, test runners and shells begin to speak of an error.
+fn is_error(line: &[u8]) -> bool {
+    const AT_START: [&[u8]; 9] = [
+        b"error",
+        b"FAILED",
+        b"FAIL ",
+        b"--- FAIL",
+        b"E   ",
+        b"Traceback (most recent call last)",
+        b"panicked at",
+        b"fatal:",
+        b"AssertionError",
+    ];
+    const WITHIN: [&[u8]; 7] = [
+        b": error:",
+        b" error: ",
+        b"panicked at",
+        b"... FAILED",
+        b": command not found",
+        b"ERROR ",
+        b": fatal error:",
+    ];
+    let line = without_colours(&line[..line.len().min(LINE_CHARS_MAX)]);
+    let text = line.trim_ascii_start();
+    AT_START.iter().any(|word| text.starts_with(word))
+        || text.starts_with(b"Error") && !text.starts_with(b"Errors: 0")
+        || WITHIN.iter().any(|word| text.windows(word.len()).any(|part| part == *word))
+}
+
+fn without_colours(line: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(line.len());
+    let mut bytes = line.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            0x1b => {
+                // An escape sequence ends with a letter.
+                for byte in bytes.by_ref() {
+                    if byte.is_ascii_alphabetic() {
+                        break;
+                    }
+                }
+            }
+            byte => out.push(byte),
+        }
+    }
+    out
+}
+
+/// Where following begins.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Follow {
+    /// Which attempt, from 1; absent: the newest.
+    #[serde(default)]
+    pub attempt: Option<u32>,
+    /// The first byte that is wanted.
+    #[serde(default)]
+    pub from_byte: u64,
+}
+
+/// `GET …/jobs/{job}/follow`: server-sent events `log` (bytes as text, with the offset after them as the event's id)
+/// and at last `end`. A log that has a job waiting is waited for.
+pub async fn follow(call: Call, request: Request) -> Answer<Response> {
+    let input: Follow = from_query(&request)?;
+    let found = find(&call, input.attempt).await?;
+    let place = call.edge.streams.enter(call.person()?.user)?;
+    let (outlet, body) = pipe();
+    tokio::spawn(async move {
+        let _place = place;
+        tokio::select! {
+            () = until_barred(&call, &outlet) => {}
+            _ = grow(&call, &outlet, input, found) => {}
+        }
+    });
+    Ok(respond("text/event-stream", body))
+}
+
+async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> Result<(), Gone> {
+    let mut offset = input.from_byte;
+    let mut every = tokio::time::interval(FOLLOW_EVERY);
+    let mut pending = Vec::new();
+    for round in 0_u32.. {
+        every.tick().await;
+        // Whether it is over is asked before the log is read, so that nothing written in between is missed.
+        if !found.over && round.is_multiple_of(OVER_EVERY) {
+            found = find(call, input.attempt.or(Some(found.attempt).filter(|attempt| *attempt > 0)))
+                .await
+                .unwrap_or(found);
+        }
+        let over = found.over;
+        offset = drain(call, outlet, &found, (offset, &mut pending)).await?;
+        if over {
+            if !pending.is_empty() {
+                outlet.send(log_event(&pending, offset)).await?;
+            }
+            return outlet.send(event("end", &offset.to_string())).await;
+        }
+    }
+    Ok(())
+}
+
+/// Sends what is there; returns where it ends. Bytes that begin a character are held back until it is whole.
+async fn drain(
+    call: &Call,
+    outlet: &Outlet,
+    found: &Found,
+    (mut offset, pending): (u64, &mut Vec<u8>),
+) -> Result<u64, Gone> {
+    let Some(reader) = reader(call, found) else { return Ok(offset) };
+    loop {
+        let (at, reader) = (offset, reader.clone());
+        let bytes = blocking(move || Ok(reader.bytes(at, BYTES_MAX)?)).await.map_err(|_| Gone)?;
+        if bytes.is_empty() {
+            return Ok(offset);
+        }
+        offset += bytes.len() as u64;
+        pending.extend_from_slice(&bytes);
+        let whole = match std::str::from_utf8(pending) {
+            Ok(_) => pending.len(),
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => pending.len(),
+        };
+        let rest = pending.split_off(whole);
+        let sent = std::mem::replace(pending, rest);
+        if !sent.is_empty() {
+            outlet.send(log_event(&sent, offset - pending.len() as u64)).await?;
+        }
+    }
+}
+
+/// A piece as one event: JSON, because a log has every byte and an event only lines.
+fn log_event(bytes: &[u8], end: u64) -> axum::body::Bytes {
+    let text = String::from_utf8_lossy(bytes);
+    let json = serde_json::json!({ "text": text, "next": end }).to_string();
+    event("log", &json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_from_talk_of_them() {
+        let errors: [&[u8]; 8] = [
+            b"error[E0308]: mismatched types",
+            b"\x1b[0m\x1b[1m\x1b[38;5;9merror\x1b[0m: could not compile",
+            b"src/a.c:3:5: error: expected ';'",
+            b"FAILED tests/test_a.py::test_b - assert 1 == 2",
+            b"thread 'main' panicked at src/lib.rs:1:1:",
+            b"test a::b ... FAILED",
+            b"sh: 1: frob: command not found",
+            b"Traceback (most recent call last):",
+        ];
+        for line in errors {
+            assert!(is_error(line), "{}", String::from_utf8_lossy(line));
+        }
+        let fine: [&[u8]; 5] = [
+            b"0 errors, 3 warnings",
+            b"test error_is_shown ... ok",
+            b"Compiling thiserror v2.0.1",
+            b"Errors: 0",
+            b"",
+        ];
+        for line in fine {
+            assert!(!is_error(line), "{}", String::from_utf8_lossy(line));
+        }
+    }
+}

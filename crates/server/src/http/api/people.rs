@@ -1,0 +1,96 @@
+//! Rights on a repo.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use towpath_core::ids::RepoName;
+use towpath_core::policy::{Rights, Role};
+
+use super::{Nothing, Said, word};
+use crate::auth::accounts::note;
+use crate::http::call::Call;
+use crate::http::error::{Answer, ApiError};
+use crate::http::records::{self, Names};
+
+/// What somebody may do on a repo.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PersonView {
+    /// Who.
+    pub user: String,
+    /// `reader`, `author`, `maintainer`, `admin`.
+    pub role: String,
+    /// Whether their uploads are tested without being asked for.
+    pub authorised: bool,
+}
+
+/// `GET /api/v1/repos/{repo}/people`
+pub async fn list(call: Call, _: Nothing) -> Answer<Vec<PersonView>> {
+    let repo = call.repo()?;
+    call.read(move |view| {
+        let mut names = Names::new(view);
+        let mut all = Vec::new();
+        for right in view.rights_on(&repo)? {
+            let Rights { role, authorised } = right.rights;
+            all.push(PersonView { user: names.get(right.holder)?, role: word(&role), authorised });
+        }
+        Ok(all)
+    })
+    .await
+}
+
+/// A right to give.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// `reader`, `author`, `maintainer` or `admin`.
+    pub role: String,
+    /// Whether their uploads are tested without being asked for; absent: for maintainers and admins.
+    #[serde(default)]
+    pub authorised: Option<bool>,
+}
+
+/// `PUT /api/v1/repos/{repo}/people/{user}`
+pub async fn grant(call: Call, input: Grant) -> Answer<Said> {
+    let role = match input.role.as_str() {
+        "reader" => Role::Reader,
+        "author" => Role::Author,
+        "maintainer" => Role::Maintainer,
+        "admin" => Role::Admin,
+        _ => return Err(ApiError::invalid("`role` is `reader`, `author`, `maintainer` or `admin`")),
+    };
+    let authorised = input.authorised.unwrap_or(role >= Role::Maintainer);
+    set(&call, Some(Rights { role, authorised })).await
+}
+
+/// `DELETE /api/v1/repos/{repo}/people/{user}`
+pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
+    set(&call, None).await
+}
+
+async fn set(call: &Call, rights: Option<Rights>) -> Answer<Said> {
+    let (repo, by, now) = (call.repo()?, call.actor()?, call.now());
+    let user = super::users::named(call).await?;
+    let said = match rights {
+        Some(Rights { role, authorised }) => {
+            let tested = if authorised { "tested at once" } else { "not tested before somebody vouches" };
+            format!("{} is {} on {repo}; uploads are {tested}", user.name, word(&role))
+        }
+        None => format!("{} may no longer see {repo}", user.name),
+    };
+    let (name, what) = (repo.clone(), said.clone());
+    call.write(move |tx| {
+        tx.set_right(&name, user.id, rights)?;
+        note(tx, Some(&by), now, what);
+        Ok(())
+    })
+    .await?;
+    ring(call, repo).await?;
+    Ok(Said::new(said))
+}
+
+/// Rings every gate of a repo: who counts for what has changed (G06).
+pub async fn ring(call: &Call, repo: RepoName) -> Answer<()> {
+    let name = repo.clone();
+    let settings = call.read(move |view| records::settings(view, &name)).await?;
+    settings.gates(&repo).iter().for_each(|(gate, _)| call.shared().ring(gate));
+    Ok(())
+}

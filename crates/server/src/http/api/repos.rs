@@ -1,0 +1,313 @@
+//! Repos: making, importing and configuring them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use towpath_core::ids::{BranchName, RepoName, Timestamp};
+use towpath_core::policy::{Actor, Rights, Role};
+use towpath_git::{Credentials, Reach, Repository, Source, import};
+use towpath_store::records::Repo;
+use towpath_store::{Tx, WriteError};
+
+use super::{Nothing, Said, millis, word};
+use crate::auth::accounts::note;
+use crate::http::call::{Call, blocking, no_repo};
+use crate::http::error::{Answer, ApiError, Class};
+use crate::http::links::RESERVED;
+use crate::http::records;
+use crate::settings::RepoSettings;
+
+/// The branch of a new repo that names none.
+const BRANCH_DEFAULT: &str = "main";
+
+/// A repo.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RepoView {
+    /// Its name.
+    pub repo: String,
+    /// What one may do there: `reader`, `author`, `maintainer`, `admin`.
+    pub role: String,
+    /// Where git fetches and pushes.
+    pub clone_url: String,
+    /// The target of a change that names none.
+    pub default_branch: String,
+    /// Watched branches.
+    pub branches: Vec<String>,
+    /// Since when.
+    pub created_at: i64,
+}
+
+fn view(repo: &Repo, role: Role, site: &str) -> Answer<RepoView> {
+    let settings = RepoSettings::parse(&repo.settings).map_err(ApiError::internal)?;
+    Ok(RepoView {
+        repo: repo.name.to_string(),
+        role: word(&role),
+        clone_url: format!("{site}/{}.git", repo.name),
+        default_branch: settings.default_branch.to_string(),
+        branches: settings.branches.keys().map(ToString::to_string).collect(),
+        created_at: millis(repo.created_at),
+    })
+}
+
+/// `GET /api/v1/repos`
+pub async fn list(call: Call, _: Nothing) -> Answer<Vec<RepoView>> {
+    let (person, site) = (call.person()?.clone(), call.edge.site.url.clone());
+    call.read(move |snapshot| {
+        let mut all = Vec::new();
+        for repo in snapshot.repos()? {
+            if let Some(role) = person.role_on(snapshot, &repo.name)? {
+                all.push(view(&repo, role, &site)?);
+            }
+        }
+        Ok(all)
+    })
+    .await
+}
+
+/// `GET /api/v1/repos/{repo}`
+pub async fn show(call: Call, _: Nothing) -> Answer<RepoView> {
+    let (name, site) = (call.repo()?, call.edge.site.url.clone());
+    let role = call.role.unwrap_or(Role::Reader);
+    call.read(move |snapshot| {
+        let repo = snapshot.repo(&name)?.ok_or_else(|| no_repo(name.as_str()))?;
+        view(&repo, role, &site)
+    })
+    .await
+}
+
+/// A repo to be made.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// Its name.
+    pub repo: String,
+    /// Its first watched branch; absent: `main`.
+    #[serde(default)]
+    pub branch: Option<String>,
+}
+
+/// `POST /api/v1/repos`: an empty repo; its maker is its first admin.
+pub async fn create(call: Call, input: Create) -> Answer<RepoView> {
+    let name = new_name(&input.repo)?;
+    let branch: BranchName = input.branch.as_deref().unwrap_or(BRANCH_DEFAULT).parse()?;
+    let (repos, made, head) = (call.shared().repos.clone(), name.clone(), branch.clone());
+    absent(&call, &name).await?;
+    blocking(move || {
+        let repository = match Repository::create(repos.git(), &repos.path(&made)) {
+            Ok(repository) => repository,
+            // Left by a server that died between folder and row.
+            Err(_) if repos.path(&made).exists() => adopt(&repos.get(&made)?)?,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(repository.set_head(&head)?)
+    })
+    .await?;
+    add(&call, name, branch, format!("made repo {}", input.repo)).await
+}
+
+fn adopt(repository: &Repository) -> Answer<Repository> {
+    match repository.all_refs()?.is_empty() {
+        true => Ok(repository.clone()),
+        false => Err(ApiError::new(Class::Conflict, "a repository with content lies at its place already")
+            .hint("move its folder away, then try again")),
+    }
+}
+
+/// Where to import from.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// The new repo's name.
+    pub repo: String,
+    /// An `https` address.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// A folder of the server's own machine, for its admin there.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Value of an `Authorization` header for the address. Not kept.
+    #[serde(default)]
+    pub authorization: Option<String>,
+    /// The watched branch; absent: the source's own.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// Checks of `git fsck` that its history may fail, `zeroPaddedFilemode` for instance.
+    #[serde(default)]
+    pub tolerated: Vec<String>,
+}
+
+/// What came in.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Imported {
+    /// The new repo.
+    #[serde(flatten)]
+    pub repo: RepoView,
+    /// Branches and tags.
+    pub refs: usize,
+    /// Names that were left out, because no push could make them here.
+    pub left_out: Vec<String>,
+}
+
+/// `POST /api/v1/import`
+pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
+    let name = new_name(&input.repo)?;
+    let wanted: Option<BranchName> = input.branch.as_deref().map(str::parse).transpose()?;
+    if input.path.is_some() && !is_local(&call) {
+        return Err(ApiError::denied(
+            "a folder of the server is imported only from the server's own machine",
+        )
+        .hint("run `towpath repo import` there, or give an https address"));
+    }
+    absent(&call, &name).await?;
+    let (repos, made) = (call.shared().repos.clone(), name.clone());
+    let what = match (&input.url, &input.path) {
+        (Some(_), None) => format!("imported repo {name} from an address"),
+        (None, Some(path)) => format!("imported repo {name} from the folder {path}"),
+        _ => return Err(ApiError::invalid("an import takes either `url` or `path`")),
+    };
+    let (branch, refs, left_out) = blocking(move || {
+        let source = source(&input)?;
+        let tolerated: Vec<&str> = input.tolerated.iter().map(String::as_str).collect();
+        let imported = import(repos.git(), &source, &repos.path(&made), &tolerated)?;
+        let head = imported.repository.head()?;
+        let branch = wanted.or(head).ok_or_else(|| ApiError::invalid("the source has no branch"))?;
+        Ok((branch, imported.refs, imported.left_out))
+    })
+    .await?;
+    let repo = add(&call, name, branch, what).await?;
+    Ok(Imported { repo, refs, left_out })
+}
+
+fn source(input: &Import) -> Answer<Source<'_>> {
+    match (&input.url, &input.path) {
+        (Some(address), None) => {
+            let credentials =
+                input.authorization.as_deref().map_or(Credentials::None, Credentials::Authorization);
+            Ok(Source::Remote { address, reach: Reach::Public, credentials })
+        }
+        (None, Some(path)) => Ok(Source::Local(Path::new(path))),
+        _ => Err(ApiError::invalid("an import takes either `url` or `path`")),
+    }
+}
+
+/// Whether the caller sits at the server's own machine: it speaks to loopback, and no proxy stands in between.
+fn is_local(call: &Call) -> bool {
+    let site = &call.edge.site;
+    call.peer.is_loopback() && !site.is_secure() && site.is_loopback()
+}
+
+fn new_name(name: &str) -> Answer<RepoName> {
+    if RESERVED.contains(&name) {
+        return Err(ApiError::invalid(format!("`{name}` is a path of the server; choose another name")));
+    }
+    Ok(name.parse()?)
+}
+
+async fn absent(call: &Call, name: &RepoName) -> Answer<()> {
+    let name = name.clone();
+    let found = call.read(move |view| Ok(view.repo(&name)?)).await?;
+    match found {
+        None => Ok(()),
+        Some(repo) => Err(ApiError::new(Class::Conflict, format!("repo `{}` exists already", repo.name))),
+    }
+}
+
+/// Adds the row of a repository that is there, with its maker as admin, and starts its gates.
+async fn add(call: &Call, name: RepoName, branch: BranchName, what: String) -> Answer<RepoView> {
+    let settings = RepoSettings::one_branch(branch);
+    let (by, now) = (call.actor()?, call.now());
+    let repo = Repo { name: name.clone(), settings: settings.to_json(), hook_secret: None, created_at: now };
+    let row = repo.clone();
+    call.write(move |tx| store(tx, &row, (&by, now), what)).await?;
+    call.shared().configure(&name, &settings);
+    view(&repo, Role::Admin, &call.edge.site.url)
+}
+
+fn store(
+    tx: &mut Tx<'_>,
+    repo: &Repo,
+    (by, now): (&Actor, Timestamp),
+    what: String,
+) -> Result<(), WriteError> {
+    tx.add_repo(repo)?;
+    tx.set_right(&repo.name, by.user, Some(Rights { role: Role::Admin, authorised: true }))?;
+    note(tx, Some(by), now, what);
+    Ok(())
+}
+
+/// Settings of a repo.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Watched branches, each with `poll_seconds`, `change_runs_max`, `retest`, `wait_for_deploy`, `approvals`, `labels`;
+    /// what is left out has its default.
+    pub branches: BTreeMap<String, Value>,
+    /// The target of a change that names none; one of the watched branches.
+    pub default_branch: String,
+}
+
+/// `GET /api/v1/repos/{repo}/settings`
+pub async fn settings(call: Call, _: Nothing) -> Answer<Settings> {
+    let repo = call.repo()?;
+    let settings = call.read(move |view| records::settings(view, &repo)).await?;
+    serde_json::from_str(&settings.to_json()).map_err(ApiError::internal)
+}
+
+/// `PUT /api/v1/repos/{repo}/settings`
+pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
+    let repo = call.repo()?;
+    let text = serde_json::to_string(&input).map_err(ApiError::internal)?;
+    let settings = RepoSettings::parse(&text)?;
+    let name = repo.clone();
+    let before = call.read(move |view| records::settings(view, &name)).await?;
+    if let Some(gone) = before.branches.keys().find(|branch| !settings.branches.contains_key(*branch)) {
+        let why = format!("`{gone}` is watched; a gate is never taken away, as its record would be");
+        return Err(ApiError::new(Class::Conflict, why).hint("`towpath branch freeze` stops it"));
+    }
+    let (by, now, name, json) = (call.actor()?, call.now(), repo.clone(), settings.to_json());
+    call.write(move |tx| {
+        tx.set_repo_settings(&name, &json)?;
+        note(tx, Some(&by), now, format!("set the settings of repo {name}: {json}"));
+        Ok(())
+    })
+    .await?;
+    call.edge.hooks.forget(&repo);
+    call.shared().configure(&repo, &settings);
+    Ok(Said::new(format!("set the settings of {repo}")))
+}
+
+/// How webhooks are signed.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// The name of a secret of this repo; absent: no webhook is accepted.
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+/// `PUT /api/v1/repos/{repo}/hook`
+pub async fn set_hook(call: Call, input: Hook) -> Answer<Said> {
+    let (repo, by, now) = (call.repo()?, call.actor()?, call.now());
+    let (name, secret) = (repo.clone(), input.secret.clone());
+    call.write(move |tx| {
+        if let Some(secret) = &secret
+            && tx.secret(Some(&name), secret)?.is_none()
+        {
+            return Err(WriteError::Missing { what: format!("secret `{secret}`") });
+        }
+        tx.set_hook_secret(&name, secret.as_deref())?;
+        let how =
+            secret.as_deref().map_or("nothing: none is accepted".into(), |secret| format!("`{secret}`"));
+        note(tx, Some(&by), now, format!("webhooks of repo {name} are signed with {how}"));
+        Ok(())
+    })
+    .await?;
+    call.edge.hooks.forget(&repo);
+    Ok(match input.secret {
+        Some(_) => Said::new(format!("send webhooks to {}/hooks/{repo}", call.edge.site.url)),
+        None => Said::new("no webhook is accepted any more"),
+    })
+}

@@ -1,0 +1,172 @@
+//! Secrets: put sealed, never read back. The policy says who gets them (trust T4).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use towpath_core::ids::RepoName;
+use towpath_store::WriteError;
+use towpath_store::records::Secret;
+use zeroize::Zeroizing;
+
+use super::{Nothing, Said, millis};
+use crate::auth::accounts::note;
+use crate::http::call::Call;
+use crate::http::error::{Answer, ApiError};
+use crate::http::records::Names;
+use crate::secrets::Policy;
+
+/// Characters of a secret's name.
+const NAME_CHARS_MAX: usize = 64;
+
+/// A secret, without the secret.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SecretView {
+    /// Its name.
+    pub secret: String,
+    /// Who may have it.
+    pub policy: Value,
+    /// Who set it last.
+    pub updated_by: Option<String>,
+    /// When.
+    pub updated_at: i64,
+}
+
+/// The repo of the path; none on the routes of the whole server.
+fn place(call: &Call) -> Answer<Option<RepoName>> {
+    match call.params.iter().any(|(name, _)| name == "repo") {
+        true => call.repo().map(Some),
+        false => Ok(None),
+    }
+}
+
+/// `GET …/secrets`
+pub async fn list(call: Call, _: Nothing) -> Answer<Vec<SecretView>> {
+    let repo = place(&call)?;
+    call.read(move |view| {
+        let mut names = Names::new(view);
+        let mut all = Vec::new();
+        for secret in view.secrets(repo.as_ref())? {
+            all.push(SecretView {
+                policy: serde_json::from_str(&secret.policy).map_err(ApiError::internal)?,
+                secret: secret.name,
+                updated_by: secret.updated_by.map(|user| names.get(user)).transpose()?,
+                updated_at: millis(secret.updated_at),
+            });
+        }
+        Ok(all)
+    })
+    .await
+}
+
+/// A secret to be set.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Put {
+    /// Its value, as text.
+    #[serde(default)]
+    pub value: Option<String>,
+    /// Its value, as base64 of any bytes.
+    #[serde(default)]
+    pub value_base64: Option<String>,
+    /// Who may have it: `level` (`authorised` or `landed`), `branches`, `jobs`, `environments`, `variable`. Absent: the
+    /// policy that it has, or for a new one jobs of what landed.
+    #[serde(default)]
+    pub policy: Option<Value>,
+}
+
+/// `PUT …/secrets/{secret}`: sets its value, its policy, or both.
+pub async fn put(call: Call, input: Put) -> Answer<Said> {
+    let (repo, name) = (place(&call)?, name(&call)?);
+    let policy = input.policy.map(checked).transpose()?;
+    let value = match (input.value.map(Zeroizing::new), input.value_base64) {
+        (Some(value), None) => Some(Zeroizing::new(value.as_bytes().to_vec())),
+        (None, Some(text)) => {
+            let bytes =
+                STANDARD.decode(text).map_err(|_| ApiError::invalid("`value_base64` is no base64"))?;
+            Some(Zeroizing::new(bytes))
+        }
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(ApiError::invalid("`value` and `value_base64` exclude each other")),
+    };
+    let seal = |value: Zeroizing<Vec<u8>>| call.shared().secrets.seal(repo.as_ref(), &name, &value);
+    let sealed = value.map(seal).transpose().map_err(|error| ApiError::invalid(error.to_string()))?;
+    store(&call, (repo, name), (sealed, policy)).await
+}
+
+async fn store(
+    call: &Call,
+    (repo, name): (Option<RepoName>, String),
+    (sealed, policy): (Option<Vec<u8>>, Option<String>),
+) -> Answer<Said> {
+    let (by, now) = (call.actor()?, call.now());
+    let place = repo.clone();
+    let said = format!("set secret `{name}`");
+    call.write(move |tx| {
+        let before = tx.secret(repo.as_ref(), &name)?;
+        let missing =
+            || WriteError::Missing { what: format!("secret `{name}`: a new one needs a value; it") };
+        let (kept, old) = before.map_or((None, None), |secret| (Some(secret.sealed), Some(secret.policy)));
+        let policy = policy.or(old).unwrap_or_else(|| POLICY_DEFAULT.into());
+        let whole = repo.as_ref().map_or("the server".into(), |repo| format!("repo {repo}"));
+        let what = match sealed {
+            Some(_) => format!("set secret `{name}` of {whole}, for {policy}"),
+            None => format!("set who may have secret `{name}` of {whole}: {policy}"),
+        };
+        tx.put_secret(&Secret {
+            sealed: sealed.or(kept).ok_or_else(missing)?,
+            repo,
+            name,
+            policy,
+            updated_by: Some(by.user),
+            updated_at: now,
+        })?;
+        note(tx, Some(&by), now, what);
+        Ok(())
+    })
+    .await?;
+    forget(call, place.as_ref());
+    Ok(Said::new(said))
+}
+
+/// Jobs of what landed, and no others.
+const POLICY_DEFAULT: &str = r#"{"level":"landed"}"#;
+
+fn checked(policy: Value) -> Answer<String> {
+    let policy: Policy = serde_json::from_value(policy)
+        .map_err(|error| ApiError::invalid(format!("the policy is not what this takes: {error}")))?;
+    serde_json::to_string(&policy).map_err(ApiError::internal)
+}
+
+fn name(call: &Call) -> Answer<String> {
+    let name = call.param("secret")?;
+    let ok = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    match (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(ok) {
+        true => Ok(name.to_owned()),
+        false => Err(ApiError::invalid("a secret's name has 1 to 64 letters, digits, `_`, `.` or `-`")),
+    }
+}
+
+/// `DELETE …/secrets/{secret}`
+pub async fn remove(call: Call, _: Nothing) -> Answer<Said> {
+    let (repo, name) = (place(&call)?, name(&call)?);
+    let (by, now, place, said) =
+        (call.actor()?, call.now(), repo.clone(), format!("removed secret `{name}`"));
+    call.write(move |tx| {
+        tx.remove_secret(repo.as_ref(), &name)?;
+        let whole = repo.as_ref().map_or("the server".into(), |repo| format!("repo {repo}"));
+        note(tx, Some(&by), now, format!("removed secret `{name}` of {whole}"));
+        Ok(())
+    })
+    .await?;
+    forget(&call, place.as_ref());
+    Ok(Said::new(said))
+}
+
+fn forget(call: &Call, repo: Option<&RepoName>) {
+    match repo {
+        Some(repo) => call.edge.hooks.forget(repo),
+        None => call.edge.hooks.forget_all(),
+    }
+}

@@ -1,0 +1,154 @@
+//! Tokens: one's own, and those that an admin makes for robots.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use towpath_core::ids::{Timestamp, UserId};
+use towpath_store::records::{Scope, Token};
+
+use super::{Nothing, Said, millis};
+use crate::auth::accounts::{NewToken, issue_token, note};
+use crate::auth::rights::Means;
+use crate::auth::token::within;
+use crate::http::call::Call;
+use crate::http::error::{Answer, ApiError};
+
+/// Seconds for which a token works when nobody says otherwise: a year, so that a forgotten one ends.
+const SECONDS_DEFAULT: u32 = 365 * 24 * 3600;
+
+/// A token, without the token.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TokenView {
+    /// Its number.
+    pub token: u64,
+    /// Its first characters.
+    pub prefix: String,
+    /// What it is for.
+    pub label: String,
+    /// Repos that it reaches; absent: all.
+    pub repos: Option<Vec<String>>,
+    /// What it is for: `read`, `push`, `act`, `administer`; absent: all.
+    pub verbs: Option<Vec<String>>,
+    /// Whether it works now.
+    pub works: bool,
+    /// When it was made.
+    pub created_at: i64,
+    /// When it ends.
+    pub expires_at: Option<i64>,
+    /// When it was last used, to the minute or so.
+    pub used_at: Option<i64>,
+    /// When it was revoked.
+    pub revoked_at: Option<i64>,
+}
+
+fn view(token: &Token, now: Timestamp) -> TokenView {
+    TokenView {
+        token: token.number,
+        prefix: token.prefix.clone(),
+        label: token.label.clone(),
+        repos: token.scope.repos.as_ref().map(|repos| repos.iter().map(ToString::to_string).collect()),
+        verbs: token.scope.verbs.clone(),
+        works: token.is_valid(now),
+        created_at: millis(token.created_at),
+        expires_at: token.expires_at.map(millis),
+        used_at: token.used_at.map(millis),
+        revoked_at: token.revoked_at.map(millis),
+    }
+}
+
+/// `GET /api/v1/tokens`: one's own.
+pub async fn list(call: Call, _: Nothing) -> Answer<Vec<TokenView>> {
+    let (owner, now) = (call.person()?.user, call.now());
+    call.read(move |snapshot| Ok(snapshot.tokens_of(owner)?.iter().map(|token| view(token, now)).collect()))
+        .await
+}
+
+/// `GET /api/v1/users/{user}/tokens`
+pub async fn list_of(call: Call, _: Nothing) -> Answer<Vec<TokenView>> {
+    let (owner, now) = (super::users::named(&call).await?.id, call.now());
+    call.read(move |snapshot| Ok(snapshot.tokens_of(owner)?.iter().map(|token| view(token, now)).collect()))
+        .await
+}
+
+/// A token to be made.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// What it is for, in words.
+    #[serde(default)]
+    pub label: String,
+    /// Repos that it reaches; absent: all of its owner's.
+    #[serde(default)]
+    pub repos: Option<Vec<String>>,
+    /// What it is for: `read`, `push`, `act`, `administer`; absent: all.
+    #[serde(default)]
+    pub verbs: Option<Vec<String>>,
+    /// Seconds for which it works; absent: a year.
+    #[serde(default)]
+    pub seconds: Option<u32>,
+}
+
+/// A token that was just made.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Created {
+    /// Its number.
+    pub number: u64,
+    /// The token itself: this is the only time that it is shown.
+    pub token: String,
+    /// When it ends.
+    pub expires_at: i64,
+}
+
+/// `POST /api/v1/tokens`: for oneself, never stronger than the token that asks.
+pub async fn create(call: Call, input: Create) -> Answer<Created> {
+    let owner = call.person()?.user;
+    make(&call, owner, input).await
+}
+
+/// `POST /api/v1/users/{user}/tokens`
+pub async fn create_for(call: Call, input: Create) -> Answer<Created> {
+    let owner = super::users::named(&call).await?.id;
+    make(&call, owner, input).await
+}
+
+async fn make(call: &Call, owner: UserId, input: Create) -> Answer<Created> {
+    let repos = input.repos.map(|repos| repos.iter().map(|repo| repo.parse()).collect::<Result<Vec<_>, _>>());
+    let scope = Scope { repos: repos.transpose()?, verbs: input.verbs };
+    let (by, now) = (call.actor()?, call.now());
+    let expires_at = now.plus_seconds(input.seconds.unwrap_or(SECONDS_DEFAULT));
+    if let Means::Token { scope: own, expires_at: end, .. } = &call.person()?.by {
+        if !within(&scope, own) {
+            return Err(ApiError::denied("a token makes no token that may do more than itself")
+                .hint("name `repos` and `verbs` within its own, or log in with another"));
+        }
+        if end.is_some_and(|end| expires_at > end) {
+            return Err(ApiError::denied("a token makes no token that lives longer than itself")
+                .hint("name `seconds`"));
+        }
+    }
+    let new = NewToken { owner, label: input.label, scope, expires_at: Some(expires_at) };
+    let issued = call.write(move |tx| issue_token(tx, new, (Some(&by), now))).await?;
+    Ok(Created { number: issued.number, token: issued.text, expires_at: millis(expires_at) })
+}
+
+/// `DELETE /api/v1/tokens/{token}`: one's own, or as an admin anybody's.
+pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
+    let missing = || ApiError::not_found("you have no such token");
+    let number: u64 = call.param("token")?.parse().map_err(|_| missing())?;
+    let (person, by, now) = (call.person()?.clone(), call.actor()?, call.now());
+    let token = call.read(move |view| Ok(view.token_by_number(number)?)).await?.ok_or_else(missing)?;
+    if token.owner != person.user && !person.admin {
+        return Err(missing());
+    }
+    call.write(move |tx| {
+        tx.revoke_token(number, now)?;
+        note(
+            tx,
+            Some(&by),
+            now,
+            format!("revoked token {number} ({}…) of user {}", token.prefix, token.owner),
+        );
+        Ok(())
+    })
+    .await?;
+    Ok(Said::new(format!("token {number} works no more")))
+}

@@ -1,0 +1,275 @@
+//! One request on its way through a handler: who asks, for what, and the way to everything behind.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use towpath_core::ids::{ChangeNumber, GateId, IdError, RepoName, RunId, Timestamp};
+use towpath_core::policy::{Actor, Role};
+use towpath_store::{Load, Snapshot, Tx, View, WriteError};
+
+use super::Edge;
+use super::error::{Answer, ApiError, Class};
+use super::route::{Needs, Route};
+use crate::auth::rights::{Credentials, Identity, Person, identify};
+use crate::server::Shared;
+
+/// A request that was let in.
+#[derive(Clone)]
+pub struct Call {
+    /// The edge that it came in by.
+    pub edge: Arc<Edge>,
+    /// Who asks; always somebody behind any need but `Public`.
+    pub person: Option<Arc<Person>>,
+    /// The person's role on the repo of the path.
+    pub role: Option<Role>,
+    /// From where.
+    pub peer: IpAddr,
+    pub(super) params: Arc<Vec<(String, String)>>,
+    pub(super) route: Arc<Route>,
+}
+
+impl Call {
+    /// Looks who asks, and whether they may.
+    pub(super) async fn admit(
+        edge: &Arc<Edge>,
+        route: &Arc<Route>,
+        (params, peer): (Vec<(String, String)>, IpAddr),
+        headers: &HeaderMap,
+    ) -> Answer<Call> {
+        let mut call = Call {
+            edge: edge.clone(),
+            person: None,
+            role: None,
+            peer,
+            params: Arc::new(params),
+            route: route.clone(),
+        };
+        let credentials = edge.credentials(route.face, headers);
+        if route.needs == Needs::Public && credentials == Credentials::None {
+            return Ok(call);
+        }
+        let asked = call.clone();
+        let now = call.now();
+        let (person, role) = call.read(move |view| asked.permit(view, credentials, now)).await?;
+        if let Some(person) = &person {
+            edge.note_use(person, now);
+        }
+        (call.person, call.role) = (person.map(Arc::new), role);
+        Ok(call)
+    }
+
+    /// The table of rights: deny by default.
+    fn permit(
+        &self,
+        view: &View,
+        credentials: Credentials,
+        now: Timestamp,
+    ) -> Answer<(Option<Person>, Option<Role>)> {
+        let needs = self.route.needs;
+        let person = match identify(view, credentials, now)? {
+            Identity::Known(person) => *person,
+            _ if needs == Needs::Public => return Ok((None, None)),
+            Identity::Nobody => return Err(nobody()),
+            Identity::Unknown => return Err(unknown()),
+        };
+        let role = match needs {
+            Needs::Public | Needs::User => None,
+            Needs::Repo(role) => Some(self.at_least(view, &person, role)?),
+            Needs::OwnerOr(role) => Some(self.owner_or(view, &person, role)?),
+            Needs::ServerAdmin if person.admin => None,
+            Needs::ServerAdmin => return Err(ApiError::denied("this takes an admin of the server")),
+        };
+        if needs != Needs::Public && !person.may(self.route.verb) {
+            let why =
+                format!("the token is not made for this: it lacks the verb `{}`", self.route.verb.word());
+            return Err(ApiError::denied(why).hint("`towpath token create` makes another one"));
+        }
+        Ok((Some(person), role))
+    }
+
+    fn at_least(&self, view: &View, person: &Person, need: Role) -> Answer<Role> {
+        let role = self.role_here(view, person)?;
+        match role >= need {
+            true => Ok(role),
+            false => Err(self.lacks(need)),
+        }
+    }
+
+    fn owner_or(&self, view: &View, person: &Person, need: Role) -> Answer<Role> {
+        let role = self.role_here(view, person)?;
+        if role >= need {
+            return Ok(role);
+        }
+        let (repo, number) = (self.repo()?, self.change()?);
+        let owner = super::records::owner_of(view, &repo, number)?;
+        match owner.ok_or_else(|| no_change(number))? == person.user && role >= Role::Author {
+            true => Ok(role),
+            false => Err(self.lacks(need)),
+        }
+    }
+
+    fn lacks(&self, need: Role) -> ApiError {
+        let repo = self.param("repo").unwrap_or_default();
+        let word = format!("{need:?}").to_lowercase();
+        ApiError::denied(format!("this takes the role {word} on `{repo}`"))
+    }
+
+    fn role_here(&self, view: &View, person: &Person) -> Answer<Role> {
+        let repo = self.repo()?;
+        person.role_on(view, &repo)?.ok_or_else(|| no_repo(repo.as_str()))
+    }
+
+    /// Whether the person may still what they were let in for: streams ask again and again (F11).
+    pub async fn still_allowed(&self) -> bool {
+        let Some(person) = &self.person else { return self.route.needs == Needs::Public };
+        let (again, credentials, now) = (self.clone(), person.credentials(), self.now());
+        self.read(move |view| again.permit(view, credentials, now)).await.is_ok()
+    }
+
+    /// Everything behind the edge.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.edge.shared
+    }
+
+    /// Now, by the server's clock.
+    pub fn now(&self) -> Timestamp {
+        self.shared().engine.clock().now()
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// `Unauthenticated`; never behind a need but `Public`.
+    pub fn person(&self) -> Answer<&Person> {
+        self.person.as_deref().ok_or_else(nobody)
+    }
+
+    /// Who asks, for records.
+    ///
+    /// # Errors
+    /// As [`Call::person`].
+    pub fn actor(&self) -> Answer<Actor> {
+        Ok(self.person()?.actor())
+    }
+
+    /// A parameter of the path, decoded.
+    ///
+    /// # Errors
+    /// `Internal`: the handler asks for what its path has not.
+    pub fn param(&self, name: &str) -> Answer<&str> {
+        let found = self.params.iter().find(|(key, _)| key == name);
+        found
+            .map(|(_, value)| value.as_str())
+            .ok_or_else(|| ApiError::internal(format!("no parameter {name}")))
+    }
+
+    /// A parameter that names something. What cannot be a name names nothing.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn named<T: FromStr<Err = IdError>>(&self, name: &str) -> Answer<T> {
+        self.param(name)?.parse().map_err(|error: IdError| ApiError::not_found(error.to_string()))
+    }
+
+    /// The repo of the path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn repo(&self) -> Answer<RepoName> {
+        let name = self.param("repo")?;
+        name.parse().map_err(|_| no_repo(name))
+    }
+
+    /// The gate of the path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn gate(&self) -> Answer<GateId> {
+        Ok(GateId { repo: self.repo()?, branch: self.named("branch")? })
+    }
+
+    /// The change of the path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn change(&self) -> Answer<ChangeNumber> {
+        self.named("change")
+    }
+
+    /// The run of the path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn run(&self) -> Answer<RunId> {
+        let number = self.param("run")?;
+        let number =
+            number.parse().map_err(|_| ApiError::not_found(format!("there is no run `{number}`")))?;
+        Ok(RunId { gate: self.gate()?, number })
+    }
+
+    /// Reads rows, all of one moment.
+    ///
+    /// # Errors
+    /// Those of `look` and of the store.
+    pub async fn read<T, F>(&self, look: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Snapshot) -> Answer<T> + Send + 'static,
+    {
+        let store = self.shared().store.clone();
+        blocking(move || look(&store.reader().snapshot()?)).await
+    }
+
+    /// Writes rows, all or nothing; returns once they are durable.
+    ///
+    /// # Errors
+    /// Those of `work` and of the commit.
+    pub async fn write<T, F>(&self, work: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
+    {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        self.shared().store.writer().submit(Load::default(), work, |outcome| {
+            let _ = send.send(outcome);
+        });
+        let stopped = |_| ApiError::new(Class::Unavailable, "the server stops");
+        Ok(receive.await.map_err(stopped)??)
+    }
+}
+
+/// Does what blocks away from the threads that serve.
+///
+/// # Errors
+/// Those of `work`; `Internal` if it panicked.
+pub async fn blocking<T, F>(work: F) -> Answer<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Answer<T> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+}
+
+/// For somebody who may not see a repo it is the same as one that is not there (F02).
+pub fn no_repo(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no repo `{}`, or you may not see it", name.escape_debug()))
+        .hint("`towpath repo list` shows those that you may see")
+}
+
+/// There is no such change.
+pub fn no_change(number: ChangeNumber) -> ApiError {
+    ApiError::not_found(format!("there is no change {number}"))
+        .hint("`towpath change list` shows those that there are")
+}
+
+fn nobody() -> ApiError {
+    ApiError::new(Class::Unauthenticated, "nobody is logged in")
+        .hint("send a token: `Authorization: Bearer twp_…`, or Git's password")
+}
+
+fn unknown() -> ApiError {
+    ApiError::new(Class::Unauthenticated, "the token or session is unknown, revoked or over")
+        .hint("`towpath token create` makes a new token")
+}

@@ -1,0 +1,303 @@
+//! Git's three endpoints: bodies flow between the connection and the forge, on threads of their own.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use towpath_core::ids::{ChangeNumber, GateId, RepoName};
+use towpath_core::policy::Role;
+use towpath_forge::push::{
+    Head, HookToken, Listener, PushContext, Reply, Request as GitRequest, answer_info_refs,
+    answer_receive_pack, answer_upload_pack,
+};
+use towpath_git::Service;
+
+use super::call::Call;
+use super::error::{Answer, ApiError, Class};
+use super::stream::{Outlet, pipe};
+use super::{Edge, links};
+use crate::auth::token::TokenVerb;
+
+/// Requests of git at once: each is a process of git and a thread.
+const GIT_REQUESTS_MAX: usize = 64;
+/// Time that a request of git waits for its turn.
+const TURN_DEADLINE: Duration = Duration::from_secs(20);
+/// Silence after which a connection is given up (B12).
+const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// Bytes of one push or fetch request; the forge has bounds of its own for what it holds.
+pub const BODY_BYTES_MAX: usize = 4 << 30;
+/// Time that a pusher waits to hear what a change waits for.
+const VERDICT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Places for requests of git.
+#[derive(Debug)]
+pub struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Places {
+        Places(Arc::new(Semaphore::new(GIT_REQUESTS_MAX)))
+    }
+}
+
+impl Places {
+    async fn enter(&self) -> Answer<OwnedSemaphorePermit> {
+        let busy =
+            |_| ApiError::new(Class::Unavailable, "too many fetches and pushes are under way; try again");
+        let place =
+            tokio::time::timeout(TURN_DEADLINE, self.0.clone().acquire_owned()).await.map_err(busy)?;
+        place.map_err(|_| ApiError::new(Class::Unavailable, "the server stops"))
+    }
+}
+
+/// `GET /{repo}.git/info/refs`: also the dumb protocol's path, which is answered like anything that is not there.
+pub async fn info_refs(call: Call, request: Request) -> Answer<Response> {
+    let service = match request.uri().query() {
+        Some("service=git-upload-pack") => Service::UploadPack,
+        Some("service=git-receive-pack") => Service::ReceivePack,
+        _ => return Err(ApiError::not_found("only git's smart protocol is served")),
+    };
+    if service == Service::ReceivePack {
+        may_push(&call)?;
+    }
+    run(&call, request, move |side| {
+        let protocol = side.text("git-protocol");
+        answer_info_refs(&side.forge, side.by, (service, protocol.as_deref()), &mut side.reply)
+    })
+    .await
+}
+
+/// `POST /{repo}.git/git-upload-pack`
+pub async fn upload_pack(call: Call, request: Request) -> Answer<Response> {
+    run(&call, request, |side| {
+        let (request, reply) = side.split();
+        answer_upload_pack(request.forge, request.by, request.git, reply)
+    })
+    .await
+}
+
+/// `POST /{repo}.git/git-receive-pack`
+pub async fn receive_pack(call: Call, request: Request) -> Answer<Response> {
+    may_push(&call)?;
+    let edge = call.edge.clone();
+    let (repo, again, runtime) = (call.repo()?, call.clone(), Handle::current());
+    let listener = Arc::new(Bells { edge: edge.clone(), runtime: runtime.clone() });
+    let context = PushContext {
+        by: call.person()?.user,
+        now: call.now(),
+        still_valid: Arc::new(move || runtime.block_on(again.still_allowed())),
+        listener,
+    };
+    run(&call, request, move |side| {
+        let token = HookToken::new(crate::random::bytes());
+        let (request, reply) = side.split();
+        let received = answer_receive_pack(request.forge, &edge.desk, (context, token), request.git, reply);
+        // Branches may have moved too; a bell too many is harmless.
+        ring_all(&edge, &repo);
+        received.map(drop)
+    })
+    .await
+}
+
+fn may_push(call: &Call) -> Answer<()> {
+    if call.role < Some(Role::Author) {
+        let why = format!("pushing takes the role author on `{}`", call.repo()?);
+        return Err(ApiError::denied(why));
+    }
+    match call.person()?.may(TokenVerb::Push) {
+        true => Ok(()),
+        false => Err(ApiError::denied("the token is not made for this: it lacks the verb `push`")),
+    }
+}
+
+/// What a thread that speaks with git has in its hands.
+struct Side {
+    forge: towpath_forge::BuiltIn,
+    by: towpath_core::ids::UserId,
+    headers: HeaderMap,
+    body: BlockingBody,
+    reply: Answering,
+}
+
+struct Parts<'a> {
+    forge: &'a towpath_forge::BuiltIn,
+    by: towpath_core::ids::UserId,
+    git: GitRequest<'a>,
+}
+
+impl Side {
+    fn text(&self, name: &str) -> Option<String> {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    }
+
+    fn split(&mut self) -> (Parts<'_>, &mut Answering) {
+        let text = |name| self.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let git = GitRequest {
+            protocol: text("git-protocol"),
+            content_type: text("content-type"),
+            content_encoding: text("content-encoding"),
+            body: &mut self.body,
+        };
+        (Parts { forge: &self.forge, by: self.by, git }, &mut self.reply)
+    }
+}
+
+/// Runs one exchange on a thread of its own, and answers as soon as its head is known.
+async fn run<F>(call: &Call, request: Request, exchange: F) -> Answer<Response>
+where
+    F: FnOnce(&mut Side) -> io::Result<()> + Send + 'static,
+{
+    let place = call.edge.git_places.enter().await?;
+    let (forges, repo) = (call.shared().forges.clone(), call.repo()?);
+    let forge = super::call::blocking(move || Ok(forges.get(&repo)?)).await?;
+    let (head, begun) = oneshot::channel();
+    let (outlet, body) = pipe();
+    let (parts, request_body) = request.into_parts();
+    let runtime = Handle::current();
+    let mut side = Side {
+        forge,
+        by: call.person()?.user,
+        headers: parts.headers,
+        body: BlockingBody { body: request_body, rest: Bytes::new(), runtime: runtime.clone() },
+        reply: Answering { head: Some(head), outlet, runtime: runtime.clone() },
+    };
+    let thread = move || {
+        if let Err(error) = exchange(&mut side) {
+            tracing::debug!(%error, "an exchange with git broke off: {error}");
+            runtime.block_on(side.reply.outlet.break_off(error.to_string()));
+        }
+        drop(place);
+    };
+    std::thread::Builder::new().name("git-http".into()).spawn(thread).map_err(ApiError::internal)?;
+    let head: Head = begun.await.map_err(|_| ApiError::invalid("the request broke off"))?;
+    Ok(respond(&head, body))
+}
+
+fn respond(head: &Head, body: Body) -> Response {
+    let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(head.content_type)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// A request's body for a thread that reads.
+struct BlockingBody {
+    body: Body,
+    rest: Bytes,
+    runtime: Handle,
+}
+
+impl Read for BlockingBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            let next = async { tokio::time::timeout(IDLE_DEADLINE, self.body.frame()).await };
+            match self.runtime.block_on(next) {
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(None) => return Ok(0),
+                Ok(Some(Err(error))) => return Err(io::Error::other(error)),
+                Ok(Some(Ok(frame))) => self.rest = frame.into_data().unwrap_or_default(),
+            }
+        }
+        let count = self.rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.rest.split_to(count));
+        Ok(count)
+    }
+}
+
+/// An answer for a thread that writes.
+struct Answering {
+    head: Option<oneshot::Sender<Head>>,
+    outlet: Outlet,
+    runtime: Handle,
+}
+
+impl Write for Answering {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(bytes);
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.runtime.block_on(self.outlet.send(piece)).map_err(gone)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Reply for Answering {
+    fn begin(&mut self, head: &Head) -> io::Result<()> {
+        let sent = self.head.take().map(|sender| sender.send(head.clone()));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+/// Rings the gates when a push moved a change, and tells the pusher what the gate makes of it.
+struct Bells {
+    edge: Arc<Edge>,
+    runtime: Handle,
+}
+
+impl Listener for Bells {
+    fn moved(&self, repo: &RepoName, change: ChangeNumber) -> String {
+        let link = format!("{}{}", self.edge.site.url, links::change(repo, change));
+        let verdict = async { tokio::time::timeout(VERDICT_DEADLINE, self.verdict(repo, change)).await };
+        match self.runtime.block_on(verdict) {
+            Ok(Some(waits)) => format!("{link} {waits}"),
+            // The gate is busy: its page says the rest.
+            Ok(None) | Err(_) => link,
+        }
+    }
+}
+
+impl Bells {
+    /// What the gate says once it has seen the newest revision.
+    async fn verdict(&self, repo: &RepoName, number: ChangeNumber) -> Option<String> {
+        let shared = &self.edge.shared;
+        let mut changes = shared.engine.changes();
+        let (store, name) = (shared.store.clone(), repo.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let view = store.reader().snapshot()?;
+            super::records::change(&view, &name, number)
+        });
+        let record = read.await.ok()?.ok()?;
+        let gate = GateId { repo: repo.clone(), branch: record.target.clone() };
+        let newest = record.newest().commit;
+        ring(&self.edge, &gate);
+        loop {
+            let now = shared.engine.clock().now();
+            let seen = shared.engine.gate(gate.clone(), move |live| {
+                let change = live.state.changes().get(&number)?;
+                let seen = change.facts.revision.commit == newest;
+                seen.then(|| live.state.reasons(number, now).first().map(ToString::to_string))
+            });
+            if let Some(first) = seen.await.flatten() {
+                return first.map(|reason| format!("waits for: {reason}"));
+            }
+            changes.recv().await.ok()?;
+        }
+    }
+}
+
+/// Rings a gate: the forge has news. Not waited for, as the next poll makes up for a bell that is lost.
+pub fn ring(edge: &Edge, gate: &GateId) {
+    edge.shared.ring(gate);
+}
+
+fn ring_all(edge: &Edge, repo: &RepoName) {
+    let settings = edge.shared.store.reader().snapshot().map_err(ApiError::from);
+    match settings.and_then(|view| super::records::settings(&view, repo)) {
+        Ok(settings) => settings.gates(repo).iter().for_each(|(gate, _)| ring(edge, gate)),
+        Err(error) => tracing::warn!(repo = %repo, "the gates of {repo} were not rung: {}", error.why),
+    }
+}

@@ -1,0 +1,199 @@
+//! Logging in and out of the pages, and what a page's form has to bring.
+
+use axum::body::Bytes;
+use axum::extract::{Form as AxumForm, FromRequest, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use towpath_core::ids::UserId;
+
+use super::call::{Call, blocking};
+use super::error::{Answer, ApiError, Class};
+use super::route::{Needs, body};
+use crate::auth::rights::{Credentials, Means};
+use crate::auth::{same, session, token};
+
+/// The field of every form that shows it to come from a page of this very session.
+pub const CSRF_FIELD: &str = "csrf";
+/// Where a person logs in.
+pub const LOGIN_PATH: &str = "/login";
+
+/// The fields of a form, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Reads a form, and checks that it comes from a page of the caller's session.
+    ///
+    /// # Errors
+    /// `Invalid`, `TooLarge`; `Denied` without the session's token.
+    pub async fn read(call: &Call, request: Request) -> Answer<Form> {
+        let headers = request.headers().clone();
+        let bytes: Bytes = body(request).await?;
+        let mut whole = Request::new(axum::body::Body::from(bytes));
+        (*whole.headers_mut(), *whole.method_mut()) = (headers, axum::http::Method::POST);
+        let read = AxumForm::<Vec<(String, String)>>::from_request(whole, &()).await;
+        let form = Form(read.map_err(|error| ApiError::invalid(error.body_text()))?.0);
+        // Whoever logs in has no page of a session yet, whatever the browser still sends along.
+        if call.route.needs != Needs::Public
+            && let Some(Means::Session { csrf, .. }) = call.person.as_ref().map(|person| &person.by)
+            && !same(form.get(CSRF_FIELD).as_bytes(), csrf.as_bytes())
+        {
+            return Err(ApiError::denied("the form is of another session; load the page again"));
+        }
+        Ok(form)
+    }
+
+    /// A field; empty if it is not there.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
+    }
+
+    /// Every value of a field.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// `POST /login`: a name with a password, or a token alone.
+pub async fn log_in(call: Call, form: Form) -> Answer<Response> {
+    let now = call.now();
+    let name = form.get("name").to_owned();
+    let next = local_path(form.get("next")).to_owned();
+    if let Err(wait) = call.edge.logins.check(call.peer, &name, now) {
+        let error = ApiError::new(Class::Limited, "too many logins failed; wait a little");
+        return Err(ApiError { retry_seconds: Some(wait.seconds), ..error });
+    }
+    match who(&call, &form).await? {
+        Some(user) => {
+            call.edge.logins.succeeded(&name);
+            begin(&call, user, &next).await
+        }
+        None => {
+            call.edge.logins.failed(call.peer, &name, now);
+            Ok(redirect(&format!("{LOGIN_PATH}?failed=1&next={}", escaped(&next))))
+        }
+    }
+}
+
+/// Who the form is from. Takes as long for nobody as for somebody.
+async fn who(call: &Call, form: &Form) -> Answer<Option<UserId>> {
+    let now = call.now();
+    if let Some(hash) = token::presented(&format!("Bearer {}", form.get("token"))) {
+        let known = move |view: &towpath_store::Snapshot| {
+            let identity = crate::auth::rights::identify(view, Credentials::Token(hash), now)?;
+            Ok(match identity {
+                // A page can do everything that its person may: a token for less does not open it.
+                crate::auth::rights::Identity::Known(person) => match &person.by {
+                    Means::Token { scope, .. } if *scope == Default::default() => Some(person.user),
+                    _ => None,
+                },
+                _ => None,
+            })
+        };
+        return call.read(known).await;
+    }
+    let (name, password) = (form.get("name").to_owned(), form.get("password").to_owned());
+    let user = call.read(move |view| Ok(view.user_by_name(&name)?.filter(|user| !user.disabled))).await?;
+    let stored = user.as_ref().and_then(|user| user.password.clone());
+    let right = blocking(move || Ok(crate::auth::password::verify(&password, stored.as_deref()))).await?;
+    Ok(user.filter(|_| right).map(|user| user.id))
+}
+
+async fn begin(call: &Call, user: UserId, next: &str) -> Answer<Response> {
+    let begun = session::begin(user, call.now());
+    // Whatever the browser had before ends here: a session is never carried over a login (F10).
+    let before = call.person.as_ref().and_then(|person| match person.credentials() {
+        Credentials::Session(hash) => Some(hash),
+        _ => None,
+    });
+    let stored = begun.session.clone();
+    call.write(move |tx| session::store(tx, &stored, before)).await?;
+    let cookie = session::set_cookie(&begun.cookie, call.edge.site.is_secure());
+    with_cookie(redirect(next), &cookie)
+}
+
+/// `POST /logout`.
+pub async fn log_out(call: Call, _form: Form) -> Answer<Response> {
+    if let Credentials::Session(hash) = call.person()?.credentials() {
+        call.write(move |tx| tx.remove_session(&hash)).await?;
+    }
+    with_cookie(redirect(LOGIN_PATH), &session::clear_cookie(call.edge.site.is_secure()))
+}
+
+fn with_cookie(mut response: Response, cookie: &str) -> Answer<Response> {
+    let cookie = HeaderValue::from_str(cookie).map_err(ApiError::internal)?;
+    response.headers_mut().insert(header::SET_COOKIE, cookie);
+    Ok(response)
+}
+
+/// Sends a browser on by `GET`.
+pub fn redirect(path: &str) -> Response {
+    let place = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
+    (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response()
+}
+
+/// Sends somebody without a session to the login, and afterwards back.
+pub fn to_login(target: &str) -> Response {
+    redirect(&format!("{LOGIN_PATH}?next={}", escaped(local_path(target))))
+}
+
+/// A path on this server, or its front page: a link never leads away from here.
+fn local_path(path: &str) -> &str {
+    let local =
+        path.starts_with('/') && !path.starts_with("//") && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if local && !path.contains('\\') { path } else { "/" }
+}
+
+/// A path within a query.
+fn escaped(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte);
+    path.bytes().fold(String::new(), |mut text, byte| {
+        match plain(byte) {
+            true => text.push(char::from(byte)),
+            false => text.push_str(&format!("%{byte:02X}")),
+        }
+        text
+    })
+}
+
+/// What failed, as a plain page.
+pub fn error_page(error: &ApiError) -> Response {
+    let hint = error.hint.as_deref().unwrap_or_default();
+    let text = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{what}</title>\
+         <main><h1>{what}</h1><p>{why}</p><p>{hint}</p><p><a href=\"/\">Overview</a></p></main></html>",
+        what = in_html(&error.what),
+        why = in_html(&error.why),
+        hint = in_html(hint),
+    );
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    (error.class.status(), [(header::CONTENT_TYPE, html)], text).into_response()
+}
+
+fn in_html(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_never_lead_away() {
+        for path in ["//evil.example", "https://evil.example", "/\\evil.example", "", "x", "/a\r\nb"] {
+            assert_eq!(local_path(path), "/", "{path}");
+        }
+        assert_eq!(local_path("/repos/web?x=1"), "/repos/web?x=1");
+        assert_eq!(escaped("/a?b=c&d"), "/a%3Fb%3Dc%26d");
+    }
+}

@@ -1,0 +1,193 @@
+//! Where the server is, as others see it: which `Host` is meant for it (F06), and which pages may send it forms (F03).
+
+use axum::http::{HeaderMap, Method, Uri, header};
+
+use super::error::{ApiError, Class};
+
+/// The header by which browsers tell which site caused a request.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+/// Names of this very machine; a name under an attacker's control is never among them.
+const LOOPBACK_NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+
+/// The configured address, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// `http://host:port`, without a slash at its end. Every link begins with it.
+    pub url: String,
+    secure: bool,
+    /// Values of `Host` that are meant for us.
+    hosts: Vec<String>,
+}
+
+/// Why an address cannot be the server's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{url}` cannot be the server's address: {why}")]
+pub struct UnfitUrl {
+    /// As it was given.
+    pub url: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl Site {
+    /// The site at an address like `https://gate.example` or `http://127.0.0.1:7700`.
+    ///
+    /// # Errors
+    /// It has another scheme, no host, or a path.
+    pub fn new(url: &str) -> Result<Site, UnfitUrl> {
+        let unfit = |why| UnfitUrl { url: url.to_owned(), why };
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| unfit("it has no scheme"))?;
+        let authority = rest.strip_suffix('/').unwrap_or(rest).to_ascii_lowercase();
+        let (secure, port_default) = match scheme {
+            "http" => (false, ":80"),
+            "https" => (true, ":443"),
+            _ => return Err(unfit("only http and https are served")),
+        };
+        if authority.is_empty() || !authority.bytes().all(is_authority_byte) {
+            return Err(unfit("it has to be a host and, if need be, a port, without a path"));
+        }
+        let authority = authority.strip_suffix(port_default).unwrap_or(&authority).to_owned();
+        let hosts = hosts(&authority);
+        Ok(Site { url: format!("{scheme}://{authority}"), secure, hosts })
+    }
+
+    /// Whether browsers reach it by TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// Whether it is this very machine's address, without anything in between.
+    pub fn is_loopback(&self) -> bool {
+        self.hosts.len() > 1
+    }
+
+    /// Refuses what was meant for another host: a page that had its own name point here would otherwise read answers.
+    ///
+    /// # Errors
+    /// `Misdirected`.
+    pub fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+        let mut named = headers.get_all(header::HOST).iter();
+        let host = named.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let single = named.next().is_none();
+        let in_uri = uri.authority().is_none_or(|authority| self.is_ours(authority.as_str()));
+        match single && in_uri && self.is_ours(host) {
+            true => Ok(()),
+            false => Err(ApiError::new(Class::Misdirected, "this server does not answer for that host")
+                .hint(format!("its address is {}; an admin sets it with `serve --url`", self.url))),
+        }
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let port = if self.secure { ":443" } else { ":80" };
+        let host = host.strip_suffix(port).unwrap_or(&host);
+        self.hosts.iter().any(|ours| ours == host)
+    }
+
+    /// Refuses a mutation that a page of another site caused. What no browser sent carries neither header.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub fn check_same_site(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+        if is_read(method) {
+            return Ok(());
+        }
+        let site =
+            headers.get(SEC_FETCH_SITE).map(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
+        let origin = headers.get(header::ORIGIN).map(|origin| self.is_origin(origin.as_bytes()));
+        match site.unwrap_or(true) && origin.unwrap_or(true) {
+            true => Ok(()),
+            false => Err(ApiError::denied("the request comes from a page of another site")),
+        }
+    }
+
+    /// Whether a browser vouches for the request being from one of our own pages.
+    pub fn is_from_own_page(&self, headers: &HeaderMap) -> bool {
+        headers.get(SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"same-origin")
+            || headers.get(header::ORIGIN).is_some_and(|origin| self.is_origin(origin.as_bytes()))
+    }
+
+    fn is_origin(&self, origin: &[u8]) -> bool {
+        let scheme = if self.secure { "https://" } else { "http://" };
+        let authority = std::str::from_utf8(origin).ok().and_then(|origin| origin.strip_prefix(scheme));
+        authority.is_some_and(|authority| self.is_ours(authority))
+    }
+}
+
+/// Whether a method never changes anything.
+pub fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// The host itself and, where that is this machine, its other names.
+fn hosts(authority: &str) -> Vec<String> {
+    let split = authority.rfind(':').filter(|at| !authority[*at..].contains(']')).unwrap_or(authority.len());
+    let (host, port) = authority.split_at(split);
+    match LOOPBACK_NAMES.contains(&host) {
+        true => LOOPBACK_NAMES.iter().map(|name| format!("{name}{port}")).collect(),
+        false => vec![authority.to_owned()],
+    }
+}
+
+fn is_authority_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-.:[]_".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn only_the_configured_host_is_answered_for() {
+        let site = Site::new("https://Gate.Example/").unwrap();
+        let uri: Uri = "/x".parse().unwrap();
+        let ok = |pairs: &[(&'static str, &str)]| site.check_host(&uri, &headers(pairs)).is_ok();
+        assert!(ok(&[("host", "gate.example")]) && ok(&[("host", "GATE.example:443")]));
+        for host in ["evil.example", "gate.example.evil", "gate.example:80", "", "127.0.0.1"] {
+            assert!(!ok(&[("host", host)]), "{host}");
+        }
+        assert!(!ok(&[]) && !ok(&[("host", "gate.example"), ("host", "evil.example")]));
+        let foreign: Uri = "http://evil.example/x".parse().unwrap();
+        assert!(site.check_host(&foreign, &headers(&[("host", "gate.example")])).is_err());
+    }
+
+    #[test]
+    fn loopback_has_all_its_names_at_its_port() {
+        let site = Site::new("http://127.0.0.1:7700").unwrap();
+        let uri: Uri = "/".parse().unwrap();
+        let ok = |host: &str| site.check_host(&uri, &headers(&[("host", host)])).is_ok();
+        assert!(ok("127.0.0.1:7700") && ok("localhost:7700") && ok("[::1]:7700"));
+        assert!(!ok("localhost") && !ok("localhost:7701") && !ok("evil.example:7700"));
+    }
+
+    #[test]
+    fn other_sites_change_nothing() {
+        let site = Site::new("https://gate.example").unwrap();
+        let ok =
+            |pairs: &[(&'static str, &str)]| site.check_same_site(&Method::POST, &headers(pairs)).is_ok();
+        assert!(ok(&[]));
+        assert!(ok(&[("origin", "https://gate.example"), ("sec-fetch-site", "same-origin")]));
+        assert!(!ok(&[("origin", "https://evil.example")]));
+        assert!(!ok(&[("origin", "null")]));
+        assert!(!ok(&[("origin", "http://gate.example")]));
+        assert!(!ok(&[("sec-fetch-site", "cross-site")]) && !ok(&[("sec-fetch-site", "same-site")]));
+        assert!(!site.is_from_own_page(&headers(&[])));
+        assert!(site.is_from_own_page(&headers(&[("origin", "https://gate.example")])));
+    }
+
+    #[test]
+    fn odd_addresses_are_refused() {
+        for url in ["gate.example", "ftp://x", "http://", "http://a/b", "http://a b", "http://u@h"] {
+            assert!(Site::new(url).is_err(), "{url}");
+        }
+        assert_eq!(Site::new("http://gate:80").unwrap().url, "http://gate");
+    }
+}

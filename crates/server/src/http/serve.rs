@@ -1,0 +1,117 @@
+//! Connections: taken in up to a bound, each with a deadline for its headers, all brought to an end before the server stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::Edge;
+
+/// Connections at once. Each costs a descriptor and a few KB.
+const CONNECTIONS_MAX: usize = 4_000;
+/// Time for the headers of a request: whoever drips them is not waited for.
+const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
+/// Bytes of a request's headers. A session's cookie and a token have a few hundred.
+const HEADERS_BYTES_MAX: usize = 32 * 1024;
+/// Time for answers under way when the server stops. Streams end at their reader's end of patience, not ours.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Rest after the system could not take a connection, for want of descriptors say.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves until `stop` completes, then lets answers under way end.
+///
+/// # Errors
+/// None today; a listener that fails is tried again.
+pub async fn serve(edge: Arc<Edge>, listener: TcpListener, stop: impl Future<Output = ()>) -> io::Result<()> {
+    let router = super::router(&edge);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    edge.keep_writing_uses();
+    loop {
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            () = &mut stop => break,
+        };
+        let Ok(place) = place else { break };
+        let (stream, peer) = tokio::select! {
+            taken = listener.accept() => match taken {
+                Ok(taken) => taken,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken: {error}");
+                    match tokio::time::timeout(ACCEPT_REST, &mut stop).await {
+                        Ok(()) => break,
+                        Err(_) => continue,
+                    }
+                }
+            },
+            () = &mut stop => break,
+        };
+        let connection = connection(stream, peer, router.clone());
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "a connection broke: {error}");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_DEADLINE, graceful.shutdown()).await.is_err() {
+        tracing::info!("some answers were still under way when the server stopped");
+    }
+    edge.write_uses();
+    Ok(())
+}
+
+type Connection = hyper::server::conn::http1::Connection<
+    TokioIo<TcpStream>,
+    hyper_util::service::TowerToHyperService<Tagged>,
+>;
+
+fn connection(stream: TcpStream, peer: SocketAddr, router: axum::Router) -> Connection {
+    // Small answers leave at once; the kernel would hold them back for more.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its delay: {error}");
+    }
+    let service = hyper_util::service::TowerToHyperService::new(Tagged { router, peer: Peer(peer) });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_DEADLINE)
+        .max_header_size(HEADERS_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+}
+
+/// The router, with each request told where it came from.
+#[derive(Clone)]
+pub struct Tagged {
+    router: axum::Router,
+    peer: Peer,
+}
+
+impl tower_service::Service<Request<Incoming>> for Tagged {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = axum::routing::future::RouteFuture<std::convert::Infallible>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        tower_service::Service::call(&mut self.router, request)
+    }
+}

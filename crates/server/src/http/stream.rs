@@ -1,0 +1,170 @@
+//! Answers that are written while they are sent: events, followed logs, files. Each ends when its reader loses the right.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::mpsc::{self, Sender};
+use tokio_stream::wrappers::ReceiverStream;
+use towpath_core::ids::UserId;
+
+use super::call::Call;
+use super::error::{Answer, ApiError, Class};
+
+/// Open streams of one person. Source: trust S7; a person with that many pages open at once has closed some.
+const STREAMS_PER_USER_MAX: usize = 32;
+/// Open streams of everybody.
+const STREAMS_MAX: usize = 2_000;
+/// Pieces on their way to a slow reader.
+const PIECES_BUFFERED: usize = 16;
+/// Time that a reader may take for one piece before it is given up.
+const PIECE_DEADLINE: Duration = Duration::from_secs(60);
+/// How often a stream asks whether its reader may still read. Source: trust S7.
+pub const RECHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// Counts open streams.
+#[derive(Debug, Default)]
+pub struct Streams {
+    open: Arc<Mutex<HashMap<UserId, usize>>>,
+}
+
+/// One open stream. Dropping it gives its place back.
+#[derive(Debug)]
+pub struct Place {
+    open: Arc<Mutex<HashMap<UserId, usize>>>,
+    user: UserId,
+}
+
+impl Streams {
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// `Limited`.
+    pub fn enter(&self, user: UserId) -> Answer<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = open.values().sum();
+        let own = open.entry(user).or_default();
+        if *own >= STREAMS_PER_USER_MAX || all >= STREAMS_MAX {
+            let why = format!("{own} streams of yours are open; close some");
+            return Err(ApiError { retry_seconds: Some(5), ..ApiError::new(Class::Limited, why) });
+        }
+        *own += 1;
+        Ok(Place { open: self.open.clone(), user })
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// The reader is gone, or too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// The way to the reader.
+#[derive(Debug)]
+pub struct Outlet {
+    pieces: Sender<Result<Bytes, io::Error>>,
+}
+
+impl Outlet {
+    /// Sends a piece; waits while the reader is behind.
+    ///
+    /// # Errors
+    /// The reader is gone.
+    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Gone> {
+        self.pieces.send_timeout(Ok(piece.into()), PIECE_DEADLINE).await.map_err(|_| Gone)
+    }
+
+    /// Breaks the answer off, so that its reader does not take it for whole.
+    pub async fn break_off(&self, why: impl Into<String>) {
+        let _ = self.pieces.send_timeout(Err(io::Error::other(why.into())), PIECE_DEADLINE).await;
+    }
+
+    /// Returns once the reader is gone.
+    pub async fn closed(&self) {
+        self.pieces.closed().await;
+    }
+}
+
+/// A body and the way into it.
+pub fn pipe() -> (Outlet, Body) {
+    let (pieces, receiver) = mpsc::channel(PIECES_BUFFERED);
+    (Outlet { pieces }, Body::from_stream(ReceiverStream::new(receiver)))
+}
+
+/// An answer of some media type from a body.
+pub fn respond(media: &'static str, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(media)),
+        // Proxies would otherwise hold pieces back.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, body).into_response()
+}
+
+/// Waits until the reader may no longer read, or is gone.
+pub async fn until_barred(call: &Call, outlet: &Outlet) {
+    let mut every = tokio::time::interval(RECHECK_EVERY);
+    every.tick().await;
+    loop {
+        tokio::select! {
+            () = outlet.closed() => return,
+            _ = every.tick() => {
+                if !call.still_allowed().await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// One server-sent event.
+pub fn event(name: &str, data: &str) -> Bytes {
+    let mut text = format!("event: {name}\n");
+    for line in data.split('\n') {
+        text.push_str("data: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push('\n');
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let streams = Streams::default();
+        let places: Vec<Place> =
+            (0..STREAMS_PER_USER_MAX).map(|_| streams.enter(UserId(1)).unwrap()).collect();
+        assert_eq!(streams.enter(UserId(1)).unwrap_err().class, Class::Limited);
+        assert!(streams.enter(UserId(2)).is_ok());
+        drop(places);
+        assert_eq!(streams.count(), 0);
+    }
+
+    #[test]
+    fn lines_of_an_event_cannot_end_it() {
+        assert_eq!(event("log", "a\n\nevent: x"), "event: log\ndata: a\ndata: \ndata: event: x\n\n");
+    }
+}

@@ -1,0 +1,233 @@
+//! The JSON API: what handlers say, and the shape of every error.
+
+use serde_json::{Value, json};
+use towpath_forge::Proposal;
+
+use crate::client::Ask;
+use crate::world::{World, git};
+
+fn act(verb: &str, body: Value) -> Ask {
+    Ask::post(&format!("/api/v1/repos/demo/changes/1/{verb}"), body)
+}
+
+/// Ann adds a revision to her change; returns its id.
+fn push_again(world: &World) -> String {
+    let source = world.folder.path().join("source");
+    git(&source, &["checkout", "--quiet", "feature"]);
+    std::fs::write(source.join("more"), "more\n").unwrap();
+    git(&source, &["add", "."]);
+    git(&source, &["commit", "--quiet", "-m", "Add more"]);
+    let forge = world.shared.forges.get(&world.demo()).unwrap();
+    let fetched = git(forge.repository().path(), &["fetch", "--quiet", source.to_str().unwrap(), "feature"]);
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    let head = git(&source, &["rev-parse", "HEAD"]).stdout;
+    let commit = String::from_utf8(head).unwrap().trim().to_owned();
+    let proposal = Proposal { source: Some("feature".parse().unwrap()), ..Proposal::default() };
+    let now = world.shared.engine.clock().now();
+    forge.propose(world.user("ann"), commit.parse().unwrap(), &proposal, now).unwrap();
+    commit
+}
+
+#[test]
+fn g01_approve_then_push() {
+    let world = World::new();
+    let seen = world.change(1);
+    let old = seen["revision"].as_str().unwrap();
+    assert_eq!(seen["gate"]["checklist"].as_array().unwrap().len(), 9);
+    // Between the maintainer's look and the click.
+    let new = push_again(&world);
+    let late = world.by("mia", act("approve", json!({ "revision": old })));
+    assert_eq!(late.status, 409);
+    let body = late.json();
+    assert_eq!((body["class"].as_str(), body["exit_code"].as_u64()), (Some("conflict"), Some(5)));
+    assert!(body["why"].as_str().unwrap().contains(&new), "{body}");
+    assert_eq!(body["what"], "cannot approve a revision of a change");
+    assert!(world.change(1)["reviews"].as_array().unwrap().is_empty());
+    // Approved as it is now, it counts.
+    world.by("mia", act("approve", json!({ "revision": new, "text": "good" }))).ok();
+    let waits = |reason: &String| reason == "approvals" || reason == "reading_branch";
+    world.until(|world| !world.why(1).iter().any(waits));
+    let review = world.change(1)["reviews"][0].clone();
+    assert_eq!((review["by"].as_str(), review["current"].as_bool()), (Some("mia"), Some(true)));
+}
+
+#[test]
+fn g02_self_approve() {
+    let world = World::new();
+    let revision = world.change(1)["revision"].clone();
+    let own = world.by("ann", act("approve", json!({ "revision": revision })));
+    assert_eq!(own.status, 403);
+    // Also once she has the right to approve the changes of others.
+    world.ada(Ask::put("/api/v1/repos/demo/people/ann", json!({ "role": "maintainer" }))).ok();
+    let own = world.by("ann", act("approve", json!({ "revision": revision })));
+    assert_eq!((own.status, own.json()["class"].as_str()), (403, Some("denied")));
+    assert!(world.why(1).contains(&"approvals".to_owned()));
+}
+
+#[test]
+fn g08_label_by_stranger() {
+    let world = World::new();
+    let urgent = json!({ "add": ["prio:high"] });
+    assert_eq!(world.by("bob", act("label", urgent.clone())).status, 403);
+    assert_eq!(world.by("ann", act("label", urgent.clone())).status, 403);
+    world.by("ann", act("label", json!({ "add": ["docs"] }))).ok();
+    world.by("mia", act("label", urgent)).ok();
+    assert_eq!(world.change(1)["labels"], json!(["docs", "prio:high"]));
+    let listed = world.ada(Ask::get("/api/v1/repos/demo/changes?label=docs")).ok();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_people_do_with_a_change_shows() {
+    let world = World::new();
+    world.by("bob", act("comment", json!({ "text": "why?\u{1b}[31m" }))).ok();
+    world.by("ann", act("edit", json!({ "title": "A better title" }))).ok();
+    world.by("ann", act("hold", json!({ "why": "not yet" }))).ok();
+    let change = world.change(1);
+    assert_eq!(change["comments"][0]["text"], "why??[31m");
+    assert_eq!(change["title"], "A better title");
+    world.until(|world| world.why(1).contains(&"held".to_owned()));
+    assert_eq!(world.by("ann", act("release", json!({}))).status, 403);
+    world.by("mia", act("release", json!({}))).ok();
+    world.by("ann", act("draft", json!({}))).ok();
+    world.until(|world| world.why(1).contains(&"draft".to_owned()));
+    world.by("ann", act("ready", json!({}))).ok();
+    world.by("ann", act("close", json!({}))).ok();
+    assert_eq!(world.change(1)["state"], "closed");
+    assert_eq!(world.by("ann", act("hold", json!({ "why": "x" }))).status, 409);
+    world.by("ann", act("reopen", json!({}))).ok();
+    world.until(|world| world.change(1)["gate"].is_object());
+}
+
+#[test]
+fn a_branch_freezes_with_a_reason() {
+    let world = World::new();
+    let branch = |verb: &str, body: Value| {
+        world.by("mia", Ask::post(&format!("/api/v1/repos/demo/branches/main/{verb}"), body))
+    };
+    assert_eq!(branch("freeze", json!({})).status, 400);
+    assert_eq!(branch("freeze", json!({ "why": "two\nlines" })).status, 400);
+    branch("freeze", json!({ "why": "release day" })).ok();
+    let shown = world.ada(Ask::get("/api/v1/repos/demo/branches/main")).ok();
+    let frozen = (shown["frozen"]["by"].as_str(), shown["frozen"]["why"].as_str());
+    assert_eq!(frozen, (Some("mia"), Some("release day")));
+    assert_eq!(branch("freeze", json!({ "why": "again" })).json()["class"], "conflict");
+    branch("unfreeze", json!({})).ok();
+    let list = world.ada(Ask::get("/api/v1/repos/demo/branches")).ok();
+    assert_eq!((list[0]["branch"].as_str(), list[0]["frozen"].as_bool()), (Some("main"), Some(false)));
+}
+
+#[test]
+fn errors_have_one_shape() {
+    let world = World::new();
+    let cases = [
+        (Ask::get("/api/v1/repos/nope"), 404, "not_found", 3),
+        (Ask::get("/api/v1/repos/demo/changes/99"), 404, "not_found", 3),
+        (Ask::get("/api/v1/repos/demo/changes/x"), 404, "not_found", 3),
+        (Ask::get("/api/v1/repos/demo/changes?state=odd"), 400, "invalid", 2),
+        (Ask::get("/api/v1/repos/demo/changes?nonsense=1"), 400, "invalid", 2),
+        (Ask::get("/api/v1/repos/demo/runs/main/77"), 404, "not_found", 3),
+        (Ask::post("/api/v1/repos", json!({ "repo": "demo" })), 409, "conflict", 5),
+        (Ask::post("/api/v1/repos", json!({ "repo": "api" })), 400, "invalid", 2),
+        (Ask::post("/api/v1/repos", json!({ "repo": "../x" })), 400, "invalid", 2),
+        (Ask::post("/api/v1/users", json!({ "user": "ann" })), 409, "conflict", 5),
+        (Ask::post("/api/v1/users", json!({ "user": "A B" })), 400, "invalid", 2),
+        (Ask::post("/api/v1/users", json!({ "user": "zoe", "odd": 1 })), 400, "invalid", 2),
+        (act("vouch", json!({ "revision": "xyz", "why": "y" })), 400, "invalid", 2),
+        (Ask::new("POST", "/api/v1/users").body("user=zoe"), 400, "invalid", 2),
+        (Ask::new("PATCH", "/api/v1/users"), 405, "no_method", 2),
+    ];
+    for (ask, status, class, exit_code) in cases {
+        let got = world.ada(ask.clone());
+        let body = got.json();
+        assert_eq!(got.status, status, "{ask:?} {body}");
+        let classed = (body["class"].as_str(), body["exit_code"].as_u64());
+        assert_eq!(classed, (Some(class), Some(exit_code)), "{ask:?}");
+        assert!(!body["why"].as_str().unwrap().is_empty() && body["hint"].is_string(), "{body}");
+    }
+    let large = Ask::post("/api/v1/users", json!({})).header("content-length", "2000000");
+    assert_eq!(world.ada(large).json()["class"], "too_large");
+}
+
+#[test]
+fn b20_import_url() {
+    let world = World::new();
+    let import = |name: &str, body: Value| world.by(name, Ask::post("/api/v1/import", body));
+    let addresses =
+        ["ext::sh -c id", "-uid", "file:///etc", "http://169.254.169.254/", "https://127.0.0.1/x.git"];
+    for address in addresses {
+        assert_eq!(import("ada", json!({ "repo": "new", "url": address })).status, 403, "{address}");
+        assert_eq!(import("ann", json!({ "repo": "new", "url": address })).status, 403, "{address}");
+    }
+    assert_eq!(import("ann", json!({ "repo": "new", "path": "/etc" })).status, 403);
+    assert_eq!(import("ada", json!({ "repo": "new" })).status, 400);
+    assert_eq!(world.ada(Ask::get("/api/v1/repos/new")).status, 404);
+}
+
+#[test]
+fn secrets_go_in_and_never_come_out() {
+    let world = World::new();
+    let path = "/api/v1/repos/demo/secrets/token";
+    assert_eq!(world.ada(Ask::put(path, json!({ "policy": { "level": "landed" } }))).status, 404);
+    assert_eq!(world.ada(Ask::put(path, json!({ "value": "short" }))).status, 400);
+    world.ada(Ask::put(path, json!({ "value": "canary-123456" }))).ok();
+    let policy = json!({ "level": "authorised", "branches": ["main"] });
+    world.ada(Ask::put(path, json!({ "policy": policy }))).ok();
+    let list = world.ada(Ask::get("/api/v1/repos/demo/secrets"));
+    assert!(!String::from_utf8_lossy(&list.body).contains("canary"));
+    let list = list.ok();
+    assert_eq!(
+        (list[0]["secret"].as_str(), &list[0]["policy"]["branches"]),
+        (Some("token"), &json!(["main"]))
+    );
+    let audit = world.ada(Ask::get("/api/v1/audit/leaves"));
+    assert!(!String::from_utf8_lossy(&audit.body).contains("canary"));
+    world.ada(Ask::new("DELETE", path)).ok();
+    assert_eq!(world.ada(Ask::new("DELETE", path)).status, 404);
+}
+
+#[test]
+fn settings_are_read_and_set_and_a_gate_is_never_taken_away() {
+    let world = World::new();
+    let path = "/api/v1/repos/demo/settings";
+    let mut settings = world.ada(Ask::get(path)).ok();
+    settings["branches"]["release"] = json!({ "approvals": 2 });
+    world.ada(Ask::put(path, settings.clone())).ok();
+    world.until(|world| world.ada(Ask::get("/api/v1/repos/demo/branches/release")).status == 200);
+    let none = json!({ "branches": {}, "default_branch": "main" });
+    assert_eq!(world.ada(Ask::put(path, none)).status, 400);
+    let fewer = json!({ "branches": { "main": {} }, "default_branch": "main" });
+    assert_eq!(world.ada(Ask::put(path, fewer)).status, 409);
+    settings["branches"]["main"] = json!({ "poll": 1 });
+    assert_eq!(world.ada(Ask::put(path, settings)).status, 400);
+}
+
+#[test]
+fn the_server_says_how_it_is() {
+    let world = World::new();
+    assert_eq!(world.send(&Ask::get("/healthz")).body, b"ok\n");
+    assert_eq!(world.send(&Ask::get("/readyz")).body, b"ready\n");
+    let doctor = world.ada(Ask::get("/api/v1/doctor")).ok();
+    assert!(doctor["checks"].as_array().unwrap().iter().all(|check| check["ok"] == true), "{doctor}");
+    let metrics = world.ada(Ask::get("/metrics"));
+    let text = String::from_utf8(metrics.body).unwrap();
+    assert!(text.contains("towpath_changes_open{repo=\"demo\",branch=\"main\"} 1\n"), "{text}");
+    assert_eq!(world.ada(Ask::get("/api/v1/audit/checkpoint")).status, 200);
+    let me = world.by("rae", Ask::get("/api/v1/me")).ok();
+    assert_eq!((me["user"].as_str(), &me["repos"]), (Some("rae"), &json!({ "demo": "reader" })));
+}
+
+#[test]
+fn a_followed_stream_gives_its_place_back() {
+    let world = World::new();
+    let (head, stream) = Ask::get("/api/v1/events").token(world.token("ann")).open(world.address);
+    assert_eq!((head.status, world.edge.streams.count()), (200, 1));
+    drop(stream);
+    // The server sees a reader that is gone when it next has something to say.
+    world.by("ann", Ask::post("/api/v1/repos/demo/branches/main/ring", json!({}))).ok();
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while world.edge.streams.count() > 0 {
+        assert!(std::time::Instant::now() < patience);
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,50 @@
+//! Plain git against the edge.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use crate::client::Ask;
+use crate::world::{World, git};
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn clone(world: &World, name: &str) -> Result<PathBuf, String> {
+    let url = format!("http://{name}:{}@{}/demo.git", world.token(name), world.address);
+    let folder = world.folder.path().join(format!("clone-{name}"));
+    let done = git(world.folder.path(), &["clone", "--quiet", &url, folder.to_str().unwrap()]);
+    if done.status.success() { Ok(folder) } else { Err(said(&done)) }
+}
+
+#[test]
+fn a_reader_clones_and_nobody_else_does() {
+    let world = World::new();
+    let folder = clone(&world, "rae").unwrap();
+    assert!(folder.join("towpath.yaml").is_file());
+    assert!(clone(&world, "stranger").unwrap_err().contains("not found"));
+    assert!(clone(&world, "revoked").unwrap_err().contains("Authentication failed"));
+    let push = git(&folder, &["push", "--quiet", "origin", "HEAD:refs/heads/mine"]);
+    assert!(!push.status.success(), "{}", said(&push));
+}
+
+#[test]
+fn a_push_opens_a_change_and_says_what_it_waits_for() {
+    let world = World::new();
+    let folder = clone(&world, "bob").unwrap();
+    std::fs::write(folder.join("bob"), "bob\n").unwrap();
+    git(&folder, &["add", "."]);
+    git(&folder, &["commit", "--quiet", "-m", "Add bob"]);
+    let pushed = git(&folder, &["push", "-o", "change", "origin", "HEAD:refs/heads/bobs"]);
+    let said = said(&pushed);
+    assert!(pushed.status.success(), "{said}");
+    let link = format!("change 2: http://{}/demo/changes/2", world.address);
+    assert!(said.contains(&link), "{said}");
+    assert_eq!(world.change(2)["owner"], "bob");
+    world.until(|world| world.why(2).contains(&"approvals".to_owned()));
+    // Straight to the gated branch there is no way.
+    let direct = git(&folder, &["push", "origin", "HEAD:refs/heads/main"]);
+    assert!(!direct.status.success());
+    let tip = world.ada(Ask::get("/api/v1/repos/demo/branches/main")).ok()["tip"]["commit"].clone();
+    assert_ne!(tip, world.change(2)["revision"]);
+}

@@ -1,0 +1,11 @@
+//! The server over real connections on loopback, with a data folder of its own.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod api;
+mod client;
+mod git;
+mod hooks;
+mod rights;
+mod sessions;
+mod world;

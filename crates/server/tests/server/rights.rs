@@ -1,0 +1,220 @@
+//! F01, F02, F03, F06, F11: who may ask what.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use towpath_core::policy::Role;
+use towpath_server::http::route::{Face, Needs, Route};
+use towpath_server::http::routes::table;
+
+use crate::client::{Ask, Got};
+use crate::world::World;
+
+/// The route's path for things that exist.
+fn path_of(route: &Route) -> String {
+    let values = [
+        ("{repo}", "demo"),
+        ("{branch}", "main"),
+        ("{change}", "1"),
+        ("{run}", "1"),
+        ("{job}", "0"),
+        ("{user}", "extra"),
+        ("{token}", "999999"),
+        ("{secret}", "nothing"),
+        ("{output}", "nothing"),
+        ("{*path}", "nothing"),
+    ];
+    let path = values.iter().fold(route.path.to_owned(), |path, (name, value)| path.replace(name, value));
+    if route.path.ends_with("info/refs") { format!("{path}?service=git-upload-pack") } else { path }
+}
+
+fn ask(route: &Route) -> Ask {
+    Ask::new(route.method.as_str(), &path_of(route))
+}
+
+fn role(name: &str) -> Option<Role> {
+    match name {
+        "ada" => Some(Role::Admin),
+        "mia" => Some(Role::Maintainer),
+        "ann" | "bob" => Some(Role::Author),
+        "rae" => Some(Role::Reader),
+        _ => None,
+    }
+}
+
+/// The table of rights in words of its own. `None`: let in, whatever the handler then says.
+fn expected(route: &Route, name: &str) -> Option<u16> {
+    let at_least = |need: Role| match role(name) {
+        None => Some(404),
+        Some(role) if role < need => Some(403),
+        Some(_) => None,
+    };
+    match (name, route.needs) {
+        ("nobody" | "revoked", _) => Some(401),
+        (_, Needs::Public | Needs::User) => None,
+        (_, Needs::Repo(need)) => at_least(need),
+        ("ann", Needs::OwnerOr(_)) => None,
+        (_, Needs::OwnerOr(need)) => at_least(need),
+        ("ada", Needs::ServerAdmin) => None,
+        (_, Needs::ServerAdmin) => Some(403),
+    }
+}
+
+#[test]
+fn f01_route_walk() {
+    let world = World::new();
+    let mut walked = 0;
+    for name in ["nobody", "revoked", "stranger", "rae", "bob", "ann", "mia", "ada"] {
+        for route in table().iter().filter(|route| route.needs != Needs::Public) {
+            let ask = if name == "nobody" { ask(route) } else { ask(route).token(world.token(name)) };
+            let got = world.send(&ask);
+            let shown = || format!("{name} {route:?}: {} {}", got.status, String::from_utf8_lossy(&got.body));
+            walked += 1;
+            if route.face == Face::Page {
+                // A token opens no page, whoever holds it.
+                assert_eq!(got.status, 303, "{}", shown());
+                continue;
+            }
+            match expected(route, name) {
+                Some(status) => assert_eq!(got.status, status, "{}", shown()),
+                None => assert!(!matches!(got.status, 401 | 403 | 405 | 421 | 500), "{}", shown()),
+            }
+        }
+    }
+    assert!(walked > 8 * 60, "{walked}");
+}
+
+#[test]
+fn f01_what_is_not_in_the_table_is_not_there() {
+    let world = World::new();
+    let ada = world.token("ada");
+    let absent = [
+        "/api/v1/nothing",
+        "/api",
+        "/demo.git/config",
+        "/demo.git/HEAD",
+        "/demo.git/objects/info/packs",
+        "/demo.git/hooks/pre-receive",
+        "/%2e%2e/x.git/info/refs",
+        "/demo.git/../x.git/info/refs",
+        "/demo/info/refs?service=git-upload-pack",
+        "/demo.git/info/refs",
+        "/demo.git/info/refs?service=git-upload-archive",
+    ];
+    for path in absent {
+        assert_eq!(world.send(&Ask::get(path).token(ada)).status, 404, "{path}");
+    }
+    for route in table().iter().filter(|route| route.face == Face::Api && route.method == Method::GET) {
+        let got = world.send(&Ask::new("PATCH", &path_of(route)).token(ada));
+        assert_eq!(got.status, 405, "{route:?}");
+    }
+}
+
+#[test]
+fn f02_object_walk() {
+    let world = World::new();
+    let token = world.token("stranger");
+    let renamed = |got: &Got, name: &str| String::from_utf8_lossy(&got.body).replace(name, "REPO");
+    let of_repo = |route: &&Route| matches!(route.needs, Needs::Repo(_) | Needs::OwnerOr(_));
+    for route in table().iter().filter(of_repo).filter(|route| route.face != Face::Page) {
+        let there = world.send(&ask(route).token(token));
+        let absent = Ask::new(route.method.as_str(), &path_of(route).replace("demo", "absent")).token(token);
+        let absent = world.send(&absent);
+        assert_eq!((there.status, absent.status), (404, 404), "{route:?}");
+        assert_eq!(renamed(&there, "demo"), renamed(&absent, "absent"), "{route:?}");
+    }
+    let events = world.send(&Ask::get("/api/v1/events?repo=demo").token(token));
+    assert_eq!(events.status, 404);
+    let repos = world.by("stranger", Ask::get("/api/v1/repos")).ok();
+    assert_eq!(repos.as_array().unwrap().iter().map(|repo| &repo["repo"]).collect::<Vec<_>>(), ["other"]);
+}
+
+#[test]
+fn f02_a_token_reaches_no_further_than_its_scope() {
+    let world = World::new();
+    let make = |scope: Value| {
+        world.ada(Ask::post("/api/v1/tokens", scope)).ok()["token"].as_str().unwrap().to_owned()
+    };
+    let narrow = make(json!({ "repos": ["other"], "verbs": ["read"] }));
+    let status = |ask: Ask| world.send(&ask.token(&narrow)).status;
+    assert_eq!(status(Ask::get("/api/v1/repos/other")), 200);
+    assert_eq!(status(Ask::get("/api/v1/repos/demo")), 404);
+    assert_eq!(status(Ask::post("/api/v1/repos/other/branches/main/ring", json!({}))), 403);
+    assert_eq!(status(Ask::get("/other.git/info/refs?service=git-upload-pack")), 200);
+    assert_eq!(status(Ask::get("/other.git/info/refs?service=git-receive-pack")), 403);
+    // A token makes no token that may do more than itself.
+    let maker = make(json!({ "verbs": ["read", "administer"], "seconds": 1000 }));
+    let made = |scope: Value| world.send(&Ask::post("/api/v1/tokens", scope).token(&maker)).status;
+    assert_eq!(made(json!({ "verbs": ["read"], "seconds": 10 })), 200);
+    assert_eq!(made(json!({ "verbs": ["push"], "seconds": 10 })), 403);
+    assert_eq!(made(json!({ "seconds": 10 })), 403);
+    assert_eq!(made(json!({ "verbs": ["read"] })), 403);
+}
+
+#[test]
+fn f03_csrf_form() {
+    let world = World::new();
+    let cookie = world.log_in("mia");
+    let before = world.leaves();
+    let kinds = ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data"];
+    let mutating =
+        |route: &&Route| !matches!(route.method, Method::GET | Method::HEAD) && route.face != Face::Open;
+    for route in table().iter().filter(mutating) {
+        for (at, kind) in kinds.iter().enumerate() {
+            let foreign = ask(route)
+                .header("cookie", &cookie)
+                .header("content-type", kind)
+                .header("origin", if at == 1 { "null" } else { "http://evil.example" })
+                .header("sec-fetch-site", if at == 2 { "same-site" } else { "cross-site" })
+                .body(r#"{"why":"csrf"}"#);
+            assert_eq!(world.send(&foreign).status, 403, "{route:?}");
+        }
+        // Without a word of where it comes from, the cookie alone opens nothing either.
+        let silent = world.send(&ask(route).header("cookie", &cookie));
+        assert!(matches!(silent.status, 401 | 403), "{route:?} {}", silent.status);
+    }
+    assert_eq!(world.leaves(), before, "something was done");
+}
+
+#[test]
+fn f06_dns_rebinding() {
+    let world = World::new();
+    let ada = world.token("ada");
+    for host in ["evil.example", "evil.example:80", "", "127.0.0.1", "localhost:1"] {
+        let got = world.send(&Ask::get("/api/v1/me").token(ada).header("host", host));
+        assert_eq!((got.status, got.json()["class"].as_str()), (421, Some("misdirected")), "{host}");
+    }
+    let forwarded = Ask::get("/api/v1/repos/demo").token(ada).header("x-forwarded-host", "evil.example");
+    let got = world.send(&forwarded).ok();
+    assert_eq!(got["clone_url"], format!("http://{}/demo.git", world.address));
+}
+
+#[test]
+fn f11_a_stream_ends_when_its_token_does() {
+    let world = World::new();
+    let made = world.ada(Ask::post("/api/v1/tokens", json!({}))).ok();
+    let (token, number) = (made["token"].as_str().unwrap(), made["number"].as_u64().unwrap());
+    let (head, mut stream) = Ask::get("/api/v1/events?repo=demo").token(token).open(world.address);
+    assert_eq!(head.status, 200);
+    let revoked = Instant::now();
+    world.ada(Ask::new("DELETE", &format!("/api/v1/tokens/{number}"))).ok();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+    assert!(heard.contains("event: alive"), "{heard}");
+    assert!(revoked.elapsed() < Duration::from_secs(8), "{:?}", revoked.elapsed());
+    assert_eq!(world.send(&Ask::get("/api/v1/me").token(token)).status, 401);
+}
+
+#[test]
+fn f11_a_stream_ends_when_the_right_does() {
+    let world = World::new();
+    let listen = Ask::get("/api/v1/events?repo=demo").token(world.token("rae"));
+    let (head, mut stream) = listen.open(world.address);
+    assert_eq!(head.status, 200);
+    world.ada(Ask::new("DELETE", "/api/v1/repos/demo/people/rae")).ok();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+    assert_eq!(world.by("rae", Ask::get("/api/v1/repos/demo")).status, 404);
+}
