@@ -17,9 +17,14 @@ use crate::spec::SandboxKind;
 use crate::toolchains::Toolchains;
 use crate::tree::spread_folders;
 
-/// First of the host users that jobs run as, one for each slot, when the executor is root. In the range that systemd
-/// leaves to nobody (1879048192 to 2147483647). Source: systemd's UIDS-GIDS.
+/// First of the host users that jobs run as when the executor is root: one for each slot, from a block of
+/// [`JOB_USERS_PER_EXECUTOR`] that the spool's path chooses. In the range that systemd leaves to nobody (1879048192 to
+/// 2147483647). Source: systemd's UIDS-GIDS.
 pub const JOB_USER_FIRST: u32 = 1_900_000_000;
+/// Users of one executor. Kernel limits that count by user (processes, keys, pipes) are then those of one job.
+pub const JOB_USERS_PER_EXECUTOR: u32 = 256;
+/// Blocks of users; the last ends at 2034217727.
+const JOB_USER_BLOCKS: u32 = 524_288;
 /// Folders that a launcher may cover in its own mount namespace; every system has one (FHS 3.0).
 const STAGES: &[&str] = &["/mnt", "/media", "/srv", "/opt"];
 
@@ -81,6 +86,7 @@ pub(crate) struct Host {
     pub(crate) stage: PathBuf,
     pub(crate) tree_mode: TreeMode,
     cgroups: Cgroups,
+    job_user_block: u32,
     group_name: String,
     binds: Vec<StageBind>,
     pub(crate) certificates: Option<Certificates>,
@@ -122,6 +128,7 @@ impl Host {
             stage,
             tree_mode,
             cgroups,
+            job_user_block: job_user_block(&config.spool),
             group_name: format!("{group_name}-{}", std::process::id()),
             binds,
             certificates,
@@ -144,7 +151,8 @@ impl Host {
     /// The host user of a slot's jobs; `None` if that is the executor's own: never root in a sandbox (trust S1).
     pub(crate) fn job_user(&self, slot: u32) -> Option<u32> {
         let drops = rustix::process::geteuid().is_root() && self.config.sandbox == SandboxKind::Bubblewrap;
-        drops.then(|| JOB_USER_FIRST + slot)
+        let block = self.job_user_block * JOB_USERS_PER_EXECUTOR;
+        drops.then(|| JOB_USER_FIRST + block + slot % JOB_USERS_PER_EXECUTOR)
     }
 
     /// A slot's cgroup.
@@ -196,6 +204,11 @@ fn find_stage(config: &ExecutorConfig) -> io::Result<PathBuf> {
 fn group_name(spool: &Path) -> String {
     let digest = towpath_core::ids::Digest::of(spool.as_os_str().as_encoded_bytes());
     format!("towpath-{}", digest.short())
+}
+
+fn job_user_block(spool: &Path) -> u32 {
+    let digest = towpath_core::ids::Digest::of(spool.as_os_str().as_encoded_bytes());
+    u32::from_be_bytes(digest.prefix()) % JOB_USER_BLOCKS
 }
 
 /// A program of the system, looked for where system programs are: never on a `PATH` that somebody else may set.

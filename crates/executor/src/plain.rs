@@ -84,7 +84,11 @@ impl PlainJob {
             for pid in ours {
                 // An orphan is a child that is not reaped, so its id is its own.
                 let _ = kill_process(pid, Signal::KILL);
-                waitpid(Some(pid), WaitOptions::empty())?;
+                match waitpid(Some(pid), WaitOptions::empty()) {
+                    // Another slot buried it while it buried its own.
+                    Ok(_) | Err(rustix::io::Errno::CHILD) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Err(io::Error::other("its processes cannot be killed as fast as they are made"))

@@ -130,6 +130,7 @@ impl SandboxProfile<'_> {
         options.add(["--perms", "0700", "--size", &size, "--tmpfs", HOME]);
         // Folders that programs expect to be there; empty.
         options.add(["--perms", "0755", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]);
+        options.add(["--perms", "0755", "--dir", "/mnt"]);
     }
 }
 
@@ -208,6 +209,8 @@ mod tests {
             --perms 0755
             --dir /var
             --symlink ../tmp /var/tmp
+            --perms 0755
+            --dir /mnt
             --ro-bind /stage/t0 /root/.rustup
             --ro-bind /stage/inputs /towpath/inputs
             --bind /stage/tree /work

@@ -119,6 +119,9 @@ impl Slot {
         if control.is_cancelled() {
             return (Verdict::cancelled(), None);
         }
+        if let Some(problem) = spec.problem() {
+            return (Verdict::unfit(problem), None);
+        }
         let mut prepared = Prepared::default();
         let (verdict, cpu_ms) = match self.prepare(spec, &mut prepared) {
             Err(why) => (Verdict::errored(why), None),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use towpath_blob::FilePath;
 use towpath_core::graph::{JobBody, JobResult};
 use towpath_core::ids::{Digest, JobName, LeaseId, RunId};
 
@@ -54,6 +55,32 @@ impl StartSpec {
             secrets: Vec::new(),
             limits: Limits::default(),
         }
+    }
+}
+
+impl StartSpec {
+    /// What in it no job can be started with, in words. The pipeline refuses most of it earlier; this is the last wall
+    /// before names become paths and variables become options of bubblewrap, which zeros separate.
+    pub fn problem(&self) -> Option<String> {
+        let variables = self.body.env.iter().chain(&self.facts).map(|(key, value)| (key, value.as_bytes()));
+        let secrets =
+            self.secrets.iter().filter_map(|secret| Some((secret.variable.as_ref()?, &secret.value[..])));
+        for (key, value) in variables.chain(secrets) {
+            if key.is_empty() || key.contains(['=', '\0']) {
+                return Some(format!("`{}` is no name of a variable", key.escape_debug()));
+            }
+            if value.contains(&0) {
+                return Some(format!("the variable `{}` holds a zero byte", key.escape_debug()));
+            }
+        }
+        let matrix = self.body.matrix.values().find(|value| value.contains('\0'));
+        if matrix.is_some() {
+            return Some("a value of the matrix holds a zero byte".to_owned());
+        }
+        let names = self.inputs.keys().chain(self.secrets.iter().map(|secret| &secret.name));
+        let not_plain = |name: &&String| name.contains('/') || FilePath::new(name.as_bytes()).is_err();
+        let name = names.into_iter().find(not_plain)?;
+        Some(format!("`{}` is no plain name of an input or a secret", name.escape_debug()))
     }
 }
 

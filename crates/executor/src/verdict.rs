@@ -53,6 +53,11 @@ impl Verdict {
         Verdict::new(Outcome::Cancelled, None, "cancelled")
     }
 
+    /// The definition asks for what no job can have.
+    pub(crate) fn unfit(problem: String) -> Verdict {
+        Verdict::new(Outcome::Failed, None, problem)
+    }
+
     /// The end of the process tree could not be seen.
     pub(crate) fn of_trouble(stop: Option<Stop>, error: &io::Error, limits: &Limits) -> Verdict {
         match stop {

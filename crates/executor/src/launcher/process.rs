@@ -141,7 +141,7 @@ impl Launching {
         };
         let handed = Handed {
             output,
-            options: memory_file("options", &zero_separated(&launch.options))?,
+            options: memory_file("options", &zero_separated(&launch.options)?)?,
             filter: memory_file("filter", filter)?,
             status,
             gate,
@@ -226,8 +226,12 @@ fn reap(child: Pid) -> io::Result<Exit> {
     }
 }
 
-fn zero_separated(options: &[String]) -> Vec<u8> {
-    options.iter().flat_map(|option| option.bytes().chain([0])).collect()
+/// Options as bubblewrap reads them. One that holds a zero would be two.
+fn zero_separated(options: &[String]) -> io::Result<Vec<u8>> {
+    if options.iter().any(|option| option.contains('\0')) {
+        return Err(io::Error::other("an option holds a zero byte"));
+    }
+    Ok(options.iter().flat_map(|option| option.bytes().chain([0])).collect())
 }
 
 /// Everything that bubblewrap reported. All writers are dead, so this does not wait.

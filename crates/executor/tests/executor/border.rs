@@ -316,6 +316,18 @@ fn nested_namespaces_only_where_granted() {
 }
 
 #[test]
+fn the_sandbox_works_in_a_sandbox_that_grants_it() {
+    let test = "the_sandbox_works_in_a_sandbox_that_grants_it";
+    let Some(world) = World::sandboxed(test) else { return };
+    let mut spec = world.with_tree(&[("x", "")], "./program try /tmp/data");
+    let program = spec.base.as_ref().unwrap().join("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_towpath-executor-process"), program).unwrap();
+    spec.body.user_namespaces = true;
+    let done = world.run_spec(spec).passed();
+    assert!(done.log.contains("passed: SandboxCapabilities { sandbox: Bubblewrap"), "{}", done.log);
+}
+
+#[test]
 fn d20_no_userns() {
     let program = env!("CARGO_BIN_EXE_towpath-executor-process");
     let data = tempfile::tempdir().unwrap();

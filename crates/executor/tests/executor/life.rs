@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use towpath_core::graph::Outcome;
+use towpath_core::ids::Digest;
 use towpath_executor::{GrantedSecret, SandboxKind};
 
 use crate::support::{World, processes_with};
@@ -215,5 +216,37 @@ fn many_jobs_leave_nothing_behind() {
             world.wait(job).passed();
         }
         assert!(world.pool.leases().is_empty());
+    });
+}
+
+#[test]
+fn no_option_of_the_sandbox_can_be_smuggled_in() {
+    both("no_option_of_the_sandbox_can_be_smuggled_in", |world, _| {
+        let smuggled = "x\0--ro-bind\0/\0/mnt";
+        let mut spec = world.spec("ls /mnt");
+        spec.body.env = BTreeMap::from([("X".to_owned(), smuggled.to_owned())]);
+        world.run_spec(spec).failed("the variable `X` holds a zero byte");
+        let mut spec = world.spec("ls /mnt");
+        spec.facts = BTreeMap::from([("TOWPATH_CHANGE_TITLE".to_owned(), smuggled.to_owned())]);
+        world.run_spec(spec).failed("holds a zero byte");
+        let mut spec = world.spec("ls /mnt");
+        spec.body.matrix = BTreeMap::from([("k".to_owned(), smuggled.to_owned())]);
+        world.run_spec(spec).failed("holds a zero byte");
+    });
+}
+
+#[test]
+fn names_cannot_leave_their_folders() {
+    both("names_cannot_leave_their_folders", |world, _| {
+        for name in ["../x", "/etc/x", "a/b", "..", ""] {
+            let mut spec = world.spec("true");
+            let secret =
+                GrantedSecret { name: name.to_owned(), value: b"value-of-it".to_vec(), variable: None };
+            spec.secrets = vec![secret];
+            world.run_spec(spec).failed("no plain name");
+            let mut spec = world.spec("true");
+            spec.inputs = BTreeMap::from([(name.to_owned(), Digest::of(b""))]);
+            world.run_spec(spec).failed("no plain name");
+        }
     });
 }
