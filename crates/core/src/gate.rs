@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::act::{Act, LandedAct};
 use crate::candidate::CandidateResult;
 use crate::cell::{Answer, Cell, CellId, CellState, Field, Notes, Refusal, Row, RowError, Rows, Table};
+use crate::definition::GateSettings;
 use crate::effect::{Effect, Plan};
 use crate::graph::{JobGraph, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
@@ -141,6 +142,9 @@ pub struct Freeze {
 pub struct Branch {
     /// Its head, as last read. `None` before the first read and between a landing and the read-back.
     pub tip: Option<Tip>,
+    /// What the newest usable definition of the branch says: holds while the head is being read back, too.
+    #[serde(default)]
+    pub settings: GateSettings,
     /// The head as last read or left by us, whatever happens to `tip`: another one is a foreign push.
     pub last_tip: Option<CommitId>,
     /// The dirty flags.

@@ -56,6 +56,8 @@ const PINNED: &[&str] = &[
     "diff.renames=true",
     "diff.renameLimit=1000",
     "protocol.allow=never",
+    // Newer gits warn of the empty grafts file that keeps a planted one from being read.
+    "advice.graftFileDeprecated=false",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
 ];

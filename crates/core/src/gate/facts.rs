@@ -158,7 +158,13 @@ impl GateState {
             self.freeze_ourselves("the branch no longer contains the commit that was landed last", now);
         }
         if self.branch.tip != snapshot.tip {
-            self.branch.edit().tip = snapshot.tip.clone();
+            let branch = self.branch.edit();
+            branch.tip = snapshot.tip.clone();
+            // A definition that cannot be used leaves the defaults: the strictest there are.
+            branch.settings = match &snapshot.tip {
+                Some(Tip { settings: Ok(settings), .. }) => *settings,
+                _ => GateSettings::default(),
+            };
         }
         if found.is_some() && self.branch.last_tip != found {
             self.branch.edit().last_tip = found;

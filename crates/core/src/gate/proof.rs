@@ -36,8 +36,7 @@ impl GateState {
     /// The target's settings; the defaults where its definition cannot be used, so that a change may mend it under a
     /// maintainer's approval.
     pub(super) fn settings(&self) -> GateSettings {
-        let tip = self.branch.tip.as_ref();
-        tip.and_then(|tip| tip.settings.as_ref().ok()).copied().unwrap_or_default()
+        self.branch.settings
     }
 
     /// A candidate's jobs for one trigger; with the label for it, no job is skipped.

@@ -6,6 +6,7 @@ use super::proof::Standard;
 use super::runs::Phase;
 use super::{CandidateRecord, Change, GateState, Reason, Review, TestState, Verdict, message_digest};
 use crate::candidate::{Candidate, CandidateResult, CandidateSpec, Strategy};
+use crate::graph::Trigger;
 use crate::ids::{CandidateId, ChangeNumber, Timestamp};
 use crate::policy::{Level, Role};
 
@@ -25,6 +26,12 @@ impl GateState {
             let has = |label: &String| change.facts.labels.contains(label);
             let tests = match self.test_state(change) {
                 TestState::Passed(_) => 2,
+                // Its own tests have passed; it keeps its place while it is tested as it would land.
+                TestState::Running(run)
+                    if self.runs.get(&run).is_some_and(|run| run.trigger == Trigger::Queue) =>
+                {
+                    2
+                }
                 TestState::Untested | TestState::Running(_) => 1,
                 TestState::Failed(_) | TestState::Errored(_) | TestState::Cancelled(_) => 0,
             };
@@ -49,7 +56,10 @@ impl GateState {
 
     /// Why a change has not landed, most actionable first. Never empty for an open change (I16).
     pub fn reasons(&self, number: ChangeNumber, now: Timestamp) -> Vec<Reason> {
-        let Some(change) = self.changes.get(&number) else { return Vec::new() };
+        let Some(change) = self.changes.get(&number) else {
+            // It is on the branch; the forge is being told.
+            return if self.has_landed(number) { vec![Reason::Landing] } else { Vec::new() };
+        };
         let mut reasons = self.keeps_out(change, now);
         reasons.extend(self.waits(change, now, reasons.is_empty()));
         reasons
