@@ -18,4 +18,6 @@ pub mod reports;
 pub mod repos;
 pub mod secrets;
 pub mod server;
+pub mod service;
 pub mod settings;
+pub mod setup;

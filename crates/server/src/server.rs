@@ -66,6 +66,12 @@ pub enum ServerError {
     /// The turn loop ended.
     #[error(transparent)]
     Engine(#[from] EngineEnd),
+    /// The URL cannot be used.
+    #[error(transparent)]
+    Url(#[from] crate::http::origin::UnfitUrl),
+    /// The forge's part cannot be used.
+    #[error(transparent)]
+    Forge(#[from] towpath_forge::ForgeError),
     /// A folder or socket cannot be used.
     #[error("cannot {what}: {why}")]
     Io {
@@ -228,7 +234,7 @@ impl Shared {
     }
 }
 
-fn open_store(settings: &ServerSettings) -> Result<Store, ServerError> {
+pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError> {
     let failed =
         |why| ServerError::Io { what: format!("make the folder `{}`", settings.keys.display()), why };
     crate::files::make_private_folder(&settings.keys).map_err(failed)?;

@@ -1,0 +1,90 @@
+//! The whole service: a listener, the server behind it, and an orderly end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::http::origin::Site;
+use crate::http::{Edge, serve};
+use crate::server::{Server, ServerError};
+use crate::settings::ServerSettings;
+
+/// Between two looks at whether another server has taken over.
+const TAKEOVER_LOOK: Duration = Duration::from_millis(500);
+
+/// What a service tells while it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Requests are answered at this address; others reach it by this URL.
+    Serving {
+        /// Where it listens.
+        listen: SocketAddr,
+        /// How others reach it.
+        url: String,
+    },
+    /// Jobs can run.
+    Ready,
+    /// It was told to end, and lets answers and commits under way end first.
+    Draining,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains: nothing new is begun, answers and commits under way end, jobs live on in
+/// the executor.
+///
+/// # Errors
+/// It cannot start, jobs cannot run on this machine, or another server took over.
+pub async fn run(settings: ServerSettings, told: impl Fn(Progress)) -> Result<(), ServerError> {
+    let failed = |what: String| move |why| ServerError::Io { what, why };
+    let listener = TcpListener::bind(settings.listen).await;
+    let listener = listener.map_err(failed(format!("listen on {}", settings.listen)))?;
+    let listen = listener.local_addr().map_err(failed("learn the address".into()))?;
+    let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));
+    let site = Site::new(&url)?;
+    let mut server = Server::start(settings).await?;
+    let edge = Edge::open(server.shared.clone(), site)?;
+    let (stop, stopping) = watch::channel(false);
+    let http = tokio::spawn(serve::serve(edge, listener, until_set(stopping)));
+    told(Progress::Serving { listen, url });
+    let ended = live(&mut server, &told).await;
+    told(Progress::Draining);
+    let _ = stop.send(true);
+    if let Ok(Err(error)) = http.await {
+        tracing::error!(%error, "the listener failed: {error}");
+    }
+    let stopped = tokio::task::spawn_blocking(move || server.stop()).await;
+    ended?;
+    stopped.unwrap_or(Ok(()))
+}
+
+/// Until it is told to end, or cannot go on.
+async fn live(server: &mut Server, told: &impl Fn(Progress)) -> Result<(), ServerError> {
+    let failed = |why| ServerError::Io { what: "listen for signals".into(), why };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut ready = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            up = server.executor_ready(), if !ready => {
+                up?;
+                ready = true;
+                told(Progress::Ready);
+            }
+            () = tokio::time::sleep(TAKEOVER_LOOK) => {
+                if server.is_over() {
+                    // Why it ended comes with its stop.
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn until_set(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone is an end, too.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
