@@ -29,6 +29,9 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Demo(command::demo::DemoArgs),
+    Init(command::init::InitArgs),
+    Serve(command::serve::ServeArgs),
     Run(command::run::RunArgs),
     #[command(subcommand)]
     Repo(command::repo::RepoCommand),
@@ -103,6 +106,9 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> 
         Command::Completions(arguments) => command::completions::run(&arguments, terminal),
         Command::Man(arguments) => command::man::run(&arguments, terminal),
         Command::Executor(arguments) => command::executor::run(&arguments),
+        Command::Demo(arguments) => command::demo::run(&arguments, terminal),
+        Command::Init(arguments) => command::init::run(&arguments, terminal),
+        Command::Serve(arguments) => command::serve::run(&arguments, terminal),
     }
 }
 

@@ -6,14 +6,17 @@ pub mod branch;
 pub mod change;
 pub mod completions;
 pub mod config;
+pub mod demo;
 pub mod doctor;
 pub mod executor;
+pub mod init;
 pub mod log;
 pub mod man;
 pub mod repo;
 pub mod run;
 pub mod runs;
 pub mod secret;
+pub mod serve;
 pub mod token;
 pub mod user;
 

@@ -128,6 +128,12 @@ impl Client {
         self.token.as_deref()
     }
 
+    /// Whether a server answers there at all.
+    pub fn is_up(&self) -> bool {
+        let answer = self.agent.get(format!("{}/healthz", self.base)).call();
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// Asks and takes the answer as it is.
     pub fn ask(&self, request: &Request) -> Result<Value, Failure> {
         let bytes = self.bytes(request)?;

@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use towpath_core::ids::is_unprintable;
 
+pub mod log;
 pub mod sanitise;
 pub mod style;
 pub mod table;

@@ -1,0 +1,110 @@
+//! `towpath demo`: a small real repository, about ten real changes, and what becomes of them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::failure::{Exit, Failure};
+use crate::remote::Request;
+use crate::terminal::Terminal;
+
+mod cases;
+mod project;
+mod serve;
+mod watch;
+
+use cases::{CASES, Case, Outcome};
+use project::Project;
+use serve::DemoServer;
+
+/// Where the demo lives unless told otherwise.
+const FOLDER: &str = ".towpath-demo";
+/// Everything the demo does takes less on two cores; beyond it something is wrong.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// Shows the gate at work: a small repository, a server, and ten changes by real git pushes
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder of the demo; what an earlier demo left there is replaced
+    #[arg(long, default_value = FOLDER)]
+    folder: PathBuf,
+    /// Kill the server with SIGKILL in the middle of a landing, start it again, and carry on
+    #[arg(long)]
+    kill: bool,
+    /// Address to serve on; port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: std::net::SocketAddr,
+    /// End when the table is printed, also on a terminal
+    #[arg(long)]
+    no_serve: bool,
+}
+
+/// One change of the demo and how far it is.
+#[derive(Debug)]
+struct Shown {
+    case: &'static Case,
+    change: u64,
+    title: String,
+    outcome: Outcome,
+    why: String,
+    commit: Option<String>,
+}
+
+pub fn run(arguments: &DemoArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let begun = Instant::now();
+    let mut project = Project::make(&arguments.folder)?;
+    let mut server = DemoServer::start(&project, arguments.listen, arguments.kill, terminal)?;
+    terminal.talk(format!(
+        "serving at {}  (user `ann`, token in {})",
+        server.url(),
+        project.token_file().display()
+    ));
+    let result = play(&mut project, &mut server, begun, terminal);
+    let shown = match result {
+        Ok(shown) => shown,
+        Err(failure) => {
+            server.stop();
+            return Err(failure);
+        }
+    };
+    let well = watch::print_table(&shown, begun.elapsed(), terminal)?;
+    if terminal.is_live() && !arguments.no_serve {
+        terminal.talk(format!("{} serves until you press Ctrl-C", server.url()));
+        server.serve_until_interrupted();
+    } else {
+        server.stop();
+    }
+    match well {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Failure::new(Exit::Failed, "a change did not end as it should")
+            .why("the table above says which")
+            .hint(format!("the server's log is {}", project.log_file().display()))),
+    }
+}
+
+fn play(
+    project: &mut Project,
+    server: &mut DemoServer,
+    begun: Instant,
+    terminal: &Terminal,
+) -> Result<Vec<Shown>, Failure> {
+    let ann = server.client(&project.ann)?;
+    project.move_in(&ann)?;
+    let why = serde_json::json!({ "why": "the demo's changes arrive" });
+    ann.ask(&Request::post(&["repos", "demo", "branches", "main", "freeze"], why))?;
+    let mut changes = Vec::new();
+    for case in CASES {
+        let pushed = project.push(case, server.url())?;
+        changes.push(watch::opened(case, &ann, &pushed, terminal)?);
+    }
+    terminal.talk(
+        "every change is tested alone, on the same main; then the branch is unfrozen and they land in turn",
+    );
+    watch::until_tested(server, project, &mut changes, begun + DEADLINE, terminal)?;
+    let unfreeze = Request::post(&["repos", "demo", "branches", "main", "unfreeze"], serde_json::json!({}));
+    server.client(&project.ann)?.ask(&unfreeze)?;
+    watch::until_settled(server, project, &mut changes, begun + DEADLINE, terminal)?;
+    Ok(changes)
+}

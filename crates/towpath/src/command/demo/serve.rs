@@ -1,0 +1,146 @@
+//! The demo's server: this very program as another process, so that it can be killed for real.
+
+use std::fs::{File, OpenOptions};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::project::{Person, Project};
+use crate::failure::{Exit, Failure};
+use crate::remote::Client;
+use crate::terminal::Terminal;
+
+/// How long the server may take to answer for the first time: it probes the sandbox.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a server that starts.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// The place at which `--kill` ends the server: the branch has moved, and nobody has written it down yet.
+const KILL_POINT: &str = "land.after:2";
+
+/// A running server.
+pub struct DemoServer {
+    child: Child,
+    url: String,
+    command: Vec<String>,
+    log: std::path::PathBuf,
+    restarts: u32,
+}
+
+impl DemoServer {
+    pub fn start(
+        project: &Project,
+        listen: SocketAddr,
+        kill: bool,
+        terminal: &Terminal,
+    ) -> Result<DemoServer, Failure> {
+        let listen = free_port(listen)?;
+        let mut command = vec![
+            "serve".to_owned(),
+            "--data".to_owned(),
+            project.data().display().to_string(),
+            "--keys".to_owned(),
+            project.keys().display().to_string(),
+            "--listen".to_owned(),
+            listen.to_string(),
+        ];
+        if let Err(refusal) = crate::command::doctor::sandbox() {
+            terminal.talk(format!("the sandbox does not work on this machine: {refusal}"));
+            terminal.talk("the demo runs only code of its own, so it goes on without; every run is marked `unsandboxed`");
+            command.extend(["--sandbox".to_owned(), "none".to_owned()]);
+        }
+        let url = format!("http://{listen}");
+        let log = project.log_file();
+        let child = spawn(&command, &log, kill.then_some(KILL_POINT))?;
+        let mut server = DemoServer { child, url, command, log, restarts: 0 };
+        server.await_answer()?;
+        Ok(server)
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn client(&self, person: &Person) -> Result<Client, Failure> {
+        Client::new(self.url.clone(), Some(person.token.clone()))
+    }
+
+    /// Starts the server again if it was killed; says whether it had to.
+    pub fn revive(&mut self, terminal: &Terminal) -> Result<bool, Failure> {
+        let ended = self.child.try_wait().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let Some(status) = ended else { return Ok(false) };
+        if self.restarts > 0 {
+            return Err(Failure::new(Exit::Failed, format!("the server ended by itself: {status}"))
+                .hint(format!("its log is {}", self.log.display())));
+        }
+        let begun = Instant::now();
+        self.restarts += 1;
+        self.child = spawn(&self.command, &self.log, None)?;
+        self.await_answer()?;
+        terminal.talk(format!(
+            "the server was killed in the middle of a landing ({status}); it serves again after {} ms",
+            begun.elapsed().as_millis()
+        ));
+        Ok(true)
+    }
+
+    fn await_answer(&mut self) -> Result<(), Failure> {
+        let until = Instant::now() + START_PATIENCE;
+        loop {
+            if Client::new(self.url.clone(), None)?.is_up() {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let last: Vec<&str> = said.lines().rev().take(5).collect();
+                let why = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+                return Err(Failure::new(Exit::Unavailable, format!("the server ended: {status}")).why(why));
+            }
+            if Instant::now() > until {
+                return Err(Failure::new(Exit::TimedOut, "the server does not answer"));
+            }
+            std::thread::park_timeout(LOOK_PAUSE);
+        }
+    }
+
+    /// Lets the server end as SIGTERM would have it.
+    pub fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // It may have ended already.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+
+    /// Returns when the person at the terminal has had enough. Ctrl-C reaches the server, too, and it drains.
+    pub fn serve_until_interrupted(&mut self) {
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for DemoServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn free_port(listen: SocketAddr) -> Result<SocketAddr, Failure> {
+    let taken = |error: std::io::Error| {
+        Failure::new(Exit::Conflict, format!("cannot listen on {listen}"))
+            .why(error.to_string())
+            .hint("name another address with `--listen`")
+    };
+    TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map_err(taken)
+}
+
+fn spawn(command: &[String], log: &std::path::Path, fault: Option<&str>) -> Result<Child, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Failed, "the server cannot be started").why(error.to_string())
+    };
+    let log: File = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+    let mut process = Command::new(std::env::current_exe().map_err(failed)?);
+    process.args(command).stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
+    process.env_remove(towpath_server::faults::VARIABLE);
+    if let Some(fault) = fault {
+        process.env(towpath_server::faults::VARIABLE, fault);
+    }
+    process.spawn().map_err(failed)
+}

@@ -1,0 +1,107 @@
+//! `towpath serve`: the server, in the foreground.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use towpath_executor::Limits;
+use towpath_server::faults;
+use towpath_server::server::ServerError;
+use towpath_server::service::{self, Progress};
+use towpath_server::settings::ServerSettings;
+
+use crate::command::executor::SandboxArg;
+use crate::failure::{Exit, Failure};
+use crate::terminal::Terminal;
+
+/// Serve repositories, changes, the API and the pages, until SIGTERM or Ctrl-C
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Address to listen on; loopback unless a proxy with TLS stands in front
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// How others reach the server; links use nothing else [default: http:// and the address]
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Jobs at once [default: one for each processor]
+    #[arg(long)]
+    pub slots: Option<u32>,
+    /// Whether jobs run behind the border; `none` marks every run
+    #[arg(long, value_enum, default_value = "bubblewrap")]
+    pub sandbox: SandboxArg,
+}
+
+/// Where a server keeps its things.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PlaceArgs {
+    /// Folder of everything durable
+    #[arg(long, env = "TOWPATH_DATA", default_value = "towpath-data")]
+    pub data: PathBuf,
+    /// Folder of the keys, which no backup holds [default: the data folder's name and `-keys`, beside it]
+    #[arg(long, env = "TOWPATH_KEYS")]
+    pub keys: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    fn keys(&self) -> PathBuf {
+        self.keys.clone().unwrap_or_else(|| {
+            let mut name = self.data.clone().into_os_string();
+            name.push("-keys");
+            name.into()
+        })
+    }
+}
+
+impl ServeArgs {
+    /// A server at a place, with the defaults otherwise.
+    pub fn settings(&self) -> Result<ServerSettings, Failure> {
+        let program = std::env::current_exe();
+        let program = program.map_err(|error| {
+            Failure::new(Exit::Usage, "this program's own file cannot be found").why(error.to_string())
+        })?;
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(ServerSettings {
+            data: self.place.data.clone(),
+            keys: self.place.keys(),
+            listen: self.listen,
+            url: self.url.clone(),
+            slots: self.slots.unwrap_or(u32::try_from(cores).unwrap_or(2)),
+            sandbox: self.sandbox.into(),
+            limits: Limits::default(),
+            program,
+        })
+    }
+}
+
+pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    if let Ok(fault) = std::env::var(faults::VARIABLE) {
+        faults::arm(&fault).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        terminal.talk(format!("this server will kill itself at `{fault}`"));
+    }
+    crate::terminal::log::to_stderr();
+    let settings = arguments.settings()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Exit::Unavailable, "no threads").why(error.to_string()))?;
+    let told = |progress: Progress| match progress {
+        Progress::Serving { listen, url } => {
+            terminal.talk(format!("serving at {url} (listening on {listen})"))
+        }
+        Progress::Ready => terminal.talk("jobs can run"),
+        Progress::Draining => terminal.talk("draining: answers and commits under way end first"),
+    };
+    runtime.block_on(service::run(settings, told)).map_err(failure)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why a server could not be, as every command says it.
+pub fn failure(error: ServerError) -> Failure {
+    let exit = match &error {
+        ServerError::Open(towpath_store::OpenError::InUse { .. }) | ServerError::Engine(_) => Exit::Conflict,
+        ServerError::Open(_) | ServerError::Io { .. } | ServerError::Executor(_) => Exit::Unavailable,
+        _ => Exit::Usage,
+    };
+    Failure::new(exit, "the server cannot serve").why(error.to_string())
+}
