@@ -65,6 +65,7 @@ async fn live(server: &mut Server, told: &impl Fn(Progress)) -> Result<(), Serve
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut ready = false;
+    let mut look = tokio::time::interval(TAKEOVER_LOOK);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
@@ -74,7 +75,7 @@ async fn live(server: &mut Server, told: &impl Fn(Progress)) -> Result<(), Serve
                 ready = true;
                 told(Progress::Ready);
             }
-            () = tokio::time::sleep(TAKEOVER_LOOK) => {
+            _ = look.tick() => {
                 if server.is_over() {
                     // Why it ended comes with its stop.
                     return Ok(());
