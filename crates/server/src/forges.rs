@@ -14,6 +14,7 @@ use towpath_git::{ErrorClass, Repository};
 use towpath_store::records::{Alert, ChangeQuery, ChangeRow, StoredCheck};
 use towpath_store::{ReadError, Snapshot, Store, Tx, WriteError};
 
+use crate::auth::rights;
 use crate::clock::Clock;
 use crate::definitions;
 use crate::repos::Repos;
@@ -120,20 +121,13 @@ pub fn saved(row: ChangeRow) -> Result<SavedChange, RecordsError> {
 impl Records for Rows {
     fn member(&self, user: UserId) -> Kept<Option<Member>> {
         let view = self.view()?;
-        let Some(right) = view.right(&self.repo, user).map_err(read_failed)? else { return Ok(None) };
+        let rights = rights::rights_on(&view, &self.repo, user).map_err(read_failed)?;
         let user = view.user(user).map_err(read_failed)?.filter(|user| !user.disabled);
-        Ok(user.map(|user| Member { name: user.name, role: right.role }))
+        Ok(user.zip(rights).map(|(user, rights)| Member { name: user.name, role: rights.role }))
     }
 
     fn people(&self, _branch: &BranchName) -> Kept<BTreeMap<UserId, Rights>> {
-        let view = self.view()?;
-        let mut people = BTreeMap::new();
-        for right in view.rights_on(&self.repo).map_err(read_failed)? {
-            if view.user(right.holder).map_err(read_failed)?.is_some_and(|user| !user.disabled) {
-                people.insert(right.holder, right.rights);
-            }
-        }
-        Ok(people)
+        rights::people_on(&*self.view()?, &self.repo).map_err(read_failed)
     }
 
     fn policy(&self) -> Kept<Policy> {

@@ -1,8 +1,10 @@
 //! Who somebody is and what they may see and do.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use towpath_core::ids::{Digest, RepoName, Timestamp, UserId};
-use towpath_core::policy::{Actor, Role};
+use towpath_core::policy::{Actor, Rights, Role};
 use towpath_store::records::{Scope, Token};
 use towpath_store::{ReadError, Tx, View, WriteError};
 
@@ -149,19 +151,45 @@ impl Person {
     }
 }
 
-/// A user's role on a repo that exists: the server's admins are admins everywhere.
+/// A user's role on a repo that exists.
 ///
 /// # Errors
 /// Those of reading.
 pub fn role_on(view: &View, repo: &RepoName, user: UserId) -> Result<Option<Role>, ReadError> {
-    if view.repo(repo)?.is_none() {
-        return Ok(None);
+    match view.repo(repo)? {
+        Some(_) => Ok(rights_on(view, repo, user)?.map(|rights| rights.role)),
+        None => Ok(None),
     }
-    if is_admin(view, user)? {
-        return Ok(Some(Role::Admin));
-    }
-    Ok(view.right(repo, user)?.map(|rights| rights.role))
 }
+
+/// A user's rights on a repo, for the edge, the forge and the gate alike: the server's admins are admins everywhere.
+///
+/// # Errors
+/// Those of reading.
+pub fn rights_on(view: &View, repo: &RepoName, user: UserId) -> Result<Option<Rights>, ReadError> {
+    match is_admin(view, user)? {
+        true => Ok(Some(ADMIN)),
+        false => view.right(repo, user),
+    }
+}
+
+/// Everybody's rights on a repo. The disabled have none.
+///
+/// # Errors
+/// Those of reading.
+pub fn people_on(view: &View, repo: &RepoName) -> Result<BTreeMap<UserId, Rights>, ReadError> {
+    let given = view.rights_on(repo)?.into_iter().map(|right| (right.holder, right.rights));
+    let mut people = BTreeMap::new();
+    for (user, rights) in given.chain(admins(view)?.into_iter().map(|user| (user, ADMIN))) {
+        if view.user(user)?.is_some_and(|user| !user.disabled) {
+            people.insert(user, rights);
+        }
+    }
+    Ok(people)
+}
+
+/// What the server's admins may do on every repo.
+const ADMIN: Rights = Rights { role: Role::Admin, authorised: true };
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Admins(Vec<UserId>);

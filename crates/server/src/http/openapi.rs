@@ -107,11 +107,11 @@ fn security(route: &Route) -> Value {
 pub fn guide(routes: &[Route]) -> String {
     let mut text = String::from(
         "# The HTTP API\n\n\
-         This page is made from the route table (`cargo test -p towpath-server` compares it; `UPDATE_EXPECT=1` renews it). \
-         Fields of requests and answers stand in `/openapi.json` of every server.\n\n\
-         - Programs and Git log in with a token: `Authorization: Bearer twp_…`, or Basic with the token as the password. \
+         This page is made from the route table: `cargo test -p towpath-server` compares it, with `UPDATE_EXPECT=1` it is\n\
+         renewed. Fields of requests and answers stand in `/openapi.json` of every server.\n\n\
+         - Programs and Git log in with a token: `Authorization: Bearer twp_…`, or Basic with the token as the password.\n  \
          Browsers log in with a session's cookie. Neither is accepted in the other's place.\n\
-         - Times are milliseconds since 1970. Names in a path are percent-encoded: the branch `release/1.0` is \
+         - Times are milliseconds since 1970. Names in a path are percent-encoded: the branch `release/1.0` is\n  \
          `release%2F1.0`.\n\
          - Every error is `{class, what, why, hint, exit_code}`.\n\
          - A repo on which one has no right, or that the token does not reach, is answered for as one that does not exist.\n\n\

@@ -165,6 +165,21 @@ fn b20_import_url() {
 }
 
 #[test]
+fn the_servers_admins_count_on_every_repo_and_only_while_they_are() {
+    let world = World::new();
+    let seen = world.change(1);
+    let approve = || world.by("stranger", act("approve", json!({ "revision": seen["revision"] })));
+    assert_eq!(approve().status, 404);
+    world.ada(Ask::put("/api/v1/users/stranger/admin", json!({ "admin": true }))).ok();
+    approve().ok();
+    let lacks = |world: &World| world.why(1).contains(&"approvals".to_owned());
+    world.until(|world| !lacks(world));
+    // G06: the approval of somebody who has lost the right counts no more.
+    world.ada(Ask::put("/api/v1/users/stranger/admin", json!({ "admin": false }))).ok();
+    world.until(lacks);
+}
+
+#[test]
 fn secrets_go_in_and_never_come_out() {
     let world = World::new();
     let path = "/api/v1/repos/demo/secrets/token";

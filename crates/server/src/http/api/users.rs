@@ -192,6 +192,10 @@ pub async fn set_server_admin(call: Call, input: Admin) -> Answer<Said> {
         Ok(())
     })
     .await?;
+    // Admins count on every repo.
+    for repo in call.read(|view| Ok(view.repos()?)).await? {
+        super::people::ring(&call, repo.name).await?;
+    }
     Ok(Said::new(said))
 }
 
