@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use towpath_core::ids::{Epoch, LeaseId};
 
@@ -18,8 +18,6 @@ use crate::protocol::{FromExecutor, Leases, PROTOCOL_VERSION, StopMode, ToExecut
 use crate::spec::{JobEnd, StartSpec};
 use crate::{socket, wire};
 
-/// Between two tries to reach an executor that is starting.
-const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// How long an executor may take to answer a hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,7 +77,7 @@ impl ExecutorClient {
         on_event: impl FnMut(ExecutorEvent) + Send + 'static,
     ) -> Result<ExecutorClient, ConnectError> {
         let unreachable = |source| ConnectError::Unreachable { path: path.to_owned(), source };
-        let stream = connect_within(path, patience).map_err(unreachable)?;
+        let stream = socket::connect_within(path, patience).map_err(unreachable)?;
         let hello = ToExecutor::Hello { version: PROTOCOL_VERSION, epoch, known };
         wire::send(&stream, &hello).map_err(unreachable)?;
         stream.set_read_timeout(Some(WELCOME_TIMEOUT)).map_err(unreachable)?;
@@ -182,20 +180,6 @@ fn listen(stream: &UnixStream, mut on_event: impl FnMut(ExecutorEvent)) {
         }
     };
     on_event(ExecutorEvent::Gone(why));
-}
-
-fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
-    let until = Instant::now() + patience;
-    loop {
-        match socket::connect(path) {
-            Err(error) if is_starting(&error) && Instant::now() < until => std::thread::sleep(RETRY_INTERVAL),
-            other => return other,
-        }
-    }
-}
-
-fn is_starting(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Starts an executor process that outlives this one; what it says about itself goes to `log`.

@@ -6,6 +6,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 
 /// Bytes of a path that fit an address.
 const ADDRESS_BYTES_MAX: usize = 107;
@@ -22,19 +26,54 @@ fn with_short_path<T>(path: &Path, action: impl FnOnce(&Path) -> io::Result<T>) 
     action(&PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
 }
 
-/// Listens at `path`, which must not be in use: the caller holds the folder's lock.
+/// Listens at `path`, which must not be in use: the caller holds the folder's lock. The name appears, or replaces that
+/// of a dead process, when connections are taken: whoever waits for it need not try twice.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
+    let draft = path.with_extension("draft");
+    match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = with_short_path(path, |path| UnixListener::bind(path))?;
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let listener = with_short_path(&draft, |path| UnixListener::bind(path))?;
+    fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    fs::rename(&draft, path)?;
     Ok(listener)
 }
 
+/// Connects to `path`; waits up to `patience` for somebody to listen there.
+///
+/// # Errors
+/// Why the last try failed. `NotFound` at once if there is not even a folder.
+pub(crate) fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let until = Instant::now() + patience;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let names = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&names, folder, inotify::WatchFlags::MOVED_TO)?;
+    loop {
+        let error = match connect(path) {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                error
+            }
+            other => return other,
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&names, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(error),
+            Ok(_) => {
+                // Which name it was does not matter: the next try tells.
+                let _ = rustix::io::read(&names, &mut [0; 4096][..]);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Connects to `path`.
-pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path) -> io::Result<UnixStream> {
     with_short_path(path, |path| UnixStream::connect(path))
 }
 

@@ -45,9 +45,9 @@ impl Network {
     }
 
     /// Connects the network namespace of process `init`, refuses this machine's addresses, lets the job go.
-    pub(super) fn connect(&mut self, slirp: &Path, init: u32) -> Result<(), String> {
+    pub(super) fn connect(&mut self, slirp: &Path, init: u32, child_end: &OwnedFd) -> Result<(), String> {
         let namespace = format!("/proc/{init}/ns/net");
-        wait_for_loopback(init)?;
+        wait_for_loopback(init, child_end)?;
         let (ready, tell_ready) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
         self.helper = Some(start_slirp(slirp, &namespace, &tell_ready).map_err(|error| error.to_string())?);
         drop(tell_ready);
@@ -69,8 +69,9 @@ impl Drop for Network {
     }
 }
 
-/// Waits until bubblewrap has set the loopback up: slirp4netns does the same, and whoever comes second fails.
-fn wait_for_loopback(init: u32) -> Result<(), String> {
+/// Waits until bubblewrap has set the loopback up: slirp4netns does the same, and whoever comes second fails. Nothing
+/// tells of it, so between two looks this waits for bubblewrap's end.
+fn wait_for_loopback(init: u32, child_end: &OwnedFd) -> Result<(), String> {
     let until = Instant::now() + READY_TIMEOUT;
     let table = format!("/proc/{init}/net/fib_trie");
     loop {
@@ -81,7 +82,11 @@ fn wait_for_loopback(init: u32) -> Result<(), String> {
         if Instant::now() > until {
             return Err("bubblewrap did not set the loopback up".to_owned());
         }
-        std::thread::sleep(LOOPBACK_INTERVAL);
+        let mut events = [PollFd::new(child_end, PollFlags::IN)];
+        let interval = Timespec { tv_sec: 0, tv_nsec: LOOPBACK_INTERVAL.subsec_nanos().into() };
+        if poll(&mut events, Some(&interval)).is_ok_and(|count| count > 0) {
+            return Err("bubblewrap ended before its loopback was up".to_owned());
+        }
     }
 }
 

@@ -167,7 +167,7 @@ impl Launching {
         let slirp = self.setup.slirp.as_ref().ok_or("slirp4netns is not installed")?;
         let report = wait_for_report(&running.reports, &running.child_end)?;
         let init = child_pid(&report).ok_or("bubblewrap did not report its process")?;
-        network.connect(slirp, init)
+        network.connect(slirp, init, &running.child_end)
     }
 
     /// Kills and reaps what the job left: bubblewrap's own first process, with which its pid namespace goes.

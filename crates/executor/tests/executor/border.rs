@@ -121,8 +121,9 @@ fn d07_network_on_loopback() {
     let own = own_address();
     let program = format!(
         "import socket\n\
-         for family, host in [(2, '127.0.0.1'), (2, '0.0.0.0'), (2, '10.0.2.2'), (2, '169.254.169.254'), (2, '{own}'), (10, '::1'), (10, '::ffff:127.0.0.1'), (10, '::ffff:{own}')]:\n\
-         \x20   s = socket.socket(family); s.settimeout(3)\n\
+         hosts = ['127.0.0.1', '0.0.0.0', '10.0.2.2', '169.254.169.254', '{own}', '::1', '::ffff:127.0.0.1', '::ffff:{own}']\n\
+         for host in hosts:\n\
+         \x20   s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET); s.settimeout(3)\n\
          \x20   try: s.connect((host, {port})); print('OPEN', host)\n\
          \x20   except OSError as error: print('refused', host, error)\n"
     );
