@@ -3,6 +3,8 @@
 
 #[path = "executor/border.rs"]
 mod border;
+#[path = "executor/job_network.rs"]
+mod job_network;
 #[path = "executor/life.rs"]
 mod life;
 #[path = "executor/limits.rs"]

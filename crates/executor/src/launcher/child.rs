@@ -83,13 +83,16 @@ fn prepare(setup: &Setup, launch: &Launch, handed: &Handed, parent: Pid) -> io::
 }
 
 fn set_limits(launch: &Launch) -> io::Result<()> {
-    let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    rustix::process::setrlimit(Resource::Core, both(0))?;
-    rustix::process::setrlimit(Resource::Fsize, both(launch.file_bytes_max))?;
-    match launch.processes_max {
-        Some(processes) => Ok(rustix::process::setrlimit(Resource::Nproc, both(processes))?),
-        None => Ok(()),
-    }
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, launch.file_bytes_max)?;
+    launch.processes_max.map_or(Ok(()), |processes| limit(Resource::Nproc, processes))
+}
+
+/// Sets a limit for good. A lower one that is in force already stays: only root may raise it.
+fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    let now = rustix::process::getrlimit(resource).maximum;
+    let value = Some(now.map_or(value, |now| now.min(value)));
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value })?)
 }
 
 fn drop_to(user: u32) -> io::Result<()> {

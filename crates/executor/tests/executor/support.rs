@@ -67,7 +67,24 @@ pub fn config(data: &Path, sandbox: SandboxKind) -> ExecutorConfig {
 /// Says which test does not run and why; in CI that is a failure, so that no test is lost without a word.
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} cannot run here: {why}");
-    eprintln!("skipped {test}: {why}");
+    println!("SKIP {test}: {why}");
+}
+
+/// Whether we are root. If not, says which test does not run; in CI that is a failure, except in a job of Towpath's
+/// own: jobs are never root.
+pub fn needs_root(test: &str) -> bool {
+    let in_job = std::env::var("TOWPATH").as_deref() == Ok("true");
+    match (is_root(), in_job) {
+        (true, _) => true,
+        (false, true) => {
+            println!("SKIP {test}: it needs root");
+            false
+        }
+        (false, false) => {
+            skip(test, "it needs root");
+            false
+        }
+    }
 }
 
 pub fn is_root() -> bool {
