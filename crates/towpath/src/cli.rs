@@ -51,6 +51,7 @@ pub enum Command {
     #[command(subcommand)]
     Config(command::config::ConfigCommand),
     Doctor(command::doctor::DoctorArgs),
+    Sim(command::sim::SimArgs),
     Completions(command::completions::CompletionsArgs),
     Man(command::man::ManArgs),
     #[command(hide = true)]
@@ -102,6 +103,7 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> 
         Command::Secret(arguments) => command::secret::run(&arguments, terminal),
         Command::Audit(audit) => command::audit::run(&audit, terminal),
         Command::Config(config) => command::config::run(&config, terminal),
+        Command::Sim(arguments) => command::sim::run(&arguments, terminal),
         Command::Doctor(arguments) => command::doctor::run(&arguments, terminal),
         Command::Completions(arguments) => command::completions::run(&arguments, terminal),
         Command::Man(arguments) => command::man::run(&arguments, terminal),

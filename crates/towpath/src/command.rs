@@ -17,6 +17,7 @@ pub mod run;
 pub mod runs;
 pub mod secret;
 pub mod serve;
+pub mod sim;
 pub mod token;
 pub mod user;
 

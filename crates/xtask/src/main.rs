@@ -4,6 +4,7 @@
 
 mod attacks;
 mod failure;
+mod kill;
 mod libtest;
 mod needs;
 mod steps;
@@ -25,6 +26,7 @@ struct Command {
 /// Every command. A new one is a line here and a module.
 const COMMANDS: &[Command] = &[
     Command { name: "test", help: test::HELP, run: test::run },
+    Command { name: "kill", help: kill::HELP, run: kill::run },
     Command { name: "attacks", help: attacks::HELP, run: attacks::run },
     Command { name: "tidy", help: tidy::HELP, run: tidy::run },
 ];

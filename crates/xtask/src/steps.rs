@@ -58,6 +58,26 @@ pub const STEPS: &[Step] = &[
         ]),
     },
     Step {
+        name: "simulator",
+        work: Work::Check(&[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--package",
+            "towpath-sim",
+            "--example",
+            "sim",
+            "--",
+            "--from",
+            "1",
+            "--seeds",
+            "1000",
+        ]),
+    },
+    Step { name: "kills", work: Work::Check(&["cargo", "xtask", "kill", "--count", "30"]) },
+    Step {
         name: "docs",
         work: Work::Check(&[
             "cargo",
