@@ -1,4 +1,4 @@
-//! `sim [--from SEED] [--seeds N] [--json]`: the simulator without the product's binary.
+//! `sim [--from SEED] [--seeds N] [--json] [--trace] [--sweep] [--mutants]`: the simulator without the product's binary.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,9 @@ fn main() -> ExitCode {
         return mutants(from, seeds);
     }
     let aloud = args.iter().any(|arg| arg == "--trace");
+    if args.iter().any(|arg| arg == "--sweep") {
+        return crashes();
+    }
     let threads = number("--threads", 0) as usize;
     let summary = run(from, seeds, Options { threads, aloud, ..Options::default() });
     if args.iter().any(|arg| arg == "--json") {
@@ -22,6 +25,21 @@ fn main() -> ExitCode {
         println!("{summary}");
     }
     if summary.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn crashes() -> ExitCode {
+    let summary = towpath_sim::sweep(std::thread::available_parallelism().map_or(1, usize::from));
+    for (story, violation) in &summary.violations {
+        println!("{story}: {} is broken: {}", violation.invariant, violation.what);
+    }
+    println!(
+        "stories {}, steps {}, runs {}, violations {}",
+        summary.stories,
+        summary.points,
+        summary.runs,
+        summary.violations.len()
+    );
+    if summary.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn mutants(from: u64, seeds: u64) -> ExitCode {

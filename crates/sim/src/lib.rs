@@ -10,7 +10,7 @@
 mod check;
 mod fake;
 mod faults;
-
+mod golden;
 mod mutant;
 mod report;
 mod rng;
@@ -18,6 +18,7 @@ mod run;
 mod trace;
 mod world;
 
+pub use golden::{SweepSummary, sweep};
 pub use mutant::{MUTANTS, Mutant};
 pub use report::{SeedResult, Summary, Violation};
 pub use run::{Options, run};

@@ -22,7 +22,7 @@ use crate::trace::Trace;
 
 mod drivers;
 mod heal;
-mod people;
+pub mod people;
 mod servers;
 mod strikes;
 mod turns;
@@ -68,6 +68,8 @@ pub struct World {
     pub points: u64,
     /// Crash at this step.
     pub crash_at: Option<u64>,
+    /// Crash again so many steps after that.
+    pub crash_again: Option<u64>,
     /// Carry out every effect a second time.
     pub twice: bool,
     commands: u64,
@@ -188,6 +190,7 @@ impl World {
             mutant: None,
             points: 0,
             crash_at: None,
+            crash_again: None,
             twice: false,
             commands: 0,
             queue: BTreeMap::new(),

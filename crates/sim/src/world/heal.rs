@@ -37,7 +37,7 @@ impl World {
     pub fn heal(&mut self, bells: bool) {
         self.trace.line(format!("{} the faults stop", self.now));
         self.faults = Faults::default();
-        self.crash_at = None;
+        (self.crash_at, self.crash_again) = (None, None);
         self.bells_ring = bells;
         self.restore_rights();
         let leader = self.leader().map(|server| server.epoch);

@@ -357,7 +357,7 @@ impl World {
     }
 
     /// The forge tells of something; what comes of it is for the network to say.
-    pub(super) fn ring(&mut self, gate: &GateId) {
+    pub fn ring(&mut self, gate: &GateId) {
         if !self.bells_ring || self.fault(self.faults.bell_lost, "a bell is lost") {
             return;
         }

@@ -125,7 +125,7 @@ impl World {
         if self.crash_at != Some(self.points) {
             return false;
         }
-        self.crash_at = None;
+        self.crash_at = self.crash_again.take().map(|later| self.points + later);
         self.crash();
         true
     }

@@ -1,0 +1,360 @@
+//! Small stories without chance, each cut at every step of the server: whatever dies wherever, the end is the same.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+use towpath_core::gate::{RetryScope, Verb, Verdict};
+use towpath_core::ids::{ChangeNumber, GateId, Timestamp, UserId};
+
+use crate::fake::forge::{ChangeState, Pusher};
+use crate::fake::git::Files;
+use crate::report::Violation;
+use crate::world::World;
+use crate::world::people::{ADMIN, AUTHORS, MAINTAINERS, OUTSIDERS};
+
+/// One story: what people do, and what must have come of it once everything is at rest.
+struct Story {
+    name: &'static str,
+    play: fn(&mut World),
+    /// Changes that have landed, in any order.
+    lands: fn(&World) -> Result<(), String>,
+}
+
+/// Milliseconds that every job of a story has ended in.
+const LONG: i64 = 4_000_000;
+/// Milliseconds in which a candidate is made and its jobs have begun.
+const SHORT: i64 = 20_000;
+/// The seed of every story: chance decides only latencies.
+const SEED: u64 = 7;
+/// Values of a file: one that every job takes, one that fails, two that fail together.
+const GOOD: u32 = 14;
+const BAD: u32 = 10;
+const SKEWED: [u32; 2] = [8, 15];
+
+const STORIES: [Story; 10] = [
+    Story {
+        name: "land one",
+        play: |world| {
+            let change = world.tell_change(1, GOOD);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a failing change",
+        play: |world| {
+            let change = world.tell_change(1, BAD);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[]),
+    },
+    Story {
+        name: "two in conflict",
+        play: |world| {
+            let both = [world.tell_change(1, GOOD), world.tell_change(1, GOOD + 1)];
+            both.into_iter().for_each(|change| world.tell_approval(change));
+            world.pass(LONG);
+        },
+        lands: one_of_two,
+    },
+    Story {
+        name: "two that fail only together",
+        play: |world| {
+            let both = [world.tell_change(1, SKEWED[0]), world.tell_change(2, SKEWED[1])];
+            both.into_iter().for_each(|change| world.tell_approval(change));
+            world.pass(LONG);
+        },
+        lands: one_of_two,
+    },
+    Story {
+        name: "a flaky run and its retry",
+        play: |world| {
+            world.faults.job_flaky = 1_000;
+            let change = world.tell_change(1, GOOD);
+            world.tell_approval(change);
+            world.pass(LONG);
+            world.faults.job_flaky = 0;
+            world.tell_retry(change);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a cancelled run and its retry",
+        play: |world| {
+            let change = world.tell_change(1, GOOD);
+            world.tell_approval(change);
+            world.pass(SHORT);
+            world.tell(Verb::Cancel { run: 1, why: "stop".into() });
+            world.pass(SHORT);
+            world.tell_retry(change);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a foreign push while it is tested and landed",
+        play: |world| {
+            let change = world.tell_change(1, GOOD);
+            world.tell_approval(change);
+            world.until_passed(change);
+            world.tell_push(3, GOOD);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a freeze at the claim, and its end",
+        play: |world| {
+            let change = world.tell_change(1, GOOD);
+            world.tell_approval(change);
+            world.until_passed(change);
+            world.tell(Verb::Freeze { why: "release".into() });
+            world.pass(LONG);
+            world.tell(Verb::Unfreeze);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a new revision while the old one runs",
+        play: |world| {
+            let change = world.tell_change(1, BAD);
+            world.tell_approval(change);
+            world.pass(SHORT);
+            world.tell_revision(change, 1, GOOD);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "an outsider, vouched for and then approved",
+        play: |world| {
+            let change = world.tell_change_by(1, GOOD, OUTSIDERS[0]);
+            world.pass(SHORT);
+            let revision = world.forge.changes[&change].facts.revision.commit;
+            let expires = Timestamp(world.intake_time().0 + LONG * 10);
+            world.tell(Verb::Vouch { change, revision, why: "read it".into(), expires });
+            world.pass(LONG);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        lands: |world| landed(world, &[1]),
+    },
+];
+
+/// What came of the sweep.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SweepSummary {
+    /// Stories.
+    pub stories: usize,
+    /// Steps at which a server can die, over all stories.
+    pub points: u64,
+    /// Worlds that were played.
+    pub runs: u64,
+    /// What was broken, with the story and the cut.
+    pub violations: Vec<(String, Violation)>,
+}
+
+/// How a story is disturbed.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// Not at all.
+    None,
+    /// Every effect is carried out twice.
+    Twice,
+    /// The server dies at this step.
+    At(u64),
+    /// It dies there, and again so many steps later.
+    TwiceAt(u64, u64),
+}
+
+/// Plays every story, cut at every step, and with every effect done twice.
+pub fn sweep(threads: usize) -> SweepSummary {
+    let mut summary = SweepSummary { stories: STORIES.len(), ..SweepSummary::default() };
+    let mut cuts: Vec<(usize, Cut)> = Vec::new();
+    for (at, story) in STORIES.iter().enumerate() {
+        let points = play(story, Cut::None).0;
+        summary.points += points;
+        cuts.extend([(at, Cut::None), (at, Cut::Twice)]);
+        cuts.extend((1..=points).map(|point| (at, Cut::At(point))));
+        cuts.extend((1..=points).step_by(3).map(|point| (at, Cut::TwiceAt(point, 1 + point % 5))));
+    }
+    summary.runs = cuts.len() as u64;
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while let Some((at, cut)) = cuts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let story = &STORIES[*at];
+                    let name = format!("{}, cut {cut:?}", story.name);
+                    let broken = play(story, *cut).1.into_iter().map(|violation| (name.clone(), violation));
+                    found.lock().expect("invariant: no holder panics").extend(broken);
+                }
+            });
+        }
+    });
+    summary.violations = found.into_inner().expect("invariant: no holder panics");
+    summary.violations.sort_by(|one, other| one.0.cmp(&other.0));
+    summary
+}
+
+/// Plays one story; returns the steps that it had and what was broken.
+fn play(story: &Story, cut: Cut) -> (u64, Vec<Violation>) {
+    let mut world = World::new(SEED, &["main"]);
+    world.open();
+    world.pass(SHORT);
+    world.points = 0;
+    match cut {
+        Cut::None => {}
+        Cut::Twice => world.twice = true,
+        Cut::At(point) => world.crash_at = Some(point),
+        Cut::TwiceAt(point, later) => {
+            world.crash_at = Some(point);
+            world.crash_again = Some(later);
+        }
+    }
+    (story.play)(&mut world);
+    let points = world.points;
+    world.finish(true);
+    if world.checks.violations.is_empty()
+        && let Err(what) = (story.lands)(&world)
+    {
+        world.violate("I12", what);
+    }
+    (points, world.checks.violations)
+}
+
+/// Changes that landed before the world was probed.
+fn landed_changes(world: &World) -> Vec<u64> {
+    let pushes = world.forge.branches.values().flat_map(|branch| &branch.pushes);
+    let mut landed: Vec<u64> = pushes
+        .filter_map(|push| match push.by {
+            Pusher::Us(change) if world.forge.changes[&change].facts.title.starts_with("story") => {
+                Some(change.0)
+            }
+            _ => None,
+        })
+        .collect();
+    landed.sort_unstable();
+    landed
+}
+
+fn landed(world: &World, expected: &[u64]) -> Result<(), String> {
+    let landed = landed_changes(world);
+    match landed == expected {
+        true => Ok(()),
+        false => Err(format!("landed are {landed:?}, not {expected:?}")),
+    }
+}
+
+fn one_of_two(world: &World) -> Result<(), String> {
+    match landed_changes(world).as_slice() {
+        [1] | [2] => Ok(()),
+        landed => Err(format!("landed are {landed:?}, not one of two")),
+    }
+}
+
+impl World {
+    fn pass(&mut self, ms: i64) {
+        self.run_until(self.now + ms);
+    }
+
+    fn main(&self) -> GateId {
+        self.gates[0].clone()
+    }
+
+    fn file(&self, base: Files, path: usize, value: u32) -> Files {
+        let mut files = base;
+        files[path] = value;
+        files
+    }
+
+    fn tell_change(&mut self, path: usize, value: u32) -> ChangeNumber {
+        self.tell_change_by(path, value, AUTHORS[0])
+    }
+
+    fn tell_change_by(&mut self, path: usize, value: u32, by: UserId) -> ChangeNumber {
+        let gate = self.main();
+        let tip = self.forge.branch(&gate.branch).tip;
+        let files = self.file(self.forge.git.get(tip).files, path, value);
+        let head = self.forge.git.commit(&[tip], files, ("story", self.now));
+        let number = self.forge.propose(&gate.branch, head, by);
+        let change = self.forge.changes.get_mut(&number).expect("invariant: it was just made");
+        change.facts.title = format!("story {number}");
+        self.ring(&gate);
+        number
+    }
+
+    fn tell_revision(&mut self, number: ChangeNumber, path: usize, value: u32) {
+        let gate = self.main();
+        let tip = self.forge.branch(&gate.branch).tip;
+        let files = self.file(self.forge.git.get(tip).files, path, value);
+        let head = self.forge.git.commit(&[tip], files, ("story again", self.now));
+        self.forge.revise(number, head, AUTHORS[0]);
+        self.ring(&gate);
+    }
+
+    fn tell_approval(&mut self, number: ChangeNumber) {
+        let revision = self.forge.changes[&number].facts.revision.commit;
+        self.forge.review(number, (MAINTAINERS[0], Verdict::Approve), revision, Timestamp(self.now));
+        let gate = self.main();
+        self.ring(&gate);
+    }
+
+    fn tell_push(&mut self, path: usize, value: u32) {
+        let gate = self.main();
+        let tip = self.forge.branch(&gate.branch).tip;
+        let files = self.file(self.forge.git.get(tip).files, path, value);
+        let to = self.forge.git.commit(&[tip], files, ("foreign", self.now));
+        self.forge.push(&gate.branch, to, Pusher::Person);
+        self.ring(&gate);
+    }
+
+    /// A person insists: where no server answers, the person tries again.
+    fn tell(&mut self, verb: Verb) {
+        while self.leader().is_none() && self.checks.violations.is_empty() {
+            self.pass(SHORT);
+        }
+        let gate = self.main();
+        self.command(&gate, ADMIN, verb);
+    }
+
+    fn tell_retry(&mut self, change: ChangeNumber) {
+        if self.forge.changes[&change].state == ChangeState::Open {
+            let revision = self.forge.changes[&change].facts.revision.commit;
+            self.tell(Verb::Retry { change, revision, scope: RetryScope::NotPassed });
+        }
+    }
+
+    /// Up to just about the moment at which a change is claimed for landing.
+    fn until_passed(&mut self, change: ChangeNumber) {
+        let deadline = self.now + LONG;
+        while self.now < deadline && self.checks.violations.is_empty() {
+            if self.executor.running().is_empty() && self.checks.was_started_for(change) {
+                return;
+            }
+            self.pass(10);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_story_ends_well_undisturbed_and_with_every_effect_done_twice() {
+        for story in &STORIES {
+            for cut in [Cut::None, Cut::Twice, Cut::At(3)] {
+                let (_, broken) = play(story, cut);
+                assert_eq!(broken, [], "{}, {cut:?}", story.name);
+            }
+        }
+    }
+}
