@@ -161,6 +161,9 @@ pub struct Branch {
     pub foreign: Option<CommitId>,
     /// Set while nothing lands.
     pub frozen: Option<Freeze>,
+    /// The landing for which everything is there, and since when.
+    #[serde(default)]
+    pub due: Option<(CandidateId, Timestamp)>,
     /// Counts runs.
     pub runs: u64,
     /// The newest run on the landed branch, and what is still to be run.

@@ -130,6 +130,10 @@ impl World {
             let claimed = row.as_ref().filter(|row| matches!(row.stage, Stage::Claimed { .. }));
             if let Some(Effect::Land(landing)) = claimed.and_then(|row| row.effect.as_ref()) {
                 self.trace.line(format!("{} claimed: {key}", self.now));
+                if self.store.cells[&turn.write.cell].inbox.iter().next().is_some() {
+                    let what = format!("{key} was claimed while something waited to be heard");
+                    self.violate("I18", what);
+                }
                 self.check_claim(epoch, landing, turn.write.now);
             }
         }

@@ -21,6 +21,8 @@ pub struct Faults {
     pub read_cached: u32,
     /// The forge says that it moved a branch and did not.
     pub forge_lies: u32,
+    /// Somebody pushes to the branch just before our landing arrives.
+    pub pushed_before_landing: u32,
     /// A job fails although its content passes.
     pub job_flaky: u32,
     /// A job ends by a fault of the machine.
@@ -29,6 +31,8 @@ pub struct Faults {
     pub result_repeated: u32,
     /// An answer or event is put into an inbox twice.
     pub intake_repeated: u32,
+    /// The store takes half a minute for a write set.
+    pub commit_slow: u32,
     /// A write set is lost, and the server knows.
     pub commit_lost: u32,
     /// A write set is durable, and the server thinks that it is not.
@@ -79,10 +83,12 @@ impl Faults {
             read_slow: draw(150),
             read_cached: draw(100),
             forge_lies: draw(20),
+            pushed_before_landing: draw(60),
             job_flaky: draw(100),
             job_errored: draw(100),
             result_repeated: draw(100),
             intake_repeated: draw(60),
+            commit_slow: draw(30),
             commit_lost: draw(20),
             commit_unknown: draw(20),
             request_outlives_server: draw(700),

@@ -8,7 +8,7 @@ use towpath_core::gate::{Bell, Gate, GateConfig, GateEvent};
 use towpath_core::ids::{Epoch, GateId, LeaseId, RepoName, Timestamp};
 use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::Run;
-use towpath_core::turn::{Intake, Live};
+use towpath_core::turn::{Intake, Live, Turn};
 
 use crate::check::Checks;
 use crate::fake::executor::Executor;
@@ -85,6 +85,8 @@ enum Ev {
     Bell(GateId),
     /// A server attends to a cell.
     Turn(Epoch, CellId),
+    /// What a turn decided comes to the store.
+    Commit(Epoch, CellId),
     /// A cell wanted to be asked again at this time, unless it has said something else since.
     Wake(Epoch, CellId, Timestamp),
     /// A driver acts.
@@ -111,8 +113,21 @@ pub struct Server {
     clock_base: i64,
     started: i64,
     scheduled: BTreeSet<CellId>,
+    /// Turns that are on their way to the store; a cell makes no other one meanwhile.
+    committing: BTreeMap<CellId, Committing>,
     wakes: BTreeMap<CellId, Timestamp>,
 }
+
+/// A turn that is not durable yet.
+#[derive(Debug)]
+struct Committing {
+    turn: Turn,
+    inbox: Inbox,
+    before: Option<Timestamp>,
+}
+
+/// The part of an inbox that one turn drains.
+pub type Inbox = Vec<(u64, Timestamp, AnyIntake)>;
 
 /// A cell in memory, by kind.
 #[derive(Debug)]
@@ -245,12 +260,8 @@ impl World {
                 let bell = Bell { forge_changed: true, ..Bell::default() };
                 self.receive(&CellId::Gate(gate), AnyIntake::Gate(Intake::Event(GateEvent::Bell(bell))));
             }
-            Ev::Turn(epoch, cell) => {
-                if let Some(server) = self.server_mut(epoch) {
-                    server.scheduled.remove(&cell);
-                    self.turn(epoch, &cell);
-                }
-            }
+            Ev::Turn(epoch, cell) => self.attend_now(epoch, &cell),
+            Ev::Commit(epoch, cell) => self.commit(epoch, &cell),
             Ev::Wake(epoch, cell, wanted) => self.wake(epoch, &cell, wanted),
             Ev::Act(task) => self.act(task),
             Ev::Answer(task, intake) => self.answer(task, *intake),

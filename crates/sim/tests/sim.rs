@@ -4,7 +4,7 @@ use towpath_sim::{Options, run};
 
 #[test]
 fn faulty_worlds_keep_the_invariants_and_come_to_rest() {
-    let summary = run(1, 6, Options::default());
+    let summary = run(1, 2, Options::default());
     assert_eq!(summary.violations, 0, "{summary}");
     let least = summary.least;
     assert!(least.changes >= 40 && least.events >= 2_000 && least.faults >= 25, "{least:?}");

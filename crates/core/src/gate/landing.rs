@@ -31,8 +31,29 @@ pub enum LandTried {
 }
 
 impl GateState {
-    /// The one landing that is due now: the head of the queue, if everything that it takes is there.
+    /// The landing that may be claimed now: the one that is due, unless a bell still asks for a look at the forge, as an
+    /// approval may have been withdrawn. One look since it became due is enough: bells that ring all the time do not
+    /// hold it for ever.
     pub fn landing(&self, now: Timestamp) -> Option<Landing> {
+        self.due_landing(now).filter(|landing| self.has_looked(landing.candidate))
+    }
+
+    pub(super) fn has_looked(&self, id: CandidateId) -> bool {
+        let looked_since = |since| self.branch.read_began.is_some_and(|began| began >= since);
+        !self.branch.flags.forge.is_set()
+            || self.branch.due.is_some_and(|(due, since)| due == id && looked_since(since))
+    }
+
+    /// Remembers since when a landing is due.
+    pub(super) fn note_due(&mut self, now: Timestamp) {
+        let due = self.due_landing(now).map(|landing| landing.candidate);
+        if due != self.branch.due.map(|(id, _)| id) {
+            self.branch.edit().due = due.map(|id| (id, now));
+        }
+    }
+
+    /// The head of the queue, if everything that its landing takes is there.
+    pub(super) fn due_landing(&self, now: Timestamp) -> Option<Landing> {
         if !self.landing_obstacles().is_empty() {
             return None;
         }

@@ -218,7 +218,8 @@ impl GateState {
             }
             reasons.extend(self.landing_obstacles());
             if reasons.is_empty() {
-                reasons.push(Reason::Landing);
+                let unseen = self.due_landing(now).is_some_and(|due| !self.has_looked(due.candidate));
+                reasons.push(if unseen { Reason::ReadingBranch } else { Reason::Landing });
             }
         }
         reasons

@@ -31,6 +31,7 @@ impl GateState {
         self.start_queue_runs(now);
         self.start_change_runs(now);
         self.start_deploy(now);
+        self.note_due(now);
         self.forget_runs();
         self.clear_flags(now);
     }

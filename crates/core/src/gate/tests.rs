@@ -33,6 +33,8 @@ struct Bench {
     edits_definition: BTreeSet<ChangeNumber>,
     runs: BTreeMap<u64, Arc<RunStart>>,
     closed: Vec<ForgeChange>,
+    /// Whether reads come back.
+    reading: bool,
     /// Set when landings do not come through; holds where the branch would be.
     stalled: Option<u8>,
     log: String,
@@ -80,6 +82,7 @@ impl Bench {
             edits_definition: BTreeSet::new(),
             runs: BTreeMap::new(),
             closed: vec![],
+            reading: true,
             stalled: None,
             log: String::new(),
         };
@@ -155,6 +158,7 @@ impl Bench {
 
     fn carry_out(&mut self, effect: &Effect) -> Option<Option<GateEvent>> {
         Some(match effect {
+            Effect::ReadForge { .. } if !self.reading => return None,
             Effect::ReadForge { .. } => Some(GateEvent::ForgeRead(Box::new(self.read()))),
             Effect::MakeCandidate { id, spec, .. } => {
                 Some(GateEvent::CandidateMade { id: *id, result: Box::new(self.merge(spec)) })
@@ -846,6 +850,22 @@ fn s10_a_push_onto_a_landing_whose_end_is_not_known_is_judged_when_it_is() {
           run demo/main/2 is not over
     "#]],
     );
+}
+
+#[test]
+fn a_landing_that_became_due_waits_for_the_look_that_a_bell_has_asked_for() {
+    let mut bench = Bench::new(GateConfig::default());
+    let mut words = |line: &str| line.split("; ").for_each(|word| bench.word(word));
+    words("push 1; approve 1");
+    bench.reading = false;
+    let mut words = |line: &str| line.split("; ").for_each(|word| bench.word(word));
+    words("object 1; pass 1; why 1");
+    let read = bench.read();
+    bench.event(GateEvent::ForgeRead(Box::new(read)));
+    bench.word("why 1");
+    let said: Vec<&str> = bench.log.lines().map(str::trim).collect();
+    let refused = "a reviewer asked for changes; revision 650101010101 has 0 of 1 approvals";
+    assert_eq!(said, ["run 1: Change of 1 (initial run)", "the branch is being read", refused]);
 }
 
 #[test]

@@ -184,6 +184,10 @@ impl World {
     }
 
     fn land(&mut self, landing: &Landing) -> Found {
+        if self.fault(self.faults.pushed_before_landing, "somebody pushes just before a landing") {
+            let gate = GateId { repo: landing.repo.clone(), branch: landing.branch.clone() };
+            self.push_to_branch(&gate);
+        }
         let before = self.forge.branch(&landing.branch).pushes.len();
         let result = if self.mutant == Some(Mutant::LandsWithoutCompare)
             && !self.forge.contains(&landing.branch, landing.to)

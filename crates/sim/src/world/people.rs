@@ -279,7 +279,8 @@ impl World {
         self.gates.clone().iter().for_each(|gate| self.ring(gate));
     }
 
-    fn push_to_branch(&mut self, gate: &GateId) {
+    /// A person's commit goes straight onto the branch.
+    pub fn push_to_branch(&mut self, gate: &GateId) {
         let tip = self.forge.branch(&gate.branch).tip;
         let files = self.edited(&self.forge.git.get(tip).files.clone());
         let to = self.forge.git.commit(&[tip], files, ("hotfix", self.now));

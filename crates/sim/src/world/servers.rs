@@ -70,6 +70,7 @@ impl World {
             clock_base,
             started: self.now,
             scheduled: BTreeSet::new(),
+            committing: BTreeMap::new(),
             wakes: BTreeMap::new(),
         });
         self.trace.line(format!("{} server {epoch} starts", self.now));

@@ -4,14 +4,15 @@ use towpath_core::cell::{Cell, CellId};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::turn::{Delivered, Dispatch, EVENTS_PER_TURN_MAX, Intake, Live, Turn};
 
-use super::{AnyLive, Ev, Task, TaskStage, World};
+use super::{AnyLive, Committing, Ev, Inbox, Task, TaskStage, World};
 use crate::fake::store::{AnyIntake, Refused, StoredCell};
 
+/// Milliseconds until a write set is durable, at most: other things come in meanwhile.
+const COMMIT_MS_MAX: i64 = 15;
+/// The same where the store is slow.
+const SLOW_COMMIT_MS_MAX: i64 = 30_000;
 /// Milliseconds between an instruction and its execution, usually at most.
 const ACT_MS_MAX: i64 = 200;
-
-/// The part of an inbox that one turn drains.
-type Inbox = Vec<(u64, Timestamp, AnyIntake)>;
 
 fn live_turn<C: Cell>(
     live: &mut Live<C>,
@@ -50,8 +51,17 @@ impl AnyLive {
 }
 
 impl World {
+    /// A server attends to a cell, unless an earlier turn of it is still on its way to the store.
+    pub(super) fn attend_now(&mut self, epoch: Epoch, cell: &CellId) {
+        let Some(server) = self.server_mut(epoch) else { return };
+        server.scheduled.remove(cell);
+        if !server.committing.contains_key(cell) {
+            self.turn(epoch, cell);
+        }
+    }
+
     /// One turn of one cell by one server.
-    pub(super) fn turn(&mut self, epoch: Epoch, cell: &CellId) {
+    fn turn(&mut self, epoch: Epoch, cell: &CellId) {
         let Some(stored) = self.store.cells.get(cell) else { return };
         if stored.finished && stored.inbox.is_empty() {
             return;
@@ -67,9 +77,19 @@ impl World {
         let live = server.cells.entry(cell.clone()).or_insert_with(|| AnyLive::load(cell, epoch, stored));
         let before = self.checks.read_began(live);
         let turn = live.turn(&inbox, now);
+        server.committing.insert(cell.clone(), Committing { turn, inbox, before });
+        let slow = self.fault(self.faults.commit_slow, "the store is slow");
+        let delay = self.rng.between(1, if slow { SLOW_COMMIT_MS_MAX } else { COMMIT_MS_MAX });
+        self.at(delay, Ev::Commit(epoch, cell.clone()));
+    }
+
+    /// What a turn decided is made durable, or not.
+    pub(super) fn commit(&mut self, epoch: Epoch, cell: &CellId) {
         if self.dies_here(epoch) {
             return;
         }
+        let Some(server) = self.server_mut(epoch) else { return };
+        let Some(Committing { turn, inbox, before }) = server.committing.remove(cell) else { return };
         if self.fault(self.faults.commit_lost, "a write set is lost") {
             return self.go_back(epoch, cell);
         }
