@@ -61,7 +61,7 @@ impl GateState {
         let (id, record) = self.candidate_at_tip(change)?;
         let Some(CandidateResult::Made(candidate)) = &record.result else { return None };
         match self.standard(candidate, change, now) {
-            Standard::Met { .. } => Some(Landing {
+            Standard::Met => Some(Landing {
                 repo: self.id.repo.clone(),
                 branch: self.id.branch.clone(),
                 change: change.facts.number,
@@ -69,7 +69,7 @@ impl GateState {
                 from: record.spec.parent,
                 to: candidate.commit,
             }),
-            Standard::Missing(_) | Standard::Empty => None,
+            Standard::Missing | Standard::Empty => None,
         }
     }
 
@@ -136,7 +136,7 @@ impl GateState {
     fn landed_act(&self, landing: &Landing, now: Timestamp) -> Option<LandedAct> {
         let change = self.changes.get(&landing.change)?;
         let candidate = self.made_candidate(change)?;
-        let Standard::Met { results } = self.standard(candidate, change, now) else { return None };
+        let results = self.proof(candidate, change, now)?;
         Some(LandedAct {
             gate: self.id.clone(),
             change: landing.change,

@@ -4,7 +4,7 @@ use super::runs::Phase;
 use super::{Change, GateState, TestState};
 use crate::cell::CellId;
 use crate::effect::{Check, Effect, EffectKey, Plan, Verdict};
-use crate::ids::{CommitId, RunId, Timestamp};
+use crate::ids::{ChangeNumber, CommitId, RunId, Timestamp};
 use crate::message::Message;
 
 impl GateState {
@@ -77,21 +77,22 @@ impl GateState {
     }
 
     fn owe_checks(&self, plan: &mut Plan, now: Timestamp) {
+        let queue = self.queue(now);
         for change in self.changes.map().values() {
             let effect = Effect::SetCheck {
                 repo: self.id.repo.clone(),
                 change: change.facts.number,
                 revision: change.facts.revision.commit,
-                check: self.check(change, now),
+                check: self.check(change, &queue, now),
             };
             plan.owe(EffectKey::level("set-check", format!("{} {}", self.id, change.facts.number)), effect);
         }
     }
 
-    fn check(&self, change: &Change, now: Timestamp) -> Check {
+    fn check(&self, change: &Change, queue: &[ChangeNumber], now: Timestamp) -> Check {
         let run = |number: u64| Some(self.run_id(number));
-        let why =
-            || self.reasons(change.facts.number, now).first().map(ToString::to_string).unwrap_or_default();
+        let reasons = self.reasons_in(queue, change.facts.number, now);
+        let why = || reasons.first().map(ToString::to_string).unwrap_or_default();
         let (verdict, run) = match self.test_state(change) {
             TestState::Untested => (Verdict::Pending, None),
             TestState::Running(number) => (Verdict::Pending, run(number)),

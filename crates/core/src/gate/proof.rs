@@ -1,5 +1,6 @@
 //! The bar: what must have passed before a candidate may land (invariant I2).
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::runs::Phase;
@@ -12,15 +13,12 @@ use crate::message::{Carried, JobReport};
 use crate::policy::Level;
 
 /// How a candidate stands against the bar.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standard {
     /// Each required job has counted.
-    Met {
-        /// Required job to the digest of its passed result; skipped jobs are not named.
-        results: BTreeMap<String, Digest>,
-    },
-    /// These have no result that counts.
-    Missing(Vec<String>),
+    Met,
+    /// Some have no result that counts.
+    Missing,
     /// There is nothing that could pass, and the target does not say that this is enough.
     Empty,
 }
@@ -54,21 +52,33 @@ impl GateState {
     pub(super) fn standard(&self, candidate: &Candidate, change: &Change, now: Timestamp) -> Standard {
         let wanted = self.wanted(change, now);
         let graph = self.jobs_for(candidate, change, Trigger::Queue);
-        let mut results = BTreeMap::new();
-        let mut missing = Vec::new();
-        for spec in graph.jobs.iter().filter(|spec| spec.required && spec.skip.is_none()) {
-            match self.passed_result(candidate, spec, &wanted) {
-                Some((_, report)) => {
-                    results.insert(spec.name.to_string(), result_digest(report));
-                }
-                None => missing.push(spec.name.to_string()),
-            }
+        if bar(&graph).next().is_none() && self.settings().empty != EmptySet::Land {
+            return Standard::Empty;
         }
-        match (missing.is_empty(), results.is_empty()) {
-            (false, _) => Standard::Missing(missing),
-            (true, true) if self.settings().empty != EmptySet::Land => Standard::Empty,
-            _ => Standard::Met { results },
+        match bar(&graph).all(|spec| self.passed_result(candidate, spec, &wanted).is_some()) {
+            true => Standard::Met,
+            false => Standard::Missing,
         }
+    }
+
+    /// For the record: each required job to the digest of its passed result; skipped jobs are not named. `None`: the bar
+    /// is not met.
+    pub(super) fn proof(
+        &self,
+        candidate: &Candidate,
+        change: &Change,
+        now: Timestamp,
+    ) -> Option<BTreeMap<String, Digest>> {
+        if self.standard(candidate, change, now) != Standard::Met {
+            return None;
+        }
+        let wanted = self.wanted(change, now);
+        let graph = self.jobs_for(candidate, change, Trigger::Queue);
+        let digest = |spec: &JobSpec| {
+            let (_, report) = self.passed_result(candidate, spec, &wanted)?;
+            Some((spec.name.to_string(), result_digest(report)))
+        };
+        bar(&graph).map(digest).collect()
     }
 
     /// Passed results that a new run of the candidate need not make again.
@@ -98,16 +108,25 @@ impl GateState {
         spec: &JobSpec,
         wanted: &Wanted,
     ) -> Option<(u64, &JobReport)> {
-        let body = spec.body_digest();
+        let body = OnceCell::new();
         self.runs.map().iter().rev().filter(|(_, run)| speaks_about(run, candidate, spec, wanted)).find_map(
             |(number, run)| {
                 let Phase::Ended { jobs, .. } = &run.phase else { return None };
-                let passed = |job: &&JobReport| job.body == body && job.result.outcome == Outcome::Passed;
+                let passed = |job: &&JobReport| {
+                    job.name == spec.name.as_str()
+                        && job.result.outcome == Outcome::Passed
+                        && job.body == *body.get_or_init(|| spec.body_digest())
+                };
                 let report = jobs.iter().find(passed)?;
                 (!is_dropped(run, &report.name)).then_some((*number, report))
             },
         )
     }
+}
+
+/// The jobs that have to pass.
+fn bar(graph: &JobGraph) -> impl Iterator<Item = &JobSpec> {
+    graph.jobs.iter().filter(|spec| spec.required && spec.skip.is_none())
 }
 
 /// Whether a run's results may count for a candidate: never from a lower level (trust T3), and about the same commit,

@@ -56,12 +56,23 @@ impl GateState {
 
     /// Why a change has not landed, most actionable first. Never empty for an open change (I16).
     pub fn reasons(&self, number: ChangeNumber, now: Timestamp) -> Vec<Reason> {
+        self.reasons_in(&self.queue(now), number, now)
+    }
+
+    /// The same where the queue is known already.
+    pub(super) fn reasons_in(
+        &self,
+        queue: &[ChangeNumber],
+        number: ChangeNumber,
+        now: Timestamp,
+    ) -> Vec<Reason> {
         let Some(change) = self.changes.get(&number) else {
             // It is on the branch; the forge is being told.
             return if self.has_landed(number) { vec![Reason::Landing] } else { Vec::new() };
         };
         let mut reasons = self.keeps_out(change, now);
-        reasons.extend(self.waits(change, now, reasons.is_empty()));
+        let queue = reasons.is_empty().then_some(queue);
+        reasons.extend(self.waits(change, now, queue));
         reasons
     }
 
@@ -122,7 +133,7 @@ impl GateState {
             }
             CandidateResult::Made(candidate) => match self.standard(candidate, change, now) {
                 Standard::Empty => Some(Reason::EmptySet),
-                Standard::Met { .. } | Standard::Missing(_) => None,
+                Standard::Met | Standard::Missing => None,
             },
         }
     }
@@ -202,15 +213,14 @@ impl GateState {
     }
 
     /// What the machine itself still has to do. Shown also while a person has to act, where it says something.
-    fn waits(&self, change: &Change, now: Timestamp, queued: bool) -> Vec<Reason> {
+    fn waits(&self, change: &Change, now: Timestamp, queue: Option<&[ChangeNumber]>) -> Vec<Reason> {
         let number = change.facts.number;
         let mut reasons = Vec::new();
         if self.branch.tip.is_none() && self.is_reading() {
             reasons.push(Reason::ReadingBranch);
         }
-        reasons.extend(self.test_wait(change, now, queued));
-        if queued {
-            let queue = self.queue(now);
+        reasons.extend(self.test_wait(change, now, queue.is_some()));
+        if let Some(queue) = queue {
             let ahead: Vec<ChangeNumber> =
                 queue.iter().copied().take_while(|other| *other != number).take(AHEAD_SHOWN_MAX).collect();
             if !ahead.is_empty() {

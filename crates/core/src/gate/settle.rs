@@ -175,9 +175,9 @@ impl GateState {
         for number in self.on_deck(now) {
             let Some(change) = self.changes.get(&number).cloned() else { continue };
             let tested = matches!(self.test_state(&change), TestState::Passed(_));
-            let lacks = self.made_candidate(&change).is_some_and(|candidate| {
-                matches!(self.standard(candidate, &change, now), Standard::Missing(_))
-            });
+            let lacks = self
+                .made_candidate(&change)
+                .is_some_and(|candidate| matches!(self.standard(candidate, &change, now), Standard::Missing));
             if tested && lacks {
                 self.start_run_of(&change, Trigger::Queue, now);
             }
