@@ -13,6 +13,7 @@ use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use tokio::sync::watch;
 use towpath_core::ids::Timestamp;
 use towpath_forge::ForgeError;
 use towpath_forge::push::{HookDesk, HookSettings};
@@ -70,6 +71,7 @@ pub struct Edge {
     pub desk: HookDesk,
     git_places: git::Places,
     uses: TokenUses,
+    closing: watch::Sender<bool>,
 }
 
 impl Edge {
@@ -93,6 +95,7 @@ impl Edge {
             desk,
             git_places: git::Places::default(),
             uses: TokenUses::default(),
+            closing: watch::Sender::new(false),
         }))
     }
 
@@ -114,6 +117,17 @@ impl Edge {
         if let Means::Token { hash, used_at, .. } = &person.by {
             self.uses.note(*hash, *used_at, now);
         }
+    }
+
+    /// Ends what would otherwise go on for ever: nobody waits for open streams when the server stops.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Returns once the edge is being closed.
+    pub async fn closed(&self) {
+        // The sender lives as long as the edge.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Writes what was noted about the use of tokens.

@@ -17,7 +17,7 @@ use super::Edge;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a browser may do with an answer that is no page: nothing.
-const POLICY_CLOSED: &str =
+pub const POLICY_CLOSED: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox";
 /// What a page may load: our own files, nothing inline.
 const POLICY_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \

@@ -21,7 +21,7 @@ const CONNECTIONS_MAX: usize = 4_000;
 const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
 /// Bytes of a request's headers. A session's cookie and a token have a few hundred.
 const HEADERS_BYTES_MAX: usize = 32 * 1024;
-/// Time for answers under way when the server stops. Streams end at their reader's end of patience, not ours.
+/// Time for answers under way when the server stops; open streams end at once.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// Rest after the system could not take a connection, for want of descriptors say.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -69,6 +69,7 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, stop: impl Future<Out
         });
     }
     drop(listener);
+    edge.close();
     if tokio::time::timeout(DRAIN_DEADLINE, graceful.shutdown()).await.is_err() {
         tracing::info!("some answers were still under way when the server stopped");
     }

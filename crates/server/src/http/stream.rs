@@ -14,6 +14,7 @@ use towpath_core::ids::UserId;
 
 use super::call::Call;
 use super::error::{Answer, ApiError, Class};
+use super::headers::POLICY_CLOSED;
 
 /// Open streams of one person. Source: trust S7; a person with that many pages open at once has closed some.
 const STREAMS_PER_USER_MAX: usize = 32;
@@ -114,19 +115,22 @@ pub fn pipe() -> (Outlet, Body) {
 pub fn respond(media: &'static str, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media)),
+        // Whatever a job wrote is no page, also where a page's script asked for it (F08).
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY_CLOSED)),
         // Proxies would otherwise hold pieces back.
         (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (headers, body).into_response()
 }
 
-/// Waits until the reader may no longer read, or is gone.
+/// Waits until the reader may no longer read, or is gone, or the server stops.
 pub async fn until_barred(call: &Call, outlet: &Outlet) {
     let mut every = tokio::time::interval(RECHECK_EVERY);
     every.tick().await;
     loop {
         tokio::select! {
             () = outlet.closed() => return,
+            () = call.edge.closed() => return,
             _ = every.tick() => {
                 if !call.still_allowed().await {
                     return;

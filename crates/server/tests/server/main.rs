@@ -7,5 +7,6 @@ mod client;
 mod git;
 mod hooks;
 mod rights;
+mod runs;
 mod sessions;
 mod world;

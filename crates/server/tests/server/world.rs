@@ -12,8 +12,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use towpath_core::ids::{RepoName, UserId};
-use towpath_executor::{Limits, SandboxKind};
+use towpath_core::ids::{Epoch, RepoName, UserId};
+use towpath_executor::protocol::StopMode;
+use towpath_executor::{ExecutorClient, Limits, SandboxKind};
 use towpath_server::auth::accounts::{NewToken, add_user, issue_token};
 use towpath_server::auth::rights::set_admin;
 use towpath_server::http::{Edge, serve, site};
@@ -35,6 +36,17 @@ pub const PEOPLE: [(&str, &str); 8] = [
     ("revoked", "maintainer"),
 ];
 
+/// One job that says and leaves what a hostile one would.
+const DEFINITION: &str = r#"jobs:
+  unit:
+    run: |
+      echo "<script>alert(1)</script>"
+      echo "error: it broke"
+      mkdir dist
+      echo "<script>alert(2)</script>" > dist/x.html
+    outputs: { site: dist/* }
+"#;
+
 pub struct World {
     pub address: SocketAddr,
     pub shared: Arc<Shared>,
@@ -49,7 +61,17 @@ pub struct World {
 }
 
 impl World {
+    /// A server that runs no job.
     pub fn new() -> World {
+        World::with_slots(0)
+    }
+
+    /// A server with an executor of its own.
+    pub fn with_jobs() -> World {
+        World::with_slots(1)
+    }
+
+    fn with_slots(slots: u32) -> World {
         let folder = TempDir::new().unwrap();
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -59,10 +81,10 @@ impl World {
             keys: folder.path().join("keys"),
             listen: address,
             url: None,
-            slots: 1,
+            slots,
             sandbox: SandboxKind::None,
             limits: Limits::default(),
-            program: env!("CARGO_BIN_EXE_towpath-server-hook").into(),
+            program: env!("CARGO_BIN_EXE_towpath-server-program").into(),
         };
         let server = runtime.block_on(Server::start(settings)).unwrap();
         let shared = server.shared.clone();
@@ -138,7 +160,7 @@ impl World {
             assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
         };
         git(&["init", "--quiet", "--initial-branch=main", "."]);
-        std::fs::write(source.join("towpath.yaml"), "jobs:\n  unit: 'true'\n").unwrap();
+        std::fs::write(source.join("towpath.yaml"), DEFINITION).unwrap();
         git(&["add", "."]);
         git(&["commit", "--quiet", "-m", "Begin"]);
         git(&["checkout", "--quiet", "-b", "feature"]);
@@ -228,6 +250,14 @@ impl Drop for World {
         }
         if let Some(server) = self.server.take() {
             server.stop().unwrap();
+        }
+        // The executor outlives its server, and must not outlive the test.
+        let socket = self.folder.path().join("data/executor/socket");
+        if self.shared.settings.slots > 0 {
+            let epoch = Epoch(self.shared.store.epoch().0 + 1);
+            let client =
+                ExecutorClient::connect(&socket, (epoch, Some(Vec::new())), Duration::from_secs(5), |_| {});
+            client.unwrap().stop(StopMode::Now).unwrap();
         }
     }
 }

@@ -44,6 +44,7 @@ pub async fn listen(call: Call, request: Request) -> Answer<Response> {
         let _place = place;
         tokio::select! {
             () = outlet.closed() => {}
+            () = call.edge.closed() => {}
             _ = tell(&call, &outlet, (only, seen), changes) => {}
         }
     });

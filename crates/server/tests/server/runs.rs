@@ -1,0 +1,93 @@
+//! Runs, logs and artifacts of a job that was really run.
+
+use std::io::Read;
+
+use crate::client::{Ask, Got};
+use crate::world::World;
+
+const JOB: &str = "/api/v1/repos/demo/runs/main/1/jobs/unit";
+
+/// A world whose first run is over.
+fn after_a_run() -> World {
+    let world = World::with_jobs();
+    world.until(|world| {
+        let run = world.ada(Ask::get("/api/v1/repos/demo/runs/main/1"));
+        run.status == 200 && !run.json()["outcome"].is_null()
+    });
+    world
+}
+
+fn is_inert(got: &Got) {
+    assert_eq!(got.header("x-content-type-options"), Some("nosniff"));
+    assert!(got.header("content-security-policy").unwrap().ends_with("sandbox"));
+    assert!(got.header("content-disposition").unwrap().starts_with("attachment; "));
+}
+
+#[test]
+fn f08_html_artifact() {
+    let world = after_a_run();
+    let list = world.by("rae", Ask::get(&format!("{JOB}/artifacts"))).ok();
+    assert_eq!((list[0]["output"].as_str(), list[0]["path"].as_str()), (Some("site"), Some("dist/x.html")));
+    let file = world.by("rae", Ask::get(&format!("{JOB}/artifacts/site/dist/x.html")));
+    is_inert(&file);
+    assert_eq!(file.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(file.body, b"<script>alert(2)</script>\n");
+    let log = world.by("rae", Ask::get(&format!("{JOB}/log")));
+    is_inert(&log);
+    assert_eq!(log.body, b"<script>alert(1)</script>\nerror: it broke\n");
+    // The same for a browser with its cookie, and nothing for others.
+    let cookie = world.log_in("rae");
+    let page = Ask::get("/demo/runs/main/1/jobs/unit/artifacts/site/dist/x.html").header("cookie", &cookie);
+    is_inert(&world.send(&page));
+    for path in ["artifacts/site/dist/x.html", "artifacts", "log", "first-error", "follow"] {
+        assert_eq!(world.by("stranger", Ask::get(&format!("{JOB}/{path}"))).status, 404, "{path}");
+    }
+    for path in ["artifacts/site/dist/y.html", "artifacts/other/dist/x.html", "artifacts/site/..%2Fx"] {
+        assert_eq!(world.by("rae", Ask::get(&format!("{JOB}/{path}"))).status, 404, "{path}");
+    }
+}
+
+#[test]
+fn a_run_is_shown_with_its_jobs_and_its_log_from_anywhere() {
+    let world = after_a_run();
+    let run = world.by("rae", Ask::get("/api/v1/repos/demo/runs/main/1")).ok();
+    let job = &run["jobs"][0];
+    assert_eq!((run["outcome"].as_str(), job["outcome"].as_str()), (Some("passed"), Some("passed")), "{run}");
+    assert_eq!((job["name"].as_str(), job["unsandboxed"].as_bool()), (Some("unit"), Some(true)));
+    assert_eq!((run["change"].as_u64(), job["attempts"].as_array().unwrap().len()), (Some(1), 1));
+    let list = world.by("rae", Ask::get("/api/v1/repos/demo/runs?change=1&branch=main")).ok();
+    assert_eq!((list[0]["run"].as_str(), list[0]["outcome"].as_str()), (Some("demo/main/1"), Some("passed")));
+    let log = |query: &str| world.by("rae", Ask::get(&format!("{JOB}/log?{query}")));
+    let second = log("from_line=1&lines=1");
+    assert_eq!(second.body, b"error: it broke\n");
+    assert_eq!((second.header("x-log-first-line"), second.header("x-log-lines")), (Some("1"), Some("2")));
+    assert_eq!(second.header("x-log-over"), Some("1"));
+    assert_eq!(log("tail=1").body, second.body);
+    assert_eq!(log("from_byte=26&bytes=5").body, b"error");
+    assert_eq!(log("attempt=2").status, 404);
+    let error = world.by("rae", Ask::get(&format!("{JOB}/first-error"))).ok();
+    assert_eq!((error["line"].as_u64(), error["lines"][1].as_str()), (Some(1), Some("error: it broke")));
+}
+
+#[test]
+fn a_log_is_followed_to_its_end() {
+    let world = World::with_jobs();
+    world.until(|world| world.ada(Ask::get("/api/v1/repos/demo/runs/main/1")).status == 200);
+    let follow = Ask::get(&format!("{JOB}/follow")).token(world.token("rae"));
+    let (head, mut stream) = follow.open(world.address);
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+    assert!(heard.contains("error: it broke"), "{heard}");
+    assert!(heard.contains("event: end\ndata: 42\n"), "{heard}");
+}
+
+#[test]
+fn a_server_that_stops_waits_for_no_open_stream() {
+    let world = World::new();
+    let (head, mut stream) = Ask::get("/api/v1/events").token(world.token("rae")).open(world.address);
+    assert_eq!(head.status, 200);
+    world.edge.close();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+}
