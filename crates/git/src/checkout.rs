@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use towpath_core::ids::{CommitId, TreeId};
+use towpath_core::ids::{BranchName, CommitId, TreeId};
 
 use crate::environment::{Git, OUTPUT_BYTES_MAX};
 use crate::error::{GitError, printable};
@@ -125,6 +125,11 @@ impl Checkout {
         }))
     }
 
+    /// Whether there is a branch of this name.
+    pub fn has_branch(&self, name: &str) -> Result<bool, GitError> {
+        Ok(self.resolve(&format!("refs/heads/{name}^{{commit}}"))?.is_some())
+    }
+
     /// Everything that `git add --all` would look at. Reads the index and the work tree and writes neither.
     ///
     /// # Errors
@@ -220,6 +225,19 @@ impl Checkout {
         let mut path = self.output("rev-parse", ["--path-format=absolute", "--git-common-dir"])?;
         path.pop_if(|last| *last == b'\n');
         Ok(OsString::from_vec(path).into())
+    }
+
+    /// Makes a bare repository at `into` with one branch, its history, and the tags on it: objects of its own, none of
+    /// the developer's settings and none of their other branches.
+    ///
+    /// # Errors
+    /// `Failed` with git's own words if there is no such branch.
+    pub fn copy_branch(&self, branch: &BranchName, into: &Path) -> Result<(), GitError> {
+        let branch = format!("--branch={branch}");
+        let options = ["--quiet", "--bare", "--no-local", "--single-branch", "--template=", &branch];
+        let clone = options.map(OsStr::new).into_iter().chain([self.top.as_os_str(), into.as_os_str()]);
+        self.call("clone", clone).output(&[], bounds())?;
+        Ok(())
     }
 
     /// Writes a `.git` with what the checked-out commit reaches into `into`, a copy of the files: objects of its own,

@@ -148,3 +148,23 @@ fn settings_are_of_the_repository_alone_and_may_be_made_twice() {
         None
     );
 }
+
+#[test]
+fn a_copied_branch_comes_alone_with_its_history_and_tags() {
+    for git in every_git() {
+        let world = World::with(git);
+        world.write("a", "one\n");
+        world.run(&["add", "--all"]);
+        world.run(&["commit", "--quiet", "--message=first"]);
+        world.run(&["tag", "v1"]);
+        world.run(&["switch", "--quiet", "--create", "mine"]);
+        world.run(&["commit", "--quiet", "--allow-empty", "--message=second"]);
+        world.run(&["tag", "not-on-main"]);
+        let into = world.folder.path().join("copy.git");
+        checkout(&world).copy_branch(&"main".parse().unwrap(), &into).unwrap();
+        let git_dir = format!("--git-dir={}", into.display());
+        let names = world.run(&[&git_dir, "for-each-ref", "--format=%(refname)"]);
+        assert_eq!(names, "refs/heads/main\nrefs/tags/v1");
+        assert!(checkout(&world).copy_branch(&"none".parse().unwrap(), &into).is_err());
+    }
+}

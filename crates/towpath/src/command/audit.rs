@@ -198,9 +198,16 @@ fn row(leaf: &Value) -> Vec<Cell> {
     ]
 }
 
+/// Gates, runs and people as they are written everywhere else.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Object(fields) if fields.contains_key("branch") => {
+            format!("{}/{}", text(value, "repo"), text(value, "branch"))
+        }
+        Value::Object(fields) if fields.contains_key("gate") => {
+            format!("{}/{}", plain(&value["gate"]), number(value, "number"))
+        }
         Value::Object(fields) if fields.contains_key("name") => text(value, "name").to_owned(),
         other => other.to_string(),
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,8 +11,10 @@ use towpath_server::setup::{self, SetupError};
 
 use crate::command::executor::SandboxArg;
 use crate::command::file_failure;
-use crate::command::serve::{PlaceArgs, ServeArgs, failure};
+use crate::command::serve::{LISTEN_DEFAULT, LISTEN_VARIABLE, PlaceArgs, ServeArgs, failure};
+use crate::command::token;
 use crate::failure::{Exit, Failure};
+use crate::remote::place::checked;
 use crate::terminal::Terminal;
 
 /// Make a data folder with its first admin, whose token is written to a file
@@ -22,6 +25,12 @@ pub struct InitArgs {
     /// The admin's name
     #[arg(long, default_value = "admin")]
     user: String,
+    /// Where the server will listen
+    #[arg(long, env = LISTEN_VARIABLE, default_value = LISTEN_DEFAULT)]
+    listen: SocketAddr,
+    /// How it will be reached; your commands remember this with the token [default: http:// and the address]
+    #[arg(long)]
+    url: Option<String>,
     /// File for the admin's token, made with mode 0600 [default: `admin.token` in the folder of the keys]
     #[arg(long)]
     token_file: Option<PathBuf>,
@@ -30,7 +39,7 @@ pub struct InitArgs {
 pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let serve = ServeArgs {
         place: arguments.place.clone(),
-        listen: ([127, 0, 0, 1], 7700).into(),
+        listen: arguments.listen,
         url: None,
         slots: None,
         sandbox: SandboxArg::Bubblewrap,
@@ -50,17 +59,21 @@ pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failur
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     file.and_then(|mut file| writeln!(file, "{}", admin.token))
         .map_err(|error| file_failure("write", &path, &error))?;
-    let record = serde_json::json!({
-        "user": admin.name,
-        "token_file": path,
-        "data": settings.data,
-        "keys": settings.keys,
-    });
+    let url = arguments.url.clone().unwrap_or_else(|| format!("http://{}", arguments.listen));
+    let remembered = token::remember(&checked(&url)?, admin.token)?;
     if terminal.is_json() {
-        terminal.record(&record)?;
+        terminal.record(&serde_json::json!({
+            "user": admin.name,
+            "token_file": path,
+            "data": settings.data,
+            "keys": settings.keys,
+            "url": url,
+            "remembered": remembered,
+        }))?;
     } else {
         terminal.data(format!("made {} with the admin `{}`", settings.data.display(), admin.name))?;
         terminal.data(format!("the token is in {}", path.display()))?;
+        terminal.data(format!("your commands know {url} and the token from {}", remembered.display()))?;
         terminal.talk(format!("next: towpath serve --data {}", settings.data.display()));
     }
     Ok(ExitCode::SUCCESS)

@@ -14,13 +14,18 @@ use crate::command::executor::SandboxArg;
 use crate::failure::{Exit, Failure};
 use crate::terminal::Terminal;
 
+/// Where a server listens unless a person says otherwise.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:7700";
+/// Says so for a server and for those who start it.
+pub const LISTEN_VARIABLE: &str = "TOWPATH_LISTEN";
+
 /// Serve repositories, changes, the API and the pages, until SIGTERM or Ctrl-C
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
     /// Address to listen on; loopback unless a proxy with TLS stands in front
-    #[arg(long, default_value = "127.0.0.1:7700")]
+    #[arg(long, env = LISTEN_VARIABLE, default_value = LISTEN_DEFAULT)]
     pub listen: SocketAddr,
     /// How others reach the server; links use nothing else [default: http:// and the address]
     #[arg(long)]

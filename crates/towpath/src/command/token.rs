@@ -111,11 +111,11 @@ fn login(url: &str, terminal: &Terminal) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Remembers a token; the first server is the one that is meant where nothing names one.
+/// Remembers a token. From now on this server is the one that is meant where nothing names one.
 pub fn remember(base: &str, token: String) -> Result<std::path::PathBuf, Failure> {
     let mut settings = ClientSettings::load()?;
     settings.tokens.insert(base.to_owned(), token);
-    settings.default.get_or_insert_with(|| base.to_owned());
+    settings.default = Some(base.to_owned());
     settings.save()
 }
 

@@ -150,7 +150,7 @@ fn interrupted(world: &World, signal: &str, arguments: &[&str]) {
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
     assert!(rest.last().unwrap().contains("interrupted"), "{rest:?}");
-    assert_eq!(processes_of(&world.home()), Vec::<String>::new());
+    assert_eq!(processes_of(&world.home()), []);
     assert_eq!(left_behind(world), Vec::<String>::new());
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
 
+mod guide;
 mod local_run;
 mod repository_words;
+mod served;
 mod support;

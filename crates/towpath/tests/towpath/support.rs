@@ -32,6 +32,10 @@ impl World {
         world
     }
 
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn home(&self) -> PathBuf {
         self.folder.path().join("home")
     }
@@ -60,7 +64,16 @@ impl World {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.work()).env("HOME", self.home()).env("GIT_CONFIG_NOSYSTEM", "1");
-        for name in ["NO_COLOR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TOWPATH_URL", "TOWPATH_TOKEN"] {
+        for name in [
+            "NO_COLOR",
+            "XDG_CACHE_HOME",
+            "XDG_CONFIG_HOME",
+            "TOWPATH_URL",
+            "TOWPATH_TOKEN",
+            "TOWPATH_DATA",
+            "TOWPATH_KEYS",
+            "TOWPATH_LISTEN",
+        ] {
             command.env_remove(name);
         }
         command.stdin(Stdio::null());
@@ -122,15 +135,25 @@ pub fn has_sandbox(test: &str) -> bool {
     doctor.code == 0
 }
 
+/// A process of this machine.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: String,
+    pub words: Vec<String>,
+}
+
 /// Every process whose environment or command names a folder.
-pub fn processes_of(folder: &Path) -> Vec<String> {
+pub fn processes_of(folder: &Path) -> Vec<Process> {
     let needle = folder.as_os_str().as_encoded_bytes();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let about = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
-        let bytes = [about("cmdline"), about("environ")].concat();
+        let command = about("cmdline");
+        let bytes = [command.as_slice(), &about("environ")].concat();
         if bytes.windows(needle.len()).any(|window| window == needle) {
-            found.push(String::from_utf8_lossy(&about("cmdline")).into_owned());
+            let words = command.split(|byte| *byte == 0);
+            let words = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            found.push(Process { pid: entry.file_name().into_string().unwrap(), words });
         }
     }
     found

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use towpath_core::ids::{BranchName, IdError};
 use towpath_git::{Checkout, Setting};
 
-use crate::command::answer::{items, text};
+use crate::command::answer::{flag, items, text};
 use crate::command::{file_failure, own_checkout, own_git};
 use crate::failure::{Exit, Failure};
+use crate::local::folder::RunFolder;
 use crate::remote::place::{REMOTE, RemotePlace, client};
 use crate::remote::settings::replace;
 use crate::remote::{Client, Request};
@@ -31,9 +33,16 @@ pub struct ImportArgs {
     /// Its name on the server [default: the folder's or the address's]
     #[arg(long)]
     name: Option<String>,
-    /// The watched branch [default: the one that is checked out]
+    /// The watched branch [default: `main` or `master`, else the one that is checked out]
     #[arg(long)]
     branch: Option<String>,
+    /// Bring every branch, not only the watched one. A branch that is on the server already is opened as a change by
+    /// `towpath change open`, as git has nothing left to push
+    #[arg(long)]
+    all_branches: bool,
+    /// Approvals that a change needs where its target's towpath.yaml names none [default: 1; 0 if you are the only user]
+    #[arg(long, value_name = "COUNT")]
+    approvals: Option<u32>,
     /// A check of `git fsck` that its history may fail, such as zeroPaddedFilemode; may be given more than once
     #[arg(long, value_name = "CHECK")]
     tolerate: Vec<String>,
@@ -50,14 +59,16 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
         Some(name) => name.clone(),
         None => proposed_name(&arguments.source, checkout.as_ref())?,
     };
-    let place = match &checkout {
-        Some(checkout) => json!({ "path": checkout.git_dir()? }),
-        None => json!({ "url": arguments.source }),
-    };
-    let branch = match (&arguments.branch, &checkout) {
-        (Some(branch), _) => Some(branch.clone()),
-        (None, Some(checkout)) => checkout.head()?.and_then(|head| head.branch),
-        (None, None) => None,
+    let folder = RunFolder::make()?;
+    let (place, branch) = match &checkout {
+        Some(checkout) => {
+            let branch = watched_branch(arguments, checkout)?;
+            (json!({ "path": local_source(arguments, checkout, &branch, folder.path())? }), Some(branch))
+        }
+        None => {
+            let branch = arguments.branch.as_deref().map(str::parse).transpose();
+            (json!({ "url": arguments.source }), branch.map_err(|error| unfit(&error))?)
+        }
     };
     let mut body = json!({ "repo": name, "branch": branch, "tolerated": arguments.tolerate });
     body.as_object_mut()
@@ -67,7 +78,15 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
     if let Some(checkout) = &checkout {
         add_remote(checkout, &client, &imported)?;
     }
-    report(&imported, checkout.is_some(), terminal)
+    let exit = report(&imported, checkout.is_some(), terminal)?;
+    let alone = set_approvals(&client, text(&imported, "repo"), arguments.approvals)?;
+    if alone {
+        terminal.talk(
+            "note: you are the only user, so changes land without an approval; once there are others, set \
+             `approvals` to 1: `towpath repo settings`",
+        );
+    }
+    Ok(exit)
 }
 
 pub fn connect(name: &str, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -94,6 +113,69 @@ fn report(repo: &Value, has_remote: bool, terminal: &Terminal) -> Result<ExitCod
         terminal.talk(format!("next: `git push {REMOTE} BRANCH -o change` opens a change"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn unfit(error: &IdError) -> Failure {
+    Failure::new(Exit::Usage, error.to_string())
+}
+
+/// The branch that changes will land on.
+fn watched_branch(arguments: &ImportArgs, checkout: &Checkout) -> Result<BranchName, Failure> {
+    let named = match &arguments.branch {
+        Some(branch) => Some(branch.clone()),
+        None => {
+            let usual = ["main", "master"].into_iter();
+            let mut known = usual.filter_map(|name| match checkout.has_branch(name) {
+                Ok(true) => Some(Ok(name.to_owned())),
+                Ok(false) => None,
+                Err(error) => Some(Err(error)),
+            });
+            match known.next().transpose()? {
+                Some(branch) => Some(branch),
+                None => checkout.head()?.and_then(|head| head.branch),
+            }
+        }
+    };
+    let named = named.ok_or_else(|| {
+        Failure::new(Exit::Usage, "it is not known which branch changes should land on")
+            .why("the clone has no branch `main` or `master`, and none is checked out")
+            .hint("name it: `--branch BRANCH`")
+    })?;
+    named.parse().map_err(|error| unfit(&error))
+}
+
+/// What the server is to read: the clone itself, or a copy with nothing but the watched branch. A branch that came
+/// along could not be pushed as a change any more, as git would find it there.
+fn local_source(
+    arguments: &ImportArgs,
+    checkout: &Checkout,
+    branch: &BranchName,
+    folder: &Path,
+) -> Result<PathBuf, Failure> {
+    if arguments.all_branches {
+        return Ok(checkout.git_dir()?);
+    }
+    let copy = folder.join("source.git");
+    checkout.copy_branch(branch, &copy)?;
+    Ok(copy)
+}
+
+/// Sets how many approvals the repo's branches take where nothing else says so; returns whether that is none because
+/// there is nobody who could give one.
+fn set_approvals(client: &Client, repo: &str, wanted: Option<u32>) -> Result<bool, Failure> {
+    let alone = wanted.is_none() && {
+        let users = client.ask(&Request::get(&["users"]))?;
+        items(&users).iter().filter(|user| !flag(user, "disabled")).count() == 1
+    };
+    let Some(approvals) = wanted.or(alone.then_some(0)) else { return Ok(false) };
+    let path = ["repos", repo, "settings"];
+    let mut settings = client.ask(&Request::get(&path))?;
+    for branch in settings["branches"].as_object_mut().into_iter().flat_map(|branches| branches.values_mut())
+    {
+        branch["approvals"] = json!(approvals);
+    }
+    client.ask(&Request::put(&path, settings))?;
+    Ok(alone)
 }
 
 fn checkout_at(path: &Path) -> Result<Checkout, Failure> {
