@@ -51,8 +51,8 @@ pub fn environment(spec: &StartSpec, host: &HostVariables, folders: &JobFolders)
         set(key, value);
     });
     set("CI", "true");
-    spec.facts.iter().filter(|(key, _)| is_reserved(key)).for_each(|(key, value)| {
-        set(key, value);
+    spec.facts.iter().for_each(|(key, value)| {
+        set(&fact_variable(key), value);
     });
     set("TOWPATH", "true");
     set("TOWPATH_JOB", spec.job.as_str());
@@ -79,6 +79,11 @@ pub fn environment(spec: &StartSpec, host: &HostVariables, folders: &JobFolders)
         }
     }
     variables
+}
+
+/// `CHANGE` and `TOWPATH_CHANGE` are the same fact.
+fn fact_variable(key: &str) -> String {
+    if is_reserved(key) { key.to_owned() } else { format!("TOWPATH_{key}") }
 }
 
 fn is_reserved(key: &str) -> bool {

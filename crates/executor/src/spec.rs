@@ -26,7 +26,7 @@ pub struct StartSpec {
     /// The immutable base of the work tree. A job with `checkout` needs it; it is read, never written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
-    /// Facts about the change as variables (`TOWPATH_CHANGE_TITLE`, ...). Data: never part of a script.
+    /// Facts about the change: `CHANGE_TITLE` becomes the variable `TOWPATH_CHANGE_TITLE`. Data: never part of a script.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, String>,
     /// Outputs of needed jobs: folder below `TOWPATH_INPUTS` to the digest of a manifest.

@@ -60,7 +60,7 @@ fn the_environment_is_exactly_what_is_named() {
             ("MODE".to_owned(), "fast".to_owned()),
             ("TOWPATH_JOB".to_owned(), "forged".to_owned()),
         ]);
-        spec.facts = BTreeMap::from([("TOWPATH_CHANGE_TITLE".to_owned(), "\"; curl x #$(id)".to_owned())]);
+        spec.facts = BTreeMap::from([("CHANGE_TITLE".to_owned(), "\"; curl x #$(id)".to_owned())]);
         let done = world.run_spec(spec).passed();
         // By the host's toolchains; and bubblewrap sets `PWD`, as every shell does.
         let toolchains = ["RUSTUP_HOME", "PYENV_ROOT", "PWD"];
