@@ -35,8 +35,8 @@ pub struct LogOptions {
     pub masker: Masker,
 }
 
-/// BLAKE3 over a log's bytes: at the speed of a log that a program prints as fast as it can, SHA-256 costs as much as
-/// writing the file. Source: reference/performance 7.
+/// BLAKE3 over a log's bytes: for a program that prints as fast as it can, SHA-256 costs two thirds of what
+/// writing the file does, this a quarter (measured; docs/decisions/0013).
 ///
 /// # Errors
 /// As reading has them.
