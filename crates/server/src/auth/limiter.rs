@@ -41,16 +41,14 @@ pub struct TooMany {
 }
 
 impl Limiter {
-    /// Whether another try may be made now.
+    /// Whether another try may be made now; without an address, only names are counted.
     ///
     /// # Errors
     /// Too many failed shortly before.
-    pub fn check(&self, address: IpAddr, name: &str, now: Timestamp) -> Result<(), TooMany> {
+    pub fn check(&self, address: Option<IpAddr>, name: &str, now: Timestamp) -> Result<(), TooMany> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let limits = [
-            (Key::Address(address), FAILURES_PER_ADDRESS_MAX),
-            (Key::Name(name.to_owned()), FAILURES_PER_NAME_MAX),
-        ];
+        let of_address = address.map(|address| (Key::Address(address), FAILURES_PER_ADDRESS_MAX));
+        let limits = of_address.into_iter().chain([(Key::Name(name.to_owned()), FAILURES_PER_NAME_MAX)]);
         for (key, failures_max) in limits {
             let counter = counters.get(&key).filter(|counter| counter.is_current(now));
             if let Some(counter) = counter.filter(|counter| counter.failures >= failures_max) {
@@ -62,7 +60,7 @@ impl Limiter {
     }
 
     /// Counts a failure.
-    pub fn failed(&self, address: IpAddr, name: &str, now: Timestamp) {
+    pub fn failed(&self, address: Option<IpAddr>, name: &str, now: Timestamp) {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if counters.len() >= COUNTERS_MAX {
             counters.retain(|_, counter| counter.is_current(now));
@@ -70,7 +68,7 @@ impl Limiter {
         if counters.len() >= COUNTERS_MAX {
             counters.clear();
         }
-        for key in [Key::Address(address), Key::Name(name.to_owned())] {
+        for key in address.map(Key::Address).into_iter().chain([Key::Name(name.to_owned())]) {
             let counter = counters.entry(key).or_insert(Counter { since: now, failures: 0 });
             if !counter.is_current(now) {
                 *counter = Counter { since: now, failures: 0 };
@@ -96,7 +94,7 @@ impl Counter {
 mod tests {
     use super::*;
 
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const HERE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     #[test]
     fn guessing_is_stopped_and_the_window_passes() {
@@ -113,7 +111,7 @@ mod tests {
     fn a_name_is_guarded_over_all_addresses() {
         let limiter = Limiter::default();
         for last in 0..FAILURES_PER_NAME_MAX {
-            limiter.failed(IpAddr::from([10, 0, 0, last as u8]), "ann", Timestamp(0));
+            limiter.failed(Some(IpAddr::from([10, 0, 0, last as u8])), "ann", Timestamp(0));
         }
         assert!(limiter.check(HERE, "ann", Timestamp(1)).is_err());
         limiter.succeeded("ann");

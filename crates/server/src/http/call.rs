@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use tokio::sync::Semaphore;
 use towpath_core::ids::{ChangeNumber, GateId, IdError, RepoName, RunId, Timestamp};
 use towpath_core::policy::{Actor, Role};
 use towpath_store::{Load, Snapshot, Tx, View, WriteError};
@@ -126,6 +127,12 @@ impl Call {
         let Some(person) = &self.person else { return self.route.needs == Needs::Public };
         let (again, credentials, now) = (self.clone(), person.credentials(), self.now());
         self.read(move |view| again.permit(view, credentials, now)).await.is_ok()
+    }
+
+    /// From where, if that tells one person from another: behind a proxy, everybody comes from the proxy.
+    pub fn address(&self) -> Option<IpAddr> {
+        let proxied = self.peer.is_loopback() && !self.edge.site.is_loopback();
+        (!proxied).then_some(self.peer)
     }
 
     /// Everything behind the edge.
@@ -250,6 +257,23 @@ where
     F: FnOnce() -> Answer<T> + Send + 'static,
 {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+}
+
+/// Passwords that are hashed or compared at once: each takes 19 MiB and a core for 20 ms, on purpose.
+const HASHES_AT_ONCE: usize = 4;
+
+/// [`blocking`] for what hashes passwords: whoever floods the login takes neither the memory nor the machine.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn hashing<T, F>(work: F) -> Answer<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Answer<T> + Send + 'static,
+{
+    static PLACES: Semaphore = Semaphore::const_new(HASHES_AT_ONCE);
+    let _place = PLACES.acquire().await.map_err(ApiError::internal)?;
+    blocking(work).await
 }
 
 /// For somebody who may not see a repo it is the same as one that is not there (F02).

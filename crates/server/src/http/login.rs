@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use towpath_core::ids::UserId;
 
-use super::call::{Call, blocking};
+use super::call::{Call, hashing};
 use super::error::{Answer, ApiError, Class};
 use super::route::{Needs, body};
 use crate::auth::rights::{Credentials, Means};
@@ -59,7 +59,7 @@ pub async fn log_in(call: Call, form: Form) -> Answer<Response> {
     let now = call.now();
     let name = form.get("name").to_owned();
     let next = local_path(form.get("next")).to_owned();
-    if let Err(wait) = call.edge.logins.check(call.peer, &name, now) {
+    if let Err(wait) = call.edge.logins.check(call.address(), &name, now) {
         let error = ApiError::new(Class::Limited, "too many logins failed; wait a little");
         return Err(ApiError { retry_seconds: Some(wait.seconds), ..error });
     }
@@ -69,7 +69,7 @@ pub async fn log_in(call: Call, form: Form) -> Answer<Response> {
             begin(&call, user, &next).await
         }
         None => {
-            call.edge.logins.failed(call.peer, &name, now);
+            call.edge.logins.failed(call.address(), &name, now);
             Ok(redirect(&format!("{LOGIN_PATH}?failed=1&next={}", escaped(&next))))
         }
     }
@@ -95,7 +95,7 @@ async fn who(call: &Call, form: &Form) -> Answer<Option<UserId>> {
     let (name, password) = (form.get("name").to_owned(), form.get("password").to_owned());
     let user = call.read(move |view| Ok(view.user_by_name(&name)?.filter(|user| !user.disabled))).await?;
     let stored = user.as_ref().and_then(|user| user.password.clone());
-    let right = blocking(move || Ok(crate::auth::password::verify(&password, stored.as_deref()))).await?;
+    let right = hashing(move || Ok(crate::auth::password::verify(&password, stored.as_deref()))).await?;
     Ok(user.filter(|_| right).map(|user| user.id))
 }
 

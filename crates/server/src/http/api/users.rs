@@ -9,7 +9,7 @@ use super::{Nothing, Said, millis, word};
 use crate::auth::accounts::{add_user, note};
 use crate::auth::password;
 use crate::auth::rights::{Means, is_admin, set_admin};
-use crate::http::call::{Call, blocking};
+use crate::http::call::{Call, hashing};
 use crate::http::error::{Answer, ApiError, Class};
 
 /// A user.
@@ -120,7 +120,7 @@ fn missing(name: &str) -> towpath_store::WriteError {
 }
 
 async fn hashed(text: String) -> Answer<String> {
-    blocking(move || password::hash(&text).map_err(|error| ApiError::invalid(error.to_string()))).await
+    hashing(move || password::hash(&text).map_err(|error| ApiError::invalid(error.to_string()))).await
 }
 
 /// The user of the path.
@@ -218,13 +218,13 @@ pub async fn own_password(call: Call, input: Password) -> Answer<Said> {
     let user = user.ok_or_else(|| ApiError::not_found("you are not there any more"))?;
     if let Some(stored) = user.password.clone() {
         let now = call.now();
-        if let Err(wait) = call.edge.logins.check(call.peer, &user.name, now) {
+        if let Err(wait) = call.edge.logins.check(call.address(), &user.name, now) {
             let error = ApiError::new(Class::Limited, "too many tries failed; wait a little");
             return Err(ApiError { retry_seconds: Some(wait.seconds), ..error });
         }
         let old = input.old.unwrap_or_default();
-        if !blocking(move || Ok(password::verify(&old, Some(&stored)))).await? {
-            call.edge.logins.failed(call.peer, &user.name, now);
+        if !hashing(move || Ok(password::verify(&old, Some(&stored)))).await? {
+            call.edge.logins.failed(call.address(), &user.name, now);
             return Err(ApiError::denied("the present password is another one"));
         }
     }
