@@ -307,9 +307,11 @@ impl Jobs {
         };
         let secrets = self.sources.secrets.grant(order).map_err(|why| unrun(lease, Outcome::Failed, &why))?;
         let (base, tree) = self.tree(order).map_err(ours)?;
-        let mut facts: BTreeMap<String, String> = order.facts.clone();
+        // The core names them by their keys; a job sees them as variables that no definition can set.
+        let mut facts: BTreeMap<String, String> =
+            order.facts.iter().map(|(key, value)| (format!("TOWPATH_{key}"), value.clone())).collect();
         if order.spec.body.history {
-            facts.insert("COMMIT".into(), order.commit.to_string());
+            facts.insert("TOWPATH_COMMIT".into(), order.commit.to_string());
         }
         let spec = StartSpec {
             run: Some(order.run.clone()),

@@ -251,6 +251,22 @@ fn a_failing_change_shows_its_first_error_and_says_why_it_waits() {
 }
 
 #[test]
+fn a_job_sees_the_facts_of_its_change_as_variables() {
+    if !has_sandbox("a_job_sees_the_facts_of_its_change_as_variables") {
+        return;
+    }
+    let pipeline = "jobs:\n  unit: { run: 'env | grep ^TOWPATH_ | sort', history: true }\n";
+    let served = Served::with(&[("towpath.yaml", pipeline)]);
+    served.push("feature", "new", "x\n");
+    served.until("1", |change| change["state"] == "landed");
+    let commit = served.record(&["runs"])["commit"].as_str().unwrap().to_owned();
+    let log = served.ok(&["log", "1"]).out;
+    for fact in ["TOWPATH_CHANGE=1\n".to_owned(), format!("TOWPATH_COMMIT={commit}\n")] {
+        assert!(log.contains(&fact), "{fact} is not in {log}");
+    }
+}
+
+#[test]
 fn people_rights_secrets_and_branches_are_steered() {
     let served = Served::with(&[("Makefile", "check:\n\ttrue\n")]);
     served.ok(&["user", "add", "bob"]);
