@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use towpath_blob::LogStore;
+use towpath_blob::{BlobStore, LogStore};
 use towpath_core::graph::{JobIndex, JobResult, Outcome, SkipReason, Trigger};
 use towpath_core::ids::LeaseId;
 use towpath_core::run::JobState;
@@ -113,14 +113,17 @@ pub fn run(arguments: &RunArgs, terminal: &Terminal) -> Result<ExitCode, Failure
     let mut config = executor_config(folder.path(), sandbox)?;
     config.slots = arguments.slots.unwrap_or(config.slots);
     let slots = config.slots;
-    let logs = LogStore::open(&config.logs)
-        .map_err(|error| Failure::new(Exit::Usage, "logs cannot be kept").why(error.to_string()))?;
+    let unkept = |error: towpath_blob::BlobError| {
+        Failure::new(Exit::Usage, "what jobs leave cannot be kept").why(error.to_string())
+    };
+    let logs = LogStore::open(&config.logs).map_err(unkept)?;
+    let blobs = BlobStore::open(&config.blobs).map_err(unkept)?;
     let pool = JobPool::start(config, move |event| {
         // As above: after the run nobody waits for events.
         let _ = send.send(Happening::Job(event));
     })?;
     let following = Following {
-        engine: Engine::new(&pool, slots, site, &selection),
+        engine: Engine::new((&pool, blobs), slots, site, &selection),
         progress: Progress::new(terminal, logs.clone(), &selection.graph),
         selection: &selection,
         logs,
@@ -269,6 +272,7 @@ impl Following<'_> {
                 "job": job.name, "outcome": result.outcome, "why": result.why, "exit_code": result.exit_code,
                 "duration_ms": result.duration_ms, "attempts": if ran { tries.len() + 1 } else { 0 },
                 "counts": self.selection.counts(job), "unsandboxed": result.unsandboxed,
+                "failed_tests": result.failed_tests,
                 "log": log.map(|log| String::from_utf8_lossy(&log).into_owned()),
             }))?;
             return Ok(());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use towpath_blob::BlobStore;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobInput, JobOrder};
 use towpath_core::graph::{JobIndex, JobResult, Lease, Outcome, Trigger};
@@ -15,6 +16,7 @@ use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::{Run, RunEvent, RunState};
 use towpath_core::turn::{Delivered, Dispatch, EVENTS_PER_TURN_MAX, Intake, Live};
 use towpath_executor::{JobEnd, JobPool, StartSpec};
+use towpath_server::reports;
 
 use crate::local::selection::Selection;
 
@@ -42,6 +44,8 @@ pub struct Engine<'a> {
     pool_inbox: Vec<Delivered<PoolEvent>>,
     seq: u64,
     executor: &'a JobPool,
+    /// Where jobs leave their reports.
+    blobs: BlobStore,
     site: Site,
     left_out: BTreeMap<JobName, String>,
     /// Jobs with the executor: where their end is to be answered.
@@ -59,7 +63,12 @@ struct Issued {
 
 impl<'a> Engine<'a> {
     /// A run of the selected jobs, about to begin.
-    pub fn new(executor: &'a JobPool, slots: u32, site: Site, selection: &Selection) -> Engine<'a> {
+    pub fn new(
+        (executor, blobs): (&'a JobPool, BlobStore),
+        slots: u32,
+        site: Site,
+        selection: &Selection,
+    ) -> Engine<'a> {
         let run: RunId = RUN.parse().expect("invariant: it is written as a run is");
         let load = "invariant: there are no rows that could be wrong";
         let mut engine = Engine {
@@ -69,6 +78,7 @@ impl<'a> Engine<'a> {
             pool_inbox: Vec::new(),
             seq: 0,
             executor,
+            blobs,
             left_out: selection.left_out.clone(),
             issued: HashMap::new(),
             leases: BTreeMap::new(),
@@ -104,7 +114,9 @@ impl<'a> Engine<'a> {
     /// Takes a job's end in. One that nobody waits for any more is no fact.
     pub fn ended(&mut self, end: JobEnd) {
         let Some(Issued { key, token, lease }) = self.issued.remove(&end.lease) else { return };
-        self.answer(key, token, lease, end.result);
+        let tests = end.junit.map(|junit| reports::read(&self.blobs, &junit)).unwrap_or_default();
+        let result = JobResult { failed_tests: reports::failed(&tests), ..end.result };
+        self.answer(key, token, lease, result);
     }
 
     /// Turns until nothing is left to be taken in. A cell that got nothing has no turn: one that has ended would tell

@@ -116,6 +116,9 @@ impl<'a> Progress<'a> {
         if result.outcome != Outcome::Passed {
             line.push_str(&format!("  {}", inline(&result.why)));
         }
+        if !result.failed_tests.is_empty() {
+            line.push_str(&format!("  failed tests: {}", inline(&result.failed_tests.join(", "))));
+        }
         match (earlier, result.outcome) {
             (0, _) => {}
             (earlier, Outcome::Passed) => {

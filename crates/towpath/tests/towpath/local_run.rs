@@ -86,6 +86,26 @@ fn an_optional_job_fails_only_a_run_that_asked_for_it() {
 }
 
 #[test]
+fn failed_tests_are_named_from_their_report() {
+    if !has_sandbox("failed_tests_are_named_from_their_report") {
+        return;
+    }
+    let report = "<testsuite><testcase classname=\"math\" name=\"adds\"><failure message=\"1 + 1 is 3\"/></testcase>\
+                  <testcase classname=\"math\" name=\"subtracts\"/></testsuite>";
+    let world = World::with(&[
+        ("report.xml", report),
+        (
+            "towpath.yaml",
+            "jobs:\n  unit: { run: 'cp report.xml junit.xml; exit 1', reports: { junit: junit.xml } }\n",
+        ),
+    ]);
+    let records = world.records(&["run"]);
+    assert_eq!(records[0]["failed_tests"], serde_json::json!(["math::adds"]));
+    let shown = world.towpath(&["run"]).err;
+    assert!(shown.contains("failed tests: math::adds"), "{shown}");
+}
+
+#[test]
 fn what_only_the_server_does_is_left_out_by_name() {
     let pipeline = "jobs:\n  ship: { run: 'touch /shipped', on: [land], environment: staging }\n  \
                     sign: { run: 'true', on: [land], secrets: [key] }\n";
