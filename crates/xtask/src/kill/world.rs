@@ -16,6 +16,8 @@ use crate::failure::Failure;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a server may take to come up before something is wrong.
 const START: Duration = Duration::from_secs(30);
+/// Pushes of one change before a person would call for help.
+const PUSHES_MAX: u32 = 5;
 /// How long a round waits for its kill to happen by itself before it kills.
 const FAULT_PATIENCE: Duration = Duration::from_secs(20);
 /// A job that takes so long that a kill can meet it.
@@ -148,9 +150,22 @@ impl World {
             }
         };
         if pushed.is_err() {
-            self.push(number)?;
+            self.push_until_taken(number)?;
         }
         Ok(again)
+    }
+
+    /// A killed server leaves git's receiving end of its pushes to finish by itself; a repeat that meets it is refused.
+    fn push_until_taken(&mut self, number: u64) -> Result<(), Failure> {
+        for _ in 1..PUSHES_MAX {
+            match self.push(number) {
+                Ok(()) => return Ok(()),
+                // The push that was cut off had gone through, and its change has landed since.
+                Err(refused) if refused.to_string().contains("there is nothing to land") => return Ok(()),
+                Err(_) => std::thread::park_timeout(LOOK * 10),
+            }
+        }
+        self.push(number)
     }
 
     fn push(&mut self, number: u64) -> Result<(), Failure> {

@@ -102,8 +102,12 @@ fn is_test_module(rest: &str) -> bool {
 
 /// The one crate that starts Git.
 const GIT_OWNER: &str = "crates/git/";
-/// The demo pushes as a person would, with the person's own git.
-const GIT_USERS: &[&str] = &["crates/towpath/src/command/demo/project.rs"];
+/// The demo and the kills push as a person would, with the person's own git, and look at what came of it.
+const GIT_USERS: &[&str] = &[
+    "crates/towpath/src/command/demo/project.rs",
+    "crates/xtask/src/kill/books.rs",
+    "crates/xtask/src/kill/world.rs",
+];
 
 /// Git is started with a cleared environment, which is the `git` crate's to make. Tests may start it as a user would.
 pub fn git(tree: &Tree) -> Vec<Finding> {
