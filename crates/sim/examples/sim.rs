@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use towpath_sim::{MUTANTS, Options, run};
+use towpath_sim::{MUTANTS, Options, hunt, run, sweep};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn crashes() -> ExitCode {
-    let summary = towpath_sim::sweep(std::thread::available_parallelism().map_or(1, usize::from));
+    let summary = sweep(std::thread::available_parallelism().map_or(1, usize::from), 1);
     for (story, violation) in &summary.violations {
         println!("{story}: {} is broken: {}", violation.invariant, violation.what);
     }
@@ -45,19 +45,17 @@ fn crashes() -> ExitCode {
 fn mutants(from: u64, seeds: u64) -> ExitCode {
     let mut alive = 0;
     for mutant in MUTANTS {
-        let options = Options { mutant: Some(mutant), stop_at_failure: true, ..Options::default() };
-        let summary = run(from, seeds, options);
-        let how = summary.failures.first().and_then(|failure| failure.violations.first());
-        match how {
-            Some(violation) => {
+        let notice = hunt(mutant, from, seeds);
+        match notice.by {
+            Some(by) => {
                 println!(
                     "{mutant:?}: noticed within {} seeds by {}: {}",
-                    summary.seeds, violation.invariant, violation.what
+                    notice.seeds, by.invariant, by.what
                 );
             }
             None => {
                 alive += 1;
-                println!("{mutant:?}: NOT noticed in {} seeds", summary.seeds);
+                println!("{mutant:?}: NOT noticed in {} seeds", notice.seeds);
             }
         }
     }

@@ -1,8 +1,14 @@
 //! Planted bugs. Each is a fault of the world around the core that a correct world never has: the checkers have to
 //! notice it, or they could not notice the like in the product.
 
+use serde::Serialize;
+
+use crate::report::Violation;
+use crate::run::{Options, run};
+
 /// A planted bug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mutant {
     /// The store takes writes of servers that were replaced.
     StoreIgnoresEpochs,
@@ -57,3 +63,22 @@ pub const MUTANTS: [Mutant; 16] = [
     Mutant::LeasesAreNotFenced,
     Mutant::EverybodyIsAdmin,
 ];
+
+/// How a planted bug was noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    /// Which bug.
+    pub mutant: Mutant,
+    /// Seeds that were run for it.
+    pub seeds: u64,
+    /// What gave it away; `None`: nothing did.
+    pub by: Option<Violation>,
+}
+
+/// Looks for one planted bug from a seed on, up to the first world that notices it.
+pub fn hunt(mutant: Mutant, from: u64, seeds_max: u64) -> Notice {
+    let options = Options { mutant: Some(mutant), stop_at_failure: true, ..Options::default() };
+    let summary = run(from, seeds_max, options);
+    let by = summary.failures.into_iter().next().and_then(|failure| failure.violations.into_iter().next());
+    Notice { mutant, seeds: summary.seeds, by }
+}

@@ -1,6 +1,10 @@
-//! A few seeds, so that every change of the core meets the simulator; `towpath sim` runs as many as one likes.
+//! A few seeds, cuts and planted bugs, so that every change of the core meets the simulator; `towpath sim` runs as many
+//! seeds as one likes, and `cargo run --release -p towpath-sim --example sim -- --sweep` or `--mutants` all of the rest.
 
-use towpath_sim::{Options, run};
+use towpath_sim::{Mutant, Options, hunt, run, sweep};
+
+/// Of the 10,000 cuts, so many apart are played here.
+const EVERY: usize = 150;
 
 #[test]
 fn faulty_worlds_keep_the_invariants_and_come_to_rest() {
@@ -9,4 +13,20 @@ fn faulty_worlds_keep_the_invariants_and_come_to_rest() {
     let least = summary.least;
     assert!(least.changes >= 40 && least.events >= 2_000 && least.faults >= 25, "{least:?}");
     assert!(summary.landed > 0 && summary.run_twice > 0, "{summary}");
+}
+
+#[test]
+fn stories_end_the_same_wherever_the_server_dies_and_if_every_effect_is_done_twice() {
+    let summary = sweep(2, EVERY);
+    assert_eq!(summary.violations, []);
+    assert!(summary.points > 400 && summary.runs > 50, "{summary:?}");
+}
+
+#[test]
+fn planted_bugs_are_noticed() {
+    let bugs = [Mutant::StoreIgnoresEpochs, Mutant::StoreKeepsConsumed, Mutant::EverybodyIsAdmin];
+    for bug in bugs {
+        let notice = hunt(bug, 1, 6);
+        assert!(notice.by.is_some(), "{notice:?}");
+    }
 }
