@@ -97,6 +97,11 @@ pub trait CellState: Sized {
         let _ = (effect, now);
     }
 
+    /// Told of each effect that a driver has carried out, before its result is applied.
+    fn carried_out(&mut self, effect: &Effect) {
+        let _ = effect;
+    }
+
     /// What the facts since the last call are to be remembered and answered with.
     fn take_notes(&mut self) -> Notes;
 

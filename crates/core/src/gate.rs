@@ -242,6 +242,9 @@ pub struct LandedRecord {
     pub revision: CommitId,
     /// When it was confirmed.
     pub at: Timestamp,
+    /// The forge has been told, so that it can only vanish from the list of open changes.
+    #[serde(default)]
+    pub marked: bool,
 }
 
 /// A landing that a driver has, or had when it was taken back: what the record will say, should it have happened. The
@@ -452,6 +455,14 @@ impl CellState for GateState {
     fn handed_out(&mut self, effect: &Effect, now: Timestamp) {
         if let Effect::Land(landing) = effect {
             self.expect_landing(landing, now);
+        }
+    }
+
+    fn carried_out(&mut self, effect: &Effect) {
+        if let Effect::MarkLanded { change, .. } = effect
+            && let Some(record) = self.landed.get_mut(change)
+        {
+            record.marked = true;
         }
     }
 

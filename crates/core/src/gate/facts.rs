@@ -180,7 +180,8 @@ impl GateState {
             self.holds.insert(number, hold);
         }
         self.changes.retain(|number, _| numbers.contains(number));
-        self.landed.retain(|number, _| numbers.contains(number));
+        // Closed or moved to another branch while it landed, it must not come back as if it never had.
+        self.landed.retain(|number, record| numbers.contains(number) || !record.marked);
         let landed: BTreeSet<ChangeNumber> = self.landed.map().keys().copied().collect();
         for facts in open.iter().filter(|facts| !landed.contains(&facts.number)) {
             self.meet_change(facts, now);

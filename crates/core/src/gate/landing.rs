@@ -123,7 +123,7 @@ impl GateState {
 
     fn confirm_landing(&mut self, act: LandedAct) {
         let (change, commit, at) = (act.change, act.commit, act.at);
-        self.landed.insert(change, LandedRecord { commit, revision: act.revision, at });
+        self.landed.insert(change, LandedRecord { commit, revision: act.revision, at, marked: false });
         self.changes.remove(&change);
         let branch = self.branch.edit();
         branch.landed = Some((commit, at));

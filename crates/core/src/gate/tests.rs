@@ -33,6 +33,8 @@ struct Bench {
     edits_definition: BTreeSet<ChangeNumber>,
     runs: BTreeMap<u64, Arc<RunStart>>,
     closed: Vec<ForgeChange>,
+    /// Whether the forge does not take it that a change has landed.
+    deaf: bool,
     /// Whether reads come back.
     reading: bool,
     /// Set when landings do not come through; holds where the branch would be.
@@ -82,6 +84,7 @@ impl Bench {
             edits_definition: BTreeSet::new(),
             runs: BTreeMap::new(),
             closed: vec![],
+            deaf: false,
             reading: true,
             stalled: None,
             log: String::new(),
@@ -181,6 +184,7 @@ impl Bench {
                 self.say(&format!("land {} -> {result:?}", landing.change));
                 Some(GateEvent::LandTried { candidate: landing.candidate, result })
             }
+            Effect::MarkLanded { .. } if self.deaf => return None,
             Effect::MarkLanded { change, .. } => {
                 self.open.remove(change);
                 None
@@ -325,6 +329,7 @@ impl Bench {
             }
             "conflicts" => drop(self.conflicts.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
+            "deaf" => self.deaf = true,
             "foreign" => self.tip = 200,
             "stall" => self.stalled = Some(self.tip),
             "arrive" => self.tip = self.stalled.take().unwrap(),
@@ -866,6 +871,27 @@ fn a_landing_that_became_due_waits_for_the_look_that_a_bell_has_asked_for() {
     let said: Vec<&str> = bench.log.lines().map(str::trim).collect();
     let refused = "a reviewer asked for changes; revision 650101010101 has 0 of 1 approvals";
     assert_eq!(said, ["run 1: Change of 1 (initial run)", "the branch is being read", refused]);
+}
+
+#[test]
+fn a_change_that_is_closed_while_it_lands_and_opened_again_does_not_land_twice() {
+    check(
+        "deaf; push 1; pass 1; approve 1; close 1; reopen 1; why 1",
+        expect![[r#"
+        deaf
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        approve 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        close 1
+        reopen 1
+        why 1
+          it is landing
+    "#]],
+    );
 }
 
 #[test]
