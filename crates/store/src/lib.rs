@@ -33,6 +33,11 @@ pub use tx::{BODY_BYTES_MAX, Committed, Delivery, EncodedTurn, Tx};
 pub use view::{CellHead, StoredCell, StoredIntake, View};
 pub use writer::{Health, Writer};
 
+/// The version of the SQLite that is compiled in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// Random bytes from the system.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     use ring::rand::{SecureRandom, SystemRandom};

@@ -104,10 +104,21 @@ impl Terminal {
         let _ = write_line(io::stderr().lock(), &text.to_string(), self.colour_err);
     }
 
-    /// Talk that could not wait for its line to end: drawn over later. Only where [`Terminal::is_live`].
-    pub fn draw(&self, frame: &str) {
+    /// Talk that is drawn over later: goes up over `above` lines, which were drawn before, and draws these instead.
+    /// Only where [`Terminal::is_live`].
+    pub fn draw(&self, above: usize, lines: &[String]) {
+        let mut frame = Vec::new();
+        if above > 0 {
+            // To the first column of the first of them, and everything below away (ECMA-48, CPL and ED).
+            frame.extend(format!("\x1b[{above}F\x1b[J").bytes());
+        }
+        for line in lines {
+            frame.extend(sanitise::sanitise(line, self.colour_err));
+            frame.push(b'\n');
+        }
         let mut err = io::stderr().lock();
-        let _ = err.write_all(frame.as_bytes()).and_then(|()| err.flush());
+        // A standard error that is closed is nobody's loss.
+        let _ = err.write_all(&frame).and_then(|()| err.flush());
     }
 }
 

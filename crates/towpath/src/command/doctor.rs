@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
+use towpath_executor::doctor::{ProbeOutcome, run_border_probes};
 use towpath_executor::{ExecutorError, JobPool, LimitMode, SandboxCapabilities};
 
 use crate::command;
@@ -14,7 +15,11 @@ use crate::terminal::{Terminal, inline};
 
 /// Check whether this machine can run jobs, and say how to mend what is missing
 #[derive(Debug, clap::Args)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    /// Only look whether jobs can run; do not try to break out of the sandbox
+    #[arg(long)]
+    quick: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,8 +40,13 @@ struct Finding {
     hint: Option<String>,
 }
 
-pub fn run(_arguments: &DoctorArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let findings: Vec<Finding> = std::iter::once(git()).chain(executor()?).collect();
+pub fn run(arguments: &DoctorArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let sqlite = finding("sqlite", Verdict::Ok, format!("{}, compiled in", towpath_store::sqlite_version()));
+    let mut findings: Vec<Finding> = [git(), sqlite].into_iter().chain(executor()?).collect();
+    let works = findings.iter().all(|finding| finding.verdict != Verdict::Broken);
+    if works && !arguments.quick {
+        findings.extend(border()?);
+    }
     for finding in &findings {
         if terminal.is_json() {
             terminal.record(finding)?;
@@ -106,6 +116,38 @@ fn executor() -> Result<Vec<Finding>, Failure> {
         }],
         Err(error) => vec![finding("sandbox", Verdict::Broken, error.to_string())],
     })
+}
+
+/// Tries to break out of the sandbox, and as a control does the same without one.
+fn border() -> Result<Vec<Finding>, Failure> {
+    let folder = RunFolder::make()?;
+    let config = command::run::executor_config(folder.path(), Default::default())?;
+    let reports = run_border_probes(&config)?;
+    let held = reports.iter().filter(|report| report.holds()).count();
+    let summary = format!("{held} of {} attacks are refused, and only by the sandbox", reports.len());
+    let others = reports.iter().filter(|report| !report.holds()).map(|report| match report.sandboxed {
+        ProbeOutcome::Open => Finding {
+            hint: Some("let nobody's changes run here before this is mended".into()),
+            ..finding("border", Verdict::Broken, format!("a job {} ({})", report.title, report.id))
+        },
+        ProbeOutcome::Refused => finding(
+            "border",
+            Verdict::Ok,
+            format!(
+                "a job that {} is refused, as it is here without a sandbox ({})",
+                report.title, report.id
+            ),
+        ),
+        ProbeOutcome::NotTried => Finding {
+            hint: Some("install python3, with which the attacks are written".into()),
+            ..finding(
+                "border",
+                Verdict::Weak,
+                format!("not tried: a job that {} ({})", report.title, report.id),
+            )
+        },
+    });
+    Ok(std::iter::once(finding("border", Verdict::Ok, summary)).chain(others).collect())
 }
 
 fn capabilities(found: &SandboxCapabilities) -> Vec<Finding> {

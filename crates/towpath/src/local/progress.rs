@@ -92,8 +92,7 @@ impl<'a> Progress<'a> {
     /// Takes the block of running jobs off the screen.
     pub fn clear(&mut self) {
         if self.drawn > 0 {
-            // To the block's first column and line, and everything below away.
-            self.terminal.draw(&format!("\x1b[{}F\x1b[J", self.drawn));
+            self.terminal.draw(self.drawn, &[]);
             self.drawn = 0;
         }
     }
@@ -150,15 +149,16 @@ impl<'a> Progress<'a> {
         if !rest.is_empty() {
             lines.push(Style::Dim.paint(cut(&rest.join(", "), columns)));
         }
-        self.clear();
+        self.terminal.draw(self.drawn, &lines);
         self.drawn = lines.len();
-        self.terminal.draw(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
     }
 
-    /// All of it is cut to one line and made safe here, as a frame goes to the terminal as it is.
     fn live_line(&self, shown: &Shown, columns: usize) -> String {
         let name = inline(self.graph.job(shown.job).name.as_str());
-        let time = span(shown.since.elapsed().as_millis().try_into().unwrap_or(u64::MAX) / 1000 * 1000);
+        let time = match shown.since.elapsed().as_secs() {
+            0 => String::new(),
+            seconds => span(seconds * 1000),
+        };
         let head = format!("running    {name:<width$}  {time:<9}", width = self.name_width);
         let last = last_line(&self.logs.reader(&shown.lease));
         let room = columns.saturating_sub(head.chars().count() + 3);

@@ -195,6 +195,18 @@ fn what_a_killed_run_left_is_removed_by_the_next_one() {
     assert!(!left.exists());
 }
 
+#[test]
+fn doctor_tries_the_border_and_names_what_it_stands_on() {
+    if !has_sandbox("doctor_tries_the_border_and_names_what_it_stands_on") {
+        return;
+    }
+    let findings = World::with(&[]).records(&["doctor"]);
+    let of = |check: &str| findings.iter().filter(|finding| finding["check"] == check).collect::<Vec<_>>();
+    assert!(of("git")[0]["what"].as_str().unwrap().contains("git version 2."));
+    assert!(of("sqlite")[0]["what"].as_str().unwrap().starts_with("3."));
+    assert!(of("border").iter().all(|finding| finding["verdict"] != "broken"), "{findings:?}");
+}
+
 /// C17: the jobs of a hostile branch cannot reach the developer's `.git` or home.
 #[test]
 fn c17_local_run_escape() {

@@ -128,7 +128,7 @@ fn without_spans(text: &str) -> String {
 /// Whether jobs can be boxed in here; a test that needs it says so and is skipped where they cannot.
 pub fn has_sandbox(test: &str) -> bool {
     let world = World::with(&[]);
-    let doctor = world.towpath(&["doctor"]);
+    let doctor = world.towpath(&["doctor", "--quick"]);
     if doctor.code != 0 {
         println!("SKIP {test}: no sandbox can start here: {}", doctor.out);
     }
