@@ -81,8 +81,10 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
         RepoCommand::Import(arguments) => import::import(arguments, terminal),
         RepoCommand::Connect { name } => import::connect(name, terminal),
         RepoCommand::Create { name, branch } => {
-            let made =
-                client()?.ask(&Request::post(&["repos"], json!({ "repo": name, "branch": branch })))?;
+            let client = client()?;
+            let body = json!({ "repo": name, "branch": branch });
+            let made = client.ask(&Request::post(&["repos"], body))?;
+            import::set_approvals(&client, text(&made, "repo"), None, terminal)?;
             answer::list(&json!([made]), terminal, row)
         }
         RepoCommand::List => answer::list(&client()?.ask(&Request::get(&["repos"]))?, terminal, row),

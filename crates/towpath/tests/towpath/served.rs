@@ -313,6 +313,12 @@ fn exit_codes_say_what_kind_of_no_it_was() {
     assert_eq!(code(&["runs", "not-a-run"]), 2);
     assert_eq!(code(&["repo", "import", ".", "--name", "web"]), 5);
     assert_eq!(code(&["repo", "show", "--repo", "none"]), 3);
+    // A lone user could wait for ever for somebody else's approval.
+    let made = served.ok(&["repo", "create", "empty"]);
+    assert!(made.err.contains("you are the only user"), "{}", made.err);
+    let settings: Value =
+        serde_json::from_str(&served.ok(&["repo", "settings", "--repo", "empty"]).out).unwrap();
+    assert_eq!(settings["branches"]["main"]["approvals"], 0);
     let mut command = served.world.command(TOWPATH);
     let nobody = command.env("TOWPATH_URL", "http://127.0.0.1:1").args(["repo", "list"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(7));

@@ -79,13 +79,7 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
         add_remote(checkout, &client, &imported)?;
     }
     let exit = report(&imported, checkout.is_some(), terminal)?;
-    let alone = set_approvals(&client, text(&imported, "repo"), arguments.approvals)?;
-    if alone {
-        terminal.talk(
-            "note: you are the only user, so changes land without an approval; once there are others, set \
-             `approvals` to 1: `towpath repo settings`",
-        );
-    }
+    set_approvals(&client, text(&imported, "repo"), arguments.approvals, terminal)?;
     Ok(exit)
 }
 
@@ -160,14 +154,19 @@ fn local_source(
     Ok(copy)
 }
 
-/// Sets how many approvals the repo's branches take where nothing else says so; returns whether that is none because
-/// there is nobody who could give one.
-fn set_approvals(client: &Client, repo: &str, wanted: Option<u32>) -> Result<bool, Failure> {
+/// Sets how many approvals the repo's branches take where their towpath.yaml does not say: none, and it says so, if there
+/// is nobody who could give one.
+pub fn set_approvals(
+    client: &Client,
+    repo: &str,
+    wanted: Option<u32>,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     let alone = wanted.is_none() && {
         let users = client.ask(&Request::get(&["users"]))?;
         items(&users).iter().filter(|user| !flag(user, "disabled")).count() == 1
     };
-    let Some(approvals) = wanted.or(alone.then_some(0)) else { return Ok(false) };
+    let Some(approvals) = wanted.or(alone.then_some(0)) else { return Ok(()) };
     let path = ["repos", repo, "settings"];
     let mut settings = client.ask(&Request::get(&path))?;
     for branch in settings["branches"].as_object_mut().into_iter().flat_map(|branches| branches.values_mut())
@@ -175,7 +174,13 @@ fn set_approvals(client: &Client, repo: &str, wanted: Option<u32>) -> Result<boo
         branch["approvals"] = json!(approvals);
     }
     client.ask(&Request::put(&path, settings))?;
-    Ok(alone)
+    if alone {
+        terminal.talk(
+            "note: you are the only user, so changes land without an approval; once there are others, set \
+             `approvals` to 1: `towpath repo settings`",
+        );
+    }
+    Ok(())
 }
 
 fn checkout_at(path: &Path) -> Result<Checkout, Failure> {
