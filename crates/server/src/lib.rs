@@ -12,6 +12,7 @@ pub mod faults;
 mod files;
 pub mod forges;
 pub mod http;
+pub mod pages;
 mod projection;
 pub mod random;
 pub mod reports;

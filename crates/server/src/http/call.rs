@@ -172,6 +172,20 @@ impl Call {
             .ok_or_else(|| ApiError::internal(format!("no parameter {name}")))
     }
 
+    /// What was not done, when it fails.
+    pub fn failing(&self) -> String {
+        self.route.failing()
+    }
+
+    /// The same call as if its path had another parameter: for pages that show several things at once. The rights on
+    /// what it names have to be known already.
+    #[must_use]
+    pub fn with_param(&self, name: &str, value: &str) -> Call {
+        let mut params: Vec<_> = self.params.iter().filter(|(key, _)| key != name).cloned().collect();
+        params.push((name.to_owned(), value.to_owned()));
+        Call { params: Arc::new(params), ..self.clone() }
+    }
+
     /// A parameter that names something. What cannot be a name names nothing.
     ///
     /// # Errors

@@ -37,6 +37,11 @@ pub fn run(run: &RunId) -> String {
     format!("/{}/runs/{}/{}", run.gate.repo, escaped(run.gate.branch.as_str()), run.number)
 }
 
+/// The page of a job, with its log.
+pub fn job(run: &RunId, job: &str) -> String {
+    format!("{}/jobs/{}", self::run(run), escaped(job))
+}
+
 /// A name as one segment of a path.
 pub fn escaped(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-~".contains(&byte);

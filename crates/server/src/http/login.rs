@@ -156,32 +156,9 @@ fn escaped(path: &str) -> String {
     })
 }
 
-/// What failed, as a plain page.
+/// What failed, as a page.
 pub fn error_page(error: &ApiError) -> Response {
-    let hint = error.hint.as_deref().unwrap_or_default();
-    let text = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{what}</title>\
-         <main><h1>{what}</h1><p>{why}</p><p>{hint}</p><p><a href=\"/\">Overview</a></p></main></html>",
-        what = in_html(&error.what),
-        why = in_html(&error.why),
-        hint = in_html(hint),
-    );
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    (error.class.status(), [(header::CONTENT_TYPE, html)], text).into_response()
-}
-
-fn in_html(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-        out
-    })
+    crate::pages::problem(None, error, "/")
 }
 
 #[cfg(test)]

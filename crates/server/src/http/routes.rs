@@ -52,6 +52,7 @@ pub fn table() -> Vec<Route> {
         audit_routes(),
         git_routes(),
         session_routes(),
+        crate::pages::routes(),
     ];
     parts.into_iter().flatten().collect()
 }

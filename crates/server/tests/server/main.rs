@@ -6,6 +6,7 @@ mod api;
 mod client;
 mod git;
 mod hooks;
+mod pages;
 mod rights;
 mod runs;
 mod sessions;

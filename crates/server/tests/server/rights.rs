@@ -86,6 +86,35 @@ fn f01_route_walk() {
     assert!(walked > 8 * 60, "{walked}");
 }
 
+/// Pages and their forms, asked by everybody with a session of their own.
+#[test]
+fn f01_page_walk() {
+    let world = World::new();
+    let mut walked = 0;
+    for name in ["stranger", "rae", "bob", "ann", "mia", "ada"] {
+        let cookie = world.log_in(name);
+        let csrf = crate::pages::csrf_of(&world, &cookie);
+        let others = |route: &&Route| route.face == Face::Page && !route.path.starts_with("/log");
+        for route in table().iter().filter(others) {
+            let ask = match route.method == Method::GET {
+                true => ask(route),
+                false => world.form(&path_of(route), &format!("csrf={csrf}")),
+            };
+            let (got, _) = ask.header("cookie", &cookie).open(world.address);
+            walked += 1;
+            match expected(route, name) {
+                Some(status) => assert_eq!(got.status, status, "{name} {route:?}"),
+                None => assert!(
+                    !matches!(got.status, 401 | 403 | 405 | 421 | 500),
+                    "{name} {route:?}: {}",
+                    got.status
+                ),
+            }
+        }
+    }
+    assert!(walked > 6 * 25, "{walked}");
+}
+
 #[test]
 fn f01_what_is_not_in_the_table_is_not_there() {
     let world = World::new();

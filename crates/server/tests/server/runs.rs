@@ -8,7 +8,7 @@ use crate::world::World;
 const JOB: &str = "/api/v1/repos/demo/runs/main/1/jobs/unit";
 
 /// A world whose first run is over.
-fn after_a_run() -> World {
+pub fn after_a_run() -> World {
     let world = World::with_jobs();
     world.until(|world| {
         let run = world.ada(Ask::get("/api/v1/repos/demo/runs/main/1"));

@@ -4,6 +4,7 @@
 
 mod guide;
 mod local_run;
+mod pages;
 mod repository_words;
 mod served;
 mod support;

@@ -93,6 +93,44 @@ pub async fn window(call: Call, request: Request) -> Answer<Response> {
     Ok(response)
 }
 
+/// A part of a log, as a page shows it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Of which attempt.
+    pub attempt: u32,
+    /// Whether the log grows no more.
+    pub over: bool,
+    /// Number of its first line, from 0.
+    pub first_line: u64,
+    /// Lines of the whole log.
+    pub lines: u64,
+    /// Bytes of the whole log.
+    pub size: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A part of the log of the job in the path, by lines.
+///
+/// # Errors
+/// `NotFound`; those of reading.
+pub async fn shown(call: &Call, window: Window) -> Answer<Shown> {
+    let found = find(call, window.attempt).await?;
+    let empty = Piece { first_line: Some(0), offset: 0, bytes: Vec::new(), size: 0, lines: Some(0) };
+    let piece = match reader(call, &found) {
+        None => empty,
+        Some(reader) => blocking(move || cut(&reader, &window)).await?,
+    };
+    Ok(Shown {
+        attempt: found.attempt,
+        over: found.over,
+        first_line: piece.first_line.unwrap_or_default(),
+        lines: piece.lines.unwrap_or_default(),
+        size: piece.size,
+        bytes: piece.bytes,
+    })
+}
+
 fn reader(call: &Call, found: &Found) -> Option<LogReader> {
     found.lease.map(|lease| call.shared().logs.reader(&lease))
 }

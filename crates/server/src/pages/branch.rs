@@ -1,0 +1,87 @@
+//! The page of a branch.
+
+use askama::Template;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+use towpath_core::policy::Role;
+
+use super::overview::{AlertPart, alerts};
+use super::{Frame, crumb, render, text};
+use crate::http::api::Nothing;
+use crate::http::api::branches::{self, BranchView, FlagView};
+use crate::http::api::change_views::ChangeLine;
+use crate::http::api::changes;
+use crate::http::call::Call;
+use crate::http::error::Answer;
+use crate::http::links;
+
+/// Landed changes that are shown.
+const LANDED_SHOWN: usize = 10;
+/// Alerts of the repo among which those of the branch are looked for.
+const ALERTS_READ: usize = 20;
+
+#[derive(Template)]
+#[template(path = "branch.html")]
+struct BranchPage {
+    frame: Frame,
+    branch: BranchView,
+    url: String,
+    landed: Vec<ChangeLine>,
+    alerts: Vec<AlertPart>,
+    /// May freeze.
+    maintains: bool,
+    /// May accept a foreign push.
+    administers: bool,
+    /// May have it looked at again.
+    writes: bool,
+}
+
+impl BranchPage {
+    fn flags(&self) -> [(&'static str, &'static str, &FlagView); 3] {
+        let flags = &self.branch.flags;
+        [
+            ("forge", "read the forge again", &flags.forge),
+            ("runs", "look at the runs again", &flags.runs),
+            ("state", "decide again", &flags.state),
+        ]
+    }
+
+    fn change_url(&self, number: &u64) -> String {
+        format!("/{}/changes/{number}", self.branch.repo)
+    }
+
+    fn deploys(&self) -> bool {
+        let deploy = &self.branch.deploy;
+        deploy.wanted.is_some() || deploy.running.is_some() || deploy.newest.is_some()
+    }
+}
+
+/// `GET /{repo}/branches/{branch}`
+pub async fn show(call: Call, _request: Request) -> Answer<Response> {
+    let branch = branches::show(call.clone(), Nothing {}).await?;
+    let filter = changes::Filter {
+        state: Some("landed".into()),
+        target: Some(branch.branch.clone()),
+        count: Some(LANDED_SHOWN),
+        ..changes::Filter::default()
+    };
+    let landed = changes::list(call.clone(), filter).await?;
+    let mut alerts = alerts(&call, &call.repo()?, ALERTS_READ).await?;
+    alerts.retain(|alert| alert.branch == branch.branch);
+    alerts.truncate(3);
+    let url = links::branch(&call.gate()?);
+    let crumbs = vec![crumb(format!("{} / {}", branch.repo, branch.branch), url.clone())];
+    let role = call.role.unwrap_or(Role::Reader);
+    let page = BranchPage {
+        frame: Frame::within(&call, crumbs)?,
+        url,
+        landed,
+        alerts,
+        branch,
+        maintains: role >= Role::Maintainer,
+        administers: role >= Role::Admin,
+        writes: role >= Role::Author,
+    };
+    render(StatusCode::OK, &page)
+}

@@ -1,0 +1,187 @@
+//! The pages' forms. Each does what a route of the API does, and leads back to the page that it is on.
+
+use axum::response::Response;
+
+use super::problem;
+use crate::http::api::change_acts::{self as acts, Comment, Labels, Retry, Review, Vouch};
+use crate::http::api::{Nothing, Said, Why, branches, runs};
+use crate::http::call::Call;
+use crate::http::error::{Answer, ApiError, Class};
+use crate::http::links;
+use crate::http::login::{Form, redirect};
+
+/// Leads back after what was done; shows why it was not.
+fn done(call: &Call, said: Answer<Said>, back: String) -> Answer<Response> {
+    match said {
+        Ok(_) => Ok(redirect(&back)),
+        Err(error) => Ok(problem(Some(call), &explained(call, error), &back)),
+    }
+}
+
+fn explained(call: &Call, error: ApiError) -> ApiError {
+    let what = if error.what.is_empty() { call.failing() } else { error.what.clone() };
+    let stale = "the page shows how it is now; look at it, and decide again".to_owned();
+    let hint = error.hint.clone().or_else(|| (error.class == Class::Conflict).then_some(stale));
+    ApiError { what, hint, ..error }
+}
+
+fn why(form: &Form) -> Why {
+    Why { why: form.get("why").to_owned() }
+}
+
+/// What a form says, unless it says nothing.
+fn given(form: &Form, name: &str) -> Option<String> {
+    let value = form.get(name).trim();
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn branch_page(call: &Call) -> Answer<String> {
+    Ok(links::branch(&call.gate()?))
+}
+
+/// `POST /{repo}/branches/{branch}/freeze`
+pub async fn freeze(call: Call, form: Form) -> Answer<Response> {
+    let back = branch_page(&call)?;
+    done(&call, branches::freeze(call.clone(), why(&form)).await, back)
+}
+
+/// `POST /{repo}/branches/{branch}/unfreeze`
+pub async fn unfreeze(call: Call, _form: Form) -> Answer<Response> {
+    let back = branch_page(&call)?;
+    done(&call, branches::unfreeze(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/branches/{branch}/accept`
+pub async fn accept(call: Call, form: Form) -> Answer<Response> {
+    let back = branch_page(&call)?;
+    let tip = branches::Accept { tip: form.get("tip").to_owned() };
+    done(&call, branches::accept(call.clone(), tip).await, back)
+}
+
+/// `POST /{repo}/branches/{branch}/deploy`
+pub async fn deploy(call: Call, _form: Form) -> Answer<Response> {
+    let back = branch_page(&call)?;
+    done(&call, branches::deploy(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/branches/{branch}/ring`
+pub async fn ring(call: Call, _form: Form) -> Answer<Response> {
+    let back = branch_page(&call)?;
+    done(&call, branches::ring(call.clone(), Nothing {}).await, back)
+}
+
+fn change_page(call: &Call) -> Answer<String> {
+    Ok(links::change(&call.repo()?, call.change()?))
+}
+
+/// What was on the page: a verdict counts for just that.
+///
+/// # Errors
+/// `Invalid`: the form does not say what it was shown for.
+fn review(form: &Form) -> Answer<Review> {
+    let shown =
+        |name| given(form, name).ok_or_else(|| ApiError::invalid(format!("the form has no `{name}`")));
+    Ok(Review {
+        revision: shown("revision")?,
+        target: Some(shown("target")?),
+        message: Some(shown("message")?),
+        definition: given(form, "definition"),
+        text: form.get("text").trim().to_owned(),
+    })
+}
+
+/// `POST /{repo}/changes/{change}/approve`
+pub async fn approve(call: Call, form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::approve(call.clone(), review(&form)?).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/request-changes`
+pub async fn request_changes(call: Call, form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::request_changes(call.clone(), review(&form)?).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/withdraw`
+pub async fn withdraw(call: Call, _form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::withdraw(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/vouch`
+pub async fn vouch(call: Call, form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    let why = form.get("why").to_owned();
+    let vouch = Vouch { revision: form.get("revision").to_owned(), why, seconds: None };
+    done(&call, acts::vouch(call.clone(), vouch).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/comment`
+pub async fn comment(call: Call, form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    let text = form.get("text").trim().to_owned();
+    done(&call, acts::comment(call.clone(), Comment { text }).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/label`
+pub async fn label(call: Call, form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    let labels = Labels {
+        add: given(&form, "add").into_iter().collect(),
+        remove: given(&form, "remove").into_iter().collect(),
+    };
+    done(&call, acts::label(call.clone(), labels).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/hold`
+pub async fn hold(call: Call, form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::hold(call.clone(), why(&form)).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/release`
+pub async fn release(call: Call, _form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::release(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/close`
+pub async fn close(call: Call, _form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::close(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/reopen`
+pub async fn reopen(call: Call, _form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::reopen(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/draft`
+pub async fn draft(call: Call, _form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::draft(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/ready`
+pub async fn ready(call: Call, _form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    done(&call, acts::ready(call.clone(), Nothing {}).await, back)
+}
+
+/// `POST /{repo}/changes/{change}/retry`
+pub async fn retry(call: Call, form: Form) -> Answer<Response> {
+    let back = change_page(&call)?;
+    let retry = Retry {
+        revision: form.get("revision").to_owned(),
+        failed: form.get("scope") == "failed",
+        job: given(&form, "job"),
+    };
+    done(&call, acts::retry(call.clone(), retry).await, back)
+}
+
+/// `POST /{repo}/runs/{branch}/{run}/cancel`
+pub async fn cancel(call: Call, form: Form) -> Answer<Response> {
+    let back = links::run(&call.run()?);
+    done(&call, runs::cancel(call.clone(), why(&form)).await, back)
+}

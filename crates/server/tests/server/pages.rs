@@ -1,0 +1,127 @@
+//! The pages as a browser without scripts gets them. What only a real browser shows is tested with the program itself.
+
+use serde_json::json;
+
+use crate::client::{Ask, Got};
+use crate::world::World;
+
+/// A page of somebody who is logged in.
+fn page(world: &World, cookie: &str, path: &str) -> Got {
+    world.send(&Ask::get(path).header("cookie", cookie))
+}
+
+fn text(got: &Got) -> String {
+    String::from_utf8_lossy(&got.body).into_owned()
+}
+
+/// What follows a mark in a page, up to the next quote.
+fn after(text: &str, mark: &str) -> String {
+    let (_, rest) = text.split_once(mark).unwrap_or_else(|| panic!("no {mark} in {text}"));
+    rest.split('"').next().unwrap().to_owned()
+}
+
+/// What forms of a session bring back.
+pub fn csrf_of(world: &World, cookie: &str) -> String {
+    after(&text(&page(world, cookie, "/")), "name=\"csrf\" value=\"")
+}
+
+/// Fields of the form that approves, as the page has them.
+fn review_of(text: &str) -> String {
+    let names = ["csrf", "revision", "target", "message"];
+    let form = &text[text.find("id=\"review\"").unwrap()..];
+    let field = |name: &str| format!("{name}={}", after(form, &format!("name=\"{name}\" value=\"")));
+    names.map(field).join("&")
+}
+
+#[test]
+fn the_four_pages_read_without_a_script() {
+    let world = crate::runs::after_a_run();
+    let cookie = world.log_in("mia");
+    let overview = text(&page(&world, &cookie, "/"));
+    assert!(overview.contains("href=\"/demo/branches/main\"") && !overview.contains(">other<"));
+    let branch = text(&page(&world, &cookie, "/demo/branches/main"));
+    for shown in ["Dirty flags", "href=\"/demo/changes/1\"", "Add a feature", "/demo/branches/main/freeze"] {
+        assert!(branch.contains(shown), "no {shown} in {branch}");
+    }
+    let change = text(&page(&world, &cookie, "/demo/changes/1"));
+    for shown in ["it is approved", "uploaded by", "git author", "a@example.org", "/demo/changes/1/approve"] {
+        assert!(change.contains(shown), "no {shown} in {change}");
+    }
+    let run = "/demo/runs/main/1";
+    let shown = text(&page(&world, &cookie, run));
+    assert!(
+        shown.contains("unsandboxed") && shown.contains("href=\"/demo/runs/main/1/jobs/unit\""),
+        "{shown}"
+    );
+    let log = text(&page(&world, &cookie, &format!("{run}/jobs/unit")));
+    for shown in [
+        "lines 1 to 2 of 2",
+        "id=\"L2\"",
+        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "/artifacts/site/dist/x.html",
+    ] {
+        assert!(log.contains(shown), "no {shown} in {log}");
+    }
+    assert_eq!(page(&world, &cookie, &format!("{run}/jobs/absent")).status, 404);
+    // Who may only read gets no form but the one that logs out.
+    let reader = world.log_in("rae");
+    for path in ["/", "/demo/branches/main", "/demo/changes/1", run] {
+        let got = page(&world, &reader, path);
+        assert_eq!((got.status, text(&got).matches("<form").count()), (200, 1), "{path}");
+    }
+}
+
+#[test]
+fn g01_an_approval_by_a_form_is_for_what_was_shown() {
+    let world = World::new();
+    let cookie = world.log_in("mia");
+    let fields = review_of(&text(&page(&world, &cookie, "/demo/changes/1")));
+    let send =
+        |fields: &str| world.send(&world.form("/demo/changes/1/approve", fields).header("cookie", &cookie));
+    world
+        .by("ann", Ask::post("/api/v1/repos/demo/changes/1/edit", json!({ "title": "Something else" })))
+        .ok();
+    let late = send(&fields);
+    assert_eq!(late.status, 409);
+    assert!(text(&late).contains("href=\"/demo/changes/1\""), "{}", text(&late));
+    assert_eq!(world.change(1)["reviews"], json!([]));
+    // Without what was shown, nothing is approved; without the session's own token neither.
+    assert_eq!(send(&fields.replace("message=", "other=")).status, 400);
+    assert_eq!(send(&fields.replace("csrf=", "csrf=x")).status, 403);
+    let fresh = review_of(&text(&page(&world, &cookie, "/demo/changes/1")));
+    let done = send(&fresh);
+    assert_eq!((done.status, done.header("location")), (303, Some("/demo/changes/1")));
+    assert_eq!(world.change(1)["reviews"][0]["by"], "mia");
+}
+
+#[test]
+fn f07_a_page_runs_no_script_but_our_own() {
+    let world = World::new();
+    let cookie = world.log_in("ada");
+    let hostile = "<script>alert(1)</script><svg onload=x>{{7*7}}";
+    world.by("ann", Ask::post("/api/v1/repos/demo/changes/1/comment", json!({ "text": hostile }))).ok();
+    let got = page(&world, &cookie, "/demo/changes/1");
+    let policy = got.header("content-security-policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'; script-src 'self'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    let text = text(&got);
+    assert!(text.contains("&lt;script&gt;alert(1)&lt;/script&gt;&lt;svg onload=x&gt;{{7*7}}"), "{text}");
+    assert_eq!(text.matches("<script").count(), 1);
+    assert!(!text.contains("<svg") && !text.contains(" style=") && !text.contains("javascript:"));
+}
+
+#[test]
+fn files_of_pages_are_kept_by_browsers_for_good() {
+    let world = World::new();
+    let login = text(&world.send(&Ask::get("/login")));
+    for mark in ["rel=\"stylesheet\" href=\"", "<script src=\"", "rel=\"icon\" href=\""] {
+        let got = world.send(&Ask::get(&after(&login, mark)));
+        assert_eq!(got.status, 200);
+        assert!(got.header("cache-control").unwrap().contains("immutable"), "{mark}");
+        assert_eq!(got.header("x-content-type-options"), Some("nosniff"));
+    }
+    assert_eq!(world.send(&Ask::get("/static/towpath-0000000000000000.js")).status, 404);
+    assert_eq!(world.send(&Ask::get("/login?failed=1")).status, 401);
+}

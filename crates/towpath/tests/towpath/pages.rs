@@ -1,0 +1,182 @@
+//! The pages in a real browser, served by the real program.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+mod browser;
+mod hostile;
+mod place;
+
+use browser::Browser;
+use place::{Place, init, program};
+
+const WINDOW: (u32, u32) = (1280, 860);
+/// A telephone held upright.
+const NARROW: (u32, u32) = (390, 844);
+
+fn log_in(browser: &Browser, place: &Place) {
+    browser.go(&format!("{}/", place.url));
+    assert!(browser.url().contains("/login?next="), "{}", browser.url());
+    browser.fill("#token", &place.token);
+    browser.click("button.primary");
+    browser.until("document.querySelector('h1').textContent === 'Overview'");
+}
+
+/// Nothing on the page was refused by its policy, and no script of anybody else ran.
+fn assert_quiet(browser: &Browser) {
+    assert!(!browser.has_dialogue(), "a dialogue is open at {}", browser.url());
+    let complaints = browser.complaints();
+    let ours = |text: &&String| !text.contains("favicon.ico");
+    assert_eq!(
+        complaints.iter().filter(ours).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "{}",
+        browser.url()
+    );
+    let scripts = browser.eval("return [...document.scripts].map(script => script.getAttribute('src'))");
+    assert_eq!(scripts.as_array().unwrap().len(), 1, "{scripts}");
+    assert!(scripts[0].as_str().unwrap().starts_with("/static/towpath-"), "{scripts}");
+}
+
+/// What a change is about as the demo names it, by its number.
+fn demo_changes(out: &str) -> Vec<Value> {
+    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn change_of(changes: &[Value], case: &str) -> u64 {
+    let found = changes.iter().find(|change| change["case"] == case);
+    found.unwrap_or_else(|| panic!("no case {case} in {changes:?}"))["change"].as_u64().unwrap()
+}
+
+/// Plays the demo, and serves what it left.
+fn demo(folder: &TempDir) -> (Place, Vec<Value>) {
+    let demo = folder.path().join("demo");
+    let mut command = program(folder.path());
+    let played = command.args(["demo", "--json", "--no-serve", "--folder"]).arg(&demo).output().unwrap();
+    assert!(played.status.success(), "{}", String::from_utf8_lossy(&played.stderr));
+    let changes = demo_changes(&String::from_utf8(played.stdout).unwrap());
+    (Place::serve(&demo.join("data"), &demo.join("keys"), &demo.join("token")), changes)
+}
+
+#[test]
+fn the_pages_of_the_demo_are_walked_in_a_browser() {
+    let Some(browser) = Browser::open("the walk through the pages") else { return };
+    let folder = TempDir::new().unwrap();
+    let (place, changes) = demo(&folder);
+    browser.look("light", WINDOW);
+    browser.go(&format!("{}/login", place.url));
+    browser.picture("login");
+    log_in(&browser, &place);
+    browser.until("document.querySelector('#pulse').textContent === 'live'");
+    browser.picture("overview");
+    assert_quiet(&browser);
+
+    browser.click("tbody th a");
+    browser.until("document.querySelector('#queue')");
+    browser.picture("branch");
+    assert_quiet(&browser);
+    in_other_lights(&browser, "branch");
+    freeze_and_unfreeze(&browser);
+
+    let failed = change_of(&changes, "fails-a-test");
+    browser.go(&format!("{}/demo/changes/{failed}", place.url));
+    browser.until("document.querySelector('.checklist .bad')");
+    browser.picture("change");
+    assert_quiet(&browser);
+    in_other_lights(&browser, "change");
+
+    browser.click("#runs .entries a");
+    browser.until("document.querySelector('details.failed')");
+    browser.picture("run");
+    assert_quiet(&browser);
+    in_other_lights(&browser, "run");
+    browser.click("details.failed .row.error a");
+    browser.until("document.querySelector('#log .row.error:target')");
+    browser.picture("log");
+    assert_quiet(&browser);
+
+    approve(&browser, &place, change_of(&changes, "skips-the-tests"));
+}
+
+/// The same page in the dark, and on a telephone, where nothing may stick out sideways.
+fn in_other_lights(browser: &Browser, name: &str) {
+    browser.look("dark", WINDOW);
+    browser.until("getComputedStyle(document.body).backgroundColor === 'rgb(18, 21, 23)'");
+    browser.picture(&format!("{name}-dark"));
+    browser.look("light", NARROW);
+    browser.until("document.documentElement.scrollWidth <= innerWidth");
+    browser.picture(&format!("{name}-narrow"));
+    browser.look("light", WINDOW);
+}
+
+/// Both by the forms; the page tells at once.
+fn freeze_and_unfreeze(browser: &Browser) {
+    browser.fill("#freeze-why", "the canal is drained");
+    browser.click("#acts .danger");
+    browser.until("document.querySelector('#head').innerText.includes('the canal is drained')");
+    browser.click("#acts .primary");
+    browser.until("!document.querySelector('#head').innerText.includes('the canal is drained')");
+    assert_quiet(browser);
+}
+
+fn approve(browser: &Browser, place: &Place, change: u64) {
+    let path = format!("/repos/demo/changes/{change}");
+    let before = place.get(&path);
+    assert_eq!(before["reviews"], json!([]));
+    browser.go(&format!("{}/demo/changes/{change}", place.url));
+    browser.fill("#review-text", "Looked at in a browser.");
+    browser.click("#approve");
+    browser.until("document.querySelector('#talk').innerText.includes('Looked at in a browser.')");
+    let review = &place.get(&path)["reviews"][0];
+    assert_eq!((&review["by"], &review["verdict"]), (&json!("ann"), &json!("approve")));
+    assert_eq!(review["revision"], before["revision"]);
+    assert_quiet(browser);
+}
+
+#[test]
+fn f07_markup_of_others_is_inert_in_a_browser() {
+    let Some(browser) = Browser::open("markup in a browser") else { return };
+    let folder = TempDir::new().unwrap();
+    let (data, keys, token) = init(folder.path());
+    let place = Place::serve(&data, &keys, &token);
+    hostile::change(&place, folder.path());
+    log_in(&browser, &place);
+    let change = format!("{}/xss/changes/1", place.url);
+    browser.go(&change);
+    // Live updates bring it in, too: the run ends while the page is open.
+    browser.until("document.querySelector('#runs .pill.bad')");
+    let run = browser.eval("return document.querySelector('#runs .entries a').href");
+    let run = run.as_str().unwrap();
+    let pages = [
+        place.url.clone(),
+        format!("{}/xss/branches/main", place.url),
+        change,
+        run.to_owned(),
+        format!("{run}/jobs/unit"),
+        format!("{}/xss/branches/%3Cscript%3Ewindow.boom=1%3C%2Fscript%3E", place.url),
+        format!("{}/login?next=%22%3E%3Cscript%3Ewindow.boom=1%3C/script%3E", place.url),
+    ];
+    for (at, page) in pages.iter().enumerate() {
+        browser.go(page);
+        assert_inert(&browser);
+        if (2..=4).contains(&at) {
+            assert!(browser.text().contains(hostile::MARKUP), "{page} does not show it:\n{}", browser.text());
+        }
+    }
+}
+
+fn assert_inert(browser: &Browser) {
+    assert_eq!(browser.eval("return window.boom === undefined"), true, "{}", browser.url());
+    assert!(!browser.has_dialogue(), "a dialogue is open at {}", browser.url());
+    let alive = browser.eval(
+        "return [...document.querySelectorAll('*')].filter(element =>
+           ['SVG', 'IFRAME', 'OBJECT', 'EMBED', 'BASE', 'STYLE'].includes(element.tagName.toUpperCase())
+           || element.tagName === 'IMG' && !element.getAttribute('src').startsWith('/static/')
+           || [...element.attributes].some(attribute => attribute.name.startsWith('on') || attribute.name === 'style')
+           || /^\\s*javascript:/i.test(element.getAttribute('href') || '')).map(element => element.outerHTML)",
+    );
+    assert_eq!(alive, json!([]), "{}", browser.url());
+    let refused: Vec<String> =
+        browser.complaints().into_iter().filter(|text| text.contains("Content Security Policy")).collect();
+    assert_eq!(refused, Vec::<String>::new(), "{}", browser.url());
+}
