@@ -231,6 +231,9 @@ pub struct CandidateRecord {
     pub spec: crate::candidate::CandidateSpec,
     /// What came of it.
     pub result: Option<CandidateResult>,
+    /// Landings of it that were tried or taken back: a next one is another effect, not a repeat of one that is done.
+    #[serde(default)]
+    pub landings_tried: u64,
 }
 
 /// A change that has landed and that the forge may still show as open.

@@ -82,6 +82,9 @@ impl GateState {
     }
 
     pub(super) fn land_tried(&mut self, id: CandidateId, result: &LandTried, now: Timestamp) {
+        if let Some(record) = self.candidates.get_mut(&id) {
+            record.landings_tried += 1;
+        }
         let Some(pending) = self.landings.get(&id).cloned() else { return };
         self.branch.edit().flags.forge.set(now);
         match result {

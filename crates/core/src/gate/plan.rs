@@ -57,7 +57,8 @@ impl GateState {
 
     fn owe_landing(&self, plan: &mut Plan, now: Timestamp) {
         if let Some(landing) = self.landing(now) {
-            plan.owe(EffectKey::once("land", landing.candidate, 1), Effect::Land(landing));
+            let tried = self.candidates.get(&landing.candidate).map_or(0, |record| record.landings_tried);
+            plan.owe(EffectKey::once("land", landing.candidate, tried + 1), Effect::Land(landing));
         }
         for (change, record) in self.landed.map() {
             let effect =

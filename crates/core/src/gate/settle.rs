@@ -117,7 +117,10 @@ impl GateState {
             .filter(|change| self.wants_candidate(change, now))
             .filter_map(|change| {
                 let spec = self.spec_at_tip(change)?;
-                Some((spec.id(), CandidateRecord { change: change.facts.number, spec, result: None }))
+                Some((
+                    spec.id(),
+                    CandidateRecord { change: change.facts.number, spec, result: None, landings_tried: 0 },
+                ))
             })
             .collect();
         let in_use: BTreeSet<CandidateId> =
