@@ -18,6 +18,8 @@ use crate::protocol::{FromExecutor, Leases, PROTOCOL_VERSION, StopMode, ToExecut
 use crate::spec::{JobEnd, StartSpec};
 use crate::{socket, wire};
 
+/// Bytes received at once: ends of some hundred jobs.
+const RECEIVE_BYTES: usize = 64 * 1024;
 /// How long an executor may take to answer a hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -47,8 +49,8 @@ pub enum ConnectError {
 pub enum ExecutorEvent {
     /// A job has a slot and begins.
     Started(LeaseId),
-    /// A job is over. Told again after a reconnect until [`ExecutorClient::ack`].
-    Ended(Box<JobEnd>),
+    /// Jobs are over: those that were told together. Told again after a reconnect until [`ExecutorClient::ack`].
+    Ended(Vec<JobEnd>),
     /// Answer to [`ExecutorClient::list`].
     Leases(Leases),
     /// The connection is over: the executor died, or a higher epoch took it.
@@ -166,18 +168,29 @@ impl Drop for ExecutorClient {
 }
 
 fn listen(stream: &UnixStream, mut on_event: impl FnMut(ExecutorEvent)) {
-    let mut reader = io::BufReader::new(stream);
+    let mut reader = io::BufReader::with_capacity(RECEIVE_BYTES, stream);
+    let mut ended = Vec::new();
     let why = loop {
-        match wire::receive(&mut reader) {
-            Ok(Some(FromExecutor::Started { lease })) => on_event(ExecutorEvent::Started(lease)),
-            Ok(Some(FromExecutor::Ended { end })) => on_event(ExecutorEvent::Ended(end)),
-            Ok(Some(FromExecutor::Leases(leases))) => on_event(ExecutorEvent::Leases(leases)),
-            Ok(Some(FromExecutor::Welcome(_) | FromExecutor::Refused { .. })) => {
-                break "the executor is out of step".to_owned();
-            }
+        let message = match wire::receive(&mut reader) {
+            Ok(Some(message)) => message,
             Ok(None) => break "the executor closed the connection".to_owned(),
             Err(error) => break error.to_string(),
+        };
+        let other = match message {
+            FromExecutor::Ended { end } => {
+                ended.push(*end);
+                None
+            }
+            FromExecutor::Started { lease } => Some(ExecutorEvent::Started(lease)),
+            FromExecutor::Leases(leases) => Some(ExecutorEvent::Leases(leases)),
+            FromExecutor::Welcome(_) | FromExecutor::Refused { .. } => {
+                break "the executor is out of step".to_owned();
+            }
+        };
+        if !ended.is_empty() && (other.is_some() || !wire::begins_with_whole(reader.buffer())) {
+            on_event(ExecutorEvent::Ended(std::mem::take(&mut ended)));
         }
+        other.into_iter().for_each(&mut on_event);
     };
     on_event(ExecutorEvent::Gone(why));
 }

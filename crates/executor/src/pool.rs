@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use towpath_core::graph::{JobResult, Outcome};
 use towpath_core::ids::LeaseId;
@@ -19,6 +20,8 @@ use crate::tree::{JobFolder, remove_tree};
 
 /// Jobs that wait for a slot. The server keeps the real queue; this one hides the way to it.
 pub const BACKLOG_MAX: usize = 100_000;
+/// Jobs ready for each slot that last until the server has answered their end, however short they are: 5 ms.
+const ENOUGH_PER_SLOT: usize = 8;
 /// Bytes of a slot's stack. A slot keeps its buffers on the heap.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -56,6 +59,8 @@ struct Shared {
     host: Arc<Host>,
     state: Mutex<State>,
     work: Condvar,
+    /// Few jobs wait for a slot.
+    low: Condvar,
     on_event: Box<dyn Fn(JobEvent) + Send + Sync>,
 }
 
@@ -86,6 +91,7 @@ impl JobPool {
             host: Arc::clone(&host),
             state: Mutex::default(),
             work: Condvar::new(),
+            low: Condvar::new(),
             on_event: Box::new(on_event),
         });
         let (remove, removals) = std::sync::mpsc::channel::<JobFolder>();
@@ -145,10 +151,24 @@ impl JobPool {
         self.shared.lock().leases.keys().copied().collect()
     }
 
+    /// Waits while many jobs lie ready for the slots, so that nobody has to hurry; at most until `until`.
+    pub(crate) fn rest_while_busy(&self, until: Instant) {
+        let mut state = self.shared.lock();
+        while state.backlog.len() > self.shared.enough() && !state.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.shared.low.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Takes no further jobs; what is there goes on.
     pub fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.work.notify_all();
+        self.shared.low.notify_all();
     }
 }
 
@@ -173,6 +193,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Jobs that keep the slots busy for as long as it takes to get more.
+    fn enough(&self) -> usize {
+        self.host.config.slots as usize * ENOUGH_PER_SLOT
+    }
+
     fn work_off(&self, slot: &mut Slot) {
         while let Some((spec, control)) = self.next() {
             (self.on_event)(JobEvent::Started(spec.lease));
@@ -191,6 +216,9 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(spec) = state.backlog.pop_front() {
+                if state.backlog.len() == self.enough() {
+                    self.low.notify_all();
+                }
                 let control = state.leases.get(&spec.lease).cloned();
                 return Some((spec, control.expect("a waiting lease has its control")));
             }

@@ -27,6 +27,8 @@ use crate::{ExecutorConfig, plain, socket, wire};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two syncs of the journal under load. Alone, an end is synced and told at once.
 const SYNC_INTERVAL: Duration = Duration::from_millis(2);
+/// The same while many more jobs lie ready than slots: telling many ends at once costs the server little more than one.
+const SYNC_INTERVAL_BUSY: Duration = Duration::from_millis(10);
 /// How long a server may leave its socket full before it is taken for dead. Its successor gets the ends again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes to be sent at once.
@@ -253,6 +255,7 @@ impl Desk {
     fn spool(&self, events: &Receiver<JobEvent>) {
         let mut synced = Instant::now();
         while let Ok(first) = events.recv() {
+            self.pool.rest_while_busy(Instant::now() + SYNC_INTERVAL_BUSY);
             let (started, ended) = gather(first, events, synced + SYNC_INTERVAL);
             let mut messages: Vec<FromExecutor> =
                 started.into_iter().map(|lease| FromExecutor::Started { lease }).collect();

@@ -75,6 +75,12 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<
     body(socket, length).map(Some)
 }
 
+/// Whether bytes that were received begin with a whole message, so that [`receive`] does not wait.
+pub(crate) fn begins_with_whole(bytes: &[u8]) -> bool {
+    let Some((length, body)) = bytes.split_first_chunk::<4>() else { return false };
+    body.len() >= u32::from_le_bytes(*length) as usize
+}
+
 /// Receives one message and the descriptors that came with it.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ use crate::repos::Repos;
 
 mod land;
 mod make_candidate;
+mod pace;
 mod read_graph;
 pub mod run_job;
 mod workers;

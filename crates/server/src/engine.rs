@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{broadcast, oneshot};
 use towpath_core::cell::{Answer, CellId, Refusal};
 use towpath_core::gate::{Command, Gate, GateEvent, Verb};
-use towpath_core::ids::{GateId, RunId};
+use towpath_core::ids::{GateId, RunId, Timestamp};
 use towpath_core::policy::Actor;
 use towpath_core::pool::Pool;
 use towpath_core::run::Run;
@@ -65,8 +65,8 @@ impl fmt::Debug for Engine {
 
 /// What the loop is told.
 enum Note {
-    /// Something became durable in a cell's inbox.
-    Delivered { cell: CellId, seq: u64, at: towpath_core::ids::Timestamp, intake: AnyIntake },
+    /// Something became durable in cells' inboxes, all at once.
+    Delivered { at: Timestamp, intakes: Vec<(CellId, u64, AnyIntake)> },
     /// A turn's write set was committed, or refused.
     Committed(Box<turns::Outcome>),
     /// Somebody waits for the answer to a command.
@@ -193,10 +193,10 @@ impl Engine {
             },
             move |outcome| {
                 let outcome = outcome.map(|(value, seqs)| {
-                    for ((cell, intake), seq) in intakes.into_iter().zip(seqs) {
-                        // A loop that has ended is reloaded from the store at the next start.
-                        let _ = notes.send(Note::Delivered { cell, seq, at, intake });
-                    }
+                    let intakes = intakes.into_iter().zip(seqs);
+                    let intakes = intakes.map(|((cell, intake), seq)| (cell, seq, intake)).collect();
+                    // A loop that has ended is reloaded from the store at the next start.
+                    let _ = notes.send(Note::Delivered { at, intakes });
                     value
                 });
                 done(outcome);

@@ -11,8 +11,7 @@ use std::time::Duration;
 use towpath_blob::{BlobError, BlobStore, LogStore};
 use towpath_core::ids::{Epoch, LeaseId};
 use towpath_executor::{
-    ConnectError, ExecutorClient, ExecutorConfig, ExecutorEvent, JobEvent, SandboxKind, StartSpec,
-    start_executor,
+    ConnectError, ExecutorClient, ExecutorConfig, ExecutorEvent, SandboxKind, StartSpec, start_executor,
 };
 
 use crate::drivers::run_job::Jobs;
@@ -89,18 +88,18 @@ impl Executor {
         Ok((LogStore::open(config.logs)?, BlobStore::open(config.blobs)?))
     }
 
-    /// Has a job run; gives it back if there is no executor now. The same lease again changes nothing.
+    /// Has jobs run; gives them back if there is no executor now. The same lease again changes nothing.
     ///
     /// # Errors
-    /// The job, to be given again when [`Jobs::resume`] tells of an executor.
-    pub fn submit(&self, spec: StartSpec) -> Result<(), Box<StartSpec>> {
+    /// The jobs, to be given again when [`Jobs::resume`] tells of an executor.
+    pub fn submit(&self, specs: Vec<StartSpec>) -> Result<(), Vec<StartSpec>> {
         match &*self.client() {
-            // Should it die of this, its successor is asked about the lease.
+            // Should it die of this, its successor is asked about the leases.
             Some(client) => {
-                let _ = client.start([spec]);
+                let _ = client.start(specs);
                 Ok(())
             }
-            None => Err(Box::new(spec)),
+            None => Err(specs),
         }
     }
 
@@ -109,9 +108,9 @@ impl Executor {
         self.tell(|client| client.cancel(*lease));
     }
 
-    /// The end of a job is durable here: the executor may forget it.
-    pub fn ack(&self, lease: &LeaseId) {
-        self.tell(|client| client.ack(vec![*lease]));
+    /// The ends of jobs are durable here: the executor may forget them.
+    pub fn ack(&self, leases: Vec<LeaseId>) {
+        self.tell(|client| client.ack(leases));
     }
 
     /// The executor's process, for people.
@@ -177,8 +176,8 @@ impl Executor {
     fn heard(self: &Arc<Self>, event: ExecutorEvent) {
         let Some(jobs) = self.jobs.upgrade() else { return };
         match event {
-            ExecutorEvent::Started(lease) => jobs.heard(JobEvent::Started(lease)),
-            ExecutorEvent::Ended(end) => jobs.heard(JobEvent::Ended(end)),
+            ExecutorEvent::Started(lease) => jobs.started(lease),
+            ExecutorEvent::Ended(ends) => jobs.ended(ends),
             ExecutorEvent::Leases(_) => {}
             ExecutorEvent::Gone(why) if !self.closing.load(Ordering::Relaxed) => {
                 tracing::error!("the executor is gone, another one is started: {why}");

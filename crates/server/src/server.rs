@@ -84,8 +84,6 @@ pub enum ServerError {
 
 /// The audit log's name, which its checkpoints bear.
 const AUDIT_LOG: &str = "towpath";
-/// Jobs handed to the executor ahead of its slots, for each slot: hides the way between run and executor.
-const AHEAD_PER_SLOT: u64 = 4;
 
 /// Work trees kept: the newest few hundred of a middling repository.
 const BASES: BaseOptions =
@@ -143,7 +141,7 @@ impl Server {
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
         let secrets = Secrets::open(store.clone(), &settings.keys.join("secrets.key"))?;
         let (logs, blobs) = Executor::stores(&folders.executor)?;
-        let jobs = Jobs::new(Sources {
+        let sources = Sources {
             repos: repos.clone(),
             bases: BaseStore::open(&folders.bases, BASES)?,
             histories: folders.histories,
@@ -151,7 +149,8 @@ impl Server {
             secrets: secrets.clone(),
             incarnation: store.incarnation(),
             limits: settings.limits,
-        });
+        };
+        let jobs = Jobs::new(sources, settings.slots);
         let hands = Hands { repos: repos.clone(), forges: forges.clone(), jobs: jobs.clone() };
         let drivers = Drivers::new(hands);
         mend_repositories(&store, &repos, &forges)?;
@@ -159,11 +158,10 @@ impl Server {
         let executor = Executor::start((&settings, &folders.executor), store.epoch(), &jobs, |outcome| {
             let _ = ready.send(outcome);
         });
-        let slots = u64::from(settings.slots) * AHEAD_PER_SLOT;
         let join = |engine: &Engine| jobs.connect(engine.clone(), executor.clone());
         let (engine, turns) = Engine::start(store.clone(), drivers.clone(), join)?;
         let shared = Arc::new(Shared { settings, engine, store, repos, forges, jobs, logs, blobs, secrets });
-        shared.tell_pool(slots);
+        shared.tell_pool(shared.jobs.capacity());
         shared.configure_all()?;
         shared.engine.quiet().await;
         shared.jobs.all_claimed();

@@ -49,8 +49,11 @@ impl Process {
 
     fn try_connect(&self, epoch: u64, known: Option<Vec<LeaseId>>) -> Result<Connected, ConnectError> {
         let (send, events) = channel();
-        let hear = move |event| {
-            let _ = send.send(event);
+        let hear = move |event| match event {
+            ExecutorEvent::Ended(ends) => ends.into_iter().for_each(|end| {
+                let _ = send.send(ExecutorEvent::Ended(vec![end]));
+            }),
+            event => drop(send.send(event)),
         };
         let client = ExecutorClient::connect(&self.socket(), (Epoch(epoch), known), PATIENCE, hear)?;
         Ok(Connected { client, events })
@@ -81,7 +84,7 @@ impl Connected {
     fn next_end(&self) -> JobEnd {
         loop {
             match self.next() {
-                ExecutorEvent::Ended(end) => return *end,
+                ExecutorEvent::Ended(mut ends) => return ends.remove(0),
                 ExecutorEvent::Gone(why) => panic!("gone: {why}"),
                 _ => {}
             }

@@ -9,14 +9,16 @@ use towpath_core::cell::CellId;
 use towpath_core::effect::{EffectKey, JobOrder};
 use towpath_core::graph::{JobResult, Outcome};
 use towpath_core::ids::{Digest, LeaseId, Timestamp};
+use towpath_core::pool::PoolEvent;
 use towpath_core::run::RunEvent;
 use towpath_core::turn::{Intake, TroubleClass};
 use towpath_executor::protocol::Leases;
-use towpath_executor::{JobEnd, JobEvent, Limits, StartSpec};
+use towpath_executor::{JobEnd, Limits, StartSpec};
 use towpath_git::{Base, BaseStore, ExportOptions, Files};
-use towpath_store::Incarnation;
+use towpath_store::{Incarnation, WriteError};
 
 use super::Failure;
+use super::pace::Pace;
 use super::workers::Workers;
 use crate::engine::{AnyIntake, Engine};
 use crate::executor::Executor;
@@ -53,6 +55,13 @@ struct Held {
     _tree: Option<Tree>,
 }
 
+/// A job that is over, on the way into its run.
+struct Finished {
+    wanted: Wanted,
+    lease: LeaseId,
+    end: JobEnd,
+}
+
 /// What is held for as long as a job may read it.
 #[expect(dead_code, reason = "dropping it is its only use")]
 enum Tree {
@@ -84,12 +93,15 @@ pub struct Jobs {
     executor: OnceLock<Arc<Executor>>,
     engine: OnceLock<Engine>,
     state: Mutex<State>,
+    pace: Mutex<Pace>,
     preparers: Workers,
 }
 
 #[derive(Default)]
 struct State {
     held: HashMap<LeaseId, Held>,
+    /// Held jobs without files and secrets, which wait to be prepared together.
+    light: Vec<LeaseId>,
     /// Ends of jobs that an earlier server started and that no run has asked for again yet.
     unclaimed: HashMap<LeaseId, Box<JobEnd>>,
     /// What the executor had when it was found.
@@ -98,10 +110,11 @@ struct State {
 }
 
 impl Jobs {
-    /// Jobs without an executor yet: what is started waits for [`Jobs::connect`].
-    pub fn new(sources: Sources) -> Arc<Jobs> {
+    /// Jobs without an executor yet, which will have so many slots: what is started waits for [`Jobs::connect`].
+    pub fn new(sources: Sources, slots: u32) -> Arc<Jobs> {
         Arc::new(Jobs {
             sources,
+            pace: Mutex::new(Pace::new(slots)),
             executor: OnceLock::new(),
             engine: OnceLock::new(),
             state: Mutex::default(),
@@ -138,12 +151,22 @@ impl Jobs {
             held.cancelled = false;
             return;
         }
+        let is_light = is_light(&wanted.order);
         let held =
             Held { wanted, cancelled: false, sent: false, waiting: None, started_at: None, _tree: None };
         state.held.insert(lease, held);
-        drop(state);
         let (me, engine) = (self.clone(), engine.clone());
-        self.preparers.run(Box::new(move || me.prepare(&engine, lease)));
+        if !is_light {
+            return self.preparers.run(Box::new(move || me.prepare(&engine, vec![lease])));
+        }
+        state.light.push(lease);
+        // Whoever takes the first takes all that have come by then.
+        if state.light.len() == 1 {
+            self.preparers.run(Box::new(move || {
+                let leases = std::mem::take(&mut me.lock().light);
+                me.prepare(&engine, leases);
+            }));
+        }
     }
 
     /// Stops a job; its end comes like any other. One that is not there any more ends at once.
@@ -179,27 +202,47 @@ impl Jobs {
         }
     }
 
-    /// What the executor says.
-    pub fn heard(self: &Arc<Self>, event: JobEvent) {
-        match event {
-            JobEvent::Started(lease) => {
-                let now = crate::clock::system_time();
-                if let Some(held) = self.lock().held.get_mut(&lease) {
-                    held.started_at = Some(now);
-                }
+    /// Jobs that runs may have at the executor at once, for the pool.
+    pub fn capacity(&self) -> u64 {
+        self.pace().capacity()
+    }
+
+    fn note_pace(&self, engine: &Engine, duration_ms: u64) {
+        let changed = self.pace().note(duration_ms);
+        if let Some(slots) = changed {
+            let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }));
+            engine.deliver_surely(CellId::Pool, intake);
+        }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The executor says that a job has begun.
+    pub fn started(&self, lease: LeaseId) {
+        let now = crate::clock::system_time();
+        if let Some(held) = self.lock().held.get_mut(&lease) {
+            held.started_at = Some(now);
+        }
+    }
+
+    /// The executor says that jobs are over.
+    pub fn ended(self: &Arc<Self>, ends: Vec<JobEnd>) {
+        let mut finished = Vec::with_capacity(ends.len());
+        let mut state = self.lock();
+        for end in ends {
+            let lease = end.lease;
+            match (state.held.remove(&lease), self.engine.get()) {
+                (Some(held), Some(_)) => finished.push(Finished { wanted: held.wanted, lease, end }),
+                // From an earlier server's time: the run that owns it asks for it.
+                _ => drop(state.unclaimed.insert(lease, Box::new(end))),
             }
-            JobEvent::Ended(end) => {
-                let lease = end.lease;
-                let mut state = self.lock();
-                match (state.held.remove(&lease), self.engine.get()) {
-                    (Some(held), Some(engine)) => {
-                        drop(state);
-                        self.deliver_end(engine, held.wanted, lease, *end);
-                    }
-                    // From an earlier server's time: the run that owns it asks for it.
-                    _ => drop(state.unclaimed.insert(lease, end)),
-                }
-            }
+        }
+        drop(state);
+        if let Some(engine) = self.engine.get() {
+            finished.iter().for_each(|one| self.note_pace(engine, one.end.result.duration_ms));
+            self.deliver_ends(engine, finished);
         }
     }
 
@@ -212,14 +255,12 @@ impl Jobs {
 
     fn drop_unclaimed(&self, state: &mut State) {
         let Some(executor) = self.executor.get().filter(|_| state.all_claimed) else { return };
-        for lease in std::mem::take(&mut state.unclaimed).into_keys() {
-            executor.ack(&lease);
-        }
+        executor.ack(std::mem::take(&mut state.unclaimed).into_keys().collect());
         for lease in
             std::mem::take(&mut state.found).into_iter().filter(|lease| !state.held.contains_key(lease))
         {
             executor.cancel(&lease);
-            executor.ack(&lease);
+            executor.ack(vec![lease]);
         }
     }
 
@@ -238,7 +279,7 @@ impl Jobs {
         let lost: Vec<(LeaseId, Held)> =
             lost.into_iter().filter_map(|lease| Some((lease, state.held.remove(&lease)?))).collect();
         drop(state);
-        waiting.into_iter().for_each(|spec| self.submit(spec));
+        self.submit(waiting);
         let Some(engine) = self.engine.get() else { return };
         for (lease, held) in lost {
             let outcome = if held.cancelled { Outcome::Cancelled } else { Outcome::Errored };
@@ -251,53 +292,59 @@ impl Jobs {
         }
     }
 
-    /// Gives a job to the executor, or keeps it until there is one.
-    fn submit(&self, spec: StartSpec) {
+    /// Gives jobs to the executor, or keeps them until there is one.
+    fn submit(self: &Arc<Self>, mut specs: Vec<StartSpec>) {
         let mut state = self.lock();
-        let Some(held) = state.held.get_mut(&spec.lease) else { return };
+        let is_cancelled = |spec: &StartSpec| state.held.get(&spec.lease).is_none_or(|held| held.cancelled);
+        let cancelled: Vec<LeaseId> =
+            specs.extract_if(.., |spec| is_cancelled(spec)).map(|spec| spec.lease).collect();
+        let leases: Vec<LeaseId> = specs.iter().map(|spec| spec.lease).collect();
         let given = match self.executor.get() {
-            Some(executor) => executor.submit(spec),
-            None => Err(Box::new(spec)),
+            Some(executor) => executor.submit(specs),
+            None => Err(specs),
         };
-        match given {
-            Ok(()) => held.sent = true,
-            Err(spec) => held.waiting = Some(spec),
+        for lease in leases.iter().filter(|_| given.is_ok()) {
+            state.held.entry(*lease).and_modify(|held| held.sent = true);
+        }
+        for spec in given.err().into_iter().flatten() {
+            state.held.entry(spec.lease).and_modify(|held| held.waiting = Some(Box::new(spec)));
+        }
+        let cancelled: Vec<_> =
+            cancelled.into_iter().filter_map(|lease| Some((lease, state.held.remove(&lease)?))).collect();
+        drop(state);
+        let Some(engine) = self.engine.get() else { return };
+        for (lease, held) in cancelled {
+            let end = unrun(lease, Outcome::Cancelled, "cancelled before it began");
+            self.deliver_end(engine, held.wanted, lease, *end);
         }
     }
 
-    fn prepare(self: &Arc<Self>, engine: &Engine, lease: LeaseId) {
+    fn prepare(self: &Arc<Self>, engine: &Engine, leases: Vec<LeaseId>) {
+        let specs = leases.into_iter().filter_map(|lease| self.prepared(engine, lease)).collect();
+        self.submit(specs);
+        faults::point("run-job", "sent");
+    }
+
+    /// What the executor is to do; `None` if the job is over instead.
+    fn prepared(self: &Arc<Self>, engine: &Engine, lease: LeaseId) -> Option<StartSpec> {
         faults::point("run-job", "before");
-        let Some((wanted, cancelled)) =
-            self.lock().held.get(&lease).map(|held| (held.wanted.clone(), held.cancelled))
-        else {
-            return;
-        };
+        let (wanted, cancelled) =
+            self.lock().held.get(&lease).map(|held| (held.wanted.clone(), held.cancelled))?;
         let prepared = match cancelled {
             true => Err(unrun(lease, Outcome::Cancelled, "cancelled before it began")),
             false => self.spec(lease, &wanted.order),
         };
         match prepared {
-            Ok((spec, tree)) => self.send(engine, lease, spec, tree),
+            Ok((spec, tree)) => {
+                self.lock().held.get_mut(&lease)?._tree = tree;
+                Some(spec)
+            }
             Err(end) => {
                 self.lock().held.remove(&lease);
                 self.deliver_end(engine, wanted, lease, *end);
+                None
             }
         }
-    }
-
-    fn send(self: &Arc<Self>, engine: &Engine, lease: LeaseId, spec: StartSpec, tree: Option<Tree>) {
-        let mut state = self.lock();
-        let Some(held) = state.held.get_mut(&lease) else { return };
-        if held.cancelled {
-            let Some(held) = state.held.remove(&lease) else { return };
-            drop(state);
-            let end = unrun(lease, Outcome::Cancelled, "cancelled before it began");
-            return self.deliver_end(engine, held.wanted, lease, *end);
-        }
-        held._tree = tree;
-        drop(state);
-        self.submit(spec);
-        faults::point("run-job", "sent");
     }
 
     /// What the executor is to do; or, if it cannot be prepared, how the job ended.
@@ -346,41 +393,80 @@ impl Jobs {
         Ok((Some(into), Some(Tree::History(folder))))
     }
 
-    /// Makes an end durable, with its rows; only then the executor may forget it.
     fn deliver_end(self: &Arc<Self>, engine: &Engine, wanted: Wanted, lease: LeaseId, end: JobEnd) {
+        self.deliver_ends(engine, vec![Finished { wanted, lease, end }]);
+    }
+
+    /// Makes ends durable together, with their rows; only then the executor may forget them.
+    fn deliver_ends(self: &Arc<Self>, engine: &Engine, mut finished: Vec<Finished>) {
+        if finished.is_empty() {
+            return;
+        }
         faults::point("run-job", "ended");
         let now = engine.clock().now();
-        let tests =
-            end.junit.as_ref().map(|junit| reports::read(&self.sources.blobs, junit)).unwrap_or_default();
-        let mut end = end;
+        let rows: Vec<reports::Rows> = finished.iter_mut().map(|one| self.rows(one, now)).collect();
+        let intakes = finished.iter().map(Finished::intake).collect();
+        let (me, again) = (self.clone(), engine.clone());
+        engine.deliver_with(
+            intakes,
+            move |tx| rows.iter().try_for_each(|rows| rows.write(tx)),
+            move |outcome| me.delivered(&again, finished, outcome),
+        );
+    }
+
+    /// Takes in what the reports say, and makes the rows of an end.
+    fn rows(&self, finished: &mut Finished, now: Timestamp) -> reports::Rows {
+        let Finished { wanted, lease, end } = finished;
+        let junit = end.junit.as_ref();
+        let tests = junit.map(|junit| reports::read(&self.sources.blobs, junit)).unwrap_or_default();
         end.result.failed_tests = reports::failed(&tests);
-        let rows = reports::Rows::new(&wanted.order, lease, &end, &tests, now);
-        let result =
-            RunEvent::JobEnded { lease: wanted.order.lease.clone(), result: Box::new(end.result.clone()) };
-        let intake = Intake::Done { key: wanted.key.clone(), token: wanted.token, result: Some(result) };
-        let me = self.clone();
-        let again = (engine.clone(), wanted.clone(), end);
-        engine.deliver_with(vec![(wanted.cell.clone(), AnyIntake::Run(intake))], move |tx| rows.write(tx), move |outcome| {
-            match outcome {
-                Ok(()) => {
-                    if let Some(executor) = me.executor.get() {
-                        executor.ack(&lease);
-                    }
-                }
-                // The next start hears of the end again: the executor keeps it until it is acknowledged.
-                Err(towpath_store::WriteError::Closed | towpath_store::WriteError::Fenced { .. }) => {}
-                Err(error) => {
-                    let (engine, wanted, end) = again;
-                    tracing::error!(%error, "the end of a job was not stored; it is tried again: {error}");
-                    engine.after_rest(Box::new(move |engine| me.deliver_end(engine, wanted, lease, end)));
+        reports::Rows::new(&wanted.order, *lease, end, &tests, now)
+    }
+
+    fn delivered(
+        self: &Arc<Self>,
+        engine: &Engine,
+        finished: Vec<Finished>,
+        outcome: Result<(), WriteError>,
+    ) {
+        match outcome {
+            Ok(()) => {
+                if let Some(executor) = self.executor.get() {
+                    executor.ack(finished.iter().map(|one| one.lease).collect());
                 }
             }
-        });
+            // The next start hears of the ends again: the executor keeps them until they are acknowledged.
+            Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
+            // Perhaps one of them alone is refused.
+            Err(_) if finished.len() > 1 => {
+                finished.into_iter().for_each(|one| self.deliver_ends(engine, vec![one]));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the end of a job was not stored; it is tried again: {error}");
+                let me = self.clone();
+                engine.after_rest(Box::new(move |engine| me.deliver_ends(engine, finished)));
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Finished {
+    fn intake(&self) -> (CellId, AnyIntake) {
+        let Wanted { cell, key, token, order } = &self.wanted;
+        let result =
+            RunEvent::JobEnded { lease: order.lease.clone(), result: Box::new(self.end.result.clone()) };
+        let intake = Intake::Done { key: key.clone(), token: *token, result: Some(result) };
+        (cell.clone(), AnyIntake::Run(intake))
+    }
+}
+
+/// Whether nothing has to be looked up or written before a job can be handed over.
+fn is_light(order: &JobOrder) -> bool {
+    !order.spec.body.checkout && order.spec.body.secrets.is_empty()
 }
 
 /// The outputs of needed jobs, each below the folder of its job.

@@ -153,7 +153,9 @@ impl Turns {
 
     fn take(&mut self, note: Note) -> Result<(), EngineEnd> {
         match note {
-            Note::Delivered { cell, seq, at, intake } => self.push(&cell, seq, at, intake)?,
+            Note::Delivered { at, intakes } => {
+                intakes.into_iter().try_for_each(|(cell, seq, intake)| self.push(&cell, seq, at, intake))?;
+            }
             Note::Committed(outcome) => self.committed(*outcome)?,
             Note::Await { command, answer } => {
                 self.waiting.retain(|_, waiting| !waiting.is_closed());
