@@ -11,6 +11,10 @@ use crate::object::{CommitInfo, ObjectId, TreePath};
 use crate::process::Bounds;
 use crate::repository::Repository;
 
+mod hard;
+
+pub use hard::pairs as hard_pairs;
+
 /// Merges between the branch and the change that a pair joins: as old as a change is when it waits in a queue.
 const MERGES_APART: usize = 2;
 
@@ -68,6 +72,25 @@ pub fn reference(repository: &Repository, spec: &CandidateSpec) -> Result<Merged
     }
 }
 
+/// The commit that a git of its own makes of a merged tree, by its ordinary command.
+pub fn reference_commit(
+    repository: &Repository,
+    spec: &CandidateSpec,
+    tree: TreeId,
+) -> Result<CommitId, GitError> {
+    let call = repository.call("commit-tree").args(["-m", spec.message.as_str()]);
+    let parents = [spec.parent, spec.revision].map(|parent| format!("-p{parent}"));
+    let call = call.args(parents).arg(tree.to_string());
+    let call = ["AUTHOR", "COMMITTER"].into_iter().fold(call, |call, who| {
+        call.variable(format!("GIT_{who}_NAME"), "sample")
+            .variable(format!("GIT_{who}_EMAIL"), "sample@towpath.invalid")
+            .variable(format!("GIT_{who}_DATE"), format!("@{} +0000", spec.time.0.div_euclid(1000)))
+    });
+    let finished = call.prepare().finish(&[], repository.bounds())?;
+    let id = finished.output.get(..40).and_then(ObjectId::from_hex).filter(|_| finished.status.success());
+    id.map(|id| CommitId(id.0)).ok_or_else(|| finished.failed("commit-tree"))
+}
+
 fn push_apart(
     repository: &Repository,
     specs: &mut Vec<CandidateSpec>,
@@ -77,14 +100,12 @@ fn push_apart(
         Some(base) if base != parent && base != revision => {}
         _ => return Ok(()),
     }
+    specs.push(spec(repository, [parent, revision])?);
+    Ok(())
+}
+
+fn spec(repository: &Repository, [parent, revision]: [CommitId; 2]) -> Result<CandidateSpec, GitError> {
     let times = [repository.commit(parent)?.committer.time, repository.commit(revision)?.committer.time];
     let time = times.into_iter().max().unwrap_or(Timestamp(0));
-    specs.push(CandidateSpec {
-        parent,
-        revision,
-        strategy: Strategy::Merge,
-        message: "sample".to_owned(),
-        time,
-    });
-    Ok(())
+    Ok(CandidateSpec { parent, revision, strategy: Strategy::Merge, message: "sample".to_owned(), time })
 }

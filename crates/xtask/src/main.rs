@@ -3,6 +3,7 @@
 //! Deliberately absent: anything that the product needs at run time. A clone without this crate builds and works.
 
 mod attacks;
+mod bench;
 mod failure;
 mod kill;
 mod libtest;
@@ -25,6 +26,7 @@ struct Command {
 
 /// Every command. A new one is a line here and a module.
 const COMMANDS: &[Command] = &[
+    Command { name: "bench", help: bench::HELP, run: bench::run },
     Command { name: "test", help: test::HELP, run: test::run },
     Command { name: "kill", help: kill::HELP, run: kill::run },
     Command { name: "attacks", help: attacks::HELP, run: attacks::run },

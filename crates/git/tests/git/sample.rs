@@ -1,5 +1,6 @@
 //! Samples for the bench: candidates that are work, and git's own answer to each.
 
+use towpath_core::candidate::CandidateSpec;
 use towpath_git::{CandidateOutcome, Merged, sample};
 
 use crate::support::World;
@@ -7,15 +8,30 @@ use crate::support::World;
 fn check(world: &World, count: usize) {
     let specs = sample::candidates(&world.repository, world.head(), count).unwrap();
     assert_eq!(specs.len(), count);
+    let clean = check_each(world, specs);
+    assert_eq!(clean, count);
+}
+
+/// Compares ours with git's own; says how many merged.
+fn check_each(world: &World, specs: Vec<CandidateSpec>) -> usize {
+    let mut clean = 0;
     for spec in specs {
         let outcome = world.repository.make_candidate(&spec).unwrap();
         match sample::reference(&world.repository, &spec).unwrap() {
             Merged::Clean(wanted) => {
-                assert!(matches!(outcome, CandidateOutcome::Made { tree, .. } if tree == wanted))
+                let made = match outcome {
+                    CandidateOutcome::Made { tree, .. } => tree,
+                    _ => world.repository.commit(spec.parent).unwrap().tree,
+                };
+                assert_eq!(made, wanted);
+                let commit = sample::reference_commit(&world.repository, &spec, wanted).unwrap();
+                assert_eq!(world.repository.commit(commit).unwrap().parents, [spec.parent, spec.revision]);
+                clean += 1;
             }
             Merged::Conflict(wanted) => assert_eq!(outcome, CandidateOutcome::Conflict { paths: wanted }),
         }
     }
+    clean
 }
 
 #[test]
@@ -42,4 +58,17 @@ fn a_straight_history_gives_neighbours() {
     }
     world.push(world.head(), "main");
     check(&world, 4);
+}
+
+#[test]
+fn generated_pairs_are_hard_and_the_same_each_time() {
+    const PAIRS: usize = 20;
+    let [one, two] = [(); 2].map(|()| World::new());
+    let specs = sample::hard_pairs(&one.repository, PAIRS, 7).unwrap();
+    assert_eq!(specs, sample::hard_pairs(&two.repository, PAIRS, 7).unwrap());
+    let clean = check_each(&one, specs);
+    // The set is only hard if both happen often.
+    assert!((PAIRS / 5..=PAIRS * 4 / 5).contains(&clean), "{clean} of {PAIRS} are clean");
+    let fsck = one.in_store(&["fsck", "--strict", "--no-dangling", "--no-reflogs"], b"");
+    assert_eq!(fsck, "", "{fsck}");
 }

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["forge", "executor", "release", "registry", "pipeline", "store"],
     &["sim"],
     &["server"],
-    &["towpath"],
+    &["towpath", "bench"],
 ];
 
 /// All that `core` may use of the outside. Its purity rests on this list: there is nothing in it that could open a file,
@@ -106,7 +106,7 @@ fn refused_edge(from: &str, to: &str, section: &str) -> Option<&'static str> {
     if from == "xtask" {
         return Some("the tool that tests the workspace must build when the workspace does not");
     }
-    if to == "xtask" || to == "towpath" {
+    if ["xtask", "towpath", "bench"].contains(&to) {
         return Some("nothing depends on a program");
     }
     // An unknown crate is a finding of its own.

@@ -1,0 +1,142 @@
+//! One measured figure beside its peer, and whether it is good enough.
+
+use serde::Serialize;
+
+/// What a figure has to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Goal {
+    /// At most this many times the peer's figure.
+    RatioAtMost(f64),
+    /// At least this many times the peer's figure.
+    RatioAtLeast(f64),
+    /// At most `value`, where the peer's figure is `peer` or less. Where the machine takes longer for the peer, it may
+    /// take as many times longer for us: a busy machine is no fault of ours.
+    AtMost {
+        /// The goal itself.
+        value: f64,
+        /// The peer's figure on the machine for which it was set.
+        peer: f64,
+    },
+    /// At least `value`, where the peer reaches `peer` or more; less in the same proportion elsewhere.
+    AtLeast {
+        /// The goal itself.
+        value: f64,
+        /// The peer's figure on the machine for which it was set.
+        peer: f64,
+    },
+    /// At most this, wherever it runs.
+    Absolute(f64),
+}
+
+impl Goal {
+    fn holds(self, value: f64, peer_value: f64) -> bool {
+        match self {
+            Goal::RatioAtMost(ratio) => value <= ratio * peer_value,
+            Goal::RatioAtLeast(ratio) => value >= ratio * peer_value,
+            Goal::AtMost { value: goal, peer } => value <= goal * (peer_value / peer).max(1.0),
+            Goal::AtLeast { value: goal, peer } => value >= goal * (peer_value / peer).min(1.0),
+            Goal::Absolute(goal) => value <= goal,
+        }
+    }
+
+    fn text(self, unit: &str) -> String {
+        match self {
+            Goal::RatioAtMost(ratio) => format!("at most {ratio} x peer"),
+            Goal::RatioAtLeast(ratio) => format!("at least {ratio} x peer"),
+            Goal::AtMost { value, peer } => format!("at most {value} {unit} where the peer takes {peer}"),
+            Goal::AtLeast { value, peer } => format!("at least {value} {unit} where the peer reaches {peer}"),
+            Goal::Absolute(goal) => format!("at most {goal} {unit}"),
+        }
+    }
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Which figure: the goal's number, and what it is about.
+    pub name: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// In what.
+    pub unit: &'static str,
+    /// What it was compared with in the same run: another program, or what the machine itself needs.
+    pub peer: String,
+    /// The peer's figure, in the same unit.
+    pub peer_value: f64,
+    /// `value / peer_value`.
+    pub ratio: f64,
+    /// What it has to be.
+    pub goal: String,
+    /// Whether it is.
+    pub holds: bool,
+}
+
+/// A figure and its peer, before it is judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// See [`Row::name`].
+    pub name: &'static str,
+    /// See [`Row::unit`].
+    pub unit: &'static str,
+    /// See [`Row::value`].
+    pub value: f64,
+    /// See [`Row::peer`].
+    pub peer: &'static str,
+    /// See [`Row::peer_value`].
+    pub peer_value: f64,
+}
+
+impl Figure {
+    /// The row, judged.
+    pub fn judged(self, goal: Goal) -> Row {
+        Row {
+            name: self.name,
+            value: rounded(self.value),
+            unit: self.unit,
+            peer: self.peer.to_owned(),
+            peer_value: rounded(self.peer_value),
+            ratio: rounded(self.value / self.peer_value),
+            goal: goal.text(self.unit),
+            holds: goal.holds(self.value, self.peer_value),
+        }
+    }
+}
+
+/// Four digits: more is noise.
+fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(goal: Goal, value: f64, peer_value: f64) -> bool {
+        let figure = Figure { name: "x", unit: "ms", value, peer: "y", peer_value };
+        figure.judged(goal).holds
+    }
+
+    #[test]
+    fn a_slow_machine_is_no_fault_and_a_fast_one_no_excuse() {
+        let goal = Goal::AtMost { value: 5.0, peer: 1.0 };
+        assert!(holds(goal, 5.0, 0.5) && !holds(goal, 5.1, 1.0) && holds(goal, 9.9, 2.0));
+        let goal = Goal::AtLeast { value: 600.0, peer: 1000.0 };
+        assert!(holds(goal, 600.0, 2000.0) && !holds(goal, 599.0, 1000.0) && holds(goal, 300.0, 500.0));
+    }
+
+    #[test]
+    fn ratios_are_to_the_peer_of_the_same_run() {
+        assert!(holds(Goal::RatioAtMost(1.3), 1.3, 1.0) && !holds(Goal::RatioAtMost(1.3), 1.4, 1.0));
+        assert!(holds(Goal::RatioAtLeast(0.65), 0.65, 1.0) && !holds(Goal::RatioAtLeast(0.65), 0.6, 1.0));
+        assert!(holds(Goal::Absolute(40.0), 40.0, 1.0) && !holds(Goal::Absolute(40.0), 41.0, 1.0));
+    }
+
+    #[test]
+    fn figures_have_four_digits() {
+        assert_eq!([0.0, 1234.56, 0.0123456, 99999.0].map(rounded), [0.0, 1235.0, 0.01235, 100_000.0]);
+    }
+}

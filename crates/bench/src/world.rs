@@ -1,0 +1,292 @@
+//! A whole server in this process, with a real executor beside it, on a folder of its own.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use towpath_core::cell::CellId;
+use towpath_core::graph::{JobGraph, JobSpec, Outcome, Trigger};
+use towpath_core::ids::{CommitId, Epoch, RunId, TreeId};
+use towpath_core::message::RunStart;
+use towpath_core::policy::Level;
+use towpath_core::run::RunEvent;
+use towpath_core::turn::Intake;
+use towpath_executor::protocol::StopMode;
+use towpath_executor::{ExecutorClient, ExecutorConfig, ExecutorEvent, Limits, SandboxKind};
+use towpath_server::engine::{AnyIntake, Engine};
+use towpath_server::server::{Server, Shared};
+use towpath_server::settings::ServerSettings;
+
+use crate::Fault;
+
+/// Jobs at once: as many as the floor starts.
+pub const SLOTS: u32 = 2;
+/// How long a whole measured run may take before something is wrong.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How long an executor without jobs may take to end.
+const PATIENCE_END: Duration = Duration::from_secs(10);
+
+/// A new folder beside this program, so on the disk on which the product is made: `/tmp` may be memory.
+///
+/// # Errors
+/// It cannot be made.
+pub fn folder() -> Result<TempDir, Fault> {
+    let program = std::env::current_exe()?;
+    let beside = program.parent().ok_or("this program is in no folder")?;
+    Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(beside)?)
+}
+
+/// A server and its executor.
+pub struct World {
+    server: Option<Server>,
+    runtime: Runtime,
+    next_run: AtomicU64,
+    folder: Option<TempDir>,
+}
+
+impl World {
+    /// Starts both, and waits until jobs can run.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn start(sandbox: SandboxKind) -> Result<World, Fault> {
+        let folder = folder()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let mut server = runtime.block_on(Server::start(settings(folder.path(), sandbox)?))?;
+        runtime.block_on(server.executor_ready())?;
+        Ok(World { server: Some(server), runtime, next_run: AtomicU64::new(1), folder: Some(folder) })
+    }
+
+    /// Works on what the server works with.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn with(&self, work: impl FnOnce(&Shared) -> Result<(), Fault>) -> Result<(), Fault> {
+        work(self.shared())
+    }
+
+    /// Ends server and executor; answers the folder, for another server.
+    ///
+    /// # Errors
+    /// The executor does not end.
+    pub fn close(mut self) -> Result<TempDir, Fault> {
+        let folder = self.stop().ok_or("it was closed before")?;
+        World::end_executor_of(folder.path())?;
+        Ok(folder)
+    }
+
+    /// Ends the executor of a folder whose server has ended: it outlives its servers.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn end_executor_of(folder: &Path) -> Result<(), Fault> {
+        let (client, gone) = connect(folder)?;
+        client.stop(StopMode::Now)?;
+        Ok(gone.recv_timeout(PATIENCE_END)?)
+    }
+
+    fn stop(&mut self) -> Option<TempDir> {
+        let server = self.server.take()?;
+        // That the loop had ended by itself was seen by whoever waited for a run.
+        let _ = server.stop();
+        self.folder.take()
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.server.as_ref().expect("invariant: it is there until it is closed").shared
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.shared().engine
+    }
+
+    /// Durable deliveries of `count` runs of this graph, `width` of them under way at any time; how long each took from
+    /// its delivery until its end was durable.
+    ///
+    /// # Errors
+    /// A run did not pass.
+    pub fn runs(&self, graph: &JobGraph, count: u32, width: u32) -> Result<Vec<Duration>, Fault> {
+        self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, self.all(graph, count, width))
+                .await
+                .map_err(|_| "the runs do not end")?
+        })
+    }
+
+    async fn all(&self, graph: &JobGraph, count: u32, width: u32) -> Result<Vec<Duration>, Fault> {
+        let mut changes = self.engine().changes();
+        let mut under_way = HashSet::new();
+        let (mut begun, mut took) = (std::collections::HashMap::new(), Vec::new());
+        let mut left = count;
+        while left > 0 || !under_way.is_empty() {
+            while left > 0 && under_way.len() < width as usize {
+                let run = self.next();
+                begun.insert(run.clone(), Instant::now());
+                self.deliver(&run, graph);
+                under_way.insert(run);
+                left -= 1;
+            }
+            for run in self.ended(&mut changes, &under_way).await? {
+                under_way.remove(&run);
+                took.extend(begun.remove(&run).map(|at| at.elapsed()));
+            }
+        }
+        Ok(took)
+    }
+
+    fn next(&self) -> RunId {
+        let number = self.next_run.fetch_add(1, Ordering::Relaxed);
+        format!("bench/main/{number}").parse().expect("invariant: a valid id")
+    }
+
+    fn deliver(&self, run: &RunId, graph: &JobGraph) {
+        let start = RunStart {
+            run: run.clone(),
+            trigger: Trigger::Manual,
+            change: None,
+            reason: "measured".to_owned(),
+            commit: CommitId([1; 20]),
+            tree: TreeId([1; 20]),
+            level: Level::Landed,
+            graph: graph.clone(),
+            carried: Default::default(),
+            priority: 0,
+            fail_fast: false,
+            facts: Default::default(),
+        };
+        let intake = AnyIntake::Run(Intake::Event(RunEvent::Start(Arc::new(start))));
+        self.engine().deliver_surely(CellId::Run(run.clone()), intake);
+    }
+
+    /// Waits for changes; answers which runs are over.
+    async fn ended(
+        &self,
+        changes: &mut broadcast::Receiver<CellId>,
+        of: &HashSet<RunId>,
+    ) -> Result<Vec<RunId>, Fault> {
+        let changed = match changes.recv().await {
+            Ok(CellId::Run(run)) if of.contains(&run) => vec![run],
+            Ok(_) => vec![],
+            Err(RecvError::Lagged(_)) => of.iter().cloned().collect(),
+            Err(RecvError::Closed) => return Err("the server ended".into()),
+        };
+        let mut ended = Vec::new();
+        for run in changed {
+            // A run that is over leaves the memory.
+            match self.engine().run(run.clone(), |live| live.state.ended()).await.flatten() {
+                None if self.is_begun(&run).await => {}
+                Some((Outcome::Passed, _)) | None => ended.push(run),
+                Some((outcome, _)) => return Err(format!("run {run} ended {outcome:?}").into()),
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn is_begun(&self, run: &RunId) -> bool {
+        self.engine().run(run.clone(), |_| ()).await.is_some()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let Some(folder) = self.stop() else { return };
+        if let Err(error) = World::end_executor_of(folder.path()) {
+            eprintln!("the executor of {} was not ended: {error}", folder.path().display());
+        }
+    }
+}
+
+/// Takes an executor over from its server, which has ended, and hears when it is gone.
+fn connect(folder: &Path) -> Result<(ExecutorClient, Receiver<()>), Fault> {
+    let folder = folder.join("data/executor");
+    // In that server's name: a higher epoch would shut the next one out.
+    let epoch: Epoch = std::fs::read_to_string(folder.join("executor/epoch"))?.trim().parse()?;
+    let (tell, gone) = channel();
+    let client =
+        ExecutorClient::connect(&folder.join("socket"), (epoch, None), PATIENCE_END, move |event| {
+            if let ExecutorEvent::Gone(_) = event {
+                // Nobody waits any more when the client is dropped.
+                let _ = tell.send(());
+            }
+        })?;
+    Ok((client, gone))
+}
+
+/// How a measured server is started.
+///
+/// # Errors
+/// This program cannot be found.
+pub fn settings(folder: &Path, sandbox: SandboxKind) -> Result<ServerSettings, Fault> {
+    Ok(ServerSettings {
+        data: folder.join("data"),
+        keys: folder.join("keys"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        url: None,
+        slots: SLOTS,
+        sandbox,
+        limits: Limits::default(),
+        program: std::env::current_exe()?,
+    })
+}
+
+/// The subcommand that a server starts its executor by.
+///
+/// # Errors
+/// It cannot start.
+pub fn executor(options: &[&str]) -> Result<(), Fault> {
+    let ["--folder", folder, "--socket", socket, "--slots", slots, "--sandbox", sandbox] = options else {
+        return Err("executor --folder FOLDER --socket SOCKET --slots N --sandbox bubblewrap|none".into());
+    };
+    let helper = vec![std::env::current_exe()?.into(), "sandbox-helper".into()];
+    let sandbox = match *sandbox {
+        "none" => SandboxKind::None,
+        _ => SandboxKind::Bubblewrap,
+    };
+    let config = ExecutorConfig {
+        sandbox,
+        slots: slots.parse()?,
+        ..ExecutorConfig::in_folder(folder.as_ref(), helper)
+    };
+    Ok(towpath_executor::serve(config, socket.as_ref())?)
+}
+
+/// A graph of `count` jobs `true` without a work tree, in layers of a hundred. Each job needs three of the layer before;
+/// ten times in ten thousand, all of a layer wait for one job that waits for the whole layer before.
+pub fn graph(count: u32) -> JobGraph {
+    const WIDTH: u32 = 100;
+    const LAYERS_BETWEEN_BARRIERS: u32 = 10;
+    let needs = |at: u32| -> Vec<u32> {
+        let (layer, place) = (at / WIDTH, at % WIDTH);
+        match (layer, layer % LAYERS_BETWEEN_BARRIERS, place) {
+            (0, ..) => Vec::new(),
+            (_, 0, 0) => (at - WIDTH..at).collect(),
+            (_, 0, _) => vec![at - place],
+            _ => (0..3).map(|step| (layer - 1) * WIDTH + (place + step * 7) % WIDTH).collect(),
+        }
+    };
+    let jobs = (0..count).map(|at| job(&format!("job-{at}"), needs(at)));
+    JobGraph { jobs: jobs.collect(), budget_seconds: None }
+}
+
+fn job(name: &str, needs: Vec<u32>) -> JobSpec {
+    use towpath_core::graph::{JobBody, JobIndex, Origin};
+    let name: towpath_core::ids::JobName = name.parse().expect("invariant: a valid name");
+    JobSpec {
+        base: name.clone(),
+        name,
+        origin: Origin::Target,
+        on: vec![Trigger::Manual],
+        required: true,
+        needs: needs.into_iter().map(JobIndex).collect(),
+        aborts: Vec::new(),
+        skip: None,
+        body: Arc::new(JobBody { checkout: false, ..JobBody::script("true") }),
+    }
+}
