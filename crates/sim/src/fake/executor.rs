@@ -32,7 +32,7 @@ pub struct Job {
     pub tree: TreeId,
     /// The level that it ran at.
     pub level: Level,
-    /// What it will have been, unless it is stopped.
+    /// What it truly was, or would have been: a ghost that was cut off may say so before anybody notices its death.
     pub truth: Outcome,
     /// What is reported of it: the same, but for a planted bug.
     pub reported: Outcome,
@@ -69,7 +69,6 @@ impl Executor {
     pub fn end(&mut self, lease: &LeaseId, how: Option<Outcome>) -> Option<(Lease, JobResult)> {
         let job = self.jobs.get_mut(lease)?;
         if job.stage == Stage::Running {
-            job.truth = how.unwrap_or(job.truth);
             job.stage = Stage::Ended(result(&job.lease, how.unwrap_or(job.reported)));
         }
         match &job.stage {

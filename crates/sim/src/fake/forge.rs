@@ -243,6 +243,11 @@ impl Forge {
         }
     }
 
+    /// The branch that a change is for.
+    pub fn target(&self, number: ChangeNumber) -> BranchName {
+        self.changes[&number].target.clone()
+    }
+
     /// Shows a verdict.
     pub fn set_check(&mut self, number: ChangeNumber, revision: CommitId, check: &Check) {
         if let Some(change) = self.changes.get_mut(&number) {
