@@ -236,7 +236,9 @@ fn refuse(route: &Route, mut error: ApiError, target: &str) -> Response {
     }
     if route.face == Face::Page {
         if error.class == Class::Unauthenticated && route.needs != Needs::Public {
-            return login::to_login(target);
+            // A form cannot be sent again by a link: its page is shown instead.
+            let page = target.rsplit_once('/').map_or("/", |(page, _)| page);
+            return login::to_login(if route.reads_forms { page } else { target });
         }
         let mut page = login::error_page(&error);
         if let Some(seconds) = error.retry_seconds {

@@ -92,6 +92,9 @@ fn g01_an_approval_by_a_form_is_for_what_was_shown() {
     let done = send(&fresh);
     assert_eq!((done.status, done.header("location")), (303, Some("/demo/changes/1")));
     assert_eq!(world.change(1)["reviews"][0]["by"], "mia");
+    // Whose session is over comes back to the page, as a form's own path shows nothing.
+    let over = world.send(&world.form("/demo/changes/1/approve", &fresh));
+    assert_eq!((over.status, over.header("location")), (303, Some("/login?next=/demo/changes/1")));
 }
 
 #[test]

@@ -180,3 +180,30 @@ fn assert_inert(browser: &Browser) {
         browser.complaints().into_iter().filter(|text| text.contains("Content Security Policy")).collect();
     assert_eq!(refused, Vec::<String>::new(), "{}", browser.url());
 }
+
+#[test]
+fn a_log_is_followed_while_it_grows() {
+    let Some(browser) = Browser::open("a log that grows") else { return };
+    let folder = TempDir::new().unwrap();
+    let (data, keys, token) = init(folder.path());
+    let place = Place::serve(&data, &keys, &token);
+    log_in(&browser, &place);
+    hostile::talker(&place, folder.path());
+    browser.go(&format!("{}/talk/changes/1", place.url));
+    browser.until("document.querySelector('#runs .entries a')");
+    let run = browser.eval("return document.querySelector('#runs .entries a').href");
+    browser.go(&format!("{}/jobs/unit", run.as_str().unwrap()));
+    assert_eq!(browser.eval("return document.querySelector('#log').dataset.over"), "false");
+    browser.eval("window.same = true");
+    browser.click("#follow");
+    browser.until("document.querySelector('#L60') && document.querySelector('#head .pill.ok')");
+    assert_eq!(browser.eval("return window.same"), true, "the page was loaded again");
+    let rows =
+        browser.eval("return [...document.querySelectorAll('#log .row')].map(row => row.innerText.trim())");
+    let rows: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    let wanted: Vec<String> = (1..=60).map(|line| format!("{line}\nline {line}")).collect();
+    let same = rows.iter().zip(&wanted).all(|(row, line)| row.split_whitespace().eq(line.split_whitespace()));
+    assert!(same && rows.len() == 60, "{rows:?}");
+    assert_eq!(browser.eval("return document.querySelectorAll('#log .f2').length"), 60);
+    assert_quiet(&browser);
+}

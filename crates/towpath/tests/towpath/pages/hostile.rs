@@ -1,4 +1,4 @@
-//! A repository and a change whose every word tries to be markup (F07).
+//! Repositories to look at: one whose every word tries to be markup (F07), and one whose job talks for a while.
 
 use std::path::Path;
 use std::process::Command;
@@ -47,6 +47,23 @@ pub fn change(place: &Place, folder: &Path) {
     git(&work, place, &["push", "--quiet", &format!("{}/xss.git", place.url), "HEAD", "-o", "change"]);
     place.api("POST", "/repos/xss/changes/1/comment", &json!({ "text": MARKUP }));
     place.api("POST", "/repos/xss/changes/1/label", &json!({ "add": [LABEL] }));
+}
+
+/// Imports a repository and pushes a change whose job writes a line, again and again; it is change 1 of `talk`.
+pub fn talker(place: &Place, folder: &Path) {
+    let work = folder.join("talk");
+    std::fs::create_dir(&work).unwrap();
+    git(&work, place, &["init", "--quiet", "--initial-branch=main"]);
+    let steps =
+        "i=0; while [ $i -lt 60 ]; do i=$((i + 1)); printf '\\033[32mline %s\\033[0m\\n' $i; sleep 0.2; done";
+    std::fs::write(work.join("talk.sh"), steps).unwrap();
+    std::fs::write(work.join("towpath.yaml"), "jobs:\n  unit:\n    run: sh talk.sh\n").unwrap();
+    commit(&work, place, "Begin");
+    place.api("POST", "/import", &json!({ "repo": "talk", "path": work }));
+    git(&work, place, &["checkout", "--quiet", "-b", "more"]);
+    std::fs::write(work.join("more"), "more\n").unwrap();
+    commit(&work, place, "Say more");
+    git(&work, place, &["push", "--quiet", &format!("{}/talk.git", place.url), "HEAD", "-o", "change"]);
 }
 
 /// A test report in which the name of what failed is markup.
