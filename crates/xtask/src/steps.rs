@@ -73,10 +73,9 @@ pub const STEPS: &[Step] = &[
             "--from",
             "1",
             "--seeds",
-            "1000",
+            "200",
         ]),
     },
-    Step { name: "kills", work: Work::Check(&["cargo", "xtask", "kill", "--count", "30"]) },
     Step {
         name: "docs",
         work: Work::Check(&[

@@ -92,6 +92,14 @@ fn play(
 ) -> Result<Vec<Shown>, Failure> {
     let ann = server.client(&project.ann)?;
     project.move_in(&ann)?;
+    // A gate knows nobody's rights before its first reading of the forge.
+    let branch = Request::get(&["repos", "demo", "branches", "main"]);
+    while ann.ask(&branch)?["tip"].is_null() {
+        if begun.elapsed() > DEADLINE {
+            return Err(Failure::new(Exit::TimedOut, "the branch of the demo is not read in time"));
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
     let why = serde_json::json!({ "why": "the demo's changes arrive" });
     ann.ask(&Request::post(&["repos", "demo", "branches", "main", "freeze"], why))?;
     let mut changes = Vec::new();
