@@ -45,7 +45,7 @@ pub enum ExecutorError {
     Io(#[from] io::Error),
 }
 
-/// Slots in this process. `towpath run` uses it as it is; [`crate::serve`] puts a socket in front of it.
+/// Slots in this process. `towpath run` uses it as it is; [`crate::serve()`] puts a socket in front of it.
 ///
 /// Dropping it cancels what runs and waits for it.
 pub struct JobPool {
