@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use expect_test::expect;
 use serde_json::Value;
 
-use crate::support::{Ended, Process, TOWPATH, World, ended, has_sandbox, processes_of};
+use crate::support::{Ended, TOWPATH, World, ended, has_sandbox, stop_executor};
 
 /// Time for a change of one short job to land on a loaded machine.
 const LANDS_WITHIN: Duration = Duration::from_secs(120);
@@ -118,7 +118,7 @@ fn stop(server: &mut Child, world: &World) {
     // Both fail only if it is gone already.
     let _ = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
     let _ = server.wait();
-    stop_executor(world);
+    stop_executor(world.folder());
 }
 
 /// Waits until a change has landed.
@@ -137,15 +137,6 @@ fn until(world: &World, change: &str, wanted: impl Fn(&Value) -> bool) -> Value 
             return found;
         }
         assert!(Instant::now() < end, "change {change} is still {found}");
-    }
-}
-
-/// The executor lives on by design; a test's has to end with it.
-fn stop_executor(world: &World) {
-    let is_executor = |process: &Process| process.words.get(1).is_some_and(|word| word == "executor");
-    for process in processes_of(world.folder()).iter().filter(|process| is_executor(process)) {
-        // It fails only if it is gone already.
-        let _ = Command::new("kill").args(["-TERM", &process.pid]).status();
     }
 }
 

@@ -158,3 +158,13 @@ pub fn processes_of(folder: &Path) -> Vec<Process> {
     }
     found
 }
+
+/// Ends the executors of servers whose folders are below `folder`. They outlive their servers by design, and must not
+/// outlive the test.
+pub fn stop_executor(folder: &Path) {
+    let is_executor = |process: &Process| process.words.get(1).is_some_and(|word| word == "executor");
+    for process in processes_of(folder).iter().filter(|process| is_executor(process)) {
+        // It fails only if it is gone already.
+        let _ = Command::new("kill").args(["-TERM", &process.pid]).status();
+    }
+}

@@ -54,8 +54,7 @@ pub fn talker(place: &Place, folder: &Path) {
     let work = folder.join("talk");
     std::fs::create_dir(&work).unwrap();
     git(&work, place, &["init", "--quiet", "--initial-branch=main"]);
-    let steps =
-        "i=0; while [ $i -lt 60 ]; do i=$((i + 1)); printf '\\033[32mline %s\\033[0m\\n' $i; sleep 0.2; done";
+    let steps = "i=0; while :; do i=$((i + 1)); printf '\\033[32mline %s\\033[0m\\n' $i; sleep 0.1; done";
     std::fs::write(work.join("talk.sh"), steps).unwrap();
     std::fs::write(work.join("towpath.yaml"), "jobs:\n  unit:\n    run: sh talk.sh\n").unwrap();
     commit(&work, place, "Begin");

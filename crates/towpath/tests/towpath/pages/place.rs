@@ -10,6 +10,7 @@ use crate::support::TOWPATH;
 
 pub struct Place {
     server: Child,
+    data: PathBuf,
     pub url: String,
     pub token: String,
 }
@@ -32,7 +33,7 @@ impl Place {
         // Whatever it says later is read to its end, or the server would wait for us.
         std::thread::spawn(move || lines.for_each(drop));
         let token = std::fs::read_to_string(token).unwrap().trim().to_owned();
-        Place { server, url: said.expect("the server says where it serves"), token }
+        Place { server, data: data.to_owned(), url: said.expect("the server says where it serves"), token }
     }
 
     pub fn api(&self, method: &str, path: &str, body: &Value) -> Value {
@@ -59,6 +60,7 @@ impl Drop for Place {
         let pid = rustix::process::Pid::from_child(&self.server);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.server.wait();
+        crate::support::stop_executor(&self.data);
     }
 }
 
