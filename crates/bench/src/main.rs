@@ -1,7 +1,8 @@
 //! Measures Towpath beside its peers and beside what the machine itself needs: the program behind `cargo xtask bench`.
 //!
-//! Each row is one figure of the project's goals. Ours and the peer's are taken in the same run, one after the other;
-//! a figure is judged by its ratio to the peer's, so that a busy machine is no excuse and no fault.
+//! Each row is one figure of the project's goals. Ours and the peer's are taken in the same run, one after the other. A
+//! goal that is a ratio is judged by that peer; one in milliseconds or a second is absolute, and the peer's figure tells
+//! how busy the machine was.
 
 mod post;
 mod row;

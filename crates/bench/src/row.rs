@@ -2,30 +2,18 @@
 
 use serde::Serialize;
 
-/// What a figure has to be.
+/// What a figure has to be. A promise in milliseconds or a second is absolute: the peer's figure beside it tells how
+/// fast the machine was, and excuses nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
     /// At most this many times the peer's figure.
     RatioAtMost(f64),
     /// At least this many times the peer's figure.
     RatioAtLeast(f64),
-    /// At most `value`, where the peer's figure is `peer` or less. Where the machine takes longer for the peer, it may
-    /// take as many times longer for us: a busy machine is no fault of ours.
-    AtMost {
-        /// The goal itself.
-        value: f64,
-        /// The peer's figure on the machine for which it was set.
-        peer: f64,
-    },
-    /// At least `value`, where the peer reaches `peer` or more; less in the same proportion elsewhere.
-    AtLeast {
-        /// The goal itself.
-        value: f64,
-        /// The peer's figure on the machine for which it was set.
-        peer: f64,
-    },
-    /// At most this, wherever it runs.
-    Absolute(f64),
+    /// At most this.
+    AtMost(f64),
+    /// At least this.
+    AtLeast(f64),
 }
 
 impl Goal {
@@ -33,9 +21,8 @@ impl Goal {
         match self {
             Goal::RatioAtMost(ratio) => value <= ratio * peer_value,
             Goal::RatioAtLeast(ratio) => value >= ratio * peer_value,
-            Goal::AtMost { value: goal, peer } => value <= goal * (peer_value / peer).max(1.0),
-            Goal::AtLeast { value: goal, peer } => value >= goal * (peer_value / peer).min(1.0),
-            Goal::Absolute(goal) => value <= goal,
+            Goal::AtMost(goal) => value <= goal,
+            Goal::AtLeast(goal) => value >= goal,
         }
     }
 
@@ -43,9 +30,8 @@ impl Goal {
         match self {
             Goal::RatioAtMost(ratio) => format!("at most {ratio} x peer"),
             Goal::RatioAtLeast(ratio) => format!("at least {ratio} x peer"),
-            Goal::AtMost { value, peer } => format!("at most {value} {unit} where the peer takes {peer}"),
-            Goal::AtLeast { value, peer } => format!("at least {value} {unit} where the peer reaches {peer}"),
-            Goal::Absolute(goal) => format!("at most {goal} {unit}"),
+            Goal::AtMost(goal) => format!("at most {goal} {unit}"),
+            Goal::AtLeast(goal) => format!("at least {goal} {unit}"),
         }
     }
 }
@@ -121,18 +107,15 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_machine_is_no_fault_and_a_fast_one_no_excuse() {
-        let goal = Goal::AtMost { value: 5.0, peer: 1.0 };
-        assert!(holds(goal, 5.0, 0.5) && !holds(goal, 5.1, 1.0) && holds(goal, 9.9, 2.0));
-        let goal = Goal::AtLeast { value: 600.0, peer: 1000.0 };
-        assert!(holds(goal, 600.0, 2000.0) && !holds(goal, 599.0, 1000.0) && holds(goal, 300.0, 500.0));
+    fn a_promise_is_absolute_whatever_the_peer_took() {
+        assert!(holds(Goal::AtMost(5.0), 5.0, 0.5) && !holds(Goal::AtMost(5.0), 5.1, 100.0));
+        assert!(holds(Goal::AtLeast(600.0), 600.0, 1.0) && !holds(Goal::AtLeast(600.0), 599.0, 500.0));
     }
 
     #[test]
     fn ratios_are_to_the_peer_of_the_same_run() {
         assert!(holds(Goal::RatioAtMost(1.3), 1.3, 1.0) && !holds(Goal::RatioAtMost(1.3), 1.4, 1.0));
         assert!(holds(Goal::RatioAtLeast(0.65), 0.65, 1.0) && !holds(Goal::RatioAtLeast(0.65), 0.6, 1.0));
-        assert!(holds(Goal::Absolute(40.0), 40.0, 1.0) && !holds(Goal::Absolute(40.0), 41.0, 1.0));
     }
 
     #[test]

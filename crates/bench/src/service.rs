@@ -31,7 +31,7 @@ pub fn serve(folder: &str) -> Result<(), Fault> {
     Ok(runtime.block_on(service::run(settings, told))?)
 }
 
-/// A running service. Dropping it ends it; its executor is left to [`crate::world::end_executor`].
+/// A running service. Dropping it ends it; its executor is left to [`crate::world::World::end_executor_of`].
 pub struct Service {
     child: Child,
     said: BufReader<std::process::ChildStdout>,

@@ -34,6 +34,13 @@ pub enum Message {
     RunEnded(Arc<RunReport>),
 }
 
+impl Message {
+    /// Whether its receiver may come into being by it.
+    pub fn opens(&self) -> bool {
+        matches!(self, Message::Start(_))
+    }
+}
+
 /// What a run is made of. The graph is final: a run never grows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStart {

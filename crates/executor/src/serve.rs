@@ -25,10 +25,10 @@ use crate::{ExecutorConfig, plain, socket, wire};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two syncs of the journal under load. Alone, an end is synced and told at once.
-const SYNC_INTERVAL: Duration = Duration::from_millis(2);
+/// Between two times that ends are told under load. Alone, an end is told at once.
+const TELL_INTERVAL: Duration = Duration::from_millis(2);
 /// The same while many more jobs lie ready than slots: telling many ends at once costs the server little more than one.
-const SYNC_INTERVAL_BUSY: Duration = Duration::from_millis(10);
+const TELL_INTERVAL_BUSY: Duration = Duration::from_millis(10);
 /// How long a server may leave its socket full before it is taken for dead. Its successor gets the ends again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes to be sent at once.
@@ -250,24 +250,23 @@ impl Desk {
         }
     }
 
-    /// Writes ends down, then tells them. Ends the process if the journal cannot be written: an end that is not
-    /// durable must not be told, and one that is not told must not be lost.
+    /// Writes ends down, then tells them. Ends the process if the journal cannot be written: what its successor does not
+    /// find there must not have been told.
     fn spool(&self, events: &Receiver<JobEvent>) {
-        let mut synced = Instant::now();
+        let mut told = Instant::now();
         while let Ok(first) = events.recv() {
-            self.pool.rest_while_busy(Instant::now() + SYNC_INTERVAL_BUSY);
-            let (started, ended) = gather(first, events, synced + SYNC_INTERVAL);
+            self.pool.rest_while_busy(Instant::now() + TELL_INTERVAL_BUSY);
+            let (started, ended) = gather(first, events, told + TELL_INTERVAL);
             let mut messages: Vec<FromExecutor> =
                 started.into_iter().map(|lease| FromExecutor::Started { lease }).collect();
             if !ended.is_empty() {
-                let written = self.books().journal.end(&ended).and_then(|file| file.sync_data());
-                if let Err(error) = written {
+                if let Err(error) = self.books().journal.end(&ended) {
                     eprintln!(
                         "towpath executor: cannot write the journal: {error}; ends, so that nothing is lost"
                     );
                     std::process::exit(1);
                 }
-                synced = Instant::now();
+                told = Instant::now();
             }
             messages.extend(ended.into_iter().map(|end| FromExecutor::Ended { end: Box::new(end) }));
             let mut books = self.books();
@@ -284,10 +283,8 @@ impl Desk {
             .active()
             .map(|lease| unrun(*lease, Outcome::Cancelled, "the executor was stopped"))
             .collect();
-        if let Ok(file) = books.journal.end(&rest) {
-            // As durable as it can be made; without it the next executor reports these leases as errored.
-            let _ = file.sync_data();
-        }
+        // Without it the next executor reports these leases as errored.
+        let _ = books.journal.end(&rest);
     }
 }
 

@@ -14,7 +14,7 @@ use towpath_core::policy::Actor;
 use towpath_core::pool::Pool;
 use towpath_core::run::Run;
 use towpath_core::turn::{Dispatch, Intake, Live};
-use towpath_store::{Delivery, Load, Store, Tx, WriteError, Writer};
+use towpath_store::{Delivery, Load, Placed, Store, Tx, WriteError, Writer};
 
 use crate::clock::Clock;
 
@@ -25,6 +25,15 @@ pub use slot::AnyIntake;
 
 /// Cells whose change a slow listener may miss before it is told to look at everything again.
 const CHANGES_BUFFERED: usize = 1024;
+
+/// A cell was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Which.
+    pub cell: CellId,
+    /// It is finished: nothing of it is in memory any more.
+    pub is_over: bool,
+}
 
 /// Where dispatches go. A driver answers by [`Engine::deliver`].
 pub trait Dispatcher: Send + Sync + 'static {
@@ -54,7 +63,7 @@ pub struct Engine {
     notes: Sender<Note>,
     writer: Writer,
     clock: Clock,
-    changes: broadcast::Sender<CellId>,
+    changes: broadcast::Sender<Changed>,
 }
 
 impl fmt::Debug for Engine {
@@ -66,7 +75,7 @@ impl fmt::Debug for Engine {
 /// What the loop is told.
 enum Note {
     /// Something became durable in cells' inboxes, all at once.
-    Delivered { at: Timestamp, intakes: Vec<(CellId, u64, AnyIntake)> },
+    Delivered { at: Timestamp, intakes: Vec<(CellId, Placed, AnyIntake)> },
     /// A turn's write set was committed, or refused.
     Committed(Box<turns::Outcome>),
     /// Somebody waits for the answer to a command.
@@ -129,7 +138,7 @@ impl Engine {
     }
 
     /// Tells of every cell that was committed.
-    pub fn changes(&self) -> broadcast::Receiver<CellId> {
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
     }
 
@@ -188,7 +197,8 @@ impl Engine {
             load,
             move |tx| {
                 let value = records(tx)?;
-                let seqs = deliveries.iter().map(|one| tx.deliver(one)).collect::<Result<Vec<u64>, _>>()?;
+                let seqs =
+                    deliveries.iter().map(|one| tx.deliver(one)).collect::<Result<Vec<Placed>, _>>()?;
                 Ok((value, seqs))
             },
             move |outcome| {

@@ -29,7 +29,7 @@ pub use queue::{Load, Purpose};
 pub use reader::{Reader, Snapshot};
 pub use schema::SCHEMA;
 pub use store::{AuditOptions, Incarnation, Options, Store};
-pub use tx::{BODY_BYTES_MAX, Committed, Delivery, EncodedTurn, Tx};
+pub use tx::{BODY_BYTES_MAX, Committed, Delivery, EncodedTurn, Placed, Tx};
 pub use view::{CellHead, StoredCell, StoredIntake, View};
 pub use writer::{Health, Writer};
 

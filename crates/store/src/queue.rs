@@ -27,19 +27,37 @@ pub enum Purpose {
     Reserve,
 }
 
-/// How much a unit weighs, and what it is for.
+/// How a unit that is refused is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Undo {
+    /// By a savepoint of its own: it may be refused wherever it is.
+    #[default]
+    Savepoint,
+    /// It need not be: it is refused before it writes or never, as turns and deliveries are. Of thousands a second, a
+    /// tenth of the writer's time is saved (measured). One that is refused after it wrote takes its group with it.
+    Nothing,
+}
+
+/// How much a unit weighs, what it is for, and how it is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     /// Bytes that it will write, roughly.
     pub bytes: usize,
     /// What it is for.
     pub purpose: Purpose,
+    /// What happens to what it wrote if it is refused.
+    pub undo: Undo,
 }
 
 impl Load {
     /// An ordinary unit.
     pub fn bytes(bytes: usize) -> Load {
-        Load { bytes, purpose: Purpose::Ordinary }
+        Load { bytes, ..Load::default() }
+    }
+
+    /// The same of a unit that is refused before it writes or never.
+    pub fn refused_first(self) -> Load {
+        Load { undo: Undo::Nothing, ..self }
     }
 }
 

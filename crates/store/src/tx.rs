@@ -8,6 +8,7 @@ use towpath_core::act::Act;
 use towpath_core::cell::{CellId, Row};
 use towpath_core::effect::EffectKey;
 use towpath_core::ids::{Epoch, Timestamp};
+use towpath_core::message::Message;
 use towpath_core::turn::{Intake, WriteSet};
 
 use crate::audit::log::Log;
@@ -41,9 +42,19 @@ pub(crate) struct Marks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The inbox entries that its messages became, in their order.
-    pub messages: Vec<u64>,
+    pub messages: Vec<Placed>,
     /// The leaves that its acts became, from this one on, in their order.
     pub first_leaf: u64,
+}
+
+/// Where a delivery lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Its number in the inbox.
+    pub seq: u64,
+    /// The cell has had no turn yet, so there are no rows of it to be read. Only told of deliveries that can be the
+    /// first ([`Delivery::opening`]); `false` says nothing.
+    pub is_first: bool,
 }
 
 /// Something for the inbox of a cell.
@@ -52,12 +63,18 @@ pub struct Delivery {
     cell: String,
     at: Timestamp,
     body: String,
+    opens: bool,
 }
 
 impl Delivery {
     /// A fact, command, or result of an effect, taken in at `at`.
     pub fn new<E: Serialize>(cell: &CellId, at: Timestamp, intake: &Intake<E>) -> Delivery {
-        Delivery { cell: cell.to_string(), at, body: encode(intake) }
+        Delivery { cell: cell.to_string(), at, body: encode(intake), opens: false }
+    }
+
+    /// The same, which can be the first that its cell gets.
+    pub fn opening(self) -> Delivery {
+        Delivery { opens: true, ..self }
     }
 
     /// What it weighs in the queue and in the log, roughly.
@@ -89,7 +106,10 @@ const ROW_BYTES: usize = 64;
 impl From<WriteSet> for EncodedTurn {
     fn from(write: WriteSet) -> EncodedTurn {
         let now = write.now;
-        let message = |(to, message): (CellId, _)| Delivery::new(&to, now, &Intake::Event(message));
+        let message = |(to, message): (CellId, Message)| {
+            let opens = message.opens();
+            Delivery { opens, ..Delivery::new(&to, now, &Intake::Event(message)) }
+        };
         EncodedTurn {
             cell: write.cell.to_string(),
             kind: kind(&write.cell),
@@ -108,6 +128,14 @@ impl From<WriteSet> for EncodedTurn {
 }
 
 impl EncodedTurn {
+    /// Before anything is written, so that a turn that does not fit harms nobody.
+    fn check_sizes(&self) -> Result<(), WriteError> {
+        let rows = self.rows.iter().filter_map(|row| Some(("a row", row.value.as_ref()?.len())));
+        let effects = self.outbox.iter().filter_map(|(_, body)| Some(("an effect", body.as_ref()?.len())));
+        let messages = self.messages.iter().map(|message| ("a delivery", message.body.len()));
+        rows.chain(effects).chain(messages).try_for_each(|(what, bytes)| check_size(what, bytes))
+    }
+
     /// What it weighs in the queue and in the log, roughly.
     pub fn bytes(&self) -> usize {
         let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len) + ROW_BYTES;
@@ -130,8 +158,10 @@ impl Tx<'_> {
     /// Writes one turn of one cell.
     ///
     /// # Errors
-    /// [`WriteError::Fenced`] and [`WriteError::NotDrained`] before anything is written; else those of the disk.
+    /// [`WriteError::Fenced`], [`WriteError::NotDrained`] and [`WriteError::TooLarge`] before anything is written; else
+    /// those of the disk.
     pub fn turn(&mut self, turn: &EncodedTurn) -> Result<Committed, WriteError> {
+        turn.check_sizes()?;
         if turn.only_if_drained {
             self.check_drained(turn)?;
         }
@@ -148,18 +178,23 @@ impl Tx<'_> {
         Ok(Committed { messages: messages.collect::<Result<_, _>>()?, first_leaf })
     }
 
-    /// Puts something into a cell's inbox; returns its number there. The cell need not exist yet.
+    /// Puts something into a cell's inbox. The cell need not exist yet.
     ///
     /// # Errors
     /// It is too large, or those of the disk.
-    pub fn deliver(&mut self, delivery: &Delivery) -> Result<u64, WriteError> {
-        self.check_size("a delivery", delivery.body.len())?;
+    pub fn deliver(&mut self, delivery: &Delivery) -> Result<Placed, WriteError> {
+        check_size("a delivery", delivery.body.len())?;
+        let is_first = delivery.opens && !self.has_cell(&delivery.cell)?;
         let seq = self.marks.inbox_seq + 1;
         const SQL: &str = "INSERT INTO inbox (seq, cell, at, body) VALUES (?1, ?2, ?3, ?4)";
         self.run(SQL, params![seq as i64, delivery.cell, delivery.at.0, delivery.body])?;
         self.marks.inbox_seq = seq;
         self.note_time(delivery.at);
-        Ok(seq)
+        Ok(Placed { seq, is_first })
+    }
+
+    fn has_cell(&self, cell: &str) -> Result<bool, WriteError> {
+        Ok(self.one("SELECT 1 FROM cells WHERE id = ?1", [cell], |_| Ok(()))?.is_some())
     }
 
     /// Adds a leaf to the audit log; returns its number.
@@ -222,10 +257,7 @@ impl Tx<'_> {
         const DELETE: &str = "DELETE FROM cell_rows WHERE cell = ?1 AND key = ?2";
         for row in &turn.rows {
             match &row.value {
-                Some(value) => {
-                    self.check_size("a row", value.len())?;
-                    self.run(PUT, params![turn.cell, row.key, value])?
-                }
+                Some(value) => self.run(PUT, params![turn.cell, row.key, value])?,
                 None => self.run(DELETE, params![turn.cell, row.key])?,
             };
         }
@@ -238,21 +270,11 @@ impl Tx<'_> {
         const DELETE: &str = "DELETE FROM outbox WHERE cell = ?1 AND key = ?2";
         for (key, body) in &turn.outbox {
             match body {
-                Some(body) => {
-                    self.check_size("an effect", body.len())?;
-                    self.run(PUT, params![turn.cell, key.as_str(), body])?
-                }
+                Some(body) => self.run(PUT, params![turn.cell, key.as_str(), body])?,
                 None => self.run(DELETE, params![turn.cell, key.as_str()])?,
             };
         }
         Ok(())
-    }
-
-    fn check_size(&self, what: &str, bytes: usize) -> Result<(), WriteError> {
-        match bytes > BODY_BYTES_MAX {
-            true => Err(WriteError::TooLarge { what: what.to_owned(), bytes, bytes_max: BODY_BYTES_MAX }),
-            false => Ok(()),
-        }
     }
 
     pub(crate) fn note_time(&mut self, at: Timestamp) {
@@ -293,6 +315,13 @@ impl Tx<'_> {
             Err(WriteError::Exists { .. }) => Err(WriteError::Exists { what: what() }),
             other => other.map(drop),
         }
+    }
+}
+
+fn check_size(what: &str, bytes: usize) -> Result<(), WriteError> {
+    match bytes > BODY_BYTES_MAX {
+        true => Err(WriteError::TooLarge { what: what.to_owned(), bytes, bytes_max: BODY_BYTES_MAX }),
+        false => Ok(()),
     }
 }
 

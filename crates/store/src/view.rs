@@ -28,7 +28,7 @@ pub struct View {
 }
 
 /// A cell as it is stored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct StoredCell {
     /// What is known without its rows. A cell that was only written to has no head yet.
     pub head: Option<CellHead>,

@@ -11,7 +11,7 @@ use crate::audit::AuditKey;
 use crate::audit::note::SignedCheckpoint;
 use crate::error::WriteError;
 use crate::queue::{Durable, Load, Purpose, Queue, Queued, Unit};
-use crate::tx::{Committed, Delivery, EncodedTurn, Tx};
+use crate::tx::{Committed, Delivery, EncodedTurn, Placed, Tx};
 
 /// Hands units of work to the writer thread. Cheap to clone.
 ///
@@ -87,13 +87,13 @@ impl Writer {
         D: FnOnce(Result<Committed, WriteError>) + Send + 'static,
     {
         let turn = EncodedTurn::from(write);
-        self.submit(Load::bytes(turn.bytes()), move |tx| tx.turn(&turn), done);
+        self.submit(Load::bytes(turn.bytes()).refused_first(), move |tx| tx.turn(&turn), done);
     }
 
-    /// Puts several things into inboxes, all or none; the result is their numbers, in their order.
+    /// Puts several things into inboxes, all or none; the result is their places, in their order.
     pub fn deliver<D>(&self, deliveries: Vec<Delivery>, done: D)
     where
-        D: FnOnce(Result<Vec<u64>, WriteError>) + Send + 'static,
+        D: FnOnce(Result<Vec<Placed>, WriteError>) + Send + 'static,
     {
         let bytes = deliveries.iter().map(Delivery::bytes).sum();
         let work = move |tx: &mut Tx<'_>| deliveries.iter().map(|one| tx.deliver(one)).collect();
@@ -105,7 +105,7 @@ impl Writer {
     where
         D: FnOnce(Result<SignedCheckpoint, WriteError>) + Send + 'static,
     {
-        self.push(Load { bytes: 0, purpose: Purpose::Reserve }, Box::new(Seal { done }));
+        self.push(Load { purpose: Purpose::Reserve, ..Load::default() }, Box::new(Seal { done }));
     }
 
     /// Lets another key sign from here on; a leaf signed by both says so. Keep the old key's public half: it still

@@ -47,6 +47,7 @@ fn measure(
     let world = World::start(sandbox)?;
     let graph = graph(extent.of(JOBS));
     let (value, peer_value) = alternate(|| seconds(|| world.runs(&graph, 1, 1)), || floor.run())?;
+    world.check_passed()?;
     Ok(vec![Figure { value, peer_value, ..figure }.judged(Goal::RatioAtMost(goal))])
 }
 

@@ -30,7 +30,7 @@ pub fn idle(extent: Extent) -> Result<Vec<Row>, Fault> {
     let (value, peer_value) = alternate(|| start(stored.path()), || start(empty.path()))?;
     let peer = "the same server with an empty folder";
     let figure = Figure { name: "P8-start", unit: "ms", value, peer, peer_value };
-    let start = figure.judged(Goal::AtMost { value: 100.0, peer: 50.0 });
+    let start = figure.judged(Goal::AtMost(100.0));
 
     // An executor outlives its servers: the next one starts its own, which is then its child.
     World::end_executor_of(stored.path())?;
@@ -45,7 +45,7 @@ pub fn idle(extent: Extent) -> Result<Vec<Row>, Fault> {
     let figure = Figure { name: "P8-memory", unit: "MiB", value, peer, peer_value };
     drop(service);
     [stored.path(), empty.path()].into_iter().try_for_each(World::end_executor_of)?;
-    Ok(vec![figure.judged(Goal::Absolute(40.0)), start])
+    Ok(vec![figure.judged(Goal::AtMost(40.0)), start])
 }
 
 /// The processes that a process has started: the server's is the executor.

@@ -7,6 +7,10 @@ use crate::effect::{Check, Effect, EffectKey, Plan, Verdict};
 use crate::ids::{ChangeNumber, CommitId, RunId, Timestamp};
 use crate::message::Message;
 
+/// Milliseconds from the beginning of one read of the forge to the next, however often bells ring: thousands of webhooks
+/// a second cost twenty reads. A bell after a quiet moment is heard at once.
+const READ_INTERVAL_MS_MIN: i64 = 50;
+
 impl GateState {
     pub(super) fn plan(&self, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
@@ -23,8 +27,10 @@ impl GateState {
 
     /// Reads when a bell rang or the poll is due, so that no lost delivery loses a change (I6, I12).
     fn owe_read(&self, plan: &mut Plan, now: Timestamp) {
-        let due = self.branch.read_at.map(|at| at.plus_seconds(self.config.poll_seconds));
-        if self.branch.flags.forge.is_set() || due.is_none_or(|due| due <= now) {
+        let polled = self.branch.read_at.map(|at| at.plus_seconds(self.config.poll_seconds));
+        let rested = self.branch.read_began.map(|began| Timestamp(began.0 + READ_INTERVAL_MS_MIN));
+        let due = if self.branch.flags.forge.is_set() { rested } else { polled };
+        if due.is_none_or(|due| due <= now) {
             let effect = Effect::ReadForge {
                 gate: self.id.clone(),
                 landed: self.branch.landed.map(|(commit, _)| commit),

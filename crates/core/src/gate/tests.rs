@@ -19,6 +19,9 @@ const MAINTAINER: UserId = UserId(1);
 const AUTHOR: UserId = UserId(2);
 const OUTSIDER: UserId = UserId(3);
 
+/// Between two looks of the world: longer than a gate rests between two reads of its forge.
+const STEP_MS: i64 = 60;
+
 /// A gate in memory with a forge, a git and a clock of words. Reads, candidates and landings are carried out at once;
 /// runs end when told.
 struct Bench {
@@ -101,7 +104,7 @@ impl Bench {
         let mut open = VecDeque::from([first]);
         while let Some(intake) = open.pop_front() {
             self.seq += 1;
-            self.clock += 1;
+            self.clock += STEP_MS;
             let at = Timestamp(self.clock);
             let turn = self.gate.turn(&[Delivered { seq: self.seq, at, intake }], at);
             for (_, message) in &turn.write.messages {
@@ -1008,4 +1011,21 @@ fn objections_and_their_end() {
               run 2: Land of - (landing of 018080808080)
         "#]],
     );
+}
+
+#[test]
+fn bells_that_ring_all_the_time_cost_a_read_now_and_then() {
+    let mut gate = Live::<Gate>::load(CellId::Gate("demo/main".parse().unwrap()), Epoch(1), &[], []).unwrap();
+    let mut turn = |event: GateEvent, at: i64| {
+        let inbox = [Delivered { seq: at as u64, at: Timestamp(at), intake: Intake::Event(event) }];
+        let turn = gate.turn(&inbox, Timestamp(at));
+        let is_read = |one: &Dispatch| matches!(one, Dispatch::Do { effect: Effect::ReadForge { .. }, .. });
+        (turn.dispatch.iter().any(is_read), turn.write.wake_at)
+    };
+    let bell = || GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() });
+    let snapshot = Snapshot { tip: None, keeps_landed: true, changes: vec![], people: BTreeMap::new() };
+    assert!(turn(bell(), 1000).0, "the first one is heard at once");
+    turn(GateEvent::ForgeRead(Box::new(ForgeRead { began: Timestamp(1000), snapshot })), 1010);
+    assert_eq!(turn(bell(), 1020), (false, Some(Timestamp(1050))));
+    assert!(turn(bell(), 1050).0);
 }

@@ -27,6 +27,9 @@ impl AnyIntake {
     pub fn delivery(&self, cell: &CellId, at: Timestamp) -> Delivery {
         match self {
             AnyIntake::Gate(intake) => Delivery::new(cell, at, intake),
+            AnyIntake::Run(intake @ Intake::Event(RunEvent::Start(_))) => {
+                Delivery::new(cell, at, intake).opening()
+            }
             AnyIntake::Run(intake) => Delivery::new(cell, at, intake),
             AnyIntake::Pool(intake) => Delivery::new(cell, at, intake),
         }

@@ -10,10 +10,10 @@ use towpath_core::cell::{Answer, CellId};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
 use towpath_core::turn::{Dispatch, Turn};
-use towpath_store::{Committed, EncodedTurn, Load, Store, StoredCell, WriteError};
+use towpath_store::{Committed, EncodedTurn, Load, Placed, Store, StoredCell, WriteError};
 
 use super::slot::{AnyCell, AnyIntake};
-use super::{Dispatcher, Engine, EngineEnd, Note, ReadCell};
+use super::{Changed, Dispatcher, Engine, EngineEnd, Note, ReadCell};
 use crate::{faults, projection};
 
 /// Notes taken in before the next round of turns: bounds how long a flood keeps turns from happening.
@@ -154,7 +154,9 @@ impl Turns {
     fn take(&mut self, note: Note) -> Result<(), EngineEnd> {
         match note {
             Note::Delivered { at, intakes } => {
-                intakes.into_iter().try_for_each(|(cell, seq, intake)| self.push(&cell, seq, at, intake))?;
+                intakes
+                    .into_iter()
+                    .try_for_each(|(cell, placed, intake)| self.push(&cell, placed, at, intake))?;
             }
             Note::Committed(outcome) => self.committed(*outcome)?,
             Note::Await { command, answer } => {
@@ -178,7 +180,19 @@ impl Turns {
         }
     }
 
-    fn push(&mut self, cell: &CellId, seq: u64, at: Timestamp, intake: AnyIntake) -> Result<(), EngineEnd> {
+    fn push(
+        &mut self,
+        cell: &CellId,
+        placed: Placed,
+        at: Timestamp,
+        intake: AnyIntake,
+    ) -> Result<(), EngineEnd> {
+        let seq = placed.seq;
+        if placed.is_first && !self.slots.contains_key(cell) {
+            // Nothing is stored of it but what is in our hands: reading it would cost more than its turn.
+            let slot = self.new_slot(cell, StoredCell::default())?;
+            self.slots.insert(cell.clone(), slot);
+        }
         let slot = self.slot(cell)?;
         if seq > slot.seq {
             slot.seq = seq;
@@ -203,7 +217,10 @@ impl Turns {
     }
 
     fn read_slot(&self, cell: &CellId) -> Result<Slot, EngineEnd> {
-        let stored = self.stored(cell)?;
+        self.new_slot(cell, self.stored(cell)?)
+    }
+
+    fn new_slot(&self, cell: &CellId, stored: StoredCell) -> Result<Slot, EngineEnd> {
         let seq = stored.inbox.last().map_or(0, |entry| entry.seq);
         let loaded = AnyCell::load(cell, self.epoch, stored).map_err(|error| unreadable(cell, error))?;
         Ok(Slot { cell: loaded, seq, in_flight: false, wake_at: None, reads: Vec::new() })
@@ -256,10 +273,11 @@ impl Turns {
         };
         let encoded = EncodedTurn::from(turn.write);
         self.engine.writer.submit(
-            Load::bytes(encoded.bytes()),
+            Load::bytes(encoded.bytes()).refused_first(),
             move |tx| {
+                let committed = tx.turn(&encoded)?;
                 runs.iter().try_for_each(|run| run.write(tx))?;
-                tx.turn(&encoded)
+                Ok(committed)
             },
             move |result| {
                 outcome.result = result;
@@ -275,9 +293,9 @@ impl Turns {
         match &outcome.result {
             Ok(committed) => {
                 faults::point("turn", "after-commit");
-                let seqs = committed.messages.clone();
+                let places = committed.messages.clone();
                 self.settle(&outcome);
-                self.pass_on(outcome, &seqs)?;
+                self.pass_on(outcome, &places)?;
             }
             Err(error @ WriteError::Fenced { .. }) => return Err(EngineEnd::Fenced(error.clone())),
             Err(WriteError::NotDrained { .. }) => {
@@ -314,16 +332,17 @@ impl Turns {
         slot.in_flight = false;
         let reads = std::mem::take(&mut slot.reads);
         reads.into_iter().for_each(|read| read(Some(&slot.cell)));
+        let is_over = outcome.finished && !slot.cell.has_mail();
         if slot.cell.has_mail() {
             self.due.insert(cell.clone());
-        } else if outcome.finished {
+        } else if is_over {
             self.slots.remove(cell);
         }
         if let Some(at) = outcome.wake_at {
             self.wake(cell, at);
         }
         // Nobody listening is no trouble.
-        let _ = self.engine.changes.send(cell.clone());
+        let _ = self.engine.changes.send(Changed { cell: cell.clone(), is_over });
     }
 
     /// Puts the cell's alarm to `at`.
@@ -336,11 +355,11 @@ impl Turns {
     }
 
     /// After the commit: messages go to their cells, effects to their drivers, answers to the people who wait.
-    fn pass_on(&mut self, outcome: Outcome, seqs: &[u64]) -> Result<(), EngineEnd> {
-        for ((to, message), seq) in outcome.messages.into_iter().zip(seqs) {
+    fn pass_on(&mut self, outcome: Outcome, places: &[Placed]) -> Result<(), EngineEnd> {
+        for ((to, message), placed) in outcome.messages.into_iter().zip(places) {
             let intake = AnyIntake::from_message(&to, message)
                 .expect("invariant: cells send what their receivers take");
-            self.push(&to, *seq, outcome.now, intake)?;
+            self.push(&to, *placed, outcome.now, intake)?;
         }
         for dispatch in outcome.dispatch {
             self.dispatcher.dispatch(&self.engine, &outcome.cell, dispatch);

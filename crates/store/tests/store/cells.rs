@@ -9,7 +9,7 @@ use towpath_core::message::{Demand, Message};
 use towpath_core::pool::PoolEvent;
 use towpath_core::run::RunEvent;
 use towpath_core::turn::{Delivered, Intake, Outgoing, Stage, WriteSet};
-use towpath_store::{Committed, Delivery, Store, WriteError};
+use towpath_store::{Committed, Delivery, Load, Placed, Store, WriteError};
 
 use crate::subject::{NOW, Place, act, gate, row, write_set};
 
@@ -20,9 +20,17 @@ pub fn commit(store: &Store, write: WriteSet) -> Result<Committed, WriteError> {
 }
 
 pub fn deliver(store: &Store, deliveries: Vec<Delivery>) -> Result<Vec<u64>, WriteError> {
+    Ok(seqs(&place(store, deliveries)?))
+}
+
+fn place(store: &Store, deliveries: Vec<Delivery>) -> Result<Vec<Placed>, WriteError> {
     let (send, receive) = mpsc::channel();
     store.writer().deliver(deliveries, move |outcome| send.send(outcome).unwrap());
     receive.recv().unwrap()
+}
+
+pub fn seqs(places: &[Placed]) -> Vec<u64> {
+    places.iter().map(|place| place.seq).collect()
 }
 
 fn slots(slots: u64) -> Delivery {
@@ -78,12 +86,48 @@ fn messages_arrive_as_events_of_their_receiver() {
     let of_run: Vec<Delivered<RunEvent>> =
         view.inbox(&run, 0, 9).unwrap().iter().map(|entry| entry.decode().unwrap()).collect();
     let expect = [
-        (committed.messages[0], Intake::Event(RunEvent::Granted { total: 2 })),
-        (committed.messages[2], Intake::Event(RunEvent::Cancel { why: "old".into() })),
+        (committed.messages[0].seq, Intake::Event(RunEvent::Granted { total: 2 })),
+        (committed.messages[2].seq, Intake::Event(RunEvent::Cancel { why: "old".into() })),
     ];
     assert_eq!(of_run.into_iter().map(|one| (one.seq, one.intake)).collect::<Vec<_>>(), expect);
     let of_pool = view.cell(&CellId::Pool).unwrap().inbox[0].decode::<PoolEvent>().unwrap();
     assert_eq!((of_pool.at, of_pool.intake), (NOW, Intake::Event(PoolEvent::Demand(demand))));
+}
+
+#[test]
+fn the_first_delivery_of_a_cell_is_told_from_later_ones() {
+    let place = Place::new();
+    let store = place.open();
+    let run: CellId = "run:demo/main/3".parse().unwrap();
+    let start = || Delivery::new(&run, NOW, &Intake::Event(RunEvent::Granted { total: 1 })).opening();
+    let is_first = |delivery| self::place(&store, vec![delivery]).unwrap()[0].is_first;
+    // A cell is there once it had a turn; until then all that there is of it lies in its inbox.
+    assert_eq!([is_first(start()), is_first(start())], [true, true]);
+    commit(&store, write_set(&run, store.epoch())).unwrap();
+    assert!(!is_first(start()));
+    assert!(!is_first(slots(1)), "of what cannot be the first nothing is said");
+}
+
+#[test]
+fn what_is_refused_after_it_wrote_takes_its_group_with_it_and_before_nobody() {
+    let place = Place::new();
+    let store = place.open();
+    let refused = |wrote: bool| {
+        let (send, receive) = mpsc::channel();
+        let work = move |tx: &mut towpath_store::Tx<'_>| -> Result<(), WriteError> {
+            if wrote {
+                tx.put_setting("half", "done")?;
+            }
+            Err(WriteError::Missing { what: "consent".into() })
+        };
+        store
+            .writer()
+            .submit(Load::bytes(1).refused_first(), work, move |outcome| send.send(outcome).unwrap());
+        receive.recv().unwrap().unwrap_err()
+    };
+    assert_eq!(refused(false), WriteError::Missing { what: "consent".into() });
+    assert!(matches!(refused(true), WriteError::Bug { .. }));
+    assert_eq!(store.reader().snapshot().unwrap().setting("half").unwrap(), None);
 }
 
 #[test]
@@ -186,7 +230,7 @@ fn one_refused_unit_harms_no_other_of_its_group() {
         let send = send.clone();
         let key = format!("n/{number}");
         let epoch = store.epoch();
-        let load = towpath_store::Load::default();
+        let load = Load::default();
         let work = move |tx: &mut towpath_store::Tx<'_>| {
             let write = WriteSet { rows: vec![row(&key, Some("1"))], ..write_set(&gate(), epoch) };
             tx.turn(&write.into())?;

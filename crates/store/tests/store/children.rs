@@ -106,7 +106,7 @@ fn fills_its_disk() {
         }
     }
     let (send, receive) = std::sync::mpsc::channel();
-    let load = Load { bytes: 0, purpose: Purpose::Reserve };
+    let load = Load { purpose: Purpose::Reserve, ..Load::default() };
     let work = |tx: &mut Tx<'_>| Ok(tx.act(&act("frozen: the disk is full"), NOW));
     store.writer().submit(load, work, move |outcome| send.send(outcome).unwrap());
     assert_eq!(receive.recv().unwrap(), Ok(accepted));

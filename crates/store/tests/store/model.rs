@@ -11,7 +11,7 @@ use towpath_core::pool::PoolEvent;
 use towpath_core::turn::{Intake, Outgoing, Stage, WriteSet};
 use towpath_store::{Delivery, Store, WriteError};
 
-use crate::cells::{commit, deliver};
+use crate::cells::{commit, deliver, seqs};
 use crate::subject::{Place, SUBJECT, act, write_set};
 
 /// One step. Cells, keys and amounts are small, so that steps meet each other.
@@ -123,7 +123,7 @@ impl World {
         match op {
             Op::Turn(turn) => {
                 let write = self.write_set(turn);
-                let outcome = commit(self.store(), write.clone()).map(|committed| committed.messages);
+                let outcome = commit(self.store(), write.clone()).map(|committed| seqs(&committed.messages));
                 self.expect_turn(&write, outcome);
             }
             Op::Deliver(events) => self.deliver(events),
@@ -186,7 +186,7 @@ impl World {
             tx.put_setting(&name, "1")?;
             match refused {
                 true => Err(WriteError::Missing { what: "consent".into() }),
-                false => Ok(committed.messages),
+                false => Ok(seqs(&committed.messages)),
             }
         });
         if refused && outcome == Err(WriteError::Missing { what: "consent".into() }) {

@@ -68,7 +68,7 @@ fn reserve_unit<T: Send + 'static>(
     work: impl FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
 ) -> Result<T, WriteError> {
     let (send, receive) = mpsc::channel();
-    let load = Load { bytes: 0, purpose: Purpose::Reserve };
+    let load = Load { purpose: Purpose::Reserve, ..Load::default() };
     store.writer().submit(load, work, move |outcome| send.send(outcome).unwrap());
     receive.recv().unwrap()
 }
@@ -169,7 +169,7 @@ fn a_flood_is_refused_and_what_was_taken_is_kept() {
     }
     // Audit and shutdown still find a place.
     let last = send.clone();
-    let load = Load { bytes: 0, purpose: Purpose::Reserve };
+    let load = Load { purpose: Purpose::Reserve, ..Load::default() };
     store.writer().submit(load, |_| Ok(()), move |outcome| last.send(outcome).unwrap());
     release.send(()).unwrap();
     drop(send);

@@ -11,6 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use towpath_core::cell::CellId;
 use towpath_core::ids::RepoName;
 
+use crate::engine::Changed;
 use crate::http::call::{Call, no_repo};
 use crate::http::error::Answer;
 use crate::http::route::from_query;
@@ -66,7 +67,7 @@ async fn tell(
     call: &Call,
     outlet: &Outlet,
     (only, mut seen): (Option<RepoName>, BTreeSet<RepoName>),
-    mut changes: Receiver<CellId>,
+    mut changes: Receiver<Changed>,
 ) -> Result<(), Gone> {
     let mut every = tokio::time::interval(RECHECK_EVERY);
     loop {
@@ -83,8 +84,8 @@ async fn tell(
                 outlet.send(event("alive", "")).await?;
             }
             changed = changes.recv() => match changed {
-                Ok(cell) => {
-                    if let Some(piece) = of_cell(&cell, &seen) {
+                Ok(changed) => {
+                    if let Some(piece) = of_cell(&changed.cell, &seen) {
                         outlet.send(piece).await?;
                     }
                 }
