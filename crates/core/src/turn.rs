@@ -14,10 +14,10 @@ use crate::message::Message;
 /// Events that one turn drains at most, so that a flood in one cell cannot starve the others.
 pub const EVENTS_PER_TURN_MAX: usize = 256;
 
-/// One stored entry of an inbox.
+/// One entry of an inbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivered<E> {
-    /// The store's number for it; grows within a cell.
+    /// The store's number for it, from 1; grows within a cell. 0: it comes with its turn and was never stored.
     pub seq: u64,
     /// When it was taken in.
     pub at: Timestamp,
@@ -260,7 +260,7 @@ impl<C: Cell> Live<C> {
             cell: self.id.clone(),
             epoch: self.epoch,
             rows: self.state.take_rows(),
-            consumed: inbox.last().map(|entry| entry.seq),
+            consumed: inbox.iter().map(|entry| entry.seq).max().filter(|seq| *seq > 0),
             only_if_drained: out.only_if_drained,
             outbox: out.outbox.into_iter().collect(),
             messages: out.messages,

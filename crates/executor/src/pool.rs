@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use towpath_core::graph::{JobResult, Outcome};
 use towpath_core::ids::LeaseId;
@@ -20,8 +21,12 @@ use crate::tree::{JobFolder, remove_tree};
 
 /// Jobs that wait for a slot. The server keeps the real queue; this one hides the way to it.
 pub const BACKLOG_MAX: usize = 100_000;
-/// Jobs ready for each slot that last until the server has answered their end, however short they are: 5 ms.
-const ENOUGH_PER_SLOT: usize = 8;
+/// Microseconds for which the jobs that lie ready for a slot have to last, until the server has answered the end of one.
+const ENOUGH_US: u64 = 8_000;
+/// Jobs ready for each slot that are enough, however short they are.
+const ENOUGH_PER_SLOT_MAX: u64 = 16;
+/// What the newest job counts for in the mean: one part in so many.
+const MEAN_OF: u64 = 16;
 /// Bytes of a slot's stack. A slot keeps its buffers on the heap.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -61,6 +66,8 @@ struct Shared {
     work: Condvar,
     /// Few jobs wait for a slot.
     low: Condvar,
+    /// Microseconds that the latest jobs took, in the mean.
+    mean_us: AtomicU64,
     on_event: Box<dyn Fn(JobEvent) + Send + Sync>,
 }
 
@@ -92,6 +99,7 @@ impl JobPool {
             state: Mutex::default(),
             work: Condvar::new(),
             low: Condvar::new(),
+            mean_us: AtomicU64::new(ENOUGH_US),
             on_event: Box::new(on_event),
         });
         let (remove, removals) = std::sync::mpsc::channel::<JobFolder>();
@@ -195,17 +203,27 @@ impl Shared {
 
     /// Jobs that keep the slots busy for as long as it takes to get more.
     fn enough(&self) -> usize {
-        self.host.config.slots as usize * ENOUGH_PER_SLOT
+        let each = ENOUGH_US.div_ceil(self.mean_us.load(Ordering::Relaxed).max(1)).min(ENOUGH_PER_SLOT_MAX);
+        self.host.config.slots as usize * each as usize
+    }
+
+    /// Takes in how long a job took. Slots that do so at once may lose one of them: it is a mean.
+    fn note_duration(&self, took: Duration) {
+        let mean = self.mean_us.load(Ordering::Relaxed);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / MEAN_OF;
+        self.mean_us.store(mean - mean / MEAN_OF + took, Ordering::Relaxed);
     }
 
     fn work_off(&self, slot: &mut Slot) {
         while let Some((spec, control)) = self.next() {
+            let began = Instant::now();
             (self.on_event)(JobEvent::Started(spec.lease));
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| slot.run(&spec, &control)));
             let end = ran.unwrap_or_else(|_| {
                 slot.reset();
                 unrun(spec.lease, Outcome::Errored, "the executor has a bug; its log says where")
             });
+            self.note_duration(began.elapsed());
             self.lock().leases.remove(&spec.lease);
             (self.on_event)(JobEvent::Ended(Box::new(end)));
         }
@@ -216,7 +234,7 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(spec) = state.backlog.pop_front() {
-                if state.backlog.len() == self.enough() {
+                if state.backlog.len() <= self.enough() {
                     self.low.notify_all();
                 }
                 let control = state.leases.get(&spec.lease).cloned();

@@ -28,7 +28,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two times that ends are told under load. Alone, an end is told at once.
 const TELL_INTERVAL: Duration = Duration::from_millis(2);
 /// The same while many more jobs lie ready than slots: telling many ends at once costs the server little more than one.
-const TELL_INTERVAL_BUSY: Duration = Duration::from_millis(10);
+const TELL_INTERVAL_BUSY: Duration = Duration::from_millis(20);
 /// How long a server may leave its socket full before it is taken for dead. Its successor gets the ends again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes to be sent at once.

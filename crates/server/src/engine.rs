@@ -13,7 +13,7 @@ use towpath_core::ids::{GateId, RunId, Timestamp};
 use towpath_core::policy::Actor;
 use towpath_core::pool::Pool;
 use towpath_core::run::Run;
-use towpath_core::turn::{Dispatch, Intake, Live};
+use towpath_core::turn::{Dispatch, EVENTS_PER_TURN_MAX, Intake, Live};
 use towpath_store::{Delivery, Load, Placed, Store, Tx, WriteError, Writer};
 
 use crate::clock::Clock;
@@ -72,10 +72,34 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// Facts for one cell that go into its next turn without lying in its inbox first, durable with that turn or not at all:
+/// for facts that are told again until they are acknowledged, as the ends of jobs are.
+pub struct Batch {
+    /// Whose.
+    pub cell: CellId,
+    /// The facts. At most [`BATCH_MAX`].
+    pub intakes: Vec<AnyIntake>,
+    /// Written in the turn's transaction. Fails only as the disk does: what it refuses, it refuses for its whole group.
+    pub records: Records,
+    /// Hears of the commit, or why there was none.
+    pub done: Done,
+}
+
+/// Writes rows beside a cell's own.
+pub type Records = Box<dyn FnOnce(&mut Tx<'_>) -> Result<(), WriteError> + Send>;
+
+/// Hears of a commit, or why there was none.
+pub type Done = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+
+/// Facts in one [`Batch`] at most.
+pub const BATCH_MAX: usize = EVENTS_PER_TURN_MAX;
+
 /// What the loop is told.
 enum Note {
     /// Something became durable in cells' inboxes, all at once.
     Delivered { at: Timestamp, intakes: Vec<(CellId, Placed, AnyIntake)> },
+    /// Something goes into a cell's next turn.
+    Batch { at: Timestamp, batch: Batch },
     /// A turn's write set was committed, or refused.
     Committed(Box<turns::Outcome>),
     /// Somebody waits for the answer to a command.
@@ -166,6 +190,14 @@ impl Engine {
                 engine.after_rest(Box::new(move |engine| engine.deliver_surely(cell, intake)));
             }
         });
+    }
+
+    /// Gives a cell facts for its next turn: one commit where an inbox takes two.
+    pub fn deliver_with_turn(&self, batch: Batch) {
+        let at = self.clock.now();
+        if let Err(mpsc::SendError(Note::Batch { batch, .. })) = self.notes.send(Note::Batch { at, batch }) {
+            (batch.done)(Err(WriteError::Closed));
+        }
     }
 
     /// Does something a little later: what the store refused may be accepted then.

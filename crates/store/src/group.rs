@@ -178,15 +178,15 @@ impl WriterThread {
             self.statement("RELEASE unit")?;
         }
         let Err(why) = ran else { return Ok(None) };
+        if matches!(why, WriteError::Full | WriteError::Unsynced { .. } | WriteError::Io { .. }) {
+            return Err(why);
+        }
         if undo == Undo::Nothing && self.view.conn.total_changes() != changes {
             return Err(WriteError::Bug { why: format!("it was refused after it had written: {why}") });
         }
         *marks = before;
         self.log.truncate(leaves);
-        match why {
-            WriteError::Full | WriteError::Unsynced { .. } | WriteError::Io { .. } => Err(why),
-            why => Ok(Some(why)),
-        }
+        Ok(Some(why))
     }
 
     fn statement(&self, sql: &str) -> Result<(), WriteError> {

@@ -4,13 +4,13 @@
 //! but what lies there can no more be overtaken by something urgent. So only as many do as are done in a moment: one for
 //! each slot where jobs take minutes, many where they take milliseconds.
 
-/// Milliseconds of work that lie ahead of each slot, as far as jobs are that short: twice the way from an end through
-/// run, pool and run to the next start on a busy machine, where each of its commits takes 2 ms.
-const AHEAD_MS: f64 = 20.0;
+/// Milliseconds of work that lie ahead of each slot, as far as jobs are that short: the executor tells ends together while
+/// it has enough, and the way from an end through run, pool and run to the next start takes as long again.
+const AHEAD_MS: f64 = 40.0;
 /// Jobs ahead of each slot before anything is known.
-const AHEAD_FIRST: u64 = 4;
+const AHEAD_FIRST: u64 = 8;
 /// Jobs ahead of each slot at most: what the executor starts in [`AHEAD_MS`], were there no work in them at all.
-const AHEAD_MAX: u64 = 32;
+const AHEAD_MAX: u64 = 64;
 /// What the newest job counts for in the mean: about the last sixteen decide.
 const WEIGHT: f64 = 1.0 / 16.0;
 /// A job that took no whole millisecond took about this many.
@@ -61,9 +61,9 @@ mod tests {
     #[test]
     fn short_jobs_go_far_ahead_and_long_ones_hardly() {
         let mut pace = Pace::new(2);
-        assert_eq!(pace.capacity(), 10);
-        assert_eq!(after(&mut pace, 0, 200), [18, 34, 66]);
-        assert_eq!(after(&mut pace, 60_000, 200), [34, 18, 10, 6, 4]);
+        assert_eq!(pace.capacity(), 18);
+        assert_eq!(after(&mut pace, 0, 200), [34, 66, 130]);
+        assert_eq!(after(&mut pace, 60_000, 200), [66, 34, 18, 10, 6, 4]);
     }
 
     #[test]

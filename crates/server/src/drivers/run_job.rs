@@ -20,7 +20,7 @@ use towpath_store::{Incarnation, WriteError};
 use super::Failure;
 use super::pace::Pace;
 use super::workers::Workers;
-use crate::engine::{AnyIntake, Engine};
+use crate::engine::{AnyIntake, BATCH_MAX, Batch, Engine};
 use crate::executor::Executor;
 use crate::faults;
 use crate::reports;
@@ -397,21 +397,32 @@ impl Jobs {
         self.deliver_ends(engine, vec![Finished { wanted, lease, end }]);
     }
 
-    /// Makes ends durable together, with their rows; only then the executor may forget them.
-    fn deliver_ends(self: &Arc<Self>, engine: &Engine, mut finished: Vec<Finished>) {
-        if finished.is_empty() {
-            return;
-        }
+    /// Makes ends durable with the next turns of their runs, and their rows with them; only then the executor may forget
+    /// them.
+    fn deliver_ends(self: &Arc<Self>, engine: &Engine, finished: Vec<Finished>) {
         faults::point("run-job", "ended");
+        let mut of_run: BTreeMap<CellId, Vec<Finished>> = BTreeMap::new();
+        finished.into_iter().for_each(|one| of_run.entry(one.wanted.cell.clone()).or_default().push(one));
+        for (cell, mut finished) in of_run {
+            while !finished.is_empty() {
+                let rest = finished.split_off(finished.len().min(BATCH_MAX));
+                engine.deliver_with_turn(self.batch(engine, cell.clone(), finished));
+                finished = rest;
+            }
+        }
+    }
+
+    fn batch(self: &Arc<Self>, engine: &Engine, cell: CellId, mut finished: Vec<Finished>) -> Batch {
         let now = engine.clock().now();
         let rows: Vec<reports::Rows> = finished.iter_mut().map(|one| self.rows(one, now)).collect();
         let intakes = finished.iter().map(Finished::intake).collect();
-        let (me, again) = (self.clone(), engine.clone());
-        engine.deliver_with(
+        let (me, engine) = (self.clone(), engine.clone());
+        Batch {
+            cell,
             intakes,
-            move |tx| rows.iter().try_for_each(|rows| rows.write(tx)),
-            move |outcome| me.delivered(&again, finished, outcome),
-        );
+            records: Box::new(move |tx| rows.iter().try_for_each(|rows| rows.write(tx))),
+            done: Box::new(move |outcome| me.delivered(&engine, finished, outcome)),
+        }
     }
 
     /// Takes in what the reports say, and makes the rows of an end.
@@ -437,10 +448,6 @@ impl Jobs {
             }
             // The next start hears of the ends again: the executor keeps them until they are acknowledged.
             Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
-            // Perhaps one of them alone is refused.
-            Err(_) if finished.len() > 1 => {
-                finished.into_iter().for_each(|one| self.deliver_ends(engine, vec![one]));
-            }
             Err(error) => {
                 tracing::error!(%error, "the end of a job was not stored; it is tried again: {error}");
                 let me = self.clone();
@@ -455,12 +462,12 @@ impl Jobs {
 }
 
 impl Finished {
-    fn intake(&self) -> (CellId, AnyIntake) {
-        let Wanted { cell, key, token, order } = &self.wanted;
+    fn intake(&self) -> AnyIntake {
+        let Wanted { key, token, order, .. } = &self.wanted;
         let result =
             RunEvent::JobEnded { lease: order.lease.clone(), result: Box::new(self.end.result.clone()) };
         let intake = Intake::Done { key: key.clone(), token: *token, result: Some(result) };
-        (cell.clone(), AnyIntake::Run(intake))
+        AnyIntake::Run(intake)
     }
 }
 

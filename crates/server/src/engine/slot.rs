@@ -136,12 +136,12 @@ impl AnyCell {
         }
     }
 
-    /// Whether something lies in the inbox.
-    pub fn has_mail(&self) -> bool {
+    /// How much lies in the inbox.
+    pub fn mail(&self) -> usize {
         match self {
-            AnyCell::Gate(cell) => !cell.inbox.is_empty(),
-            AnyCell::Run(cell) => !cell.inbox.is_empty(),
-            AnyCell::Pool(cell) => !cell.inbox.is_empty(),
+            AnyCell::Gate(cell) => cell.inbox.len(),
+            AnyCell::Run(cell) => cell.inbox.len(),
+            AnyCell::Pool(cell) => cell.inbox.len(),
         }
     }
 }

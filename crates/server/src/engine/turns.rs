@@ -1,6 +1,6 @@
 //! The loop itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
@@ -9,17 +9,19 @@ use tokio::sync::oneshot;
 use towpath_core::cell::{Answer, CellId};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
-use towpath_core::turn::{Dispatch, Turn};
+use towpath_core::turn::{Dispatch, EVENTS_PER_TURN_MAX, Turn};
 use towpath_store::{Committed, EncodedTurn, Load, Placed, Store, StoredCell, WriteError};
 
 use super::slot::{AnyCell, AnyIntake};
-use super::{Changed, Dispatcher, Engine, EngineEnd, Note, ReadCell};
+use super::{Batch, Changed, Dispatcher, Done, Engine, EngineEnd, Note, ReadCell, Records};
 use crate::{faults, projection};
 
 /// Notes taken in before the next round of turns: bounds how long a flood keeps turns from happening.
 const NOTES_PER_ROUND_MAX: usize = 4096;
 /// How long a cell rests after the store refused its write for a reason that may pass.
 const REST: Duration = Duration::from_secs(1);
+/// The number of what never lay in an inbox.
+const NEVER_STORED: u64 = 0;
 /// Wait for something to happen when no cell asked to be woken.
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
 
@@ -31,6 +33,39 @@ struct Slot {
     in_flight: bool,
     wake_at: Option<Timestamp>,
     reads: Vec<ReadCell>,
+    /// What goes into its next turns, oldest first.
+    batches: VecDeque<(Timestamp, Batch)>,
+}
+
+/// What a batch leaves to be done with and after its turn's commit.
+struct Attached {
+    records: Records,
+    done: Done,
+}
+
+impl Slot {
+    fn has_mail(&self) -> bool {
+        self.cell.mail() > 0 || !self.batches.is_empty()
+    }
+
+    /// Puts as many whole batches behind the inbox as the next turn takes in.
+    fn attach(&mut self) -> Vec<Attached> {
+        let mut attached = Vec::new();
+        while let Some((at, batch)) = self.batches.pop_front() {
+            if self.cell.mail() + batch.intakes.len() > EVENTS_PER_TURN_MAX && self.cell.mail() > 0 {
+                self.batches.push_front((at, batch));
+                break;
+            }
+            batch.intakes.into_iter().for_each(|intake| self.cell.push(NEVER_STORED, at, intake));
+            attached.push(Attached { records: batch.records, done: batch.done });
+        }
+        attached
+    }
+
+    /// Nothing of what waits for its turn became durable.
+    fn drop_batches(&mut self, why: &WriteError) {
+        self.batches.drain(..).for_each(|(_, batch)| (batch.done)(Err(why.clone())));
+    }
 }
 
 /// A turn on its way through the writer, and what follows from its commit.
@@ -41,6 +76,7 @@ pub(super) struct Outcome {
     messages: Vec<(CellId, Message)>,
     dispatch: Vec<Dispatch>,
     answers: Vec<Answer>,
+    done: Vec<Done>,
     wake_at: Option<Timestamp>,
     finished: bool,
 }
@@ -158,6 +194,11 @@ impl Turns {
                     .into_iter()
                     .try_for_each(|(cell, placed, intake)| self.push(&cell, placed, at, intake))?;
             }
+            Note::Batch { at, batch } => {
+                let cell = batch.cell.clone();
+                self.slot(&cell)?.batches.push_back((at, batch));
+                self.due.insert(cell);
+            }
             Note::Committed(outcome) => self.committed(*outcome)?,
             Note::Await { command, answer } => {
                 self.waiting.retain(|_, waiting| !waiting.is_closed());
@@ -223,7 +264,8 @@ impl Turns {
     fn new_slot(&self, cell: &CellId, stored: StoredCell) -> Result<Slot, EngineEnd> {
         let seq = stored.inbox.last().map_or(0, |entry| entry.seq);
         let loaded = AnyCell::load(cell, self.epoch, stored).map_err(|error| unreadable(cell, error))?;
-        Ok(Slot { cell: loaded, seq, in_flight: false, wake_at: None, reads: Vec::new() })
+        let batches = VecDeque::new();
+        Ok(Slot { cell: loaded, seq, in_flight: false, wake_at: None, reads: Vec::new(), batches })
     }
 
     fn ring_alarms(&mut self) {
@@ -250,17 +292,20 @@ impl Turns {
             // Whatever came in since is taken up when the commit returns.
             return Ok(());
         }
+        let attached = slot.attach();
         let turn = slot.cell.turn(now);
         slot.in_flight = true;
         self.in_flight += 1;
-        self.submit(cell.clone(), turn);
+        self.submit(cell.clone(), turn, attached);
         Ok(())
     }
 
-    fn submit(&self, cell: CellId, turn: Turn) {
+    fn submit(&self, cell: CellId, turn: Turn, attached: Vec<Attached>) {
         faults::point("turn", "before-commit");
         let notes = self.engine.notes.clone();
         let runs = projection::of_turn(&turn.write);
+        let (records, done): (Vec<_>, Vec<_>) =
+            attached.into_iter().map(|one| (one.records, one.done)).unzip();
         let mut outcome = Outcome {
             cell,
             result: Err(WriteError::Closed),
@@ -268,6 +313,7 @@ impl Turns {
             messages: turn.write.messages.clone(),
             dispatch: turn.dispatch,
             answers: turn.answers,
+            done,
             wake_at: turn.write.wake_at,
             finished: turn.write.finished,
         };
@@ -277,6 +323,7 @@ impl Turns {
             move |tx| {
                 let committed = tx.turn(&encoded)?;
                 runs.iter().try_for_each(|run| run.write(tx))?;
+                records.into_iter().try_for_each(|records| records(tx))?;
                 Ok(committed)
             },
             move |result| {
@@ -287,9 +334,11 @@ impl Turns {
         );
     }
 
-    fn committed(&mut self, outcome: Outcome) -> Result<(), EngineEnd> {
+    fn committed(&mut self, mut outcome: Outcome) -> Result<(), EngineEnd> {
         self.in_flight -= 1;
         let cell = outcome.cell.clone();
+        let told = outcome.result.as_ref().map(|_| ()).map_err(WriteError::clone);
+        std::mem::take(&mut outcome.done).into_iter().for_each(|done| done(told.clone()));
         match &outcome.result {
             Ok(committed) => {
                 faults::point("turn", "after-commit");
@@ -300,12 +349,12 @@ impl Turns {
             Err(error @ WriteError::Fenced { .. }) => return Err(EngineEnd::Fenced(error.clone())),
             Err(WriteError::NotDrained { .. }) => {
                 // The memory has claimed what the store refused: only the rows are true.
-                self.reload(&cell)?;
+                self.reload(&cell, &WriteError::NotDrained { cell: cell.to_string() })?;
                 self.due.insert(cell);
             }
             Err(error) => {
                 tracing::error!(%cell, %error, "a turn of {cell} was not written; it is tried again: {error}");
-                self.reload(&cell)?;
+                self.reload(&cell, error)?;
                 let rested = self.rested();
                 self.wake(&cell, rested);
             }
@@ -314,10 +363,11 @@ impl Turns {
     }
 
     /// Goes back to what the rows say: what the memory knows beyond them never happened.
-    fn reload(&mut self, cell: &CellId) -> Result<(), EngineEnd> {
+    fn reload(&mut self, cell: &CellId, why: &WriteError) -> Result<(), EngineEnd> {
         let stored = self.stored(cell)?;
         let slot = self.slots.get_mut(cell).expect("invariant: a cell in flight stays in memory");
         slot.in_flight = false;
+        slot.drop_batches(why);
         slot.seq = slot.seq.max(stored.inbox.last().map_or(0, |entry| entry.seq));
         slot.cell.reload(stored).map_err(|error| unreadable(cell, error))?;
         let reads = std::mem::take(&mut slot.reads);
@@ -332,8 +382,8 @@ impl Turns {
         slot.in_flight = false;
         let reads = std::mem::take(&mut slot.reads);
         reads.into_iter().for_each(|read| read(Some(&slot.cell)));
-        let is_over = outcome.finished && !slot.cell.has_mail();
-        if slot.cell.has_mail() {
+        let is_over = outcome.finished && !slot.has_mail();
+        if slot.has_mail() {
             self.due.insert(cell.clone());
         } else if is_over {
             self.slots.remove(cell);

@@ -2,6 +2,12 @@
 
 use std::io::Read;
 
+use towpath_core::cell::CellId;
+use towpath_core::pool::PoolEvent;
+use towpath_core::turn::Intake;
+use towpath_server::engine::{AnyIntake, Batch};
+use towpath_store::WriteError;
+
 use crate::client::{Ask, Got};
 use crate::world::World;
 
@@ -90,4 +96,34 @@ fn a_server_that_stops_waits_for_no_open_stream() {
     world.edge.close();
     let mut heard = String::new();
     stream.read_to_string(&mut heard).unwrap();
+}
+
+#[test]
+fn facts_that_come_with_a_turn_are_durable_with_it_or_not_at_all() {
+    let world = World::new();
+    let give = |slots: u64, refused: Option<WriteError>| {
+        let (send, receive) = std::sync::mpsc::channel();
+        world.shared.engine.deliver_with_turn(Batch {
+            cell: CellId::Pool,
+            intakes: vec![AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }))],
+            records: Box::new(move |tx| match refused {
+                Some(why) => Err(why),
+                None => tx.put_setting("beside", "written"),
+            }),
+            done: Box::new(move |outcome| send.send(outcome).unwrap()),
+        });
+        receive.recv().unwrap()
+    };
+    let slots = || {
+        let shared = &world.shared;
+        world.runtime.block_on(shared.engine.pool(|live| live.state.slots())).unwrap()
+    };
+    let before = slots();
+    let lost = WriteError::Io { why: "the disk is gone".into() };
+    assert_eq!(give(77, Some(lost.clone())), Err(lost));
+    assert_eq!(slots(), before, "the memory went back to what is stored");
+    assert_eq!(give(78, None), Ok(()));
+    assert_eq!(slots(), 78);
+    let view = world.shared.store.reader().snapshot().unwrap();
+    assert_eq!(view.setting("beside").unwrap().as_deref(), Some("written"));
 }

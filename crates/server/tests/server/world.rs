@@ -54,7 +54,7 @@ pub struct World {
     pub folder: TempDir,
     tokens: BTreeMap<String, String>,
     users: BTreeMap<String, UserId>,
-    runtime: Runtime,
+    pub runtime: Runtime,
     server: Option<Server>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
