@@ -131,7 +131,8 @@ impl GateState {
         wanted: &Wanted,
     ) -> Option<(u64, &JobReport)> {
         let spec = wanted.graph.job(job);
-        let mut speaking = self.runs.map().iter().rev().filter(|(_, run)| speaks_about(run, candidate, spec, wanted));
+        let about = self.runs.of_tree(candidate.tree).rev();
+        let mut speaking = about.filter(|(_, run)| speaks_about(run, candidate, spec, wanted));
         speaking.find_map(|(number, run)| {
             let Phase::Ended { jobs, .. } = &run.phase else { return None };
             let passed = |report: &&JobReport| {
@@ -140,7 +141,7 @@ impl GateState {
                     && report.digest == wanted.digest(job)
             };
             let report = jobs.iter().find(passed)?;
-            (!is_dropped(run, &report.name)).then_some((*number, report))
+            (!is_dropped(run, &report.name)).then_some((number, report))
         })
     }
 }
