@@ -98,10 +98,11 @@ pub enum Effect {
         /// The landed commit.
         commit: CommitId,
     },
-    /// Show a verdict on a change.
+    /// Show a gate's verdict on a change. Each gate has its own place: after a change has moved to another branch, nothing
+    /// that the former gate still says can be taken for the new one's word.
     SetCheck {
-        /// The repo.
-        repo: RepoName,
+        /// Whose verdict.
+        gate: GateId,
         /// The change.
         change: ChangeNumber,
         /// The revision that was judged.
@@ -136,6 +137,8 @@ pub struct Landing {
     pub branch: BranchName,
     /// The change that lands.
     pub change: ChangeNumber,
+    /// Its revision that was tested: with another one, or for another branch, it is not the change that passed.
+    pub revision: CommitId,
     /// The candidate that passed.
     pub candidate: CandidateId,
     /// The tip that was tested under: the compare of compare-and-swap.

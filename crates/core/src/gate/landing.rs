@@ -26,6 +26,8 @@ pub enum LandTried {
         /// Where it is.
         tip: Option<CommitId>,
     },
+    /// The change is no longer open for this branch, or has another revision: it was not landed.
+    Gone,
     /// It was not tried: the gate took it back first.
     Withdrawn,
 }
@@ -77,6 +79,7 @@ impl GateState {
                 repo: self.id.repo.clone(),
                 branch: self.id.branch.clone(),
                 change: change.facts.number,
+                revision: change.facts.revision.commit,
                 candidate: id,
                 from: record.spec.parent,
                 to: candidate.commit,
@@ -105,8 +108,8 @@ impl GateState {
                 return;
             }
             LandTried::Landed => self.confirm_landing(LandedAct { at: now, ..pending.act }),
-            // The read that the flag asks for records the foreign push; nothing is decided on hearsay.
-            LandTried::Moved { .. } => self.branch.edit().tip = None,
+            // The read that the flag asks for says what has become of branch and change; nothing is decided on hearsay.
+            LandTried::Moved { .. } | LandTried::Gone => self.branch.edit().tip = None,
             LandTried::Broken { tip } => {
                 let found = tip.map_or_else(|| "no commit".to_owned(), |tip| tip.short());
                 let id = id.short();

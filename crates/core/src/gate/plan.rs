@@ -81,7 +81,7 @@ impl GateState {
     fn owe_checks(&self, plan: &mut Plan, queue: &[ChangeNumber], now: Timestamp) {
         for change in self.changes.map().values() {
             let effect = Effect::SetCheck {
-                repo: self.id.repo.clone(),
+                gate: self.id.clone(),
                 change: change.facts.number,
                 revision: change.facts.revision.commit,
                 check: self.check(change, queue, now),

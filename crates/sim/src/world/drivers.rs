@@ -145,12 +145,8 @@ impl World {
                 self.forge.mark_landed(*change, *commit);
                 Found::Gate(None)
             }
-            Effect::SetCheck { repo, change, revision, check } => {
-                // Another branch's gate looks after a change that was moved there, and may have been faster.
-                let here = CellId::Gate(GateId { repo: repo.clone(), branch: self.forge.target(*change) });
-                if task.cell == here {
-                    self.forge.set_check(*change, *revision, check);
-                }
+            Effect::SetCheck { gate, change, revision, check } => {
+                self.forge.set_check(*change, (&gate.branch, *revision), check);
                 Found::Gate(None)
             }
             Effect::Alert { .. } => Found::Gate(None),
