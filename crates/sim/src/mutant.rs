@@ -42,7 +42,7 @@ pub enum Mutant {
     LeasesAreNotFenced,
     /// A command is carried out as an admin's, whoever gave it.
     EverybodyIsAdmin,
-    /// The forge lets a change go to another branch although its own has moved to it.
+    /// The forge lets every change that lands go to another branch at once, and forgets that it has landed.
     MovesWhatHasLanded,
 }
 

@@ -142,7 +142,9 @@ impl World {
             Effect::MakeCandidate { id, spec, .. } => self.make_candidate(*id, spec),
             Effect::Land(landing) => self.land(landing),
             Effect::MarkLanded { change, commit, .. } => {
-                self.forge.mark_landed(*change, *commit);
+                if self.mutant != Some(Mutant::MovesWhatHasLanded) {
+                    self.forge.mark_landed(*change, *commit);
+                }
                 Found::Gate(None)
             }
             Effect::SetCheck { gate, change, revision, check } => {
@@ -210,8 +212,19 @@ impl World {
         }
         if self.forge.branch(&landing.branch).pushes.len() > before {
             self.check_landing(landing);
+            if self.mutant == Some(Mutant::MovesWhatHasLanded) {
+                self.move_elsewhere(landing);
+            }
         }
         found_landing(landing, result)
+    }
+
+    fn move_elsewhere(&mut self, landing: &Landing) {
+        let other = self.gates.iter().find(|gate| gate.branch != landing.branch).cloned();
+        if let (Some(other), Some(change)) = (other, self.forge.changes.get_mut(&landing.change)) {
+            change.target = other.branch.clone();
+            self.ring(&other);
+        }
     }
 
     fn order(&mut self, order: &JobOrder) -> Found {
