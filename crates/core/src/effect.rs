@@ -9,7 +9,7 @@ use crate::candidate::CandidateSpec;
 use crate::cell::CellId;
 use crate::graph::{JobIndex, JobSpec, Lease};
 use crate::ids::{
-    BranchName, CandidateId, ChangeNumber, CommitId, GateId, RepoName, RunId, Timestamp, TreeId,
+    BranchName, CandidateId, ChangeNumber, CommitId, Digest, GateId, RepoName, RunId, Timestamp, TreeId,
 };
 use crate::message::Message;
 use crate::policy::Level;
@@ -98,10 +98,11 @@ pub enum Effect {
         /// The landed commit.
         commit: CommitId,
     },
-    /// Show a verdict on a change.
+    /// Show a gate's verdict on a change. Each gate has its own place: after a change has moved to another branch, nothing
+    /// that the former gate still says can be taken for the new one's word.
     SetCheck {
-        /// The repo.
-        repo: RepoName,
+        /// Whose verdict.
+        gate: GateId,
         /// The change.
         change: ChangeNumber,
         /// The revision that was judged.
@@ -136,6 +137,8 @@ pub struct Landing {
     pub branch: BranchName,
     /// The change that lands.
     pub change: ChangeNumber,
+    /// Its revision that was tested: with another one, or for another branch, it is not the change that passed.
+    pub revision: CommitId,
     /// The candidate that passed.
     pub candidate: CandidateId,
     /// The tip that was tested under: the compare of compare-and-swap.
@@ -165,6 +168,23 @@ pub struct JobOrder {
     pub inputs: Vec<JobInput>,
 }
 
+impl JobOrder {
+    /// The outputs of needed jobs: folder below `$TOWPATH_INPUTS` to manifest. A single output has the folder of its job
+    /// to itself, several have a folder each in it.
+    pub fn input_folders(&self) -> BTreeMap<String, Digest> {
+        let all =
+            self.inputs.iter().flat_map(|input| input.outputs.iter().map(move |output| (input, output)));
+        all.map(|(input, (output, manifest))| {
+            let folder = match input.outputs.len() {
+                1 => input.name.clone(),
+                _ => format!("{}/{output}", input.name),
+            };
+            (folder, *manifest)
+        })
+        .collect()
+    }
+}
+
 /// The outputs of one needed job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobInput {
@@ -173,7 +193,7 @@ pub struct JobInput {
     /// The folder below `$TOWPATH_INPUTS`.
     pub name: String,
     /// Output name to manifest digest.
-    pub outputs: BTreeMap<String, crate::ids::Digest>,
+    pub outputs: BTreeMap<String, Digest>,
 }
 
 /// A verdict as the forge shows it.

@@ -21,10 +21,12 @@ mod command;
 mod config;
 mod facts;
 mod landing;
+mod memo;
 mod plan;
 mod proof;
 mod queue;
 mod reason;
+mod run_table;
 mod runs;
 mod settle;
 
@@ -32,7 +34,9 @@ pub use command::{Command, RetryScope, Verb};
 pub use config::{GateConfig, Labels, Retest};
 pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
 pub use landing::LandTried;
+use memo::Memo;
 pub use reason::Reason;
+use run_table::RunTable;
 pub use runs::{Phase, RunRecord, Standing, TestState};
 
 /// The gate cell.
@@ -192,6 +196,12 @@ pub struct Change {
     pub vouch: Option<Vouch>,
     /// When this revision was first seen.
     pub since: Timestamp,
+    /// Its candidate on the tip.
+    #[serde(skip)]
+    candidate: Memo<queue::MadeOf, CandidateId>,
+    /// The digest of its title and body.
+    #[serde(skip)]
+    message: Memo<(String, String), Digest>,
 }
 
 /// A person's stop of one change.
@@ -276,7 +286,7 @@ pub struct GateState {
     /// Stops of changes that are closed: to close and open again is no way around one.
     holds: Table<ChangeNumber, Hold>,
     candidates: Table<CandidateId, CandidateRecord>,
-    runs: Table<u64, RunRecord>,
+    runs: RunTable,
     landed: Table<ChangeNumber, LandedRecord>,
     landings: Table<CandidateId, PendingLanding>,
     landed_graph: Field<Option<LandedGraph>>,
@@ -432,7 +442,7 @@ impl CellState for GateState {
             changes: Table::new("change"),
             holds: Table::new("hold"),
             candidates: Table::new("candidate"),
-            runs: Table::new("run"),
+            runs: RunTable::new(),
             landed: Table::new("landed"),
             landings: Table::new("landing"),
             landed_graph: Field::new("landed_graph", None),
@@ -453,6 +463,10 @@ impl CellState for GateState {
             }
         }
         Err(RowError::new(&row.key, "no such row in a gate"))
+    }
+
+    fn loaded(&mut self) {
+        self.runs.loaded();
     }
 
     fn handed_out(&mut self, effect: &Effect, now: Timestamp) {

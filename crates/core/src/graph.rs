@@ -1,6 +1,6 @@
 //! Job graphs: what the `pipeline` crate makes of a definition, and what a run executes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ pub struct JobSpec {
     /// Set when the job is known not to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<SkipReason>,
-    /// What the executor does. Its digest identifies the body.
+    /// What the executor does.
     pub body: Arc<JobBody>,
 }
 
@@ -228,6 +228,17 @@ impl JobGraph {
         self.jobs.iter().enumerate().map(|(at, job)| (JobIndex(at as u32), job))
     }
 
+    /// Each job's identity: what it does, for whom, and the same of all that it needs. Equal digests mean that a result of
+    /// one is a result of the other on the same tree.
+    pub fn digests(&self) -> Vec<Digest> {
+        let mut digests: Vec<Digest> = Vec::with_capacity(self.jobs.len());
+        for job in self.jobs.iter() {
+            let digest = job.digest(job.needs.iter().map(|need| &digests[need.0 as usize]));
+            digests.push(digest);
+        }
+        digests
+    }
+
     /// The same jobs with none skipped by `when`.
     pub fn unskipped(&self) -> JobGraph {
         let jobs = self.jobs.iter().map(|job| JobSpec { skip: None, ..job.clone() }).collect();
@@ -296,19 +307,20 @@ impl JobGraph {
 }
 
 impl JobSpec {
-    /// Identifies what the job does and for whom: equal digests mean that a result of one is a result of the other.
-    pub fn body_digest(&self) -> Digest {
+    /// Identifies what the job does, for whom, and out of what: `needs` are the same digests of the jobs that it needs.
+    fn digest<'a>(&self, needs: impl Iterator<Item = &'a Digest>) -> Digest {
         let body =
             serde_json::to_vec(&self.body).expect("invariant: a body has only types that JSON can hold");
         let origin: &[u8] = match self.origin {
             Origin::Target => b"target",
             Origin::Own => b"own",
         };
-        Digest::of_fields([self.name.as_str().as_bytes(), origin, &body])
+        // The order of names under `needs` changes nothing.
+        let needs: BTreeSet<&Digest> = needs.collect();
+        let own = [self.name.as_str().as_bytes(), origin, &body];
+        Digest::of_fields(own.into_iter().chain(needs.into_iter().map(|need| &need.0[..])))
     }
-}
 
-impl JobSpec {
     /// The folder below `$TOWPATH_INPUTS` in which jobs that need this one find its outputs: `wheel`, `wheel/py=3.12`,
     /// `unit/3-of-4`. It comes from the base, so that a script finds the same place whichever side its job is from.
     pub fn inputs_folder(&self) -> String {
@@ -381,6 +393,26 @@ mod tests {
         let names: Vec<_> = queue.jobs.iter().map(|job| job.name.as_str()).collect();
         assert_eq!(names, ["wheel", "unit"]);
         assert_eq!(queue.jobs[1].needs, [JobIndex(0)]);
+    }
+
+    #[test]
+    fn a_job_is_another_one_once_what_it_needs_is() {
+        let digests = |wheel: &str, unit_needs: &[u32]| {
+            let script = |run: &str, job: JobSpec| JobSpec { body: Arc::new(JobBody::script(run)), ..job };
+            let jobs = [
+                script(wheel, job("wheel", &[], &[])),
+                job("tool", &[], &[]),
+                job("unit", &[Trigger::Queue], unit_needs),
+                job("docs", &[Trigger::Queue], &[]),
+            ];
+            JobGraph { jobs: Arc::new(jobs), budget_seconds: None }.digests()
+        };
+        let one = digests("python -m build", &[0, 1]);
+        let other = digests("touch dist/empty.whl", &[0, 1]);
+        assert_ne!(one[2], other[2]);
+        assert_eq!((one[1], one[3]), (other[1], other[3]));
+        assert_eq!(one, digests("python -m build", &[1, 0]));
+        assert_ne!(one[2], digests("python -m build", &[0])[2]);
     }
 
     #[test]

@@ -113,8 +113,8 @@ pub struct JobReport {
     pub job: JobIndex,
     /// Its name.
     pub name: String,
-    /// Digest of its body and origin.
-    pub body: Digest,
+    /// Its identity in the run's graph, as [`JobGraph::digests`](crate::graph::JobGraph::digests) has it.
+    pub digest: Digest,
     /// What it left; taken from `run` when that is set.
     pub result: Arc<JobResult>,
     /// The earlier run that it was carried from.

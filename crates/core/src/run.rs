@@ -243,11 +243,12 @@ impl RunState {
     }
 
     fn report(&self, start: &RunStart, outcome: Outcome) -> RunReport {
+        let digests = self.graph.digests();
         let jobs = self.graph.iter().filter_map(|(index, spec)| match self.jobs.get(&index.0)? {
             JobState::Done { result, carried, .. } => Some(JobReport {
                 job: index,
                 name: spec.name.to_string(),
-                body: spec.body_digest(),
+                digest: digests[index.0 as usize],
                 result: result.clone(),
                 carried: carried.clone(),
             }),

@@ -13,6 +13,8 @@ pub struct GlobError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     parts: Vec<Vec<u8>>,
+    /// Leading parts that every match has: folders that are named in full.
+    fixed: usize,
 }
 
 impl Glob {
@@ -26,8 +28,22 @@ impl Glob {
         let bad = |part: &Vec<u8>| part.is_empty() || part == b".." || part == b"." || part.contains(&0);
         match pattern.starts_with('/') || parts.iter().any(bad) {
             true => Err(GlobError { pattern: pattern.to_owned() }),
-            false => Ok(Glob { parts }),
+            false => {
+                let fixed = parts[..parts.len() - 1].iter().take_while(|part| is_plain(part)).count();
+                Ok(Glob { parts, fixed })
+            }
         }
+    }
+
+    /// A match without the folders that the pattern names in full: `dist/sub/a.whl` of `dist/**` is `sub/a.whl`, as a
+    /// copy of what the pattern names would have it. A name is always left.
+    pub fn within<'a>(&self, path: &'a [u8]) -> &'a [u8] {
+        let mut rest = path;
+        for _ in 0..self.fixed {
+            let Some(end) = rest.iter().position(|byte| *byte == b'/') else { break };
+            rest = &rest[end + 1..];
+        }
+        rest
     }
 
     /// Whether the path matches.
@@ -41,6 +57,10 @@ impl Glob {
         let parts: Vec<&[u8]> = folder.split(|byte| *byte == b'/').collect();
         beginning_matches(&self.parts, &parts)
     }
+}
+
+fn is_plain(part: &[u8]) -> bool {
+    !part.iter().any(|byte| b"*?[".contains(byte))
 }
 
 fn parts_match(pattern: &[Vec<u8>], path: &[&[u8]]) -> bool {
@@ -149,6 +169,21 @@ mod tests {
         check("x[!0-9]", &["xa"], &["x0"]);
         check("a*b*c", &["abc", "aXbYc", "abbc"], &["ab", "acb"]);
         check("[", &["["], &["a"]);
+    }
+
+    #[test]
+    fn folders_that_a_pattern_names_are_not_part_of_what_it_takes() {
+        let within = |pattern: &str, path: &'static str| {
+            let glob = Glob::new(pattern).unwrap();
+            String::from_utf8_lossy(glob.within(path.as_bytes())).into_owned()
+        };
+        assert_eq!(within("dist/*.whl", "dist/a.whl"), "a.whl");
+        assert_eq!(within("./out/deb/**/*.deb", "out/deb/x/y/a.deb"), "x/y/a.deb");
+        assert_eq!(within("target/release/towpath", "target/release/towpath"), "towpath");
+        assert_eq!(within("dist/sub", "dist/sub/run.sh"), "sub/run.sh");
+        assert_eq!(within("dist", "dist/sub/run.sh"), "dist/sub/run.sh");
+        assert_eq!(within("**/x/*.whl", "a/x/b.whl"), "a/x/b.whl");
+        assert_eq!(within("a/**", "a"), "a");
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub struct OutputBudget {
     pub files: u32,
 }
 
-/// Takes the files that a pattern names; `what` names the output in refusals. An empty match is an empty manifest.
+/// Takes the files that a pattern names; `what` names the output in refusals. An empty match is an empty manifest. Files
+/// lie in the manifest as they lie below the folders that the pattern names in full.
 ///
 /// # Errors
 /// [`OutputError::Refused`] if a match is no regular file, or there are too many or too large ones.
@@ -68,8 +69,12 @@ pub fn take(
     search.walk(root, Vec::new(), Below { depth: 0, whole: false })?;
     let Search { found, budget: left, .. } = search;
     // Counted and sized as a whole before the first byte is copied.
-    let files = found.into_iter().map(|path| store_file(tree, what, path, store));
-    let manifest = Manifest::new(files.collect::<Result<_, _>>()?)?;
+    let files = found.into_iter().map(|found| {
+        let within = FilePath::new(glob.within(found.path.as_bytes()));
+        let path = within.map_err(|error| OutputError::Refused(error.to_string()))?;
+        Ok(ManifestFile { path, ..store_file(tree, what, found, store)? })
+    });
+    let manifest = Manifest::new(files.collect::<Result<_, OutputError>>()?)?;
     *budget = left;
     Ok(manifest)
 }

@@ -16,9 +16,10 @@ use towpath_core::policy::Role;
 use towpath_git::{Expected, RefName, RefUpdate, Repository, Transaction};
 
 use crate::error::{Done, Failure, ForgeError};
-use crate::records::{ChangeRecord, Member, Records, RevisionRecord, SavedChange};
+use crate::records::{ChangeRecord, ChangeState, Member, Records, RevisionRecord, SavedChange};
 
 mod journal;
+mod land;
 mod meta;
 mod propose;
 mod quota;
@@ -146,8 +147,18 @@ impl BuiltIn {
         }
     }
 
-    /// The newest record of a change, whatever its row says.
+    /// The newest record of a change, whatever its row says. One whose landing was begun has landed if its branch says so.
     fn current(&self, number: ChangeNumber) -> Done<SavedChange> {
+        let mut saved = self.recorded(number)?;
+        if let (ChangeState::Open, Some(landing)) = (saved.change.state, &saved.change.landing)
+            && self.contains(&landing.branch, landing.commit)?
+        {
+            saved.change.state = ChangeState::Landed { commit: landing.commit };
+        }
+        Ok(saved)
+    }
+
+    fn recorded(&self, number: ChangeNumber) -> Done<SavedChange> {
         let missing = || Failure::refused(RefusalClass::NotFound, format!("there is no change {number}"));
         let target = self.repository().ref_target(&meta::meta_ref(number))?.ok_or_else(missing)?;
         let meta = CommitId(target.0);

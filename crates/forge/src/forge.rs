@@ -1,10 +1,19 @@
 //! A forge, as the gate's drivers need it.
 
-use towpath_core::effect::Check;
+use towpath_core::effect::{Check, Landing};
 use towpath_core::gate::{LandTried, Snapshot};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId};
 
 use crate::error::ForgeError;
+
+/// What a verdict is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged<'a> {
+    /// By the gate of this branch.
+    pub branch: &'a BranchName,
+    /// This head commit of the change.
+    pub revision: CommitId,
+}
 
 /// A code host with one repo on it, in the core's words. Every call may be repeated; the errors say whether it helps.
 ///
@@ -19,12 +28,16 @@ pub trait Forge: Send + Sync {
     /// `Transient` if asking again may help; `Denied` if a person has to act.
     fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError>;
 
-    /// Advances `branch` from `from` to `to` by compare-and-swap, and reads it back. A branch that contains `to` is
-    /// [`LandTried::Landed`], whoever did it: a repeat after a crash changes nothing (S10).
+    /// Advances the branch from `from` to `to` by compare-and-swap, and reads it back. A branch that contains `to` is
+    /// [`LandTried::Landed`], whoever did it: a repeat after a crash changes nothing (S10). A change that is not open
+    /// for the branch with this very revision is [`LandTried::Gone`].
+    ///
+    /// From the moment at which the branch has moved, the change can go to no other branch, whether or not
+    /// [`Forge::mark_landed`] ever comes: it lands once (I1).
     ///
     /// # Errors
     /// `Transient` if it is not known whether it happened; asking again tells. `Invalid` if `to` does not contain `from`.
-    fn land(&self, branch: &BranchName, from: CommitId, to: CommitId) -> Result<LandTried, ForgeError>;
+    fn land(&self, landing: &Landing) -> Result<LandTried, ForgeError>;
 
     /// Closes a change as landed by `commit`. One that is marked so already is success.
     ///
@@ -32,11 +45,12 @@ pub trait Forge: Send + Sync {
     /// `Gone` if there is no such change; `Conflict` if it is marked as landed by another commit.
     fn mark_landed(&self, change: ChangeNumber, commit: CommitId) -> Result<(), ForgeError>;
 
-    /// Shows a verdict on a revision of a change; the newest call wins.
+    /// Shows the verdict of a branch's gate on a revision of a change; the newest call for that branch wins. People see
+    /// that of the branch that the change is for.
     ///
     /// # Errors
     /// `Gone` if there is no such change or revision.
-    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Result<(), ForgeError>;
+    fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Result<(), ForgeError>;
 
     /// Tells the people who look after the branch.
     ///

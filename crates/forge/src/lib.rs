@@ -18,9 +18,9 @@ pub use builtin::{
     BuiltIn, ChangeText, Definitions, Draft, LabelEdit, NOBODY, Proposal, Rebuilt, ReviewRequest, Settings,
 };
 pub use error::{Done, Failure, ForgeError};
-pub use forge::Forge;
+pub use forge::{Forge, Judged};
 pub use import::{Importer, import};
 pub use records::{
-    ChangeRecord, ChangeState, CommentRecord, Find, Member, Memory, Policy, Records, RecordsError,
-    ReviewRecord, RevisionRecord, SavedChange,
+    ChangeRecord, ChangeState, CommentRecord, Find, LandingRecord, Member, Memory, Policy, Records,
+    RecordsError, ReviewRecord, RevisionRecord, SavedChange,
 };

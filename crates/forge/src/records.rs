@@ -8,6 +8,8 @@ use towpath_core::gate::{Labels, Review, message_digest};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, UserId};
 use towpath_core::policy::{Rights, Role};
 
+use crate::forge::Judged;
+
 mod memory;
 
 pub use memory::Memory;
@@ -47,8 +49,8 @@ pub trait Records: Send + Sync {
     /// Takes away a row that nothing in the repository explains.
     fn remove(&self, number: ChangeNumber) -> Kept<()>;
 
-    /// Keeps the newest verdict on a revision.
-    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Kept<()>;
+    /// Keeps the newest verdict of a branch's gate on a revision, apart from those of other branches.
+    fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()>;
 
     /// Brings a text before the people who look after a branch. The same text twice in a row is told once.
     fn alert(&self, branch: &BranchName, text: &str) -> Kept<()>;
@@ -127,6 +129,9 @@ pub struct ChangeRecord {
     pub draft: bool,
     /// Open, closed or landed.
     pub state: ChangeState,
+    /// Written down before its branch moves, and gone once it is closed as landed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landing: Option<LandingRecord>,
     /// Its labels.
     pub labels: BTreeSet<String>,
     /// The branch name under which it was pushed.
@@ -163,6 +168,15 @@ pub enum ChangeState {
         /// By which commit.
         commit: CommitId,
     },
+}
+
+/// A landing that was begun. Whether it happened is for the branch to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandingRecord {
+    /// The branch.
+    pub branch: BranchName,
+    /// The commit that the branch contains if it happened.
+    pub commit: CommitId,
 }
 
 /// One head commit of a change.

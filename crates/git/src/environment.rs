@@ -24,6 +24,9 @@ const CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Output of one ordinary call, in bytes: a million ids or a hundred thousand refs.
 pub(crate) const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Names the server that started a git.
+pub(crate) const OWNER: &str = "TOWPATH_GIT_OF";
+
 /// The tree without entries; git knows it without storing it.
 pub(crate) const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
@@ -71,11 +74,18 @@ pub struct GitOptions {
     pub search_path: OsString,
     /// Time for one ordinary call; merges and copies have their own.
     pub call_deadline: Duration,
+    /// Whose gits these are, for [`Git::end_orphans`]: the data folder of a server. Nobody's, if absent.
+    pub owner: Option<OsString>,
 }
 
 impl Default for GitOptions {
     fn default() -> Self {
-        GitOptions { program: None, search_path: SEARCH_PATH.into(), call_deadline: CALL_DEADLINE }
+        GitOptions {
+            program: None,
+            search_path: SEARCH_PATH.into(),
+            call_deadline: CALL_DEADLINE,
+            owner: None,
+        }
     }
 }
 
@@ -92,6 +102,7 @@ struct Shared {
     stdbuf: Option<PathBuf>,
     search_path: OsString,
     call_deadline: Duration,
+    owner: Option<OsString>,
     /// Whether a kept-open merge answers line by line; known after the first merge.
     merges_answer_at_once: OnceLock<bool>,
 }
@@ -113,6 +124,7 @@ impl Git {
             stdbuf,
             search_path: options.search_path,
             call_deadline: options.call_deadline,
+            owner: options.owner,
             merges_answer_at_once: OnceLock::new(),
         };
         let version = probe_version(&shared)?;
@@ -127,6 +139,10 @@ impl Git {
     /// The program that is used.
     pub fn program(&self) -> &Path {
         &self.shared.program
+    }
+
+    pub(crate) fn owner(&self) -> Option<&OsStr> {
+        self.shared.owner.as_deref()
     }
 
     pub(crate) fn stdbuf(&self) -> Option<&Path> {
@@ -266,6 +282,9 @@ fn clear_environment(command: &mut Command, shared: &Shared, protocols: &str) {
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ALLOW_PROTOCOL", protocols)
         .env("GIT_PROTOCOL_FROM_USER", "0");
+    if let Some(owner) = &shared.owner {
+        command.env(OWNER, owner);
+    }
 }
 
 fn on_path(search_path: &OsStr, program: &str) -> Option<PathBuf> {

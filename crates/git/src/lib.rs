@@ -20,6 +20,7 @@ mod list;
 mod mend;
 mod merge;
 mod object;
+mod orphans;
 mod process;
 mod read;
 mod record;

@@ -24,8 +24,11 @@ pub struct Mended {
     pub candidates: usize,
 }
 
+/// How the mark of a received pack begins; the process and the host follow.
+const KEEP_OF_A_PUSH: &[u8] = b"receive-pack ";
+
 impl Repository {
-    /// Puts a repository in order: clears away lock files and quarantines of processes that are no more, and mends
+    /// Puts a repository in order: clears away lock files, marks and quarantines of processes that are no more, and mends
     /// it ([`Repository::mend`]) if the machine was started anew since the last time.
     ///
     /// Only for the start of the only server of this repository, before anything else runs on it: a lock file
@@ -40,6 +43,7 @@ impl Repository {
                 fs::remove_dir_all(entry.path()).map_err(GitError::io("remove", &entry.path()))?;
             }
         }
+        remove_keeps(&self.objects().join("pack"))?;
         let seen = self.path().join(BOOT_SEEN);
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
         if !boot.is_empty() && fs::read_to_string(&seen).is_ok_and(|found| found == boot) {
@@ -120,6 +124,20 @@ fn remove_locks(folder: &Path) -> Result<(), GitError> {
             remove_locks(&entry.path())?;
         } else if entry.file_name().as_encoded_bytes().ends_with(b".lock") {
             remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The marks with which a receiving git keeps its new pack from being collected. Each names its process: one of a dead git
+/// would stand in the way of the same pack, should the push be repeated ("unable to migrate objects"). A person's own marks
+/// say something else and stay.
+fn remove_keeps(folder: &Path) -> Result<(), GitError> {
+    for entry in entries(folder)? {
+        let path = entry.path();
+        let is_mark = path.extension().is_some_and(|extension| extension == "keep");
+        if is_mark && fs::read(&path).is_ok_and(|words| words.starts_with(KEEP_OF_A_PUSH)) {
+            remove_if_there(&path)?;
         }
     }
     Ok(())

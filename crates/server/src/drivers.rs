@@ -12,7 +12,7 @@ use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::gate::{ForgeRead, GateEvent};
 use towpath_core::ids::Timestamp;
 use towpath_core::turn::{Dispatch, Intake, Trouble, TroubleClass};
-use towpath_forge::{Forge, ForgeError};
+use towpath_forge::{Forge, ForgeError, Judged};
 use towpath_git::{ErrorClass, GitError};
 
 use crate::engine::{AnyIntake, Dispatcher, Engine};
@@ -200,8 +200,9 @@ impl Drivers {
                 forge(repo)?.mark_landed(*change, *commit)?;
                 None
             }
-            Effect::SetCheck { repo, change, revision, check } => {
-                forge(repo)?.set_check(*change, *revision, check)?;
+            Effect::SetCheck { gate, change, revision, check } => {
+                let judged = Judged { branch: &gate.branch, revision: *revision };
+                forge(&gate.repo)?.set_check(*change, judged, check)?;
                 None
             }
             Effect::Alert { gate, text } => {

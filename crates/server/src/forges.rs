@@ -8,7 +8,8 @@ use towpath_core::effect::Check;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, TreeId, UserId};
 use towpath_core::policy::Rights;
 use towpath_forge::{
-    BuiltIn, Definitions, Find, ForgeError, Member, Policy, Records, RecordsError, SavedChange, Settings,
+    BuiltIn, Definitions, Find, ForgeError, Judged, Member, Policy, Records, RecordsError, SavedChange,
+    Settings,
 };
 use towpath_git::{ErrorClass, Repository};
 use towpath_store::records::{Alert, ChangeQuery, ChangeRow, StoredCheck};
@@ -170,9 +171,10 @@ impl Records for Rows {
         self.write(move |tx| tx.remove_change(&repo, number))
     }
 
-    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Kept<()> {
+    fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()> {
         let (repo, at) = (self.repo.clone(), self.clock.now());
-        let check = StoredCheck { revision, check: check.clone(), at };
+        let Judged { branch, revision } = judged;
+        let check = StoredCheck { branch: branch.clone(), revision, check: check.clone(), at };
         self.write(move |tx| tx.put_check(&repo, change, &check))
     }
 

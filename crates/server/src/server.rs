@@ -136,7 +136,14 @@ impl Server {
         let store = Arc::new(open_store(&settings)?);
         let folders = Folders::below(store.path());
         folders.make()?;
-        let git = Git::find(GitOptions::default())?;
+        let data = store.path().canonicalize().unwrap_or_else(|_| store.path().to_owned());
+        let owner = Some(data.into_os_string());
+        let git = Git::find(GitOptions { owner, ..GitOptions::default() })?;
+        // The store is ours alone: whatever git still runs for it is a dead server's.
+        let orphans = git.end_orphans();
+        if orphans > 0 {
+            tracing::warn!(orphans, "ended {orphans} gits of a server that died");
+        }
         let repos = Arc::new(Repos::new(git, folders.repos.clone()));
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
         let secrets = Secrets::open(store.clone(), &settings.keys.join("secrets.key"))?;

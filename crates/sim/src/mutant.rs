@@ -42,10 +42,12 @@ pub enum Mutant {
     LeasesAreNotFenced,
     /// A command is carried out as an admin's, whoever gave it.
     EverybodyIsAdmin,
+    /// The forge lets every change that lands go to another branch at once, and forgets that it has landed.
+    MovesWhatHasLanded,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 16] = [
+pub const MUTANTS: [Mutant; 17] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreDropsEffect,
@@ -62,6 +64,7 @@ pub const MUTANTS: [Mutant; 16] = [
     Mutant::NobodyPolls,
     Mutant::LeasesAreNotFenced,
     Mutant::EverybodyIsAdmin,
+    Mutant::MovesWhatHasLanded,
 ];
 
 /// How a planted bug was noticed.

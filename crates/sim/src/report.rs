@@ -118,9 +118,13 @@ impl fmt::Display for Summary {
         self.failures.iter().try_for_each(|failure| writeln!(f, "{failure}\n"))?;
         write!(
             f,
-            "seeds {} ({} of them twice), changes {}, landed {}, events {}, faults {}, violations {}, trace {:016x}",
+            "seeds {} ({} of them twice; each with {} changes, {} events and {} faults at least), changes {}, landed {}, \
+             events {}, faults {}, violations {}, trace {:016x}",
             self.seeds,
             self.run_twice,
+            self.least.changes,
+            self.least.events,
+            self.least.faults,
             self.changes,
             self.landed,
             self.events,

@@ -129,6 +129,9 @@ fn one(seed: u64, options: Options) -> SeedResult {
         world.config.poll_seconds = 600;
     }
     world.finish(rng.chance(500));
+    if mutant.is_none() {
+        world.check_worth();
+    }
     summarise(seed, world)
 }
 
@@ -139,6 +142,18 @@ fn is_enough(world: &World) -> bool {
 }
 
 impl World {
+    /// A seed in which little happened shows little.
+    fn check_worth(&mut self) {
+        if self.checks.violations.is_empty() && !is_enough(self) {
+            let (changes, events, faults) = (self.forge.changes.len(), self.applied, self.fired);
+            let what = format!(
+                "it had {changes} changes, {events} events and {faults} faults; {CHANGES_MIN}, {EVENTS_MIN} and \
+                 {FAULTS_MIN} are wanted of each seed"
+            );
+            self.violate("U1", what);
+        }
+    }
+
     /// Heals, checks that everything is at rest and right, and that the world still works.
     pub fn finish(&mut self, bells: bool) {
         let steps: [fn(&mut World); 3] = [World::check_rest, World::probe, World::check_rest];

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,24 @@ pub(crate) struct Mark {
     pub leaves: u64,
 }
 
+/// Milliseconds for which a lock that somebody holds is asked for again. A process that a dead server was just starting
+/// holds it until it has become another program; a server holds it for longer.
+const LOCK_MS_MAX: u64 = 500;
+/// Milliseconds between two questions.
+const LOCK_MS_EACH: u64 = 5;
+
+fn lock(handle: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + Duration::from_millis(LOCK_MS_MAX);
+    loop {
+        match handle.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::park_timeout(Duration::from_millis(LOCK_MS_EACH));
+            }
+            locked => return locked,
+        }
+    }
+}
+
 impl DataFolder {
     /// Makes the folder if there is none, and locks it.
     pub fn enter(path: &Path) -> Result<DataFolder, OpenError> {
@@ -51,7 +70,7 @@ impl DataFolder {
         if mode & 0o077 != 0 {
             return Err(OpenError::Permissions { folder: path.to_owned(), mode });
         }
-        match handle.try_lock() {
+        match lock(&handle) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(OpenError::InUse { folder: path.to_owned(), holder: holder(&real) });

@@ -215,23 +215,22 @@ impl GateState {
         };
         let about: Vec<u64> = self
             .runs
-            .map()
-            .iter()
+            .of_change(number)
             .filter(|(_, run)| {
                 run.change == Some((number, revision)) && run.standing != Standing::Invalidated
             })
-            .map(|(run, _)| *run)
+            .map(|(run, _)| run)
             .collect();
         for run in about {
             self.stop_run(run, Cancel { why: "a retry takes its place".into(), by_person: false });
-            let record = self.runs.get_mut(&run).expect("invariant: it was just found");
+            let record = self.runs.get_mut(run).expect("invariant: it was just found");
             record.standing = standing.clone();
         }
         Ok(format!("retry of change {number} at {revision} ({scope:?})"))
     }
 
     fn without_job(&self, run: u64, job: &str) -> Result<Standing, Refusal> {
-        let known = match self.runs.get(&run).map(|run| &run.phase) {
+        let known = match self.runs.get(run).map(|run| &run.phase) {
             Some(Phase::Running { start }) => start.graph.jobs.iter().any(|spec| spec.name.as_str() == job),
             Some(Phase::Ended { jobs, .. }) => jobs.iter().any(|report| report.name == job),
             None => false,
@@ -243,7 +242,7 @@ impl GateState {
     }
 
     fn cancel_by_person(&mut self, run: u64, why: &str) -> Outcome {
-        if !self.runs.get(&run).is_some_and(super::RunRecord::is_running) {
+        if !self.runs.get(run).is_some_and(super::RunRecord::is_running) {
             return Err(Refusal::new(RefusalClass::NotFound, format!("run {run} is not running")));
         }
         self.stop_run(run, Cancel { why: why.to_owned(), by_person: true });
@@ -252,8 +251,8 @@ impl GateState {
 
     /// Tells a run to stop, unless it was told before or is over.
     pub(super) fn stop_run(&mut self, run: u64, cancel: Cancel) {
-        let stoppable = self.runs.get(&run).is_some_and(|run| run.is_running() && run.cancel.is_none());
-        if let Some(record) = self.runs.get_mut(&run).filter(|_| stoppable) {
+        let stoppable = self.runs.get(run).is_some_and(|run| run.is_running() && run.cancel.is_none());
+        if let Some(record) = self.runs.get_mut(run).filter(|_| stoppable) {
             record.cancel = Some(cancel);
         }
     }

@@ -191,8 +191,10 @@ impl GateState {
     fn meet_change(&mut self, facts: &ForgeChange, now: Timestamp) {
         let Some(known) = self.changes.get(&facts.number) else {
             let hold = self.holds.remove(&facts.number);
-            let change = Change { facts: facts.clone(), hold, vouch: None, since: now };
-            self.changes.insert(facts.number, change);
+            let facts = facts.clone();
+            let (candidate, message) = Default::default();
+            let change = Change { facts, hold, vouch: None, since: now, candidate, message };
+            self.changes.insert(change.facts.number, change);
             return;
         };
         if known.facts == *facts {

@@ -26,6 +26,8 @@ pub enum LandTried {
         /// Where it is.
         tip: Option<CommitId>,
     },
+    /// The change is no longer open for this branch, or has another revision: it was not landed.
+    Gone,
     /// It was not tried: the gate took it back first.
     Withdrawn,
 }
@@ -35,7 +37,12 @@ impl GateState {
     /// approval may have been withdrawn. One look since it became due is enough: bells that ring all the time do not
     /// hold it for ever.
     pub fn landing(&self, now: Timestamp) -> Option<Landing> {
-        self.due_landing(now).filter(|landing| self.has_looked(landing.candidate))
+        self.landing_of(&self.on_deck(now), now)
+    }
+
+    /// The same where the queue is known already.
+    pub(super) fn landing_of(&self, queue: &[ChangeNumber], now: Timestamp) -> Option<Landing> {
+        self.due_landing_of(queue, now).filter(|landing| self.has_looked(landing.candidate))
     }
 
     pub(super) fn has_looked(&self, id: CandidateId) -> bool {
@@ -54,10 +61,17 @@ impl GateState {
 
     /// The head of the queue, if everything that its landing takes is there.
     pub(super) fn due_landing(&self, now: Timestamp) -> Option<Landing> {
+        match self.landing_obstacles().is_empty() {
+            true => self.due_landing_of(&self.on_deck(now), now),
+            false => None,
+        }
+    }
+
+    pub(super) fn due_landing_of(&self, queue: &[ChangeNumber], now: Timestamp) -> Option<Landing> {
         if !self.landing_obstacles().is_empty() {
             return None;
         }
-        let change = self.changes.get(self.on_deck(now).first()?)?;
+        let change = self.changes.get(queue.first()?)?;
         let (id, record) = self.candidate_at_tip(change)?;
         let Some(CandidateResult::Made(candidate)) = &record.result else { return None };
         match self.standard(candidate, change, now) {
@@ -65,6 +79,7 @@ impl GateState {
                 repo: self.id.repo.clone(),
                 branch: self.id.branch.clone(),
                 change: change.facts.number,
+                revision: change.facts.revision.commit,
                 candidate: id,
                 from: record.spec.parent,
                 to: candidate.commit,
@@ -93,8 +108,8 @@ impl GateState {
                 return;
             }
             LandTried::Landed => self.confirm_landing(LandedAct { at: now, ..pending.act }),
-            // The read that the flag asks for records the foreign push; nothing is decided on hearsay.
-            LandTried::Moved { .. } => self.branch.edit().tip = None,
+            // The read that the flag asks for says what has become of branch and change; nothing is decided on hearsay.
+            LandTried::Moved { .. } | LandTried::Gone => self.branch.edit().tip = None,
             LandTried::Broken { tip } => {
                 let found = tip.map_or_else(|| "no commit".to_owned(), |tip| tip.short());
                 let id = id.short();
@@ -164,14 +179,14 @@ impl GateState {
 
     /// The deploy run that is under way.
     pub fn running_deploy(&self) -> Option<u64> {
-        self.branch.deploy.run.filter(|run| self.runs.get(run).is_some_and(super::RunRecord::is_running))
+        self.branch.deploy.run.filter(|run| self.runs.get(*run).is_some_and(super::RunRecord::is_running))
     }
 
     pub(super) fn deploy_ended(&mut self, number: u64, outcome: Outcome) {
         if self.branch.deploy.run != Some(number) || outcome == Outcome::Passed {
             return;
         }
-        let commit = self.runs.get(&number).map(|run| run.commit);
+        let commit = self.runs.get(number).map(|run| run.commit);
         self.branch.edit().deploy.alerted = commit.map(|commit| (commit, number));
     }
 

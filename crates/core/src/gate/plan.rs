@@ -17,9 +17,10 @@ impl GateState {
         self.owe_read(&mut plan, now);
         self.owe_candidates(&mut plan);
         self.owe_runs(&mut plan);
-        self.owe_landing(&mut plan, now);
+        let queue = self.queue(now);
+        self.owe_landing(&mut plan, &queue, now);
         self.owe_graph(&mut plan);
-        self.owe_checks(&mut plan, now);
+        self.owe_checks(&mut plan, &queue, now);
         self.owe_alerts(&mut plan);
         self.wake_for_vouches(&mut plan, now);
         plan
@@ -61,8 +62,8 @@ impl GateState {
         }
     }
 
-    fn owe_landing(&self, plan: &mut Plan, now: Timestamp) {
-        if let Some(landing) = self.landing(now) {
+    fn owe_landing(&self, plan: &mut Plan, queue: &[ChangeNumber], now: Timestamp) {
+        if let Some(landing) = self.landing_of(queue, now) {
             let tried = self.candidates.get(&landing.candidate).map_or(0, |record| record.landings_tried);
             plan.owe(EffectKey::once("land", landing.candidate, tried + 1), Effect::Land(landing));
         }
@@ -83,14 +84,13 @@ impl GateState {
         }
     }
 
-    fn owe_checks(&self, plan: &mut Plan, now: Timestamp) {
-        let queue = self.queue(now);
+    fn owe_checks(&self, plan: &mut Plan, queue: &[ChangeNumber], now: Timestamp) {
         for change in self.changes.map().values() {
             let effect = Effect::SetCheck {
-                repo: self.id.repo.clone(),
+                gate: self.id.clone(),
                 change: change.facts.number,
                 revision: change.facts.revision.commit,
-                check: self.check(change, &queue, now),
+                check: self.check(change, queue, now),
             };
             plan.owe(EffectKey::level("set-check", format!("{} {}", self.id, change.facts.number)), effect);
         }

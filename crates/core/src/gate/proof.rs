@@ -23,11 +23,25 @@ pub(super) enum Standard {
     Empty,
 }
 
-/// What a result must be about to count for a candidate.
+/// The jobs of a candidate, and what a result must be about to count for one of them.
 struct Wanted {
+    graph: JobGraph,
+    /// What each job is; made when a run is found whose results may count.
+    digests: OnceCell<Vec<Digest>>,
     level: Level,
     full: bool,
     proof: Proof,
+}
+
+impl Wanted {
+    /// The jobs that have to pass.
+    fn bar(&self) -> impl Iterator<Item = JobIndex> {
+        self.graph.iter().filter(|(_, spec)| spec.required && spec.skip.is_none()).map(|(job, _)| job)
+    }
+
+    fn digest(&self, job: JobIndex) -> Digest {
+        self.digests.get_or_init(|| self.graph.digests())[job.0 as usize]
+    }
 }
 
 impl GateState {
@@ -50,12 +64,11 @@ impl GateState {
     }
 
     pub(super) fn standard(&self, candidate: &Candidate, change: &Change, now: Timestamp) -> Standard {
-        let wanted = self.wanted(change, now);
-        let graph = self.jobs_for(candidate, change, Trigger::Queue);
-        if bar(&graph).next().is_none() && self.settings().empty != EmptySet::Land {
+        let wanted = self.wanted_in_queue(candidate, change, now);
+        if wanted.bar().next().is_none() && self.settings().empty != EmptySet::Land {
             return Standard::Empty;
         }
-        match bar(&graph).all(|spec| self.passed_result(candidate, spec, &wanted).is_some()) {
+        match wanted.bar().all(|job| self.passed_result(candidate, job, &wanted).is_some()) {
             true => Standard::Met,
             false => Standard::Missing,
         }
@@ -72,13 +85,12 @@ impl GateState {
         if self.standard(candidate, change, now) != Standard::Met {
             return None;
         }
-        let wanted = self.wanted(change, now);
-        let graph = self.jobs_for(candidate, change, Trigger::Queue);
-        let digest = |spec: &JobSpec| {
-            let (_, report) = self.passed_result(candidate, spec, &wanted)?;
-            Some((spec.name.to_string(), result_digest(report)))
+        let wanted = self.wanted_in_queue(candidate, change, now);
+        let digest = |job: JobIndex| {
+            let (_, report) = self.passed_result(candidate, job, &wanted)?;
+            Some((report.name.clone(), result_digest(report)))
         };
-        bar(&graph).map(digest).collect()
+        wanted.bar().map(digest).collect()
     }
 
     /// Passed results that a new run of the candidate need not make again.
@@ -89,44 +101,49 @@ impl GateState {
         graph: &JobGraph,
         now: Timestamp,
     ) -> BTreeMap<JobIndex, Carried> {
-        let wanted = self.wanted(change, now);
-        let carry = |(index, spec): (JobIndex, &JobSpec)| {
-            let (number, report) = self.passed_result(candidate, spec, &wanted)?;
+        let wanted = self.wanted(graph.clone(), change, now);
+        let carry = |job: JobIndex| {
+            let (number, report) = self.passed_result(candidate, job, &wanted)?;
             let run = report.carried.clone().unwrap_or_else(|| self.run_id(number));
-            Some((index, Carried { run, result: report.result.clone() }))
+            Some((job, Carried { run, result: report.result.clone() }))
         };
-        graph.iter().filter(|(_, spec)| spec.skip.is_none()).filter_map(carry).collect()
+        graph.iter().filter(|(_, spec)| spec.skip.is_none()).filter_map(|(job, _)| carry(job)).collect()
     }
 
-    fn wanted(&self, change: &Change, now: Timestamp) -> Wanted {
-        Wanted { level: self.level(change, now), full: self.wants_all(change), proof: self.settings().proof }
+    fn wanted_in_queue(&self, candidate: &Candidate, change: &Change, now: Timestamp) -> Wanted {
+        self.wanted(self.jobs_for(candidate, change, Trigger::Queue), change, now)
+    }
+
+    fn wanted(&self, graph: JobGraph, change: &Change, now: Timestamp) -> Wanted {
+        Wanted {
+            graph,
+            digests: OnceCell::new(),
+            level: self.level(change, now),
+            full: self.wants_all(change),
+            proof: self.settings().proof,
+        }
     }
 
     fn passed_result(
         &self,
         candidate: &Candidate,
-        spec: &JobSpec,
+        job: JobIndex,
         wanted: &Wanted,
     ) -> Option<(u64, &JobReport)> {
-        let body = OnceCell::new();
-        self.runs.map().iter().rev().filter(|(_, run)| speaks_about(run, candidate, spec, wanted)).find_map(
-            |(number, run)| {
-                let Phase::Ended { jobs, .. } = &run.phase else { return None };
-                let passed = |job: &&JobReport| {
-                    job.name == spec.name.as_str()
-                        && job.result.outcome == Outcome::Passed
-                        && job.body == *body.get_or_init(|| spec.body_digest())
-                };
-                let report = jobs.iter().find(passed)?;
-                (!is_dropped(run, &report.name)).then_some((*number, report))
-            },
-        )
+        let spec = wanted.graph.job(job);
+        let about = self.runs.of_tree(candidate.tree).rev();
+        let mut speaking = about.filter(|(_, run)| speaks_about(run, candidate, spec, wanted));
+        speaking.find_map(|(number, run)| {
+            let Phase::Ended { jobs, .. } = &run.phase else { return None };
+            let passed = |report: &&JobReport| {
+                report.name == spec.name.as_str()
+                    && report.result.outcome == Outcome::Passed
+                    && report.digest == wanted.digest(job)
+            };
+            let report = jobs.iter().find(passed)?;
+            (!is_dropped(run, &report.name)).then_some((number, report))
+        })
     }
-}
-
-/// The jobs that have to pass.
-fn bar(graph: &JobGraph) -> impl Iterator<Item = &JobSpec> {
-    graph.jobs.iter().filter(|spec| spec.required && spec.skip.is_none())
 }
 
 /// Whether a run's results may count for a candidate: never from a lower level (trust T3), and about the same commit,

@@ -4,10 +4,12 @@ use std::cmp::Reverse;
 
 use super::proof::Standard;
 use super::runs::Phase;
-use super::{CandidateRecord, Change, GateState, Reason, Review, TestState, Verdict, message_digest};
+use super::{
+    CandidateRecord, Change, ForgeChange, GateState, Reason, Review, TestState, Tip, Verdict, message_digest,
+};
 use crate::candidate::{Candidate, CandidateResult, CandidateSpec, Strategy};
 use crate::graph::Trigger;
-use crate::ids::{CandidateId, ChangeNumber, Timestamp};
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, Timestamp};
 use crate::policy::{Level, Role};
 
 /// Candidates tested at once. The chain of parents below is written for any number; more than one is speculation.
@@ -28,7 +30,7 @@ impl GateState {
                 TestState::Passed(_) => 2,
                 // Its own tests have passed; it keeps its place while it is tested as it would land.
                 TestState::Running(run)
-                    if self.runs.get(&run).is_some_and(|run| run.trigger == Trigger::Queue) =>
+                    if self.runs.get(run).is_some_and(|run| run.trigger == Trigger::Queue) =>
                 {
                     2
                 }
@@ -43,15 +45,23 @@ impl GateState {
 
     /// Entries of the queue, next to land first.
     pub fn queue(&self, now: Timestamp) -> Vec<ChangeNumber> {
-        let in_queue = |number: &ChangeNumber| {
-            self.changes.get(number).is_some_and(|change| self.keeps_out(change, now).is_empty())
+        self.queued(now).collect()
+    }
+
+    /// The same, looked for as far as it is asked for.
+    fn queued(&self, now: Timestamp) -> impl Iterator<Item = ChangeNumber> {
+        let in_queue = move |number: &ChangeNumber| {
+            let change = self.changes.get(number);
+            change.is_some_and(|change| {
+                self.is_free(change, now) && self.candidate_obstacle(change, now).is_none()
+            })
         };
-        self.ordered().into_iter().filter(in_queue).collect()
+        self.ordered().into_iter().filter(in_queue)
     }
 
     /// The changes that may have a candidate of the queue now.
     pub(super) fn on_deck(&self, now: Timestamp) -> Vec<ChangeNumber> {
-        self.queue(now).into_iter().take(WINDOW).collect()
+        self.queued(now).take(WINDOW).collect()
     }
 
     /// Why a change has not landed, most actionable first. Never empty for an open change (I16).
@@ -83,6 +93,13 @@ impl GateState {
         reasons.extend(self.test_obstacle(change));
         reasons.extend(self.review_obstacles(change));
         reasons
+    }
+
+    /// Whether nothing that a person has to change keeps the change out, its candidate left aside.
+    pub(super) fn is_free(&self, change: &Change, now: Timestamp) -> bool {
+        self.test_obstacle(change).is_none()
+            && self.own_obstacles(change, now).is_empty()
+            && self.review_obstacles(change).is_empty()
     }
 
     /// Whether jobs of the change may run at all.
@@ -122,7 +139,7 @@ impl GateState {
         reasons
     }
 
-    fn candidate_obstacle(&self, change: &Change, now: Timestamp) -> Option<Reason> {
+    pub(super) fn candidate_obstacle(&self, change: &Change, now: Timestamp) -> Option<Reason> {
         let (_, record) = self.candidate_at_tip(change)?;
         match record.result.as_ref()? {
             CandidateResult::Conflict { paths } => Some(Reason::Conflict { paths: paths.clone() }),
@@ -139,7 +156,7 @@ impl GateState {
     }
 
     fn test_obstacle(&self, change: &Change) -> Option<Reason> {
-        let lost = |number: u64| match self.runs.get(&number).map(|run| &run.phase) {
+        let lost = |number: u64| match self.runs.get(number).map(|run| &run.phase) {
             Some(Phase::Ended { lost, .. }) => lost.clone(),
             _ => Vec::new(),
         };
@@ -147,7 +164,7 @@ impl GateState {
             TestState::Failed(run) => Some(Reason::TestsFailed { run: self.run_id(run), jobs: lost(run) }),
             TestState::Errored(run) => Some(Reason::OurMachines { run: self.run_id(run), jobs: lost(run) }),
             TestState::Cancelled(number) => {
-                let cancel = self.runs.get(&number).and_then(|run| run.cancel.as_ref());
+                let cancel = self.runs.get(number).and_then(|run| run.cancel.as_ref());
                 let why = cancel.map_or_else(|| "stopped".to_owned(), |cancel| cancel.why.clone());
                 Some(Reason::RunCancelled { run: self.run_id(number), why })
             }
@@ -192,7 +209,7 @@ impl GateState {
     fn current_reviews<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = &'a Review> {
         let facts = &change.facts;
         let reviews = &facts.reviews;
-        let message = message_digest(&facts.title, &facts.body);
+        let message = self.message(change);
         let newest = move |review: &&Review| {
             let later = |other: &Review| other.by == review.by && other.at > review.at;
             !reviews.iter().any(later)
@@ -203,6 +220,14 @@ impl GateState {
                 && (review.message == message || review.verdict == Verdict::RequestChanges)
                 && self.is_maintainer(review.by)
         })
+    }
+
+    fn message(&self, change: &Change) -> Digest {
+        let ForgeChange { title, body, .. } = &change.facts;
+        change.message.get(
+            |(of_title, of_body)| of_title == title && of_body == body,
+            || ((title.clone(), body.clone()), message_digest(title, body)),
+        )
     }
 
     /// Approvals that count: never the uploader's own.
@@ -228,7 +253,8 @@ impl GateState {
             }
             reasons.extend(self.landing_obstacles());
             if reasons.is_empty() {
-                let unseen = self.due_landing(now).is_some_and(|due| !self.has_looked(due.candidate));
+                let unseen =
+                    self.due_landing_of(queue, now).is_some_and(|due| !self.has_looked(due.candidate));
                 reasons.push(if unseen { Reason::ReadingBranch } else { Reason::Landing });
             }
         }
@@ -272,8 +298,22 @@ impl GateState {
 
     /// The candidate of a change on top of the tip, if it was asked for.
     pub(super) fn candidate_at_tip(&self, change: &Change) -> Option<(CandidateId, &CandidateRecord)> {
-        let id = self.spec_at_tip(change)?.id();
+        let id = self.candidate_id_at_tip(change)?;
         self.candidates.get(&id).map(|record| (id, record))
+    }
+
+    /// What the candidate of a change on top of the tip is called, made or not.
+    pub(super) fn candidate_id_at_tip(&self, change: &Change) -> Option<CandidateId> {
+        let tip = self.branch.tip.as_ref()?;
+        let facts = &change.facts;
+        let bases =
+            (tip.commit, tip.time, self.settings().strategy, facts.revision.commit, facts.revision.time);
+        let is_same =
+            |made: &MadeOf| made.bases == bases && made.title == facts.title && made.body == facts.body;
+        Some(change.candidate.get(is_same, || {
+            let spec = spec(tip, self.settings().strategy, change);
+            (MadeOf { bases, title: facts.title.clone(), body: facts.body.clone() }, spec.id())
+        }))
     }
 
     /// The candidate of a change on top of the tip, if it could be made.
@@ -285,16 +325,26 @@ impl GateState {
     }
 
     pub(super) fn spec_at_tip(&self, change: &Change) -> Option<CandidateSpec> {
-        let tip = self.branch.tip.as_ref()?;
-        let facts = &change.facts;
-        let strategy = self.settings().strategy;
-        Some(CandidateSpec {
-            parent: tip.commit,
-            revision: facts.revision.commit,
-            strategy,
-            message: landed_message(strategy, change),
-            time: tip.time.max(facts.revision.time),
-        })
+        Some(spec(self.branch.tip.as_ref()?, self.settings().strategy, change))
+    }
+}
+
+/// Everything that decides a candidate's id, beside the number of its change.
+#[derive(Debug, Clone)]
+pub struct MadeOf {
+    bases: (CommitId, Timestamp, Strategy, CommitId, Timestamp),
+    title: String,
+    body: String,
+}
+
+fn spec(tip: &Tip, strategy: Strategy, change: &Change) -> CandidateSpec {
+    let facts = &change.facts;
+    CandidateSpec {
+        parent: tip.commit,
+        revision: facts.revision.commit,
+        strategy,
+        message: landed_message(strategy, change),
+        time: tip.time.max(facts.revision.time),
     }
 }
 

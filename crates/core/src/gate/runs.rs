@@ -140,8 +140,7 @@ impl RunRecord {
 impl GateState {
     /// The newest run that speaks for a revision.
     pub fn newest_run(&self, change: ChangeNumber, revision: CommitId) -> Option<(u64, &RunRecord)> {
-        let mut runs = self.runs.map().iter().rev();
-        runs.find(|(_, run)| run.speaks_for(change, revision)).map(|(number, run)| (*number, run))
+        self.runs.of_change(change).rev().find(|(_, run)| run.speaks_for(change, revision))
     }
 
     /// What is known of a change's newest revision.
@@ -157,10 +156,10 @@ impl GateState {
 
     pub(super) fn run_ended(&mut self, report: &RunReport, now: Timestamp) {
         let number = report.run.number;
-        if report.run.gate != self.id || !self.runs.get(&number).is_some_and(RunRecord::is_running) {
+        if report.run.gate != self.id || !self.runs.get(number).is_some_and(RunRecord::is_running) {
             return;
         }
-        let run = self.runs.get_mut(&number).expect("invariant: it was just found");
+        let run = self.runs.get_mut(number).expect("invariant: it was just found");
         let Phase::Running { start } = &run.phase else { return };
         let lost = report.jobs.iter().filter(|job| start.graph.job(job.job).required && !counts(&job.result));
         let lost: Vec<String> = lost.map(|job| job.name.clone()).collect();
@@ -193,7 +192,7 @@ impl GateState {
             }
         }
         gone.iter().for_each(|number| {
-            self.runs.remove(number);
+            self.runs.remove(*number);
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Decisions that need memory: after each fact, runs are started and stopped, candidates asked for and forgotten, until
 //! nothing changes. Asked again without a new fact, it does nothing.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -89,7 +90,7 @@ impl GateState {
     /// Whether the target has moved since a run and the server's `retest` says that this asks for another.
     fn is_due_again(&self, run: u64, change: &Change, now: Timestamp) -> bool {
         let Some(tip) = &self.branch.tip else { return false };
-        let moved = self.runs.get(&run).is_some_and(|run| run.parent != Some(tip.commit));
+        let moved = self.runs.get(run).is_some_and(|run| run.parent != Some(tip.commit));
         moved
             && match self.config.retest {
                 Retest::Candidate => false,
@@ -100,19 +101,18 @@ impl GateState {
 
     /// Whether nothing but the candidate itself could keep the change out of the queue.
     fn keeps_out_but_for_candidate(&self, change: &Change, now: Timestamp) -> bool {
-        self.keeps_out(change, now).iter().all(|reason| {
-            matches!(
-                reason,
-                super::Reason::Conflict { .. }
-                    | super::Reason::NoCandidate { .. }
-                    | super::Reason::NothingToLand
-                    | super::Reason::EmptySet
-            )
-        })
+        use super::Reason::{Conflict, EmptySet, NoCandidate, NothingToLand};
+        let of_candidate = |reason: &super::Reason| {
+            matches!(reason, Conflict { .. } | NoCandidate { .. } | NothingToLand | EmptySet)
+        };
+        self.is_free(change, now) && self.candidate_obstacle(change, now).as_ref().is_none_or(of_candidate)
     }
 
     fn ask_for_candidates(&mut self, now: Timestamp) {
-        let open = self.changes.map().values();
+        let is_new = |change: &&Change| {
+            self.candidate_id_at_tip(change).is_some_and(|id| self.candidates.get(&id).is_none())
+        };
+        let open = self.changes.map().values().filter(is_new);
         let wanted: BTreeMap<CandidateId, CandidateRecord> = open
             .filter(|change| self.wants_candidate(change, now))
             .filter_map(|change| {
@@ -126,13 +126,11 @@ impl GateState {
         let in_use: BTreeSet<CandidateId> =
             self.runs.map().values().filter(|run| run.is_running()).filter_map(|run| run.candidate).collect();
         let at_tip: BTreeSet<CandidateId> =
-            self.changes.map().values().filter_map(|change| Some(self.spec_at_tip(change)?.id())).collect();
+            self.changes.map().values().filter_map(|change| self.candidate_id_at_tip(change)).collect();
         let landings = self.landings.map().keys().copied().collect::<BTreeSet<_>>();
         self.candidates.retain(|id, _| at_tip.contains(id) || in_use.contains(id) || landings.contains(id));
         for (id, record) in wanted {
-            if self.candidates.get(&id).is_none() {
-                self.candidates.insert(id, record);
-            }
+            self.candidates.insert(id, record);
         }
     }
 
@@ -188,23 +186,28 @@ impl GateState {
     }
 
     fn start_change_runs(&mut self, now: Timestamp) {
+        let deck = OnceCell::new();
+        let mut running = self.running_change_runs();
         for number in self.ordered() {
-            if self.running_change_runs() >= self.config.change_runs_max as usize {
+            if running >= self.config.change_runs_max as usize {
                 return;
             }
-            let Some(change) = self.changes.get(&number).cloned() else { continue };
-            let due = match self.test_state(&change) {
+            let Some(change) = self.changes.get(&number) else { continue };
+            let due = match self.test_state(change) {
                 TestState::Untested => true,
                 TestState::Running(_) => false,
                 TestState::Passed(run)
                 | TestState::Failed(run)
                 | TestState::Errored(run)
                 | TestState::Cancelled(run) => {
-                    self.is_due_again(run, &change, now) && !self.on_deck(now).contains(&number)
+                    let deck = deck.get_or_init(|| self.on_deck(now));
+                    self.is_due_again(run, change, now) && !deck.contains(&number)
                 }
             };
-            if due && self.may_test(&change, now) {
+            if due && self.may_test(change, now) {
+                let change = change.clone();
                 self.start_run_of(&change, Trigger::Change, now);
+                running = self.running_change_runs();
             }
         }
     }
@@ -271,8 +274,7 @@ impl GateState {
 
     fn run_reason(&self, change: &Change, trigger: Trigger) -> String {
         let number = change.facts.number;
-        let earlier =
-            self.runs.map().values().rev().find(|run| run.change.is_some_and(|(of, _)| of == number));
+        let earlier = self.runs.of_change(number).next_back().map(|(_, run)| run);
         match earlier {
             _ if trigger == Trigger::Queue => "merge candidate".into(),
             None => "initial run".into(),

@@ -284,13 +284,14 @@ impl Bench {
 
     fn end(&mut self, run: u64, failing: &[&str], outcome: Outcome) {
         let start = self.runs.get(&run).unwrap_or_else(|| panic!("run {run} was not started")).clone();
+        let digests = start.graph.digests();
         let jobs: Vec<JobReport> = start
             .graph
             .iter()
             .map(|(index, spec)| JobReport {
                 job: index,
                 name: spec.name.to_string(),
-                body: spec.body_digest(),
+                digest: digests[index.0 as usize],
                 result: match start.carried.get(&index) {
                     Some(carried) => carried.result.clone(),
                     None if failing.contains(&spec.name.as_str()) => {

@@ -73,12 +73,12 @@ fn k04_honest_inputs() {
         let done = world.run_spec(spec).passed();
         let wheel = done.end.result.outputs["wheel"];
         let names: Vec<String> = files(world, &wheel).into_iter().map(|(name, ..)| name).collect();
-        assert_eq!(names, ["dist/a.whl", "dist/caf%C3%A9.whl", "dist/caf%E9.whl"]);
+        assert_eq!(names, ["a.whl", "caf%C3%A9.whl", "caf%E9.whl"]);
         let tools = done.end.result.outputs["tools"];
-        assert_eq!(files(world, &tools), [("dist/sub/run.sh".to_owned(), true, "two".to_owned())]);
+        assert_eq!(files(world, &tools), [("sub/run.sh".to_owned(), true, "two".to_owned())]);
 
-        let script = "cd \"$TOWPATH_INPUTS\"; cat wheel/dist/a.whl tools/dist/sub/run.sh \"$(printf 'wheel/dist/caf\\351.whl')\" wheel/dist/café.whl; \
-                      test -x tools/dist/sub/run.sh; test ! -x wheel/dist/a.whl";
+        let script = "cd \"$TOWPATH_INPUTS\"; cat wheel/a.whl tools/sub/run.sh \"$(printf 'wheel/caf\\351.whl')\" wheel/café.whl; \
+                      test -x tools/sub/run.sh; test ! -x wheel/a.whl";
         let mut spec = world.spec(script);
         spec.inputs = [("wheel".to_owned(), wheel), ("tools".to_owned(), tools)].into();
         assert_eq!(world.run_spec(spec).passed().log, "onetwolatutf");

@@ -279,6 +279,7 @@ impl BuiltIn {
             edited: false,
             draft: false,
             state: ChangeState::Open,
+            landing: None,
             labels: BTreeSet::new(),
             source: proposal.source.clone(),
             change_id,

@@ -1,14 +1,14 @@
 //! The built-in forge as the gate sees it.
 
-use towpath_core::effect::Check;
+use towpath_core::effect::{Check, Landing};
 use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
-use towpath_git::{Advance, GitError};
+use towpath_git::GitError;
 
 use super::{BuiltIn, Settings, lock};
-use crate::error::{Failure, ForgeError};
-use crate::forge::Forge;
-use crate::records::{ChangeRecord, ChangeState, Find};
+use crate::error::ForgeError;
+use crate::forge::{Forge, Judged};
+use crate::records::{ChangeRecord, Find};
 
 impl Forge for BuiltIn {
     fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError> {
@@ -23,42 +23,21 @@ impl Forge for BuiltIn {
         Ok(Snapshot { tip, keeps_landed, changes, people })
     }
 
-    fn land(&self, branch: &BranchName, from: CommitId, to: CommitId) -> Result<LandTried, ForgeError> {
-        match self.repository().advance(branch, from, to) {
-            Ok(Advance::Advanced | Advance::AlreadyContained { .. }) => Ok(LandTried::Landed),
-            Ok(Advance::Moved { tip }) => Ok(LandTried::Moved { tip: Some(tip) }),
-            Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
-            Err(error) => Err(error.into()),
-        }
+    fn land(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
+        self.land_change(landing)
     }
 
     fn mark_landed(&self, change: ChangeNumber, commit: CommitId) -> Result<(), ForgeError> {
-        let time = self.repository().commit(commit)?.committer.time;
-        let what = || format!("marking change {change} as landed");
-        let marked = self.edit(change, time, |record| match record.state {
-            ChangeState::Landed { commit: other } if other != commit => {
-                let why = format!("it is marked as landed by {other} already");
-                Err(ForgeError::Conflict { what: what(), why }.into())
-            }
-            ChangeState::Landed { .. } => Ok(()),
-            ChangeState::Open | ChangeState::Closed { .. } => {
-                record.state = ChangeState::Landed { commit };
-                Ok(())
-            }
-        });
-        match marked {
-            Ok(_) => Ok(()),
-            Err(Failure::Failed(error)) => Err(error),
-            Err(Failure::Refused(refusal)) => Err(ForgeError::Gone { what: what(), why: refusal.why }),
-        }
+        self.close_as_landed(change, commit)
     }
 
-    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Result<(), ForgeError> {
+    fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Result<(), ForgeError> {
+        let revision = judged.revision;
         let saved = self.records().change(change)?;
         let known =
             saved.is_some_and(|saved| saved.change.revisions.iter().any(|known| known.commit == revision));
         match known {
-            true => Ok(self.records().set_check(change, revision, check)?),
+            true => Ok(self.records().set_check(change, judged, check)?),
             false => Err(ForgeError::Gone {
                 what: format!("showing a check on change {change}"),
                 why: format!("it has no revision {revision}"),
@@ -89,6 +68,11 @@ impl BuiltIn {
         let settings = self.inner.definitions.settings(self.repository(), tree)?;
         lock(&self.inner.settings).insert(branch.clone(), (tree, settings.clone()));
         Ok(settings)
+    }
+
+    /// Whether a branch contains a commit; one that is not there contains nothing.
+    pub(super) fn contains(&self, branch: &BranchName, commit: CommitId) -> Result<bool, ForgeError> {
+        self.keeps(self.repository().branch_tip(branch)?, Some(commit))
     }
 
     fn keeps(&self, tip: Option<CommitId>, landed: Option<CommitId>) -> Result<bool, ForgeError> {

@@ -7,6 +7,8 @@ use towpath_core::effect::Check;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, UserId};
 use towpath_core::policy::Rights;
 
+use crate::forge::Judged;
+
 use super::{Find, Kept, Member, Policy, Records, SavedChange};
 
 /// Complete records that end with the process.
@@ -20,7 +22,7 @@ struct State {
     policy: Policy,
     members: BTreeMap<UserId, (Member, bool)>,
     changes: BTreeMap<ChangeNumber, SavedChange>,
-    checks: BTreeMap<(ChangeNumber, CommitId), Check>,
+    checks: BTreeMap<(ChangeNumber, BranchName, CommitId), Check>,
     alerts: Vec<(BranchName, String)>,
 }
 
@@ -53,9 +55,9 @@ impl Memory {
         state.checks.clear();
     }
 
-    /// The newest verdict on a revision.
-    pub fn check(&self, change: ChangeNumber, revision: CommitId) -> Option<Check> {
-        self.state().checks.get(&(change, revision)).cloned()
+    /// The newest verdict of a branch's gate on a revision.
+    pub fn check(&self, change: ChangeNumber, judged: Judged<'_>) -> Option<Check> {
+        self.state().checks.get(&(change, judged.branch.clone(), judged.revision)).cloned()
     }
 
     /// Everything that was brought before people.
@@ -121,8 +123,8 @@ impl Records for Memory {
         Ok(())
     }
 
-    fn set_check(&self, change: ChangeNumber, revision: CommitId, check: &Check) -> Kept<()> {
-        self.state().checks.insert((change, revision), check.clone());
+    fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()> {
+        self.state().checks.insert((change, judged.branch.clone(), judged.revision), check.clone());
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_forge::{Forge, Importer};
 use towpath_git::{Credentials, Reach, Source};
 
+use crate::contract::landing;
 use crate::raw::{RawPush, answer, status};
 use crate::support::{ANN, Clone, OUTSIDER, World, branch, every_git, said, why};
 
@@ -121,8 +122,8 @@ fn a20_stacked_on_untrusted() {
     assert_eq!(stacked.revision.stack_uploaders.into_iter().collect::<Vec<_>>(), [OUTSIDER]);
     // Once the commit below has landed, nobody else is left.
     let below = world.ref_of("refs/changes/1/1").unwrap();
-    world.forge.land(&branch("main"), world.main(), below).unwrap();
-    let stacked = facts(&world).changes.swap_remove(1);
+    world.forge.land(&landing((ChangeNumber(1), below), (world.main(), below))).unwrap();
+    let stacked = facts(&world).changes.pop().unwrap();
     assert!(stacked.revision.stack_uploaders.is_empty());
     world.check_sound();
 }
@@ -529,7 +530,8 @@ fn g09_foreign_push() {
     let from = world.main();
     let store = |to: CommitId| world.in_store(&["update-ref", "refs/heads/main", &to.to_string()]);
     assert!(store(foreign.newest().commit).status.success());
-    let tried = world.forge.land(&branch("main"), from, change.newest().commit).unwrap();
+    let head = change.newest().commit;
+    let tried = world.forge.land(&landing((change.number, head), (from, head))).unwrap();
     assert_eq!(tried, towpath_core::gate::LandTried::Moved { tip: Some(foreign.newest().commit) });
     assert_eq!(world.main(), foreign.newest().commit, "not overwritten");
     assert!(

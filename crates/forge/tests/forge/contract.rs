@@ -1,12 +1,12 @@
 //! What every forge adapter promises, as functions over a [`Subject`]; here for the built-in one.
 
-use towpath_core::effect::{Check, Verdict};
+use towpath_core::effect::{Check, Landing, Verdict};
 use towpath_core::gate::LandTried;
-use towpath_core::ids::{BranchName, ChangeNumber, CommitId};
-use towpath_forge::{Forge, ForgeError};
+use towpath_core::ids::{BranchName, CandidateId, ChangeNumber, CommitId};
+use towpath_forge::{Forge, ForgeError, Judged};
 use towpath_git::ErrorClass;
 
-use crate::support::{Clone, World, branch};
+use crate::support::{ANN, Clone, World, branch};
 
 /// A forge that can be written to past the adapter, as people and other tools do.
 pub trait Subject {
@@ -18,7 +18,9 @@ pub trait Subject {
     /// Puts a branch somewhere, past all rules.
     fn move_branch(&self, branch: &BranchName, to: CommitId);
     fn tip(&self, branch: &BranchName) -> Option<CommitId>;
-    fn check_of(&self, change: ChangeNumber, revision: CommitId) -> Option<Check>;
+    /// Moves a change to another branch, as a person does; whether it was let.
+    fn retarget(&self, change: ChangeNumber, branch: &BranchName) -> bool;
+    fn check_of(&self, change: ChangeNumber, judged: Judged<'_>) -> Option<Check>;
 }
 
 pub fn a_read_is_whole(subject: &dyn Subject) {
@@ -45,29 +47,68 @@ pub fn a_read_is_whole(subject: &dyn Subject) {
 pub fn a_landing_is_compare_and_swap_and_may_be_repeated(subject: &dyn Subject) {
     let main = branch("main");
     let from = subject.tip(&main).unwrap();
+    let [one, two] = ["one", "two"].map(|name| subject.open_change(name));
     let to = subject.commit_on(from, "to");
     let rival = subject.commit_on(from, "rival");
     let forge = subject.forge();
-    assert_eq!(forge.land(&main, from, to).unwrap(), LandTried::Landed);
+    assert_eq!(forge.land(&landing(one, (from, to))).unwrap(), LandTried::Landed);
     assert_eq!(subject.tip(&main), Some(to));
-    assert_eq!(forge.land(&main, from, to).unwrap(), LandTried::Landed);
-    assert_eq!(forge.land(&main, from, rival).unwrap(), LandTried::Moved { tip: Some(to) });
+    assert_eq!(forge.land(&landing(one, (from, to))).unwrap(), LandTried::Landed);
+    assert_eq!(forge.land(&landing(two, (from, rival))).unwrap(), LandTried::Moved { tip: Some(to) });
     assert_eq!(subject.tip(&main), Some(to));
-    assert_eq!(forge.land(&branch("nowhere"), from, to).unwrap(), LandTried::Moved { tip: None });
     // A foreign commit on top of ours: it landed (S10).
     let foreign = subject.commit_on(to, "foreign");
     subject.move_branch(&main, foreign);
-    assert_eq!(forge.land(&main, from, to).unwrap(), LandTried::Landed);
+    assert_eq!(forge.land(&landing(one, (from, to))).unwrap(), LandTried::Landed);
     assert_eq!(subject.tip(&main), Some(foreign));
-    let wrong = forge.land(&main, foreign, rival).unwrap_err();
+    let wrong = forge.land(&landing(two, (foreign, rival))).unwrap_err();
     assert_eq!(wrong.class(), ErrorClass::Invalid);
+    // What did not land is as open as before.
+    assert_eq!(forge.read(&main, None).unwrap().changes.len(), 1);
+}
+
+pub fn a_change_lands_on_one_branch_and_as_it_was_tested(subject: &dyn Subject) {
+    let [main, release] = ["main", "release"].map(branch);
+    let [from, fork] = [&main, &release].map(|branch| subject.tip(branch).unwrap());
+    let [one, two] = ["one", "two"].map(|name| subject.open_change(name));
+    let to = subject.commit_on(from, "to");
+    let forge = subject.forge();
+    let other = subject.commit_on(from, "other revision");
+    assert_eq!(forge.land(&landing((one.0, other), (from, to))).unwrap(), LandTried::Gone);
+    let elsewhere = Landing { branch: release.clone(), ..landing(one, (fork, to)) };
+    assert_eq!(forge.land(&elsewhere).unwrap(), LandTried::Gone);
+    assert_eq!(forge.land(&landing((ChangeNumber(999), one.1), (from, to))).unwrap(), LandTried::Gone);
+    assert_eq!([subject.tip(&main), subject.tip(&release)], [Some(from), Some(fork)]);
+    // It has landed from the moment at which the branch has moved, whether or not anybody says so.
+    assert_eq!(forge.land(&landing(one, (from, to))).unwrap(), LandTried::Landed);
+    assert!(!subject.retarget(one.0, &release));
+    assert_eq!(forge.land(&elsewhere).unwrap(), LandTried::Gone);
+    assert_eq!(subject.tip(&release), Some(fork));
+    // What has gone to another branch does not land on the one that it was tested for.
+    assert!(subject.retarget(two.0, &release));
+    let late = subject.commit_on(to, "late");
+    assert_eq!(forge.land(&landing(two, (to, late))).unwrap(), LandTried::Gone);
+    assert_eq!(subject.tip(&main), Some(to));
+}
+
+/// A landing on `main`.
+pub fn landing((change, revision): (ChangeNumber, CommitId), (from, to): (CommitId, CommitId)) -> Landing {
+    Landing {
+        repo: "demo".parse().unwrap(),
+        branch: branch("main"),
+        change,
+        revision,
+        candidate: CandidateId([7; 20]),
+        from,
+        to,
+    }
 }
 
 pub fn a_lost_landing_is_told(subject: &dyn Subject) {
     let main = branch("main");
     let from = subject.tip(&main).unwrap();
     let to = subject.commit_on(from, "to");
-    subject.forge().land(&main, from, to).unwrap();
+    subject.forge().land(&landing(subject.open_change("one"), (from, to))).unwrap();
     assert!(subject.forge().read(&main, Some(to)).unwrap().keeps_landed);
     subject.move_branch(&main, from);
     assert!(!subject.forge().read(&main, Some(to)).unwrap().keeps_landed);
@@ -79,7 +120,7 @@ pub fn a_landed_change_is_closed_once(subject: &dyn Subject) {
     let main = branch("main");
     let (number, head) = subject.open_change("one");
     let forge = subject.forge();
-    forge.land(&main, subject.tip(&main).unwrap(), head).unwrap();
+    forge.land(&landing((number, head), (subject.tip(&main).unwrap(), head))).unwrap();
     forge.mark_landed(number, head).unwrap();
     forge.mark_landed(number, head).unwrap();
     assert!(forge.read(&main, Some(head)).unwrap().changes.is_empty());
@@ -92,13 +133,19 @@ pub fn the_newest_check_wins(subject: &dyn Subject) {
     let (number, head) = subject.open_change("one");
     let check = |verdict, text: &str| Check { verdict, text: text.to_owned(), run: None };
     let forge = subject.forge();
-    forge.set_check(number, head, &check(Verdict::Pending, "waits")).unwrap();
-    forge.set_check(number, head, &check(Verdict::Success, "passed")).unwrap();
-    forge.set_check(number, head, &check(Verdict::Success, "passed")).unwrap();
-    assert_eq!(subject.check_of(number, head), Some(check(Verdict::Success, "passed")));
+    let [main, release] = ["main", "release"].map(branch);
+    let judged = Judged { branch: &main, revision: head };
+    forge.set_check(number, judged, &check(Verdict::Pending, "waits")).unwrap();
+    forge.set_check(number, judged, &check(Verdict::Success, "passed")).unwrap();
+    forge.set_check(number, judged, &check(Verdict::Success, "passed")).unwrap();
+    // What another branch's gate still says is no word about this one.
+    let late = Judged { branch: &release, revision: head };
+    forge.set_check(number, late, &check(Verdict::Failure, "late")).unwrap();
+    assert_eq!(subject.check_of(number, judged), Some(check(Verdict::Success, "passed")));
     let gone = |answer| matches!(answer, Err(ForgeError::Gone { .. }));
-    assert!(gone(forge.set_check(ChangeNumber(999), head, &check(Verdict::Failure, "x"))));
-    assert!(gone(forge.set_check(number, CommitId([9; 20]), &check(Verdict::Failure, "x"))));
+    assert!(gone(forge.set_check(ChangeNumber(999), judged, &check(Verdict::Failure, "x"))));
+    let unknown = Judged { branch: &main, revision: CommitId([9; 20]) };
+    assert!(gone(forge.set_check(number, unknown, &check(Verdict::Failure, "x"))));
 }
 
 pub fn a_broken_definition_is_an_answer(subject: &dyn Subject) {
@@ -150,8 +197,12 @@ impl Subject for Built {
         self.world.ref_of(&format!("refs/heads/{branch}"))
     }
 
-    fn check_of(&self, change: ChangeNumber, revision: CommitId) -> Option<Check> {
-        self.world.memory.check(change, revision)
+    fn retarget(&self, change: ChangeNumber, branch: &BranchName) -> bool {
+        self.world.forge.retarget(ANN, change, branch, self.world.now()).is_ok()
+    }
+
+    fn check_of(&self, change: ChangeNumber, judged: Judged<'_>) -> Option<Check> {
+        self.world.memory.check(change, judged)
     }
 }
 
@@ -160,6 +211,7 @@ fn the_built_in_forge_keeps_the_contract() {
     for part in [
         a_read_is_whole,
         a_landing_is_compare_and_swap_and_may_be_repeated,
+        a_change_lands_on_one_branch_and_as_it_was_tested,
         a_lost_landing_is_told,
         a_landed_change_is_closed_once,
         the_newest_check_wins,

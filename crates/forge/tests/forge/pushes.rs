@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use towpath_core::ids::ChangeNumber;
+use towpath_core::gate::LandTried;
+use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_forge::ChangeState;
 
+use crate::contract::landing;
 use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git};
 
 #[test]
@@ -160,7 +162,8 @@ fn a_name_is_used_again_after_landing_and_closed_changes_say_so() {
     world.forge.reopen(ANN, change.number, world.now()).unwrap();
     ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap();
     use towpath_forge::Forge;
-    world.forge.land(&branch("main"), world.main(), ann.head()).unwrap();
+    let head = ann.head();
+    world.forge.land(&landing((change.number, head), (world.main(), head))).unwrap();
     world.forge.mark_landed(change.number, ann.head()).unwrap();
     let refused = ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap_err();
     assert!(refused.contains("nothing to land"), "{refused}");
@@ -274,4 +277,28 @@ fn a_large_push_comes_in_chunks() {
         bob.run(&["fetch", "--quiet", &bob.url, "refs/changes/1/1"]);
         assert_eq!(bob.run(&["cat-file", "blob", "FETCH_HEAD:noise"]).len() + 1, noise.len());
     }
+}
+
+#[test]
+fn a_landing_that_a_crash_cut_off_has_happened_if_its_branch_says_so() {
+    use towpath_forge::Forge;
+    let world = World::new();
+    let [(_, moved), (_, stayed)] = ["moved", "stayed"].map(|name| world.change("ann", name));
+    let main = |to: CommitId| world.in_store(&["update-ref", "refs/heads/main", &to.to_string()]);
+    // A landing from somewhere else gets as far as the record and no further, like one that a crash cuts off.
+    for change in [&moved, &stayed] {
+        let head = change.newest().commit;
+        let cut = landing((change.number, head), (moved.newest().commit, head));
+        assert_eq!(world.forge.land(&cut).unwrap(), LandTried::Moved { tip: Some(world.main()) });
+        assert!(world.forge.change(change.number).unwrap().is_open());
+    }
+    assert!(main(moved.newest().commit).status.success());
+    let landed = ChangeState::Landed { commit: moved.newest().commit };
+    assert_eq!(world.forge.change(moved.number).unwrap().state, landed);
+    assert!(world.forge.retarget(ANN, moved.number, &branch("release"), world.now()).is_err());
+    assert!(world.forge.close(ANN, moved.number, world.now()).is_err());
+    world.forge.retarget(ANN, stayed.number, &branch("release"), world.now()).unwrap();
+    world.forge.mark_landed(moved.number, moved.newest().commit).unwrap();
+    let open = |name: &str| world.forge.read(&branch(name), None).unwrap().changes.len();
+    assert_eq!([open("main"), open("release")], [0, 1]);
 }

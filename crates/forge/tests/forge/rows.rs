@@ -3,6 +3,7 @@
 use towpath_core::ids::ChangeNumber;
 use towpath_forge::{ChangeState, Find, Forge, LabelEdit, Records};
 
+use crate::contract::landing;
 use crate::support::{ANN, BOB, MAINTAINER, World, approval, branch};
 
 fn all(world: &World) -> Vec<towpath_forge::SavedChange> {
@@ -24,8 +25,9 @@ fn every_row_comes_back_from_the_refs() {
     let edit = LabelEdit { add: vec!["slow".into()], remove: Vec::new() };
     world.forge.label(ANN, one.number, &edit, world.now()).unwrap();
     world.forge.close(BOB, two.number, world.now()).unwrap();
-    world.forge.land(&branch("main"), world.main(), three.newest().commit).unwrap();
-    world.forge.mark_landed(three.number, three.newest().commit).unwrap();
+    let head = three.newest().commit;
+    world.forge.land(&landing((three.number, head), (world.main(), head))).unwrap();
+    world.forge.mark_landed(three.number, head).unwrap();
 
     let before = all(&world);
     let snapshot = world.forge.read(&branch("main"), None).unwrap();

@@ -115,3 +115,14 @@ fn a_held_lock_is_transient_and_the_next_try_works() {
     world.repository.clear_leftovers().unwrap();
     assert_eq!(world.repository.ref_transaction(&update).unwrap(), Transaction::Done);
 }
+
+#[test]
+fn marks_of_pushes_that_a_dead_git_received_go_and_others_stay() {
+    let world = World::new();
+    let folder = world.repository.path().join("objects/pack");
+    let keeps = ["received", "of-a-person"].map(|name| folder.join(format!("pack-{name}.keep")));
+    std::fs::write(&keeps[0], "receive-pack 4711 on host\n").unwrap();
+    std::fs::write(&keeps[1], "the release of May\n").unwrap();
+    world.repository.clear_leftovers().unwrap();
+    assert_eq!(keeps.map(|keep| keep.exists()), [false, true]);
+}

@@ -12,7 +12,7 @@ use super::{Failure, Hands};
 pub fn run(hands: &Hands, landing: &Landing, cancelled: bool) -> Result<GateEvent, Failure> {
     let forge = hands.forges.get(&landing.repo)?;
     let result = match cancelled {
-        false => forge.land(&landing.branch, landing.from, landing.to)?,
+        false => forge.land(landing)?,
         true => match forge.read(&landing.branch, Some(landing.to))?.keeps_landed {
             true => LandTried::Landed,
             false => LandTried::Withdrawn,

@@ -221,7 +221,7 @@ impl Jobs {
 
     /// The executor says that a job has begun.
     pub fn started(&self, lease: LeaseId) {
-        let now = crate::clock::system_time();
+        let Some(now) = self.engine.get().map(|engine| engine.clock().now()) else { return };
         if let Some(held) = self.lock().held.get_mut(&lease) {
             held.started_at = Some(now);
         }
@@ -365,7 +365,7 @@ impl Jobs {
             attempt: order.lease.attempt,
             base,
             facts,
-            inputs: inputs(order),
+            inputs: order.input_folders(),
             secrets,
             limits: self.sources.limits,
             ..StartSpec::new(lease, order.spec.name.clone(), (*order.spec.body).clone())
@@ -474,19 +474,6 @@ impl Finished {
 /// Whether nothing has to be looked up or written before a job can be handed over.
 fn is_light(order: &JobOrder) -> bool {
     !order.spec.body.checkout && order.spec.body.secrets.is_empty()
-}
-
-/// The outputs of needed jobs, each below the folder of its job.
-fn inputs(order: &JobOrder) -> BTreeMap<String, Digest> {
-    let all = order.inputs.iter().flat_map(|input| input.outputs.iter().map(move |output| (input, output)));
-    all.map(|(input, (output, digest))| {
-        let folder = match input.outputs.len() {
-            1 => input.name.clone(),
-            _ => format!("{}/{output}", input.name),
-        };
-        (folder, *digest)
-    })
-    .collect()
 }
 
 fn unrun(lease: LeaseId, outcome: Outcome, why: &str) -> Box<JobEnd> {

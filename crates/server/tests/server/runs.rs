@@ -33,8 +33,8 @@ fn is_inert(got: &Got) {
 fn f08_html_artifact() {
     let world = after_a_run();
     let list = world.by("rae", Ask::get(&format!("{JOB}/artifacts"))).ok();
-    assert_eq!((list[0]["output"].as_str(), list[0]["path"].as_str()), (Some("site"), Some("dist/x.html")));
-    let file = world.by("rae", Ask::get(&format!("{JOB}/artifacts/site/dist/x.html")));
+    assert_eq!((list[0]["output"].as_str(), list[0]["path"].as_str()), (Some("site"), Some("x.html")));
+    let file = world.by("rae", Ask::get(&format!("{JOB}/artifacts/site/x.html")));
     is_inert(&file);
     assert_eq!(file.header("content-type"), Some("application/octet-stream"));
     assert_eq!(file.body, b"<script>alert(2)</script>\n");
@@ -43,12 +43,12 @@ fn f08_html_artifact() {
     assert_eq!(log.body, b"<script>alert(1)</script>\nerror: it broke\n");
     // The same for a browser with its cookie, and nothing for others.
     let cookie = world.log_in("rae");
-    let page = Ask::get("/demo/runs/main/1/jobs/unit/artifacts/site/dist/x.html").header("cookie", &cookie);
+    let page = Ask::get("/demo/runs/main/1/jobs/unit/artifacts/site/x.html").header("cookie", &cookie);
     is_inert(&world.send(&page));
-    for path in ["artifacts/site/dist/x.html", "artifacts", "log", "first-error", "follow"] {
+    for path in ["artifacts/site/x.html", "artifacts", "log", "first-error", "follow"] {
         assert_eq!(world.by("stranger", Ask::get(&format!("{JOB}/{path}"))).status, 404, "{path}");
     }
-    for path in ["artifacts/site/dist/y.html", "artifacts/other/dist/x.html", "artifacts/site/..%2Fx"] {
+    for path in ["artifacts/site/y.html", "artifacts/other/x.html", "artifacts/site/..%2Fx"] {
         assert_eq!(world.by("rae", Ask::get(&format!("{JOB}/{path}"))).status, 404, "{path}");
     }
 }

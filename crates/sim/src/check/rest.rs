@@ -121,7 +121,7 @@ impl World {
                 return Err(("I16", format!("change {number} waits without a reason")));
             }
             let key = EffectKey::level("set-check", format!("{gate} {number}"));
-            let shown = self.forge.changes[&number].check.as_ref();
+            let shown = self.forge.changes[&number].check();
             let wanted = plan.effects.get(&key).map(|effect| match effect {
                 Effect::SetCheck { revision, check, .. } => (*revision, check.clone()),
                 other => panic!("invariant: the key is of a check, not of {other:?}"),

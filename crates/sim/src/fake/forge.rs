@@ -65,8 +65,24 @@ pub struct ForgedChange {
     pub revisions: Vec<(CommitId, UserId)>,
     /// How far it is.
     pub state: ChangeState,
-    /// The verdict that is shown.
-    pub check: Option<(CommitId, Check)>,
+    /// The branch that has moved to it: from then on it can go to no other one, whatever the list of changes shows.
+    pub landed_on: Option<BranchName>,
+    /// The verdict of each branch's gate.
+    pub checks: BTreeMap<BranchName, (CommitId, Check)>,
+}
+
+impl ForgedChange {
+    /// Whether it is open for the branch, with the revision that was tested.
+    fn is_for(&self, landing: &Landing) -> bool {
+        self.state == ChangeState::Open
+            && self.target == landing.branch
+            && self.facts.revision.commit == landing.revision
+    }
+
+    /// The verdict that people see: of the gate of its branch.
+    pub fn check(&self) -> Option<&(CommitId, Check)> {
+        self.checks.get(&self.target)
+    }
 }
 
 /// The forge.
@@ -157,7 +173,8 @@ impl Forge {
             target: target.clone(),
             revisions: vec![(head, by)],
             state: ChangeState::Open,
-            check: None,
+            landed_on: None,
+            checks: BTreeMap::new(),
         };
         self.changes.insert(number, change);
         number
@@ -194,11 +211,14 @@ impl Forge {
         change.facts.reviews.push(Review { by, verdict, revision, target, definition, message, at });
     }
 
-    /// Compare-and-swap of a branch.
+    /// Compare-and-swap of a branch, for a change that is as it was tested.
     pub fn land(&mut self, landing: &Landing) -> LandTried {
         let tip = self.branch(&landing.branch).tip;
         if self.contains(&landing.branch, landing.to) {
             return LandTried::Landed;
+        }
+        if !self.changes.get(&landing.change).is_some_and(|change| change.is_for(landing)) {
+            return LandTried::Gone;
         }
         if tip != landing.from {
             return LandTried::Moved { tip: Some(tip) };
@@ -214,6 +234,11 @@ impl Forge {
 
     /// Moves a branch, whatever was there.
     pub fn push(&mut self, name: &BranchName, to: CommitId, by: Pusher) {
+        if let Pusher::Us(number) = by
+            && let Some(change) = self.changes.get_mut(&number)
+        {
+            change.landed_on = Some(name.clone());
+        }
         let from = self.branch(name).tip;
         let known = &self.branch(name).commits;
         // The usual push goes on from the tip: its history is known but for what is new.
@@ -243,15 +268,11 @@ impl Forge {
         }
     }
 
-    /// The branch that a change is for.
-    pub fn target(&self, number: ChangeNumber) -> BranchName {
-        self.changes[&number].target.clone()
-    }
-
-    /// Shows a verdict.
-    pub fn set_check(&mut self, number: ChangeNumber, revision: CommitId, check: &Check) {
+    /// Shows the verdict of a branch's gate.
+    pub fn set_check(&mut self, number: ChangeNumber, judged: (&BranchName, CommitId), check: &Check) {
         if let Some(change) = self.changes.get_mut(&number) {
-            change.check = Some((revision, check.clone()));
+            let (branch, revision) = judged;
+            change.checks.insert(branch.clone(), (revision, check.clone()));
         }
     }
 }

@@ -142,15 +142,13 @@ impl World {
             Effect::MakeCandidate { id, spec, .. } => self.make_candidate(*id, spec),
             Effect::Land(landing) => self.land(landing),
             Effect::MarkLanded { change, commit, .. } => {
-                self.forge.mark_landed(*change, *commit);
+                if self.mutant != Some(Mutant::MovesWhatHasLanded) {
+                    self.forge.mark_landed(*change, *commit);
+                }
                 Found::Gate(None)
             }
-            Effect::SetCheck { repo, change, revision, check } => {
-                // Another branch's gate looks after a change that was moved there, and may have been faster.
-                let here = CellId::Gate(GateId { repo: repo.clone(), branch: self.forge.target(*change) });
-                if task.cell == here {
-                    self.forge.set_check(*change, *revision, check);
-                }
+            Effect::SetCheck { gate, change, revision, check } => {
+                self.forge.set_check(*change, (&gate.branch, *revision), check);
                 Found::Gate(None)
             }
             Effect::Alert { .. } => Found::Gate(None),
@@ -214,8 +212,19 @@ impl World {
         }
         if self.forge.branch(&landing.branch).pushes.len() > before {
             self.check_landing(landing);
+            if self.mutant == Some(Mutant::MovesWhatHasLanded) {
+                self.move_elsewhere(landing);
+            }
         }
         found_landing(landing, result)
+    }
+
+    fn move_elsewhere(&mut self, landing: &Landing) {
+        let other = self.gates.iter().find(|gate| gate.branch != landing.branch).cloned();
+        if let (Some(other), Some(change)) = (other, self.forge.changes.get_mut(&landing.change)) {
+            change.target = other.branch.clone();
+            self.ring(&other);
+        }
     }
 
     fn order(&mut self, order: &JobOrder) -> Found {

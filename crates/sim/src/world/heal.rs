@@ -154,6 +154,7 @@ impl World {
                     repo: gate.repo.clone(),
                     branch: gate.branch.clone(),
                     change: number,
+                    revision,
                     candidate: spec.id(),
                     from,
                     to: made.commit,

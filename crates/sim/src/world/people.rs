@@ -256,6 +256,7 @@ impl World {
             Act::Close if change.state == ChangeState::Open => change.state = ChangeState::Closed,
             Act::Close => change.state = ChangeState::Open,
             Act::Retitle => change.facts.title.push('!'),
+            Act::Retarget if change.landed_on.is_some() => {}
             Act::Retarget => {
                 let other = self.rng.pick(&self.gates.clone()).expect("invariant: there are gates");
                 change.target = other.branch.clone();

@@ -59,6 +59,8 @@ pub struct ChangeQuery {
 /// The verdict that the built-in forge shows on a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredCheck {
+    /// By the gate of which branch.
+    pub branch: BranchName,
     /// Of which revision.
     pub revision: CommitId,
     /// What it says.
@@ -132,17 +134,23 @@ impl View {
         self.all(SQL, [repo.as_str()], |row| Ok((ChangeNumber(get_u64(row, 0)?), parsed(row, 1)?)))
     }
 
-    /// The verdicts on a change's revisions, oldest first.
+    /// The verdicts of a branch's gate on a change's revisions, oldest first.
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn checks(&self, repo: &RepoName, change: ChangeNumber) -> Result<Vec<StoredCheck>, ReadError> {
-        const SQL: &str =
-            "SELECT revision, verdict, text, run, at FROM checks WHERE repo = ?1 AND change = ?2 ORDER BY at";
-        self.all(SQL, params![repo.as_str(), change.0 as i64], |row| {
-            let verdict: Verdict = word(row, 1)?;
-            let check = Check { verdict, text: row.get(2)?, run: parsed_if_any(row, 3)? };
-            Ok(StoredCheck { revision: parsed(row, 0)?, check, at: Timestamp(row.get(4)?) })
+    pub fn checks(
+        &self,
+        repo: &RepoName,
+        change: ChangeNumber,
+        branch: &BranchName,
+    ) -> Result<Vec<StoredCheck>, ReadError> {
+        const SQL: &str = "SELECT branch, revision, verdict, text, run, at FROM checks \
+             WHERE repo = ?1 AND change = ?2 AND branch = ?3 ORDER BY at";
+        self.all(SQL, params![repo.as_str(), change.0 as i64, branch.as_str()], |row| {
+            let verdict: Verdict = word(row, 2)?;
+            let check = Check { verdict, text: row.get(3)?, run: parsed_if_any(row, 4)? };
+            let (branch, revision) = (parsed(row, 0)?, parsed(row, 1)?);
+            Ok(StoredCheck { branch, revision, check, at: Timestamp(row.get(5)?) })
         })
     }
 }
@@ -188,7 +196,7 @@ impl Tx<'_> {
         .map(drop)
     }
 
-    /// Shows a verdict on a revision; the newest wins.
+    /// Shows a verdict on a revision; the newest of one branch wins.
     ///
     /// # Errors
     /// Those of the disk.
@@ -198,12 +206,13 @@ impl Tx<'_> {
         change: ChangeNumber,
         stored: &StoredCheck,
     ) -> Result<(), WriteError> {
-        const SQL: &str = "INSERT INTO checks (repo, change, revision, verdict, text, run, at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (repo, change, revision) DO UPDATE SET \
+        const SQL: &str = "INSERT INTO checks (repo, change, branch, revision, verdict, text, run, at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (repo, change, branch, revision) DO UPDATE SET \
              verdict = excluded.verdict, text = excluded.text, run = excluded.run, at = excluded.at";
         let values = params![
             repo.as_str(),
             change.0 as i64,
+            stored.branch.as_str(),
             stored.revision.to_string(),
             word_of(&stored.check.verdict),
             stored.check.text,

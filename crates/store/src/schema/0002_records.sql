@@ -72,12 +72,13 @@ CREATE INDEX changes_by_change_id ON changes (repo, change_id);
 CREATE TABLE checks (
     repo TEXT NOT NULL,
     change INTEGER NOT NULL,
+    branch TEXT NOT NULL,
     revision TEXT NOT NULL,
     verdict TEXT NOT NULL,
     text TEXT NOT NULL,
     run TEXT,
     at INTEGER NOT NULL,
-    PRIMARY KEY (repo, change, revision)
+    PRIMARY KEY (repo, change, branch, revision)
 );
 
 CREATE TABLE alerts (

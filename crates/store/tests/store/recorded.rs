@@ -2,7 +2,9 @@
 
 use towpath_core::effect::{Check, Verdict};
 use towpath_core::graph::{JobIndex, Outcome, Trigger};
-use towpath_core::ids::{ChangeNumber, CommitId, Digest, LeaseId, RepoName, RunId, Timestamp, UserId};
+use towpath_core::ids::{
+    BranchName, ChangeNumber, CommitId, Digest, LeaseId, RepoName, RunId, Timestamp, UserId,
+};
 use towpath_core::policy::{Rights, Role};
 use towpath_store::records::*;
 use towpath_store::{Store, Tx, WriteError};
@@ -225,18 +227,24 @@ fn an_alert_is_told_once_in_a_row() {
 #[test]
 fn the_newest_check_of_a_revision_is_shown() {
     let (_place, store) = with_repo();
+    let [main, release] = ["main", "release"].map(|name| name.parse::<BranchName>().unwrap());
     let check = |verdict, text: &str| StoredCheck {
+        branch: main.clone(),
         revision: commit(1),
         check: Check { verdict, text: text.into(), run: Some("demo/main/1".parse().unwrap()) },
         at: NOW,
     };
     let (pending, done) = (check(Verdict::Pending, "runs"), check(Verdict::Success, "passed"));
-    let expect = done.clone();
+    let late = StoredCheck { branch: release.clone(), ..check(Verdict::Failure, "of another gate") };
+    let expect = [done.clone(), late.clone()];
     write(&store, move |tx| {
         tx.put_check(&repo(), ChangeNumber(1), &pending)?;
-        tx.put_check(&repo(), ChangeNumber(1), &done)
+        tx.put_check(&repo(), ChangeNumber(1), &done)?;
+        tx.put_check(&repo(), ChangeNumber(1), &late)
     });
-    assert_eq!(store.reader().snapshot().unwrap().checks(&repo(), ChangeNumber(1)).unwrap(), [expect]);
+    let view = store.reader().snapshot().unwrap();
+    let shown = [main, release].map(|branch| view.checks(&repo(), ChangeNumber(1), &branch).unwrap());
+    assert_eq!(shown, expect.map(|check| vec![check]));
 }
 
 fn run_row(number: u64, at: i64) -> RunRow {

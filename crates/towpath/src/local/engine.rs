@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use towpath_blob::BlobStore;
 use towpath_core::cell::CellId;
-use towpath_core::effect::{Effect, EffectKey, JobInput, JobOrder};
+use towpath_core::effect::{Effect, EffectKey, JobOrder};
 use towpath_core::graph::{JobIndex, JobResult, Lease, Outcome, Trigger};
-use towpath_core::ids::{CommitId, Digest, Epoch, JobName, LeaseId, RunId, Timestamp, TreeId};
+use towpath_core::ids::{CommitId, Epoch, JobName, LeaseId, RunId, Timestamp, TreeId};
 use towpath_core::message::{Message, RunReport, RunStart};
 use towpath_core::policy::Level;
 use towpath_core::pool::{Pool, PoolEvent};
@@ -215,7 +215,7 @@ impl<'a> Engine<'a> {
             attempt: order.lease.attempt,
             base: Some(base.clone()),
             facts,
-            inputs: inputs(&order),
+            inputs: order.input_folders(),
             ..StartSpec::new(order.lease.id, order.spec.name.clone(), (*order.spec.body).clone())
         };
         self.leases.insert(order.lease.job, order.lease.id);
@@ -227,16 +227,6 @@ impl<'a> Engine<'a> {
         let result = RunEvent::JobEnded { lease, result: Box::new(result) };
         self.tell_run(Intake::Done { key, token, result: Some(result) });
     }
-}
-
-/// The outputs of needed jobs, each below the folder of its job; the only one of a job is that folder.
-fn inputs(order: &JobOrder) -> BTreeMap<String, Digest> {
-    let all = order.inputs.iter().flat_map(|input| input.outputs.iter().map(move |output| (input, output)));
-    let folder = |(input, (output, digest)): (&JobInput, (&String, &Digest))| match input.outputs.len() {
-        1 => (input.name.clone(), *digest),
-        _ => (format!("{}/{output}", input.name), *digest),
-    };
-    all.map(folder).collect()
 }
 
 fn take<E>(inbox: &mut Vec<Delivered<E>>) -> Vec<Delivered<E>> {

@@ -43,6 +43,38 @@ fn jobs_see_uncommitted_files_and_what_they_need() {
 }
 
 #[test]
+fn outputs_lie_below_their_job_as_below_the_folder_that_their_pattern_names() {
+    if !has_sandbox("outputs_lie_below_their_job_as_below_the_folder_that_their_pattern_names") {
+        return;
+    }
+    // The guide's example, with files in the place of wheels.
+    let world = World::with(&[(
+        "towpath.yaml",
+        "jobs:
+  wheel: { run: 'mkdir -p dist/more; echo wheel > dist/a-1.whl; touch dist/a.txt', outputs: { wheel: dist/*.whl } }
+  tools:
+    run: 'mkdir -p out/deb/x; echo deb > out/deb/x/b.deb; echo log > out/make.log'
+    outputs: { packages: 'out/**/*.deb', log: out/make.log }
+  unit:
+    needs: [wheel, tools]
+    run: |
+      cat \"$TOWPATH_INPUTS\"/wheel/*.whl
+      cd \"$TOWPATH_INPUTS\" && find . -type f | sort
+",
+    )]);
+    let shown = world.towpath(&["run", "--logs"]).shown();
+    let log = shown.split("--- log of unit").nth(1).and_then(|rest| rest.split("--- end").next());
+    expect![[r#"
+         (passed: exit code 0)
+        wheel
+        ./tools/log/make.log
+        ./tools/packages/deb/x/b.deb
+        ./wheel/a-1.whl
+    "#]]
+    .assert_eq(log.unwrap_or(&shown));
+}
+
+#[test]
 fn a_failing_required_job_shows_its_log_and_fails_the_run() {
     if !has_sandbox("a_failing_required_job_shows_its_log_and_fails_the_run") {
         return;

@@ -99,7 +99,7 @@ pub async fn show(call: Call, _: Nothing) -> Answer<ChangeView> {
             ..RunQuery::default()
         };
         let runs = view.runs(&query)?.iter().map(super::runs::RunSummary::of).collect();
-        let checks = view.checks(&repo, number)?;
+        let checks = view.checks(&repo, number, &record.target)?;
         let (gate, definition) = match seen {
             Some(seen) => (Some(seen.view(&mut names)?), seen.definition),
             None => (None, None),

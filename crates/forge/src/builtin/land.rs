@@ -1,0 +1,101 @@
+//! Landing, as the built-in forge does it: the change's record says what is about to happen before the branch moves, so
+//! that a change whose branch has moved is landed whatever came between, and goes to no other branch.
+//!
+//! Everything here happens under the writer's lock: nobody closes, retargets or revises a change while it lands.
+
+use towpath_core::effect::Landing;
+use towpath_core::gate::LandTried;
+use towpath_core::ids::{ChangeNumber, CommitId};
+use towpath_git::{Advance, GitError};
+
+use super::{BuiltIn, lock, meta};
+use crate::error::{Failure, ForgeError};
+use crate::records::{ChangeRecord, ChangeState, LandingRecord, SavedChange};
+
+impl BuiltIn {
+    pub(super) fn land_change(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
+        let writing = lock(&self.inner.write);
+        let saved = match self.current(landing.change) {
+            Ok(saved) => Some(saved),
+            Err(Failure::Refused(_)) => None,
+            Err(Failure::Failed(error)) => return Err(error),
+        };
+        let Some(saved) = saved.filter(|saved| is_for(&saved.change, landing)) else {
+            return match self.contains(&landing.branch, landing.to)? {
+                true => Ok(LandTried::Landed),
+                false => Ok(LandTried::Gone),
+            };
+        };
+        let begun = LandingRecord { branch: landing.branch.clone(), commit: landing.to };
+        let intent = ChangeRecord { landing: Some(begun), ..saved.change.clone() };
+        let saved = match intent == saved.change {
+            true => saved,
+            false => self.record_landing(&writing, intent, &saved)?,
+        };
+        let tried = self.advance(landing)?;
+        if tried == LandTried::Landed {
+            let state = ChangeState::Landed { commit: landing.to };
+            let done = ChangeRecord { state, landing: None, ..saved.change.clone() };
+            self.write_change(&writing, done, Some(&saved)).map_err(told)?;
+        }
+        Ok(tried)
+    }
+
+    /// Makes it durable that a landing begins: only then may the branch move.
+    fn record_landing(
+        &self,
+        writing: &std::sync::MutexGuard<'_, super::Writing>,
+        intent: ChangeRecord,
+        saved: &SavedChange,
+    ) -> Result<SavedChange, ForgeError> {
+        let number = intent.number;
+        self.write_change(writing, intent, Some(saved)).map_err(told)?;
+        self.repository().make_durable(&meta::meta_ref(number), Some(saved.meta))?;
+        self.recorded(number).map_err(told)
+    }
+
+    fn advance(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
+        match self.repository().advance(&landing.branch, landing.from, landing.to) {
+            Ok(Advance::Advanced | Advance::AlreadyContained { .. }) => Ok(LandTried::Landed),
+            Ok(Advance::Moved { tip }) => Ok(LandTried::Moved { tip: Some(tip) }),
+            Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn close_as_landed(&self, change: ChangeNumber, commit: CommitId) -> Result<(), ForgeError> {
+        let time = self.repository().commit(commit)?.committer.time;
+        let what = || format!("marking change {change} as landed");
+        let marked = self.edit(change, time, |record| match record.state {
+            ChangeState::Landed { commit: other } if other != commit => {
+                let why = format!("it is marked as landed by {other} already");
+                Err(ForgeError::Conflict { what: what(), why }.into())
+            }
+            ChangeState::Landed { .. } | ChangeState::Open | ChangeState::Closed { .. } => {
+                record.state = ChangeState::Landed { commit };
+                record.landing = None;
+                Ok(())
+            }
+        });
+        match marked {
+            Ok(_) => Ok(()),
+            Err(Failure::Failed(error)) => Err(error),
+            Err(Failure::Refused(refusal)) => Err(ForgeError::Gone { what: what(), why: refusal.why }),
+        }
+    }
+}
+
+/// Whether a change is open for the branch, with the revision that was tested.
+fn is_for(change: &ChangeRecord, landing: &Landing) -> bool {
+    change.is_open() && change.target == landing.branch && change.newest().commit == landing.revision
+}
+
+/// Nothing is refused to ourselves: what comes as a refusal is damage.
+fn told(failure: Failure) -> ForgeError {
+    match failure {
+        Failure::Failed(error) => error,
+        Failure::Refused(refusal) => {
+            ForgeError::Invalid { what: "recording a landing".into(), why: refusal.why }
+        }
+    }
+}
