@@ -20,6 +20,7 @@ use crate::policy::{Level, Rights};
 mod command;
 mod config;
 mod facts;
+mod halt;
 mod landing;
 mod plan;
 mod proof;
@@ -31,6 +32,7 @@ mod settle;
 pub use command::{Command, RetryScope, Verb};
 pub use config::{GateConfig, Labels, Retest};
 pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
+pub use halt::{HaltCause, Halts};
 pub use landing::LandTried;
 pub use reason::Reason;
 pub use runs::{Phase, RunRecord, Standing, TestState};
@@ -45,6 +47,8 @@ pub enum Gate {}
 pub enum GateEvent {
     /// The server's settings for this gate.
     Configured(Box<GateConfig>),
+    /// What the server says about stops of all landing.
+    Halts(Halts),
     /// Look again: somebody says that something may have changed.
     Bell(Bell),
     /// What the forge says, whole.
@@ -234,6 +238,9 @@ pub struct CandidateRecord {
     /// Landings of it that were tried or taken back: a next one is another effect, not a repeat of one that is done.
     #[serde(default)]
     pub landings_tried: u64,
+    /// How often its commit was lost after it was made: each time it is made again.
+    #[serde(default)]
+    pub losses: u64,
 }
 
 /// A change that has landed and that the forge may still show as open.
@@ -279,6 +286,9 @@ pub struct GateState {
     runs: Table<u64, RunRecord>,
     landed: Table<ChangeNumber, LandedRecord>,
     landings: Table<CandidateId, PendingLanding>,
+    /// Landed commits whose note is not in the repository yet.
+    unnoted: Table<CommitId, ()>,
+    halts: Field<BTreeMap<HaltCause, String>>,
     landed_graph: Field<Option<LandedGraph>>,
     notes: Notes,
 }
@@ -290,6 +300,7 @@ impl Cell for Gate {
     fn apply(state: &mut GateState, event: &GateEvent, now: Timestamp) {
         match event {
             GateEvent::Configured(config) => state.configure(config),
+            GateEvent::Halts(halts) => state.heed(halts),
             GateEvent::Bell(bell) => state.ring(*bell, now),
             GateEvent::ForgeRead(read) => state.forge_read(read, now),
             GateEvent::CandidateMade { id, result } => state.candidate_made(*id, result),
@@ -435,6 +446,8 @@ impl CellState for GateState {
             runs: Table::new("run"),
             landed: Table::new("landed"),
             landings: Table::new("landing"),
+            unnoted: Table::new("unnoted"),
+            halts: Field::new("halts", BTreeMap::new()),
             landed_graph: Field::new("landed_graph", None),
             notes: Notes::default(),
         }
@@ -462,10 +475,14 @@ impl CellState for GateState {
     }
 
     fn carried_out(&mut self, effect: &Effect) {
-        if let Effect::MarkLanded { change, .. } = effect
-            && let Some(record) = self.landed.get_mut(change)
-        {
-            record.marked = true;
+        match effect {
+            Effect::MarkLanded { change, .. } => {
+                if let Some(record) = self.landed.get_mut(change) {
+                    record.marked = true;
+                }
+            }
+            Effect::NoteLanding { commit, .. } => drop(self.unnoted.remove(commit)),
+            _ => {}
         }
     }
 
@@ -475,7 +492,7 @@ impl CellState for GateState {
 }
 
 impl GateState {
-    fn parts(&mut self) -> [&mut dyn Rows; 10] {
+    fn parts(&mut self) -> [&mut dyn Rows; 12] {
         [
             &mut self.config,
             &mut self.branch,
@@ -486,6 +503,8 @@ impl GateState {
             &mut self.runs,
             &mut self.landed,
             &mut self.landings,
+            &mut self.unnoted,
+            &mut self.halts,
             &mut self.landed_graph,
         ]
     }

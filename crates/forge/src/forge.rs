@@ -20,10 +20,12 @@ pub trait Forge: Send + Sync {
     fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError>;
 
     /// Advances `branch` from `from` to `to` by compare-and-swap, and reads it back. A branch that contains `to` is
-    /// [`LandTried::Landed`], whoever did it: a repeat after a crash changes nothing (S10).
+    /// [`LandTried::Landed`], whoever did it: a repeat after a crash changes nothing (S10). [`LandTried::Lost`] if the
+    /// forge does not have `to`.
     ///
     /// # Errors
-    /// `Transient` if it is not known whether it happened; asking again tells. `Invalid` if `to` does not contain `from`.
+    /// `Transient` if it is not known whether it happened; asking again tells. `Unsynced` if it may be lost with the
+    /// power. `Invalid` if `to` does not contain `from`.
     fn land(&self, branch: &BranchName, from: CommitId, to: CommitId) -> Result<LandTried, ForgeError>;
 
     /// Closes a change as landed by `commit`. One that is marked so already is success.

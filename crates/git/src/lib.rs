@@ -19,6 +19,7 @@ mod land;
 mod list;
 mod mend;
 mod merge;
+mod note;
 mod object;
 mod process;
 mod read;

@@ -147,7 +147,7 @@ impl WriterThread {
     ) -> Result<Option<WriteError>, WriteError> {
         self.statement("SAVEPOINT unit")?;
         let (before, leaves) = (*marks, self.log.size());
-        let mut tx = Tx { view: &self.view, log: &mut self.log, marks };
+        let mut tx = Tx { view: &self.view, log: &mut self.log, marks, shared: &self.shared };
         let ran = catch_unwind(AssertUnwindSafe(|| queued.unit.run(&mut tx)));
         let ran = ran.unwrap_or_else(|panic| Err(WriteError::Bug { why: panic_text(&*panic) }));
         if self.view.conn.is_autocommit() {
@@ -228,7 +228,7 @@ impl WriterThread {
                 self.shared.health(|health| health.full = true);
             }
             WriteError::Unsynced { why } => {
-                self.shared.health(|health| health.landing_stopped = Some(why.clone()));
+                self.shared.stop_landing(why);
             }
             _ => {}
         }

@@ -54,6 +54,7 @@ pub fn a_landing_is_compare_and_swap_and_may_be_repeated(subject: &dyn Subject) 
     assert_eq!(forge.land(&main, from, rival).unwrap(), LandTried::Moved { tip: Some(to) });
     assert_eq!(subject.tip(&main), Some(to));
     assert_eq!(forge.land(&branch("nowhere"), from, to).unwrap(), LandTried::Moved { tip: None });
+    assert_eq!(forge.land(&main, to, CommitId([9; 20])).unwrap(), LandTried::Lost);
     // A foreign commit on top of ours: it landed (S10).
     let foreign = subject.commit_on(to, "foreign");
     subject.move_branch(&main, foreign);

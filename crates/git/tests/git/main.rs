@@ -8,6 +8,7 @@ mod environment;
 mod hard_set;
 mod importing;
 mod landing;
+mod notes;
 mod reading;
 mod refs;
 mod sample;
