@@ -4,6 +4,7 @@
 //! ends by a deadline; the server calls it from threads made for that. Deliberately absent: decisions.
 
 mod base;
+mod bundle;
 mod candidate;
 mod checkout;
 mod coprocess;

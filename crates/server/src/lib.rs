@@ -3,6 +3,7 @@
 //! Deliberately absent: rules of the gate (they are `core`'s) and SQL (it is `store`'s).
 
 pub mod auth;
+pub mod backup;
 pub mod clock;
 pub mod definitions;
 pub mod drivers;
@@ -24,3 +25,4 @@ pub mod server;
 pub mod service;
 pub mod settings;
 pub mod setup;
+pub mod witness;
