@@ -98,6 +98,13 @@ pub enum Effect {
         /// The landed commit.
         commit: CommitId,
     },
+    /// Put the proof that the record holds a landing beside the landed commit, as a note in the repository.
+    NoteLanding {
+        /// Whose branch.
+        gate: GateId,
+        /// The landed commit.
+        commit: CommitId,
+    },
     /// Show a gate's verdict on a change. Each gate has its own place: after a change has moved to another branch, nothing
     /// that the former gate still says can be taken for the new one's word.
     SetCheck {
@@ -250,6 +257,7 @@ impl Effect {
             Effect::MakeCandidate { .. } => "make-candidate",
             Effect::Land(_) => "land",
             Effect::MarkLanded { .. } => "mark-landed",
+            Effect::NoteLanding { .. } => "note-landing",
             Effect::SetCheck { .. } => "set-check",
             Effect::Alert { .. } => "alert",
             Effect::Send { .. } => "send",
@@ -258,7 +266,8 @@ impl Effect {
     }
 
     /// Whether executing it takes that no unseen event waits in the cell's inbox, so that a freeze, hold or withdrawn
-    /// approval that was accepted before the claim is always heard (design 2, "The claim of a `land`").
+    /// approval that was accepted before the claim is always heard (design 2, "The claim of a `land`"). For the same
+    /// reason the store refuses such a claim while landing is halted, whether or not the gate has heard of it.
     pub fn needs_drained_inbox(&self) -> bool {
         matches!(self, Effect::Land(_))
     }

@@ -20,6 +20,7 @@ use crate::policy::{Level, Rights};
 mod command;
 mod config;
 mod facts;
+mod halt;
 mod landing;
 mod memo;
 mod plan;
@@ -33,6 +34,7 @@ mod settle;
 pub use command::{Command, RetryScope, Verb};
 pub use config::{GateConfig, Labels, Retest};
 pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
+pub use halt::{HaltCause, Halts};
 pub use landing::LandTried;
 use memo::Memo;
 pub use reason::Reason;
@@ -49,6 +51,8 @@ pub enum Gate {}
 pub enum GateEvent {
     /// The server's settings for this gate.
     Configured(Box<GateConfig>),
+    /// What the server says about stops of all landing.
+    Halts(Halts),
     /// Look again: somebody says that something may have changed.
     Bell(Bell),
     /// What the forge says, whole.
@@ -244,6 +248,9 @@ pub struct CandidateRecord {
     /// Landings of it that were tried or taken back: a next one is another effect, not a repeat of one that is done.
     #[serde(default)]
     pub landings_tried: u64,
+    /// How often its commit was lost after it was made: each time it is made again.
+    #[serde(default)]
+    pub losses: u64,
 }
 
 /// A change that has landed and that the forge may still show as open.
@@ -289,6 +296,9 @@ pub struct GateState {
     runs: RunTable,
     landed: Table<ChangeNumber, LandedRecord>,
     landings: Table<CandidateId, PendingLanding>,
+    /// Landed commits whose note is not in the repository yet.
+    unnoted: Table<CommitId, ()>,
+    halts: Field<BTreeMap<HaltCause, String>>,
     landed_graph: Field<Option<LandedGraph>>,
     notes: Notes,
 }
@@ -300,6 +310,7 @@ impl Cell for Gate {
     fn apply(state: &mut GateState, event: &GateEvent, now: Timestamp) {
         match event {
             GateEvent::Configured(config) => state.configure(config),
+            GateEvent::Halts(halts) => state.heed(halts),
             GateEvent::Bell(bell) => state.ring(*bell, now),
             GateEvent::ForgeRead(read) => state.forge_read(read, now),
             GateEvent::CandidateMade { id, result } => state.candidate_made(*id, result),
@@ -445,6 +456,8 @@ impl CellState for GateState {
             runs: RunTable::new(),
             landed: Table::new("landed"),
             landings: Table::new("landing"),
+            unnoted: Table::new("unnoted"),
+            halts: Field::new("halts", BTreeMap::new()),
             landed_graph: Field::new("landed_graph", None),
             notes: Notes::default(),
         }
@@ -476,10 +489,14 @@ impl CellState for GateState {
     }
 
     fn carried_out(&mut self, effect: &Effect) {
-        if let Effect::MarkLanded { change, .. } = effect
-            && let Some(record) = self.landed.get_mut(change)
-        {
-            record.marked = true;
+        match effect {
+            Effect::MarkLanded { change, .. } => {
+                if let Some(record) = self.landed.get_mut(change) {
+                    record.marked = true;
+                }
+            }
+            Effect::NoteLanding { commit, .. } => drop(self.unnoted.remove(commit)),
+            _ => {}
         }
     }
 
@@ -489,7 +506,7 @@ impl CellState for GateState {
 }
 
 impl GateState {
-    fn parts(&mut self) -> [&mut dyn Rows; 10] {
+    fn parts(&mut self) -> [&mut dyn Rows; 12] {
         [
             &mut self.config,
             &mut self.branch,
@@ -500,6 +517,8 @@ impl GateState {
             &mut self.runs,
             &mut self.landed,
             &mut self.landings,
+            &mut self.unnoted,
+            &mut self.halts,
             &mut self.landed_graph,
         ]
     }

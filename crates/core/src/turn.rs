@@ -143,7 +143,7 @@ pub struct WriteSet {
     pub rows: Vec<Row>,
     /// Inbox entries up to this one are consumed.
     pub consumed: Option<u64>,
-    /// Refused if the inbox holds an entry beyond `consumed`.
+    /// Refused if the inbox holds an entry beyond `consumed`, and while landing is halted.
     pub only_if_drained: bool,
     /// Outbox rows as they are to be; `None` deletes.
     pub outbox: Vec<(EffectKey, Option<Outgoing>)>,

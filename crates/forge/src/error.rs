@@ -24,6 +24,14 @@ pub enum ForgeError {
         /// Why not.
         why: String,
     },
+    /// The disk did not confirm a write that others stand on: nothing may land until a person has looked at it.
+    #[error("{what} is not safe on the disk: {why}")]
+    Unsynced {
+        /// What was written.
+        what: String,
+        /// What the disk said.
+        why: String,
+    },
     /// Somebody else's write came first: read again, then decide again.
     #[error("{what} came too late: {why}")]
     Conflict {
@@ -55,7 +63,7 @@ impl ForgeError {
     pub fn class(&self) -> ErrorClass {
         match self {
             ForgeError::Transient { .. } => ErrorClass::Transient,
-            ForgeError::Denied { .. } => ErrorClass::Denied,
+            ForgeError::Denied { .. } | ForgeError::Unsynced { .. } => ErrorClass::Denied,
             ForgeError::Conflict { .. } => ErrorClass::Conflict,
             ForgeError::Gone { .. } => ErrorClass::Gone,
             ForgeError::Invalid { .. } => ErrorClass::Invalid,
@@ -77,7 +85,11 @@ impl ForgeError {
 
 impl From<GitError> for ForgeError {
     fn from(error: GitError) -> Self {
-        ForgeError::new(error.class(), "the repository", error.to_string())
+        let (what, why) = ("the repository".to_owned(), error.to_string());
+        match error {
+            GitError::NotDurable { .. } => ForgeError::Unsynced { what, why },
+            error => ForgeError::new(error.class(), what, why),
+        }
     }
 }
 

@@ -30,13 +30,14 @@ pub trait Forge: Send + Sync {
 
     /// Advances the branch from `from` to `to` by compare-and-swap, and reads it back. A branch that contains `to` is
     /// [`LandTried::Landed`], whoever did it: a repeat after a crash changes nothing (S10). A change that is not open
-    /// for the branch with this very revision is [`LandTried::Gone`].
+    /// for the branch with this very revision is [`LandTried::Gone`]. [`LandTried::Lost`] if the forge does not have `to`.
     ///
     /// From the moment at which the branch has moved, the change can go to no other branch, whether or not
     /// [`Forge::mark_landed`] ever comes: it lands once (I1).
     ///
     /// # Errors
-    /// `Transient` if it is not known whether it happened; asking again tells. `Invalid` if `to` does not contain `from`.
+    /// `Transient` if it is not known whether it happened; asking again tells. `Unsynced` if it may be lost with
+    /// the power. `Invalid` if `to` does not contain `from`.
     fn land(&self, landing: &Landing) -> Result<LandTried, ForgeError>;
 
     /// Closes a change as landed by `commit`. One that is marked so already is success.

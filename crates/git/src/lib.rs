@@ -4,6 +4,7 @@
 //! ends by a deadline; the server calls it from threads made for that. Deliberately absent: decisions.
 
 mod base;
+mod bundle;
 mod candidate;
 mod checkout;
 mod coprocess;
@@ -19,6 +20,7 @@ mod land;
 mod list;
 mod mend;
 mod merge;
+mod note;
 mod object;
 mod orphans;
 mod process;

@@ -149,6 +149,18 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Opens any repository by the folder of its own files, a clone's `.git` say, only to read it.
+    ///
+    /// # Errors
+    /// `NotThere` if the folder is no repository.
+    pub fn look(git: &Git, path: &Path) -> Result<Repository, GitError> {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        match path.join("HEAD").is_file() && path.join("objects").is_dir() {
+            true => Ok(Self::with_quarantine(git, path, None)),
+            false => Err(GitError::NotThere { what: "repository", name: path.display().to_string() }),
+        }
+    }
+
     /// The same repository as a receive hook sees it: with the objects of a push that is not accepted yet.
     ///
     /// `objects` is git's `GIT_OBJECT_DIRECTORY` (or `GIT_QUARANTINE_PATH`) of that hook. Reads only.

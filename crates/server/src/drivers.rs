@@ -14,6 +14,7 @@ use towpath_core::ids::Timestamp;
 use towpath_core::turn::{Dispatch, Intake, Trouble, TroubleClass};
 use towpath_forge::{Forge, ForgeError, Judged};
 use towpath_git::{ErrorClass, GitError};
+use towpath_store::Store;
 
 use crate::engine::{AnyIntake, Dispatcher, Engine};
 use crate::faults;
@@ -22,6 +23,7 @@ use crate::repos::Repos;
 
 mod land;
 mod make_candidate;
+mod note_landing;
 mod pace;
 mod read_graph;
 pub mod run_job;
@@ -45,6 +47,10 @@ pub struct Hands {
     pub forges: Arc<Forges>,
     /// The executor.
     pub jobs: Arc<Jobs>,
+    /// The rows and the record.
+    pub store: Arc<Store>,
+    /// Held while a repository's notes are written.
+    pub notes: Mutex<()>,
 }
 
 /// Why an effect was not carried out this time.
@@ -54,17 +60,28 @@ pub struct Failure {
     pub class: TroubleClass,
     /// In words.
     pub why: String,
+    /// The disk did not confirm a write: what was to be safe may not be.
+    unsynced: bool,
+}
+
+impl Failure {
+    /// A failure of one class.
+    pub fn new(class: TroubleClass, why: impl Into<String>) -> Failure {
+        Failure { class, why: why.into(), unsynced: false }
+    }
 }
 
 impl From<GitError> for Failure {
     fn from(error: GitError) -> Failure {
-        Failure { class: trouble(error.class()), why: error.to_string() }
+        let unsynced = matches!(error, GitError::NotDurable { .. });
+        Failure { unsynced, ..Failure::new(trouble(error.class()), error.to_string()) }
     }
 }
 
 impl From<ForgeError> for Failure {
     fn from(error: ForgeError) -> Failure {
-        Failure { class: trouble(error.class()), why: error.to_string() }
+        let unsynced = matches!(error, ForgeError::Unsynced { .. });
+        Failure { unsynced, ..Failure::new(trouble(error.class()), error.to_string()) }
     }
 }
 
@@ -156,6 +173,12 @@ impl Drivers {
                 }
             };
             let result = self.attempt(engine, &task);
+            if let Err(failure) = result.as_ref()
+                && failure.unsynced
+            {
+                // Asking again would hide it: the kernel says so once (trust S9).
+                self.hands.store.writer().stop_landing(&failure.why);
+            }
             let tries = self.finished(lane, result.is_ok());
             answer(engine, &task, result, tries);
         }
@@ -179,7 +202,7 @@ impl Drivers {
         result.unwrap_or_else(|_| {
             let why = format!("a driver panicked while carrying out `{}`: a bug of Towpath", task.key);
             tracing::error!(effect.key = %task.key, "{why}");
-            Err(Failure { class: TroubleClass::Invalid, why })
+            Err(Failure::new(TroubleClass::Invalid, why))
         })
     }
 
@@ -198,6 +221,10 @@ impl Drivers {
             Effect::ReadGraph { repo, commit } => Some(read_graph::run(hands, repo, *commit)?),
             Effect::MarkLanded { repo, change, commit } => {
                 forge(repo)?.mark_landed(*change, *commit)?;
+                None
+            }
+            Effect::NoteLanding { gate, commit } => {
+                note_landing::run(hands, gate, *commit)?;
                 None
             }
             Effect::SetCheck { gate, change, revision, check } => {

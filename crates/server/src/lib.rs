@@ -3,6 +3,7 @@
 //! Deliberately absent: rules of the gate (they are `core`'s) and SQL (it is `store`'s).
 
 pub mod auth;
+pub mod backup;
 pub mod clock;
 pub mod definitions;
 pub mod drivers;
@@ -11,7 +12,9 @@ pub mod executor;
 pub mod faults;
 mod files;
 pub mod forges;
+pub mod halts;
 pub mod http;
+mod mend;
 pub mod pages;
 mod projection;
 pub mod random;
@@ -22,3 +25,4 @@ pub mod server;
 pub mod service;
 pub mod settings;
 pub mod setup;
+pub mod witness;

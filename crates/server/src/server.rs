@@ -1,7 +1,7 @@
 //! The server's life: open everything, serve, drain, close.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use towpath_blob::{BlobStore, LogStore};
 use towpath_core::cell::CellId;
@@ -19,6 +19,8 @@ use crate::drivers::{Drivers, Hands};
 use crate::engine::{AnyIntake, Engine, EngineEnd, Running};
 use crate::executor::{Executor, ExecutorTrouble};
 use crate::forges::Forges;
+use crate::halts;
+use crate::mend;
 use crate::repos::Repos;
 use crate::secrets::{SecretError, Secrets};
 use crate::settings::{RepoSettings, ServerSettings};
@@ -89,16 +91,24 @@ const AUDIT_LOG: &str = "towpath";
 const BASES: BaseOptions =
     BaseOptions { export: ExportOptions { owner: None, limits: TREE_LIMITS }, bytes_max: 20 << 30 };
 
+/// The file with the key that signs the record, in the folder of the keys.
+pub const KEY_OF_AUDIT: &str = "audit.key";
+/// The file with the key that opens secrets, there too.
+pub const KEY_OF_SECRETS: &str = "secrets.key";
+
 /// Folders below the data folder.
-struct Folders {
-    repos: PathBuf,
+pub(crate) struct Folders {
+    /// Repositories of the built-in forge.
+    pub repos: PathBuf,
     bases: PathBuf,
     histories: PathBuf,
-    executor: PathBuf,
+    /// The executor's, with what jobs left.
+    pub executor: PathBuf,
 }
 
 impl Folders {
-    fn below(data: &Path) -> Folders {
+    /// Those of a data folder.
+    pub fn below(data: &Path) -> Folders {
         Folders {
             repos: data.join("repos"),
             bases: data.join("bases"),
@@ -146,7 +156,7 @@ impl Server {
         }
         let repos = Arc::new(Repos::new(git, folders.repos.clone()));
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
-        let secrets = Secrets::open(store.clone(), &settings.keys.join("secrets.key"))?;
+        let secrets = Secrets::open(store.clone(), &settings.keys.join(KEY_OF_SECRETS))?;
         let (logs, blobs) = Executor::stores(&folders.executor)?;
         let sources = Sources {
             repos: repos.clone(),
@@ -158,9 +168,16 @@ impl Server {
             limits: settings.limits,
         };
         let jobs = Jobs::new(sources, settings.slots);
-        let hands = Hands { repos: repos.clone(), forges: forges.clone(), jobs: jobs.clone() };
+        let hands = Hands {
+            repos: repos.clone(),
+            forges: forges.clone(),
+            jobs: jobs.clone(),
+            store: store.clone(),
+            notes: Mutex::default(),
+        };
         let drivers = Drivers::new(hands);
-        mend_repositories(&store, &repos, &forges)?;
+        mend::repositories(&store, &repos, &forges)?;
+        halts::tell_before_the_first_turn(&store, system_time()).map_err(OpenError::from)?;
         let (ready, came_up) = tokio::sync::oneshot::channel();
         let executor = Executor::start((&settings, &folders.executor), store.epoch(), &jobs, |outcome| {
             let _ = ready.send(outcome);
@@ -168,6 +185,7 @@ impl Server {
         let join = |engine: &Engine| jobs.connect(engine.clone(), executor.clone());
         let (engine, turns) = Engine::start(store.clone(), drivers.clone(), join)?;
         let shared = Arc::new(Shared { settings, engine, store, repos, forges, jobs, logs, blobs, secrets });
+        shared.watch_the_disk();
         shared.tell_pool(shared.jobs.capacity());
         shared.configure_all()?;
         shared.engine.quiet().await;
@@ -222,9 +240,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells the gates of a repo their settings and rings their bells.
+    /// Tells the gates of a repo what holds on the server and their settings, and rings their bells.
     pub fn configure(&self, repo: &RepoName, settings: &RepoSettings) {
         for (gate, config) in settings.gates(repo) {
+            self.tell_halts_to(&gate);
             let configured = AnyIntake::Gate(Intake::Event(GateEvent::Configured(Box::new(config))));
             self.engine.deliver_surely(CellId::Gate(gate.clone()), configured);
             self.ring(&gate);
@@ -243,31 +262,10 @@ pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError
     let failed =
         |why| ServerError::Io { what: format!("make the folder `{}`", settings.keys.display()), why };
     crate::files::make_private_folder(&settings.keys).map_err(failed)?;
-    let path = settings.keys.join("audit.key");
+    let path = settings.keys.join(KEY_OF_AUDIT);
     let key = AuditKey::load_or_create(&path, AUDIT_LOG)
         .map_err(|error| ServerError::AuditKey(error.to_string()))?;
     let audit = AuditOptions { key, sink: Some(settings.keys.join("checkpoints")) };
     let options = Options { audit: Some(audit), ..Options::new(&settings.data, system_time()) };
     Ok(Store::open(options)?)
-}
-
-/// After whatever ended the last server: locks and quarantines of dead gits go, rows are made from refs again.
-fn mend_repositories(store: &Store, repos: &Repos, forges: &Forges) -> Result<(), ServerError> {
-    let names = store.reader().snapshot().and_then(|view| view.repos()).map_err(OpenError::from)?;
-    for repo in names {
-        repos.get(&repo.name)?.clear_leftovers()?;
-        match forges
-            .get(&repo.name)
-            .map_err(|error| error.to_string())
-            .and_then(|forge| forge.rebuild().map_err(|error| error.to_string()))
-        {
-            Ok(rebuilt) => {
-                rebuilt.broken.iter().for_each(|what| tracing::error!(repo = %repo.name, "{what}"))
-            }
-            Err(error) => {
-                tracing::error!(repo = %repo.name, "rows of repo {} were not rebuilt: {error}", repo.name)
-            }
-        }
-    }
-    Ok(())
 }

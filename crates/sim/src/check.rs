@@ -134,6 +134,10 @@ impl World {
                     let what = format!("{key} was claimed while something waited to be heard");
                     self.violate("I18", what);
                 }
+                if let Some(why) = self.store.halts.values().next() {
+                    let what = format!("{key} was claimed although nothing may land: {why}");
+                    self.violate("S9", what);
+                }
                 self.check_claim(epoch, landing, turn.write.now);
             }
         }

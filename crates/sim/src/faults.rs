@@ -58,16 +58,25 @@ pub enum Strike {
     ClockJumps,
     /// The executors take more or fewer jobs.
     CapacityChanges,
+    /// The disk does not confirm a write; the gates hear of it late.
+    DiskFails,
+    /// The server is started again on data that nobody has accepted yet.
+    Restored,
+    /// The machine loses power, and git what it had not synced.
+    PowerCut,
 }
 
 /// All strikes.
-pub const STRIKES: [Strike; 6] = [
+pub const STRIKES: [Strike; 9] = [
     Strike::Crash,
     Strike::CrashSoon,
     Strike::Twin,
     Strike::ExecutorDies,
     Strike::ClockJumps,
     Strike::CapacityChanges,
+    Strike::DiskFails,
+    Strike::Restored,
+    Strike::PowerCut,
 ];
 
 impl Faults {

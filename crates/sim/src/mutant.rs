@@ -14,6 +14,8 @@ pub enum Mutant {
     StoreIgnoresEpochs,
     /// The store takes a landing although a freeze waits in the inbox.
     StoreIgnoresDrained,
+    /// The store takes a landing although landing is halted.
+    StoreIgnoresHalts,
     /// The store loses an effect.
     StoreDropsEffect,
     /// The store loses messages between cells.
@@ -47,9 +49,10 @@ pub enum Mutant {
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 17] = [
+pub const MUTANTS: [Mutant; 18] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
+    Mutant::StoreIgnoresHalts,
     Mutant::StoreDropsEffect,
     Mutant::StoreDropsMessages,
     Mutant::StoreKeepsConsumed,

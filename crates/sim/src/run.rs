@@ -97,6 +97,7 @@ fn store_bugs(mutant: Option<Mutant>) -> StoreBugs {
     StoreBugs {
         ignores_epochs: mutant == Some(Mutant::StoreIgnoresEpochs),
         ignores_drained: mutant == Some(Mutant::StoreIgnoresDrained),
+        ignores_halts: mutant == Some(Mutant::StoreIgnoresHalts),
         drops_outbox_row: mutant == Some(Mutant::StoreDropsEffect),
         drops_messages: mutant == Some(Mutant::StoreDropsMessages),
         keeps_consumed: mutant == Some(Mutant::StoreKeepsConsumed),

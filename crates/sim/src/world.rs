@@ -101,6 +101,12 @@ enum Ev {
     Start,
     /// A server that should be gone is.
     Stop(Epoch),
+    /// The gates hear of what halts landing.
+    TellHalts,
+    /// Somebody has looked at the disk.
+    Restart,
+    /// Somebody accepts what a restore lost.
+    Accept,
 }
 
 /// A server process.
@@ -273,6 +279,9 @@ impl World {
             Ev::Start if self.servers.is_empty() => self.start_server(),
             Ev::Start => {}
             Ev::Stop(epoch) => self.stop_server(epoch),
+            Ev::TellHalts => self.tell_halts(),
+            Ev::Restart => self.restart_after_a_look(),
+            Ev::Accept => self.accept_restore(),
         }
     }
 

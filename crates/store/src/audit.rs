@@ -8,11 +8,13 @@ pub(crate) mod leaf;
 pub(crate) mod log;
 pub mod merkle;
 pub(crate) mod note;
+pub(crate) mod proof;
 pub(crate) mod sink;
 pub(crate) mod verify;
 
 pub use keys::KeyFileError;
 pub use leaf::{Entry, Leaf, Restored, Rotation};
 pub use note::{AuditKey, Checkpoint, NoteError, SignedCheckpoint, VerifierKey};
+pub use proof::LeafProof;
 pub use sink::split_notes;
 pub use verify::{Finding, Held, Place, Report, verify};

@@ -9,8 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{OpenError, ReadError, WriteError};
-use crate::folder::{DataFolder, Mark};
-use crate::store::Store;
+use crate::folder::{DATABASE, DataFolder, Mark};
 use crate::view::View;
 
 /// Why there is no backup or no restored folder.
@@ -19,6 +18,9 @@ pub enum BackupError {
     /// The target is there already.
     #[error("`{}` exists already; move it away first, nothing is overwritten", .0.display())]
     Exists(PathBuf),
+    /// There is nothing to save.
+    #[error("there is no database in `{}`; name the data folder of a server", .0.display())]
+    NoDatabase(PathBuf),
     /// A file operation failed.
     #[error("cannot {what} `{}`: {why}", path.display())]
     File {
@@ -40,11 +42,20 @@ pub enum BackupError {
     Open(#[from] OpenError),
 }
 
-/// Copies everything committed so far to a new file with mode 0600, durably. Takes no lock that writers wait for.
+/// Copies everything committed so far in a data folder to a new file with mode 0600, durably. A server may have the
+/// folder open, and goes on; where none has, none can begin meanwhile.
 ///
 /// # Errors
-/// The file is there already, or cannot be written.
-pub fn backup(store: &Store, to: &Path) -> Result<(), BackupError> {
+/// There is no database, the file is there already, or it cannot be written.
+pub fn backup(folder: &Path, to: &Path) -> Result<(), BackupError> {
+    if !folder.join(DATABASE).is_file() {
+        return Err(BackupError::NoDatabase(folder.to_owned()));
+    }
+    let alone = match DataFolder::enter(folder) {
+        Ok(alone) => Some(alone),
+        Err(OpenError::InUse { .. }) => None,
+        Err(why) => return Err(why.into()),
+    };
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
     match made {
         Ok(_) => {}
@@ -53,7 +64,10 @@ pub fn backup(store: &Store, to: &Path) -> Result<(), BackupError> {
         }
         Err(why) => return Err(file("create", to, &why)),
     }
-    let copied = copy(store, to);
+    let database = folder.join(DATABASE);
+    // Without a server, a database that was closed in order has no other file, and is read as it is.
+    let opened = if alone.is_some() { View::open_copy(&database) } else { View::open(&database) };
+    let copied = opened.map_err(BackupError::from).and_then(|view| copy(&view, to));
     if copied.is_err() {
         // Half a backup must not look like one.
         let _ = fs::remove_file(to);
@@ -61,9 +75,7 @@ pub fn backup(store: &Store, to: &Path) -> Result<(), BackupError> {
     copied
 }
 
-fn copy(store: &Store, to: &Path) -> Result<(), BackupError> {
-    // A connection of its own: `VACUUM` cannot run inside a snapshot's transaction.
-    let view = View::open(&store.database())?;
+fn copy(view: &View, to: &Path) -> Result<(), BackupError> {
     let path = to.to_str().ok_or_else(|| BackupError::File {
         what: "name",
         path: to.to_owned(),
@@ -73,7 +85,7 @@ fn copy(store: &Store, to: &Path) -> Result<(), BackupError> {
     sync(to)
 }
 
-/// Puts a backup into a data folder that has no database. The next [`Store::open`] gives it a new incarnation, adds the
+/// Puts a backup into a data folder that has no database. The next [`crate::Store::open`] gives it a new incarnation, adds the
 /// leaf `restored`, and leaves it frozen until somebody accepts it.
 ///
 /// # Errors

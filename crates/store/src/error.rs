@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 use towpath_core::cell::Refusal;
+use towpath_core::gate::HaltCause;
 use towpath_core::ids::Epoch;
 
 /// Why a data folder could not be opened.
@@ -118,6 +119,14 @@ pub enum WriteError {
         /// The cell.
         cell: String,
     },
+    /// The turn claims a landing, and nothing lands now.
+    #[error("nothing lands: {why}")]
+    Halted {
+        /// What stops it.
+        cause: HaltCause,
+        /// Why, and what to do.
+        why: String,
+    },
     /// There is one already.
     #[error("{what} exists already")]
     Exists {
@@ -195,7 +204,7 @@ impl WriteError {
     /// What to do next.
     pub fn handling(&self) -> Handling {
         match self {
-            WriteError::Fenced { .. } => Handling::Reload,
+            WriteError::Fenced { .. } | WriteError::Halted { .. } => Handling::Reload,
             WriteError::NotDrained { .. } => Handling::Drain,
             WriteError::Full
             | WriteError::Io { .. }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::OpenError;
 
-const DATABASE: &str = "towpath.db";
+/// The database's file.
+pub(crate) const DATABASE: &str = "towpath.db";
 const HOLDER: &str = "server.pid";
 const MARK: &str = "high-water.json";
 const RESERVE: &str = "reserve";

@@ -163,7 +163,7 @@ impl WriterThread {
             self.statement("SAVEPOINT unit")?;
         }
         let (before, leaves, changes) = (*marks, self.log.size(), self.view.conn.total_changes());
-        let mut tx = Tx { view: &self.view, log: &mut self.log, marks };
+        let mut tx = Tx { view: &self.view, log: &mut self.log, marks, shared: &self.shared };
         let ran = catch_unwind(AssertUnwindSafe(|| queued.unit.run(&mut tx)));
         let ran = ran.unwrap_or_else(|panic| Err(WriteError::Bug { why: panic_text(&*panic) }));
         if self.view.conn.is_autocommit() {
@@ -248,7 +248,7 @@ impl WriterThread {
                 self.shared.health(|health| health.full = true);
             }
             WriteError::Unsynced { why } => {
-                self.shared.health(|health| health.landing_stopped = Some(why.clone()));
+                self.shared.stop_landing(why);
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! Opening and closing a data folder.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 
 use crate::audit::log::{Log, put_key};
@@ -96,7 +98,6 @@ pub struct Store {
     epoch: Epoch,
     incarnation: Incarnation,
     path: PathBuf,
-    database: PathBuf,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -146,11 +147,10 @@ impl Store {
         let thread = thread.map_err(|why| file_error("start the writer of", &path, &why))?;
         Ok(Store {
             writer: Writer { shared },
-            reader: Reader::new(database.clone()),
+            reader: Reader::new(database),
             epoch: begun.marks.epoch,
             incarnation: begun.incarnation,
             path,
-            database,
             thread: Some(thread),
         })
     }
@@ -180,10 +180,6 @@ impl Store {
         &self.path
     }
 
-    pub(crate) fn database(&self) -> PathBuf {
-        self.database.clone()
-    }
-
     /// Writes what waits, makes the last checkpoint, folds the log in and lets go of the folder.
     pub fn close(mut self) {
         self.stop();
@@ -204,7 +200,24 @@ impl Drop for Store {
     }
 }
 
+impl Store {
+    /// What keeps everything from landing, with why; empty: nothing does.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn halts(&self) -> Result<BTreeMap<HaltCause, String>, ReadError> {
+        self.reader.snapshot()?.halts(&self.writer.shared)
+    }
+}
+
 impl View {
+    pub(crate) fn halts(&self, shared: &Shared) -> Result<BTreeMap<HaltCause, String>, ReadError> {
+        let disk = shared.health(|health| health.landing_stopped.clone());
+        let disk = disk.map(|why| (HaltCause::Disk, format!("the disk failed to confirm a write ({why})")));
+        let restore = self.restored()?.map(|restored| (HaltCause::Restore, restored.to_string()));
+        Ok(disk.into_iter().chain(restore).collect())
+    }
+
     /// Set while the data are from a backup that nobody has accepted yet: nothing may land.
     ///
     /// # Errors
@@ -220,9 +233,12 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// There is nothing to accept, or those of the disk.
-    pub fn accept_restored(&mut self) -> Result<(), WriteError> {
+    pub fn accept_restored(&mut self) -> Result<Restored, WriteError> {
         const SQL: &str = "UPDATE meta SET restored = NULL WHERE restored IS NOT NULL";
-        self.change(SQL, [], || "a restored state that waits for acceptance".into())
+        let restored = self.view.restored()?;
+        let none = || WriteError::Missing { what: "a restored state that waits for acceptance".into() };
+        self.run(SQL, [])?;
+        restored.ok_or_else(none)
     }
 }
 

@@ -14,17 +14,18 @@ use towpath_core::turn::{Intake, WriteSet};
 use crate::audit::log::Log;
 use crate::error::WriteError;
 use crate::view::View;
+use crate::writer::Shared;
 
 /// Bytes of one row, message or delivery at most. A graph of 10,000 jobs with long scripts has about 20 MB.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// One unit of work in the writer's transaction. All of it becomes durable, or nothing. Reads see what the units before
 /// it in the same group have written.
-#[derive(Debug)]
 pub struct Tx<'w> {
     pub(crate) view: &'w View,
     pub(crate) log: &'w mut Log,
     pub(crate) marks: &'w mut Marks,
+    pub(crate) shared: &'w Shared,
 }
 
 /// Counters that every transaction moves; written once per group.
@@ -158,12 +159,13 @@ impl Tx<'_> {
     /// Writes one turn of one cell.
     ///
     /// # Errors
-    /// [`WriteError::Fenced`], [`WriteError::NotDrained`] and [`WriteError::TooLarge`] before anything is written; else
-    /// those of the disk.
+    /// [`WriteError::Fenced`], [`WriteError::NotDrained`], [`WriteError::Halted`] and [`WriteError::TooLarge`] before
+    /// anything is written; else those of the disk.
     pub fn turn(&mut self, turn: &EncodedTurn) -> Result<Committed, WriteError> {
         turn.check_sizes()?;
         if turn.only_if_drained {
             self.check_drained(turn)?;
+            self.check_not_halted()?;
         }
         self.put_head(turn)?;
         self.consume(turn)?;
@@ -223,6 +225,14 @@ impl Tx<'_> {
         let consumed = turn.consumed.unwrap_or(0) as i64;
         match self.one(SQL, params![turn.cell, consumed], |_| Ok(()))? {
             Some(()) => Err(WriteError::NotDrained { cell: turn.cell.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The last word before a landing is claimed: whatever its gate has or has not heard.
+    fn check_not_halted(&self) -> Result<(), WriteError> {
+        match self.view.halts(self.shared)?.into_iter().next() {
+            Some((cause, why)) => Err(WriteError::Halted { cause, why }),
             None => Ok(()),
         }
     }

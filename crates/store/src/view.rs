@@ -157,6 +157,16 @@ impl View {
         })
     }
 
+    /// The rows of one cell whose keys begin with `prefix`, as keys and JSON.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn cell_rows(&self, id: &CellId, prefix: &str) -> Result<Vec<(String, String)>, ReadError> {
+        const SQL: &str = "SELECT key, value FROM cell_rows \
+             WHERE cell = ?1 AND key >= ?2 AND substr(key, 1, length(?2)) = ?2 ORDER BY key";
+        self.all(SQL, (id.to_string(), prefix), |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
     /// One cell's head.
     ///
     /// # Errors

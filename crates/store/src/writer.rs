@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub queue: Queue,
     pub health: Mutex<Health>,
     pub time_high: AtomicI64,
+    /// Hears of the first reason to stop landing.
+    stopped: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 /// What is wrong with the store, if anything. Every field at its default means nothing.
@@ -55,6 +57,19 @@ pub struct Health {
 impl Shared {
     pub fn health<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
         change(&mut self.health.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// The first reason stays: what follows from it says less.
+    pub fn stop_landing(&self, why: &str) {
+        let first = self.health(|health| {
+            let first = health.landing_stopped.is_none();
+            health.landing_stopped.get_or_insert_with(|| why.to_owned());
+            first
+        });
+        let listener = self.stopped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(listener) = listener.filter(|_| first) {
+            listener();
+        }
     }
 }
 
@@ -127,6 +142,23 @@ impl Writer {
     /// What is wrong, if anything.
     pub fn health(&self) -> Health {
         self.shared.health(|health| health.clone())
+    }
+
+    /// Stops all landing until the next start: the disk has not confirmed something that a landing stands on, in the
+    /// database or outside of it. The kernel says so once; to ask again would hide it (trust S9).
+    pub fn stop_landing(&self, why: &str) {
+        self.shared.stop_landing(why);
+    }
+
+    /// Calls `hear` once landing is stopped, on the thread that found out; at once if it is stopped already.
+    pub fn when_landing_stops(&self, hear: impl FnOnce() + Send + 'static) {
+        let mut stopped = self.shared.stopped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if self.health().landing_stopped.is_none() {
+            *stopped = Some(Box::new(hear));
+            return;
+        }
+        drop(stopped);
+        hear();
     }
 
     pub(crate) fn wait<T: Send + 'static>(

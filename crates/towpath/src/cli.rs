@@ -49,6 +49,8 @@ pub enum Command {
     #[command(subcommand)]
     Audit(command::audit::AuditCommand),
     #[command(subcommand)]
+    Backup(command::backup::BackupCommand),
+    #[command(subcommand)]
     Config(command::config::ConfigCommand),
     Doctor(command::doctor::DoctorArgs),
     Sim(command::sim::SimArgs),
@@ -102,6 +104,7 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> 
         Command::Token(token) => command::token::run(&token, terminal),
         Command::Secret(arguments) => command::secret::run(&arguments, terminal),
         Command::Audit(audit) => command::audit::run(&audit, terminal),
+        Command::Backup(backup) => command::backup::run(&backup, terminal),
         Command::Config(config) => command::config::run(&config, terminal),
         Command::Sim(arguments) => command::sim::run(&arguments, terminal),
         Command::Doctor(arguments) => command::doctor::run(&arguments, terminal),

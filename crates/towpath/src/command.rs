@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod audit;
+pub mod backup;
 pub mod branch;
 pub mod change;
 pub mod completions;

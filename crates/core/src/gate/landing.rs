@@ -30,6 +30,8 @@ pub enum LandTried {
     Gone,
     /// It was not tried: the gate took it back first.
     Withdrawn,
+    /// The candidate's commit is no longer there: a power cut may take what has not landed.
+    Lost,
 }
 
 impl GateState {
@@ -108,6 +110,7 @@ impl GateState {
                 return;
             }
             LandTried::Landed => self.confirm_landing(LandedAct { at: now, ..pending.act }),
+            LandTried::Lost => self.make_again(id),
             // The read that the flag asks for says what has become of branch and change; nothing is decided on hearsay.
             LandTried::Moved { .. } | LandTried::Gone => self.branch.edit().tip = None,
             LandTried::Broken { tip } => {
@@ -121,6 +124,14 @@ impl GateState {
             }
         }
         self.landings.remove(&id);
+    }
+
+    /// The same description makes the same commit, so whatever was tested of it still counts.
+    fn make_again(&mut self, id: CandidateId) {
+        if let Some(record) = self.candidates.get_mut(&id) {
+            record.losses += 1;
+            record.result = None;
+        }
     }
 
     /// What a new head says about landings whose end is not known: it may be that of one of them, seen before a driver
@@ -143,6 +154,7 @@ impl GateState {
         let (change, commit, at) = (act.change, act.commit, act.at);
         self.landed.insert(change, LandedRecord { commit, revision: act.revision, at, marked: false });
         self.changes.remove(&change);
+        self.unnoted.insert(commit, ());
         let branch = self.branch.edit();
         branch.landed = Some((commit, at));
         branch.last_tip = Some(commit);

@@ -19,6 +19,7 @@ impl GateState {
         self.owe_runs(&mut plan);
         let queue = self.queue(now);
         self.owe_landing(&mut plan, &queue, now);
+        self.owe_notes(&mut plan);
         self.owe_graph(&mut plan);
         self.owe_checks(&mut plan, &queue, now);
         self.owe_alerts(&mut plan);
@@ -46,7 +47,7 @@ impl GateState {
         for (id, record) in self.candidates.map().iter().filter(|(_, record)| record.result.is_none()) {
             let effect =
                 Effect::MakeCandidate { id: *id, repo: self.id.repo.clone(), spec: record.spec.clone() };
-            plan.owe(EffectKey::once("make-candidate", id, 1), effect);
+            plan.owe(EffectKey::once("make-candidate", id, record.losses + 1), effect);
         }
     }
 
@@ -71,6 +72,14 @@ impl GateState {
             let effect =
                 Effect::MarkLanded { repo: self.id.repo.clone(), change: *change, commit: record.commit };
             plan.owe(EffectKey::once("mark-landed", format!("{} {change}", self.id), 1), effect);
+        }
+    }
+
+    /// Every clone that fetches the note can later tell that the record still holds this landing (trust T9).
+    fn owe_notes(&self, plan: &mut Plan) {
+        for commit in self.unnoted.map().keys() {
+            let effect = Effect::NoteLanding { gate: self.id.clone(), commit: *commit };
+            plan.owe(EffectKey::once("note-landing", self.about(*commit), 1), effect);
         }
     }
 
@@ -136,6 +145,10 @@ impl GateState {
                 self.id
             );
             alert("alert-foreign", self.about(commit), text);
+        }
+        for (cause, why) in self.halts() {
+            let text = format!("nothing lands on {}: {why}; {}", self.id, cause.mend());
+            alert("alert-halt", format!("{} {cause:?}", self.id), text);
         }
         if let Some(freeze) = self.branch.frozen.as_ref().filter(|freeze| freeze.by.is_none()) {
             let text = format!("{} is frozen: {}; look, then `towpath branch unfreeze`", self.id, freeze.why);

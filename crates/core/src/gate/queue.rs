@@ -285,7 +285,7 @@ impl GateState {
 
     /// What keeps every entry of the queue from landing.
     pub(super) fn landing_obstacles(&self) -> Vec<Reason> {
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<Reason> = self.halt_reasons().collect();
         if let Some(freeze) = &self.branch.frozen {
             let by = freeze.by.clone().unwrap_or_else(|| "the server".into());
             reasons.push(Reason::Frozen { by, why: freeze.why.clone() });

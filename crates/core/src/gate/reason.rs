@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::HaltCause;
 use crate::ids::{ChangeNumber, CommitId, RunId};
 
 /// One reason why a change has not landed. Each says what to do about it.
@@ -114,6 +115,13 @@ pub enum Reason {
         /// Which.
         run: RunId,
     },
+    /// Nothing lands on the whole server now.
+    Halted {
+        /// What stops it.
+        cause: HaltCause,
+        /// Why.
+        why: String,
+    },
     /// Nothing lands on this branch now.
     Frozen {
         /// Who.
@@ -158,6 +166,7 @@ impl Reason {
             | Reason::WaitsForChangeRuns { .. }
             | Reason::Ahead { .. }
             | Reason::WaitsForDeploy { .. }
+            | Reason::Halted { .. }
             | Reason::Frozen { .. }
             | Reason::Landing
             | Reason::Trouble { .. } => false,
@@ -199,6 +208,7 @@ impl Reason {
                 "give a job `on: [queue]`, or say `gate: {empty: land}` in the branch's towpath.yaml".into()
             }
             Reason::NothingToLand => format!("`towpath change close {change}`"),
+            Reason::Halted { cause, .. } => cause.mend().into(),
             Reason::Frozen { .. } => "a maintainer can run `towpath branch unfreeze`".into(),
             Reason::NoBranch => "push the branch first, or `towpath repo import`".into(),
             _ => return None,
@@ -259,6 +269,7 @@ impl fmt::Display for Reason {
                 write!(f, "ahead of it: {}", names.join(", "))
             }
             Reason::WaitsForDeploy { run } => write!(f, "deploy run {run} is not over"),
+            Reason::Halted { why, .. } => write!(f, "nothing lands on this server: {why}"),
             Reason::Frozen { by, why } => write!(f, "{by} froze the branch: {why}"),
             Reason::Landing => f.write_str("it is landing"),
             Reason::Trouble { what, why } => write!(f, "{what} does not work: {why}; it is tried again"),

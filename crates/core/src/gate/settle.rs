@@ -119,7 +119,13 @@ impl GateState {
                 let spec = self.spec_at_tip(change)?;
                 Some((
                     spec.id(),
-                    CandidateRecord { change: change.facts.number, spec, result: None, landings_tried: 0 },
+                    CandidateRecord {
+                        change: change.facts.number,
+                        spec,
+                        result: None,
+                        landings_tried: 0,
+                        losses: 0,
+                    },
                 ))
             })
             .collect();
@@ -348,7 +354,8 @@ impl GateState {
     /// Runs the newest landing's jobs: one run at a time, landings in between coalesce.
     fn start_deploy(&mut self, now: Timestamp) {
         let Some(wanted) = self.branch.deploy.wanted else { return };
-        if self.running_deploy().is_some() || self.branch.frozen.is_some() || self.branch.foreign.is_some() {
+        let stopped = self.branch.frozen.is_some() || self.branch.foreign.is_some() || !self.halts.is_empty();
+        if stopped || self.running_deploy().is_some() {
             return;
         }
         let graph = match &*self.landed_graph {

@@ -42,6 +42,10 @@ struct Bench {
     reading: bool,
     /// Set when landings do not come through; holds where the branch would be.
     stalled: Option<u8>,
+    /// Whether the next landing finds that a power cut has taken its candidate.
+    power_cut: bool,
+    /// Landed commits with a note.
+    noted: Vec<CommitId>,
     log: String,
 }
 
@@ -90,6 +94,8 @@ impl Bench {
             deaf: false,
             reading: true,
             stalled: None,
+            power_cut: false,
+            noted: vec![],
             log: String::new(),
         };
         bench.event(GateEvent::Configured(Box::new(config)));
@@ -177,6 +183,10 @@ impl Bench {
                 self.say(&format!("land {} is on its way", landing.change));
                 return None;
             }
+            Effect::Land(landing) if std::mem::take(&mut self.power_cut) => {
+                self.say(&format!("land {} -> its candidate is gone", landing.change));
+                Some(GateEvent::LandTried { candidate: landing.candidate, result: LandTried::Lost })
+            }
             Effect::Land(landing) => {
                 let result = if landing.from == commit(self.tip, 1) {
                     self.tip = landing.to.0[1];
@@ -194,6 +204,10 @@ impl Bench {
             }
             Effect::Alert { text, .. } => {
                 self.say(&format!("alert: {}", text.split(';').next().unwrap()));
+                None
+            }
+            Effect::NoteLanding { commit, .. } => {
+                self.noted.push(*commit);
                 None
             }
             Effect::SetCheck { .. } => None,
@@ -311,6 +325,10 @@ impl Bench {
         self.event(GateEvent::Command(Box::new(Command { id: 1, by, verb })));
     }
 
+    fn halt(&mut self, cause: HaltCause, why: Option<&str>) {
+        self.event(GateEvent::Halts(Halts::from([(cause, why.map(str::to_owned))])));
+    }
+
     fn word(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = words.get(1).and_then(|word| word.parse().ok()).unwrap_or(0);
@@ -337,6 +355,11 @@ impl Bench {
             "foreign" => self.tip = 200,
             "stall" => self.stalled = Some(self.tip),
             "arrive" => self.tip = self.stalled.take().unwrap(),
+            "power-cut" => self.power_cut = true,
+            "disk-fails" => return self.halt(HaltCause::Disk, Some("the disk did not confirm a write")),
+            "restart" => return self.halt(HaltCause::Disk, None),
+            "restored" => return self.halt(HaltCause::Restore, Some("3 leaves are lost")),
+            "accept-restore" => return self.halt(HaltCause::Restore, None),
             "demote" => drop(self.people.insert(MAINTAINER, Rights { role: Role::Author, authorised: true })),
             "approvals" => self.settings.approvals = Some(number as u32),
             "stack-on-outsider" => {
@@ -347,6 +370,7 @@ impl Bench {
             "fail-lint" => return self.end(number, &["lint"], Outcome::Failed),
             "error" => return self.end(number, &["unit"], Outcome::Errored),
             "fail-deploy" => return self.end(number, &["deploy"], Outcome::Failed),
+            "noted" => return self.say(&format!("{:?}", self.noted)),
             "why" => {
                 let reasons = self.gate.state.reasons(change, Timestamp(self.clock));
                 let texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
@@ -1029,4 +1053,85 @@ fn bells_that_ring_all_the_time_cost_a_read_now_and_then() {
     turn(GateEvent::ForgeRead(Box::new(ForgeRead { began: Timestamp(1000), snapshot })), 1010);
     assert_eq!(turn(bell(), 1020), (false, Some(Timestamp(1050))));
     assert!(turn(bell(), 1050).0);
+}
+
+#[test]
+fn h07_a_halt_lands_and_deploys_nothing_and_one_that_ends_leaves_the_other() {
+    check(
+        "push 1; pass 1; restored; disk-fails; approve 1; why 1; restart; why 1; accept-restore; push 2; pass 3; \
+         restored; approve 2; why 2; accept-restore",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            restored
+              alert: nothing lands on demo/main: 3 leaves are lost
+            disk-fails
+              alert: nothing lands on demo/main: the disk did not confirm a write
+            approve 1
+            why 1
+              nothing lands on this server: the disk did not confirm a write; nothing lands on this server: 3 leaves are lost
+            restart
+            why 1
+              nothing lands on this server: 3 leaves are lost
+            accept-restore
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            push 2
+              run 3: Change of 2 (initial run)
+            pass 3
+            restored
+              alert: nothing lands on demo/main: 3 leaves are lost
+            approve 2
+            why 2
+              nothing lands on this server: 3 leaves are lost
+            accept-restore
+              land 2 -> Landed
+              landed 2 with ["unit"]
+        "#]],
+    );
+}
+
+#[test]
+fn h07_a_landing_that_a_driver_has_is_taken_back_by_a_halt_and_told_apart_if_it_arrives_all_the_same() {
+    check(
+        "push 1; pass 1; stall; approve 1; disk-fails; why 1; arrive; restart",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        stall
+        approve 1
+          land 1 is on its way
+        disk-fails
+          alert: nothing lands on demo/main: the disk did not confirm a write
+        why 1
+          nothing lands on this server: the disk did not confirm a write
+        arrive
+          landed 1 with ["unit"]
+        restart
+          run 2: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn a_candidate_that_a_power_cut_took_is_made_again_and_lands_without_another_run() {
+    check(
+        "push 1; pass 1; power-cut; approve 1; noted",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            power-cut
+            approve 1
+              land 1 -> its candidate is gone
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            noted
+              [018080808080]
+        "#]],
+    );
 }

@@ -59,6 +59,7 @@ impl BuiltIn {
             Ok(Advance::Advanced | Advance::AlreadyContained { .. }) => Ok(LandTried::Landed),
             Ok(Advance::Moved { tip }) => Ok(LandTried::Moved { tip: Some(tip) }),
             Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
+            Err(GitError::Missing { id }) if id == landing.to.into() => Ok(LandTried::Lost),
             Err(error) => Err(error.into()),
         }
     }

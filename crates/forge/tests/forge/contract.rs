@@ -56,6 +56,7 @@ pub fn a_landing_is_compare_and_swap_and_may_be_repeated(subject: &dyn Subject) 
     assert_eq!(forge.land(&landing(one, (from, to))).unwrap(), LandTried::Landed);
     assert_eq!(forge.land(&landing(two, (from, rival))).unwrap(), LandTried::Moved { tip: Some(to) });
     assert_eq!(subject.tip(&main), Some(to));
+    assert_eq!(forge.land(&landing(two, (to, CommitId([9; 20])))).unwrap(), LandTried::Lost);
     // A foreign commit on top of ours: it landed (S10).
     let foreign = subject.commit_on(to, "foreign");
     subject.move_branch(&main, foreign);

@@ -384,9 +384,9 @@ impl Jobs {
             return Ok((Some(base.path().to_owned()), Some(Tree::Base(base))));
         }
         let folder = tempfile::Builder::new().prefix("history-").tempdir_in(&self.sources.histories);
-        let folder = folder.map_err(|error| Failure {
-            class: TroubleClass::Transient,
-            why: format!("cannot make a folder for the job's repository: {error}"),
+        let folder = folder.map_err(|error| {
+            let why = format!("cannot make a folder for the job's repository: {error}");
+            Failure::new(TroubleClass::Transient, why)
         })?;
         let into = folder.path().join("tree");
         repository.export_repository(order.commit, &into, (Files::Written, &ExportOptions::default()))?;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use towpath_core::cell::{Answer, CellId};
+use towpath_core::gate::{GateEvent, Halts};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
-use towpath_core::turn::{Dispatch, EVENTS_PER_TURN_MAX, Turn};
+use towpath_core::turn::{Dispatch, EVENTS_PER_TURN_MAX, Intake, Turn};
 use towpath_store::{Committed, EncodedTurn, Load, Placed, Store, StoredCell, WriteError};
 
 use super::slot::{AnyCell, AnyIntake};
@@ -351,6 +352,13 @@ impl Turns {
                 // The memory has claimed what the store refused: only the rows are true.
                 self.reload(&cell, &WriteError::NotDrained { cell: cell.to_string() })?;
                 self.due.insert(cell);
+            }
+            Err(WriteError::Halted { cause, why }) => {
+                // The gate has not heard of it, or it would not have tried.
+                let (cause, why) = (*cause, why.clone());
+                self.reload(&cell, &WriteError::Halted { cause, why: why.clone() })?;
+                let halts = GateEvent::Halts(Halts::from([(cause, Some(why))]));
+                self.engine.deliver_surely(cell, AnyIntake::Gate(Intake::Event(halts)));
             }
             Err(error) => {
                 tracing::error!(%cell, %error, "a turn of {cell} was not written; it is tried again: {error}");

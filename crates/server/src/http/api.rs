@@ -21,6 +21,7 @@ pub mod jobs;
 pub mod logs;
 pub mod people;
 pub mod repos;
+pub mod restore;
 pub mod runs;
 pub mod secrets;
 pub mod tokens;

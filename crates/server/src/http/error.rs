@@ -221,7 +221,8 @@ impl From<WriteError> for ApiError {
             | WriteError::Busy
             | WriteError::Closed
             | WriteError::Fenced { .. }
-            | WriteError::NotDrained { .. } => ApiError::new(Class::Unavailable, why),
+            | WriteError::NotDrained { .. }
+            | WriteError::Halted { .. } => ApiError::new(Class::Unavailable, why),
             WriteError::Damaged { .. } | WriteError::Bug { .. } => ApiError::internal(why),
         }
     }

@@ -50,6 +50,7 @@ pub fn table() -> Vec<Route> {
         change_act_routes(),
         run_routes(),
         audit_routes(),
+        restore_routes(),
         git_routes(),
         session_routes(),
         crate::pages::routes(),
@@ -378,6 +379,18 @@ fn audit_routes() -> Vec<Route> {
             Needs::User,
             "Prove that the log only grew",
             audit::consistency,
+        ),
+    ]
+}
+
+fn restore_routes() -> Vec<Route> {
+    vec![
+        Route::json(get("/api/v1/restore"), Needs::ServerAdmin, "Show what a restore lost", restore::show),
+        Route::json(
+            post("/api/v1/restore/accept"),
+            Needs::ServerAdmin,
+            "Accept what a restore lost",
+            restore::accept,
         ),
     ]
 }

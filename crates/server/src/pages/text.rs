@@ -135,7 +135,7 @@ pub fn pill(word: &str) -> Html {
     let (class, sign) = match word {
         "passed" | "landed" | "approve" | "authorised" | "current" => ("ok", "✓"),
         "failed" | "timed_out" | "request_changes" => ("bad", "✗"),
-        "errored" | "frozen" | "untrusted" | "invalidated" => ("warn", "!"),
+        "errored" | "frozen" | "halted" | "untrusted" | "invalidated" => ("warn", "!"),
         "running" | "pending" | "open" => ("run", "●"),
         _ => ("idle", "○"),
     };

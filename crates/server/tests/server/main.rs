@@ -7,6 +7,7 @@ mod client;
 mod git;
 mod hooks;
 mod pages;
+mod record;
 mod rights;
 mod runs;
 mod sessions;

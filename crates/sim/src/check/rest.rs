@@ -75,6 +75,10 @@ impl World {
             let what = format!("the landing of {missing} is not on record");
             return self.violate("I8", what);
         }
+        if let Some(missing) = ours.difference(&self.forge.noted).next() {
+            let what = format!("no clone can bear witness to the landing of {missing}: it has no note");
+            return self.violate("I8", what);
+        }
         if let Some(run) = self.checks.started.symmetric_difference(&self.checks.ended).next() {
             let what = format!("run {run} has only one of start and end on record");
             return self.violate("I8", what);

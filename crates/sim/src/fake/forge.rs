@@ -96,6 +96,8 @@ pub struct Forge {
     pub changes: BTreeMap<ChangeNumber, ForgedChange>,
     /// Rights.
     pub people: BTreeMap<UserId, Rights>,
+    /// Landed commits with a note.
+    pub noted: BTreeSet<CommitId>,
     uploaders: BTreeMap<CommitId, UserId>,
 }
 
@@ -223,8 +225,19 @@ impl Forge {
         if tip != landing.from {
             return LandTried::Moved { tip: Some(tip) };
         }
+        if self.git.lost.contains(&landing.to) {
+            return LandTried::Lost;
+        }
         self.push(&landing.branch, landing.to, Pusher::Us(landing.change));
         LandTried::Landed
+    }
+
+    /// Takes every candidate that no branch contains, and was not synced therefore.
+    pub fn lose_candidates(&mut self) {
+        let landed = |commit: &CommitId| self.branches.values().any(|branch| branch.commits.contains(commit));
+        let lost: Vec<CommitId> =
+            self.git.made_from.keys().filter(|commit| !landed(commit)).copied().collect();
+        self.git.lost.extend(lost);
     }
 
     /// Whether a branch contains a commit.

@@ -34,6 +34,8 @@ pub struct Git {
     commits: HashMap<CommitId, Commit>,
     /// The description that each candidate commit was made from.
     pub made_from: BTreeMap<CommitId, CandidateSpec>,
+    /// Candidates that were not synced when the power went.
+    pub lost: BTreeSet<CommitId>,
 }
 
 /// A tree's id.
@@ -163,6 +165,7 @@ impl Git {
 
     fn describe(&mut self, spec: &CandidateSpec, commit: CommitId) -> CandidateResult {
         self.made_from.insert(commit, spec.clone());
+        self.lost.remove(&commit);
         let (target, own) = (self.get(spec.parent).files, self.get(commit).files);
         let changed = changed_paths(&target, &own);
         match definition::candidate_graph(target[DEFINITION], own[DEFINITION], &changed) {

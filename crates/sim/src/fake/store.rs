@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use towpath_core::act::Act;
 use towpath_core::cell::{CellId, Row};
 use towpath_core::effect::EffectKey;
-use towpath_core::gate::GateEvent;
+use towpath_core::gate::{GateEvent, HaltCause, Halts};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Message, Misdirected};
 use towpath_core::pool::PoolEvent;
@@ -73,6 +73,8 @@ pub enum Refused {
     Fenced,
     /// There is something in the inbox that the turn has not seen.
     NotDrained,
+    /// Nothing lands now.
+    Halted,
 }
 
 /// What a broken store does not do; for proving that the checkers notice.
@@ -82,6 +84,8 @@ pub struct StoreBugs {
     pub ignores_epochs: bool,
     /// Takes a landing although the inbox is not drained.
     pub ignores_drained: bool,
+    /// Takes a landing although landing is halted.
+    pub ignores_halts: bool,
     /// Loses the first outbox row of a write set.
     pub drops_outbox_row: bool,
     /// Loses messages.
@@ -103,6 +107,8 @@ pub struct Store {
     pub time_high: Timestamp,
     /// The newest server.
     pub epoch: Epoch,
+    /// What stops landing, with why.
+    pub halts: BTreeMap<HaltCause, String>,
     /// How it is broken.
     pub bugs: StoreBugs,
     seq: u64,
@@ -116,6 +122,7 @@ impl Default for Store {
             leaves: Vec::new(),
             time_high: Timestamp(0),
             epoch: Epoch(0),
+            halts: BTreeMap::new(),
             bugs: StoreBugs::default(),
             seq: 0,
             writes: 0,
@@ -128,6 +135,13 @@ impl Store {
     pub fn open(&mut self) -> Epoch {
         self.epoch = Epoch(self.epoch.0 + 1);
         self.epoch
+    }
+
+    /// What a gate is told of the halts: each cause, and whether it holds.
+    pub fn told_halts(&self) -> AnyIntake {
+        let causes = [HaltCause::Disk, HaltCause::Restore];
+        let halts: Halts = causes.map(|cause| (cause, self.halts.get(&cause).cloned())).into();
+        AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts)))
     }
 
     /// Puts something into a cell's inbox.
@@ -150,6 +164,9 @@ impl Store {
         let drained = cell.inbox.range(beyond..).next().is_none();
         if write.only_if_drained && !drained && !self.bugs.ignores_drained {
             return Err(Refused::NotDrained);
+        }
+        if write.only_if_drained && !self.halts.is_empty() && !self.bugs.ignores_halts {
+            return Err(Refused::Halted);
         }
         if !self.bugs.keeps_consumed {
             cell.inbox = cell.inbox.split_off(&beyond);

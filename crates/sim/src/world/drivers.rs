@@ -48,6 +48,10 @@ impl World {
             {
                 return self.trouble(id, "it could not be reached");
             }
+            // The last line: whatever the gate has heard, and whatever the store has taken.
+            TaskStage::Do if matches!(task.effect, Effect::Land(_)) && !self.store.halts.is_empty() => {
+                return self.trouble(id, "nothing lands now");
+            }
             TaskStage::Do | TaskStage::Orphan => {}
             TaskStage::Cancel => {
                 let found = self.true_now(&task);
@@ -145,6 +149,10 @@ impl World {
                 if self.mutant != Some(Mutant::MovesWhatHasLanded) {
                     self.forge.mark_landed(*change, *commit);
                 }
+                Found::Gate(None)
+            }
+            Effect::NoteLanding { commit, .. } => {
+                self.forge.noted.insert(*commit);
                 Found::Gate(None)
             }
             Effect::SetCheck { gate, change, revision, check } => {

@@ -40,6 +40,8 @@ impl World {
         (self.crash_at, self.crash_again) = (None, None);
         self.bells_ring = bells;
         self.restore_rights();
+        self.accept_restore();
+        self.restart_after_a_look();
         let leader = self.leader().map(|server| server.epoch);
         let ghosts: Vec<_> =
             self.servers.iter().map(|server| server.epoch).filter(|epoch| Some(*epoch) != leader).collect();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::Effect;
+use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::turn::Live;
 
@@ -74,6 +75,9 @@ impl World {
             wakes: BTreeMap::new(),
         });
         self.trace.line(format!("{} server {epoch} starts", self.now));
+        // Whoever starts it has looked at the disk; what was restored still waits to be accepted.
+        self.store.halts.remove(&HaltCause::Disk);
+        self.tell_halts();
         let open: Vec<CellId> = self
             .store
             .cells
@@ -82,6 +86,17 @@ impl World {
             .map(|(id, _)| id.clone())
             .collect();
         open.iter().for_each(|cell| self.schedule_turn(epoch, cell));
+    }
+
+    /// Every gate hears what stops landing, and what does not.
+    pub(super) fn tell_halts(&mut self) {
+        if self.leader().is_some() {
+            let at = self.intake_time();
+            for gate in self.gates.clone() {
+                let told = self.store.told_halts();
+                self.deliver(&CellId::Gate(gate), at, told);
+            }
+        }
     }
 
     /// A server dies; what it had asked the world to do may still arrive.

@@ -1,6 +1,7 @@
 //! Faults of whole processes and machines.
 
 use towpath_core::cell::CellId;
+use towpath_core::gate::HaltCause;
 use towpath_core::graph::Outcome;
 use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
@@ -20,6 +21,10 @@ const GHOST_MS_MAX: i64 = 1_800_000;
 /// Milliseconds by which the wall clock jumps: a day either way, sometimes ten years.
 const JUMP_MS: i64 = 86_400_000;
 const LEAP_MS: i64 = 3_650 * 86_400_000;
+/// Milliseconds until the gates hear of a halt.
+const LATE_WORD_MS_MAX: i64 = 600_000;
+/// Milliseconds until somebody looks at what halts landing.
+const LOOK_MS_MAX: i64 = 3_600_000;
 /// Slots of the executors.
 const SLOTS: (i64, i64) = (1, 6);
 
@@ -48,6 +53,42 @@ impl World {
                 let slots = self.rng.between(SLOTS.0, SLOTS.1) as u64;
                 self.set_capacity(slots);
             }
+            Strike::DiskFails => self.disk_fails(),
+            Strike::Restored => {
+                self.crash();
+                self.store.halts.insert(HaltCause::Restore, "leaves are lost".into());
+                let delay = self.rng.between(1, LOOK_MS_MAX);
+                self.at(delay, Ev::Accept);
+            }
+            Strike::PowerCut => {
+                self.crash();
+                self.forge.lose_candidates();
+            }
+        }
+    }
+
+    fn disk_fails(&mut self) {
+        if self.leader().is_none() {
+            return;
+        }
+        self.store.halts.insert(HaltCause::Disk, "the disk did not confirm a write".into());
+        let delay = self.rng.between(1, LATE_WORD_MS_MAX);
+        self.at(delay, Ev::TellHalts);
+        let delay = self.rng.between(1, LOOK_MS_MAX);
+        self.at(delay, Ev::Restart);
+    }
+
+    /// A person looks at the disk and starts the server again.
+    pub(super) fn restart_after_a_look(&mut self) {
+        if self.store.halts.contains_key(&HaltCause::Disk) {
+            self.crash();
+        }
+    }
+
+    /// A person accepts what a restore lost.
+    pub(super) fn accept_restore(&mut self) {
+        if self.store.halts.remove(&HaltCause::Restore).is_some() {
+            self.tell_halts();
         }
     }
 

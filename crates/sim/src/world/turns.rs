@@ -97,6 +97,11 @@ impl World {
             Ok(()) => {}
             Err(Refused::Fenced) => return self.stop_server(epoch),
             Err(Refused::NotDrained) => return self.go_back(epoch, cell),
+            Err(Refused::Halted) => {
+                let (at, told) = (self.intake_time(), self.store.told_halts());
+                self.deliver(cell, at, told);
+                return self.go_back(epoch, cell);
+            }
         }
         self.applied += inbox.len() as u64;
         self.trace_turn(&turn);
@@ -166,16 +171,18 @@ impl World {
         };
         // One driver has at most one task for a key: a newer instruction takes the place of an older one.
         let same = |task: &Task| task.server == epoch && task.cell == *cell && task.key == key;
-        let older = self.tasks.iter().find(|(_, task)| same(task)).map(|(id, task)| (*id, task.stage));
-        let tries = older.map_or(0, |(id, _)| self.tasks[&id].tries);
+        let older = self.tasks.iter().find(|(_, task)| same(task));
+        let older = older.map(|(id, task)| (*id, task.stage, task.token));
+        let tries = older.map_or(0, |(id, ..)| self.tasks[&id].tries);
         match (older, stage) {
-            // It is done and its answer is on its way: that answer is the truth that a cancel asks for.
-            (Some((_, TaskStage::Acted)), TaskStage::Cancel)
-                if !matches!(effect, towpath_core::effect::Effect::RunJob(_)) =>
+            // It is done and its answer is on its way: that answer is the truth that a cancel asks for, as long as the
+            // gate still listens to it.
+            (Some((_, TaskStage::Acted, of_older)), TaskStage::Cancel)
+                if of_older == token && !matches!(effect, towpath_core::effect::Effect::RunJob(_)) =>
             {
                 return;
             }
-            (Some((id, _)), _) => drop(self.tasks.remove(&id)),
+            (Some((id, ..)), _) => drop(self.tasks.remove(&id)),
             (None, _) => {}
         }
         self.next += 1;

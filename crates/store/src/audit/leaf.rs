@@ -1,5 +1,7 @@
 //! What a leaf of the audit log says.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use towpath_core::act::Act;
 use towpath_core::ids::{Epoch, Timestamp};
@@ -53,6 +55,16 @@ pub struct Restored {
     pub leaves_lost: u64,
     /// The highest epoch known from before.
     pub epoch_before: Epoch,
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Restored { leaves_lost, leaves_before, why, .. } = self;
+        write!(
+            f,
+            "the data were restored, {leaves_lost} of {leaves_before} leaves of the record are lost: {why}"
+        )
+    }
 }
 
 impl Rotation {

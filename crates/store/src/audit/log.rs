@@ -182,7 +182,10 @@ impl View {
     }
 
     /// The key whose signature the next checkpoint must bear, as text.
-    pub(crate) fn audit_verifier(&self) -> Result<Option<String>, ReadError> {
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn audit_verifier(&self) -> Result<Option<String>, ReadError> {
         self.one("SELECT verifier FROM audit_keys ORDER BY since DESC LIMIT 1", [], |row| row.get(0))
     }
 

@@ -53,6 +53,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Secret> {
 }
 
 impl View {
+    /// How many secrets there are.
+    ///
+    /// # Errors
+    /// They cannot be counted.
+    pub fn secret_count(&self) -> Result<usize, ReadError> {
+        let count = self.one("SELECT count(*) FROM secrets", [], |row| crate::view::get_u64(row, 0))?;
+        Ok(usize::try_from(count.unwrap_or_default()).unwrap_or(usize::MAX))
+    }
+
     /// One secret of a repo, or of the whole server.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use rusqlite::{Connection, params};
 use towpath_core::ids::Digest;
+use towpath_core::turn::WriteSet;
 use towpath_store::audit::{
     AuditKey, Held, Place as At, Report, SignedCheckpoint, VerifierKey, merkle, split_notes, verify,
 };
@@ -387,11 +388,13 @@ fn h07_a_restored_backup_says_what_it_lost_and_waits() {
     let (epoch, incarnation) = (store.epoch(), store.incarnation());
     add(&store, 4);
     let file = place.base.path().join("backup.db");
-    backup(&store, &file).unwrap();
-    assert!(matches!(backup(&store, &file), Err(BackupError::Exists(_))));
+    backup(store.path(), &file).unwrap();
+    assert!(matches!(backup(store.path(), &file), Err(BackupError::Exists(_))));
     add(&store, 3);
     seal(&store);
     store.close();
+    let none = backup(place.base.path(), &place.base.path().join("none.db"));
+    assert!(matches!(none, Err(BackupError::NoDatabase(_))));
     assert!(matches!(restore(&file, &place.data()), Err(BackupError::Exists(_))));
     remove_database(&place.data());
     restore(&file, &place.data()).unwrap();
@@ -403,8 +406,12 @@ fn h07_a_restored_backup_says_what_it_lost_and_waits() {
     assert!(leaf_texts(&store)[4].contains("restored"));
     let old = commit(&store, write_set(&gate(), epoch));
     assert!(matches!(old, Err(WriteError::Fenced { .. })));
+    let claim = || WriteSet { only_if_drained: true, ..write_set(&gate(), store.epoch()) };
+    let halted = commit(&store, claim()).unwrap_err().to_string();
+    assert!(halted.contains("3 of 7 leaves of the record are lost"), "{halted}");
 
-    store.writer().write(|tx| tx.accept_restored()).unwrap();
+    assert_eq!(store.writer().write(|tx| tx.accept_restored()).unwrap(), restored);
+    commit(&store, claim()).unwrap();
     add(&store, 9);
     seal(&store);
     store.close();
@@ -447,7 +454,7 @@ fn h09_a_backup_holds_no_key() {
     add(&store, 2);
     seal(&store);
     let file = place.base.path().join("backup.db");
-    backup(&store, &file).unwrap();
+    backup(store.path(), &file).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let secret = std::fs::read_to_string(place.key_path()).unwrap();

@@ -1,9 +1,11 @@
 //! Cells: what a turn writes is what a load finds.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
+use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Demand, Message};
 use towpath_core::pool::PoolEvent;
@@ -285,4 +287,32 @@ fn a_closed_store_answers_everybody() {
     drop(send);
     assert_eq!(receive.iter().filter(Result::is_ok).count(), 100);
     assert_eq!(writer.write(|_| Ok(())), Err(WriteError::Closed));
+}
+
+#[test]
+fn e11_h07_a_landing_is_not_claimed_while_landing_is_stopped_and_everything_else_is_written() {
+    let place = Place::new();
+    let store = place.open();
+    let claim = |store: &Store, only_if_drained| WriteSet {
+        only_if_drained,
+        rows: vec![row("a", Some("1"))],
+        ..write_set(&gate(), store.epoch())
+    };
+    commit(&store, claim(&store, true)).unwrap();
+    assert_eq!(store.halts().unwrap(), BTreeMap::new());
+    let (heard, hear) = mpsc::channel();
+    let again = heard.clone();
+    store.writer().when_landing_stops(move || heard.send("stopped").unwrap());
+    store.writer().stop_landing("first");
+    store.writer().stop_landing("second");
+    store.writer().when_landing_stops(move || again.send("is stopped").unwrap());
+    assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["stopped", "is stopped"]);
+    let why = "the disk failed to confirm a write (first)".to_owned();
+    assert_eq!(store.halts().unwrap(), BTreeMap::from([(HaltCause::Disk, why.clone())]));
+    let refused = WriteError::Halted { cause: HaltCause::Disk, why };
+    assert_eq!(commit(&store, claim(&store, true)), Err(refused));
+    commit(&store, claim(&store, false)).unwrap();
+    store.close();
+    let store = place.open();
+    commit(&store, claim(&store, true)).unwrap();
 }

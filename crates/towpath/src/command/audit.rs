@@ -1,14 +1,17 @@
-//! `towpath audit verify|show`: the record of everything that was done.
+//! `towpath audit verify|show|key`: the record of everything that was done.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use towpath_git::{Checkout, Repository};
+use towpath_server::witness::{self, Witness};
 use towpath_store::View;
-use towpath_store::audit::{AuditKey, Held, VerifierKey, split_notes, verify};
+use towpath_store::audit::{AuditKey, Finding, Held, Report, VerifierKey, split_notes, verify};
 
 use crate::command::answer::{items, number, rows, text, time};
-use crate::command::file_failure;
+use crate::command::serve::PlaceArgs;
+use crate::command::{file_failure, own_git};
 use crate::failure::{Exit, Failure};
 use crate::remote::Request;
 use crate::remote::place::client;
@@ -27,6 +30,11 @@ const CHECKPOINTS: &str = "checkpoints";
 #[derive(Debug, clap::Subcommand)]
 pub enum AuditCommand {
     Verify(VerifyArgs),
+    /// Print the public half of the key that signs the record, to be kept elsewhere and used with `verify --key`
+    Key {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Show leaves of the server's log, newest last
     Show {
         /// From this leaf on; without it, the newest ones
@@ -53,75 +61,177 @@ pub struct VerifyArgs {
     /// A key that you trust, as `name+id+key`; may be given more than once
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
+    /// A clone, or a repository of the server: whether the record explains its gated branches, and what the notes prove
+    /// that it fetched from `refs/notes/towpath`. Works without a data folder, too
+    #[arg(long, value_name = "REPO")]
+    repo: Option<PathBuf>,
 }
 
 pub fn run(command: &AuditCommand, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match command {
         AuditCommand::Verify(arguments) => verify_log(arguments, terminal),
+        AuditCommand::Key { place } => show_key(place, terminal).map(|()| ExitCode::SUCCESS),
         AuditCommand::Show { from, count } => show(*from, *count, terminal),
     }
 }
 
 fn verify_log(arguments: &VerifyArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let database = match arguments.data.is_dir() {
-        true => arguments.data.join(DATABASE),
-        false => arguments.data.clone(),
-    };
-    let failed = |why: String| {
-        Failure::new(Exit::Usage, format!("`{}` cannot be read as a database of Towpath", database.display()))
-            .why(why)
-    };
-    if !database.is_file() {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("there is no database at `{}`", database.display()),
-        )
-        .hint("name the data folder: `--data FOLDER`"));
+    let view = record(arguments)?;
+    let (mut held, mut trusted) = witnesses(arguments)?;
+    let unwitnessed = held.is_empty() && trusted.is_empty() && arguments.repo.is_none();
+    if let (Some(view), true) = (&view, trusted.is_empty()) {
+        // Better than none: the notes are at least those of this very record.
+        let own = view.audit_verifier().map_err(|error| unreadable(arguments, error.to_string()))?;
+        trusted.extend(own.and_then(|own| own.parse().ok()).filter(|_| arguments.repo.is_some()));
     }
-    let view = View::open_copy(&database).map_err(|error| failed(error.to_string()))?;
-    let (held, trusted) = witnesses(arguments)?;
-    let report = verify(&view, &held, &trusted).map_err(|error| failed(error.to_string()))?;
-    let unwitnessed = held.is_empty() && trusted.is_empty();
-    if terminal.is_json() {
-        let findings: Vec<Value> = report
-            .findings
-            .iter()
-            .map(|finding| json!({ "place": finding.place.to_string(), "what": finding.what }))
-            .collect();
-        terminal.record(&json!({
-            "ok": report.is_clean(), "leaves": report.leaves, "root": report.root, "unsealed": report.unsealed,
-            "checkpoints": report.checkpoints, "restores": report.restores.len(), "findings": findings,
-        }))?;
-    } else {
-        for finding in &report.findings {
-            terminal.data(format!("{}: {}", Style::Red.paint("finding"), inline(&finding.to_string())))?;
-        }
-        for (leaf, restored) in &report.restores {
-            let lost =
-                format!("leaf {leaf}: a restore lost {} leaves: {}", restored.leaves_lost, restored.why);
-            terminal.data(format!("{}: {}", Style::Yellow.paint("restore"), inline(&lost)))?;
-        }
-        let verdict = match report.is_clean() {
-            true => Style::Green.paint("sound"),
-            false => Style::Red.paint("not sound"),
-        };
-        let leaves =
-            count(usize::try_from(report.leaves).unwrap_or(usize::MAX), "leave").replace("1 leave", "1 leaf");
-        terminal.data(format!(
-            "{verdict}: {leaves}, root {}, {} good checkpoints, {} not yet sealed",
-            report.root, report.checkpoints, report.unsealed
-        ))?;
-        if unwitnessed {
-            terminal.talk(
-                "note: without a checkpoint or key from elsewhere (`--checkpoint`, `--key`), a log that was \
-                 rewritten as a whole looks sound",
-            );
+    let repo = arguments.repo.as_ref().map(|repo| look_at(repo, view.as_ref(), &trusted)).transpose()?;
+    held.extend(repo.iter().flat_map(|repo| repo.held.clone()));
+    let report = view.map(|view| verify(&view, &held, &trusted)).transpose();
+    let report = report.map_err(|error| unreadable(arguments, error.to_string()))?;
+    let clean = report.as_ref().is_none_or(Report::is_clean)
+        && repo.as_ref().is_none_or(|repo| repo.findings.is_empty());
+    match terminal.is_json() {
+        true => terminal.record(&as_data(report.as_ref(), repo.as_ref()))?,
+        false => {
+            repo.iter().try_for_each(|repo| tell_of_repo(repo, terminal))?;
+            report.iter().try_for_each(|report| tell_of_log(report, terminal))?;
         }
     }
-    match report.is_clean() {
+    if unwitnessed && !terminal.is_json() {
+        terminal.talk(
+            "note: without a checkpoint or key from elsewhere (`--checkpoint`, `--key`), a log that was \
+             rewritten as a whole looks sound",
+        );
+    }
+    match clean {
         true => Ok(ExitCode::SUCCESS),
         false => Err(Failure::shown(Exit::Failed)),
     }
+}
+
+/// The record, if it is here. A clone may be looked at without.
+fn record(arguments: &VerifyArgs) -> Result<Option<View>, Failure> {
+    let database = database(arguments);
+    if database.is_file() {
+        let view = View::open_copy(&database);
+        return view.map(Some).map_err(|error| unreadable(arguments, error.to_string()));
+    }
+    match &arguments.repo {
+        Some(_) => Ok(None),
+        None => {
+            Err(Failure::new(Exit::NotFound, format!("there is no database at `{}`", database.display()))
+                .hint("name the data folder: `--data FOLDER`"))
+        }
+    }
+}
+
+fn database(arguments: &VerifyArgs) -> PathBuf {
+    match arguments.data.is_dir() {
+        true => arguments.data.join(DATABASE),
+        false => arguments.data.clone(),
+    }
+}
+
+fn unreadable(arguments: &VerifyArgs, why: String) -> Failure {
+    let database = database(arguments);
+    Failure::new(Exit::Usage, format!("`{}` cannot be read as a database of Towpath", database.display()))
+        .why(why)
+}
+
+fn look_at(repo: &Path, view: Option<&View>, trusted: &[VerifierKey]) -> Result<Witness, Failure> {
+    if trusted.is_empty() {
+        return Err(Failure::new(Exit::Usage, "the notes of a repository take a key to be verified with")
+            .hint("name the key of the record: `--key KEY`; `towpath audit key` prints it"));
+    }
+    let git = own_git()?;
+    let folder = match Checkout::find(&git, repo)? {
+        Some(checkout) => checkout.common_dir()?,
+        None => repo.to_owned(),
+    };
+    let repository = Repository::look(&git, &folder)?;
+    witness::look(&repository, view, trusted).map_err(|error| {
+        Failure::new(Exit::Usage, format!("`{}` cannot be looked at", repo.display())).why(error.to_string())
+    })
+}
+
+fn as_data(report: Option<&Report>, repo: Option<&Witness>) -> Value {
+    let finding = |finding: &Finding| json!({ "place": finding.place.to_string(), "what": finding.what });
+    let of_log: Vec<Value> = report.iter().flat_map(|report| &report.findings).map(finding).collect();
+    let of_repo = repo.iter().flat_map(|repo| &repo.findings);
+    let of_repo: Vec<Value> = of_repo.map(|what| json!({ "place": "repository", "what": what })).collect();
+    let findings = [of_log, of_repo].concat();
+    let mut data = json!({ "ok": findings.is_empty(), "findings": findings });
+    if let Some(report) = report {
+        data["leaves"] = json!(report.leaves);
+        data["root"] = json!(report.root);
+        data["unsealed"] = json!(report.unsealed);
+        data["checkpoints"] = json!(report.checkpoints);
+        data["restores"] = json!(report.restores.len());
+    }
+    if let Some(repo) = repo {
+        data["branches"] = json!(repo.branches);
+        data["notes"] = json!(repo.notes);
+    }
+    data
+}
+
+fn tell_of_repo(repo: &Witness, terminal: &Terminal) -> Result<(), Failure> {
+    for finding in &repo.findings {
+        terminal.data(format!("{}: {}", Style::Red.paint("finding"), inline(finding)))?;
+    }
+    for branch in &repo.branches {
+        let foreign = match branch.foreign {
+            0 => String::new(),
+            foreign => format!(", {} by somebody else", count(foreign, "step")),
+        };
+        let behind = if branch.behind { ", behind the record" } else { "" };
+        let line = format!(
+            "{} at {}: {}, {} with a note{foreign}{behind}",
+            branch.gate,
+            branch.name,
+            count(branch.landings, "explained landing"),
+            branch.noted
+        );
+        terminal.data(inline(&line))?;
+    }
+    if repo.branches.is_empty() {
+        terminal.talk("note: neither record nor notes tell of a landing on a branch of this repository");
+    }
+    Ok(())
+}
+
+fn tell_of_log(report: &Report, terminal: &Terminal) -> Result<(), Failure> {
+    for finding in &report.findings {
+        terminal.data(format!("{}: {}", Style::Red.paint("finding"), inline(&finding.to_string())))?;
+    }
+    for (leaf, restored) in &report.restores {
+        let lost = format!("leaf {leaf}: a restore lost {} leaves: {}", restored.leaves_lost, restored.why);
+        terminal.data(format!("{}: {}", Style::Yellow.paint("restore"), inline(&lost)))?;
+    }
+    let verdict = match report.is_clean() {
+        true => Style::Green.paint("sound"),
+        false => Style::Red.paint("not sound"),
+    };
+    let leaves =
+        count(usize::try_from(report.leaves).unwrap_or(usize::MAX), "leave").replace("1 leave", "1 leaf");
+    let (root, checkpoints, unsealed) = (&report.root, report.checkpoints, report.unsealed);
+    terminal.data(format!(
+        "{verdict}: {leaves}, root {root}, {checkpoints} good checkpoints, {unsealed} not yet sealed"
+    ))?;
+    Ok(())
+}
+
+/// The key whose signatures the record bears now, for whoever wants to verify it elsewhere.
+fn show_key(place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let path = place.keys().join(KEY);
+    let key = AuditKey::load(&path)
+        .map_err(|error| Failure::new(Exit::NotFound, "there is no audit key").why(error.to_string()))?;
+    let key = key.verifier().to_string();
+    match terminal.is_json() {
+        true => terminal.record(&json!({ "key": key }))?,
+        false => terminal.data(key)?,
+    }
+    Ok(())
 }
 
 /// Checkpoints and keys that were kept outside of the database.

@@ -117,7 +117,11 @@ pub fn meant(place: &Place, branch: Option<&str>) -> Result<String, Failure> {
 fn list(place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let branches = place.client.ask(&Request::get(&place.path(&["branches"])))?;
     answer::list(&branches, terminal, |branch| {
-        let frozen = if flag(branch, "frozen") { styled(Style::Yellow, "frozen") } else { "".into() };
+        let frozen = match (flag(branch, "halted"), flag(branch, "frozen")) {
+            (true, _) => styled(Style::Red, "halted"),
+            (false, true) => styled(Style::Yellow, "frozen"),
+            (false, false) => "".into(),
+        };
         vec![
             text(branch, "branch").into(),
             short(text(branch, "tip")).into(),
@@ -160,6 +164,8 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
         frozen if text(frozen, "by").is_empty() => text(frozen, "why").to_owned(),
         frozen => format!("{} (by {})", text(frozen, "why"), text(frozen, "by")),
     };
+    let halts =
+        items(&view["halts"]).iter().map(|halt| format!("{}; {}", text(halt, "why"), text(halt, "mend")));
     let flags: Vec<String> = ["forge", "runs", "state"]
         .iter()
         .filter(|name| flag(&view["flags"][**name], "set"))
@@ -169,6 +175,7 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
         ("tip", text(tip, "commit").to_owned()),
         ("since", time(tip, "at")),
         ("definition", answer::joined(tip, "errors")),
+        ("halted", halts.collect::<Vec<_>>().join("; ")),
         ("frozen", frozen),
         ("foreign push", text(view, "foreign").to_owned()),
         ("to look at", flags.join(", ")),

@@ -9,6 +9,7 @@ use towpath_server::faults;
 use towpath_server::server::ServerError;
 use towpath_server::service::{self, Progress};
 use towpath_server::settings::ServerSettings;
+use towpath_store::OpenError;
 
 use crate::command::executor::SandboxArg;
 use crate::failure::{Exit, Failure};
@@ -50,7 +51,8 @@ pub struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    fn keys(&self) -> PathBuf {
+    /// The folder of the keys.
+    pub fn keys(&self) -> PathBuf {
         self.keys.clone().unwrap_or_else(|| {
             let mut name = self.data.clone().into_os_string();
             name.push("-keys");
@@ -104,9 +106,32 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
 /// Why a server could not be, as every command says it.
 pub fn failure(error: ServerError) -> Failure {
     let exit = match &error {
-        ServerError::Open(towpath_store::OpenError::InUse { .. }) | ServerError::Engine(_) => Exit::Conflict,
+        // Somebody else has the folder, or a newer program had it.
+        ServerError::Open(OpenError::InUse { .. } | OpenError::NewerSchema { .. })
+        | ServerError::Engine(_) => Exit::Conflict,
+        ServerError::Open(
+            OpenError::Permissions { .. }
+            | OpenError::NotTowpath { .. }
+            | OpenError::ForeignSchema { .. }
+            | OpenError::OldLibrary { .. },
+        ) => Exit::Usage,
         ServerError::Open(_) | ServerError::Io { .. } | ServerError::Executor(_) => Exit::Unavailable,
         _ => Exit::Usage,
     };
     Failure::new(exit, "the server cannot serve").why(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_program_on_newer_data_is_stale_and_says_what_to_do() {
+        let newer = OpenError::NewerSchema { found: 9, known: 8 };
+        let failure = failure(ServerError::Open(newer));
+        assert_eq!(failure.exit(), Exit::Conflict);
+        expect_test::expect![[r#"
+            error: the server cannot serve
+              why: the data folder has schema 9, this Towpath knows 8: it was opened by a newer version; install that one, or restore a backup from before"#]].assert_eq(&failure.to_string());
+    }
 }

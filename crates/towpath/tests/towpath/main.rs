@@ -5,6 +5,7 @@
 mod guide;
 mod local_run;
 mod pages;
+mod record;
 mod repository_words;
 mod served;
 mod support;

@@ -114,7 +114,8 @@ impl Drop for Running<'_> {
     }
 }
 
-fn stop(server: &mut Child, world: &World) {
+/// Ends a server and its executor.
+pub fn stop(server: &mut Child, world: &World) {
     // Both fail only if it is gone already.
     let _ = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
     let _ = server.wait();

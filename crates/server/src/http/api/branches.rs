@@ -23,8 +23,10 @@ pub struct BranchLine {
     pub branch: String,
     /// Its head.
     pub tip: Option<String>,
-    /// Whether nothing lands now.
+    /// Whether the branch is frozen.
     pub frozen: bool,
+    /// Whether nothing lands on the whole server.
+    pub halted: bool,
     /// Entries of the queue.
     pub queued: usize,
     /// Open changes for it.
@@ -44,8 +46,10 @@ pub struct BranchView {
     pub tip: Option<TipView>,
     /// What is to be looked at again.
     pub flags: FlagsView,
-    /// Set while nothing lands.
+    /// Set while nothing lands here.
     pub frozen: Option<FreezeView>,
+    /// What keeps everything on the server from landing; empty: nothing does.
+    pub halts: Vec<HaltView>,
     /// A tip that somebody else put there and no admin has accepted.
     pub foreign: Option<String>,
     /// The queue, next to land first.
@@ -106,6 +110,17 @@ pub struct FreezeView {
     pub why: String,
     /// When.
     pub at: i64,
+}
+
+/// A stop of the whole server.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HaltView {
+    /// `disk` or `restore`.
+    pub cause: String,
+    /// Why.
+    pub why: String,
+    /// What ends it.
+    pub mend: String,
 }
 
 /// Runs of the landed branch.
@@ -180,6 +195,7 @@ pub async fn list(call: Call, _: Nothing) -> Answer<Vec<BranchLine>> {
             branch,
             tip: None,
             frozen: false,
+            halted: false,
             queued: 0,
             open_changes: 0,
             running: 0,
@@ -194,6 +210,7 @@ fn line(state: &GateState, now: Timestamp) -> BranchLine {
         branch: state.id.branch.to_string(),
         tip: branch.tip.as_ref().map(|tip| tip.commit.to_string()),
         frozen: branch.frozen.is_some(),
+        halted: !state.halts().is_empty(),
         queued: state.queue(now).len(),
         open_changes: state.changes().len(),
         running: state.runs().values().filter(|run| run.is_running()).count(),
@@ -240,6 +257,15 @@ fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
             why: freeze.why.clone(),
             at: millis(freeze.at),
         }),
+        halts: state
+            .halts()
+            .iter()
+            .map(|(cause, why)| HaltView {
+                cause: word(cause),
+                why: why.clone(),
+                mend: cause.mend().to_owned(),
+            })
+            .collect(),
         foreign: branch.foreign.map(|commit| commit.to_string()),
         waiting: state.ordered().iter().filter(|number| !queue.contains(number)).filter_map(entry).collect(),
         queue: queue.iter().filter_map(entry).collect(),

@@ -93,6 +93,8 @@ async fn checks(call: &Call) -> Vec<Check> {
         alive.is_none().then(|| "the turn loop does not answer; look into the log, then restart".to_owned());
     let landing =
         health.landing_stopped.map(|why| format!("landing stopped: {why}; check the disk, then restart"));
+    let restored = call.read(|view| Ok(view.restored()?)).await.ok().flatten();
+    let restored = restored.map(|restored| format!("{restored}; an admin can run `towpath backup accept`"));
     let git = format!("git {}", shared.repos.git().version());
     vec![
         check("turns", true, stuck, "the turn loop answers"),
@@ -101,6 +103,7 @@ async fn checks(call: &Call) -> Vec<Check> {
         check("checkpoints", false, health.key_trouble, "checkpoints are signed"),
         check("witness", false, health.sink_trouble, "checkpoints are kept outside the data folder"),
         check("database", false, health.fold_trouble, "its log is folded in"),
+        check("restore", false, restored, "the data were not restored, or what that lost is accepted"),
         check("git", false, None, &git),
     ]
 }
@@ -152,7 +155,7 @@ async fn gates(call: &Call, text: &mut String) -> Answer<()> {
         let look = move |live: &towpath_core::turn::Live<towpath_core::gate::Gate>| {
             let state = &live.state;
             let running = state.runs().values().filter(|run| run.is_running()).count();
-            let frozen = usize::from(state.branch().frozen.is_some());
+            let frozen = usize::from(state.branch().frozen.is_some() || !state.halts().is_empty());
             [state.changes().len(), state.queue(now).len(), running, frozen]
         };
         if let Some(numbers) = call.shared().engine.gate(id.clone(), look).await {

@@ -21,6 +21,9 @@ use crate::terminal::{Terminal, inline};
 
 /// The file with the token, in the clone's `.git`.
 const CREDENTIALS_FILE: &str = "towpath-credentials";
+/// What landings left beside their commits, so that this clone bears witness to the record. By a pattern, as there is
+/// no such ref before the first landing; never by force, so that a server that takes something back is noticed.
+const NOTES: &str = "refs/notes/towpath*:refs/notes/towpath*";
 /// Letters of a repo's name.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -229,7 +232,9 @@ fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<(), 
     }
     checkout.set(&format!("remote.{REMOTE}.url"), Setting::Only(url))?;
     let refs = format!("+refs/heads/*:refs/remotes/{REMOTE}/*");
-    checkout.set(&format!("remote.{REMOTE}.fetch"), Setting::Only(&refs))?;
+    let fetch = format!("remote.{REMOTE}.fetch");
+    checkout.set(&fetch, Setting::Only(&refs))?;
+    checkout.set(&fetch, Setting::Among(NOTES))?;
     Ok(())
 }
 

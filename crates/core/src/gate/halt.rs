@@ -1,0 +1,54 @@
+//! Halts: while one holds, no gate of the server lands or deploys anything. Tests go on.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{GateState, Reason};
+
+/// What stops landing on a whole server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HaltCause {
+    /// The disk failed to confirm a write: what is on it is not known until a restart has looked (trust S9).
+    Disk,
+    /// The data are from a backup, and nobody has accepted what it lost (trust T9).
+    Restore,
+}
+
+impl HaltCause {
+    /// What ends it.
+    pub fn mend(self) -> &'static str {
+        match self {
+            HaltCause::Disk => "an admin looks at the disk and starts the server again",
+            HaltCause::Restore => "an admin can run `towpath backup accept`",
+        }
+    }
+}
+
+/// What a server says about halts: of each cause that it names, why it holds, or that it is over. A cause that is not
+/// named stays as it is, so that what ends one never ends the other.
+pub type Halts = BTreeMap<HaltCause, Option<String>>;
+
+impl GateState {
+    /// What stops landing on the whole server, with why.
+    pub fn halts(&self) -> &BTreeMap<HaltCause, String> {
+        &self.halts
+    }
+
+    pub(super) fn heed(&mut self, halts: &Halts) {
+        for (cause, why) in halts {
+            if self.halts.get(cause) == why.as_ref() {
+                continue;
+            }
+            match why {
+                Some(why) => drop(self.halts.edit().insert(*cause, why.clone())),
+                None => drop(self.halts.edit().remove(cause)),
+            }
+        }
+    }
+
+    pub(super) fn halt_reasons(&self) -> impl Iterator<Item = Reason> {
+        self.halts.iter().map(|(cause, why)| Reason::Halted { cause: *cause, why: why.clone() })
+    }
+}

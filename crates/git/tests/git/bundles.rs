@@ -1,0 +1,51 @@
+//! Repositories as files of a backup, and back.
+
+use towpath_core::candidate::Strategy;
+use towpath_git::{CandidateOutcome, GitError, RefName, Repository};
+
+use crate::support::{World, branch, every_git, spec};
+
+#[test]
+fn a_repository_comes_back_whole_with_its_hidden_refs() {
+    for git in every_git() {
+        let world = World::with(git);
+        let (ours, theirs) = world.fork(("a", "1"), ("b", "2"));
+        let spec = spec(ours, theirs, Strategy::Merge);
+        let CandidateOutcome::Made { commit, .. } = world.repository.make_candidate(&spec).unwrap() else {
+            panic!()
+        };
+        world.in_store(&["symbolic-ref", "HEAD", "refs/heads/other"], b"");
+        let (saved, back) = (world.folder.path().join("saved"), world.folder.path().join("back.git"));
+        // What is let go of while the backup is made is held by a pin; a commit that is gone already is no trouble.
+        world.repository.pin(&[commit, "2222222222222222222222222222222222222222".parse().unwrap()]).unwrap();
+        world.repository.release_candidate(&spec).unwrap();
+        world.repository.save(&saved).unwrap();
+        world.repository.unpin().unwrap();
+        assert_eq!(world.repository.refs("refs/towpath").unwrap(), []);
+
+        let restored = Repository::restore(&world.git, &saved, &back).unwrap();
+        assert!(restored.has_commit(commit).unwrap());
+        assert_eq!(restored.all_refs().unwrap(), world.repository.all_refs().unwrap());
+        assert_eq!(restored.branch_tip(&branch("main")).unwrap(), Some(ours));
+        assert_eq!(restored.head().unwrap(), Some(branch("other")));
+        // It is one of ours: landing works as before.
+        restored.make_candidate(&spec).unwrap();
+        assert_eq!(restored.ref_target(&RefName::candidate(&spec.id())).unwrap(), Some(commit.into()));
+        restored.advance(&branch("main"), ours, commit).unwrap();
+        assert!(matches!(Repository::restore(&world.git, &saved, &back), Err(GitError::Exists { .. })));
+    }
+}
+
+#[test]
+fn an_empty_repository_and_a_damaged_bundle_are_told_apart() {
+    let world = World::new();
+    let (saved, back) = (world.folder.path().join("saved"), world.folder.path().join("back.git"));
+    world.repository.save(&saved).unwrap();
+    let restored = Repository::restore(&world.git, &saved, &back).unwrap();
+    assert_eq!(restored.all_refs().unwrap(), []);
+    std::fs::write(saved.join("objects.bundle"), "no bundle").unwrap();
+    let elsewhere = world.folder.path().join("elsewhere.git");
+    let error = Repository::restore(&world.git, &saved, &elsewhere).unwrap_err();
+    assert!(matches!(error, GitError::Failed { .. }), "{error}");
+    assert!(!elsewhere.exists());
+}

@@ -1,0 +1,122 @@
+//! Halts: every gate is told what stops landing on the whole server, and a person accepts what a restore lost.
+//!
+//! A gate may hear of a halt late; the store refuses the claim of a landing all the same, and the driver looks once more.
+
+use std::sync::Arc;
+
+use towpath_core::act::Act;
+use towpath_core::cell::{CellId, Refusal, RefusalClass};
+use towpath_core::gate::{GateEvent, HaltCause, Halts};
+use towpath_core::ids::{GateId, Timestamp};
+use towpath_core::policy::Actor;
+use towpath_core::turn::Intake;
+use towpath_store::audit::Restored;
+use towpath_store::{ReadError, Store, Tx, WriteError};
+
+use crate::engine::AnyIntake;
+use crate::server::Shared;
+use crate::settings::RepoSettings;
+
+/// Every cause with its state: what a gate has to know.
+fn state(store: &Store) -> Result<Halts, ReadError> {
+    let held = store.halts()?;
+    Ok([HaltCause::Disk, HaltCause::Restore].map(|cause| (cause, held.get(&cause).cloned())).into())
+}
+
+fn intake(halts: Halts) -> AnyIntake {
+    AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts)))
+}
+
+/// Tells the gates what holds before they have their first turn, so that nothing that was owed when the data were
+/// saved is handed out again.
+///
+/// # Errors
+/// The store cannot be read or written.
+pub fn tell_before_the_first_turn(store: &Store, now: Timestamp) -> Result<(), WriteError> {
+    if store.halts()?.is_empty() {
+        return Ok(());
+    }
+    let halts = intake(state(store)?);
+    let open = store.reader().snapshot()?.open_cells()?;
+    let gates = open.into_iter().filter(|cell| matches!(cell, CellId::Gate(_)));
+    let deliveries: Vec<_> = gates.map(|gate| halts.delivery(&gate, now)).collect();
+    for (_, why) in store.halts()? {
+        tracing::warn!("nothing lands: {why}");
+    }
+    store.writer().write(move |tx| deliveries.iter().try_for_each(|one| tx.deliver(one).map(drop)))
+}
+
+impl Shared {
+    /// Hears of the disk's failure, should there be one.
+    pub fn watch_the_disk(self: &Arc<Self>) {
+        let (engine, shared) = (self.engine.clone(), Arc::downgrade(self));
+        self.store.writer().when_landing_stops(move || {
+            // Not on the thread that writes: it has other things to do.
+            engine.after_rest(Box::new(move |_| {
+                if let Some(shared) = shared.upgrade() {
+                    tracing::error!("the disk failed to confirm a write: landing stops until a restart");
+                    shared.tell_halts();
+                }
+            }));
+        });
+    }
+
+    /// Tells every gate what holds now.
+    pub fn tell_halts(&self) {
+        match self.gates() {
+            Ok(gates) => gates.iter().for_each(|gate| self.tell_halts_to(gate)),
+            Err(error) => {
+                tracing::error!("the gates are not told of a halt, a claim will tell them: {error}")
+            }
+        }
+    }
+
+    /// Tells one gate what holds now.
+    pub fn tell_halts_to(&self, gate: &GateId) {
+        match state(&self.store) {
+            Ok(halts) => self.engine.deliver_surely(CellId::Gate(gate.clone()), intake(halts)),
+            Err(error) => {
+                tracing::error!("{gate} is not told whether something halts, a claim will tell it: {error}");
+            }
+        }
+    }
+
+    fn gates(&self) -> Result<Vec<GateId>, ReadError> {
+        let repos = self.store.reader().snapshot()?.repos()?;
+        let gates = repos.iter().filter_map(|repo| {
+            let settings = RepoSettings::parse(&repo.settings).ok()?;
+            Some(settings.gates(&repo.name).into_iter().map(|(gate, _)| gate).collect::<Vec<_>>())
+        });
+        Ok(gates.flatten().collect())
+    }
+
+    /// Lets the server go on from restored data: by a person who has seen how many leaves are lost.
+    ///
+    /// # Errors
+    /// There is nothing to accept, another number is lost, or the store failed.
+    pub async fn accept_restore(&self, by: Actor, leaves_lost: u64) -> Result<Restored, WriteError> {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let over = intake(Halts::from([(HaltCause::Restore, None)]));
+        let gates = self.gates()?.into_iter().map(|gate| (CellId::Gate(gate), over.clone())).collect();
+        let at = self.engine.clock().now();
+        let work = move |tx: &mut Tx<'_>| accept(tx, by, (leaves_lost, at));
+        self.engine.deliver_with(gates, work, |outcome| {
+            let _ = send.send(outcome);
+        });
+        let accepted = receive.await.unwrap_or(Err(WriteError::Closed))?;
+        // A repo that was added in this very moment may have heard what held before.
+        self.tell_halts();
+        Ok(accepted)
+    }
+}
+
+fn accept(tx: &mut Tx<'_>, by: Actor, (leaves_lost, at): (u64, Timestamp)) -> Result<Restored, WriteError> {
+    let restored = tx.accept_restored()?;
+    if restored.leaves_lost != leaves_lost {
+        let why = format!("{} leaves of the record are lost, not {leaves_lost}", restored.leaves_lost);
+        return Err(WriteError::Refused(Refusal::new(RefusalClass::Conflict, why)));
+    }
+    let what = format!("accepted a restore: {restored}");
+    tx.act(&Act::Administered { by: Some(by), what }, at);
+    Ok(restored)
+}

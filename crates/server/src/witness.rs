@@ -1,0 +1,274 @@
+//! What a repository, a server's own or any clone, has to say about the record: whether a leaf explains each step of
+//! a gated branch, and whether the notes beside landed commits prove their leaves (trust T9). Offline; changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use towpath_core::act::{Act, LandedAct};
+use towpath_core::ids::{CommitId, GateId};
+use towpath_git::{GitError, RefName, Repository};
+use towpath_store::audit::{Entry, Held, Leaf, LeafProof, VerifierKey};
+use towpath_store::{ReadError, View};
+
+/// Leaves read at once.
+const LEAVES_AT_ONCE: usize = 1_000;
+/// Commits of one landing at most: a change that is rebased brings no more. Source: `towpath-git`, candidates.
+const COMMITS_OF_A_LANDING_MAX: usize = 1_001;
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum WitnessError {
+    /// The repository cannot be read.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// The record cannot be read.
+    #[error(transparent)]
+    Record(#[from] ReadError),
+}
+
+/// One step of a gated branch, as a leaf or a note tells of it.
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Landed(Box<LandedAct>),
+    Foreign { from: Option<CommitId> },
+}
+
+/// What is known of one gate, oldest step first.
+#[derive(Debug, Clone, Default)]
+struct Story {
+    /// By the commit that each led to, with the place that tells of it.
+    steps: BTreeMap<CommitId, (Step, String)>,
+    /// Where the branch was before the first of them: imported, say.
+    first: Option<CommitId>,
+    /// Where the newest one led to.
+    last: Option<CommitId>,
+}
+
+impl Story {
+    fn add(&mut self, to: CommitId, step: Step, place: String) {
+        if self.steps.is_empty() {
+            self.first = match &step {
+                Step::Landed(landed) => Some(landed.parent),
+                Step::Foreign { from } => *from,
+            };
+        }
+        self.steps.insert(to, (step, place));
+        self.last = Some(to);
+    }
+
+    fn knows(&self, commit: CommitId) -> bool {
+        self.first == Some(commit) || self.steps.contains_key(&commit)
+    }
+}
+
+/// A proof that a note holds, or why it holds none.
+type Noted = BTreeMap<CommitId, Result<(Leaf, LeafProof), String>>;
+
+/// What a repository says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Witness {
+    /// Gated branches that were looked at.
+    pub branches: Vec<BranchSeen>,
+    /// Notes whose proof holds.
+    pub notes: usize,
+    /// Everything that is wrong.
+    pub findings: Vec<String>,
+    /// Checkpoints from the notes, for the verifier of the log.
+    #[serde(skip)]
+    pub held: Vec<Held>,
+}
+
+/// One gated branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BranchSeen {
+    /// `repo/branch`.
+    pub gate: String,
+    /// Which ref was looked at.
+    pub name: String,
+    /// Where it is.
+    pub tip: String,
+    /// Landings from the tip back that are explained.
+    pub landings: usize,
+    /// How many of them have a note.
+    pub noted: usize,
+    /// Steps among them that somebody else made, as the record says.
+    pub foreign: usize,
+    /// The record knows of later steps than the tip.
+    pub behind: bool,
+}
+
+/// Compares a repository with the record, as far as there is one here, and with its own notes.
+///
+/// # Errors
+/// The repository or the record cannot be read. What is wrong in them is a finding.
+pub fn look(
+    repository: &Repository,
+    record: Option<&View>,
+    trusted: &[VerifierKey],
+) -> Result<Witness, WitnessError> {
+    let mut witness = Witness::default();
+    let notes = read_notes(repository, trusted, &mut witness)?;
+    let mut stories = match record {
+        Some(view) => stories_of(view)?,
+        None => BTreeMap::new(),
+    };
+    tell_of_notes(&notes, &mut stories, record.is_none(), &mut witness);
+    for (gate, story) in &stories {
+        // A record is of many repositories: this one is looked at for the branches that it has a part of.
+        let here = story.steps.keys().map(|commit| repository.has_commit(*commit));
+        if here.collect::<Result<Vec<_>, _>>()?.contains(&true) {
+            look_at_branch((repository, gate), story, &notes, &mut witness)?;
+        }
+    }
+    Ok(witness)
+}
+
+fn read_notes(
+    repository: &Repository,
+    trusted: &[VerifierKey],
+    witness: &mut Witness,
+) -> Result<Noted, WitnessError> {
+    let mut noted = Noted::new();
+    for (commit, text) in repository.notes(&RefName::landing_notes())? {
+        let proof = std::str::from_utf8(&text).map_err(|error| error.to_string());
+        let proof = proof.and_then(|text| text.parse::<LeafProof>().map_err(|error| error.to_string()));
+        if let Ok(proof) = &proof {
+            let place = format!("the note of {}", commit.short());
+            witness.held.push(Held { place, text: proof.checkpoint.to_string() });
+        }
+        let proven = proof.and_then(|proof| {
+            let failures = trusted.iter().map(|key| proof.verify(key));
+            let leaf = failures.reduce(|one, other| one.or(other));
+            let leaf = leaf.unwrap_or_else(|| Err("no key is at hand to verify it".to_owned()))?;
+            Ok((leaf, proof))
+        });
+        if let Err(why) = &proven {
+            witness.findings.push(format!("the note of {commit} proves nothing: {why}"));
+        }
+        noted.insert(commit, proven);
+    }
+    witness.notes = noted.values().filter(|noted| noted.is_ok()).count();
+    Ok(noted)
+}
+
+/// What the notes tell of, where no record does; a note that lies beside another commit than its leaf names is found.
+fn tell_of_notes(notes: &Noted, stories: &mut BTreeMap<GateId, Story>, alone: bool, witness: &mut Witness) {
+    let mut proven: Vec<(CommitId, &Leaf)> =
+        notes.iter().filter_map(|(commit, noted)| Some((*commit, &noted.as_ref().ok()?.0))).collect();
+    proven.sort_by_key(|(_, leaf)| leaf.leaf);
+    for (commit, leaf) in proven {
+        match &leaf.entry {
+            Entry::Act(Act::Landed(landed)) if landed.commit == commit => {
+                if alone {
+                    let place = format!("leaf {} (by its note)", leaf.leaf);
+                    let story = stories.entry(landed.gate.clone()).or_default();
+                    story.add(commit, Step::Landed(landed.clone()), place);
+                }
+            }
+            _ => witness.findings.push(format!("the note of {commit} is a leaf about something else")),
+        }
+    }
+}
+
+fn stories_of(view: &View) -> Result<BTreeMap<GateId, Story>, ReadError> {
+    let mut stories: BTreeMap<GateId, Story> = BTreeMap::new();
+    let size = view.leaf_count()?;
+    for from in (0..size).step_by(LEAVES_AT_ONCE) {
+        for (number, leaf) in (from..).zip(view.leaves(from, LEAVES_AT_ONCE)?) {
+            // One that cannot be read is a finding of the log's verifier.
+            let Ok(Leaf { entry: Entry::Act(act), .. }) = serde_json::from_str(&leaf) else { continue };
+            let place = format!("leaf {number}");
+            match act {
+                Act::Landed(landed) => {
+                    let story = stories.entry(landed.gate.clone()).or_default();
+                    story.add(landed.commit, Step::Landed(landed), place);
+                }
+                Act::ForeignPush { gate, from, to } => {
+                    stories.entry(gate).or_default().add(to, Step::Foreign { from }, place);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(stories)
+}
+
+fn look_at_branch(
+    (repository, gate): (&Repository, &GateId),
+    story: &Story,
+    notes: &Noted,
+    witness: &mut Witness,
+) -> Result<(), WitnessError> {
+    let Some((name, tip)) = tip_of(repository, gate)? else {
+        witness.findings.push(format!("there is no branch of {gate} here"));
+        return Ok(());
+    };
+    let mut seen = BranchSeen {
+        gate: gate.to_string(),
+        name: name.to_string(),
+        tip: tip.to_string(),
+        landings: 0,
+        noted: 0,
+        foreign: 0,
+        behind: story.last.is_some_and(|last| last != tip),
+    };
+    if !story.knows(tip) {
+        let last = story.last.map_or_else(String::new, |last| format!("; its last word is {last}"));
+        witness.findings.push(format!("no leaf explains the tip {tip} of {gate}{last}"));
+    }
+    let mut at = tip;
+    let mut passed = BTreeSet::new();
+    while let Some((step, place)) = story.steps.get(&at).filter(|_| passed.insert(at)) {
+        at = match step {
+            Step::Landed(landed) => {
+                seen.landings += 1;
+                seen.noted += usize::from(matches!(notes.get(&at), Some(Ok(_))));
+                if let Some(why) = differs(repository, landed)? {
+                    witness.findings.push(format!("{place} tells of {at} on {gate}, but {why}"));
+                }
+                landed.parent
+            }
+            Step::Foreign { from } => {
+                seen.foreign += 1;
+                match from {
+                    Some(from) => *from,
+                    None => break,
+                }
+            }
+        };
+    }
+    if at != tip && !story.knows(at) {
+        witness.findings.push(format!("no leaf explains {at}, on which {gate} went on"));
+    }
+    witness.branches.push(seen);
+    Ok(())
+}
+
+/// In what the repository's commit is not what the leaf says.
+fn differs(repository: &Repository, landed: &LandedAct) -> Result<Option<String>, GitError> {
+    let commit = repository.commit(landed.commit)?;
+    if commit.tree != landed.tree {
+        return Ok(Some(format!("its tree is {}, not {}", commit.tree, landed.tree)));
+    }
+    let mut at = commit;
+    for _ in 0..COMMITS_OF_A_LANDING_MAX {
+        match at.parents.first() {
+            Some(parent) if *parent == landed.parent => return Ok(None),
+            Some(parent) => at = repository.commit(*parent)?,
+            None => break,
+        }
+    }
+    Ok(Some(format!("it does not stand on {}", landed.parent)))
+}
+
+/// A server's repository has the branch itself; a clone has what it last saw of it, and its own work beside it.
+fn tip_of(repository: &Repository, gate: &GateId) -> Result<Option<(RefName, CommitId)>, GitError> {
+    let places = ["refs/remotes/towpath", "refs/remotes/origin", "refs/heads"];
+    for place in places {
+        let name: RefName = format!("{place}/{}", gate.branch).parse()?;
+        if let Some(target) = repository.ref_target(&name)? {
+            return Ok(Some((name, CommitId(target.0))));
+        }
+    }
+    Ok(None)
+}

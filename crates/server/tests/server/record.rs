@@ -1,0 +1,98 @@
+//! What the record asks of a landing: nothing lands while the disk or a restore forbids it, each landing has its note,
+//! and a candidate that a power cut took is made again.
+
+use serde_json::{Value, json};
+use towpath_core::act::Act;
+use towpath_core::ids::{CandidateId, CommitId};
+use towpath_git::RefName;
+use towpath_store::audit::{AuditKey, Entry, LeafProof};
+
+use crate::client::Ask;
+use crate::runs::after_a_run;
+use crate::world::World;
+
+fn approve(world: &World) {
+    let revision = world.change(1)["revision"].clone();
+    world.by("mia", Ask::post("/api/v1/repos/demo/changes/1/approve", json!({ "revision": revision }))).ok();
+}
+
+fn branch(world: &World) -> Value {
+    world.ada(Ask::get("/api/v1/repos/demo/branches/main")).ok()
+}
+
+fn until_landed(world: &World) -> CommitId {
+    world.until(|world| world.change(1)["state"] == "landed");
+    world.change(1)["landed"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn e11_a_disk_that_does_not_confirm_stops_landing_and_everybody_is_told_why() {
+    let world = after_a_run();
+    let before = branch(&world)["tip"].clone();
+    world.shared.store.writer().stop_landing("fsync: input/output error");
+    // Whoever is first: the gate that is told, or the store that refuses the claim.
+    approve(&world);
+    world.until(|world| world.why(1) == ["halted"]);
+    let shown = branch(&world);
+    assert_eq!((&shown["tip"], shown["halts"][0]["cause"].as_str()), (&before, Some("disk")), "{shown}");
+    let why = shown["halts"][0]["why"].as_str().unwrap();
+    assert!(why.contains("fsync: input/output error"), "{why}");
+    let list = world.ada(Ask::get("/api/v1/repos/demo/branches")).ok();
+    assert_eq!(list[0]["halted"], true);
+    let cookie = world.log_in("rae");
+    let page = world.send(&Ask::get("/demo/branches/main").header("cookie", &cookie));
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    assert!(page.contains("Nothing lands on this server") && page.contains("input/output error"), "{page}");
+    assert_eq!(world.send(&Ask::get("/readyz")).status, 503);
+    // A repo that comes later hears of it as well.
+    world.ada(Ask::post("/api/v1/repos", json!({ "repo": "later" }))).ok();
+    world.until(|world| {
+        let got = world.ada(Ask::get("/api/v1/repos/later/branches/main"));
+        got.status == 200 && got.json()["halts"][0]["cause"] == "disk"
+    });
+}
+
+#[test]
+fn a_landings_note_proves_to_any_clone_that_the_record_holds_it() {
+    let world = after_a_run();
+    approve(&world);
+    let commit = until_landed(&world);
+    let repository = world.shared.repos.get(&world.demo()).unwrap();
+    let notes = || repository.notes(&RefName::landing_notes()).unwrap();
+    world.until(|_| !notes().is_empty());
+    let [(noted, text)] = &notes()[..] else { panic!("one landing, one note") };
+    assert_eq!(*noted, commit);
+    let key = AuditKey::load(&world.shared.settings.keys.join("audit.key")).unwrap();
+    let proof: LeafProof = std::str::from_utf8(text).unwrap().parse().unwrap();
+    let leaf = proof.verify(key.verifier()).unwrap();
+    let Entry::Act(Act::Landed(landed)) = leaf.entry else { panic!("{leaf:?}") };
+    let info = repository.commit(commit).unwrap();
+    assert_eq!((landed.commit, landed.tree, landed.parent), (commit, info.tree, info.parents[0]));
+    assert_eq!(landed.results.keys().collect::<Vec<_>>(), ["unit"]);
+    assert_eq!(landed.approvals, [world.user("mia")]);
+}
+
+#[test]
+fn a_candidate_that_is_gone_is_made_again_and_lands() {
+    let world = after_a_run();
+    let repository = world.shared.repos.get(&world.demo()).unwrap();
+    let run = world.ada(Ask::get("/api/v1/repos/demo/runs/main/1")).ok();
+    let commit = run["commit"].as_str().unwrap();
+    let object = repository.path().join("objects").join(&commit[..2]).join(&commit[2..]);
+    std::fs::remove_file(&object).unwrap();
+    let held = repository.refs("refs/towpath/candidates").unwrap();
+    let id: CandidateId = held[0].name.as_str().rsplit('/').next().unwrap().parse().unwrap();
+    std::fs::remove_file(repository.path().join(RefName::candidate(&id).as_str())).unwrap();
+    approve(&world);
+    assert_eq!(until_landed(&world).to_string(), commit);
+    assert!(object.is_file());
+}
+
+#[test]
+fn h07_a_restore_is_accepted_only_where_there_was_one() {
+    let world = World::new();
+    assert_eq!(world.ada(Ask::get("/api/v1/restore")).ok()["restored"], Value::Null);
+    let accept = Ask::post("/api/v1/restore/accept", json!({ "leaves_lost": 0 }));
+    assert_eq!(world.by("mia", accept.clone()).status, 403);
+    assert_eq!(world.ada(accept).status, 409);
+}

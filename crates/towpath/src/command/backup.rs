@@ -1,0 +1,138 @@
+//! `towpath backup make|restore|show|accept`: the data of a server as a folder, and the way back.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use towpath_server::backup::{self, SaveError};
+use towpath_store::{BackupError, OpenError};
+
+use crate::command::answer::{number, text};
+use crate::command::serve::PlaceArgs;
+use crate::failure::{Exit, Failure};
+use crate::remote::Request;
+use crate::remote::place::client;
+use crate::terminal::Terminal;
+use crate::terminal::style::count;
+
+/// Save a server's data, restore it, and accept what a restore lost
+#[derive(Debug, clap::Subcommand)]
+pub enum BackupCommand {
+    /// Save the data folder to a new folder, while the server runs or not. Keys are not in it
+    Make {
+        /// The new folder
+        to: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Make a new data folder of a backup. The server started on it lands nothing until an admin accepts
+    Restore {
+        /// The folder of the backup
+        from: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Show what the restore lost that waits to be accepted
+    Show,
+    /// Accept what a restore lost, as an admin of the server: landing goes on
+    Accept {
+        /// So many leaves of the record are lost, as `towpath backup show` says
+        #[arg(long, value_name = "LEAVES")]
+        lost: u64,
+    },
+}
+
+pub fn run(command: &BackupCommand, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    match command {
+        BackupCommand::Make { to, place } => make(to, place, terminal)?,
+        BackupCommand::Restore { from, place } => restore(from, place, terminal)?,
+        BackupCommand::Show => show(terminal)?,
+        BackupCommand::Accept { lost } => accept(*lost, terminal)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make(to: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let saved = backup::make(&place.data, to).map_err(|error| failure("no backup was made", error))?;
+    if terminal.is_json() {
+        return Ok(terminal.record(&json!({ "backup": to, "saved": saved }))?);
+    }
+    terminal.data(format!(
+        "saved {} to {}: {} and a record of {} leaves",
+        place.data.display(),
+        to.display(),
+        repos(saved.repos.len()),
+        saved.leaves
+    ))?;
+    terminal.talk(format!("the keys are not in it; keep {} safe as well, elsewhere", place.keys().display()));
+    Ok(())
+}
+
+fn restore(from: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let keys = place.keys();
+    let restored = backup::restore(from, &place.data, &keys);
+    let (saved, missing) = restored.map_err(|error| failure("nothing was restored", error))?;
+    if terminal.is_json() {
+        return Ok(terminal.record(&json!({ "data": place.data, "saved": saved, "missing": missing }))?);
+    }
+    terminal.data(format!(
+        "restored {}: {} and a record of {} leaves",
+        place.data.display(),
+        repos(saved.repos.len()),
+        saved.leaves
+    ))?;
+    let keys = keys.display();
+    if missing.audit_key {
+        terminal.data(format!("missing: {keys}/audit.key, without which no checkpoint is signed"))?;
+    }
+    if missing.sealed_secrets > 0 {
+        let secrets = count(missing.sealed_secrets, "secret");
+        terminal.data(format!("missing: {keys}/secrets.key, without which {secrets} cannot be opened"))?;
+    }
+    terminal.talk(format!("next: towpath serve --data {}; then towpath backup show", place.data.display()));
+    Ok(())
+}
+
+fn repos(number: usize) -> String {
+    count(number, "repo")
+}
+
+fn show(terminal: &Terminal) -> Result<(), Failure> {
+    let answer = client()?.ask(&Request::get(&["restore"]))?;
+    if terminal.is_json() {
+        return Ok(terminal.record(&answer)?);
+    }
+    match &answer["restored"] {
+        Value::Null => Ok(terminal.data("nothing waits to be accepted")?),
+        restored => {
+            let lost = number(restored, "leaves_lost");
+            let before = number(restored, "leaves_before");
+            let why = text(restored, "why");
+            terminal.data(format!("a restore lost {lost} of {before} leaves of the record: {why}"))?;
+            terminal.talk(format!(
+                "nothing lands; look what was lost, then: towpath backup accept --lost {lost}"
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn accept(lost: u64, terminal: &Terminal) -> Result<(), Failure> {
+    let request = Request::post(&["restore", "accept"], json!({ "leaves_lost": lost }));
+    let answer = client()?.ask(&request)?;
+    match terminal.is_json() {
+        true => Ok(terminal.record(&answer)?),
+        false => Ok(terminal.data(text(&answer, "said"))?),
+    }
+}
+
+fn failure(what: &str, error: SaveError) -> Failure {
+    let exit = match &error {
+        SaveError::Database(BackupError::Exists(_) | BackupError::Open(OpenError::InUse { .. })) => {
+            Exit::Conflict
+        }
+        SaveError::Database(BackupError::NoDatabase(_)) | SaveError::NoBackup { .. } => Exit::NotFound,
+        _ => Exit::Usage,
+    };
+    Failure::new(exit, what).why(error.to_string())
+}

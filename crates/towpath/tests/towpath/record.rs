@@ -1,0 +1,435 @@
+//! The record, backups and the data folder, by the real program: H07, H09, H11, E11 and what clones bear witness to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::served::{stop, until_landed};
+use crate::support::{Ended, TOWPATH, World, ended};
+
+/// Time for what follows from a landing or a start on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
+
+/// A server that is started and stopped, with its folders in the world's home.
+struct Site {
+    world: World,
+    server: Option<Child>,
+    url: String,
+}
+
+impl Site {
+    /// A server with the world's repository as `web`. Its jobs are the world's own.
+    fn new() -> Site {
+        let mut site =
+            Site { world: World::with(&[("towpath.yaml", PIPELINE)]), server: None, url: String::new() };
+        site.ok(&["init", "--data", &site.data(), "--user", "ann"]);
+        site.start();
+        let token = std::fs::read_to_string(site.home("data-keys/admin.token")).unwrap();
+        site.given(&["token", "login", &site.url], &token);
+        site.ok(&["repo", "import", ".", "--name", "web"]);
+        site
+    }
+
+    fn home(&self, name: &str) -> PathBuf {
+        self.world.home().join(name)
+    }
+
+    fn data(&self) -> String {
+        self.home("data").display().to_string()
+    }
+
+    fn serve(&self, data: &str) -> Command {
+        let mut command = self.world.command(TOWPATH);
+        let listen = self.url.strip_prefix("http://").unwrap_or("127.0.0.1:0");
+        command.args(["serve", "--data", data, "--listen", listen, "--sandbox", "none"]);
+        command
+    }
+
+    /// Starts a server at the address of the one before, if there was one.
+    fn start(&mut self) {
+        let mut server = self.serve(&self.data()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let serving = lines.by_ref().find(|line| line.contains("serving at")).unwrap();
+        self.url = serving.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
+        // Somebody has to read it to its end, or the server waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.server = Some(server);
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            stop(&mut server, &self.world);
+        }
+    }
+
+    fn ok(&self, arguments: &[&str]) -> Ended {
+        let ended = self.world.towpath(arguments);
+        assert_eq!(ended.code, 0, "towpath {arguments:?}: {}{}", ended.out, ended.err);
+        ended
+    }
+
+    fn given(&self, arguments: &[&str], input: &str) {
+        let mut command = self.world.command(TOWPATH);
+        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{arguments:?}");
+    }
+
+    /// A branch with one commit, pushed as a change.
+    fn push(&self, branch: &str) {
+        self.world.git(&["switch", "--quiet", "--create", branch, "main"]);
+        self.world.write(branch, "x\n");
+        self.world.git(&["add", "--all"]);
+        self.world.git(&["commit", "--quiet", "--message", branch]);
+        let mut command = self.world.command("git");
+        let pushed = ended(command.args(["push", "towpath", branch, "-o", "change"]).output().unwrap());
+        assert_eq!(pushed.code, 0, "{}", pushed.err);
+    }
+
+    fn land(&self, number: &str, branch: &str) {
+        self.push(branch);
+        until_landed(&self.world, number);
+    }
+
+    fn main_log(&self) -> Vec<String> {
+        let repository = self.home("data/repos/web.git");
+        let mut command = self.world.command("git");
+        command.arg("--git-dir").arg(repository).args(["log", "--first-parent", "--format=%s", "main"]);
+        ended(command.output().unwrap()).out.lines().map(str::to_owned).collect()
+    }
+
+    /// Fetches as everybody does, until so many notes are there.
+    fn fetch_notes(&self, wanted: usize) {
+        wait_until(&format!("{wanted} notes"), || {
+            self.world.git(&["fetch", "--quiet", "towpath"]);
+            let mut command = self.world.command("git");
+            let listed = command.args(["notes", "--ref=towpath", "list"]).output().unwrap();
+            ended(listed).out.lines().count() == wanted
+        });
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
+    }
+}
+
+#[test]
+fn h07_restore_old() {
+    let mut site = Site::new();
+    site.land("1", "one");
+    let saved = site.home("saved").display().to_string();
+    let made = site.ok(&["backup", "make", &saved, "--data", &site.data()]);
+    assert!(made.out.contains("1 repo") && made.err.contains("data-keys safe"), "{}{}", made.out, made.err);
+    assert_eq!(site.world.towpath(&["backup", "make", &saved, "--data", &site.data()]).code, 5);
+    for (number, branch) in [("2", "two"), ("3", "three"), ("4", "four")] {
+        site.land(number, branch);
+    }
+    let in_use = site.world.towpath(&["backup", "restore", &saved, "--data", &site.data()]);
+    assert_eq!(in_use.code, 5, "{}", in_use.err);
+    site.stop();
+    std::fs::rename(site.home("data"), site.home("lost")).unwrap();
+    let restored = site.ok(&["backup", "restore", &saved, "--data", &site.data()]);
+    assert!(!restored.out.contains("missing"), "{}", restored.out);
+
+    site.start();
+    let shown = &site.world.records(&["backup", "show"])[0]["restored"];
+    let lost = shown["leaves_lost"].as_u64().unwrap();
+    // A landing, its two runs and its pushes have some leaves each.
+    assert!(lost >= 6, "{shown}");
+    site.push("five");
+    wait_until("halt", || {
+        let why = site.world.towpath(&["change", "why", "2"]).out;
+        why.contains(&format!("nothing lands on this server: the data were restored, {lost} of"))
+    });
+    let branch = site.ok(&["branch", "show"]).out;
+    assert!(branch.contains("halted") && branch.contains("towpath backup accept"), "{branch}");
+    assert!(site.ok(&["branch", "list"]).out.trim_end().ends_with("halted"));
+    assert_eq!(site.main_log(), ["Merge change 1: one", "first"]);
+
+    let wrong = site.world.towpath(&["backup", "accept", "--lost", "0"]);
+    assert_eq!(wrong.code, 5, "{}", wrong.err);
+    assert!(wrong.err.contains(&format!("{lost} leaves of the record are lost, not 0")), "{}", wrong.err);
+    let accepted = site.ok(&["backup", "accept", "--lost", &lost.to_string()]).out;
+    assert!(accepted.contains("landing goes on"), "{accepted}");
+    assert_eq!(site.world.towpath(&["backup", "accept", "--lost", &lost.to_string()]).code, 5);
+    until_landed(&site.world, "2");
+    assert_eq!(site.main_log(), ["Merge change 2: five", "Merge change 1: one", "first"]);
+    let record = site.ok(&["audit", "show", "--count", "500"]).out;
+    assert!(record.contains("  restored  ") && record.contains("accepted a restore"), "{record}");
+    let verified = site.ok(&["audit", "verify", "--data", &site.data()]).out;
+    assert!(verified.contains(&format!("a restore lost {lost} leaves")), "{verified}");
+}
+
+/// The repositories are what they were, only the rows are of yesterday: what landed since is not landed again.
+#[test]
+fn h07_restore_of_the_database_alone_lands_nothing_twice() {
+    let mut site = Site::new();
+    site.land("1", "one");
+    let saved = site.home("saved");
+    site.ok(&["backup", "make", saved.to_str().unwrap(), "--data", &site.data()]);
+    site.land("2", "two");
+    site.land("3", "three");
+    let before = site.main_log();
+    assert_eq!(before.len(), 4);
+    site.stop();
+    for name in ["towpath.db-wal", "towpath.db-shm"] {
+        let _ = std::fs::remove_file(site.home("data").join(name));
+    }
+    std::fs::copy(saved.join("towpath.db"), site.home("data/towpath.db")).unwrap();
+
+    site.start();
+    let shown = &site.world.records(&["backup", "show"])[0]["restored"];
+    let lost = shown["leaves_lost"].as_u64().unwrap().to_string();
+    for number in ["2", "3"] {
+        assert_eq!(site.world.records(&["change", "show", number])[0]["state"], "landed");
+    }
+    site.ok(&["backup", "accept", "--lost", &lost]);
+    site.land("4", "four");
+    let mut after = before;
+    after.insert(0, "Merge change 4: four".to_owned());
+    assert_eq!(site.main_log(), after);
+    let record = site.ok(&["audit", "show", "--count", "500"]).out;
+    assert!(record.contains("foreign push"), "{record}");
+    let repository = site.home("data/repos/web.git").display().to_string();
+    let verified = site.ok(&["audit", "verify", "--data", &site.data(), "--repo", &repository]).out;
+    assert!(verified.contains("1 step by somebody else"), "{verified}");
+}
+
+#[test]
+fn h09_backup_has_no_key() {
+    let mut site = Site::new();
+    site.given(&["secret", "set", "deploy-key"], "canary-hunter-22");
+    site.land("1", "one");
+    let saved = site.home("saved");
+    site.ok(&["backup", "make", saved.to_str().unwrap(), "--data", &site.data()]);
+    let keys = site.home("data-keys");
+    let audit = std::fs::read_to_string(keys.join("audit.key")).unwrap();
+    let token = std::fs::read_to_string(keys.join("admin.token")).unwrap();
+    let absent: [(&str, &[u8]); 4] = [
+        ("the master key", &std::fs::read(keys.join("secrets.key")).unwrap()),
+        ("the audit key", audit.trim_end().rsplit('+').next().unwrap().as_bytes()),
+        ("a token", token.trim_end().as_bytes()),
+        ("a secret", b"canary-hunter-22"),
+    ];
+    let holds = |needle: &[u8]| files_below(&saved).iter().any(|path| holds(path, needle));
+    for (what, needle) in absent {
+        assert!(!holds(needle), "{what} is in the backup");
+    }
+    // The search can find something.
+    assert!(holds(b"deploy-key") && files_below(&saved).len() > 4);
+
+    // Without any key: it is restored, and what is missing is said.
+    site.stop();
+    let (data, keys) = (site.home("elsewhere").display().to_string(), site.home("no-keys"));
+    let keys = keys.to_str().unwrap();
+    let restored =
+        site.ok(&["backup", "restore", saved.to_str().unwrap(), "--data", &data, "--keys", keys]).out;
+    for missing in ["audit.key, without which no checkpoint is signed", "1 secret cannot be opened"] {
+        assert!(restored.contains(missing), "{restored}");
+    }
+    std::fs::rename(site.home("data"), site.home("lost")).unwrap();
+    std::fs::rename(&data, site.home("data")).unwrap();
+    std::fs::rename(site.home("data-keys"), site.home("lost-keys")).unwrap();
+    site.start();
+    // Rows and repositories are there: the same token opens the same server.
+    assert!(site.ok(&["change", "list", "--state", "all"]).out.contains("landed"));
+    assert!(site.ok(&["backup", "show"]).out.contains("a restore lost"));
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => open.push(entry.path()),
+                false => found.push(entry.path()),
+            }
+        }
+    }
+    found
+}
+
+fn holds(path: &Path, needle: &[u8]) -> bool {
+    std::fs::read(path).unwrap().windows(needle.len()).any(|window| window == needle)
+}
+
+#[test]
+fn h11_second_server() {
+    let site = Site::new();
+    let link = site.home("link").display().to_string();
+    std::os::unix::fs::symlink(site.data(), &link).unwrap();
+    let keys = site.home("data-keys").display().to_string();
+    let second = |data: &str| {
+        let mut command = site.world.command(TOWPATH);
+        command.args(["serve", "--data", data, "--keys", &keys, "--listen", "127.0.0.1:0"]);
+        command
+    };
+    // A process namespace of its own, as another container has: where the machine lets us make one.
+    let direct = second(&site.data());
+    let mut apart = site.world.command("unshare");
+    apart.args(["-r", "--fork", "--pid", "--mount-proc"]).arg(direct.get_program()).args(direct.get_args());
+    let can_unshare = site
+        .world
+        .command("unshare")
+        .args(["-r", "--fork", "--pid", "--mount-proc", "true"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    let mut attempts = vec![direct, second(&link)];
+    attempts.extend(can_unshare.then_some(apart));
+    for mut attempt in attempts {
+        let refused = ended(attempt.output().unwrap());
+        assert_eq!(refused.code, 5, "{}", refused.err);
+        assert!(refused.err.contains("is in use by another server (process "), "{}", refused.err);
+    }
+    // The first one is unharmed.
+    site.land("1", "one");
+    site.ok(&["audit", "verify", "--data", &site.data()]);
+}
+
+#[test]
+fn h03_every_clone_bears_witness() {
+    let mut site = Site::new();
+    site.land("1", "one");
+    let saved = site.home("saved");
+    site.ok(&["backup", "make", saved.to_str().unwrap(), "--data", &site.data()]);
+    site.land("2", "two");
+    site.fetch_notes(2);
+    let key = site.ok(&["audit", "key", "--data", &site.data()]).out.trim_end().to_owned();
+    let nowhere = site.home("nowhere").display().to_string();
+    let asked = |repo: &str, data: &str| {
+        ["audit", "verify", "--repo", repo, "--data", data, "--key", &key].map(str::to_owned)
+    };
+    let verify = |site: &Site, repo: &str, data: &str| {
+        site.world.towpath(&asked(repo, data).each_ref().map(String::as_str))
+    };
+    // Offline, from nothing but the clone and the key.
+    let alone = verify(&site, ".", &nowhere);
+    assert_eq!(alone.code, 0, "{}{}", alone.out, alone.err);
+    let whole = "web/main at refs/remotes/towpath/main: 2 explained landings, 2 with a note\n";
+    assert_eq!(alone.out, whole);
+    let record = verify(&site, ".", &site.data());
+    assert!(record.code == 0 && record.out.starts_with(whole), "{}{}", record.out, record.err);
+    let unkeyed = site.world.towpath(&["audit", "verify", "--repo", ".", "--data", &nowhere]);
+    assert_eq!((unkeyed.code, unkeyed.err.contains("--key")), (2, true), "{}", unkeyed.err);
+
+    // A record whose tail was cut off: of yesterday, here.
+    let cut = verify(&site, ".", saved.join("towpath.db").to_str().unwrap());
+    assert_eq!(cut.code, 1);
+    assert!(cut.out.contains("no leaf explains the tip"), "{}", cut.out);
+    assert!(cut.out.contains("the log ends here, but the note of"), "{}", cut.out);
+
+    // The same by a later checkpoint that was kept elsewhere.
+    let later = site.home("data-keys/checkpoints").display().to_string();
+    let yesterday = saved.join("towpath.db").display().to_string();
+    let kept = ["audit", "verify", "--data", &yesterday, "--checkpoint", &later, "--key", &key];
+    let cut = site.world.towpath(&kept);
+    assert!(cut.code == 1 && cut.out.contains("the log ends here"), "{}{}", cut.out, cut.err);
+
+    // A tip that no leaf explains, and a note that proves nothing.
+    let store = site.home("data/repos/web.git").display().to_string();
+    assert_eq!(verify(&site, &store, &site.data()).code, 0);
+    let main = site.world.git(&["--git-dir", &store, "rev-parse", "refs/heads/main"]).trim_end().to_owned();
+    let tree = format!("{main}^{{tree}}");
+    let foreign = site.world.git(&["--git-dir", &store, "commit-tree", &tree, "-p", &main, "-m", "mine"]);
+    site.stop();
+    site.world.git(&["--git-dir", &store, "update-ref", "refs/heads/main", foreign.trim_end()]);
+    let found = verify(&site, &store, &site.data());
+    assert_eq!(found.code, 1);
+    assert!(found.out.contains(&format!("no leaf explains the tip {}", foreign.trim_end())), "{}", found.out);
+    site.world.git(&["notes", "--ref=towpath", "add", "--force", "--message", "forged", &main]);
+    let forged = verify(&site, ".", &nowhere);
+    assert_eq!(forged.code, 1);
+    assert!(forged.out.contains(&format!("the note of {main} proves nothing")), "{}", forged.out);
+}
+
+#[test]
+fn a_record_of_findings_is_data_too() {
+    let site = Site::new();
+    site.land("1", "one");
+    site.fetch_notes(1);
+    let seen = site.world.records(&["audit", "verify", "--repo", ".", "--data", &site.data()]);
+    let [seen] = &seen[..] else { panic!("one object") };
+    assert_eq!(
+        (&seen["ok"], &seen["notes"], &seen["branches"][0]["landings"]),
+        (&Value::from(true), &Value::from(1), &Value::from(1))
+    );
+}
+
+/// A server whose data folder is a small disk of its own, in namespaces that end with it.
+fn on_a_small_disk() -> Option<(Site, PathBuf)> {
+    let mut site =
+        Site { world: World::with(&[("towpath.yaml", PIPELINE)]), server: None, url: String::new() };
+    let data = site.data();
+    std::fs::create_dir(&data).unwrap();
+    let mount = "mount -t tmpfs -o size=128m,mode=700 none \"$0\" || exit 77; ";
+    let init = "\"$1\" init --data \"$0\" --user ann >&2 || exit 78; ";
+    let serve = "exec \"$1\" serve --data \"$0\" --listen 127.0.0.1:0 --sandbox none";
+    let mut command = site.world.command("unshare");
+    command.args(["-rm", "sh", "-c", &[mount, init, serve].concat(), &data, TOWPATH]);
+    let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let Some(serving) = lines.by_ref().find(|line| line.contains("serving at")) else {
+        let code = server.wait().unwrap().code();
+        assert!(matches!(code, Some(1 | 77)), "no server, and not for lack of namespaces: {code:?}");
+        return None;
+    };
+    std::thread::spawn(move || lines.for_each(drop));
+    site.url = serving.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
+    // The disk as the server sees it.
+    let disk = PathBuf::from(format!("/proc/{}/root{data}", server.id()));
+    site.server = Some(server);
+    let token = std::fs::read_to_string(site.home("data-keys/admin.token")).unwrap();
+    site.given(&["token", "login", &site.url], &token);
+    site.ok(&["repo", "import", ".", "--name", "web"]);
+    Some((site, disk))
+}
+
+#[test]
+fn e11_a_full_disk_is_said_and_loses_nothing() {
+    let Some((site, disk)) = on_a_small_disk() else {
+        println!("SKIP e11_a_full_disk_is_said_and_loses_nothing: no mount namespace can be made here");
+        return;
+    };
+    site.land("1", "one");
+    // Somebody else's file takes all of the disk.
+    let fill = disk.join("somebody-elses");
+    let mut file = std::fs::File::create(&fill).unwrap();
+    let block = vec![1; 1 << 16];
+    while file.write_all(&block).is_ok() {}
+    drop(file);
+    let comment = || site.world.towpath(&["change", "comment", "1", &"word ".repeat(2_000)]);
+    let mut refused = comment();
+    wait_until("refusal", || {
+        refused = comment();
+        refused.code != 0
+    });
+    assert_eq!(refused.code, 7, "{}", refused.err);
+    let said = ["No space left on device", "the disk of the data folder is full"];
+    assert!(said.iter().any(|said| refused.err.contains(said)), "{}", refused.err);
+    assert_eq!(site.world.towpath(&["change", "show", "1"]).code, 0, "what was answered can be read");
+
+    std::fs::remove_file(&fill).unwrap();
+    wait_until("room", || comment().code == 0);
+    site.land("2", "two");
+    // From inside of the namespaces: SQLite follows a path to its end, and this one ends in them.
+    let server = site.server.as_ref().unwrap().id().to_string();
+    let mut inside = site.world.command("nsenter");
+    inside.args(["--target", &server, "--user", "--mount", "--preserve-credentials", TOWPATH]);
+    inside.args(["audit", "verify", "--data", &site.data()]);
+    let verified = ended(inside.output().unwrap());
+    assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
+}
