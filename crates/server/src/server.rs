@@ -19,6 +19,7 @@ use crate::drivers::{Drivers, Hands};
 use crate::engine::{AnyIntake, Engine, EngineEnd, Running};
 use crate::executor::{Executor, ExecutorTrouble};
 use crate::forges::Forges;
+use crate::replace::Succession;
 use crate::repos::Repos;
 use crate::secrets::{SecretError, Secrets};
 use crate::settings::{RepoSettings, ServerSettings};
@@ -125,6 +126,7 @@ pub struct Server {
     drivers: Arc<Drivers>,
     executor: Arc<Executor>,
     came_up: tokio::sync::oneshot::Receiver<Result<(), ExecutorTrouble>>,
+    succession: Arc<Succession>,
 }
 
 impl Server {
@@ -151,7 +153,15 @@ impl Server {
             limits: settings.limits,
         };
         let jobs = Jobs::new(sources, settings.slots);
-        let hands = Hands { repos: repos.clone(), forges: forges.clone(), jobs: jobs.clone() };
+        let opened = Succession::open(store.path(), blobs.clone());
+        let succession =
+            opened.map_err(|why| ServerError::Io { what: "look for deployed programs".into(), why })?;
+        let hands = Hands {
+            repos: repos.clone(),
+            forges: forges.clone(),
+            jobs: jobs.clone(),
+            succession: succession.clone(),
+        };
         let drivers = Drivers::new(hands);
         mend_repositories(&store, &repos, &forges)?;
         let (ready, came_up) = tokio::sync::oneshot::channel();
@@ -165,7 +175,7 @@ impl Server {
         shared.configure_all()?;
         shared.engine.quiet().await;
         shared.jobs.all_claimed();
-        Ok(Server { shared, turns, drivers, executor, came_up })
+        Ok(Server { shared, turns, drivers, executor, came_up, succession })
     }
 
     /// Waits until jobs can run. Requests may be answered before; jobs wait.
@@ -178,6 +188,11 @@ impl Server {
             // Asked before: it had come up.
             Err(_) => Ok(()),
         }
+    }
+
+    /// Where it is said that another program is to serve.
+    pub fn succession(&self) -> Arc<Succession> {
+        self.succession.clone()
     }
 
     /// Whether the turn loop has ended by itself, because another server took over.
@@ -211,6 +226,11 @@ impl Shared {
                 Ok(settings) => self.configure(&repo.name, &settings),
                 Err(error) => tracing::error!(repo = %repo.name, "settings of repo {}: {error}", repo.name),
             }
+        }
+        let view = self.store.reader().snapshot().map_err(OpenError::from)?;
+        if let Some(environment) = crate::selves::marked(&view).map_err(OpenError::from)? {
+            let (cell, intake) = crate::selves::told(environment, true);
+            self.engine.deliver_surely(cell, intake);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, GateState, Hold};
+use super::{Change, GateState, Hold, Wait};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
@@ -191,7 +191,8 @@ impl GateState {
     fn meet_change(&mut self, facts: &ForgeChange, now: Timestamp) {
         let Some(known) = self.changes.get(&facts.number) else {
             let hold = self.holds.remove(&facts.number);
-            let change = Change { facts: facts.clone(), hold, vouch: None, since: now };
+            let change =
+                Change { facts: facts.clone(), hold, vouch: None, since: now, wait: Wait::default() };
             self.changes.insert(facts.number, change);
             return;
         };
@@ -205,6 +206,7 @@ impl GateState {
             // Nothing is inherited by a new revision (trust T1). A hold is about the change and stays.
             change.vouch = None;
             change.since = now;
+            change.wait = Wait::default();
         }
     }
 }

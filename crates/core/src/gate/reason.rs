@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChangeNumber, CommitId, RunId};
+use crate::ids::{ChangeNumber, CommitId, RunId, Timestamp};
 
 /// One reason why a change has not landed. Each says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,13 @@ pub enum Reason {
         /// Which.
         run: RunId,
     },
+    /// From its push to its verdict it takes longer than its definition allows.
+    OverBudget {
+        /// Seconds that are allowed.
+        budget_seconds: u32,
+        /// When they were over.
+        since: Timestamp,
+    },
     /// Nothing lands on this branch now.
     Frozen {
         /// Who.
@@ -158,6 +165,7 @@ impl Reason {
             | Reason::WaitsForChangeRuns { .. }
             | Reason::Ahead { .. }
             | Reason::WaitsForDeploy { .. }
+            | Reason::OverBudget { .. }
             | Reason::Frozen { .. }
             | Reason::Landing
             | Reason::Trouble { .. } => false,
@@ -259,9 +267,25 @@ impl fmt::Display for Reason {
                 write!(f, "ahead of it: {}", names.join(", "))
             }
             Reason::WaitsForDeploy { run } => write!(f, "deploy run {run} is not over"),
+            Reason::OverBudget { budget_seconds, .. } => {
+                write!(f, "its verdict takes longer than its budget of {}", Span(*budget_seconds))
+            }
             Reason::Frozen { by, why } => write!(f, "{by} froze the branch: {why}"),
             Reason::Landing => f.write_str("it is landing"),
             Reason::Trouble { what, why } => write!(f, "{what} does not work: {why}; it is tried again"),
+        }
+    }
+}
+
+/// Seconds as a definition writes them: in the largest unit that holds them whole.
+pub(super) struct Span(pub u32);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            seconds if seconds > 0 && seconds % 3600 == 0 => write!(f, "{} h", seconds / 3600),
+            seconds if seconds > 0 && seconds % 60 == 0 => write!(f, "{} min", seconds / 60),
+            seconds => write!(f, "{seconds} s"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use towpath_core::cell::{Cell, CellId};
+use towpath_core::environment::{Environment, EnvironmentEvent};
 use towpath_core::gate::{Gate, GateEvent};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Message, Misdirected};
@@ -20,6 +21,8 @@ pub enum AnyIntake {
     Run(Intake<RunEvent>),
     /// For the pool.
     Pool(Intake<PoolEvent>),
+    /// For an environment.
+    Environment(Intake<EnvironmentEvent>),
 }
 
 impl AnyIntake {
@@ -29,6 +32,7 @@ impl AnyIntake {
             AnyIntake::Gate(intake) => Delivery::new(cell, at, intake),
             AnyIntake::Run(intake) => Delivery::new(cell, at, intake),
             AnyIntake::Pool(intake) => Delivery::new(cell, at, intake),
+            AnyIntake::Environment(intake) => Delivery::new(cell, at, intake),
         }
     }
 
@@ -41,6 +45,7 @@ impl AnyIntake {
             CellId::Gate(_) => AnyIntake::Gate(Intake::Event(message.try_into()?)),
             CellId::Run(_) => AnyIntake::Run(Intake::Event(message.try_into()?)),
             CellId::Pool => AnyIntake::Pool(Intake::Event(message.try_into()?)),
+            CellId::Environment(_) => AnyIntake::Environment(Intake::Event(message.try_into()?)),
         })
     }
 }
@@ -81,6 +86,8 @@ pub enum AnyCell {
     Run(Box<Typed<Run>>),
     /// The pool.
     Pool(Box<Typed<Pool>>),
+    /// An environment.
+    Environment(Box<Typed<Environment>>),
 }
 
 impl AnyCell {
@@ -93,6 +100,7 @@ impl AnyCell {
             CellId::Gate(_) => AnyCell::Gate(Box::new(Typed::load(id.clone(), epoch, stored)?)),
             CellId::Run(_) => AnyCell::Run(Box::new(Typed::load(id.clone(), epoch, stored)?)),
             CellId::Pool => AnyCell::Pool(Box::new(Typed::load(id.clone(), epoch, stored)?)),
+            CellId::Environment(_) => AnyCell::Environment(Box::new(Typed::load(id.clone(), epoch, stored)?)),
         })
     }
 
@@ -105,6 +113,7 @@ impl AnyCell {
             AnyCell::Gate(cell) => cell.reload(stored),
             AnyCell::Run(cell) => cell.reload(stored),
             AnyCell::Pool(cell) => cell.reload(stored),
+            AnyCell::Environment(cell) => cell.reload(stored),
         }
     }
 
@@ -114,6 +123,7 @@ impl AnyCell {
             AnyCell::Gate(cell) => cell.turn(now),
             AnyCell::Run(cell) => cell.turn(now),
             AnyCell::Pool(cell) => cell.turn(now),
+            AnyCell::Environment(cell) => cell.turn(now),
         }
     }
 
@@ -129,6 +139,9 @@ impl AnyCell {
             (AnyCell::Pool(cell), AnyIntake::Pool(intake)) => {
                 cell.inbox.push_back(Delivered { seq, at, intake })
             }
+            (AnyCell::Environment(cell), AnyIntake::Environment(intake)) => {
+                cell.inbox.push_back(Delivered { seq, at, intake })
+            }
             _ => unreachable!("invariant: an intake is made for the kind of cell it is delivered to"),
         }
     }
@@ -139,6 +152,7 @@ impl AnyCell {
             AnyCell::Gate(cell) => !cell.inbox.is_empty(),
             AnyCell::Run(cell) => !cell.inbox.is_empty(),
             AnyCell::Pool(cell) => !cell.inbox.is_empty(),
+            AnyCell::Environment(cell) => !cell.inbox.is_empty(),
         }
     }
 }

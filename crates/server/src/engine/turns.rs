@@ -243,7 +243,7 @@ impl Turns {
     fn submit(&self, cell: CellId, turn: Turn) {
         faults::point("turn", "before-commit");
         let notes = self.engine.notes.clone();
-        let runs = projection::of_turn(&turn.write);
+        let lines = projection::of_turn(&turn.write);
         let mut outcome = Outcome {
             cell,
             result: Err(WriteError::Closed),
@@ -258,7 +258,7 @@ impl Turns {
         self.engine.writer.submit(
             Load::bytes(encoded.bytes()),
             move |tx| {
-                runs.iter().try_for_each(|run| run.write(tx))?;
+                lines.iter().try_for_each(|line| line.write(tx))?;
                 tx.turn(&encoded)
             },
             move |result| {

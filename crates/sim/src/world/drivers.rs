@@ -153,7 +153,11 @@ impl World {
                 }
                 Found::Gate(None)
             }
-            Effect::Alert { .. } => Found::Gate(None),
+            Effect::Alert { .. } => {
+                self.checks.note_alert(task.key.clone());
+                Found::Gate(None)
+            }
+            Effect::ReplaceServer(_) => unreachable!("nobody marks an environment as the server itself here"),
             Effect::RunJob(order) => self.order(order),
             Effect::Send { .. } => unreachable!("messages have no driver"),
         }
