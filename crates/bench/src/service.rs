@@ -26,7 +26,7 @@ pub fn serve(folder: &str) -> Result<(), Fault> {
     let told = |progress| match progress {
         Progress::Serving { listen, .. } => println!("{listen}"),
         Progress::Ready => println!("ready"),
-        Progress::Draining => {}
+        Progress::GivingWay | Progress::Draining => {}
     };
     Ok(runtime.block_on(service::run(settings, told))?)
 }

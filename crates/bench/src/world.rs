@@ -166,6 +166,7 @@ impl World {
             trigger: Trigger::Manual,
             change: None,
             reason: "measured".to_owned(),
+            by: None,
             commit: CommitId([1; 20]),
             tree: TreeId([1; 20]),
             level: Level::Landed,

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Outcome, Trigger};
-use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
+use crate::ids::{
+    CandidateId, ChangeNumber, CommitId, Digest, EnvironmentId, GateId, JobName, RunId, Timestamp, TreeId,
+    UserId,
+};
 use crate::policy::Actor;
 
 /// Something that the record keeps for ever (invariant I8).
@@ -73,6 +76,34 @@ pub enum Act {
         results: Digest,
         /// A job of it ran without a sandbox.
         unsandboxed: bool,
+    },
+    /// A deployment began.
+    DeploymentStarted {
+        /// To where.
+        environment: EnvironmentId,
+        /// Its number there.
+        number: u64,
+        /// By which run.
+        run: RunId,
+        /// By which job of it.
+        job: JobName,
+        /// Of which landed commit.
+        commit: CommitId,
+        /// Who asked for it; a landing is nobody's.
+        by: Option<Actor>,
+        /// Why: `landing of …`, `asked for by ann`.
+        reason: String,
+    },
+    /// A deployment ended.
+    DeploymentEnded {
+        /// To where.
+        environment: EnvironmentId,
+        /// Its number there.
+        number: u64,
+        /// How.
+        outcome: Outcome,
+        /// One sentence; empty when there is nothing to add.
+        why: String,
     },
     /// Something outside the cells: rights, tokens, secrets, settings, a restore.
     Administered {

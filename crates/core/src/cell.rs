@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::Act;
 use crate::effect::{Effect, Plan};
-use crate::ids::{GateId, IdError, RunId, Timestamp};
+use crate::ids::{EnvironmentId, GateId, IdError, RunId, Timestamp};
 use crate::message::{Message, Misdirected};
 
 mod rows;
@@ -25,6 +25,8 @@ pub enum CellId {
     Run(RunId),
     /// Capacity over all runs.
     Pool,
+    /// A place to which a repo deploys.
+    Environment(EnvironmentId),
 }
 
 impl fmt::Display for CellId {
@@ -33,6 +35,7 @@ impl fmt::Display for CellId {
             CellId::Gate(gate) => write!(f, "gate:{gate}"),
             CellId::Run(run) => write!(f, "run:{run}"),
             CellId::Pool => f.write_str("pool"),
+            CellId::Environment(environment) => write!(f, "environment:{environment}"),
         }
     }
 }
@@ -43,8 +46,9 @@ impl FromStr for CellId {
         match text.split_once(':') {
             Some(("gate", gate)) => gate.parse().map(CellId::Gate),
             Some(("run", run)) => run.parse().map(CellId::Run),
+            Some(("environment", environment)) => environment.parse().map(CellId::Environment),
             _ if text == "pool" => Ok(CellId::Pool),
-            _ => Err(IdError::new("cell", text, "it is `gate:…`, `run:…` or `pool`")),
+            _ => Err(IdError::new("cell", text, "it is `gate:…`, `run:…`, `environment:…` or `pool`")),
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::candidate::CandidateSpec;
 use crate::cell::CellId;
 use crate::graph::{JobIndex, JobSpec, Lease};
 use crate::ids::{
-    BranchName, CandidateId, ChangeNumber, CommitId, Digest, GateId, RepoName, RunId, Timestamp, TreeId,
+    BranchName, CandidateId, ChangeNumber, CommitId, Digest, EnvironmentId, GateId, RepoName, RunId,
+    Timestamp, TreeId,
 };
 use crate::message::Message;
 use crate::policy::Level;
@@ -131,8 +132,23 @@ pub enum Effect {
         /// The message.
         message: Message,
     },
+    /// Let another program serve in this server's place. Result: `EnvironmentEvent::Replaced`.
+    ReplaceServer(Replacement),
     /// Run one attempt of a job to its end. Withdrawing it kills the job. Result: `RunEvent::JobEnded`.
     RunJob(Box<JobOrder>),
+}
+
+/// A program that is to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// The environment that is this server.
+    pub environment: EnvironmentId,
+    /// The deployment's number there.
+    pub number: u64,
+    /// The landed commit that it was made of.
+    pub commit: CommitId,
+    /// Manifest of the output that holds it.
+    pub program: Digest,
 }
 
 /// A fast-forward of a gated branch.
@@ -261,6 +277,7 @@ impl Effect {
             Effect::SetCheck { .. } => "set-check",
             Effect::Alert { .. } => "alert",
             Effect::Send { .. } => "send",
+            Effect::ReplaceServer(_) => "replace-server",
             Effect::RunJob(_) => "run-job",
         }
     }

@@ -17,6 +17,7 @@ use crate::graph::{JobGraph, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
 use crate::policy::{Level, Rights};
 
+mod budget;
 mod command;
 mod config;
 mod facts;
@@ -31,6 +32,7 @@ mod run_table;
 mod runs;
 mod settle;
 
+pub use budget::{Budget, Wait};
 pub use command::{Command, RetryScope, Verb};
 pub use config::{GateConfig, Labels, Retest};
 pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
@@ -183,6 +185,9 @@ pub struct Branch {
 pub struct Deploy {
     /// A landed commit that waits for its run.
     pub wanted: Option<(CommitId, TreeId)>,
+    /// Who asked for it again; a landing is nobody's.
+    #[serde(default)]
+    pub by: Option<crate::policy::Actor>,
     /// The run in progress, or the newest one.
     pub run: Option<u64>,
     /// The newest commit whose run did not pass, and the run: one alert a commit.
@@ -206,6 +211,9 @@ pub struct Change {
     /// The digest of its title and body.
     #[serde(skip)]
     message: Memo<(String, String), Digest>,
+    /// How long this revision has waited for its verdict.
+    #[serde(default)]
+    pub wait: Wait,
 }
 
 /// A person's stop of one change.
@@ -308,6 +316,7 @@ impl Cell for Gate {
     type Event = GateEvent;
 
     fn apply(state: &mut GateState, event: &GateEvent, now: Timestamp) {
+        state.note_late(now);
         match event {
             GateEvent::Configured(config) => state.configure(config),
             GateEvent::Halts(halts) => state.heed(halts),

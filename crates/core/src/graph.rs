@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, JobName, LeaseId};
+use crate::ids::{Digest, EnvironmentName, JobName, LeaseId};
 
 /// A job's place in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -133,7 +133,7 @@ pub struct JobBody {
     pub secrets: Vec<String>,
     /// Makes the job a deployment to this environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub environment: Option<String>,
+    pub environment: Option<EnvironmentName>,
     /// Whether a deployment may be tried again after an executor died.
     #[serde(default)]
     pub restartable: bool,
@@ -268,6 +268,24 @@ impl JobGraph {
             self.jobs.iter().map(|job| job.base.as_str() == name || job.name.as_str() == name).collect();
         for at in (0..self.jobs.len()).rev().filter(|at| wanted[*at]).collect::<Vec<_>>() {
             self.mark_needs(at, &mut wanted);
+        }
+        self.keep(&wanted, &wanted.clone())
+    }
+
+    /// The jobs that deploy to one environment, what they need, and what is to follow once they have passed: jobs of a
+    /// landing that need one of them and no other deployment.
+    pub fn select_environment(&self, name: &EnvironmentName) -> JobGraph {
+        let deploys = |job: &JobSpec| job.body.environment.as_ref() == Some(name);
+        let mut follows: Vec<bool> = self.jobs.iter().map(deploys).collect();
+        let mut wanted = follows.clone();
+        (0..self.jobs.len()).filter(|at| follows[*at]).for_each(|at| self.mark_needs(at, &mut wanted));
+        for (at, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.body.environment.is_none()) {
+            let is_after = job.needs.iter().any(|need| follows[need.0 as usize]);
+            let has_all = job.needs.iter().all(|need| wanted[need.0 as usize]);
+            if job.on.contains(&Trigger::Land) && is_after && has_all {
+                follows[at] = true;
+                wanted[at] = true;
+            }
         }
         self.keep(&wanted, &wanted.clone())
     }
@@ -413,6 +431,34 @@ mod tests {
         assert_eq!((one[1], one[3]), (other[1], other[3]));
         assert_eq!(one, digests("python -m build", &[1, 0]));
         assert_ne!(one[2], digests("python -m build", &[0])[2]);
+    }
+
+    #[test]
+    fn an_environment_selects_its_deployments_and_what_follows_them() {
+        let to = |environment: &str, job: JobSpec| {
+            let environment = Some(environment.parse().unwrap());
+            JobSpec { body: Arc::new(JobBody { environment, ..JobBody::script("true") }), ..job }
+        };
+        let land = &[Trigger::Land];
+        let graph = JobGraph {
+            jobs: Arc::new([
+                job("wheel", &[], &[]),
+                to("staging", job("stage", land, &[0])),
+                to("live", job("live", &[Trigger::Manual], &[0])),
+                job("smoke", land, &[1]),
+                job("announce", land, &[1, 2]),
+                job("later", land, &[3]),
+                job("unit", land, &[0]),
+            ]),
+            budget_seconds: None,
+        };
+        let names = |environment: &str| {
+            let selected = graph.select_environment(&environment.parse().unwrap());
+            selected.jobs.iter().map(|job| job.name.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names("staging"), "wheel stage smoke later");
+        assert_eq!(names("live"), "wheel live");
+        assert_eq!(names("none"), "");
     }
 
     #[test]

@@ -188,6 +188,10 @@ text_id! {
     BranchName, "branch name", is_branch_name, "at most 200 bytes, printable, no `..`, `@{`, spaces or `~^:?*[\\`, no part that begins with `.` or ends in `.lock`, not hex like a commit id"
 }
 text_id! {
+    /// An environment's name within its repo: `staging`.
+    EnvironmentName, "environment name", is_environment_name, "1 to 64 letters, digits, `.`, `_` and `-`, beginning with a letter or digit, without `..`"
+}
+text_id! {
     /// A job's name within its pipeline, shards and matrix included: `unit`, `unit[3/4]`, `integration[salt=git]`.
     JobName, "job name", is_job_name, "1 to 200 printable characters without `/`, `,` or spaces"
 }
@@ -237,6 +241,30 @@ impl FromStr for RunId {
         let wrong = || IdError::new("run", text, "it is written repo/branch/number");
         let (gate, number) = text.rsplit_once('/').ok_or_else(wrong)?;
         Ok(RunId { gate: gate.parse()?, number: number.parse().map_err(|_| wrong())? })
+    }
+}
+
+/// An environment: a place to which one repo deploys. Shown as `repo/environment`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct EnvironmentId {
+    /// The repo.
+    pub repo: RepoName,
+    /// The name that its definition gives the place.
+    pub name: EnvironmentName,
+}
+
+impl fmt::Display for EnvironmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.repo, self.name)
+    }
+}
+
+impl FromStr for EnvironmentId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError::new("environment", text, "it is written repo/environment");
+        let (repo, name) = text.split_once('/').ok_or_else(wrong)?;
+        Ok(EnvironmentId { repo: repo.parse()?, name: name.parse()? })
     }
 }
 
@@ -320,6 +348,14 @@ fn is_slug(text: &str) -> bool {
         && !text.contains("..")
         && !text.ends_with(".git")
         && !text.ends_with(".lock")
+}
+
+fn is_environment_name(text: &str) -> bool {
+    let ok = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=64).contains(&text.len())
+        && text.bytes().all(ok)
+        && text.as_bytes()[0].is_ascii_alphanumeric()
+        && !text.contains("..")
 }
 
 /// Git's own rules (`git check-ref-format`) and ours (trust S4): nothing hex-like, no control, bidi or zero-width characters.
@@ -415,6 +451,15 @@ mod tests {
         let digest = Digest::of(b"x");
         assert_eq!(serde_json::from_str::<Digest>(&serde_json::to_string(&digest).unwrap()).unwrap(), digest);
         assert!("ABCD".parse::<CommitId>().is_err());
+        let environment: EnvironmentId = "demo/Live.eu-1".parse().unwrap();
+        assert_eq!(
+            (environment.name.as_str(), environment.to_string()),
+            ("Live.eu-1", "demo/Live.eu-1".into())
+        );
+        assert_eq!(
+            refused::<EnvironmentName>(&["", "-a", "a/b", "a..b", "a b", &"a".repeat(65)]),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod candidate;
 pub mod cell;
 pub mod definition;
 pub mod effect;
+pub mod environment;
 pub mod gate;
 pub mod glob;
 pub mod graph;

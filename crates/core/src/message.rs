@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::environment::EnvironmentEvent;
 use crate::gate::GateEvent;
 use crate::graph::{JobGraph, JobIndex, JobResult, Outcome, Trigger};
-use crate::ids::{ChangeNumber, CommitId, Digest, RunId, TreeId};
-use crate::policy::Level;
+use crate::ids::{ChangeNumber, CommitId, Digest, JobName, RunId, TreeId};
+use crate::policy::{Actor, Level};
 use crate::pool::PoolEvent;
 use crate::run::RunEvent;
 
@@ -32,6 +33,12 @@ pub enum Message {
     },
     /// Run to gate: it is over.
     RunEnded(Arc<RunReport>),
+    /// Run to environment: a job is ready to deploy there.
+    Claim(Box<Claim>),
+    /// Run to environment: a job that claimed it is over.
+    Release(Release),
+    /// Environment to run: it is the job's turn.
+    Admitted(Admission),
 }
 
 impl Message {
@@ -40,6 +47,57 @@ impl Message {
         matches!(self, Message::Start(_))
     }
 }
+
+/// A job that is ready to deploy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The run.
+    pub run: RunId,
+    /// The job in its graph.
+    pub job: JobIndex,
+    /// The job's name.
+    pub name: JobName,
+    /// What is deployed.
+    pub commit: CommitId,
+    /// How far it is trusted.
+    pub level: Level,
+    /// Who asked for it; a landing is nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Actor>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The end of a job that had claimed an environment, whether it ever had its turn or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The run.
+    pub run: RunId,
+    /// The job in its graph.
+    pub job: JobIndex,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// One sentence about that.
+    pub why: String,
+    /// Manifest of the output [`PROGRAM_OUTPUT`], if the job left one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Digest>,
+}
+
+/// The turn of one deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The job.
+    pub job: JobIndex,
+    /// The deployment's number in its environment, from 1.
+    pub number: u64,
+    /// What the last deployment that passed had put there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<CommitId>,
+}
+
+/// The output of which the server takes its own program, in an environment that is the server itself.
+pub const PROGRAM_OUTPUT: &str = "towpath";
 
 /// What a run is made of. The graph is final: a run never grows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +111,9 @@ pub struct RunStart {
     pub change: Option<(ChangeNumber, CommitId)>,
     /// Why, for people.
     pub reason: String,
+    /// Who asked for it, if it was a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Actor>,
     /// The commit under test.
     pub commit: CommitId,
     /// Its tree.
@@ -149,6 +210,7 @@ impl TryFrom<Message> for RunEvent {
             Message::Start(start) => Ok(RunEvent::Start(start)),
             Message::Cancel { why } => Ok(RunEvent::Cancel { why }),
             Message::Granted { total } => Ok(RunEvent::Granted { total }),
+            Message::Admitted(admission) => Ok(RunEvent::Admitted(admission)),
             message => Err(Misdirected { receiver: "run", message }),
         }
     }
@@ -160,6 +222,17 @@ impl TryFrom<Message> for PoolEvent {
         match message {
             Message::Demand(demand) => Ok(PoolEvent::Demand(demand)),
             message => Err(Misdirected { receiver: "pool", message }),
+        }
+    }
+}
+
+impl TryFrom<Message> for EnvironmentEvent {
+    type Error = Misdirected;
+    fn try_from(message: Message) -> Result<Self, Misdirected> {
+        match message {
+            Message::Claim(claim) => Ok(EnvironmentEvent::Claim(claim)),
+            Message::Release(release) => Ok(EnvironmentEvent::Release(release)),
+            message => Err(Misdirected { receiver: "environment", message }),
         }
     }
 }
@@ -184,7 +257,20 @@ mod tests {
         check::<GateEvent>(Message::RunEnded(Arc::new(report)));
         check::<RunEvent>(Message::Cancel { why: "superseded".into() });
         check::<RunEvent>(Message::Granted { total: 3 });
-        check::<PoolEvent>(Message::Demand(Demand { run, priority: 1, asked: 2, returned: 1 }));
+        check::<PoolEvent>(Message::Demand(Demand { run: run.clone(), priority: 1, asked: 2, returned: 1 }));
+        let (job, outcome) = (JobIndex(1), Outcome::Passed);
+        check::<RunEvent>(Message::Admitted(Admission { job, number: 3, before: None }));
+        let release = Release { run: run.clone(), job, outcome, why: String::new(), program: None };
+        check::<EnvironmentEvent>(Message::Release(release));
+        check::<EnvironmentEvent>(Message::Claim(Box::new(Claim {
+            run,
+            job,
+            name: "deploy".parse().unwrap(),
+            commit: CommitId([1; 20]),
+            level: Level::Landed,
+            by: None,
+            reason: "landing of 0101".into(),
+        })));
     }
 
     #[test]

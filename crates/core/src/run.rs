@@ -9,9 +9,10 @@ use crate::act::Act;
 use crate::cell::{Cell, CellId, CellState, Field, Notes, Row, RowError, Rows, Table};
 use crate::effect::{Effect, EffectKey, JobInput, JobOrder, Plan};
 use crate::graph::{JobGraph, JobIndex, JobResult, Lease, Outcome, SkipReason, Trigger};
-use crate::ids::{Digest, JobName, LeaseId, RunId, Timestamp};
-use crate::message::{Demand, JobReport, Message, RunReport, RunStart};
+use crate::ids::{CommitId, Digest, EnvironmentId, JobName, LeaseId, RunId, Timestamp};
+use crate::message::{Admission, Demand, JobReport, Message, RunReport, RunStart};
 
+mod deploying;
 mod progress;
 
 pub use progress::counts;
@@ -36,6 +37,8 @@ pub enum RunEvent {
         /// Only ever grows.
         total: u64,
     },
+    /// It is a job's turn to deploy to its environment.
+    Admitted(Admission),
     /// One attempt of a job is over.
     JobEnded {
         /// Which attempt.
@@ -88,6 +91,21 @@ impl JobState {
     }
 }
 
+/// How far a job is with the environment that it deploys to. A job without a row has not claimed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turn {
+    /// It waits for its turn.
+    Claimed,
+    /// It has it until it is over.
+    Admitted {
+        /// The deployment's number there.
+        number: u64,
+        /// What was there before.
+        before: Option<CommitId>,
+    },
+}
+
 /// How far the run as a whole is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Whole {
@@ -105,6 +123,7 @@ pub struct RunState {
     start: Field<Option<Arc<RunStart>>>,
     whole: Field<Whole>,
     jobs: Table<u32, JobState>,
+    turns: Table<u32, Turn>,
     graph: JobGraph,
     notes: Notes,
     // Derived from the rows by `loaded`, kept up by every change.
@@ -127,6 +146,7 @@ impl Cell for Run {
             RunEvent::Start(start) => state.begin(start, now),
             RunEvent::Cancel { why } => state.cancel(why, now),
             RunEvent::Granted { total } => state.granted(*total, now),
+            RunEvent::Admitted(admission) => state.admitted(admission),
             RunEvent::JobEnded { lease, result } => state.job_ended(lease, result, now),
         }
         state.advance(now);
@@ -143,6 +163,7 @@ impl Cell for Run {
                 Effect::RunJob(Box::new(order)),
             );
         }
+        state.owe_claims(start, &mut plan);
         plan.owe(
             EffectKey::level("demand", &state.id),
             Effect::Send { to: CellId::Pool, message: Message::Demand(state.demand()) },
@@ -226,7 +247,7 @@ impl RunState {
             commit: start.commit,
             tree: start.tree,
             level: start.level,
-            facts: start.facts.clone(),
+            facts: self.facts(start, job),
             inputs,
         }
     }
@@ -289,6 +310,7 @@ impl CellState for RunState {
             start: Field::new("start", None),
             whole: Field::new("whole", Whole::default()),
             jobs: Table::new("job"),
+            turns: Table::new("turn"),
             graph: JobGraph::default(),
             notes: Notes::default(),
             ready: BTreeSet::new(),
@@ -306,11 +328,12 @@ impl CellState for RunState {
         self.start.take(&mut rows);
         self.whole.take(&mut rows);
         self.jobs.take(&mut rows);
+        self.turns.take(&mut rows);
         rows
     }
 
     fn put_row(&mut self, row: &Row) -> Result<(), RowError> {
-        match self.start.put(row)? || self.whole.put(row)? || self.jobs.put(row)? {
+        match self.start.put(row)? || self.whole.put(row)? || self.jobs.put(row)? || self.turns.put(row)? {
             true => Ok(()),
             false => Err(RowError::new(&row.key, "no such row in a run")),
         }

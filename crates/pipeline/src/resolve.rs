@@ -5,6 +5,7 @@ use std::fmt;
 
 use towpath_core::definition::GateSettings;
 use towpath_core::graph::{JobBody, RETRY_ERRORED_DEFAULT, TIMEOUT_SECONDS_DEFAULT};
+use towpath_core::ids::EnvironmentName;
 
 use crate::check::{self, Draft};
 use crate::definition::{Definition, Job, PathFilter};
@@ -84,9 +85,13 @@ fn body(job: &JobFile, defaults: &DefaultsFile) -> JobBody {
         network: first(&job.network, &defaults.network).unwrap_or(false),
         user_namespaces: get(&job.user_namespaces).unwrap_or(false),
         secrets: names(&job.secrets),
-        environment: text(&job.environment),
+        environment: job.environment.as_ref().map(|name| environment(name.value.as_ref())),
         restartable,
     }
+}
+
+fn environment(name: &str) -> EnvironmentName {
+    name.parse().expect("invariant: its alphabet is that of the core's environment names")
 }
 
 /// A job that says `checkout: false` takes no history from the defaults.

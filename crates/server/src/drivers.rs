@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
+use towpath_core::environment::EnvironmentEvent;
 use towpath_core::gate::{ForgeRead, GateEvent};
 use towpath_core::ids::Timestamp;
 use towpath_core::turn::{Dispatch, Intake, Trouble, TroubleClass};
@@ -19,6 +20,7 @@ use towpath_store::Store;
 use crate::engine::{AnyIntake, Dispatcher, Engine};
 use crate::faults;
 use crate::forges::Forges;
+use crate::replace::Succession;
 use crate::repos::Repos;
 
 mod land;
@@ -26,6 +28,7 @@ mod make_candidate;
 mod note_landing;
 mod pace;
 mod read_graph;
+mod replace_server;
 pub mod run_job;
 mod workers;
 
@@ -51,6 +54,8 @@ pub struct Hands {
     pub store: Arc<Store>,
     /// Held while a repository's notes are written.
     pub notes: Mutex<()>,
+    /// The way to let another program serve.
+    pub succession: Arc<Succession>,
 }
 
 /// Why an effect was not carried out this time.
@@ -194,7 +199,7 @@ impl Drivers {
     }
 
     /// A panic in a driver fails this one effect (style: errors).
-    fn attempt(&self, engine: &Engine, task: &Task) -> Result<Option<AnyIntakeEvent>, Failure> {
+    fn attempt(&self, engine: &Engine, task: &Task) -> Result<Option<Found>, Failure> {
         let kind = task.effect.kind();
         faults::point(kind, "before");
         let result = catch_unwind(AssertUnwindSafe(|| self.carry_out(engine, task)));
@@ -206,19 +211,24 @@ impl Drivers {
         })
     }
 
-    fn carry_out(&self, engine: &Engine, task: &Task) -> Result<Option<AnyIntakeEvent>, Failure> {
+    fn carry_out(&self, engine: &Engine, task: &Task) -> Result<Option<Found>, Failure> {
         let hands = &self.hands;
         let forge = |repo| hands.forges.get(repo);
         Ok(match &task.effect {
-            Effect::Land(landing) => Some(land::run(hands, landing, task.cancelled)?),
+            Effect::Land(landing) => Some(Found::Gate(land::run(hands, landing, task.cancelled)?)),
             _ if task.cancelled => None,
             Effect::ReadForge { gate, landed } => {
                 let began = engine.clock().now();
                 let snapshot = forge(&gate.repo)?.read(&gate.branch, *landed)?;
-                Some(GateEvent::ForgeRead(Box::new(ForgeRead { began, snapshot })))
+                Some(Found::Gate(GateEvent::ForgeRead(Box::new(ForgeRead { began, snapshot }))))
             }
-            Effect::MakeCandidate { id, repo, spec } => Some(make_candidate::run(hands, *id, repo, spec)?),
-            Effect::ReadGraph { repo, commit } => Some(read_graph::run(hands, repo, *commit)?),
+            Effect::MakeCandidate { id, repo, spec } => {
+                Some(Found::Gate(make_candidate::run(hands, *id, repo, spec)?))
+            }
+            Effect::ReadGraph { repo, commit } => Some(Found::Gate(read_graph::run(hands, repo, *commit)?)),
+            Effect::ReplaceServer(replacement) => {
+                Some(Found::Environment(replace_server::run(&hands.succession, replacement)?))
+            }
             Effect::MarkLanded { repo, change, commit } => {
                 forge(repo)?.mark_landed(*change, *commit)?;
                 None
@@ -243,8 +253,27 @@ impl Drivers {
     }
 }
 
-/// The result of an effect: every effect with lanes here is a gate's.
-type AnyIntakeEvent = GateEvent;
+/// The result of an effect, by the kind of cell that owes it.
+enum Found {
+    Gate(GateEvent),
+    Environment(EnvironmentEvent),
+}
+
+impl Found {
+    fn gate(self) -> Option<GateEvent> {
+        match self {
+            Found::Gate(event) => Some(event),
+            Found::Environment(_) => None,
+        }
+    }
+
+    fn environment(self) -> Option<EnvironmentEvent> {
+        match self {
+            Found::Environment(event) => Some(event),
+            Found::Gate(_) => None,
+        }
+    }
+}
 
 impl Dispatcher for Drivers {
     fn dispatch(&self, engine: &Engine, cell: &CellId, dispatch: Dispatch) {
@@ -265,21 +294,27 @@ impl Dispatcher for Drivers {
     }
 }
 
-fn answer(engine: &Engine, task: &Task, result: Result<Option<AnyIntakeEvent>, Failure>, tries: u32) {
-    let (key, token) = (task.key.clone(), task.token);
-    let intake = match result {
-        Ok(result) => Intake::Done { key, token, result },
-        Err(failure) => {
-            tracing::warn!(effect.key = %key, tries, "effect `{key}` failed: {}", failure.why);
-            let next_try = next_try(engine.clock().now(), failure.class, tries);
-            Intake::Trouble {
-                key,
-                token,
-                trouble: Trouble { class: failure.class, why: failure.why, tries, next_try },
-            }
+fn answer(engine: &Engine, task: &Task, result: Result<Option<Found>, Failure>, tries: u32) {
+    let result = result.map_err(|failure| {
+        tracing::warn!(effect.key = %task.key, tries, "effect `{}` failed: {}", task.key, failure.why);
+        let next_try = next_try(engine.clock().now(), failure.class, tries);
+        Trouble { class: failure.class, why: failure.why, tries, next_try }
+    });
+    let intake = match task.cell {
+        CellId::Environment(_) => {
+            AnyIntake::Environment(intake(task, result.map(|found| found.and_then(Found::environment))))
         }
+        _ => AnyIntake::Gate(intake(task, result.map(|found| found.and_then(Found::gate)))),
     };
-    engine.deliver_surely(task.cell.clone(), AnyIntake::Gate(intake));
+    engine.deliver_surely(task.cell.clone(), intake);
+}
+
+fn intake<E>(task: &Task, result: Result<Option<E>, Trouble>) -> Intake<E> {
+    let (key, token) = (task.key.clone(), task.token);
+    match result {
+        Ok(result) => Intake::Done { key, token, result },
+        Err(trouble) => Intake::Trouble { key, token, trouble },
+    }
 }
 
 /// When a failed effect is due again: soon and then ever later; slowly from the start where waiting cures nothing.

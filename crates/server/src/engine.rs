@@ -8,8 +8,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{broadcast, oneshot};
 use towpath_core::cell::{Answer, CellId, Refusal};
+use towpath_core::environment::Environment;
 use towpath_core::gate::{Command, Gate, GateEvent, Verb};
-use towpath_core::ids::{GateId, RunId, Timestamp};
+use towpath_core::ids::{EnvironmentId, GateId, RunId, Timestamp};
 use towpath_core::policy::Actor;
 use towpath_core::pool::Pool;
 use towpath_core::run::Run;
@@ -289,6 +290,19 @@ impl Engine {
     ) -> Option<T> {
         self.read(CellId::Run(run), |cell| match cell {
             Some(slot::AnyCell::Run(cell)) => Some(look(&cell.live)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Looks at an environment as it was last committed; one that nothing was ever deployed to is not there.
+    pub async fn environment<T: Send + 'static>(
+        &self,
+        environment: EnvironmentId,
+        look: impl FnOnce(&Live<Environment>) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.read(CellId::Environment(environment), |cell| match cell {
+            Some(slot::AnyCell::Environment(cell)) => Some(look(&cell.live)),
             _ => None,
         })
         .await

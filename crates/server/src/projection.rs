@@ -2,13 +2,13 @@
 
 use towpath_core::act::Act;
 use towpath_core::graph::Outcome;
-use towpath_core::ids::{RunId, Timestamp};
+use towpath_core::ids::{EnvironmentId, RunId, Timestamp};
 use towpath_core::turn::WriteSet;
-use towpath_store::records::RunRow;
+use towpath_store::records::{Deployment, RunRow};
 use towpath_store::{Tx, View, WriteError};
 
-/// One line of the list of runs that a turn begins or ends.
-pub enum RunLine {
+/// One line of a list that a turn adds or changes.
+pub enum Line {
     /// A run began.
     Started(Box<RunRow>),
     /// A run ended.
@@ -22,44 +22,79 @@ pub enum RunLine {
         /// A job of it had no sandbox.
         unsandboxed: bool,
     },
+    /// A deployment began.
+    Deploying(Box<Deployment>),
+    /// A deployment ended.
+    Deployed {
+        /// Where to.
+        environment: EnvironmentId,
+        /// Its number there.
+        number: u64,
+        /// How.
+        outcome: Outcome,
+        /// What there is to say of it.
+        why: String,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// What a turn means for the lists.
-pub fn of_turn(write: &WriteSet) -> Vec<RunLine> {
+pub fn of_turn(write: &WriteSet) -> Vec<Line> {
     write.acts.iter().filter_map(|act| of_act(act, write.now)).collect()
 }
 
-fn of_act(act: &Act, now: Timestamp) -> Option<RunLine> {
+fn of_act(act: &Act, now: Timestamp) -> Option<Line> {
     match act {
-        Act::RunStarted { run, trigger, change, commit, reason } => {
-            Some(RunLine::Started(Box::new(RunRow {
-                run: run.clone(),
-                trigger: *trigger,
-                change: change.map(|(number, _)| number),
+        Act::RunStarted { run, trigger, change, commit, reason } => Some(Line::Started(Box::new(RunRow {
+            run: run.clone(),
+            trigger: *trigger,
+            change: change.map(|(number, _)| number),
+            commit: *commit,
+            reason: reason.clone(),
+            outcome: None,
+            unsandboxed: false,
+            started_at: now,
+            ended_at: None,
+        }))),
+        Act::RunEnded { run, outcome, unsandboxed, .. } => {
+            Some(Line::Ended { run: run.clone(), outcome: *outcome, at: now, unsandboxed: *unsandboxed })
+        }
+        Act::DeploymentStarted { environment, number, run, job, commit, by, reason } => {
+            Some(Line::Deploying(Box::new(Deployment {
+                repo: environment.repo.clone(),
+                environment: environment.name.clone(),
+                number: *number,
                 commit: *commit,
-                reason: reason.clone(),
+                run: Some(run.clone()),
+                job: Some(job.clone()),
+                actor: by.as_ref().map(|by| by.user),
                 outcome: None,
-                unsandboxed: false,
+                why: reason.clone(),
                 started_at: now,
                 ended_at: None,
             })))
         }
-        Act::RunEnded { run, outcome, unsandboxed, .. } => {
-            Some(RunLine::Ended { run: run.clone(), outcome: *outcome, at: now, unsandboxed: *unsandboxed })
-        }
+        Act::DeploymentEnded { environment, number, outcome, why } => Some(Line::Deployed {
+            environment: environment.clone(),
+            number: *number,
+            outcome: *outcome,
+            why: why.clone(),
+            at: now,
+        }),
         _ => None,
     }
 }
 
-impl RunLine {
+impl Line {
     /// Writes it.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn write(&self, tx: &mut Tx<'_>) -> Result<(), WriteError> {
         match self {
-            RunLine::Started(row) => tx.put_run(row),
-            RunLine::Ended { run, outcome, at, unsandboxed } => {
+            Line::Started(row) => tx.put_run(row),
+            Line::Ended { run, outcome, at, unsandboxed } => {
                 let Some(row) = View::run(tx, run)? else {
                     // A list that lacks a line harms nobody; a turn that is refused for it would.
                     tracing::error!(%run, "run {run} ended and is not in the list of runs");
@@ -71,6 +106,14 @@ impl RunLine {
                     unsandboxed: *unsandboxed,
                     ..row
                 })
+            }
+            Line::Deploying(row) => tx.put_deployment(row),
+            Line::Deployed { environment, number, outcome, why, at } => {
+                let missing =
+                    || WriteError::Missing { what: format!("deployment {number} to {environment}") };
+                let row = tx.deployment(environment, *number)?.ok_or_else(missing)?;
+                let why = if why.is_empty() { row.why.clone() } else { format!("{}: {why}", row.why) };
+                tx.put_deployment(&Deployment { outcome: Some(*outcome), ended_at: Some(*at), why, ..row })
             }
         }
     }

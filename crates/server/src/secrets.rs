@@ -60,7 +60,7 @@ impl Policy {
             return Some(format!("the policy does not name the job {}", order.spec.base));
         }
         match &body.environment {
-            Some(environment) if named(&self.environments, environment) => None,
+            Some(environment) if named(&self.environments, environment.as_str()) => None,
             None if self.environments.is_empty() => None,
             _ => Some("the policy does not name its environment".into()),
         }

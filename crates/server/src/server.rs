@@ -21,6 +21,7 @@ use crate::executor::{Executor, ExecutorTrouble};
 use crate::forges::Forges;
 use crate::halts;
 use crate::mend;
+use crate::replace::Succession;
 use crate::repos::Repos;
 use crate::secrets::{SecretError, Secrets};
 use crate::settings::{RepoSettings, ServerSettings};
@@ -135,6 +136,7 @@ pub struct Server {
     drivers: Arc<Drivers>,
     executor: Arc<Executor>,
     came_up: tokio::sync::oneshot::Receiver<Result<(), ExecutorTrouble>>,
+    succession: Arc<Succession>,
 }
 
 impl Server {
@@ -168,12 +170,16 @@ impl Server {
             limits: settings.limits,
         };
         let jobs = Jobs::new(sources, settings.slots);
+        let opened = Succession::open(store.path(), blobs.clone());
+        let succession =
+            opened.map_err(|why| ServerError::Io { what: "look for deployed programs".into(), why })?;
         let hands = Hands {
             repos: repos.clone(),
             forges: forges.clone(),
             jobs: jobs.clone(),
             store: store.clone(),
             notes: Mutex::default(),
+            succession: succession.clone(),
         };
         let drivers = Drivers::new(hands);
         mend::repositories(&store, &repos, &forges)?;
@@ -190,7 +196,7 @@ impl Server {
         shared.configure_all()?;
         shared.engine.quiet().await;
         shared.jobs.all_claimed();
-        Ok(Server { shared, turns, drivers, executor, came_up })
+        Ok(Server { shared, turns, drivers, executor, came_up, succession })
     }
 
     /// Waits until jobs can run. Requests may be answered before; jobs wait.
@@ -203,6 +209,11 @@ impl Server {
             // Asked before: it had come up.
             Err(_) => Ok(()),
         }
+    }
+
+    /// Where it is said that another program is to serve.
+    pub fn succession(&self) -> Arc<Succession> {
+        self.succession.clone()
     }
 
     /// Whether the turn loop has ended by itself, because another server took over.
@@ -236,6 +247,11 @@ impl Shared {
                 Ok(settings) => self.configure(&repo.name, &settings),
                 Err(error) => tracing::error!(repo = %repo.name, "settings of repo {}: {error}", repo.name),
             }
+        }
+        let view = self.store.reader().snapshot().map_err(OpenError::from)?;
+        if let Some(environment) = crate::selves::marked(&view).map_err(OpenError::from)? {
+            let (cell, intake) = crate::selves::told(environment, true);
+            self.engine.deliver_surely(cell, intake);
         }
         Ok(())
     }

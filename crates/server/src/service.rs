@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 use crate::http::origin::Site;
 use crate::http::{Edge, serve};
+use crate::replace::record::Trial;
+use crate::replace::{self, Succession};
 use crate::server::{Server, ServerError};
 use crate::settings::ServerSettings;
 
@@ -27,6 +29,8 @@ pub enum Progress {
     },
     /// Jobs can run.
     Ready,
+    /// Everything is stored, and a program that was deployed takes its place.
+    GivingWay,
     /// It was told to end, and lets answers and commits under way end first.
     Draining,
 }
@@ -38,9 +42,10 @@ pub enum Progress {
 /// It cannot start, jobs cannot run on this machine, or another server took over.
 pub async fn run(settings: ServerSettings, told: impl Fn(Progress)) -> Result<(), ServerError> {
     let failed = |what: String| move |why| ServerError::Io { what, why };
-    let listener = TcpListener::bind(settings.listen).await;
-    let listener = listener.map_err(failed(format!("listen on {}", settings.listen)))?;
+    let (kept, listener) =
+        listener(settings.listen).map_err(failed(format!("listen on {}", settings.listen)))?;
     let listen = listener.local_addr().map_err(failed("learn the address".into()))?;
+    let data = settings.data.clone();
     let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));
     let site = Site::new(&url)?;
     let mut server = Server::start(settings).await?;
@@ -48,19 +53,46 @@ pub async fn run(settings: ServerSettings, told: impl Fn(Progress)) -> Result<()
     let (stop, stopping) = watch::channel(false);
     let http = tokio::spawn(serve::serve(edge, listener, until_set(stopping)));
     told(Progress::Serving { listen, url });
-    let ended = live(&mut server, &told).await;
+    replace::confirm(&data).map_err(failed("confirm that this program serves".into()))?;
+    let (shared, succession) = (server.shared.clone(), server.succession());
+    let ended = live(&mut server, &succession, &told).await;
     told(Progress::Draining);
     let _ = stop.send(true);
     if let Ok(Err(error)) = http.await {
         tracing::error!(%error, "the listener failed: {error}");
     }
     let stopped = tokio::task::spawn_blocking(move || server.stop()).await;
-    ended?;
-    stopped.unwrap_or(Ok(()))
+    match ended? {
+        End::Stop => stopped.unwrap_or(Ok(())),
+        End::GiveWay(trial) => {
+            told(Progress::GivingWay);
+            let why = replace::execute(&succession, &trial, &shared.store, kept);
+            Err(ServerError::Io { what: "execute the deployed program".into(), why })
+        }
+    }
+}
+
+/// Why a service ends.
+enum End {
+    /// It was told to, or another server took over.
+    Stop,
+    /// Another program is to serve.
+    GiveWay(Box<Trial>),
+}
+
+/// The listener, and a handle on it for whoever serves next.
+fn listener(listen: SocketAddr) -> std::io::Result<(std::net::TcpListener, TcpListener)> {
+    let listener = replace::listener(listen)?;
+    listener.set_nonblocking(true)?;
+    Ok((listener.try_clone()?, TcpListener::from_std(listener)?))
 }
 
 /// Until it is told to end, or cannot go on.
-async fn live(server: &mut Server, told: &impl Fn(Progress)) -> Result<(), ServerError> {
+async fn live(
+    server: &mut Server,
+    succession: &Succession,
+    told: &impl Fn(Progress),
+) -> Result<End, ServerError> {
     let failed = |why| ServerError::Io { what: "listen for signals".into(), why };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -68,8 +100,9 @@ async fn live(server: &mut Server, told: &impl Fn(Progress)) -> Result<(), Serve
     let mut look = tokio::time::interval(TAKEOVER_LOOK);
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(End::Stop),
+            _ = interrupt.recv() => return Ok(End::Stop),
+            trial = succession.wanted() => return Ok(End::GiveWay(Box::new(trial))),
             up = server.executor_ready(), if !ready => {
                 up?;
                 ready = true;
@@ -78,7 +111,7 @@ async fn live(server: &mut Server, told: &impl Fn(Progress)) -> Result<(), Serve
             _ = look.tick() => {
                 if server.is_over() {
                     // Why it ended comes with its stop.
-                    return Ok(());
+                    return Ok(End::Stop);
                 }
             }
         }

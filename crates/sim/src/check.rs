@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use towpath_core::act::Act;
 use towpath_core::cell::CellId;
-use towpath_core::effect::{Effect, Landing};
+use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
+use towpath_core::environment::Deploying;
 use towpath_core::gate::{Snapshot, Verb};
 use towpath_core::graph::{JobResult, Outcome};
-use towpath_core::ids::{ChangeNumber, CommitId, Digest, Epoch, GateId, LeaseId, RunId, Timestamp, UserId};
+use towpath_core::ids::{
+    ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, LeaseId, RunId, Timestamp, UserId,
+};
 use towpath_core::message::{Message, RunReport};
 use towpath_core::run::RunEvent;
 use towpath_core::turn::{Intake, Stage, Turn};
@@ -48,6 +51,9 @@ pub struct Checks {
     started: BTreeSet<RunId>,
     started_for: BTreeSet<ChangeNumber>,
     ended: BTreeSet<RunId>,
+    /// Deployments that have begun and not ended, by environment.
+    deploying: BTreeMap<EnvironmentId, u64>,
+    alerted: BTreeSet<EffectKey>,
     commits: u64,
 }
 
@@ -91,6 +97,11 @@ impl Checks {
         }
     }
 
+    /// Remembers that people were told something.
+    pub fn note_alert(&mut self, key: EffectKey) {
+        self.alerted.insert(key);
+    }
+
     fn truth(&self, gate: &GateId, began: Option<Timestamp>) -> Option<Arc<Snapshot>> {
         self.reads.get(gate)?.get(&began?).cloned()
     }
@@ -128,6 +139,9 @@ impl World {
         }
         for (key, row) in &turn.write.outbox {
             let claimed = row.as_ref().filter(|row| matches!(row.stage, Stage::Claimed { .. }));
+            if let Some(Effect::RunJob(order)) = claimed.and_then(|row| row.effect.as_ref()) {
+                self.check_turn(order);
+            }
             if let Some(Effect::Land(landing)) = claimed.and_then(|row| row.effect.as_ref()) {
                 self.trace.line(format!("{} claimed: {key}", self.now));
                 if self.store.cells[&turn.write.cell].inbox.iter().next().is_some() {
@@ -144,6 +158,20 @@ impl World {
         self.check_bounds(&turn.write.cell);
         self.checks.commits += 1;
         self.check_reload(epoch, &turn.write.cell);
+    }
+
+    /// I13: who deploys is the one whose turn it is.
+    fn check_turn(&mut self, order: &JobOrder) {
+        let Some(name) = order.spec.body.environment.clone() else { return };
+        let environment = EnvironmentId { repo: order.run.gate.repo.clone(), name };
+        let stored = self.store.cells.get(&CellId::Environment(environment.clone()));
+        let row = stored.and_then(|cell| cell.rows.get("deploying"));
+        let deploying = row.and_then(|row| serde_json::from_str::<Option<Deploying>>(row).ok().flatten());
+        let has_turn = |one: &Deploying| (&one.claim.run, one.claim.job) == (&order.run, order.lease.job);
+        if !deploying.as_ref().is_some_and(has_turn) {
+            let what = format!("run {} deploys to {environment} while {deploying:?} has the turn", order.run);
+            self.violate("I13", what);
+        }
     }
 
     /// I13: one writer a cell.
@@ -225,6 +253,17 @@ impl World {
                 if !self.checks.started.insert(run.clone()) {
                     self.violate("I8", format!("the start of run {run} has two leaves"));
                 }
+            }
+            Act::DeploymentStarted { environment, number, .. } => {
+                if let Some(other) = self.checks.deploying.insert(environment.clone(), *number) {
+                    let what = format!("deployment {number} to {environment} began before {other} was over");
+                    self.violate("I13", what);
+                }
+            }
+            Act::DeploymentEnded { environment, number, .. }
+                if self.checks.deploying.remove(environment) != Some(*number) =>
+            {
+                self.violate("I8", format!("deployment {number} to {environment} ended without a beginning"));
             }
             Act::RunEnded { run, .. } if !self.checks.ended.insert(run.clone()) => {
                 self.violate("I8", format!("the end of run {run} has two leaves"));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
+use towpath_core::environment::Environment;
 use towpath_core::gate::{Bell, Gate, GateConfig, GateEvent};
 use towpath_core::ids::{Epoch, GateId, LeaseId, RepoName, Timestamp};
 use towpath_core::pool::{Pool, PoolEvent};
@@ -144,6 +145,8 @@ pub enum AnyLive {
     Run(Box<Live<Run>>),
     /// The pool.
     Pool(Box<Live<Pool>>),
+    /// An environment.
+    Environment(Box<Live<Environment>>),
 }
 
 /// An effect with a driver.

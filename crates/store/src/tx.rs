@@ -340,6 +340,7 @@ fn kind(cell: &CellId) -> &'static str {
         CellId::Gate(_) => "gate",
         CellId::Run(_) => "run",
         CellId::Pool => "pool",
+        CellId::Environment(_) => "environment",
     }
 }
 

@@ -1,6 +1,7 @@
 //! The words of the command line. Help, man pages and completions come from these types and from nowhere else.
 
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -40,7 +41,7 @@ pub enum Command {
     Runs(command::runs::RunsArgs),
     Log(command::log::LogArgs),
     Cancel(command::runs::CancelArgs),
-    Deploy(command::branch::DeployArgs),
+    Deploy(command::deploy::DeployArgs),
     #[command(subcommand)]
     User(command::user::UserCommand),
     #[command(subcommand)]
@@ -83,8 +84,12 @@ pub fn definitions() -> clap::Command {
             if command.get_after_help().is_some() { command } else { command.after_help(EXIT_CODES) };
         names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_codes))
     }
-    with_codes(Cli::command())
+    with_codes(Cli::command().long_version(LONG_VERSION.as_str()))
 }
+
+/// What a server asks a program before it lets it take its place.
+static LONG_VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (schema {})", env!("CARGO_PKG_VERSION"), towpath_store::SCHEMA));
 
 fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&definitions().try_get_matches_from(arguments)?)
@@ -99,7 +104,7 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> 
         Command::Runs(arguments) => command::runs::run(&arguments, terminal),
         Command::Log(arguments) => command::log::run(&arguments, terminal),
         Command::Cancel(arguments) => command::runs::cancel(&arguments, terminal),
-        Command::Deploy(arguments) => command::branch::deploy(&arguments, terminal),
+        Command::Deploy(arguments) => command::deploy::run(&arguments, terminal),
         Command::User(user) => command::user::run(&user, terminal),
         Command::Token(token) => command::token::run(&token, terminal),
         Command::Secret(arguments) => command::secret::run(&arguments, terminal),

@@ -8,6 +8,7 @@ pub mod change;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod deploy;
 pub mod doctor;
 pub mod executor;
 pub mod init;

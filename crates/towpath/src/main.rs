@@ -12,6 +12,20 @@ mod terminal;
 
 use std::process::ExitCode;
 
+use towpath_server::replace::STEWARD_COMMAND;
+
+/// Watches over a program that takes a server's place.
+fn steward() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(2).collect();
+    match towpath_server::replace::steward::run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the steward failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn main() -> ExitCode {
     // Both are started by machines, often, and with streams that are theirs alone: nothing else may happen first.
     let words: Vec<String> =
@@ -20,6 +34,7 @@ fn main() -> ExitCode {
     match words[..] {
         [command::SANDBOX_HELPER, ..] => towpath_executor::sandbox_helper(),
         [command::HOOK, name] => towpath_forge::push::run_hook(name),
+        [STEWARD_COMMAND, ..] => steward(),
         _ => cli::main(),
     }
 }

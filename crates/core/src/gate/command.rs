@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::runs::{Cancel, Phase};
+use super::settle::Cause;
 use super::{Freeze, GateState, Hold, Standing, Vouch};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
-use crate::graph::Trigger;
-use crate::ids::{ChangeNumber, CommitId, Timestamp};
+use crate::graph::{JobGraph, Trigger};
+use crate::ids::{ChangeNumber, CommitId, EnvironmentName, Timestamp, TreeId};
 use crate::policy::{Actor, Role};
 
 /// A person's request.
@@ -85,6 +86,17 @@ pub enum Verb {
     },
     /// Run the deploy jobs of the tip again.
     Deploy,
+    /// Deploy a landed commit to one environment, whatever lands or is frozen meanwhile.
+    DeployTo {
+        /// Where to.
+        environment: EnvironmentName,
+        /// A commit that landed on this branch, as it was looked up at intake.
+        commit: CommitId,
+        /// Its tree.
+        tree: TreeId,
+        /// The jobs of its own definition that this takes.
+        graph: JobGraph,
+    },
 }
 
 /// How much of a run is made again.
@@ -128,7 +140,8 @@ impl GateState {
             | Verb::Freeze { .. }
             | Verb::Unfreeze
             | Verb::RunManual { .. }
-            | Verb::Deploy => Role::Maintainer,
+            | Verb::Deploy
+            | Verb::DeployTo { .. } => Role::Maintainer,
             Verb::AcceptTip { .. } => Role::Admin,
         };
         match have.is_some_and(|rights| rights.role >= need) {
@@ -166,7 +179,10 @@ impl GateState {
             Verb::Unfreeze => self.unfreeze(),
             Verb::AcceptTip { tip } => self.accept_tip(*tip),
             Verb::RunManual { job } => self.run_manual(job.as_deref(), by, now),
-            Verb::Deploy => self.deploy_again(),
+            Verb::Deploy => self.deploy_again(by),
+            Verb::DeployTo { environment, commit, tree, graph } => {
+                self.deploy_to(environment, (*commit, *tree), graph, (by, now))
+            }
         }
     }
 
@@ -308,25 +324,52 @@ impl GateState {
             Trigger::Manual,
             (commit, tree),
             graph,
-            (format!("asked for by {}", by.name), now),
+            Cause { reason: format!("asked for by {}", by.name), by: Some(by.clone()), now },
         );
         Ok(format!("started run {}", self.run_id(number)))
     }
 
-    fn deploy_again(&mut self) -> Outcome {
+    fn deploy_again(&mut self, by: &Actor) -> Outcome {
         let (commit, tree, _) = self.landed_jobs()?;
         if self.running_deploy().is_some() {
             return Err(Refusal::new(RefusalClass::Conflict, "a deploy run is under way; cancel it first"));
         }
-        self.branch.edit().deploy.wanted = Some((commit, tree));
+        let deploy = &mut self.branch.edit().deploy;
+        deploy.wanted = Some((commit, tree));
+        deploy.by = Some(by.clone());
         Ok(format!("deploys {commit} again"))
     }
 
+    /// A freeze stops what happens by itself; going back to what ran before is often why somebody froze the branch.
+    fn deploy_to(
+        &mut self,
+        environment: &EnvironmentName,
+        landed: (CommitId, TreeId),
+        graph: &JobGraph,
+        (by, now): (&Actor, Timestamp),
+    ) -> Outcome {
+        if self.branch.foreign.is_some() {
+            return Err(foreign_tip());
+        }
+        let deploys = |job: &crate::graph::JobSpec| {
+            job.skip.is_none() && job.body.environment.as_ref() == Some(environment)
+        };
+        if !graph.jobs.iter().any(deploys) {
+            let why =
+                format!("the definition at {} has no job that deploys to `{environment}`", landed.0.short());
+            return Err(Refusal::new(RefusalClass::NotFound, why));
+        }
+        let reason = format!("deployment to {environment} asked for by {}", by.name);
+        let cause = Cause { reason, by: Some(by.clone()), now };
+        let number = self.start_landed_run(Trigger::Manual, landed, graph.clone(), cause);
+        Ok(format!("deploys {} to {environment} in run {}", landed.0, self.run_id(number)))
+    }
+
     /// The tip and its jobs, if it is ours or accepted (trust T1: only what landed runs as landed).
-    fn landed_jobs(&self) -> Result<(CommitId, crate::ids::TreeId, crate::graph::JobGraph), Refusal> {
+    fn landed_jobs(&self) -> Result<(CommitId, TreeId, JobGraph), Refusal> {
         let conflict = |why: &str| Err(Refusal::new(RefusalClass::Conflict, why));
         if self.branch.foreign.is_some() {
-            return conflict("the tip was pushed by somebody else; an admin can run `towpath branch accept`");
+            return Err(foreign_tip());
         }
         let Some(tip) = &self.branch.tip else { return conflict("the branch is being read; try again") };
         match &*self.landed_graph {
@@ -358,4 +401,10 @@ impl GateState {
             )),
         }
     }
+}
+
+/// Only what landed runs as landed (trust T1).
+fn foreign_tip() -> Refusal {
+    let why = "the tip was pushed by somebody else; an admin can run `towpath branch accept`";
+    Refusal::new(RefusalClass::Conflict, why)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, GateState, Hold};
+use super::{Change, GateState, Hold, Wait};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
@@ -193,7 +193,8 @@ impl GateState {
             let hold = self.holds.remove(&facts.number);
             let facts = facts.clone();
             let (candidate, message) = Default::default();
-            let change = Change { facts, hold, vouch: None, since: now, candidate, message };
+            let wait = Wait::default();
+            let change = Change { facts, hold, vouch: None, since: now, wait, candidate, message };
             self.changes.insert(change.facts.number, change);
             return;
         };
@@ -207,6 +208,7 @@ impl GateState {
             // Nothing is inherited by a new revision (trust T1). A hold is about the change and stays.
             change.vouch = None;
             change.since = now;
+            change.wait = Wait::default();
         }
     }
 }

@@ -160,6 +160,7 @@ impl GateState {
         branch.last_tip = Some(commit);
         branch.tip = None;
         branch.deploy.wanted = Some((commit, act.tree));
+        branch.deploy.by = None;
         self.note(Act::Landed(Box::new(act)));
     }
 

@@ -23,6 +23,7 @@ impl GateState {
         self.owe_graph(&mut plan);
         self.owe_checks(&mut plan, &queue, now);
         self.owe_alerts(&mut plan);
+        self.owe_budget_alerts(&mut plan, now);
         self.wake_for_vouches(&mut plan, now);
         plan
     }

@@ -83,6 +83,7 @@ impl GateState {
         let mut reasons = self.keeps_out(change, now);
         let queue = reasons.is_empty().then_some(queue);
         reasons.extend(self.waits(change, now, queue));
+        reasons.extend(self.over_budget(change, now));
         reasons
     }
 
@@ -104,11 +105,13 @@ impl GateState {
 
     /// Whether jobs of the change may run at all.
     pub(super) fn may_test(&self, change: &Change, now: Timestamp) -> bool {
+        self.branch.tip.is_some() && self.is_testable(change, now)
+    }
+
+    /// The same, whether the branch is being read back or not.
+    pub(super) fn is_testable(&self, change: &Change, now: Timestamp) -> bool {
         let no_test = change.facts.labels.contains(&self.config.labels.no_test);
-        self.branch.tip.is_some()
-            && !change.facts.draft
-            && !no_test
-            && self.level(change, now) > Level::Untrusted
+        !change.facts.draft && !no_test && self.level(change, now) > Level::Untrusted
     }
 
     /// Whether the branch's head is about to be known.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::HaltCause;
-use crate::ids::{ChangeNumber, CommitId, RunId};
+use crate::ids::{ChangeNumber, CommitId, RunId, Timestamp};
 
 /// One reason why a change has not landed. Each says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,13 @@ pub enum Reason {
         /// Why.
         why: String,
     },
+    /// From its push to its verdict it takes longer than its definition allows.
+    OverBudget {
+        /// Seconds that are allowed.
+        budget_seconds: u32,
+        /// When they were over.
+        since: Timestamp,
+    },
     /// Nothing lands on this branch now.
     Frozen {
         /// Who.
@@ -167,6 +174,7 @@ impl Reason {
             | Reason::Ahead { .. }
             | Reason::WaitsForDeploy { .. }
             | Reason::Halted { .. }
+            | Reason::OverBudget { .. }
             | Reason::Frozen { .. }
             | Reason::Landing
             | Reason::Trouble { .. } => false,
@@ -270,9 +278,25 @@ impl fmt::Display for Reason {
             }
             Reason::WaitsForDeploy { run } => write!(f, "deploy run {run} is not over"),
             Reason::Halted { why, .. } => write!(f, "nothing lands on this server: {why}"),
+            Reason::OverBudget { budget_seconds, .. } => {
+                write!(f, "its verdict takes longer than its budget of {}", Span(*budget_seconds))
+            }
             Reason::Frozen { by, why } => write!(f, "{by} froze the branch: {why}"),
             Reason::Landing => f.write_str("it is landing"),
             Reason::Trouble { what, why } => write!(f, "{what} does not work: {why}; it is tried again"),
+        }
+    }
+}
+
+/// Seconds as a definition writes them: in the largest unit that holds them whole.
+pub(super) struct Span(pub u32);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            seconds if seconds > 0 && seconds % 3600 == 0 => write!(f, "{} h", seconds / 3600),
+            seconds if seconds > 0 && seconds % 60 == 0 => write!(f, "{} min", seconds / 60),
+            seconds => write!(f, "{seconds} s"),
         }
     }
 }

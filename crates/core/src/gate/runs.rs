@@ -165,7 +165,11 @@ impl GateState {
         let lost: Vec<String> = lost.map(|job| job.name.clone()).collect();
         let ejects = run.trigger == Trigger::Queue && run.cancel.is_none() && !lost.is_empty();
         let (change, why) = (run.change, format!("`{}` did not pass in run {number}", lost.join("`, `")));
+        let is_verdict = run.trigger == Trigger::Change && report.outcome != Outcome::Cancelled;
         run.phase = Phase::Ended { outcome: report.outcome, at: now, jobs: report.jobs.clone(), lost };
+        if let Some((change, revision)) = change.filter(|_| is_verdict) {
+            self.note_verdict(change, revision, now);
+        }
         self.branch.edit().flags.runs.set(now);
         if let Some((change, revision)) = change.filter(|_| ejects) {
             self.note(Act::Ejected { gate: self.id.clone(), change, revision, why });

@@ -13,7 +13,7 @@ use crate::candidate::CandidateResult;
 use crate::graph::{JobGraph, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp, TreeId};
 use crate::message::RunStart;
-use crate::policy::Level;
+use crate::policy::{Actor, Level};
 
 /// Priorities of runs, larger first. Source: Hail CI builds the merge candidate before all others.
 mod priority {
@@ -24,9 +24,20 @@ mod priority {
     pub const LAND: u8 = 220;
 }
 
+/// Why a run of what landed is started.
+pub(super) struct Cause {
+    /// For people.
+    pub reason: String,
+    /// Who asked, if it was a person.
+    pub by: Option<Actor>,
+    /// When.
+    pub now: Timestamp,
+}
+
 impl GateState {
     pub(super) fn settle(&mut self, now: Timestamp) {
         self.bind_vouches();
+        self.note_testable(now);
         self.stop_unowned_runs(now);
         self.ask_for_candidates(now);
         self.start_queue_runs(now);
@@ -237,6 +248,7 @@ impl GateState {
             trigger,
             change: Some((change.facts.number, change.facts.revision.commit)),
             reason: reason.clone(),
+            by: None,
             commit,
             tree,
             level,
@@ -313,7 +325,7 @@ impl GateState {
         trigger: Trigger,
         (commit, tree): (CommitId, TreeId),
         graph: JobGraph,
-        (reason, now): (String, Timestamp),
+        Cause { reason, by, now }: Cause,
     ) -> u64 {
         let number = self.branch.runs + 1;
         let level = self.run_level(trigger, None, now);
@@ -323,6 +335,7 @@ impl GateState {
             trigger,
             change: None,
             reason: reason.clone(),
+            by,
             commit,
             tree,
             level,
@@ -363,10 +376,13 @@ impl GateState {
             Some((commit, Err(_))) if *commit == wanted.0 => JobGraph::default(),
             _ => return,
         };
-        self.branch.edit().deploy.wanted = None;
+        let deploy = &mut self.branch.edit().deploy;
+        deploy.wanted = None;
+        let by = deploy.by.take();
         if !graph.jobs.is_empty() {
-            let reason = format!("landing of {}", wanted.0.short());
-            let number = self.start_landed_run(Trigger::Land, wanted, graph, (reason, now));
+            let again = by.as_ref().map(|by| format!(", asked for again by {}", by.name)).unwrap_or_default();
+            let reason = format!("landing of {}{again}", wanted.0.short());
+            let number = self.start_landed_run(Trigger::Land, wanted, graph, Cause { reason, by, now });
             self.branch.edit().deploy.run = Some(number);
         }
     }

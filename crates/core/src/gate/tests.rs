@@ -32,6 +32,7 @@ struct Bench {
     open: BTreeMap<ChangeNumber, ForgeChange>,
     people: BTreeMap<UserId, Rights>,
     settings: GateSettings,
+    budget_seconds: Option<u32>,
     conflicts: BTreeSet<ChangeNumber>,
     edits_definition: BTreeSet<ChangeNumber>,
     runs: BTreeMap<u64, Arc<RunStart>>,
@@ -87,6 +88,7 @@ impl Bench {
             open: BTreeMap::new(),
             people,
             settings: GateSettings::default(),
+            budget_seconds: None,
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
             runs: BTreeMap::new(),
@@ -238,7 +240,7 @@ impl Bench {
             job("unit", &[Trigger::Change, Trigger::Queue]),
             job("deploy", &[Trigger::Land]),
         ];
-        JobGraph { jobs: Arc::new(jobs), budget_seconds: None }
+        JobGraph { jobs: Arc::new(jobs), budget_seconds: self.budget_seconds }
     }
 
     fn merge(&self, spec: &CandidateSpec) -> CandidateResult {
@@ -352,6 +354,8 @@ impl Bench {
             "conflicts" => drop(self.conflicts.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
             "deaf" => self.deaf = true,
+            "budget" => return self.budget_seconds = Some(number as u32),
+            "undraft" => self.open.get_mut(&change).unwrap().draft = false,
             "foreign" => self.tip = 200,
             "stall" => self.stalled = Some(self.tip),
             "arrive" => self.tip = self.stalled.take().unwrap(),
@@ -1134,4 +1138,102 @@ fn a_candidate_that_a_power_cut_took_is_made_again_and_lands_without_another_run
               [018080808080]
         "#]],
     );
+}
+
+#[test]
+fn a_verdict_beyond_its_budget_alerts_once_and_kills_nothing() {
+    check(
+        "budget 100; push 1; why 1; later; why 1; pass 1; why 1; retry 1; later; fail 2; push 1; later",
+        expect![[r#"
+            budget 100
+            push 1
+              run 1: Change of 1 (initial run)
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+            later
+              alert: change 1 at 650101010101 has no verdict within its budget of 100 s
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over; its verdict takes longer than its budget of 100 s
+            pass 1
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+            retry 1
+              run 2: Change of 1 (retry)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (All)")
+            later
+            fail 2
+            push 1
+              run 3: Change of 1 (initial run)
+            later
+              alert: change 1 at 660101010101 has no verdict within its budget of 100 s
+        "#]],
+    );
+}
+
+#[test]
+fn a_budget_counts_from_when_a_revision_may_be_tested() {
+    check(
+        "budget 100; push-as-outsider 1; later; vouch 1; why 1; pass 1; later; push 2; draft 2; later; undraft 2; pass 2",
+        expect![[r#"
+            budget 100
+            push-as-outsider 1
+            later
+            vouch 1
+              answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+              run 1: Change of 1 (initial run)
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+            pass 1
+            later
+            push 2
+              run 2: Change of 2 (initial run)
+            draft 2
+              cancel: change 2 may no longer be tested
+            later
+            undraft 2
+            pass 2
+              run 3: Change of 2 (the target moved) carried
+        "#]],
+    );
+}
+
+#[test]
+fn a_person_deploys_a_landed_commit_to_one_environment() {
+    let deploy = |environment: &str, name: &str| {
+        let mut spec = job(name, &[Trigger::Land]);
+        let environment: crate::ids::EnvironmentName = environment.parse().unwrap();
+        let body = JobBody { environment: Some(environment.clone()), ..JobBody::script("true") };
+        spec.body = Arc::new(body);
+        let graph = JobGraph { jobs: Arc::new([spec]), budget_seconds: None };
+        Verb::DeployTo { environment, commit: commit(1, 1), tree: TreeId([1; 20]), graph }
+    };
+    let mut bench = Bench::new(GateConfig::default());
+    bench.word("approvals 0");
+    bench.command(MAINTAINER, deploy("staging", "deploy"));
+    bench.command(AUTHOR, deploy("staging", "deploy"));
+    let mut other = deploy("staging", "deploy");
+    if let Verb::DeployTo { environment, .. } = &mut other {
+        *environment = "live".parse().unwrap();
+    }
+    bench.command(MAINTAINER, other);
+    bench.word("freeze");
+    bench.command(MAINTAINER, deploy("live", "deploy"));
+    bench.word("foreign");
+    bench.command(MAINTAINER, deploy("live", "deploy"));
+    let by: Vec<String> = bench.runs.values().map(|run| run.by.clone().unwrap().name).collect();
+    assert_eq!(by, ["user 1", "user 1"]);
+    assert!(bench.runs.values().all(|run| run.level == Level::Landed));
+    expect![[r#"
+          run 1: Manual of - (deployment to staging asked for by user 1)
+          answer Ok("deploys 0101010101010101010101010101010101010101 to staging in run demo/main/1")
+          answer Err("this takes the role maintainer on demo")
+          answer Err("the definition at 010101010101 has no job that deploys to `live`")
+          answer Ok("froze demo/main: release")
+          run 2: Manual of - (deployment to live asked for by user 1)
+          answer Ok("deploys 0101010101010101010101010101010101010101 to live in run demo/main/2")
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+          answer Err("the tip was pushed by somebody else; an admin can run `towpath branch accept`")
+    "#]]
+    .assert_eq(&bench.log);
 }

@@ -18,6 +18,8 @@ impl RunState {
             reason: start.reason.clone(),
         });
         self.derive();
+        let free: Vec<JobIndex> =
+            self.graph.iter().filter(|(_, spec)| spec.needs.is_empty()).map(|(job, _)| job).collect();
         for (job, carried) in &start.carried {
             self.finish(*job, carried.result.clone(), Some(carried.run.clone()), now);
         }
@@ -26,6 +28,7 @@ impl RunState {
         for job in skipped.into_iter().filter(|job| !start.carried.contains_key(job)) {
             self.skip(job, SkipReason::When, now);
         }
+        free.into_iter().for_each(|job| self.make_ready(job));
         if let Some(why) = self.whole.cancelled.clone() {
             self.stop_all(&why, now);
         }
@@ -55,7 +58,7 @@ impl RunState {
                 Some(JobState::Running { .. }) => {
                     self.running.insert(job);
                 }
-                _ if self.needs_left[job.0 as usize] == 0 => {
+                _ if self.needs_left[job.0 as usize] == 0 && self.may_deploy(job) => {
                     self.ready.insert(job);
                 }
                 _ => {}
@@ -74,6 +77,28 @@ impl RunState {
             let Some(job) = self.ready.pop_first() else { return };
             self.start_job(job, now);
         }
+    }
+
+    /// A job whose needs are done waits for a slot, or first for its turn in the environment that it deploys to.
+    fn make_ready(&mut self, job: JobIndex) {
+        if is_done(self.jobs.get(&job.0)) || self.running.contains(&job) {
+            return;
+        }
+        match self.may_deploy(job) {
+            true => drop(self.ready.insert(job)),
+            false => self.claim(job),
+        }
+    }
+
+    /// A job has its turn to deploy. One that has ended meanwhile has given it back already.
+    pub(super) fn admitted(&mut self, admission: &Admission) {
+        let job = admission.job;
+        if self.turns.get(&job.0) != Some(&Turn::Claimed) || is_done(self.jobs.get(&job.0)) {
+            return;
+        }
+        let (number, before) = (admission.number, admission.before);
+        self.turns.insert(job.0, Turn::Admitted { number, before });
+        self.ready.insert(job);
     }
 
     pub(super) fn cancel(&mut self, why: &str, now: Timestamp) {
@@ -167,17 +192,17 @@ impl RunState {
 
     fn release_dependants(&mut self, job: JobIndex, result: &JobResult, ending: &mut Vec<Ending>) {
         let name = &self.graph.job(job).name;
+        let mut free = Vec::new();
         for &dependant in &self.dependants[job.0 as usize] {
             let left = &mut self.needs_left[dependant.0 as usize];
             *left -= 1;
             match dragged(result, name) {
                 Some(reason) => ending.push((dependant, skipped(reason), None)),
-                None if *left == 0 && !is_done(self.jobs.get(&dependant.0)) => {
-                    self.ready.insert(dependant);
-                }
+                None if *left == 0 && !is_done(self.jobs.get(&dependant.0)) => free.push(dependant),
                 None => {}
             }
         }
+        free.into_iter().for_each(|dependant| self.make_ready(dependant));
     }
 
     fn abort_others(&mut self, job: JobIndex, result: &JobResult, ending: &mut Vec<Ending>) {

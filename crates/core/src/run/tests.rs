@@ -18,7 +18,7 @@ fn graph(text: &str) -> JobGraph {
         let index =
             |wanted: &str| JobIndex(jobs.iter().position(|job| job.name.as_str() == wanted).unwrap() as u32);
         let mut body = JobBody::script("true");
-        body.environment = word.contains('~').then(|| "staging".into());
+        body.environment = word.contains('~').then(|| "staging".parse().unwrap());
         body.retry_failed = if word.contains('2') { 2 } else { 0 };
         let needs: Vec<_> = needs.split(',').filter(|need| !need.is_empty()).map(index).collect();
         let aborts = if word.contains('!') { vec![JobIndex(jobs.len() as u32 - 1)] } else { vec![] };
@@ -53,7 +53,8 @@ impl Bench {
             trigger: Trigger::Queue,
             change: None,
             reason: "initial run".into(),
-            commit: crate::ids::CommitId([1; 20]),
+            by: None,
+            commit: CommitId([1; 20]),
             tree: crate::ids::TreeId([2; 20]),
             level: Level::Authorised,
             graph: graph(graph_text),
@@ -81,6 +82,8 @@ impl Bench {
         whole.whole.edit();
         let keys: Vec<u32> = whole.jobs.map().keys().copied().collect();
         keys.iter().for_each(|key| assert!(whole.jobs.get_mut(key).is_some()));
+        let keys: Vec<u32> = whole.turns.map().keys().copied().collect();
+        keys.iter().for_each(|key| assert!(whole.turns.get_mut(key).is_some()));
         let mut loaded = RunState::new(&CellId::Run(self.state.id.clone()));
         whole.take_rows().iter().for_each(|row| loaded.put_row(row).unwrap());
         loaded.loaded();
@@ -97,6 +100,7 @@ impl Bench {
             start: self.state.start.clone(),
             whole: self.state.whole.clone(),
             jobs: self.state.jobs.clone(),
+            turns: self.state.turns.clone(),
             graph: self.state.graph.clone(),
             notes: self.state.notes.clone(),
             ready: self.state.ready.clone(),
@@ -144,13 +148,16 @@ impl Bench {
     }
 }
 
-/// Words: `+N` grants up to N in all, `name=p|f|e|t` ends a job, `cancel`.
+/// Words: `+N` grants up to N in all, `@name` gives a job its turn to deploy, `name=p|f|e|t` ends one, `cancel`.
 fn check_with(graph_text: &str, fail_fast: bool, script: &str, expected: Expect) {
     let mut bench = Bench::new(graph_text, fail_fast);
     bench.line("start");
     for word in script.split_whitespace() {
         if let Some(total) = word.strip_prefix('+') {
             bench.event(RunEvent::Granted { total: total.parse().unwrap() });
+        } else if let Some(job) = word.strip_prefix('@') {
+            let job = bench.state.graph.iter().find(|(_, spec)| spec.name.as_str() == job).unwrap().0;
+            bench.event(RunEvent::Admitted(Admission { job, number: 7, before: None }));
         } else if word == "cancel" {
             bench.event(RunEvent::Cancel { why: "superseded".into() });
         } else {
@@ -208,9 +215,10 @@ fn a_failed_need_skips_what_depends_on_it() {
 fn our_machines_fault_is_tried_again_but_never_a_deployment() {
     check(
         "a b~",
-        "+2 a=e b=e +3 a=e +4 a=e",
+        "@b +2 a=e b=e +3 a=e +4 a=e",
         expect![[r#"
-        start: want 2 back 0 | runs [] | 
+        start: want 1 back 0 | runs [] | 
+        @b: want 2 back 0 | runs [] | 
         +2: want 2 back 0 | runs [a b] | 
         a=e: want 3 back 1 | runs [b] | 
         b=e: want 3 back 2 | runs [] | b=Errored
@@ -349,4 +357,89 @@ fn a_chain_of_ten_thousand_falls_without_recursion() {
     let result = Box::new(JobResult::unrun(Outcome::Failed, "no"));
     Run::apply(&mut fresh, &RunEvent::JobEnded { lease, result }, Timestamp(3));
     assert_eq!(fresh.ended(), Some((Outcome::Failed, Timestamp(3))));
+}
+
+/// What an environment was told: `claim 1`, `release 1 Passed`.
+fn told(state: &RunState) -> Vec<String> {
+    let plan = Run::plan(state, Timestamp(0));
+    let words = plan.effects.values().filter_map(|effect| match effect {
+        Effect::Send { to: CellId::Environment(to), message: Message::Claim(claim) } => {
+            Some(format!("{to}: claim {}", claim.name))
+        }
+        Effect::Send { to: CellId::Environment(to), message: Message::Release(release) } => {
+            Some(format!("{to}: release {} {:?}", release.job.0, release.outcome))
+        }
+        _ => None,
+    });
+    words.collect()
+}
+
+#[test]
+fn a_deployment_waits_for_its_turn_and_gives_it_back_at_its_end() {
+    check(
+        "a b:a~ c:b",
+        "+1 a=p +2 @b +3 b=p +4 c=p",
+        expect![[r#"
+            start: want 1 back 0 | runs [] | 
+            +1: want 1 back 0 | runs [a] | 
+            a=p: want 1 back 1 | runs [] | a=Passed
+            +2: want 2 back 2 | runs [] | a=Passed
+            @b: want 3 back 2 | runs [] | a=Passed
+            +3: want 3 back 2 | runs [b] | a=Passed
+            b=p: want 4 back 3 | runs [] | a=Passed b=Passed
+            +4: want 4 back 3 | runs [c] | a=Passed b=Passed
+            c=p: want 4 back 4 | runs [] | a=Passed b=Passed c=Passed | run Passed
+        "#]],
+    );
+    let mut bench = Bench::new("a b:a~ c:b", false);
+    assert_eq!(told(&bench.state), [""; 0]);
+    bench.event(RunEvent::Granted { total: 1 });
+    bench.end("a", Outcome::Passed);
+    assert_eq!(told(&bench.state), ["demo/staging: claim b"]);
+    let admission = Admission { job: JobIndex(1), number: 7, before: Some(CommitId([9; 20])) };
+    bench.event(RunEvent::Admitted(admission.clone()));
+    bench.event(RunEvent::Granted { total: 2 });
+    let facts = |bench: &Bench, job: u32| {
+        bench.state.facts(bench.state.start().unwrap(), JobIndex(job)).into_values().collect::<Vec<_>>()
+    };
+    let (before, commit) = (CommitId([9; 20]).to_string(), CommitId([1; 20]).to_string());
+    assert_eq!(facts(&bench, 1), [commit, before, "7".into(), "staging".into()]);
+    assert_eq!(facts(&bench, 2), facts(&bench, 1));
+    assert_eq!(facts(&bench, 0), [""; 0]);
+    bench.end("b", Outcome::Passed);
+    assert_eq!(told(&bench.state), ["demo/staging: release 1 Passed"]);
+    // A turn that comes once more, or too late, starts nothing.
+    bench.event(RunEvent::Admitted(admission));
+    bench.event(RunEvent::Granted { total: 3 });
+    assert_eq!(bench.state.wanted().count(), 1);
+}
+
+#[test]
+fn a_deployment_that_is_cancelled_while_it_waits_gives_its_place_back() {
+    let mut bench = Bench::new("a~ b~", false);
+    assert_eq!(told(&bench.state), ["demo/staging: claim a", "demo/staging: claim b"]);
+    bench.event(RunEvent::Admitted(Admission { job: JobIndex(0), number: 1, before: None }));
+    bench.event(RunEvent::Cancel { why: "superseded".into() });
+    assert_eq!(
+        told(&bench.state),
+        ["demo/staging: release 0 Cancelled", "demo/staging: release 1 Cancelled"]
+    );
+    assert_eq!(bench.state.ended().unwrap().0, Outcome::Cancelled);
+    bench.event(RunEvent::Admitted(Admission { job: JobIndex(1), number: 2, before: None }));
+    assert_eq!(bench.state.ready(), 0);
+}
+
+#[test]
+fn a_deployment_that_may_be_restarted_keeps_its_turn_over_its_attempts() {
+    let mut bench = Bench::new("a~", false);
+    let mut start = bench.state.start().unwrap().clone();
+    let mut job = start.graph.jobs[0].clone();
+    Arc::make_mut(&mut job.body).restartable = true;
+    start.graph = JobGraph { jobs: Arc::new([job]), budget_seconds: None };
+    bench.state = RunState::new(&CellId::Run(start.run.clone()));
+    bench.event(RunEvent::Start(Arc::new(start)));
+    bench.event(RunEvent::Admitted(Admission { job: JobIndex(0), number: 1, before: None }));
+    bench.event(RunEvent::Granted { total: 1 });
+    bench.end("a", Outcome::Errored);
+    assert_eq!((bench.state.ready(), told(&bench.state)), (1, vec!["demo/staging: claim a".into()]));
 }

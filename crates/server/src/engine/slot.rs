@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use towpath_core::cell::{Cell, CellId};
+use towpath_core::environment::{Environment, EnvironmentEvent};
 use towpath_core::gate::{Gate, GateEvent};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Message, Misdirected};
@@ -20,6 +21,8 @@ pub enum AnyIntake {
     Run(Intake<RunEvent>),
     /// For the pool.
     Pool(Intake<PoolEvent>),
+    /// For an environment.
+    Environment(Intake<EnvironmentEvent>),
 }
 
 impl AnyIntake {
@@ -32,6 +35,7 @@ impl AnyIntake {
             }
             AnyIntake::Run(intake) => Delivery::new(cell, at, intake),
             AnyIntake::Pool(intake) => Delivery::new(cell, at, intake),
+            AnyIntake::Environment(intake) => Delivery::new(cell, at, intake),
         }
     }
 
@@ -44,6 +48,7 @@ impl AnyIntake {
             CellId::Gate(_) => AnyIntake::Gate(Intake::Event(message.try_into()?)),
             CellId::Run(_) => AnyIntake::Run(Intake::Event(message.try_into()?)),
             CellId::Pool => AnyIntake::Pool(Intake::Event(message.try_into()?)),
+            CellId::Environment(_) => AnyIntake::Environment(Intake::Event(message.try_into()?)),
         })
     }
 }
@@ -84,6 +89,8 @@ pub enum AnyCell {
     Run(Box<Typed<Run>>),
     /// The pool.
     Pool(Box<Typed<Pool>>),
+    /// An environment.
+    Environment(Box<Typed<Environment>>),
 }
 
 impl AnyCell {
@@ -96,6 +103,7 @@ impl AnyCell {
             CellId::Gate(_) => AnyCell::Gate(Box::new(Typed::load(id.clone(), epoch, stored)?)),
             CellId::Run(_) => AnyCell::Run(Box::new(Typed::load(id.clone(), epoch, stored)?)),
             CellId::Pool => AnyCell::Pool(Box::new(Typed::load(id.clone(), epoch, stored)?)),
+            CellId::Environment(_) => AnyCell::Environment(Box::new(Typed::load(id.clone(), epoch, stored)?)),
         })
     }
 
@@ -108,6 +116,7 @@ impl AnyCell {
             AnyCell::Gate(cell) => cell.reload(stored),
             AnyCell::Run(cell) => cell.reload(stored),
             AnyCell::Pool(cell) => cell.reload(stored),
+            AnyCell::Environment(cell) => cell.reload(stored),
         }
     }
 
@@ -117,6 +126,7 @@ impl AnyCell {
             AnyCell::Gate(cell) => cell.turn(now),
             AnyCell::Run(cell) => cell.turn(now),
             AnyCell::Pool(cell) => cell.turn(now),
+            AnyCell::Environment(cell) => cell.turn(now),
         }
     }
 
@@ -132,6 +142,9 @@ impl AnyCell {
             (AnyCell::Pool(cell), AnyIntake::Pool(intake)) => {
                 cell.inbox.push_back(Delivered { seq, at, intake })
             }
+            (AnyCell::Environment(cell), AnyIntake::Environment(intake)) => {
+                cell.inbox.push_back(Delivered { seq, at, intake })
+            }
             _ => unreachable!("invariant: an intake is made for the kind of cell it is delivered to"),
         }
     }
@@ -142,6 +155,7 @@ impl AnyCell {
             AnyCell::Gate(cell) => cell.inbox.len(),
             AnyCell::Run(cell) => cell.inbox.len(),
             AnyCell::Pool(cell) => cell.inbox.len(),
+            AnyCell::Environment(cell) => cell.inbox.len(),
         }
     }
 }

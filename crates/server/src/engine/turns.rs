@@ -304,7 +304,7 @@ impl Turns {
     fn submit(&self, cell: CellId, turn: Turn, attached: Vec<Attached>) {
         faults::point("turn", "before-commit");
         let notes = self.engine.notes.clone();
-        let runs = projection::of_turn(&turn.write);
+        let lines = projection::of_turn(&turn.write);
         let (records, done): (Vec<_>, Vec<_>) =
             attached.into_iter().map(|one| (one.records, one.done)).unzip();
         let mut outcome = Outcome {
@@ -323,7 +323,7 @@ impl Turns {
             Load::bytes(encoded.bytes()).refused_first(),
             move |tx| {
                 let committed = tx.turn(&encoded)?;
-                runs.iter().try_for_each(|run| run.write(tx))?;
+                lines.iter().try_for_each(|line| line.write(tx))?;
                 records.into_iter().try_for_each(|records| records(tx))?;
                 Ok(committed)
             },

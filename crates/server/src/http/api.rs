@@ -15,6 +15,7 @@ pub mod change_acts;
 pub mod change_views;
 pub mod changes;
 pub mod checklist;
+pub mod environments;
 pub mod events;
 pub mod health;
 pub mod jobs;

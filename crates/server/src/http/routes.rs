@@ -46,6 +46,7 @@ pub fn table() -> Vec<Route> {
         secret_routes(),
         repo_routes(),
         branch_routes(),
+        environment_routes(),
         change_routes(),
         change_act_routes(),
         run_routes(),
@@ -269,6 +270,41 @@ fn branch_routes() -> Vec<Route> {
             AUTHOR,
             "Have a branch looked at again",
             branches::ring,
+        ),
+    ]
+}
+
+fn environment_routes() -> Vec<Route> {
+    vec![
+        Route::json(
+            get("/api/v1/repos/{repo}/environments"),
+            READER,
+            "List environments and what runs there",
+            environments::list,
+        ),
+        Route::json(
+            get("/api/v1/repos/{repo}/environments/{environment}"),
+            READER,
+            "Show an environment with its deployments",
+            environments::show,
+        ),
+        Route::json(
+            post("/api/v1/repos/{repo}/environments/{environment}/deploy"),
+            MAINTAINER,
+            "Deploy a landed commit to an environment",
+            environments::deploy,
+        ),
+        Route::json(
+            put("/api/v1/repos/{repo}/environments/{environment}/self"),
+            Needs::ServerAdmin,
+            "Say that an environment is this server itself",
+            environments::mark_self,
+        ),
+        Route::json(
+            delete("/api/v1/repos/{repo}/environments/{environment}/self"),
+            Needs::ServerAdmin,
+            "Say that an environment is not this server",
+            environments::unmark_self,
         ),
     ]
 }

@@ -12,6 +12,7 @@ use crate::http::api::Nothing;
 use crate::http::api::branches::{self, BranchView, FlagView};
 use crate::http::api::change_views::ChangeLine;
 use crate::http::api::changes;
+use crate::http::api::environments::{self, EnvironmentView};
 use crate::http::call::Call;
 use crate::http::error::Answer;
 use crate::http::links;
@@ -28,6 +29,7 @@ struct BranchPage {
     branch: BranchView,
     url: String,
     landed: Vec<ChangeLine>,
+    environments: Vec<EnvironmentView>,
     alerts: Vec<AlertPart>,
     /// May freeze.
     maintains: bool,
@@ -55,6 +57,15 @@ impl BranchPage {
         let deploy = &self.branch.deploy;
         deploy.wanted.is_some() || deploy.running.is_some() || deploy.newest.is_some()
     }
+
+    /// The commit of the newest deploy run, if that did not pass.
+    fn failed(&self) -> Option<&String> {
+        let deploy = &self.branch.deploy;
+        deploy
+            .failed_commit
+            .as_ref()
+            .filter(|_| deploy.running.is_none() && deploy.newest == deploy.failed_run)
+    }
 }
 
 /// `GET /{repo}/branches/{branch}`
@@ -67,6 +78,7 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
         ..changes::Filter::default()
     };
     let landed = changes::list(call.clone(), filter).await?;
+    let environments = environments::list(call.clone(), Nothing {}).await?;
     let mut alerts = alerts(&call, &call.repo()?, ALERTS_READ).await?;
     alerts.retain(|alert| alert.branch == branch.branch);
     alerts.truncate(3);
@@ -77,6 +89,7 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
         frame: Frame::within(&call, crumbs)?,
         url,
         landed,
+        environments,
         alerts,
         branch,
         maintains: role >= Role::Maintainer,

@@ -20,6 +20,7 @@ fn path_of(route: &Route) -> String {
         ("{change}", "1"),
         ("{run}", "1"),
         ("{job}", "0"),
+        ("{environment}", "staging"),
         ("{user}", "extra"),
         ("{token}", "999999"),
         ("{secret}", "nothing"),

@@ -2,6 +2,7 @@
 
 use towpath_core::cell::{Cell, CellId};
 use towpath_core::effect::Plan;
+use towpath_core::environment::Environment;
 use towpath_core::gate::Gate;
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::pool::Pool;
@@ -59,6 +60,7 @@ impl AnyLive {
             AnyLive::Gate(live) => Gate::plan(&live.state, now),
             AnyLive::Run(live) => Run::plan(&live.state, now),
             AnyLive::Pool(live) => Pool::plan(&live.state, now),
+            AnyLive::Environment(live) => Environment::plan(&live.state, now),
         }
     }
 }

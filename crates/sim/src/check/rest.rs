@@ -83,6 +83,10 @@ impl World {
             let what = format!("run {run} has only one of start and end on record");
             return self.violate("I8", what);
         }
+        if let Some((environment, number)) = self.checks.deploying.first_key_value() {
+            let what = format!("deployment {number} to {environment} has no end on record");
+            return self.violate("I8", what);
+        }
         if let Some(command) = self.checks.unanswered().first() {
             let what = format!("command {command} was never answered");
             self.violate("I8", what);
@@ -120,6 +124,12 @@ impl World {
             };
             if known.facts != *facts {
                 return Err(("I12", format!("it knows change {number} as it was")));
+            }
+            let late = state.budget(known).is_some_and(|budget| budget.is_exceeded(now));
+            let revision = facts.revision.commit;
+            let key = EffectKey::once("alert-budget", format!("{gate} {number} {revision}"), 1);
+            if late && !self.checks.alerted.contains(&key) {
+                return Err(("I16", format!("change {number} is late and nobody was told")));
             }
             if state.reasons(number, now).is_empty() {
                 return Err(("I16", format!("change {number} waits without a reason")));

@@ -16,6 +16,8 @@ use crate::rng::Rng;
 pub struct Definition {
     /// The part that counts only on the target.
     pub settings: GateSettings,
+    /// Seconds from push to verdict.
+    pub budget_seconds: Option<u32>,
     /// Its jobs, needs first.
     pub jobs: Vec<Job>,
 }
@@ -51,6 +53,9 @@ const JOBS: [(&str, &[usize], &[Trigger]); 6] = [
 pub fn digest(value: u32) -> Digest {
     Digest::of(&value.to_be_bytes())
 }
+
+/// From push to verdict, where a definition names a budget: about what three jobs after one another take.
+const BUDGET_SECONDS: u32 = 1_500;
 
 /// Reads a definition.
 ///
@@ -91,7 +96,8 @@ pub fn read(value: u32) -> Result<Definition, Vec<String>> {
             let mut body = JobBody::script(&format!("{name} {variant}"));
             body.history = odd(120);
             body.retry_failed = u8::from(odd(200));
-            body.environment = (*name == "deploy").then(|| "staging".to_owned());
+            body.environment =
+                (*name == "deploy").then(|| "staging".parse().expect("invariant: a valid name"));
             let required = on.contains(&Trigger::Queue) && !odd(150);
             let when = (*name == "docs").then_some(8).or_else(|| odd(100).then_some(5));
             let needs = (*name == "integ").then_some("wheel");
@@ -101,7 +107,8 @@ pub fn read(value: u32) -> Result<Definition, Vec<String>> {
     if !jobs.iter().any(|job| job.name == "wheel") {
         jobs.iter_mut().for_each(|job| job.needs = None);
     }
-    Ok(Definition { settings, jobs })
+    let budget_seconds = odd(250).then_some(BUDGET_SECONDS);
+    Ok(Definition { settings, budget_seconds, jobs })
 }
 
 /// Whether a script truly passes on a commit's content. Two values that each pass alone may fail together.
@@ -123,10 +130,10 @@ pub fn passes(body: &JobBody, files: &Files, commit: CommitId) -> bool {
 pub fn candidate_graph(target: u32, own: u32, changed: &[usize]) -> Result<JobGraph, Vec<String>> {
     let definition = read(own)?;
     if target == own {
-        return Ok(graph(&definition.jobs, Some(changed)));
+        return Ok(definition.graph(Some(changed)));
     }
     let Ok(before) = read(target) else {
-        return Ok(with_origin(graph(&definition.jobs, None), Origin::Own));
+        return Ok(with_origin(definition.graph(None), Origin::Own));
     };
     let bar: Vec<Job> = before
         .jobs
@@ -149,7 +156,7 @@ pub fn candidate_graph(target: u32, own: u32, changed: &[usize]) -> Result<JobGr
             specs.push(JobSpec { needs, ..spec.clone() });
         }
     }
-    Ok(JobGraph { jobs: specs.into(), budget_seconds: None })
+    Ok(JobGraph { jobs: specs.into(), budget_seconds: before.budget_seconds })
 }
 
 /// The jobs of a landed commit's own definition.
@@ -157,7 +164,13 @@ pub fn candidate_graph(target: u32, own: u32, changed: &[usize]) -> Result<JobGr
 /// # Errors
 /// It cannot be used.
 pub fn landed_graph(value: u32) -> Result<JobGraph, Vec<String>> {
-    Ok(graph(&read(value)?.jobs, None))
+    Ok(read(value)?.graph(None))
+}
+
+impl Definition {
+    fn graph(&self, changed: Option<&[usize]>) -> JobGraph {
+        JobGraph { budget_seconds: self.budget_seconds, ..graph(&self.jobs, changed) }
+    }
 }
 
 fn with_origin(graph: JobGraph, origin: Origin) -> JobGraph {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use towpath_core::act::Act;
 use towpath_core::cell::{CellId, Row};
 use towpath_core::effect::EffectKey;
+use towpath_core::environment::EnvironmentEvent;
 use towpath_core::gate::{GateEvent, HaltCause, Halts};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Message, Misdirected};
@@ -21,6 +22,8 @@ pub enum AnyIntake {
     Run(Intake<RunEvent>),
     /// For the pool.
     Pool(Intake<PoolEvent>),
+    /// For an environment.
+    Environment(Intake<EnvironmentEvent>),
 }
 
 impl AnyIntake {
@@ -30,6 +33,7 @@ impl AnyIntake {
             CellId::Gate(_) => AnyIntake::Gate(Intake::Event(message.try_into()?)),
             CellId::Run(_) => AnyIntake::Run(Intake::Event(message.try_into()?)),
             CellId::Pool => AnyIntake::Pool(Intake::Event(message.try_into()?)),
+            CellId::Environment(_) => AnyIntake::Environment(Intake::Event(message.try_into()?)),
         })
     }
 }

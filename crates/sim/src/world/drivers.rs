@@ -159,7 +159,11 @@ impl World {
                 self.forge.set_check(*change, (&gate.branch, *revision), check);
                 Found::Gate(None)
             }
-            Effect::Alert { .. } => Found::Gate(None),
+            Effect::Alert { .. } => {
+                self.checks.note_alert(task.key.clone());
+                Found::Gate(None)
+            }
+            Effect::ReplaceServer(_) => unreachable!("nobody marks an environment as the server itself here"),
             Effect::RunJob(order) => self.order(order),
             Effect::Send { .. } => unreachable!("messages have no driver"),
         }

@@ -33,6 +33,9 @@ impl AnyLive {
             CellId::Pool => {
                 AnyLive::Pool(Box::new(Live::load(id.clone(), epoch, &rows, outbox).expect(READABLE)))
             }
+            CellId::Environment(_) => {
+                AnyLive::Environment(Box::new(Live::load(id.clone(), epoch, &rows, outbox).expect(READABLE)))
+            }
         }
     }
 
@@ -43,6 +46,7 @@ impl AnyLive {
             AnyLive::Gate(live) => live.reload(&rows, outbox),
             AnyLive::Run(live) => live.reload(&rows, outbox),
             AnyLive::Pool(live) => live.reload(&rows, outbox),
+            AnyLive::Environment(live) => live.reload(&rows, outbox),
         };
         done.expect("invariant: rows of this version can be read");
     }

@@ -46,6 +46,10 @@ impl AnyLive {
                 AnyIntake::Pool(intake) => Some(intake.clone()),
                 _ => None,
             }),
+            AnyLive::Environment(live) => live_turn(live, inbox, now, |intake| match intake {
+                AnyIntake::Environment(intake) => Some(intake.clone()),
+                _ => None,
+            }),
         }
     }
 }
@@ -204,6 +208,12 @@ fn act_name(act: &towpath_core::act::Act) -> String {
         Act::ForeignPush { to, .. } => format!("foreign push {}", to.short()),
         Act::RunStarted { run, reason, .. } => format!("run {run} started: {reason}"),
         Act::RunEnded { run, outcome, .. } => format!("run {run} ended {outcome:?}"),
+        Act::DeploymentStarted { environment, number, run, .. } => {
+            format!("deployment {number} to {environment} started by run {run}")
+        }
+        Act::DeploymentEnded { environment, number, outcome, .. } => {
+            format!("deployment {number} to {environment} ended {outcome:?}")
+        }
         Act::Administered { what, .. } => what.clone(),
     }
 }

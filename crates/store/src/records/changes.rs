@@ -50,6 +50,8 @@ pub struct ChangeQuery {
     pub source: Option<BranchName>,
     /// Only with this `Change-Id`.
     pub change_id: Option<String>,
+    /// Only those in whose record this occurs: letters, digits and `-`.
+    pub mentions: Option<String>,
     /// Only numbers below this one: where the page before ended.
     pub below: Option<ChangeNumber>,
     /// Rows at most; `None`: all. A page has at most [`PAGE_ROWS_MAX`].
@@ -110,7 +112,7 @@ impl View {
             columns!(),
             " FROM changes WHERE (repo = ?1 OR ?1 IS NULL) AND number < ?2 AND (target = ?3 OR ?3 IS NULL)",
             " AND (state = ?4 OR ?4 IS NULL) AND (owner = ?5 OR ?5 IS NULL) AND (source = ?6 OR ?6 IS NULL)",
-            " AND (change_id = ?7 OR ?7 IS NULL) ORDER BY number DESC, repo LIMIT ?8"
+            " AND (change_id = ?7 OR ?7 IS NULL) AND (body LIKE '%' || ?9 || '%' OR ?9 IS NULL) ORDER BY number DESC, repo LIMIT ?8"
         );
         let values = params![
             text(&query.repo),
@@ -121,6 +123,7 @@ impl View {
             text(&query.source),
             query.change_id,
             query.count.map_or(i64::MAX, |count| count.min(PAGE_ROWS_MAX) as i64),
+            query.mentions,
         ];
         self.all(SQL, values, read)
     }

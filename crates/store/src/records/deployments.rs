@@ -2,7 +2,9 @@
 
 use rusqlite::{Row, params};
 use towpath_core::graph::Outcome;
-use towpath_core::ids::{CommitId, JobName, RepoName, RunId, Timestamp, UserId};
+use towpath_core::ids::{
+    CommitId, EnvironmentId, EnvironmentName, JobName, RepoName, RunId, Timestamp, UserId,
+};
 
 use super::{PAGE_ROWS_MAX, text, word_of};
 use crate::error::{ReadError, WriteError};
@@ -15,7 +17,7 @@ pub struct Deployment {
     /// Of which repo.
     pub repo: RepoName,
     /// Where to.
-    pub environment: String,
+    pub environment: EnvironmentName,
     /// Counts the deployments there, from 1.
     pub number: u64,
     /// What.
@@ -45,7 +47,7 @@ macro_rules! columns {
 fn read(row: &Row<'_>) -> rusqlite::Result<Deployment> {
     Ok(Deployment {
         repo: parsed(row, 0)?,
-        environment: row.get(1)?,
+        environment: parsed(row, 1)?,
         number: get_u64(row, 2)?,
         commit: parsed(row, 3)?,
         run: parsed_if_any(row, 4)?,
@@ -65,8 +67,7 @@ impl View {
     /// They cannot be read.
     pub fn deployments(
         &self,
-        repo: &RepoName,
-        environment: &str,
+        environment: &EnvironmentId,
         count: usize,
     ) -> Result<Vec<Deployment>, ReadError> {
         const SQL: &str = concat!(
@@ -74,29 +75,65 @@ impl View {
             columns!(),
             " FROM deployments WHERE repo = ?1 AND environment = ?2 ORDER BY number DESC LIMIT ?3"
         );
-        self.all(SQL, params![repo.as_str(), environment, count.min(PAGE_ROWS_MAX) as i64], read)
+        let EnvironmentId { repo, name } = environment;
+        self.all(SQL, params![repo.as_str(), name.as_str(), count.min(PAGE_ROWS_MAX) as i64], read)
+    }
+
+    /// One deployment.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn deployment(
+        &self,
+        environment: &EnvironmentId,
+        number: u64,
+    ) -> Result<Option<Deployment>, ReadError> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM deployments WHERE repo = ?1 AND environment = ?2 AND number = ?3"
+        );
+        let EnvironmentId { repo, name } = environment;
+        self.one(SQL, params![repo.as_str(), name.as_str(), number as i64], read)
+    }
+
+    /// The newest deployment that passed: what runs there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn current_deployment(&self, environment: &EnvironmentId) -> Result<Option<Deployment>, ReadError> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM deployments WHERE repo = ?1 AND environment = ?2 AND outcome = 'passed' ",
+            "ORDER BY number DESC LIMIT 1"
+        );
+        self.one(SQL, params![environment.repo.as_str(), environment.name.as_str()], read)
     }
 
     /// The environments of a repo that were ever deployed to, by name.
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn environments(&self, repo: &RepoName) -> Result<Vec<String>, ReadError> {
+    pub fn environments(&self, repo: &RepoName) -> Result<Vec<EnvironmentName>, ReadError> {
         const SQL: &str = "SELECT DISTINCT environment FROM deployments WHERE repo = ?1 ORDER BY environment";
-        self.all(SQL, [repo.as_str()], |row| row.get(0))
+        self.all(SQL, [repo.as_str()], |row| parsed(row, 0))
     }
 }
 
 impl Tx<'_> {
-    /// The number that the next deployment to an environment gets.
+    /// Deletes the oldest deployments to an environment until `keep` are left and the one that runs there; says how many
+    /// went.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn next_deployment_number(&self, repo: &RepoName, environment: &str) -> Result<u64, ReadError> {
-        const SQL: &str =
-            "SELECT COALESCE(MAX(number), 0) + 1 FROM deployments WHERE repo = ?1 AND environment = ?2";
-        let next = self.one(SQL, [repo.as_str(), environment], |row| get_u64(row, 0))?;
-        Ok(next.unwrap_or(1))
+    /// Those of the disk.
+    pub fn prune_deployments(&mut self, environment: &EnvironmentId, keep: u64) -> Result<usize, WriteError> {
+        const SQL: &str = "DELETE FROM deployments WHERE repo = ?1 AND environment = ?2 AND outcome IS NOT NULL \
+             AND number NOT IN (SELECT number FROM deployments WHERE repo = ?1 AND environment = ?2 \
+             ORDER BY number DESC LIMIT ?3) AND number <> ?4";
+        let current = self.current_deployment(environment)?.map_or(0, |deployment| deployment.number);
+        let EnvironmentId { repo, name } = environment;
+        self.run(SQL, params![repo.as_str(), name.as_str(), keep as i64, current as i64])
     }
 
     /// Sets a deployment, new or not.
@@ -114,7 +151,7 @@ impl Tx<'_> {
         );
         let values = params![
             deployment.repo.as_str(),
-            deployment.environment,
+            deployment.environment.as_str(),
             deployment.number as i64,
             deployment.commit.to_string(),
             text(&deployment.run),

@@ -3,7 +3,7 @@
 use towpath_core::effect::{Check, Verdict};
 use towpath_core::graph::{JobIndex, Outcome, Trigger};
 use towpath_core::ids::{
-    BranchName, ChangeNumber, CommitId, Digest, LeaseId, RepoName, RunId, Timestamp, UserId,
+    BranchName, ChangeNumber, CommitId, Digest, EnvironmentId, LeaseId, RepoName, RunId, Timestamp, UserId,
 };
 use towpath_core::policy::{Rights, Role};
 use towpath_store::records::*;
@@ -343,11 +343,12 @@ fn attempts_and_tests_of_a_run() {
 }
 
 #[test]
-fn deployments_are_counted_per_environment() {
+fn deployments_stand_by_environment_and_what_runs_there_is_never_pruned() {
     let (_place, store) = with_repo();
+    let place = |name: &str| EnvironmentId { repo: repo(), name: name.parse().unwrap() };
     let deployment = |number, environment: &str| Deployment {
         repo: repo(),
-        environment: environment.into(),
+        environment: environment.parse().unwrap(),
         number,
         commit: commit(1),
         run: Some("demo/main/1".parse().unwrap()),
@@ -358,18 +359,31 @@ fn deployments_are_counted_per_environment() {
         started_at: NOW,
         ended_at: None,
     };
-    let over = Deployment { outcome: Some(Outcome::Passed), ended_at: Some(NOW), ..deployment(1, "live") };
-    let (rows, expect) =
-        ([deployment(1, "live"), deployment(2, "live"), deployment(1, "try"), over.clone()], over);
-    write(&store, move |tx| {
-        rows.iter().try_for_each(|row| tx.put_deployment(row))?;
-        assert_eq!(tx.next_deployment_number(&repo(), "live")?, 3);
-        assert_eq!(tx.next_deployment_number(&repo(), "new")?, 1);
-        Ok(())
-    });
+    let ended = |number, outcome| Deployment {
+        outcome: Some(outcome),
+        ended_at: Some(NOW),
+        ..deployment(number, "live")
+    };
+    let rows =
+        [deployment(1, "live"), deployment(2, "live"), deployment(1, "try"), ended(1, Outcome::Passed)];
+    write(&store, move |tx| rows.iter().try_for_each(|row| tx.put_deployment(row)));
     let view = store.reader().snapshot().unwrap();
-    assert_eq!(view.deployments(&repo(), "live", 9).unwrap(), [deployment(2, "live"), expect]);
-    assert_eq!(view.environments(&repo()).unwrap(), ["live", "try"]);
+    let passed = ended(1, Outcome::Passed);
+    assert_eq!(view.deployments(&place("live"), 9).unwrap(), [deployment(2, "live"), passed.clone()]);
+    assert_eq!(view.environments(&repo()).unwrap(), ["live".parse().unwrap(), "try".parse().unwrap()]);
+    assert_eq!(view.deployment(&place("live"), 2).unwrap(), Some(deployment(2, "live")));
+    assert_eq!(view.current_deployment(&place("live")).unwrap(), Some(passed));
+    assert_eq!(view.current_deployment(&place("try")).unwrap(), None);
+    drop(view);
+    let failures: Vec<_> = (2..6).map(|number| ended(number, Outcome::Failed)).collect();
+    let gone = write(&store, move |tx| {
+        failures.iter().try_for_each(|row| tx.put_deployment(row))?;
+        tx.put_deployment(&deployment(6, "live"))?;
+        tx.prune_deployments(&place("live"), 2)
+    });
+    let left = store.reader().snapshot().unwrap().deployments(&place("live"), 9).unwrap();
+    let left: Vec<u64> = left.iter().map(|row| row.number).collect();
+    assert_eq!((gone, left), (3, vec![6, 5, 1]));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `towpath branch ...` and `towpath deploy`: watched branches.
+//! `towpath branch ...`: watched branches.
 
 use std::process::ExitCode;
 
@@ -62,15 +62,6 @@ struct Name {
     branch: Option<String>,
 }
 
-/// Run the deploy jobs of a branch's tip again
-#[derive(Debug, clap::Args)]
-pub struct DeployArgs {
-    #[command(flatten)]
-    repo: RepoArg,
-    #[command(flatten)]
-    name: Name,
-}
-
 pub fn run(arguments: &BranchArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let place = Place::find(&arguments.repo)?;
     let act = |name: &Name, verb: &str, body| post(&place, name.branch.as_deref(), verb, body, terminal);
@@ -87,12 +78,7 @@ pub fn run(arguments: &BranchArgs, terminal: &Terminal) -> Result<ExitCode, Fail
     }
 }
 
-pub fn deploy(arguments: &DeployArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let place = Place::find(&arguments.repo)?;
-    post(&place, arguments.name.branch.as_deref(), "deploy", json!({}), terminal)
-}
-
-fn post(
+pub fn post(
     place: &Place,
     branch: Option<&str>,
     verb: &str,
@@ -166,6 +152,10 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
     };
     let halts =
         items(&view["halts"]).iter().map(|halt| format!("{}; {}", text(halt, "why"), text(halt, "mend")));
+    // A newer run that passed makes it history.
+    let deploy = &view["deploy"];
+    let failed = text(deploy, "failed_run");
+    let failed = if failed == text(deploy, "newest") { failed } else { "" };
     let flags: Vec<String> = ["forge", "runs", "state"]
         .iter()
         .filter(|name| flag(&view["flags"][**name], "set"))
@@ -181,7 +171,7 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
         ("to look at", flags.join(", ")),
         ("last landed", text(&view["landed"], "commit").to_owned()),
         ("deploys", text(&view["deploy"], "running").to_owned()),
-        ("deploy failed", text(&view["deploy"], "failed_run").to_owned()),
+        ("deploy failed", failed.to_owned()),
     ];
     let shown = facts.into_iter().filter(|(_, value)| !value.is_empty());
     shown.map(|(label, value)| vec![styled(Style::Dim, label), value.into()]).collect()

@@ -195,7 +195,7 @@ fn facts(job: &JobExplanation) -> Vec<(&'static str, String)> {
         ("checkout", yes(!body.checkout, "none: it starts in an empty folder")),
         ("namespaces", yes(body.user_namespaces, "may make its own")),
         ("secrets", body.secrets.join(", ")),
-        ("environment", body.environment.clone().unwrap_or_default()),
+        ("environment", body.environment.as_ref().map(ToString::to_string).unwrap_or_default()),
     ];
     facts.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }

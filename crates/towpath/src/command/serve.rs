@@ -1,11 +1,12 @@
 //! `towpath serve`: the server, in the foreground.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use towpath_executor::Limits;
 use towpath_server::faults;
+use towpath_server::replace;
 use towpath_server::server::ServerError;
 use towpath_server::service::{self, Progress};
 use towpath_server::settings::ServerSettings;
@@ -88,6 +89,7 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         terminal.talk(format!("this server will kill itself at `{fault}`"));
     }
     crate::terminal::log::to_stderr();
+    give_way(&arguments.place.data)?;
     let settings = arguments.settings()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
@@ -97,10 +99,25 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
             terminal.talk(format!("serving at {url} (listening on {listen})"))
         }
         Progress::Ready => terminal.talk("jobs can run"),
+        Progress::GivingWay => terminal.talk("the deployed program takes over"),
         Progress::Draining => terminal.talk("draining: answers and commits under way end first"),
     };
     runtime.block_on(service::run(settings, told)).map_err(failure)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Executes what was deployed to this server instead, if that is another program than this one.
+fn give_way(data: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Unavailable, "the deployed program cannot be executed").why(error.to_string())
+    };
+    match replace::deployed_instead(data) {
+        Ok(Some(program)) => Err(failed(replace::execute_instead(&program))),
+        Ok(None) => Ok(()),
+        // A folder that is not there yet has nothing deployed.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Why a server could not be, as every command says it.

@@ -10,7 +10,7 @@ use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder};
 use towpath_core::graph::{JobIndex, JobResult, Lease, Outcome, Trigger};
 use towpath_core::ids::{CommitId, Epoch, JobName, LeaseId, RunId, Timestamp, TreeId};
-use towpath_core::message::{Message, RunReport, RunStart};
+use towpath_core::message::{Admission, Message, RunReport, RunStart};
 use towpath_core::policy::Level;
 use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::{Run, RunEvent, RunState};
@@ -145,6 +145,7 @@ impl<'a> Engine<'a> {
             trigger: Trigger::Manual,
             change: None,
             reason: "asked for on this machine".to_owned(),
+            by: None,
             commit,
             tree,
             level: Level::Authorised,
@@ -186,6 +187,12 @@ impl<'a> Engine<'a> {
                         PoolEvent::try_from(message).expect("invariant: cells send what is understood");
                     self.tell_pool(event);
                 }
+                // Nothing is deployed from here, and what is left out waits for nobody.
+                (CellId::Environment(_), Message::Claim(claim)) => {
+                    let admission = Admission { job: claim.job, number: 0, before: None };
+                    self.tell_run(Intake::Event(RunEvent::Admitted(admission)));
+                }
+                (CellId::Environment(_), Message::Release(_)) => {}
                 (to, message) => unreachable!("invariant: a run tells {to} nothing but its end: {message:?}"),
             }
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
 
+mod deploying;
 mod guide;
 mod local_run;
 mod pages;

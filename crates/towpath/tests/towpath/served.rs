@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use expect_test::expect;
 use serde_json::Value;
 
-use crate::support::{Ended, TOWPATH, World, ended, has_sandbox, stop_executor};
+use crate::support::{Ended, TOWPATH, World, ended, has_sandbox, stop_servants};
 
 /// Time for a change of one short job to land on a loaded machine.
 const LANDS_WITHIN: Duration = Duration::from_secs(120);
@@ -15,7 +15,10 @@ const LANDS_WITHIN: Duration = Duration::from_secs(120);
 /// A server in the world's folder, and its admin's settings in the world's home.
 pub struct Served {
     pub world: World,
-    server: Child,
+    pub server: Child,
+    url: String,
+    options: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 const PIPELINE: &str = "jobs:\n  unit: { run: './check' }\n";
@@ -23,28 +26,35 @@ const PIPELINE: &str = "jobs:\n  unit: { run: './check' }\n";
 impl Served {
     /// A server with the world's repository as `web`.
     pub fn with(files: &[(&str, &str)]) -> Served {
-        let served = Served::empty(files);
+        Served::with_options(files, &[], &[])
+    }
+
+    /// The same, with options and variables of its own.
+    pub fn with_options(files: &[(&str, &str)], options: &[&str], variables: &[(&str, &str)]) -> Served {
+        let world = World::with(files);
+        let served = Served::start(world, options, variables);
         served.ok(&["repo", "import", ".", "--name", "web"]);
         served
     }
 
-    fn empty(files: &[(&str, &str)]) -> Served {
-        let world = World::with(files);
+    fn start(world: World, options: &[&str], variables: &[(&str, &str)]) -> Served {
         let data = world.home().join("data").display().to_string();
         let init = world.towpath(&["init", "--data", &data, "--user", "ann"]);
         assert_eq!(init.code, 0, "{}", init.err);
-        let mut command = world.command(TOWPATH);
-        command.args(["serve", "--data", &data, "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
-        let mut server = command.spawn().unwrap();
-        let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let serving = lines.by_ref().find(|line| line.contains("serving at")).unwrap();
-        let url = serving.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
-        // Somebody has to read it to its end, or the server waits for a reader.
-        std::thread::spawn(move || lines.for_each(drop));
-        let served = Served { world, server };
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (server, url) = serve(&world, "127.0.0.1:0", (&options, &variables));
+        let served = Served { world, server, url, options, variables };
         let token = std::fs::read_to_string(format!("{data}-keys/admin.token")).unwrap();
-        served.login(&url, &token);
+        served.login(&served.url, &token);
         served
+    }
+
+    /// Starts the server again at its address, after it ended.
+    pub fn again(&mut self) {
+        let listen = self.url.trim_start_matches("http://");
+        (self.server, _) = serve(&self.world, listen, (&self.options, &self.variables));
     }
 
     fn login(&self, url: &str, token: &str) {
@@ -55,13 +65,13 @@ impl Served {
         assert!(child.wait().unwrap().success());
     }
 
-    fn ok(&self, arguments: &[&str]) -> Ended {
+    pub fn ok(&self, arguments: &[&str]) -> Ended {
         let ended = self.world.towpath(arguments);
         assert_eq!(ended.code, 0, "towpath {arguments:?}: {}", ended.err);
         ended
     }
 
-    fn record(&self, arguments: &[&str]) -> Value {
+    pub fn record(&self, arguments: &[&str]) -> Value {
         self.world.records(arguments).into_iter().next().unwrap()
     }
 
@@ -74,13 +84,13 @@ impl Served {
     }
 
     /// A command of another user.
-    fn as_user(&self, user: &str, arguments: &[&str]) -> Ended {
+    pub fn as_user(&self, user: &str, arguments: &[&str]) -> Ended {
         let made = self.record(&["token", "create", "--user", user]);
         self.with_token(made["token"].as_str().unwrap(), arguments)
     }
 
     /// A branch with one commit, pushed as a change; what git was told.
-    fn push(&self, branch: &str, path: &str, text: &str) -> String {
+    pub fn push(&self, branch: &str, path: &str, text: &str) -> String {
         self.world.git(&["switch", "--quiet", "--create", branch, "main"]);
         self.world.write(path, text);
         self.world.git(&["add", "--all"]);
@@ -91,9 +101,28 @@ impl Served {
         pushed.err
     }
 
-    fn until(&self, change: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&self, change: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         until(&self.world, change, wanted)
     }
+}
+
+/// A server process in a world, once it serves, and its address.
+fn serve(
+    world: &World,
+    listen: &str,
+    (options, variables): (&[String], &[(String, String)]),
+) -> (Child, String) {
+    let data = world.home().join("data").display().to_string();
+    let mut command = world.command(TOWPATH);
+    command.args(["serve", "--data", &data, "--listen", listen]).args(options);
+    command.envs(variables.iter().cloned()).stderr(Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let serving = lines.by_ref().find(|line| line.contains("serving at")).unwrap();
+    let url = serving.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
+    // Somebody has to read it to its end, or the server waits for a reader.
+    std::thread::spawn(move || lines.for_each(drop));
+    (server, url)
 }
 
 impl Drop for Served {
@@ -119,7 +148,7 @@ pub fn stop(server: &mut Child, world: &World) {
     // Both fail only if it is gone already.
     let _ = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
     let _ = server.wait();
-    stop_executor(world.folder());
+    stop_servants(world.folder());
 }
 
 /// Waits until a change has landed.

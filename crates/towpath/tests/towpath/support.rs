@@ -159,11 +159,17 @@ pub fn processes_of(folder: &Path) -> Vec<Process> {
     found
 }
 
-/// Ends the executors of servers whose folders are below `folder`. They outlive their servers by design, and must not
-/// outlive the test.
-pub fn stop_executor(folder: &Path) {
-    let is_executor = |process: &Process| process.words.get(1).is_some_and(|word| word == "executor");
-    for process in processes_of(folder).iter().filter(|process| is_executor(process)) {
+/// Servers, their stewards and executors, whose folders are below `folder`.
+pub fn servants(folder: &Path) -> Vec<Process> {
+    let serves = |process: &Process| {
+        process.words.get(1).is_some_and(|word| ["serve", "executor", "steward"].contains(&word.as_str()))
+    };
+    processes_of(folder).into_iter().filter(serves).collect()
+}
+
+/// Ends them: another process may serve by now, and executors live on by design; a test's have to end with it.
+pub fn stop_servants(folder: &Path) {
+    for process in servants(folder) {
         // It fails only if it is gone already.
         let _ = Command::new("kill").args(["-TERM", &process.pid]).status();
     }

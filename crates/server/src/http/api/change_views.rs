@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{GateState, Reason, TestState};
+use towpath_core::gate::{Budget, GateState, Reason, TestState};
 use towpath_core::ids::{ChangeNumber, Timestamp};
 use towpath_forge::{ChangeRecord, ChangeState, CommentRecord, ReviewRecord, RevisionRecord};
 use towpath_store::ReadError;
@@ -261,6 +261,36 @@ pub struct GateView {
     pub vouch: Option<VouchView>,
     /// Since when this revision is known.
     pub since: i64,
+    /// How long its verdict may take; absent: its definition does not say, or nothing of it may run.
+    pub budget: Option<BudgetView>,
+}
+
+/// The time from push to verdict.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct BudgetView {
+    /// Seconds in all.
+    pub seconds: u32,
+    /// Since when they count.
+    pub since: i64,
+    /// When they are over.
+    pub deadline: i64,
+    /// When the first verdict came.
+    pub verdict_at: Option<i64>,
+    /// Whether the verdict came too late, or is late.
+    pub exceeded: bool,
+}
+
+impl BudgetView {
+    /// A budget as it stands now.
+    pub(super) fn of(budget: Budget, now: Timestamp) -> BudgetView {
+        BudgetView {
+            seconds: budget.seconds,
+            since: millis(budget.since),
+            deadline: millis(budget.deadline),
+            verdict_at: budget.verdict_at.map(millis),
+            exceeded: budget.is_exceeded(now),
+        }
+    }
 }
 
 /// A person's stop.

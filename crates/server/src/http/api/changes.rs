@@ -10,8 +10,8 @@ use towpath_store::ReadError;
 use towpath_store::records::{ChangeQuery, RunQuery};
 
 use super::change_views::{
-    ChangeLine, ChangeView, Entry, GateView, HoldView, ReasonView, VouchView, WhyView, check, comments,
-    reviews, revisions,
+    BudgetView, ChangeLine, ChangeView, Entry, GateView, HoldView, ReasonView, VouchView, WhyView, check,
+    comments, reviews, revisions,
 };
 use super::checklist::checklist;
 use super::{Nothing, millis, page_rows};
@@ -129,6 +129,7 @@ struct Seen {
     place: Option<usize>,
     reasons: Vec<Reason>,
     change: towpath_core::gate::Change,
+    budget: Option<BudgetView>,
     definition: Option<String>,
 }
 
@@ -140,6 +141,7 @@ impl Seen {
             place: state.queue(now).iter().position(|other| *other == number).map(|at| at + 1),
             reasons: state.reasons(number, now),
             definition: edited_definition(state, &change),
+            budget: state.budget(&change).map(|budget| BudgetView::of(budget, now)),
             change,
         })
     }
@@ -166,6 +168,7 @@ impl Seen {
             }),
             vouch,
             since: millis(self.change.since),
+            budget: self.budget.clone(),
         })
     }
 }

@@ -50,6 +50,7 @@ const ITEMS: [(&str, Against); 9] = [
                 | Reason::RunCancelled { .. }
                 | Reason::WaitsForRun { .. }
                 | Reason::WaitsForChangeRuns { .. }
+                | Reason::OverBudget { .. }
         )
     }),
     ("it is approved", |reason| {
@@ -117,6 +118,7 @@ mod tests {
             Reason::WaitsForChangeRuns { running: 1 },
             Reason::Ahead { changes: vec![] },
             Reason::WaitsForDeploy { run },
+            Reason::OverBudget { budget_seconds: 60, since: towpath_core::ids::Timestamp(0) },
             Reason::Frozen { by: text.clone(), why: text.clone() },
             Reason::Trouble { what: text.clone(), why: text },
         ];

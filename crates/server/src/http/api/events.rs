@@ -101,5 +101,8 @@ fn of_cell(cell: &CellId, seen: &BTreeSet<RepoName>) -> Option<axum::body::Bytes
         CellId::Gate(gate) => seen.contains(&gate.repo).then(|| event("gate", &gate.to_string())),
         CellId::Run(run) => seen.contains(&run.gate.repo).then(|| event("run", &run.to_string())),
         CellId::Pool => Some(event("pool", "")),
+        CellId::Environment(environment) => {
+            seen.contains(&environment.repo).then(|| event("environment", &environment.to_string()))
+        }
     }
 }

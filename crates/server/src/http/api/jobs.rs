@@ -114,7 +114,7 @@ impl JobView {
             why: String::new(),
             required: spec.required,
             needs: spec.needs.iter().map(|need| need.0).collect(),
-            environment: spec.body.environment.clone(),
+            environment: spec.body.environment.as_ref().map(ToString::to_string),
             own: word(&spec.origin) == "own",
             failed_tests: Vec::new(),
             flaky: false,

@@ -107,7 +107,7 @@
       if (!first) look(); // something may have happened in between
       first = false;
     });
-    for (const name of ["gate", "run", "pool", "all"]) events.addEventListener(name, look);
+    for (const name of ["gate", "run", "pool", "environment", "all"]) events.addEventListener(name, look);
     events.addEventListener("error", () => {
       const over = events.readyState === EventSource.CLOSED;
       setPulse(over ? "no longer live" : "connecting again", false);

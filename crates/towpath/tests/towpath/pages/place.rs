@@ -60,7 +60,7 @@ impl Drop for Place {
         let pid = rustix::process::Pid::from_child(&self.server);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.server.wait();
-        crate::support::stop_executor(&self.data);
+        crate::support::stop_servants(&self.data);
     }
 }
 

@@ -1,0 +1,306 @@
+//! Environments: what runs where, how it came there, and how to put something else there.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use towpath_core::gate::Verb;
+use towpath_core::graph::JobGraph;
+use towpath_core::ids::{CommitId, EnvironmentId, EnvironmentName, GateId, TreeId};
+use towpath_forge::ChangeState;
+use towpath_git::GitError;
+use towpath_pipeline::Changed;
+use towpath_store::View;
+use towpath_store::records::{ChangeQuery, Deployment};
+
+use super::{Nothing, Said, command, gate, millis, page_rows, word};
+use crate::auth::accounts::note;
+use crate::definitions;
+use crate::http::call::{Call, blocking};
+use crate::http::error::{Answer, ApiError, Class};
+use crate::http::records::{self, Names};
+use crate::selves;
+
+/// An environment.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct EnvironmentView {
+    /// Its name.
+    pub environment: String,
+    /// Whether it is this server itself.
+    pub is_self: bool,
+    /// The program that serves, where it is this server itself.
+    pub serving: Option<ProgramView>,
+    /// What runs there: the newest deployment that passed.
+    pub current: Option<DeploymentView>,
+    /// The newest deployment, whatever became of it.
+    pub newest: Option<DeploymentView>,
+    /// Jobs that wait for their turn to deploy there.
+    pub waiting: usize,
+}
+
+/// A program.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ProgramView {
+    /// What it says of itself.
+    pub version: String,
+    /// SHA-256 of its file.
+    pub digest: Option<String>,
+}
+
+/// An environment with its deployments.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct EnvironmentWhole {
+    /// The environment.
+    #[serde(flatten)]
+    pub view: EnvironmentView,
+    /// Its newest deployments, newest first.
+    pub deployments: Vec<DeploymentView>,
+}
+
+/// A deployment.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentView {
+    /// To which environment.
+    pub environment: String,
+    /// Its number there.
+    pub deployment: u64,
+    /// What was deployed.
+    pub commit: String,
+    /// By which run.
+    pub run: Option<String>,
+    /// By which job.
+    pub job: Option<String>,
+    /// Who asked for it; absent: a landing did.
+    pub by: Option<String>,
+    /// How it ended; absent: it is under way.
+    pub outcome: Option<String>,
+    /// Why it was made, and what there is to say of its end.
+    pub why: String,
+    /// When it began.
+    pub started_at: i64,
+    /// When it ended.
+    pub ended_at: Option<i64>,
+}
+
+impl DeploymentView {
+    fn of(row: Deployment, names: &mut Names<'_>) -> Answer<DeploymentView> {
+        Ok(DeploymentView {
+            environment: row.environment.to_string(),
+            deployment: row.number,
+            commit: row.commit.to_string(),
+            run: row.run.map(|run| run.to_string()),
+            job: row.job.map(|job| job.to_string()),
+            by: row.actor.map(|user| names.get(user)).transpose()?,
+            outcome: row.outcome.as_ref().map(word),
+            why: row.why,
+            started_at: millis(row.started_at),
+            ended_at: row.ended_at.map(millis),
+        })
+    }
+}
+
+fn environment(call: &Call) -> Answer<EnvironmentId> {
+    Ok(EnvironmentId { repo: call.repo()?, name: call.named("environment")? })
+}
+
+fn view(view: &View, id: &EnvironmentId, is_self: bool) -> Answer<EnvironmentView> {
+    let mut names = Names::new(view);
+    let current = view.current_deployment(id)?.map(|row| DeploymentView::of(row, &mut names)).transpose()?;
+    let newest = view.deployments(id, 1)?.into_iter().next();
+    Ok(EnvironmentView {
+        environment: id.name.to_string(),
+        is_self,
+        serving: None,
+        current,
+        newest: newest.map(|row| DeploymentView::of(row, &mut names)).transpose()?,
+        waiting: 0,
+    })
+}
+
+/// What rows do not say: who waits, and what serves here.
+async fn completed(call: &Call, id: EnvironmentId, mut view: EnvironmentView) -> Answer<EnvironmentView> {
+    let waiting = call.shared().engine.environment(id, |live| live.state.waiting().count()).await;
+    view.waiting = waiting.unwrap_or(0);
+    if view.is_self {
+        view.serving = Some(serving().await?);
+    }
+    Ok(view)
+}
+
+/// The program that serves.
+pub async fn serving() -> Answer<ProgramView> {
+    let digest = blocking(|| Ok(crate::program::own_digest())).await?;
+    Ok(ProgramView {
+        version: env!("CARGO_PKG_VERSION").into(),
+        digest: digest.map(|digest| digest.to_string()),
+    })
+}
+
+/// `GET /api/v1/repos/{repo}/environments`
+pub async fn list(call: Call, _: Nothing) -> Answer<Vec<EnvironmentView>> {
+    let repo = call.repo()?;
+    let found = call.read(move |snapshot| {
+        let marked = selves::marked(snapshot)?.filter(|environment| environment.repo == repo);
+        let mut names: Vec<EnvironmentName> = snapshot.environments(&repo)?;
+        names.extend(marked.iter().map(|environment| environment.name.clone()));
+        names.sort();
+        names.dedup();
+        let ids = names.into_iter().map(|name| EnvironmentId { repo: repo.clone(), name });
+        ids.map(|id| Ok((view(snapshot, &id, marked.as_ref() == Some(&id))?, id))).collect::<Answer<Vec<_>>>()
+    });
+    let mut views = Vec::new();
+    for (view, id) in found.await? {
+        views.push(completed(&call, id, view).await?);
+    }
+    Ok(views)
+}
+
+/// How much is shown.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shown {
+    /// Deployments at most; 50 if it is left out.
+    #[serde(default)]
+    pub count: Option<usize>,
+}
+
+/// `GET /api/v1/repos/{repo}/environments/{environment}`
+pub async fn show(call: Call, input: Shown) -> Answer<EnvironmentWhole> {
+    let id = environment(&call)?;
+    let (asked, count) = (id.clone(), page_rows(input.count));
+    let found = call.read(move |snapshot| {
+        let is_self = selves::marked(snapshot)?.as_ref() == Some(&asked);
+        let rows = snapshot.deployments(&asked, count)?;
+        if rows.is_empty() && !is_self {
+            return Err(no_environment(&asked));
+        }
+        let mut names = Names::new(snapshot);
+        let deployments =
+            rows.into_iter().map(|row| DeploymentView::of(row, &mut names)).collect::<Answer<_>>()?;
+        Ok((view(snapshot, &asked, is_self)?, deployments))
+    });
+    let (view, deployments) = found.await?;
+    Ok(EnvironmentWhole { view: completed(&call, id, view).await?, deployments })
+}
+
+fn no_environment(id: &EnvironmentId) -> ApiError {
+    ApiError::not_found(format!("nothing was ever deployed to `{}` of `{}`", id.name, id.repo))
+        .hint("`towpath deploy list` shows the environments that there are")
+}
+
+/// What is to be deployed.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct What {
+    /// The branch on which it landed; absent: the repo's own.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// The whole id of a commit that landed there; absent: the branch's tip.
+    #[serde(default)]
+    pub commit: Option<String>,
+}
+
+/// `POST /api/v1/repos/{repo}/environments/{environment}/deploy`
+pub async fn deploy(call: Call, input: What) -> Answer<Said> {
+    let environment = environment(&call)?;
+    let commit: Option<CommitId> = input.commit.as_deref().map(str::parse).transpose()?;
+    let id = GateId { repo: environment.repo.clone(), branch: branch(&call, input.branch).await? };
+    let tip = gate(&call, id.clone(), |live| live.state.branch().tip.as_ref().map(|tip| tip.commit)).await?;
+    let reading = || ApiError::new(Class::Conflict, "the branch is being read").hint("try again in a moment");
+    let tip = tip.ok_or_else(reading)?;
+    let commit = commit.unwrap_or(tip);
+    if commit != tip {
+        let asked = id.clone();
+        call.read(move |view| landed(view, &asked, commit)).await?;
+    }
+    let (tree, graph) = jobs(&call, commit, tip, &environment).await?;
+    command(&call, id, Verb::DeployTo { environment: environment.name, commit, tree, graph }).await
+}
+
+async fn branch(call: &Call, named: Option<String>) -> Answer<towpath_core::ids::BranchName> {
+    let repo = call.repo()?;
+    match named {
+        Some(named) => Ok(named.parse()?),
+        None => Ok(call.read(move |view| records::settings(view, &repo)).await?.default_branch),
+    }
+}
+
+/// Only what a gate landed was tested as it is: not every commit that a branch contains was ever its tip.
+fn landed(view: &View, id: &GateId, commit: CommitId) -> Answer<()> {
+    let query = ChangeQuery {
+        repo: Some(id.repo.clone()),
+        target: Some(id.branch.clone()),
+        state: Some("landed".into()),
+        mentions: Some(commit.to_string()),
+        ..ChangeQuery::default()
+    };
+    let is_it =
+        |state: &ChangeState| matches!(state, ChangeState::Landed { commit: landed } if *landed == commit);
+    match records::changes(view, &query)?.iter().any(|change| is_it(&change.state)) {
+        true => Ok(()),
+        false => Err(ApiError::not_found(format!("no change landed on `{}` as {commit}", id.branch))
+            .hint("`towpath change list --state landed` shows what landed; the tip can be deployed as well")),
+    }
+}
+
+/// The jobs that a deployment of a commit takes, by the commit's own definition.
+async fn jobs(
+    call: &Call,
+    commit: CommitId,
+    tip: CommitId,
+    environment: &EnvironmentId,
+) -> Answer<(TreeId, JobGraph)> {
+    let (shared, id) = (call.shared().clone(), environment.clone());
+    let read = blocking(move || {
+        let look = || -> Result<_, GitError> {
+            let repository = shared.repos.get(&id.repo)?;
+            let tree = repository.commit(commit)?.tree;
+            Ok((repository.is_ancestor(commit, tip)?, tree, definitions::read(&repository, tree)?.definition))
+        };
+        look().map_err(ApiError::from)
+    });
+    let (contained, tree, definition) = read.await?;
+    if !contained {
+        let why = format!("the branch no longer contains {commit}");
+        return Err(ApiError::new(Class::Conflict, why).hint("look at the branch: somebody moved it"));
+    }
+    let definition = definition.map_err(|diagnostics| {
+        let first = diagnostics.lines().into_iter().next().unwrap_or_default();
+        ApiError::new(
+            Class::Conflict,
+            format!("the definition at {} cannot be used: {first}", commit.short()),
+        )
+    })?;
+    Ok((tree, definition.expand(Changed::Unknown).select_environment(&environment.name)))
+}
+
+/// `PUT /api/v1/repos/{repo}/environments/{environment}/self`
+pub async fn mark_self(call: Call, _: Nothing) -> Answer<Said> {
+    set_self(&call, true).await
+}
+
+/// `DELETE /api/v1/repos/{repo}/environments/{environment}/self`
+pub async fn unmark_self(call: Call, _: Nothing) -> Answer<Said> {
+    set_self(&call, false).await
+}
+
+async fn set_self(call: &Call, is_self: bool) -> Answer<Said> {
+    let (id, by, now) = (environment(call)?, call.actor()?, call.now());
+    let repo = id.repo.clone();
+    call.read(move |view| records::settings(view, &repo)).await?;
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let marked = id.clone();
+    let work = move |tx: &mut towpath_store::Tx<'_>| {
+        let what = selves::mark(tx, &marked, is_self, &by)?;
+        note(tx, Some(&by), now, what);
+        Ok(())
+    };
+    call.shared().engine.deliver_with(vec![selves::told(id.clone(), is_self)], work, |outcome| {
+        let _ = send.send(outcome);
+    });
+    receive.await.map_err(|_| ApiError::new(Class::Unavailable, "the server stops"))??;
+    Ok(Said::new(match is_self {
+        true => {
+            format!("{id} is this server: what its deployments leave as output `towpath` will serve here")
+        }
+        false => format!("{id} is no longer this server"),
+    }))
+}

@@ -1,0 +1,296 @@
+//! What the disk says of programs that were deployed: which serves, which is being tried, which could not.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use towpath_core::ids::{Digest, EnvironmentId};
+
+/// The folder's name below the data folder.
+const FOLDER: &str = "server";
+const SERVING: &str = "serving.json";
+const TRIAL: &str = "trial.json";
+const FAILED: &str = "failed.json";
+
+/// A program that is being tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The environment that is this server.
+    pub environment: EnvironmentId,
+    /// The deployment that brought the program.
+    pub number: u64,
+    /// The program.
+    pub program: Digest,
+    /// The program that served before.
+    pub before: PathBuf,
+    /// What was on record then.
+    pub serving: Option<Serving>,
+    /// What a person had installed.
+    pub installed: Installed,
+    /// A copy of the database as it was, where the program will bring it to a newer schema.
+    pub backup: Option<PathBuf>,
+}
+
+/// The deployed program that serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    /// The program.
+    pub program: Digest,
+    /// What a person had installed: another one there takes over again.
+    pub installed: Installed,
+}
+
+/// A program that could not serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The environment that is this server.
+    pub environment: EnvironmentId,
+    /// The deployment that brought it.
+    pub number: u64,
+    /// Why it could not.
+    pub why: String,
+}
+
+/// Tells one installed file from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    path: PathBuf,
+    bytes: u64,
+    inode: u64,
+    modified_seconds: i64,
+    modified_nanoseconds: i64,
+}
+
+impl Installed {
+    /// What is at a path now.
+    ///
+    /// # Errors
+    /// Nothing is, or it cannot be looked at.
+    pub fn of(path: &Path) -> io::Result<Installed> {
+        let meta = fs::metadata(path)?;
+        Ok(Installed {
+            path: path.to_owned(),
+            bytes: meta.len(),
+            inode: meta.ino(),
+            modified_seconds: meta.mtime(),
+            modified_nanoseconds: meta.mtime_nsec(),
+        })
+    }
+}
+
+/// The folder of records and programs. It is made by the first write.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// The one of a data folder.
+    pub fn of(data: &Path) -> Folder {
+        // Programs are recognised by their paths, which the system shows without links.
+        let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+        Folder { path: data.join(FOLDER) }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of programs.
+    pub fn programs(&self) -> PathBuf {
+        self.path.join("programs")
+    }
+
+    /// Where a program is, or would be.
+    pub fn program(&self, digest: &Digest) -> PathBuf {
+        self.programs().join(digest.to_string())
+    }
+
+    /// Where a steward listens.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("steward.socket")
+    }
+
+    /// Where the copy of the database is kept during a trial.
+    pub fn backup(&self) -> PathBuf {
+        self.path.join("before.db")
+    }
+
+    /// The program that serves, if one was deployed.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn serving(&self) -> io::Result<Option<Serving>> {
+        self.read(SERVING)
+    }
+
+    /// The program that is being tried.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn trial(&self) -> io::Result<Option<Trial>> {
+        self.read(TRIAL)
+    }
+
+    /// The program that could not serve last.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn failed(&self) -> io::Result<Option<Failed>> {
+        self.read(FAILED)
+    }
+
+    /// Remembers that a program is about to be tried.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_trial(&self, trial: &Trial) -> io::Result<()> {
+        self.write(TRIAL, trial)
+    }
+
+    /// Remembers which program serves.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_serving(&self, serving: &Serving) -> io::Result<()> {
+        self.write(SERVING, serving)
+    }
+
+    /// The trial is over.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove_trial(&self) -> io::Result<()> {
+        let _ = fs::remove_file(self.backup());
+        self.remove(TRIAL)
+    }
+
+    /// No deployed program serves.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget_serving(&self) -> io::Result<()> {
+        self.remove(SERVING)
+    }
+
+    /// Goes back to what was on record before a trial, and remembers why.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn give_up(&self, trial: &Trial, why: &str) -> io::Result<()> {
+        let (environment, number) = (trial.environment.clone(), trial.number);
+        self.write(FAILED, &Failed { environment, number, why: why.to_owned() })?;
+        match &trial.serving {
+            Some(serving) => self.set_serving(serving)?,
+            None => self.forget_serving()?,
+        }
+        self.remove_trial()
+    }
+
+    /// Removes programs that nobody goes back to.
+    ///
+    /// # Errors
+    /// They cannot be listed or removed.
+    pub fn remove_programs_but(&self, kept: &[PathBuf]) -> io::Result<()> {
+        for entry in fs::read_dir(self.programs())? {
+            let path = entry?.path();
+            if !kept.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folders.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn make(&self) -> io::Result<()> {
+        crate::files::make_private_folder(&self.programs())
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        match fs::read(self.path.join(name)) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        self.make()?;
+        let text = serde_json::to_vec(value).expect("invariant: a record is plain data");
+        let fresh = self.path.join(format!("{name}.new"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&fresh, self.path.join(name))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match File::open(&self.path) {
+            Ok(folder) => folder.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(path: &Path, serving: Option<Serving>) -> Trial {
+        Trial {
+            environment: "demo/live".parse().unwrap(),
+            number: 3,
+            program: Digest([1; 32]),
+            before: path.to_owned(),
+            serving,
+            installed: Installed::of(path).unwrap(),
+            backup: None,
+        }
+    }
+
+    #[test]
+    fn giving_up_leaves_what_was_before_and_says_why() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::of(place.path());
+        assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, None));
+        folder.forget_serving().unwrap();
+        let file = place.path().join("installed");
+        fs::write(&file, "a").unwrap();
+        let before = Serving { program: Digest([9; 32]), installed: Installed::of(&file).unwrap() };
+        let tried = trial(&file, Some(before.clone()));
+        folder.set_trial(&tried).unwrap();
+        folder.set_serving(&Serving { program: Digest([1; 32]), ..before.clone() }).unwrap();
+        assert_eq!(folder.trial().unwrap(), Some(tried.clone()));
+        folder.give_up(&tried, "it died").unwrap();
+        assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, Some(before)));
+        assert_eq!(folder.failed().unwrap().unwrap().why, "it died");
+        folder.give_up(&trial(&file, None), "it died").unwrap();
+        assert_eq!(folder.serving().unwrap(), None);
+    }
+
+    #[test]
+    fn another_installed_file_is_told_from_the_same() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("installed");
+        fs::write(&file, "a").unwrap();
+        let first = Installed::of(&file).unwrap();
+        assert_eq!(Installed::of(&file).unwrap(), first);
+        let other = place.path().join("other");
+        fs::write(&other, "b").unwrap();
+        fs::rename(&other, &file).unwrap();
+        assert_ne!(Installed::of(&file).unwrap(), first);
+    }
+}
