@@ -1,12 +1,14 @@
 //! `cargo xtask kill`: SIGKILL of the real server and of the executor while real changes land, half of the kills at
 //! effect boundaries; then the books are checked.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 
 mod books;
+mod jobs;
 mod world;
 
 use world::{Kill, World};
@@ -20,25 +22,6 @@ const COUNT_DEFAULT: u64 = 30;
 /// Time for what is under way after the last kill to land.
 const DRAIN: Duration = Duration::from_secs(120);
 
-/// Places inside the server at which it can be made to kill itself. Source: `crates/server/src/faults.rs`.
-const POINTS: &[&str] = &[
-    "turn.before-commit:9",
-    "turn.after-commit:9",
-    "read-forge.before:2",
-    "read-forge.after:2",
-    "make-candidate.before:1",
-    "make-candidate.after:1",
-    "run-job.before:1",
-    "run-job.sent:1",
-    "run-job.ended:1",
-    "land.before:1",
-    "land.after:1",
-    "mark-landed.before:1",
-    "mark-landed.after:1",
-    "set-check.before:2",
-    "set-check.after:2",
-];
-
 pub fn run(root: &Path, arguments: &mut lexopt::Parser) -> Result<bool, Failure> {
     let (count, seed) = options(arguments)?;
     let mut world = World::new(root)?;
@@ -51,11 +34,11 @@ pub fn run(root: &Path, arguments: &mut lexopt::Parser) -> Result<bool, Failure>
 }
 
 fn play(world: &mut World, count: u64, seed: u64) -> Result<bool, Failure> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut draw = Draw::new(world.points()?, seed);
     let mut slowest = Duration::ZERO;
     let mut late = 0;
     for number in 1..=count {
-        let kill = draw(&mut random, number);
+        let kill = draw.next(number);
         let again = world.round(number, &kill)?;
         slowest = slowest.max(again);
         late += u64::from(again > SERVING_AGAIN_MAX);
@@ -63,6 +46,7 @@ fn play(world: &mut World, count: u64, seed: u64) -> Result<bool, Failure> {
     }
     world.drain(Instant::now() + DRAIN)?;
     let mut faults = books::check(world)?;
+    faults.extend(draw.armed.difference(&world.met).map(|place| format!("`{place}` was never met")));
     if late > 0 {
         faults.push(format!(
             "{late} times it took more than {} ms to serve again",
@@ -73,11 +57,13 @@ fn play(world: &mut World, count: u64, seed: u64) -> Result<bool, Failure> {
         println!("FAULT: {fault}");
     }
     println!(
-        "kill: {count} kills (seed {seed}), {} changes landed, {} runs went on over a server's death, {} after an \
-         executor's death, slowest start {} ms, {} faults",
+        "kill: {count} kills (seed {seed}), the server at {} places, {} changes landed, {} jobs ran on over a server's \
+         death, {} died with the executor (up to {} at once) and passed in a later attempt, slowest start {} ms, {} faults",
+        world.met.len(),
         world.landed(),
-        world.adopted,
-        world.retried,
+        world.adopted.len(),
+        world.killed.len(),
+        world.killed_at_once,
         slowest.as_millis(),
         faults.len()
     );
@@ -98,12 +84,46 @@ fn options(arguments: &mut lexopt::Parser) -> Result<(u64, u64), Failure> {
     Ok((count, seed))
 }
 
-/// Every second kill is at an effect boundary; every sixth is the executor's.
-fn draw(random: &mut Random, number: u64) -> Kill {
-    match number % 6 {
-        0 => Kill::Executor,
-        1 | 3 | 5 => Kill::At(POINTS[random.below(POINTS.len() as u64) as usize]),
-        _ => Kill::After(Duration::from_millis(random.below(600))),
+/// The kills of a series: every second one is at an effect boundary, every sixth the executor's.
+struct Draw {
+    random: Random,
+    /// Every place, in an order of the seed's own: a series of twice as many kills as there are places meets each.
+    places: Vec<String>,
+    next: usize,
+    /// Places that were to be met.
+    armed: BTreeSet<String>,
+}
+
+impl Draw {
+    fn new(mut places: Vec<String>, seed: u64) -> Draw {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for at in (1..places.len()).rev() {
+            places.swap(at, random.below(at as u64 + 1) as usize);
+        }
+        Draw { random, places, next: 0, armed: BTreeSet::new() }
+    }
+
+    fn next(&mut self, number: u64) -> Kill {
+        match number % 6 {
+            0 => Kill::Executor,
+            1 | 3 | 5 => {
+                let place = self.places[self.next % self.places.len()].clone();
+                self.next += 1;
+                let passing = 1 + self.random.below(passings(&place));
+                self.armed.insert(place.clone());
+                Kill::At(format!("{place}:{passing}"))
+            }
+            _ => Kill::After(Duration::from_millis(self.random.below(600))),
+        }
+    }
+}
+
+/// How often one change surely passes a place.
+fn passings(place: &str) -> u64 {
+    match place.split_once('.').map_or(place, |(kind, _)| kind) {
+        "turn" => 12,
+        "read-forge" | "set-check" | "run-job" => 2,
+        _ => 1,
     }
 }
 
@@ -124,14 +144,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_kills_are_at_effect_boundaries_and_a_seed_repeats_them() {
+    fn half_of_the_kills_are_at_effect_boundaries_each_place_comes_and_a_seed_repeats_them() {
+        let places = || ["turn.before-commit", "land.before", "land.after"].map(str::to_owned).to_vec();
         let drawn = |seed| -> Vec<String> {
-            let mut random = Random(seed);
-            (1..=60).map(|number| draw(&mut random, number).to_string()).collect()
+            let mut draw = Draw::new(places(), seed);
+            (1..=60).map(|number| draw.next(number).to_string()).collect()
         };
         assert_eq!(drawn(7), drawn(7));
         assert_ne!(drawn(7), drawn(8));
         assert_eq!(drawn(7).iter().filter(|kill| kill.contains("at ")).count(), 30);
         assert_eq!(drawn(7).iter().filter(|kill| kill.contains("executor")).count(), 10);
+        for place in places() {
+            assert_eq!(drawn(7).iter().filter(|kill| kill.contains(&place)).count(), 10, "{place}");
+        }
     }
 }

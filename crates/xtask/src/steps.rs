@@ -73,7 +73,22 @@ pub const STEPS: &[Step] = &[
             "--from",
             "1",
             "--seeds",
-            "200",
+            "1000",
+        ]),
+    },
+    Step {
+        name: "kills",
+        work: Work::Check(&[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "xtask",
+            "--",
+            "kill",
+            "--count",
+            "30",
         ]),
     },
     Step {

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+use serde_json::Value;
+
+use super::jobs::Attempt;
 use super::world::World;
 use crate::failure::Failure;
 
 /// Every way in which the books are wrong.
 pub fn check(world: &mut World) -> Result<Vec<String>, Failure> {
     let mut faults = Vec::new();
-    let bare = world.path("data/repos/demo.git");
+    let bare = world.path(&format!("data/repos/{}.git", world.repo));
     let git = |words: &[&str]| -> Result<String, Failure> {
         let output = Command::new("git").arg("--git-dir").arg(&bare).args(words).output();
         let output = output.map_err(|why| Failure::new("git was not started", why, "install git"))?;
@@ -38,6 +41,7 @@ pub fn check(world: &mut World) -> Result<Vec<String>, Failure> {
         faults.push(format!("change {change} was pushed and is not on main"));
     }
     faults.extend(untested(world, &tips)?);
+    faults.extend(jobs(world));
     if git(&["fsck", "--full", "--no-dangling"])?.contains("FAILED") {
         faults.push("git fsck finds damage".into());
     }
@@ -52,6 +56,69 @@ pub fn check(world: &mut World) -> Result<Vec<String>, Failure> {
         faults.push(format!("the audit log does not verify: {why}"));
     }
     Ok(faults)
+}
+
+/// Jobs that the server's death should have left alone and did not, and those that the executor's death should have ended
+/// as errored and tried again.
+fn jobs(world: &World) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut runs: BTreeMap<&str, Option<Value>> = BTreeMap::new();
+    let seen: BTreeSet<&Attempt> = world.adopted.union(&world.killed).collect();
+    for attempt in seen {
+        let run = runs.entry(&attempt.run).or_insert_with(|| world.run(&attempt.run));
+        let kind = match world.killed.contains(attempt) {
+            true => Death::OfTheExecutor,
+            false => Death::OfTheServer,
+        };
+        let all = run.as_ref().and_then(|run| attempts(run, &attempt.job));
+        let fault = match all {
+            None => Some("is not in its run".to_owned()),
+            Some(all) => misfortune(&all, (attempt, attempt.job == "deploy"), kind),
+        };
+        let Attempt { run, job, attempt } = attempt;
+        faults.extend(fault.map(|fault| format!("attempt {attempt} of `{job}` in run {run} {fault}")));
+    }
+    if world.adopted.is_empty() || world.killed.is_empty() {
+        faults.push("no job ran over a death: nothing is shown".into());
+    }
+    faults
+}
+
+/// The outcomes of a job's attempts, oldest first.
+fn attempts(run: &Value, job: &str) -> Option<Vec<String>> {
+    let job = run["jobs"].as_array()?.iter().find(|found| found["name"] == job)?;
+    let outcome = |attempt: &Value| attempt["outcome"].as_str().unwrap_or("running").to_owned();
+    Some(job["attempts"].as_array()?.iter().map(outcome).collect())
+}
+
+#[derive(Clone, Copy)]
+enum Death {
+    OfTheServer,
+    OfTheExecutor,
+}
+
+/// What is wrong with an attempt that ran over a death; `None`: nothing.
+fn misfortune(all: &[String], (of, deploys): (&Attempt, bool), death: Death) -> Option<String> {
+    let at = (of.attempt as usize).checked_sub(1)?;
+    let Some(outcome) = all.get(at).map(String::as_str) else { return Some("is not on record".into()) };
+    let last = all.last().map_or("", String::as_str);
+    match death {
+        // A run that is stopped, because the branch moved, takes its jobs with it.
+        Death::OfTheServer if outcome == "passed" || outcome == "cancelled" => None,
+        Death::OfTheServer if deploys && outcome == "failed" => None,
+        Death::OfTheServer => Some(format!("ran on over the server's death and is {outcome}")),
+        Death::OfTheExecutor if outcome == "cancelled" && all.len() == at + 1 => None,
+        Death::OfTheExecutor if outcome != "errored" => {
+            Some(format!("died with the executor and is {outcome}"))
+        }
+        // A deployment may have half happened: it is not tried again.
+        Death::OfTheExecutor if deploys => (all.len() > at + 1).then(|| "was tried again".to_owned()),
+        Death::OfTheExecutor if all.len() == at + 1 => {
+            Some("died with the executor and was not tried again".into())
+        }
+        Death::OfTheExecutor if last == "passed" || last == "cancelled" => None,
+        Death::OfTheExecutor => Some(format!("died with the executor, and its last attempt is {last}")),
+    }
 }
 
 /// Tips that no landing with passed results explains, and landings that are not on main.
@@ -88,4 +155,28 @@ fn untested(world: &World, tips: &[(&str, &str)]) -> Result<Vec<String>, Failure
             .map(|commit| format!("{commit} is said to have landed and is not on main")),
     );
     Ok(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_adopted_only_as_itself_and_one_that_died_is_tried_again() {
+        let check = |outcomes: &str, attempt: u64, death: Death| {
+            let all: Vec<String> = outcomes.split(' ').map(str::to_owned).collect();
+            let of = Attempt { run: "kill-1/main/1".into(), job: "unit".into(), attempt };
+            misfortune(&all, (&of, false), death).is_none()
+        };
+        assert!(check("passed", 1, Death::OfTheServer));
+        assert!(check("errored passed", 2, Death::OfTheServer));
+        assert!(!check("errored passed", 1, Death::OfTheServer));
+        assert!(!check("running", 1, Death::OfTheServer));
+        assert!(check("errored passed", 1, Death::OfTheExecutor));
+        assert!(check("errored errored passed", 1, Death::OfTheExecutor));
+        assert!(!check("passed", 1, Death::OfTheExecutor));
+        assert!(!check("errored", 1, Death::OfTheExecutor));
+        assert!(!check("errored failed", 1, Death::OfTheExecutor));
+        assert!(!check("errored passed", 3, Death::OfTheExecutor));
+    }
 }

@@ -1,5 +1,6 @@
 //! A repository, a server that dies, and a person who goes on pushing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -10,26 +11,35 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::jobs::{Attempt, is_stopped, pids_of, running, signal};
 use crate::failure::Failure;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a server may take to come up before something is wrong.
 const START: Duration = Duration::from_secs(30);
-/// Pushes of one change before a person would call for help.
-const PUSHES_MAX: u32 = 5;
 /// How long a round waits for its kill to happen by itself before it kills.
-const FAULT_PATIENCE: Duration = Duration::from_secs(20);
-/// A job that takes so long that a kill can meet it.
-const DEFINITION: &str =
-    "gate: { approvals: 0 }\njobs:\n  unit: { run: sh test.sh, timeout: 1m, retry: { errored: 5 } }\n";
+const FAULT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the jobs of a push may take to run.
+const JOBS_PATIENCE: Duration = Duration::from_secs(20);
+/// Jobs that run at once, and so many that the executor is killed under several of them.
+const SLOTS: u32 = 4;
+/// Jobs that take so long that a kill can meet them, and a deployment that never passes: there is always something to
+/// alert of. A job that dies with its executor is tried again, the deployment is not.
+const DEFINITION: &str = "gate: { approvals: 0 }
+defaults: { timeout: 10m }
+jobs:
+  unit: { run: sh test.sh, retry: { errored: 5 } }
+  lint: { run: sh test.sh, retry: { errored: 5 } }
+  deploy: { run: 'echo it never works; false', on: [land], environment: nowhere }
+";
 const TEST: &str = "for step in 1 2 3 4 5 6; do echo step $step; sleep 0.1; done\ntest ! -e red\n";
 
 /// How a round kills.
 #[derive(Debug, Clone)]
 pub enum Kill {
-    /// The server kills itself at this place.
-    At(&'static str),
+    /// The server kills itself at the so-manieth passing of this place.
+    At(String),
     /// The server, so long after a push.
     After(Duration),
     /// The executor, while a job runs.
@@ -52,12 +62,25 @@ pub struct World {
     port: u16,
     token: String,
     server: Option<Child>,
+    /// Its name is no other world's: jobs are found by it.
+    pub repo: String,
     /// Changes that were pushed.
     pub pushed: Vec<u64>,
-    /// Jobs that were running when the server died and ended in their first attempt.
-    pub adopted: u64,
-    /// Jobs that were tried again after the executor died.
-    pub retried: u64,
+    /// Jobs that ran when the server died, and still ran when it was dead.
+    pub adopted: BTreeSet<Attempt>,
+    /// Jobs that ran when the executor was killed.
+    pub killed: BTreeSet<Attempt>,
+    /// Places at which the server has killed itself.
+    pub met: BTreeSet<String>,
+    /// Set when an armed server died while it started: how long the next one took.
+    early: Option<Duration>,
+    /// The most jobs that one kill of the executor met.
+    pub killed_at_once: usize,
+}
+
+/// `land.after` of `land.after:2`.
+pub fn place(point: &str) -> &str {
+    point.split(':').next().unwrap_or(point)
 }
 
 fn failed(what: &str, why: impl fmt::Display) -> Failure {
@@ -87,12 +110,33 @@ impl World {
             port,
             token: String::new(),
             server: None,
+            repo: format!("kill-{port}"),
             pushed: Vec::new(),
-            adopted: 0,
-            retried: 0,
+            adopted: BTreeSet::new(),
+            killed: BTreeSet::new(),
+            met: BTreeSet::new(),
+            early: None,
+            killed_at_once: 0,
         };
         world.begin()?;
         Ok(world)
+    }
+
+    /// Every place at which the server can be made to kill itself, as it says itself when it is given one that is none.
+    pub fn points(&self) -> Result<Vec<String>, Failure> {
+        let mut command = Command::new(&self.program);
+        command.arg("serve").args(self.place()).env("TOWPATH_FAULT", "nowhere").stdin(Stdio::null());
+        let output = command.output().map_err(|why| failed("the program was not started", why))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let words = said.split(|c: char| !(c.is_ascii_lowercase() || c == '-' || c == '.'));
+        let places: Vec<String> = words
+            .filter(|word| word.trim_matches('.').contains('.'))
+            .map(|word| word.trim_matches('.').to_owned())
+            .collect();
+        match places.iter().any(|place| place == "land.after") {
+            true => Ok(places),
+            false => Err(failed("the program names no places to be killed at", said)),
+        }
     }
 
     fn begin(&mut self) -> Result<(), Failure> {
@@ -108,7 +152,7 @@ impl World {
         self.git(&["add", "--all"])?;
         self.git(&["commit", "--quiet", "--message", "first"])?;
         self.start(None)?;
-        self.cli(&["repo", "import", &work.display().to_string(), "--name", "demo"])?;
+        self.cli(&["repo", "import", &work.display().to_string(), "--name", &self.repo])?;
         Ok(())
     }
 
@@ -139,33 +183,29 @@ impl World {
         // A push that the kill cuts off is repeated, as a person would.
         let pushed = self.push(number);
         let again = match kill {
-            Kill::At(_) => self.await_death(FAULT_PATIENCE)?,
+            Kill::At(point) => self.await_death(point)?,
             Kill::After(wait) => {
                 std::thread::park_timeout(*wait);
-                self.kill_server()?
+                self.restart()?
             }
             Kill::Executor => {
-                self.kill_executor();
+                self.kill_executor()?;
                 Duration::ZERO
             }
         };
         if pushed.is_err() {
-            self.push_until_taken(number)?;
+            self.push_again(number)?;
         }
         Ok(again)
     }
 
-    /// A killed server leaves git's receiving end of its pushes to finish by itself; a repeat that meets it is refused.
-    fn push_until_taken(&mut self, number: u64) -> Result<(), Failure> {
-        for _ in 1..PUSHES_MAX {
-            match self.push(number) {
-                Ok(()) => return Ok(()),
-                // The push that was cut off had gone through, and its change has landed since.
-                Err(refused) if refused.to_string().contains("there is nothing to land") => return Ok(()),
-                Err(_) => std::thread::park_timeout(LOOK * 10),
-            }
+    /// Nothing of the dead server is left that could be in the way: the first repeat is taken.
+    fn push_again(&mut self, number: u64) -> Result<(), Failure> {
+        match self.push(number) {
+            // The push that was cut off had gone through, and its change has landed since.
+            Err(refused) if refused.to_string().contains("there is nothing to land") => Ok(()),
+            pushed => pushed,
         }
-        self.push(number)
     }
 
     fn push(&mut self, number: u64) -> Result<(), Failure> {
@@ -175,7 +215,7 @@ impl World {
         self.git(&["add", "--all"])?;
         // The same commit each time, so that a repeated push is recognised.
         self.git(&["commit", "--quiet", "--message", &format!("change {number}")])?;
-        let remote = format!("{}/demo.git", self.url());
+        let remote = format!("{}/{}.git", self.url(), self.repo);
         let said = self.git(&["push", "--quiet", &remote, &branch, "-o", "change"])?;
         let change = said
             .lines()
@@ -192,7 +232,7 @@ impl World {
         let log: File = log.map_err(|why| failed("no log", why))?;
         let mut command = Command::new(&self.program);
         command.arg("serve").args(self.place());
-        command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--slots", &SLOTS.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(fault) = fault {
             command.env("TOWPATH_FAULT", fault);
@@ -205,7 +245,11 @@ impl World {
             }
             match child.try_wait() {
                 // It met its place already while it started.
-                Ok(Some(_)) if fault.is_some() => return self.start(None),
+                Ok(Some(_)) if fault.is_some() => {
+                    self.met.extend(fault.map(|point| place(point).to_owned()));
+                    self.early = Some(self.start(None)?);
+                    return Ok(begun.elapsed());
+                }
                 Ok(Some(status)) => {
                     return Err(failed(
                         "the server ended",
@@ -227,14 +271,20 @@ impl World {
 
     /// Whether the server answers a request for what it keeps.
     fn answers(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        self.get("/api/v1/me").is_some()
+    }
+
+    /// What the server answers, if it does and has no objection.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let (port, token) = (self.port, &self.token);
         let request = format!(
-            "GET /api/v1/me HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
-            self.port, self.token
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         );
         let mut answer = String::new();
-        let said = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
-        said.is_ok() && answer.starts_with("HTTP/1.1 200")
+        stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer)).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
     }
 
     fn stop(&mut self) {
@@ -245,49 +295,81 @@ impl World {
         }
     }
 
-    fn kill_server(&mut self) -> Result<Duration, Failure> {
-        let running = self.running_jobs();
+    /// SIGKILL of the server, and the next one.
+    fn restart(&mut self) -> Result<Duration, Failure> {
+        let before = running(&self.repo);
         self.stop();
-        let again = self.start(None)?;
-        self.adopted += running;
-        Ok(again)
+        self.adopt(&before);
+        self.start(None)
     }
 
-    /// Waits for the armed kill; should the place never be met, the server is killed all the same.
-    fn await_death(&mut self, patience: Duration) -> Result<Duration, Failure> {
-        let until = Instant::now() + patience;
-        loop {
-            let over = self.server.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))));
-            if over || Instant::now() > until {
+    /// Jobs that run over the server's death.
+    fn adopt(&mut self, before: &BTreeMap<Attempt, Vec<u32>>) {
+        let after = running(&self.repo);
+        self.adopted.extend(after.into_keys().filter(|attempt| before.contains_key(attempt)));
+    }
+
+    /// Waits for the armed kill.
+    fn await_death(&mut self, point: &str) -> Result<Duration, Failure> {
+        if let Some(again) = self.early.take() {
+            return Ok(again);
+        }
+        let until = Instant::now() + FAULT_PATIENCE;
+        let mut before = BTreeMap::new();
+        while Instant::now() < until {
+            if self.server.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+                self.met.insert(place(point).to_owned());
+                self.adopt(&before);
                 self.stop();
                 return self.start(None);
             }
+            before = running(&self.repo);
             std::thread::park_timeout(LOOK);
         }
+        // Where a place is not met, the series says so at its end.
+        self.restart()
     }
 
-    fn kill_executor(&mut self) {
-        let until = Instant::now() + Duration::from_secs(5);
-        while self.running_jobs() == 0 && Instant::now() < until {
+    /// SIGKILL of the executor under all the jobs that it runs now. They are stopped first, so that none ends before it.
+    fn kill_executor(&mut self) -> Result<(), Failure> {
+        let executors = self.executors();
+        let until = Instant::now() + JOBS_PATIENCE;
+        let mut met = BTreeMap::new();
+        while met.is_empty() {
+            if Instant::now() > until {
+                return Err(failed("no job ran", "the executor was to be killed under one"));
+            }
             std::thread::park_timeout(LOOK);
+            // A moment for the other jobs of the run to begin.
+            if running(&self.repo).is_empty() {
+                continue;
+            }
+            std::thread::park_timeout(LOOK * 5);
+            met = running(&self.repo);
+            signal("STOP", met.values().flatten());
+            met.retain(|_, pids| pids.iter().any(|pid| is_stopped(*pid)));
         }
-        let socket = self.path("data/executor/socket").display().to_string();
-        for pid in pids_of(&["executor", &socket]) {
-            self.retried += u64::from(self.running_jobs() > 0);
-            // SIGKILL: nothing of it can be caught.
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-        }
+        signal("KILL", &executors);
+        self.killed_at_once = self.killed_at_once.max(met.len());
+        self.killed.extend(met.into_keys());
+        Ok(())
     }
 
-    fn running_jobs(&self) -> u64 {
-        let runs = self.json(&["runs", "--repo", "demo", "--count", "20"]).unwrap_or_default();
-        runs.iter().filter(|run| run["outcome"].is_null()).count() as u64
+    fn executors(&self) -> Vec<u32> {
+        pids_of(&["executor", &self.path("data/executor/socket").display().to_string()])
+    }
+
+    /// A run as the server shows it.
+    pub fn run(&self, run: &str) -> Option<Value> {
+        let (gate, number) = run.rsplit_once('/')?;
+        let branch = gate.split_once('/')?.1;
+        self.get(&format!("/api/v1/repos/{}/runs/{branch}/{number}", self.repo))
     }
 
     /// Waits until every change that was pushed has landed.
     pub fn drain(&mut self, until: Instant) -> Result<(), Failure> {
         loop {
-            let open = self.json(&["change", "list", "--repo", "demo"]).unwrap_or_default();
+            let open = self.json(&["change", "list", "--repo", &self.repo]).unwrap_or_default();
             if open.is_empty() && self.landed() >= self.pushed.len() {
                 return Ok(());
             }
@@ -295,7 +377,7 @@ impl World {
                 let numbers: Vec<String> = open.iter().map(|change| change["change"].to_string()).collect();
                 let why: Vec<Value> = numbers
                     .first()
-                    .map(|number| self.json(&["change", "why", number, "--repo", "demo"]))
+                    .map(|number| self.json(&["change", "why", number, "--repo", &self.repo]))
                     .transpose()?
                     .unwrap_or_default();
                 return Err(failed(
@@ -308,7 +390,7 @@ impl World {
     }
 
     pub fn landed(&self) -> usize {
-        self.json(&["change", "list", "--repo", "demo", "--state", "landed", "--count", "1000"])
+        self.json(&["change", "list", "--repo", &self.repo, "--state", "landed", "--count", "1000"])
             .map_or(0, |all| all.len())
     }
 
@@ -375,25 +457,6 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop();
-        let socket = self.path("data/executor/socket").display().to_string();
-        for pid in pids_of(&["executor", &socket]) {
-            let _ = Command::new("kill").arg(pid.to_string()).status();
-        }
+        signal("TERM", &self.executors());
     }
-}
-
-/// Processes whose command line holds each of these words.
-fn pids_of(words: &[&str]) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    numbers
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line: Vec<String> = line
-                .split(|byte| *byte == 0)
-                .map(|word| String::from_utf8_lossy(word).into_owned())
-                .collect();
-            words.iter().all(|word| line.iter().any(|have| have == word))
-        })
-        .collect()
 }
