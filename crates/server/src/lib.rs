@@ -11,6 +11,7 @@ pub mod executor;
 pub mod faults;
 mod files;
 pub mod forges;
+pub mod housekeeping;
 pub mod http;
 pub mod pages;
 pub mod program;

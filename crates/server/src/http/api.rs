@@ -22,6 +22,7 @@ pub mod jobs;
 pub mod logs;
 pub mod people;
 pub mod repos;
+pub mod retention;
 pub mod runs;
 pub mod secrets;
 pub mod tokens;
