@@ -14,4 +14,4 @@ pub use log::{LogEnd, LogOptions, LogStore, LogWriter};
 pub use manifest::{FilePath, Manifest, ManifestFile};
 pub use mask::{Masker, Secret};
 pub use read::{LogLines, LogReader};
-pub use store::{BlobError, BlobInfo, BlobStore};
+pub use store::{BlobError, BlobInfo, BlobStore, Removed};

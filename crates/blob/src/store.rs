@@ -78,6 +78,15 @@ pub struct BlobInfo {
     pub size: u64,
 }
 
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// A folder of blobs. Several processes may use one folder at once: a blob appears whole or not at all.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
@@ -119,7 +128,7 @@ impl BlobStore {
     /// As [`BlobStore::put`].
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<BlobInfo, BlobError> {
         let info = BlobInfo { digest: Digest::of(bytes), size: bytes.len() as u64 };
-        match self.contains(&info.digest) {
+        match self.is_kept(&info.digest)? {
             true => Ok(info),
             false => self.put(bytes),
         }
@@ -133,7 +142,7 @@ impl BlobStore {
         let mut draft = Draft::new(&self.root.join("tmp"))?;
         let info = draft.fill(source, limit)?;
         let path = self.path(&info.digest);
-        if path.exists() {
+        if self.is_kept(&info.digest)? {
             return Ok(info); // The draft removes itself.
         }
         let folder = path.parent().expect("a blob's path has a folder");
@@ -207,6 +216,67 @@ impl BlobStore {
     /// [`BlobError::Io`] if the file cannot be removed.
     pub fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
         remove_if_there(&self.path(digest))
+    }
+
+    /// Whether a blob is there and stays for as long as one that is stored now: whoever stores bytes again may rely on
+    /// the file that there is, however old it is.
+    fn is_kept(&self, digest: &Digest) -> Result<bool, BlobError> {
+        let path = self.path(digest);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let lock = self.lock()?;
+        lock.lock_shared().map_err(BlobError::io("lock", &self.root))?;
+        match File::open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(BlobError::io("renew", &path)(error)),
+        }
+    }
+
+    /// The folder as a lock: shared by those who rely on a blob that is there, alone for what removes some.
+    fn lock(&self) -> Result<File, BlobError> {
+        File::open(&self.root).map_err(BlobError::io("open", &self.root))
+    }
+
+    /// Removes blobs whose digest begins with a byte, that were stored `age` ago or longer, and that nothing wants.
+    /// A part of the store at once, so that nobody who stores meanwhile waits for long.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] if a folder cannot be read or a file not be removed.
+    pub fn remove_unwanted(
+        &self,
+        first: u8,
+        age: Duration,
+        wanted: impl Fn(&Digest) -> bool,
+    ) -> Result<Removed, BlobError> {
+        let folder = self.root.join("sha256").join(format!("{first:02x}"));
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removed::default()),
+            entries => entries.map_err(BlobError::io("list", &folder))?,
+        };
+        let digest = |entry: &fs::DirEntry| {
+            let rest = entry.file_name();
+            format!("{first:02x}{}", rest.to_str()?).parse::<Digest>().ok()
+        };
+        let unwanted: Vec<PathBuf> = entries
+            .flatten()
+            .filter(|entry| digest(entry).is_some_and(|digest| !wanted(&digest)))
+            .map(|entry| entry.path())
+            .collect();
+        let lock = self.lock()?;
+        lock.lock().map_err(BlobError::io("lock", &self.root))?;
+        let mut removed = Removed::default();
+        for path in unwanted {
+            let Ok(meta) = fs::metadata(&path) else { continue };
+            let stored = meta.modified().map_err(BlobError::io("look at", &path))?;
+            if SystemTime::now().duration_since(stored).is_ok_and(|past| past >= age) {
+                remove_if_there(&path)?;
+                removed.files += 1;
+                removed.bytes += meta.len();
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes drafts that a crash left behind `age` ago or longer; answers how many.

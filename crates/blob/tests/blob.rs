@@ -52,6 +52,27 @@ fn a_flipped_byte_is_found() {
 }
 
 #[test]
+fn what_nothing_wants_goes_once_it_is_old_unless_it_is_stored_again() {
+    let (_folder, store) = blobs();
+    let put = |bytes: &[u8]| store.put(bytes).unwrap().digest;
+    let (wanted, old, fresh) = (put(b"wanted"), put(b"old"), put(b"fresh"));
+    let (again, age) = (put(b"again"), Duration::from_secs(3600));
+    let long_ago = std::time::SystemTime::now() - 2 * age;
+    for digest in [wanted, old, again] {
+        std::fs::File::open(store.path(&digest)).unwrap().set_modified(long_ago).unwrap();
+    }
+    assert_eq!(store.put_bytes(b"again").unwrap().digest, again);
+    let removed: Vec<_> = (0..=255)
+        .map(|first| store.remove_unwanted(first, age, |digest| *digest == wanted).unwrap())
+        .collect();
+    assert_eq!(
+        removed.iter().map(|one| (one.files, one.bytes)).fold((0, 0), |(a, b), (c, d)| (a + c, b + d)),
+        (1, 3)
+    );
+    assert_eq!([wanted, old, fresh, again].map(|digest| store.contains(&digest)), [true, false, true, true]);
+}
+
+#[test]
 fn a_blob_beyond_its_limit_leaves_nothing() {
     let (folder, store) = blobs();
     let endless = std::io::repeat(0);

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use towpath_core::ids::{CandidateId, CommitId};
+
 use crate::environment::OUTPUT_BYTES_MAX;
 use crate::error::GitError;
 use crate::object::sync_folder;
 use crate::process::Bounds;
+use crate::refs::{Expected, Ref, RefName, RefUpdate};
 use crate::repository::Repository;
 
 /// Time for one repack. Linux's history takes 10 minutes on two cores.
@@ -13,7 +16,54 @@ const REPACK_DEADLINE: Duration = Duration::from_secs(3600);
 /// How old an object is before it goes when nothing holds it: whatever is being pushed or merged now is younger.
 const PRUNE_AGE: &str = "2.weeks.ago";
 
+/// The folder of loose objects that is counted in place of all 256, as `git gc --auto` does.
+const SAMPLED_FOLDER: &str = "17";
+const FOLDERS: usize = 256;
+
 impl Repository {
+    /// About how many loose objects there are, and how many packs.
+    pub fn litter(&self) -> (usize, usize) {
+        let count = |folder: std::path::PathBuf, wanted: fn(&std::ffi::OsStr) -> bool| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.filter(|entry| wanted(&entry.file_name())).count()
+        };
+        let loose = count(self.objects().join(SAMPLED_FOLDER), |name| name.len() == 38) * FOLDERS;
+        let packs = count(self.objects().join("pack"), |name| name.as_encoded_bytes().ends_with(b".pack"));
+        (loose, packs)
+    }
+
+    /// Lets go of candidates that nothing asks for; what nothing else holds is collected later. Returns what they named.
+    pub fn release_candidates(
+        &self,
+        wanted: impl Fn(&CandidateId) -> bool,
+        count_max: usize,
+    ) -> Result<Vec<(CandidateId, CommitId)>, GitError> {
+        let id = |name: &RefName| name.as_str().rsplit('/').next()?.parse::<CandidateId>().ok();
+        let found = self.refs("refs/towpath/candidates")?;
+        let unwanted: Vec<_> = found
+            .into_iter()
+            .filter(|found| id(&found.name).is_some_and(|id| !wanted(&id)))
+            .take(count_max)
+            .collect();
+        let update = |found: &Ref| RefUpdate {
+            name: found.name.clone(),
+            expected: Expected::At(found.target),
+            target: None,
+        };
+        self.write_refs(&unwanted.iter().map(update).collect::<Vec<_>>())?;
+        Ok(unwanted.iter().filter_map(|found| Some((id(&found.name)?, CommitId(found.target.0)))).collect())
+    }
+
+    /// Holds a candidate again that was let go of.
+    pub fn hold_candidate(&self, id: &CandidateId, commit: CommitId) -> Result<(), GitError> {
+        let update = RefUpdate {
+            name: RefName::candidate(id),
+            expected: Expected::Anything,
+            target: Some(commit.into()),
+        };
+        self.write_refs(&[update]).map(drop)
+    }
+
     /// Packs what refs reach, and removes what nothing has held for two weeks. For a quiet hour; pushes, merges and
     /// landings may go on meanwhile.
     ///

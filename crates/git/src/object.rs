@@ -250,7 +250,7 @@ pub(crate) fn write_object(objects: &Path, kind: &str, content: &[u8]) -> Result
     let header = format!("{kind} {}\0", content.len());
     let id = ObjectId(Sha1::new().chain_update(&header).chain_update(content).finalize().into());
     let path = loose_path(objects, id);
-    if path.is_file() {
+    if is_renewed(&path)? {
         return Ok(id);
     }
     let folder = path.parent().expect("a loose object has a folder");
@@ -269,6 +269,15 @@ pub(crate) fn write_object(objects: &Path, kind: &str, content: &[u8]) -> Result
         let _ = fs::remove_file(&temporary);
     }
     placed.map(|()| id)
+}
+
+/// Whether an object's file is there; if so it is as good as new, as git does it: garbage collection goes by its age.
+fn is_renewed(path: &Path) -> Result<bool, GitError> {
+    match File::open(path).and_then(|file| file.set_modified(std::time::SystemTime::now())) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(GitError::io("renew", path)(error)),
+    }
 }
 
 fn make_folder(folder: &Path) -> Result<(), GitError> {

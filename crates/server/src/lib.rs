@@ -13,6 +13,7 @@ pub mod faults;
 mod files;
 pub mod forges;
 pub mod halts;
+pub mod housekeeping;
 pub mod http;
 mod mend;
 pub mod pages;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use towpath_core::candidate::CandidateResult;
-use towpath_core::cell::CellId;
+use towpath_core::cell::{CellId, Row};
 use towpath_core::gate::CandidateRecord;
 use towpath_core::ids::{CandidateId, CommitId, GateId};
 use towpath_git::{CandidateOutcome, ObjectId, RefName};
@@ -89,7 +89,8 @@ type Made = (CandidateId, CommitId, CandidateRecord);
 pub fn made_candidates(view: &View, gate: &GateId) -> Result<Vec<Made>, ReadError> {
     let rows = view.cell_rows(&CellId::Gate(gate.clone()), CANDIDATE_ROWS)?;
     let damaged = |why: String| ReadError::Damaged { why };
-    let record = |(key, value): (String, String)| {
+    let record = |row: Row| {
+        let (key, value) = (row.key, row.value.unwrap_or_default());
         let id = key.trim_start_matches(CANDIDATE_ROWS).parse::<CandidateId>();
         let id = id.map_err(|error| damaged(error.to_string()))?;
         let record: CandidateRecord =

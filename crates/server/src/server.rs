@@ -20,6 +20,7 @@ use crate::engine::{AnyIntake, Engine, EngineEnd, Running};
 use crate::executor::{Executor, ExecutorTrouble};
 use crate::forges::Forges;
 use crate::halts;
+use crate::housekeeping::{House, Housekeeper, Housekeeping};
 use crate::mend;
 use crate::replace::Succession;
 use crate::repos::Repos;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub blobs: BlobStore,
     /// Secrets.
     pub secrets: Secrets,
+    /// What looks after what piles up.
+    pub housekeeping: Housekeeping,
 }
 
 /// Why a server cannot start, or ended by itself.
@@ -137,6 +140,7 @@ pub struct Server {
     executor: Arc<Executor>,
     came_up: tokio::sync::oneshot::Receiver<Result<(), ExecutorTrouble>>,
     succession: Arc<Succession>,
+    housekeeper: Housekeeper,
 }
 
 impl Server {
@@ -163,7 +167,7 @@ impl Server {
         let sources = Sources {
             repos: repos.clone(),
             bases: BaseStore::open(&folders.bases, BASES)?,
-            histories: folders.histories,
+            histories: folders.histories.clone(),
             blobs: blobs.clone(),
             secrets: secrets.clone(),
             incarnation: store.incarnation(),
@@ -190,13 +194,32 @@ impl Server {
         });
         let join = |engine: &Engine| jobs.connect(engine.clone(), executor.clone());
         let (engine, turns) = Engine::start(store.clone(), drivers.clone(), join)?;
-        let shared = Arc::new(Shared { settings, engine, store, repos, forges, jobs, logs, blobs, secrets });
+        let house = House {
+            store: store.clone(),
+            repos: repos.clone(),
+            blobs: blobs.clone(),
+            logs: logs.clone(),
+            histories: folders.histories,
+        };
+        let (housekeeping, housekeeper) = Housekeeping::start(house);
+        let shared = Arc::new(Shared {
+            settings,
+            engine,
+            store,
+            repos,
+            forges,
+            jobs,
+            logs,
+            blobs,
+            secrets,
+            housekeeping,
+        });
         shared.watch_the_disk();
         shared.tell_pool(shared.jobs.capacity());
         shared.configure_all()?;
         shared.engine.quiet().await;
         shared.jobs.all_claimed();
-        Ok(Server { shared, turns, drivers, executor, came_up, succession })
+        Ok(Server { shared, turns, drivers, executor, came_up, succession, housekeeper })
     }
 
     /// Waits until jobs can run. Requests may be answered before; jobs wait.
@@ -226,6 +249,7 @@ impl Server {
     /// # Errors
     /// The turn loop had ended by itself.
     pub fn stop(self) -> Result<(), ServerError> {
+        self.housekeeper.stop();
         let ended = self.turns.stop();
         self.executor.leave();
         drop(self.drivers);

@@ -157,14 +157,26 @@ impl View {
         })
     }
 
-    /// The rows of one cell whose keys begin with `prefix`, as keys and JSON.
+    /// The rows of one cell whose keys begin so.
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn cell_rows(&self, id: &CellId, prefix: &str) -> Result<Vec<(String, String)>, ReadError> {
-        const SQL: &str = "SELECT key, value FROM cell_rows \
-             WHERE cell = ?1 AND key >= ?2 AND substr(key, 1, length(?2)) = ?2 ORDER BY key";
-        self.all(SQL, (id.to_string(), prefix), |row| Ok((row.get(0)?, row.get(1)?)))
+    pub fn cell_rows(&self, id: &CellId, prefix: &str) -> Result<Vec<Row>, ReadError> {
+        const SQL: &str =
+            "SELECT key, value FROM cell_rows WHERE cell = ?1 AND key >= ?2 AND key < ?3 ORDER BY key";
+        // Keys are plain text: nothing that begins so comes after this.
+        let end = format!("{prefix}\u{10ffff}");
+        self.all(SQL, (id.to_string(), prefix, end), |row| {
+            Ok(Row { key: row.get(0)?, value: Some(row.get(1)?) })
+        })
+    }
+
+    /// Every cell of one kind: `gate`, `run`, `pool` or `environment`.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn cells_of(&self, kind: &str) -> Result<Vec<CellId>, ReadError> {
+        self.all("SELECT id FROM cells WHERE kind = ?1 ORDER BY id", [kind], |row| parsed(row, 0))
     }
 
     /// One cell's head.

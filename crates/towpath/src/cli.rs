@@ -43,6 +43,8 @@ pub enum Command {
     Cancel(command::runs::CancelArgs),
     Deploy(command::deploy::DeployArgs),
     #[command(subcommand)]
+    Retention(command::retention::RetentionCommand),
+    #[command(subcommand)]
     User(command::user::UserCommand),
     #[command(subcommand)]
     Token(command::token::TokenCommand),
@@ -105,6 +107,7 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> 
         Command::Log(arguments) => command::log::run(&arguments, terminal),
         Command::Cancel(arguments) => command::runs::cancel(&arguments, terminal),
         Command::Deploy(arguments) => command::deploy::run(&arguments, terminal),
+        Command::Retention(retention) => command::retention::run(&retention, terminal),
         Command::User(user) => command::user::run(&user, terminal),
         Command::Token(token) => command::token::run(&token, terminal),
         Command::Secret(arguments) => command::secret::run(&arguments, terminal),

@@ -15,6 +15,7 @@ pub mod init;
 pub mod log;
 pub mod man;
 pub mod repo;
+pub mod retention;
 pub mod run;
 pub mod runs;
 pub mod secret;

@@ -23,6 +23,7 @@ pub mod logs;
 pub mod people;
 pub mod repos;
 pub mod restore;
+pub mod retention;
 pub mod runs;
 pub mod secrets;
 pub mod tokens;

@@ -42,6 +42,7 @@ fn delete(path: &'static str) -> (Method, &'static str) {
 pub fn table() -> Vec<Route> {
     let parts = [
         server(),
+        retention_routes(),
         accounts(),
         secret_routes(),
         repo_routes(),
@@ -116,6 +117,30 @@ fn server() -> Vec<Route> {
 
 async fn pipeline_schema(_call: Call, _request: Request) -> Answer<Response> {
     Ok(respond("application/json", towpath_pipeline::schema().to_string().into()))
+}
+
+fn retention_routes() -> Vec<Route> {
+    vec![
+        Route::json(
+            get("/api/v1/retention"),
+            Needs::ServerAdmin,
+            "Show how long what is kept",
+            retention::show,
+        ),
+        Route::json(
+            put("/api/v1/retention"),
+            Needs::ServerAdmin,
+            "Say how long what is kept",
+            retention::set,
+        ),
+        Route::json(
+            post("/api/v1/housekeeping"),
+            Needs::ServerAdmin,
+            "Remove now what need not be kept",
+            retention::keep_now,
+        )
+        .bounds(super::route::JSON_BYTES_MAX, DEADLINE_LONG),
+    ]
 }
 
 fn accounts() -> Vec<Route> {

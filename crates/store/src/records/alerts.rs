@@ -41,6 +41,16 @@ impl View {
 }
 
 impl Tx<'_> {
+    /// Deletes the oldest alerts of a repo until at most `keep` are left; says how many went.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn prune_alerts(&mut self, repo: &RepoName, keep: u64) -> Result<usize, WriteError> {
+        const SQL: &str = "DELETE FROM alerts WHERE repo = ?1 AND number NOT IN \
+             (SELECT number FROM alerts WHERE repo = ?1 ORDER BY number DESC LIMIT ?2)";
+        self.run(SQL, params![repo.as_str(), keep as i64])
+    }
+
     /// Adds an alert. One that says the same as the newest of its branch is not added again.
     ///
     /// # Errors

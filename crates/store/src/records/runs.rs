@@ -1,6 +1,7 @@
 //! Runs as lists show them. Projections: the run's cell is the truth.
 
 use rusqlite::{Row, params};
+use towpath_core::cell::CellId;
 use towpath_core::graph::{Outcome, Trigger};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, GateId, RepoName, RunId, Timestamp};
 
@@ -117,6 +118,34 @@ impl View {
         self.all(&sql, params![time, id, repo, branch, change, count], read)
     }
 
+    /// Runs that are over and began before an instant, oldest first, from a place in that order on.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn ended_runs_before(
+        &self,
+        before: Timestamp,
+        after: Option<&RunCursor>,
+        count: usize,
+    ) -> Result<Vec<RunRow>, ReadError> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM runs WHERE (started_at, id) > (?1, ?2) AND started_at < ?3 AND outcome IS NOT NULL",
+            " ORDER BY started_at, id LIMIT ?4"
+        );
+        let (time, id) = after.map_or((i64::MIN, String::new()), |at| (at.started_at.0, at.run.to_string()));
+        self.all(SQL, params![time, id, before.0, count.min(PAGE_ROWS_MAX) as i64], read)
+    }
+
+    /// How many runs there are.
+    ///
+    /// # Errors
+    /// They cannot be counted.
+    pub fn run_count(&self) -> Result<u64, ReadError> {
+        Ok(self.one("SELECT count(*) FROM runs", [], |row| get_u64(row, 0))?.unwrap_or(0))
+    }
+
     /// The highest number that a run of this gate has.
     ///
     /// # Errors
@@ -129,6 +158,22 @@ impl View {
 }
 
 impl Tx<'_> {
+    /// Removes a run that is over with its jobs, tests and cell; says how many jobs and tests it had. A run that is not
+    /// there is success.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn remove_run(&mut self, run: &RunId) -> Result<(usize, usize), WriteError> {
+        let id = run.to_string();
+        self.run("DELETE FROM runs WHERE id = ?1 AND outcome IS NOT NULL", [&id])?;
+        let tests = self.run("DELETE FROM tests WHERE run = ?1", [&id])?;
+        let jobs = self.run("DELETE FROM jobs WHERE run = ?1", [&id])?;
+        match self.forget_cell(&CellId::Run(run.clone())) {
+            Ok(()) | Err(WriteError::Missing { .. }) => Ok((jobs, tests)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets a run, new or not.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 mod deploying;
 mod guide;
+mod keeping;
 mod local_run;
 mod pages;
 mod record;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use towpath_core::ids::GateId;
 
 use super::Nothing;
+use crate::housekeeping::{Figures, Retention};
 use crate::http::call::Call;
 use crate::http::error::Answer;
 use crate::http::records;
@@ -105,8 +106,37 @@ async fn checks(call: &Call) -> Vec<Check> {
         check("database", false, health.fold_trouble, "its log is folded in"),
         check("restore", false, restored, "the data were not restored, or what that lost is accepted"),
         check("git", false, None, &git),
+        housekeeping(call).await,
     ]
 }
+
+/// When it was last done, and what it came to.
+async fn housekeeping(call: &Call) -> Check {
+    let found = call.read(|view| Ok((Figures::read(view)?, Retention::read(view)?))).await;
+    let (ok, text) = match found {
+        Ok((None, _)) => (true, "not done yet".to_owned()),
+        Ok((Some(figures), retention)) => {
+            let hours = (call.now().0 - figures.ended_at) / 3_600_000;
+            let late = hours > i64::from(retention.every_hours) * HOUSEKEEPING_LATE;
+            let trouble = figures.trouble.join("; ");
+            let text = format!(
+                "done {hours} h ago: {} runs, {} logs, {} files of {} bytes, {} candidates went{}{trouble}",
+                figures.runs,
+                figures.logs,
+                figures.files,
+                figures.bytes,
+                figures.candidates,
+                if trouble.is_empty() { "" } else { "; did not work: " },
+            );
+            (trouble.is_empty() && !late, text)
+        }
+        Err(error) => (false, error.why),
+    };
+    Check { check: "housekeeping".to_owned(), ok, vital: false, text }
+}
+
+/// Times of its period after which it counts as not done any more.
+const HOUSEKEEPING_LATE: i64 = 3;
 
 /// `GET /metrics`, as Prometheus reads it.
 pub async fn metrics(call: Call, _request: Request) -> Answer<Response> {
@@ -123,6 +153,17 @@ pub async fn metrics(call: Call, _request: Request) -> Answer<Response> {
     gates(&call, &mut text).await?;
     let leaves = call.read(|view| Ok(view.leaf_count()?)).await? as f64;
     single(&mut text, ("towpath_audit_leaves", "gauge"), "Leaves of the audit log.", leaves);
+    if let Some(figures) = call.read(|view| Ok(Figures::read(view)?)).await? {
+        let seconds = figures.ended_at as f64 / 1000.0;
+        let about = ("towpath_housekeeping_ended_seconds", "gauge");
+        single(&mut text, about, "When housekeeping last ended, since 1970.", seconds);
+        let about = ("towpath_housekeeping_removed_bytes", "gauge");
+        single(&mut text, about, "Bytes of outputs that it removed.", figures.bytes as f64);
+        let about = ("towpath_housekeeping_troubles", "gauge");
+        single(&mut text, about, "Parts of it that did not work.", figures.trouble.len() as f64);
+    }
+    let runs = call.read(|view| Ok(view.run_count()?)).await? as f64;
+    single(&mut text, ("towpath_runs_stored", "gauge"), "Runs that are stored.", runs);
     if let Some(bytes) = resident_bytes() {
         single(&mut text, ("process_resident_memory_bytes", "gauge"), "Resident memory.", bytes as f64);
     }

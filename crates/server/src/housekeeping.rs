@@ -1,0 +1,322 @@
+//! What piles up goes again: old runs with their jobs, tests and logs, outputs, candidates that nothing asks for, and
+//! what Git no longer reaches (invariant I15).
+//!
+//! A thread of its own looks every few minutes whether it is time. It works in small units: each is a short
+//! transaction, one folder or one repository, and between two of them the server may stop. Nothing goes that an open
+//! change, a run that its gate remembers or that is not over, a job under way, or the record of a landing needs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use towpath_blob::{BlobError, BlobStore, LogStore};
+use towpath_core::ids::Timestamp;
+use towpath_git::GitError;
+use towpath_store::{ReadError, Store, View, WriteError};
+
+use crate::clock::Clock;
+use crate::repos::Repos;
+
+mod objects;
+mod records;
+mod wanted;
+
+/// Between two looks whether it is time.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// Names of the settings.
+const SETTING: &str = "retention";
+const FIGURES: &str = "housekeeping";
+/// Milliseconds of a day and of an hour.
+const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// How long what is kept. Days count from a run's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Runs, with their jobs and tests. The newest passed run of a change that landed stays for ever: it is the proof.
+    pub run_days: u32,
+    /// The newest runs of each branch that stay whatever their age.
+    pub runs_min: u32,
+    /// Logs of jobs.
+    pub log_days: u32,
+    /// Outputs of jobs.
+    pub artifact_days: u32,
+    /// Days for which a stored file stays although nothing seems to want it: longer than any job runs.
+    pub grace_days: u32,
+    /// Alerts of each repo.
+    pub alerts_max: u32,
+    /// Deployments of each environment; the one that runs there stays whatever its age.
+    pub deployments_max: u32,
+    /// Loose objects of a repository above which Git collects. Source: `gc.auto` of Git.
+    pub loose_objects_max: u32,
+    /// Packs of a repository above which Git collects. Source: `gc.autoPackLimit` of Git.
+    pub packs_max: u32,
+    /// Hours between two times.
+    pub every_hours: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            run_days: 90,
+            runs_min: 100,
+            log_days: 60,
+            artifact_days: 30,
+            grace_days: 7,
+            alerts_max: 1_000,
+            deployments_max: 1_000,
+            loose_objects_max: 6_700,
+            packs_max: 50,
+            every_hours: 24,
+        }
+    }
+}
+
+impl Retention {
+    /// As an admin set it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(view: &View) -> Result<Retention, ReadError> {
+        let Some(text) = view.setting(SETTING)? else { return Ok(Retention::default()) };
+        serde_json::from_str(&text)
+            .map_err(|why| ReadError::Damaged { why: format!("setting `{SETTING}`: {why}") })
+    }
+
+    /// Keeps it as the setting.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn write(&self, tx: &mut towpath_store::Tx<'_>) -> Result<(), WriteError> {
+        let text = serde_json::to_string(self).expect("invariant: numbers are JSON");
+        tx.put_setting(SETTING, &text)
+    }
+
+    fn before(days: u32, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_sub(i64::from(days) * DAY_MS))
+    }
+}
+
+/// What the last time came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct Figures {
+    /// When it began.
+    pub began_at: i64,
+    /// When it ended.
+    pub ended_at: i64,
+    /// Runs removed.
+    pub runs: u64,
+    /// Attempts of jobs removed.
+    pub jobs: u64,
+    /// Tests removed.
+    pub tests: u64,
+    /// Logs of jobs looked at and removed where they were.
+    pub logs: u64,
+    /// Files of outputs removed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Alerts removed.
+    pub alerts: u64,
+    /// Deployments removed from the lists.
+    pub deployments: u64,
+    /// Candidates let go of.
+    pub candidates: u64,
+    /// Repositories that Git packed anew.
+    pub repositories: u64,
+    /// What did not work; it is tried again the next time.
+    pub trouble: Vec<String>,
+}
+
+impl Figures {
+    /// Those of the last time, if there was one.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn read(view: &View) -> Result<Option<Figures>, ReadError> {
+        let read = |text: String| {
+            serde_json::from_str(&text)
+                .map_err(|why| ReadError::Damaged { why: format!("setting `{FIGURES}`: {why}") })
+        };
+        view.setting(FIGURES)?.map(read).transpose()
+    }
+}
+
+/// Why a part of it did not work.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Git(#[from] GitError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("the server stops")]
+    Stopping,
+}
+
+/// What housekeeping works with.
+pub struct House {
+    /// The rows.
+    pub store: Arc<Store>,
+    /// The repositories.
+    pub repos: Arc<Repos>,
+    /// Outputs.
+    pub blobs: BlobStore,
+    /// Logs.
+    pub logs: LogStore,
+    /// Where repositories for jobs with history are.
+    pub histories: std::path::PathBuf,
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub struct Housekeeping {
+    words: Sender<Word>,
+}
+
+/// What the thread is told.
+enum Word {
+    /// Do it now, and say what it came to.
+    Now(oneshot::Sender<Figures>),
+    /// End.
+    Stop,
+}
+
+/// The thread.
+pub struct Housekeeper {
+    words: Sender<Word>,
+    thread: JoinHandle<()>,
+    stopping: Arc<AtomicBool>,
+    /// Set while a git works that may take an hour: nobody waits for that.
+    collecting: Arc<AtomicBool>,
+}
+
+struct Keeper {
+    house: House,
+    clock: Clock,
+    stopping: Arc<AtomicBool>,
+    collecting: Arc<AtomicBool>,
+}
+
+impl Housekeeping {
+    /// Starts the thread.
+    pub fn start(house: House) -> (Housekeeping, Housekeeper) {
+        let (words, heard) = channel();
+        let (stopping, collecting) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let clock = Clock::new(house.store.writer().clone());
+        let keeper = Keeper { house, clock, stopping: stopping.clone(), collecting: collecting.clone() };
+        let thread = std::thread::Builder::new()
+            .name("housekeeping".into())
+            .spawn(move || keeper.serve(&heard))
+            .expect("invariant: a thread can be started when the server starts");
+        (Housekeeping { words: words.clone() }, Housekeeper { words, thread, stopping, collecting })
+    }
+
+    /// Has it done now, and returns what it came to; `None`: the server stops.
+    pub async fn now(&self) -> Option<Figures> {
+        let (send, receive) = oneshot::channel();
+        self.words.send(Word::Now(send)).ok()?;
+        receive.await.ok()
+    }
+}
+
+impl Housekeeper {
+    /// Ends the thread after the unit that is under way.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // A thread that has ended needs no word.
+        let _ = self.words.send(Word::Stop);
+        if !self.collecting.load(Ordering::Relaxed) && self.thread.join().is_err() {
+            tracing::error!("housekeeping had panicked: a bug of Towpath");
+        }
+    }
+}
+
+impl Keeper {
+    fn serve(&self, heard: &Receiver<Word>) {
+        while !self.stops() {
+            match heard.recv_timeout(LOOK_EVERY) {
+                Ok(Word::Now(answer)) => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.keep());
+                }
+                Err(RecvTimeoutError::Timeout) if self.is_due() => drop(self.keep()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn stops(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Between two units.
+    fn go_on(&self) -> Result<(), Trouble> {
+        if self.stops() { Err(Trouble::Stopping) } else { Ok(()) }
+    }
+
+    fn is_due(&self) -> bool {
+        let look = || -> Result<bool, ReadError> {
+            let view = self.house.store.reader().snapshot()?;
+            let every = i64::from(Retention::read(&view)?.every_hours) * HOUR_MS;
+            let last = Figures::read(&view)?.map_or(0, |figures| figures.ended_at);
+            Ok(self.clock.now().0 - last >= every)
+        };
+        look().unwrap_or_else(|error| {
+            tracing::error!(%error, "it is not known whether housekeeping is due: {error}");
+            false
+        })
+    }
+
+    /// Everything once. A part that does not work keeps no other from being done.
+    fn keep(&self) -> Figures {
+        let began = self.clock.now();
+        let mut figures = Figures { began_at: began.0, ..Figures::default() };
+        let retention = self.house.store.reader().snapshot().and_then(|view| Retention::read(&view));
+        match retention {
+            Ok(retention) => self.parts(&retention, began, &mut figures),
+            Err(error) => figures.trouble.push(error.to_string()),
+        }
+        figures.ended_at = self.clock.now().0;
+        let text = serde_json::to_string(&figures).expect("invariant: figures are JSON");
+        let stored = self.house.store.writer().write(move |tx| tx.put_setting(FIGURES, &text));
+        if let Err(error) = stored {
+            tracing::warn!(%error, "the figures of housekeeping were not stored: {error}");
+        }
+        figures
+    }
+
+    fn parts(&self, retention: &Retention, now: Timestamp, figures: &mut Figures) {
+        type Part = fn(&Keeper, &Retention, Timestamp, &mut Figures) -> Result<(), Trouble>;
+        let parts: [(&str, Part); 6] = [
+            ("runs", Keeper::runs),
+            ("lists", Keeper::lists),
+            ("outputs", Keeper::outputs),
+            ("leftovers", Keeper::leftovers),
+            ("candidates", Keeper::candidates),
+            ("repositories", Keeper::repositories),
+        ];
+        for (name, part) in parts {
+            match part(self, retention, now, figures) {
+                Ok(()) => {}
+                Err(Trouble::Stopping) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "housekeeping of {name} did not work: {error}");
+                    figures.trouble.push(format!("{name}: {error}"));
+                }
+            }
+        }
+    }
+}

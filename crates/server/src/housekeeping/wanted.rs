@@ -1,0 +1,121 @@
+//! What must stay: derived from the rows of every cell, so that nothing can be forgotten that a cell may still need.
+
+use std::collections::{BTreeSet, HashSet};
+
+use towpath_blob::{BlobStore, Manifest};
+use towpath_core::cell::{CellId, Row};
+use towpath_core::environment::Deploying;
+use towpath_core::gate::{Phase, RunRecord};
+use towpath_core::graph::JobResult;
+use towpath_core::ids::{CandidateId, Digest, RepoName, RunId};
+use towpath_core::message::RunStart;
+use towpath_core::run::JobState;
+use towpath_store::{ReadError, View};
+
+use super::Trouble;
+
+/// Runs that their gates remember, whatever their age.
+pub fn remembered_runs(view: &View) -> Result<HashSet<RunId>, ReadError> {
+    let mut runs = HashSet::new();
+    for cell in view.cells_of("gate")? {
+        let CellId::Gate(gate) = &cell else { continue };
+        let rows = view.cell_rows(&cell, "run/")?;
+        let numbers = rows.iter().filter_map(|row| row.key.strip_prefix("run/")?.parse().ok());
+        runs.extend(numbers.map(|number| RunId { gate: gate.clone(), number }));
+    }
+    Ok(runs)
+}
+
+/// Candidates that the gates of a repo have asked for.
+pub fn candidates(view: &View, repo: &RepoName) -> Result<BTreeSet<CandidateId>, ReadError> {
+    let mut wanted = BTreeSet::new();
+    for cell in view.cells_of("gate")? {
+        if !matches!(&cell, CellId::Gate(gate) if gate.repo == *repo) {
+            continue;
+        }
+        for prefix in ["candidate/", "landing/"] {
+            let rows = view.cell_rows(&cell, prefix)?;
+            wanted.extend(
+                rows.iter().filter_map(|row| row.key.strip_prefix(prefix)?.parse::<CandidateId>().ok()),
+            );
+        }
+    }
+    Ok(wanted)
+}
+
+/// Digests of stored files that must stay.
+#[derive(Default)]
+pub struct Outputs {
+    manifests: HashSet<Digest>,
+    files: HashSet<Digest>,
+}
+
+impl Outputs {
+    /// Whether a file must stay.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.manifests.contains(digest) || self.files.contains(digest)
+    }
+
+    /// What gates and environments name.
+    pub fn of_gates_and_environments(&mut self, view: &View) -> Result<(), ReadError> {
+        for cell in view.cells_of("gate")? {
+            for row in view.cell_rows(&cell, "run/")? {
+                match decoded::<RunRecord>(&row)?.phase {
+                    Phase::Running { start } => self.of_start(&start),
+                    Phase::Ended { jobs, .. } => jobs.iter().for_each(|job| self.of_result(&job.result)),
+                }
+            }
+        }
+        for cell in view.cells_of("environment")? {
+            for row in view.cell_rows(&cell, "deploying")? {
+                let deploying = decoded::<Option<Deploying>>(&row)?;
+                self.manifests.extend(deploying.and_then(|deploying| deploying.program));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a run names.
+    pub fn of_run(&mut self, view: &View, run: &RunId) -> Result<(), ReadError> {
+        let cell = CellId::Run(run.clone());
+        for row in view.cell_rows(&cell, "start")? {
+            if let Some(start) = decoded::<Option<RunStart>>(&row)? {
+                self.of_start(&start);
+            }
+        }
+        for row in view.cell_rows(&cell, "job/")? {
+            match decoded::<JobState>(&row)? {
+                JobState::Done { result, .. } => self.of_result(&result),
+                JobState::Again { .. } | JobState::Running { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn of_start(&mut self, start: &RunStart) {
+        start.carried.values().for_each(|carried| self.of_result(&carried.result));
+    }
+
+    fn of_result(&mut self, result: &JobResult) {
+        self.manifests.extend(result.outputs.values());
+    }
+
+    /// Adds the files of every manifest. One that is not there any more names nothing.
+    pub fn with_files(mut self, blobs: &BlobStore) -> Result<Outputs, Trouble> {
+        for manifest in &self.manifests {
+            match Manifest::load(blobs, manifest) {
+                Ok(manifest) => self.files.extend(manifest.files().iter().map(|file| file.digest)),
+                Err(towpath_blob::BlobError::Missing(_)) => {}
+                // Which files it named is not known: nothing may go.
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, ReadError> {
+    let text = row.value.as_deref().unwrap_or("null");
+    serde_json::from_str(text)
+        .map_err(|why| ReadError::Damaged { why: format!("row `{}` of a cell: {why}", row.key) })
+}
