@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
 
+mod attacks;
 mod guide;
 mod local_run;
 mod pages;
 mod repository_words;
+mod self_hosting;
 mod served;
 mod support;

@@ -114,7 +114,7 @@ impl Drop for Running<'_> {
     }
 }
 
-fn stop(server: &mut Child, world: &World) {
+pub fn stop(server: &mut Child, world: &World) {
     // Both fail only if it is gone already.
     let _ = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
     let _ = server.wait();
@@ -127,7 +127,7 @@ pub fn until_landed(world: &World, change: &str) -> Value {
 }
 
 /// Asks for a change until it is as wanted.
-fn until(world: &World, change: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn until(world: &World, change: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let end = Instant::now() + LANDS_WITHIN;
     loop {
         let shown = world.towpath(&["change", "show", change, "--json"]);
@@ -141,7 +141,7 @@ fn until(world: &World, change: &str, wanted: impl Fn(&Value) -> bool) -> Value 
 }
 
 /// The executor lives on by design; a test's has to end with it.
-fn stop_executor(world: &World) {
+pub fn stop_executor(world: &World) {
     let is_executor = |process: &Process| process.words.get(1).is_some_and(|word| word == "executor");
     for process in processes_of(world.folder()).iter().filter(|process| is_executor(process)) {
         // It fails only if it is gone already.
