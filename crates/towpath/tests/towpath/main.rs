@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
 
+mod attacks;
 mod deploying;
 mod guide;
 mod keeping;
@@ -9,5 +10,6 @@ mod local_run;
 mod pages;
 mod record;
 mod repository_words;
+mod self_hosting;
 mod served;
 mod support;

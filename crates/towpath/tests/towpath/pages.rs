@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-mod browser;
+pub mod browser;
 mod hostile;
 mod place;
 
@@ -165,7 +165,7 @@ fn f07_markup_of_others_is_inert_in_a_browser() {
     }
 }
 
-fn assert_inert(browser: &Browser) {
+pub fn assert_inert(browser: &Browser) {
     assert_eq!(browser.eval("return window.boom === undefined"), true, "{}", browser.url());
     assert!(!browser.has_dialogue(), "a dialogue is open at {}", browser.url());
     let alive = browser.eval(

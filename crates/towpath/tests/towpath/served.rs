@@ -157,7 +157,7 @@ pub fn until_landed(world: &World, change: &str) -> Value {
 }
 
 /// Asks for a change until it is as wanted.
-fn until(world: &World, change: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn until(world: &World, change: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let end = Instant::now() + LANDS_WITHIN;
     loop {
         let shown = world.towpath(&["change", "show", change, "--json"]);

@@ -30,6 +30,11 @@ pub struct Browser {
 impl Browser {
     /// A browser with a profile of its own; `None` where there is no Chromium.
     pub fn open(test: &str) -> Option<Browser> {
+        Browser::open_with(test, &[])
+    }
+
+    /// The same, with words for its command line.
+    pub fn open_with(test: &str, words: &[&str]) -> Option<Browser> {
         if !Path::new(CHROMIUM).exists() || !Path::new(CHROMEDRIVER).exists() {
             println!("SKIP {test}: there is no {CHROMIUM} with {CHROMEDRIVER} here");
             return None;
@@ -51,7 +56,7 @@ impl Browser {
             .into();
         let mut browser =
             Browser { driver, base: format!("http://127.0.0.1:{port}/session"), agent, _profile: profile };
-        let begun = browser.ask("", Some(capabilities(browser._profile.path())));
+        let begun = browser.ask("", Some(capabilities(browser._profile.path(), words)));
         let session = begun["sessionId"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
         browser.base = format!("{}/{session}", browser.base);
         Some(browser)
@@ -140,6 +145,17 @@ impl Browser {
         self.done("/goog/cdp/execute", json!({ "cmd": command, "params": parameters }));
     }
 
+    /// A cookie of the page's site, with its flags.
+    pub fn cookie(&self, name: &str) -> Option<Value> {
+        let found = self.ask(&format!("/cookie/{name}"), None);
+        found.get("error").is_none().then_some(found)
+    }
+
+    /// Plants a cookie for the page's site.
+    pub fn add_cookie(&self, name: &str, value: &str) {
+        self.done("/cookie", json!({ "cookie": { "name": name, "value": value, "path": "/" } }));
+    }
+
     /// Whether a dialogue of a script is open.
     pub fn has_dialogue(&self) -> bool {
         self.ask("/alert/text", None).get("error").is_none()
@@ -182,8 +198,8 @@ fn port(driver: &mut Child) -> u16 {
     said.and_then(digits).expect("chromedriver says on which port it listens")
 }
 
-fn capabilities(profile: &Path) -> Value {
-    let words = [
+fn capabilities(profile: &Path, more: &[&str]) -> Value {
+    let mut words = vec![
         "--headless=new".to_owned(),
         "--no-sandbox".to_owned(),
         "--disable-gpu".to_owned(),
@@ -197,6 +213,7 @@ fn capabilities(profile: &Path) -> Value {
         "--window-size=1280,900".to_owned(),
         format!("--user-data-dir={}", profile.display()),
     ];
+    words.extend(more.iter().map(|word| (*word).to_owned()));
     json!({ "capabilities": { "alwaysMatch": {
         "browserName": "chrome",
         "goog:chromeOptions": { "binary": CHROMIUM, "args": words },
