@@ -77,10 +77,12 @@ impl StartSpec {
         if matrix.is_some() {
             return Some("a value of the matrix holds a zero byte".to_owned());
         }
-        let names = self.inputs.keys().chain(self.secrets.iter().map(|secret| &secret.name));
-        let not_plain = |name: &&String| name.contains('/') || FilePath::new(name.as_bytes()).is_err();
-        let name = names.into_iter().find(not_plain)?;
-        Some(format!("`{}` is no plain name of an input or a secret", name.escape_debug()))
+        // An input's folder may lie in that of its job: `unit/1-of-4`, `tools/log`.
+        let inputs = self.inputs.keys().filter(|name| FilePath::new(name.as_bytes()).is_err());
+        let is_path = |name: &&String| name.contains('/') || FilePath::new(name.as_bytes()).is_err();
+        let secrets = self.secrets.iter().map(|secret| &secret.name).filter(is_path);
+        let name = inputs.chain(secrets).next()?;
+        Some(format!("`{}` is no name of an input or a secret", name.escape_debug()))
     }
 }
 

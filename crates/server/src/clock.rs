@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn it_goes_on_where_the_wall_clock_has_been_set_back() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(Options::new(folder.path(), system_time())).unwrap();
+        let store = Store::open(Options::new(folder.path().join("data"), system_time())).unwrap();
         // As if the system had been a day ahead when the server started, and were right again.
         let start = Timestamp(system_time().0 + 86_400_000);
         let clock = Clock::starting_at(store.writer().clone(), start);

@@ -129,12 +129,14 @@ impl World {
         let output = command.output().map_err(|why| failed("the program was not started", why))?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let words = said.split(|c: char| !(c.is_ascii_lowercase() || c == '-' || c == '.'));
-        let places: Vec<String> = words
-            .filter(|word| word.trim_matches('.').contains('.'))
-            .map(|word| word.trim_matches('.').to_owned())
+        // The example that it gives is one of them, too.
+        let places: BTreeSet<String> = words
+            .map(|word| word.trim_matches('.'))
+            .filter(|word| word.contains('.'))
+            .map(str::to_owned)
             .collect();
-        match places.iter().any(|place| place == "land.after") {
-            true => Ok(places),
+        match places.contains("land.after") {
+            true => Ok(places.into_iter().collect()),
             false => Err(failed("the program names no places to be killed at", said)),
         }
     }
