@@ -192,7 +192,7 @@ impl Reason {
             }
             Reason::Draft => format!("`towpath change ready {change}` ends the draft"),
             Reason::Label { label } => format!("`towpath change label {change} --remove '{label}'`"),
-            Reason::Held { .. } => format!("`towpath change hold {change} --release`"),
+            Reason::Held { .. } => format!("`towpath change release {change}`"),
             Reason::Conflict { .. } | Reason::NoCandidate { .. } => {
                 "rebase it onto the branch and push again".into()
             }
@@ -242,11 +242,7 @@ impl fmt::Display for Reason {
             Reason::NoCandidate { why } => write!(f, "it cannot be joined with the branch: {why}"),
             Reason::NothingToLand => f.write_str("the branch already contains it"),
             Reason::BadDefinition { errors } => {
-                write!(
-                    f,
-                    "its towpath.yaml cannot be used: {}",
-                    errors.first().map_or("", |error| error.as_str())
-                )
+                write!(f, "its towpath.yaml cannot be used: {}", errors.join("; "))
             }
             Reason::TestsFailed { run, jobs } => write!(f, "{} failed in run {run}", jobs.join(", ")),
             Reason::OurMachines { run, jobs } => {
