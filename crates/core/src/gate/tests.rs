@@ -1224,6 +1224,7 @@ fn a_person_deploys_a_landed_commit_to_one_environment() {
     assert_eq!(by, ["user 1", "user 1"]);
     assert!(bench.runs.values().all(|run| run.level == Level::Landed));
     expect![[r#"
+        deployments
           run 1: Manual of - (deployment to staging asked for by user 1)
           answer Ok("deploys 0101010101010101010101010101010101010101 to staging in run demo/main/1")
           answer Err("this takes the role maintainer on demo")
@@ -1235,5 +1236,5 @@ fn a_person_deploys_a_landed_commit_to_one_environment() {
           alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
           answer Err("the tip was pushed by somebody else; an admin can run `towpath branch accept`")
     "#]]
-    .assert_eq(&bench.log);
+    .assert_eq(&format!("deployments\n{}", bench.log));
 }
