@@ -240,6 +240,8 @@ impl<C: Cell> Live<C> {
 
     /// Drains, applies, plans once and reconciles. Changes the memory; if the write set is refused, reload.
     pub fn turn(&mut self, inbox: &[Delivered<C::Event>], now: Timestamp) -> Turn {
+        // The store would refuse a landing whose inbox is not drained, and every turn after it would be the same.
+        let is_drained = inbox.len() <= EVENTS_PER_TURN_MAX;
         let inbox = &inbox[..inbox.len().min(EVENTS_PER_TURN_MAX)];
         let mut changed = Vec::new();
         for entry in inbox {
@@ -247,7 +249,7 @@ impl<C: Cell> Live<C> {
         }
         let mut plan = C::plan(&self.state, now);
         let mut out = Reconciled::default();
-        self.outbox.reconcile(&mut plan, Moment { epoch: self.epoch, now }, &mut out);
+        self.outbox.reconcile(&mut plan, Moment { epoch: self.epoch, now, is_drained }, &mut out);
         out.outbox.extend(changed.into_iter().map(|key| (key.clone(), self.outbox.rows.get(&key).cloned())));
         for dispatch in &out.dispatch {
             if let Dispatch::Do { effect, .. } = dispatch {
@@ -310,6 +312,8 @@ fn read_state<C: Cell>(id: &CellId, rows: &[Row]) -> Result<C::State, RowError> 
 struct Moment {
     epoch: Epoch,
     now: Timestamp,
+    /// Nothing unseen waits in the inbox.
+    is_drained: bool,
 }
 
 #[derive(Default)]
@@ -409,6 +413,7 @@ impl Outbox {
         let due = |row: &Outgoing| row.token < first_token && row.is_with_driver() || is_due(row, moment);
         let trouble = match self.rows.get_mut(&key) {
             Some(row) if !due(row) && !is_new_value(&key, row, &effect) => return,
+            _ if effect.needs_drained_inbox() && !moment.is_drained => return,
             Some(row) => row.trouble.take(),
             None => None,
         };

@@ -132,6 +132,11 @@ impl Journal {
         self.unacked.get(lease)
     }
 
+    /// Whether the server has had this lease's end.
+    pub(crate) fn is_acknowledged(&self, lease: &LeaseId) -> bool {
+        self.acked.contains(lease)
+    }
+
     /// Every end that the server does not have.
     pub(crate) fn all_unacked(&self) -> impl Iterator<Item = &JobEnd> {
         self.unacked.values()
@@ -153,8 +158,12 @@ impl Journal {
         }
     }
 
+    /// Appends whole lines or nothing: half a line would take the next one with it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        if let Err(error) = self.file.write_all(bytes) {
+            self.file.set_len(self.bytes)?;
+            return Err(error);
+        }
         self.bytes += bytes.len() as u64;
         Ok(())
     }

@@ -237,6 +237,12 @@ impl Desk {
             books.tell(&[again]);
             return Ok(());
         }
+        if books.journal.is_acknowledged(&spec.lease) {
+            // Whoever asks again has lost the answer; one that never comes would keep its run waiting for ever.
+            let end = unrun(spec.lease, Outcome::Errored, "its end was acknowledged before");
+            books.tell(&[FromExecutor::Ended { end: Box::new(end) }]);
+            return Ok(());
+        }
         if books.journal.begin(spec.lease)? {
             self.pool.submit(spec);
         }

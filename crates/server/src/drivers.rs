@@ -172,7 +172,10 @@ impl Drivers {
                 match line.and_then(|line| line.tasks.front()).cloned() {
                     Some(task) => task,
                     None => {
-                        lanes.remove(lane);
+                        // A lane that failed is remembered: the next try is another one of the same row of tries.
+                        if line.is_some_and(|line| line.tries == 0) {
+                            lanes.remove(lane);
+                        }
                         return;
                     }
                 }

@@ -87,19 +87,27 @@ fn of_act(act: &Act, now: Timestamp) -> Option<Line> {
 }
 
 impl Line {
-    /// Writes it.
+    /// Writes it. A list that lacks a line harms nobody, a turn that is refused for it would: whatever a list itself is
+    /// wrong about is only logged.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn write(&self, tx: &mut Tx<'_>) -> Result<(), WriteError> {
+        match self.put(tx) {
+            Err(why) if !why.is_of_the_disk() => {
+                tracing::error!(error = %why, "a line of a list was not written: {why}");
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    fn put(&self, tx: &mut Tx<'_>) -> Result<(), WriteError> {
         match self {
             Line::Started(row) => tx.put_run(row),
             Line::Ended { run, outcome, at, unsandboxed } => {
-                let Some(row) = View::run(tx, run)? else {
-                    // A list that lacks a line harms nobody; a turn that is refused for it would.
-                    tracing::error!(%run, "run {run} ended and is not in the list of runs");
-                    return Ok(());
-                };
+                let missing = || WriteError::Missing { what: format!("run {run}") };
+                let row = View::run(tx, run)?.ok_or_else(missing)?;
                 tx.put_run(&RunRow {
                     outcome: Some(*outcome),
                     ended_at: Some(*at),

@@ -141,6 +141,8 @@ pub fn deployed_instead(data: &Path) -> io::Result<Option<PathBuf>> {
     // A server that lives will say for itself that it is there.
     let Ok(()) = fs::File::open(data)?.try_lock() else { return Ok(None) };
     if let Some(trial) = folder.trial()? {
+        // Neither the program nor its steward is there any more: what a steward would have put back is put back here.
+        steward::restore(&folder, &trial)?;
         folder.give_up(&trial, "the server ended before it served")?;
     }
     let Some(serving) = folder.serving()? else { return Ok(None) };
@@ -203,11 +205,12 @@ pub fn confirm(data: &Path) -> io::Result<()> {
     let Some(trial) = folder.trial()?.filter(|trial| own == folder.program(&trial.program)) else {
         return Ok(());
     };
+    // Before the steward is asked: should it go back all the same, it puts the former record back as well.
+    folder.set_serving(&Serving { program: trial.program, installed: trial.installed.clone() })?;
     // From its answer on the steward does not go back any more. One that is not there cannot.
     if let Err(error) = ask_steward(&folder) {
         tracing::warn!(%error, "no steward answers: {error}");
     }
-    folder.set_serving(&Serving { program: trial.program, installed: trial.installed.clone() })?;
     folder.remove_trial()?;
     folder.remove_programs_but(&[own, trial.before])
 }

@@ -201,6 +201,11 @@ pub enum Handling {
 }
 
 impl WriteError {
+    /// Whether the disk failed, and with it everything that was being written.
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self, WriteError::Full | WriteError::Unsynced { .. } | WriteError::Io { .. })
+    }
+
     /// What to do next.
     pub fn handling(&self) -> Handling {
         match self {

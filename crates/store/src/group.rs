@@ -178,7 +178,7 @@ impl WriterThread {
             self.statement("RELEASE unit")?;
         }
         let Err(why) = ran else { return Ok(None) };
-        if matches!(why, WriteError::Full | WriteError::Unsynced { .. } | WriteError::Io { .. }) {
+        if why.is_of_the_disk() {
             return Err(why);
         }
         if undo == Undo::Nothing && self.view.conn.total_changes() != changes {

@@ -299,6 +299,12 @@ impl Bench {
     }
 
     fn end(&mut self, run: u64, failing: &[&str], outcome: Outcome) {
+        let report = self.report(run, failing, outcome);
+        self.event(report);
+    }
+
+    /// What a run says at its end.
+    fn report(&self, run: u64, failing: &[&str], outcome: Outcome) -> GateEvent {
         let start = self.runs.get(&run).unwrap_or_else(|| panic!("run {run} was not started")).clone();
         let digests = start.graph.digests();
         let jobs: Vec<JobReport> = start
@@ -319,7 +325,7 @@ impl Bench {
             })
             .collect();
         let outcome = if failing.is_empty() { Outcome::Passed } else { outcome };
-        self.event(GateEvent::RunEnded(Arc::new(RunReport { run: start.run.clone(), outcome, jobs })));
+        GateEvent::RunEnded(Arc::new(RunReport { run: start.run.clone(), outcome, jobs }))
     }
 
     fn command(&mut self, by: UserId, verb: Verb) {
@@ -1237,4 +1243,27 @@ fn a_person_deploys_a_landed_commit_to_one_environment() {
           answer Err("the tip was pushed by somebody else; an admin can run `towpath branch accept`")
     "#]]
     .assert_eq(&format!("deployments\n{}", bench.log));
+}
+
+#[test]
+fn a_landing_waits_until_a_flooded_inbox_is_drained_and_the_flood_is_taken_in() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.word("approvals 0");
+    bench.word("push 1");
+    let bells = std::iter::repeat_n(GateEvent::Bell(Bell { state_changed: true, ..Bell::default() }), 300);
+    let flood = std::iter::once(bench.report(1, &[], Outcome::Passed)).chain(bells);
+    let at = Timestamp(bench.clock + STEP_MS);
+    let flood: Vec<_> = (bench.seq + 1..)
+        .zip(flood)
+        .map(|(seq, event)| Delivered { seq, at, intake: Intake::Event(event) })
+        .collect();
+    let lands = |turn: &crate::turn::Turn| {
+        let is_landing = |one: &Dispatch| matches!(one, Dispatch::Do { effect: Effect::Land(_), .. });
+        (turn.dispatch.iter().any(is_landing), turn.write.only_if_drained)
+    };
+    let first = bench.gate.turn(&flood, at);
+    assert_eq!(lands(&first), (false, false), "the store would refuse it, and all that came with it");
+    let taken_in = first.write.consumed.unwrap();
+    let rest: Vec<_> = flood.into_iter().filter(|entry| entry.seq > taken_in).collect();
+    assert_eq!(lands(&bench.gate.turn(&rest, at)), (true, true));
 }

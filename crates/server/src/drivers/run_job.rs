@@ -104,6 +104,10 @@ struct State {
     light: Vec<LeaseId>,
     /// Ends of jobs that an earlier server started and that no run has asked for again yet.
     unclaimed: HashMap<LeaseId, Box<JobEnd>>,
+    /// Ends that are on their way into the next turns of their runs.
+    delivering: HashSet<LeaseId>,
+    /// Ends whose turn was not written. The run that owns one hands its job out again, and gets it then.
+    returned: HashMap<LeaseId, Box<JobEnd>>,
     /// What the executor had when it was found.
     found: HashSet<LeaseId>,
     all_claimed: bool,
@@ -142,7 +146,7 @@ impl Jobs {
     pub fn start(self: &Arc<Self>, engine: &Engine, wanted: Wanted) {
         let lease = self.lease(&wanted.order.lease.id);
         let mut state = self.lock();
-        if let Some(end) = state.unclaimed.remove(&lease) {
+        if let Some(end) = state.kept(&lease) {
             drop(state);
             return self.deliver_end(engine, wanted, lease, *end);
         }
@@ -173,6 +177,10 @@ impl Jobs {
     pub fn cancel(self: &Arc<Self>, engine: &Engine, wanted: Wanted) {
         let lease = self.lease(&wanted.order.lease.id);
         let mut state = self.lock();
+        if state.delivering.contains(&lease) {
+            // It is over, and its run is about to hear how.
+            return;
+        }
         match state.held.get_mut(&lease) {
             Some(held) => {
                 held.wanted = wanted;
@@ -190,7 +198,7 @@ impl Jobs {
                 }
             }
             None => {
-                let end = state.unclaimed.remove(&lease);
+                let end = state.kept(&lease);
                 drop(state);
                 if let Some(executor) = self.executor.get() {
                     executor.cancel(&lease);
@@ -414,14 +422,15 @@ impl Jobs {
 
     fn batch(self: &Arc<Self>, engine: &Engine, cell: CellId, mut finished: Vec<Finished>) -> Batch {
         let now = engine.clock().now();
+        self.lock().delivering.extend(finished.iter().map(|one| one.lease));
         let rows: Vec<reports::Rows> = finished.iter_mut().map(|one| self.rows(one, now)).collect();
         let intakes = finished.iter().map(Finished::intake).collect();
-        let (me, engine) = (self.clone(), engine.clone());
+        let me = self.clone();
         Batch {
             cell,
             intakes,
             records: Box::new(move |tx| rows.iter().try_for_each(|rows| rows.write(tx))),
-            done: Box::new(move |outcome| me.delivered(&engine, finished, outcome)),
+            done: Box::new(move |outcome| me.delivered(finished, outcome)),
         }
     }
 
@@ -434,30 +443,38 @@ impl Jobs {
         reports::Rows::new(&wanted.order, *lease, end, &tests, now)
     }
 
-    fn delivered(
-        self: &Arc<Self>,
-        engine: &Engine,
-        finished: Vec<Finished>,
-        outcome: Result<(), WriteError>,
-    ) {
+    fn delivered(&self, finished: Vec<Finished>, outcome: Result<(), WriteError>) {
+        let mut state = self.lock();
+        for one in &finished {
+            state.delivering.remove(&one.lease);
+        }
         match outcome {
             Ok(()) => {
+                drop(state);
                 if let Some(executor) = self.executor.get() {
                     executor.ack(finished.iter().map(|one| one.lease).collect());
                 }
             }
             // The next start hears of the ends again: the executor keeps them until they are acknowledged.
             Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
+            // The run goes back to its rows and hands its jobs out anew: an answer to the former order would be ignored,
+            // and must not be acknowledged.
             Err(error) => {
-                tracing::error!(%error, "the end of a job was not stored; it is tried again: {error}");
-                let me = self.clone();
-                engine.after_rest(Box::new(move |engine| me.deliver_ends(engine, finished)));
+                tracing::error!(%error, "the ends of jobs were not stored; their runs ask for them again: {error}");
+                state.returned.extend(finished.into_iter().map(|one| (one.lease, Box::new(one.end))));
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The end of a job that is over and that no run has taken in.
+    fn kept(&mut self, lease: &LeaseId) -> Option<Box<JobEnd>> {
+        self.unclaimed.remove(lease).or_else(|| self.returned.remove(lease))
     }
 }
 

@@ -150,7 +150,9 @@ fn go_back(
     let _ = poll(&mut watched, Some(&timespec(DEATH_PATIENCE)));
     let back = restore(folder, trial).and_then(|()| folder.give_up(trial, why));
     if let Err(error) = back {
-        eprintln!("what was before could not be put back whole: {error}");
+        // The former program would begin an empty database of its own.
+        eprintln!("what was before could not be put back whole, so nothing serves: {error}");
+        return error;
     }
     Command::new(own(&trial.before)).args(arguments).env(LISTENER_VARIABLE, STDIN).exec()
 }
@@ -162,14 +164,22 @@ fn own(before: &Path) -> PathBuf {
 
 /// Puts the database back that the program may have brought to a newer schema. The next start finds that it was
 /// restored, and lands nothing until a person has looked.
-fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
+pub(super) fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
     let Some(backup) = &trial.backup else { return Ok(()) };
-    let data = data_of(folder);
-    for suffix in ["", "-wal", "-shm"] {
-        let from = data.join(format!("towpath.db{suffix}"));
-        if from.exists() {
-            std::fs::rename(&from, folder.path().join(format!("failed-{}.db{suffix}", trial.number)))?;
-        }
+    if !backup.exists() {
+        // The trial ended before the database was copied, so before the deployed program had it.
+        return Ok(());
     }
-    towpath_store::restore(backup, data).map_err(io::Error::other)
+    let data = data_of(folder);
+    let places = ["", "-wal", "-shm"].map(|suffix| {
+        let name = format!("towpath.db{suffix}");
+        (data.join(&name), folder.path().join(format!("failed-{}.db{suffix}", trial.number)))
+    });
+    let moved: Vec<_> = places.iter().filter(|(from, _)| from.exists()).collect();
+    moved.iter().try_for_each(|(from, to)| std::fs::rename(from, to))?;
+    towpath_store::restore(backup, data).map_err(io::Error::other).inspect_err(|_| {
+        // As it was: better the deployed program's database than none.
+        let _ = std::fs::remove_file(data.join("towpath.db"));
+        moved.iter().for_each(|(from, to)| drop(std::fs::rename(to, from)));
+    })
 }
