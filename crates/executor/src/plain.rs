@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid,
@@ -19,6 +20,11 @@ use crate::pump::{Tree, TreeEnd};
 
 /// Rounds of killing orphans. Each round kills all that are there; a job that still makes new ones outruns nobody.
 const ORPHAN_ROUNDS_MAX: usize = 100;
+
+/// How long a process may be seen without variables because it is just executing another program.
+const EXEC_TIME: Duration = Duration::from_millis(50);
+/// Between two looks at one.
+const EXEC_LOOK: Duration = Duration::from_millis(1);
 
 /// A started job.
 pub(crate) struct PlainJob {
@@ -69,6 +75,7 @@ impl PlainJob {
     /// Kills processes that left the group: the executor inherits them when their parents die.
     fn kill_orphans(&self) -> io::Result<()> {
         let path = format!("/proc/self/task/{}/children", std::process::id());
+        let mute_until = Instant::now() + EXEC_TIME;
         for _ in 0..ORPHAN_ROUNDS_MAX {
             let children = fs::read_to_string(&path).unwrap_or_default();
             let pids = children
@@ -77,9 +84,15 @@ impl PlainJob {
                 .filter_map(Pid::from_raw);
             // Dead ones are only buried: their variables are gone, so they are nobody's.
             let alive = |pid: &Pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
-            let ours: Vec<Pid> = pids.filter(alive).filter(|pid| self.is_ours(*pid)).collect();
-            if ours.is_empty() {
+            let alive: Vec<Pid> = pids.filter(alive).collect();
+            let (mute, told): (Vec<Pid>, Vec<Pid>) =
+                alive.into_iter().partition(|pid| environment_of(*pid).is_empty());
+            let ours: Vec<Pid> = told.into_iter().filter(|pid| self.is_ours(*pid)).collect();
+            if ours.is_empty() && (mute.is_empty() || Instant::now() > mute_until) {
                 return Ok(());
+            }
+            if ours.is_empty() {
+                std::thread::park_timeout(EXEC_LOOK);
             }
             for pid in ours {
                 // An orphan is a child that is not reaped, so its id is its own.
@@ -95,10 +108,14 @@ impl PlainJob {
     }
 
     fn is_ours(&self, pid: Pid) -> bool {
-        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+        let environment = environment_of(pid);
         let has = |mark: &String| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
         self.marks.iter().all(has)
     }
+}
+
+fn environment_of(pid: Pid) -> Vec<u8> {
+    fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default()
 }
 
 /// Inherits the orphans of plain jobs, so that none outlives its job.

@@ -131,7 +131,10 @@ fn an_end_is_told_until_it_is_acknowledged() {
     second.client.ack(vec![end.lease]).unwrap();
     assert_eq!(second.leases(), Leases::default());
     second.client.start([spec(1, "exit 3"), spec(2, "true")]).unwrap();
-    assert_eq!(second.next_end().lease, LeaseId([2; 16]), "an acknowledged lease never starts again");
+    let again = second.next_end();
+    assert_eq!((again.lease, again.result.outcome), (end.lease, Outcome::Errored));
+    assert_eq!(again.result.why, "its end was acknowledged before", "it never starts again, and says so");
+    assert_eq!(second.next_end().lease, LeaseId([2; 16]));
 }
 
 #[test]
