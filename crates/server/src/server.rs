@@ -152,15 +152,7 @@ impl Server {
         let store = Arc::new(open_store(&settings)?);
         let folders = Folders::below(store.path());
         folders.make()?;
-        let data = store.path().canonicalize().unwrap_or_else(|_| store.path().to_owned());
-        let owner = Some(data.into_os_string());
-        let git = Git::find(GitOptions { owner, ..GitOptions::default() })?;
-        // The store is ours alone: whatever git still runs for it is a dead server's.
-        let orphans = git.end_orphans();
-        if orphans > 0 {
-            tracing::warn!(orphans, "ended {orphans} gits of a server that died");
-        }
-        let repos = Arc::new(Repos::new(git, folders.repos.clone()));
+        let repos = Arc::new(Repos::new(git_of(store.path())?, folders.repos.clone()));
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
         let secrets = Secrets::open(store.clone(), &settings.keys.join(KEY_OF_SECRETS))?;
         let (logs, blobs) = Executor::stores(&folders.executor)?;
@@ -255,6 +247,17 @@ impl Server {
         drop(self.drivers);
         Ok(ended?)
     }
+}
+
+/// The git of a data folder, which is ours alone: whatever git still runs for it is a dead server's, and is ended.
+fn git_of(data: &Path) -> Result<Git, ServerError> {
+    let owner = Some(data.canonicalize().unwrap_or_else(|_| data.to_owned()).into_os_string());
+    let git = Git::find(GitOptions { owner, ..GitOptions::default() })?;
+    let orphans = git.end_orphans();
+    if orphans > 0 {
+        tracing::warn!(orphans, "ended {orphans} gits of a server that died");
+    }
+    Ok(git)
 }
 
 impl Shared {
