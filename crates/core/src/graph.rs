@@ -239,6 +239,16 @@ impl JobGraph {
         digests
     }
 
+    /// Which jobs see history, or are made of what such a job left: their results are about a commit, not about a tree.
+    pub fn sees_history(&self) -> Vec<bool> {
+        let mut sees: Vec<bool> = Vec::with_capacity(self.jobs.len());
+        for job in self.jobs.iter() {
+            let is_made_of_it = job.needs.iter().any(|need| sees[need.0 as usize]);
+            sees.push(job.body.history || is_made_of_it);
+        }
+        sees
+    }
+
     /// The same jobs with none skipped by `when`.
     pub fn unskipped(&self) -> JobGraph {
         let jobs = self.jobs.iter().map(|job| JobSpec { skip: None, ..job.clone() }).collect();
@@ -431,6 +441,22 @@ mod tests {
         assert_eq!((one[1], one[3]), (other[1], other[3]));
         assert_eq!(one, digests("python -m build", &[1, 0]));
         assert_ne!(one[2], digests("python -m build", &[0])[2]);
+    }
+
+    #[test]
+    fn what_is_made_of_history_sees_it() {
+        let history = |job: JobSpec| {
+            let body = JobBody { history: true, ..JobBody::script("git describe") };
+            JobSpec { body: Arc::new(body), ..job }
+        };
+        let jobs = [
+            history(job("wheel", &[], &[])),
+            job("docs", &[], &[]),
+            job("unit", &[], &[0, 1]),
+            job("report", &[], &[2]),
+        ];
+        let graph = JobGraph { jobs: Arc::new(jobs), budget_seconds: None };
+        assert_eq!(graph.sees_history(), [true, false, true, true]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::runs::Phase;
 use super::{Change, GateState, RunRecord, Standing};
 use crate::candidate::Candidate;
 use crate::definition::{EmptySet, GateSettings, Proof};
-use crate::graph::{JobGraph, JobIndex, JobSpec, Outcome, Trigger};
+use crate::graph::{JobGraph, JobIndex, Outcome, Trigger};
 use crate::ids::{Digest, Timestamp};
 use crate::message::{Carried, JobReport};
 use crate::policy::Level;
@@ -28,6 +28,8 @@ struct Wanted {
     graph: JobGraph,
     /// What each job is; made when a run is found whose results may count.
     digests: OnceCell<Vec<Digest>>,
+    /// Which of them are about a commit only; made likewise.
+    sees_history: OnceCell<Vec<bool>>,
     level: Level,
     full: bool,
     proof: Proof,
@@ -37,6 +39,10 @@ impl Wanted {
     /// The jobs that have to pass.
     fn bar(&self) -> impl Iterator<Item = JobIndex> {
         self.graph.iter().filter(|(_, spec)| spec.required && spec.skip.is_none()).map(|(job, _)| job)
+    }
+
+    fn sees_history(&self, job: JobIndex) -> bool {
+        self.sees_history.get_or_init(|| self.graph.sees_history())[job.0 as usize]
     }
 
     fn digest(&self, job: JobIndex) -> Digest {
@@ -118,6 +124,7 @@ impl GateState {
         Wanted {
             graph,
             digests: OnceCell::new(),
+            sees_history: OnceCell::new(),
             level: self.level(change, now),
             full: self.wants_all(change),
             proof: self.settings().proof,
@@ -132,7 +139,7 @@ impl GateState {
     ) -> Option<(u64, &JobReport)> {
         let spec = wanted.graph.job(job);
         let about = self.runs.of_tree(candidate.tree).rev();
-        let mut speaking = about.filter(|(_, run)| speaks_about(run, candidate, spec, wanted));
+        let mut speaking = about.filter(|(_, run)| speaks_about(run, candidate, job, wanted));
         speaking.find_map(|(number, run)| {
             let Phase::Ended { jobs, .. } = &run.phase else { return None };
             let passed = |report: &&JobReport| {
@@ -147,11 +154,12 @@ impl GateState {
 }
 
 /// Whether a run's results may count for a candidate: never from a lower level (trust T3), and about the same commit,
-/// or the same tree where the target says that this is enough. A job that sees history is about a commit only.
-fn speaks_about(run: &RunRecord, candidate: &Candidate, spec: &JobSpec, wanted: &Wanted) -> bool {
+/// or the same tree where the target says that this is enough. A job that sees history, or is made of what one left, is
+/// about a commit only.
+fn speaks_about(run: &RunRecord, candidate: &Candidate, job: JobIndex, wanted: &Wanted) -> bool {
     let same = match wanted.proof {
         _ if run.commit == candidate.commit => true,
-        Proof::Tree => run.tree == candidate.tree && !spec.body.history,
+        Proof::Tree => run.tree == candidate.tree && !wanted.sees_history(job),
         Proof::Commit => false,
     };
     same && run.candidate.is_some() && run.level >= wanted.level && (run.full || !wanted.full)
