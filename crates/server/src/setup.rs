@@ -31,7 +31,7 @@ pub enum SetupError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// There are users already.
-    #[error("the data folder has users already; `towpath user create` adds more while the server runs")]
+    #[error("the data folder has users already; `towpath user add` adds more while the server runs")]
     NotEmpty,
 }
 

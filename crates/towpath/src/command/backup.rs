@@ -53,6 +53,13 @@ pub fn run(command: &BackupCommand, terminal: &Terminal) -> Result<ExitCode, Fai
 }
 
 fn make(to: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
+    // Git runs elsewhere: a path that is relative means where the person stands.
+    let nowhere = |error: std::io::Error| {
+        Failure::new(Exit::Usage, "no backup was made")
+            .why(error.to_string())
+            .hint("name a folder that is to be made")
+    };
+    let to = &std::path::absolute(to).map_err(nowhere)?;
     let saved = backup::make(&place.data, to).map_err(|error| failure("no backup was made", error))?;
     if terminal.is_json() {
         return Ok(terminal.record(&json!({ "backup": to, "saved": saved }))?);
