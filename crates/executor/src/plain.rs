@@ -3,12 +3,14 @@
 //! There is no border: a job may read and do what the executor may. Its processes are found by their group and,
 //! where one left it, among the orphans that the executor inherits as subreaper.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
@@ -74,10 +76,9 @@ impl PlainJob {
 
     /// Kills processes that left the group: the executor inherits them when their parents die.
     fn kill_orphans(&self) -> io::Result<()> {
-        let path = format!("/proc/self/task/{}/children", std::process::id());
         let mute_until = Instant::now() + EXEC_TIME;
         for _ in 0..ORPHAN_ROUNDS_MAX {
-            let children = fs::read_to_string(&path).unwrap_or_default();
+            let children = children();
             let pids = children
                 .split_ascii_whitespace()
                 .filter_map(|pid| pid.parse().ok())
@@ -112,6 +113,22 @@ impl PlainJob {
         let has = |mark: &String| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
         self.marks.iter().all(has)
     }
+}
+
+/// The ids of our children, orphans among them. The kernel's list of them stays open: opening it for each job would be as
+/// much work as all the rest of a job's burial.
+fn children() -> String {
+    static LIST: OnceLock<Option<File>> = OnceLock::new();
+    let open = || File::open(format!("/proc/self/task/{}/children", std::process::id())).ok();
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Some(list) = LIST.get_or_init(open)
+        && let Ok(count) = list.read_at(&mut buffer, text.len() as u64)
+        && count > 0
+    {
+        text.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn environment_of(pid: Pid) -> Vec<u8> {

@@ -32,6 +32,8 @@ pub(crate) struct Slot {
     group: SlotGroup,
     launcher: Option<Launcher>,
     buffer: Vec<u8>,
+    /// The folder that is the home of plain jobs is there, and empty.
+    has_home: bool,
     /// Removes folders while the next job runs.
     janitor: Sender<JobFolder>,
 }
@@ -47,12 +49,21 @@ struct Prepared {
 impl Slot {
     pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<JobFolder>) -> io::Result<Slot> {
         let group = host.group(number)?;
-        Ok(Slot { number, host, group, launcher: None, buffer: vec![0; READ_BYTES], janitor })
+        Ok(Slot {
+            number,
+            host,
+            group,
+            launcher: None,
+            buffer: vec![0; READ_BYTES],
+            has_home: false,
+            janitor,
+        })
     }
 
     /// Forgets what a bug may have left half done.
     pub(crate) fn reset(&mut self) {
         self.launcher = None;
+        self.has_home = false;
     }
 
     /// Runs one attempt of one job. Whatever happens, there is an end.
@@ -215,7 +226,7 @@ impl Slot {
     fn launch(&self, spec: &StartSpec, prepared: &Prepared) -> Launch {
         let at_stage = |name: &str| self.host.stage.join(name);
         let files = at_stage(stage::FILES);
-        let command = self.command(spec);
+        let (command, _) = self.command(spec);
         let mut staged: Vec<StageFile> = spec
             .secrets
             .iter()
@@ -258,15 +269,14 @@ impl Slot {
         }
     }
 
-    /// Without a shell only where the program is surely there: otherwise the shell says what is wrong.
-    fn command(&self, spec: &StartSpec) -> JobCommand {
+    /// Without a shell only where the program is surely there, and then where: otherwise the shell says what is wrong.
+    fn command(&self, spec: &StartSpec) -> (JobCommand, Option<PathBuf>) {
         let command = JobCommand::of(&spec.body.run);
         let own_path = spec.body.env.contains_key("PATH");
-        match &command {
-            JobCommand::Direct(words) if own_path || self.host.program(&words[0]).is_none() => {
-                command.through_shell()
-            }
-            _ => command,
+        let JobCommand::Direct(words) = &command else { return (command, None) };
+        match self.host.program(&words[0]).filter(|_| !own_path) {
+            Some(program) => (command, Some(program)),
+            None => (command.through_shell(), None),
         }
     }
 
@@ -284,7 +294,9 @@ impl Slot {
             _ => None,
         };
         let home = self.host.config.spool.join(format!("home-{}", self.number));
-        let life = match self.start_plain(spec, prepared, &home, tree.as_ref()) {
+        let home_made = if self.has_home { Ok(()) } else { make_empty(&home) };
+        let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
+        let life = match started {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok((mut job, output)) => {
                 watch.ancestor = Some(job.pid());
@@ -294,8 +306,10 @@ impl Slot {
             }
         };
         let verdict = self.judge(spec, life, None, tree);
-        match empty(&home) {
-            Ok(()) => (verdict, None),
+        let emptied = empty(&home);
+        self.has_home = emptied.as_ref().is_ok_and(|is_there| *is_there);
+        match emptied {
+            Ok(_) => (verdict, None),
             Err(error) => (Verdict::errored(format!("cannot empty {}: {error}", home.display())), None),
         }
     }
@@ -307,9 +321,6 @@ impl Slot {
         home: &PathBuf,
         tree: Option<&PathBuf>,
     ) -> io::Result<(PlainJob, OwnedFd)> {
-        if !home.exists() {
-            fs::create_dir(home)?;
-        }
         let secrets = home.join(".towpath-secrets");
         let start = tree.unwrap_or(home);
         let text = |path: &PathBuf| path.display().to_string();
@@ -323,7 +334,7 @@ impl Slot {
             fs::create_dir_all(&secrets)?;
             fs::write(secrets.join(&secret.name), &secret.value)?;
         }
-        let command = self.command(spec);
+        let (command, program) = self.command(spec);
         let script = home.join(".towpath-script");
         if let JobCommand::ScriptFile(script_text) = &command {
             fs::write(&script, script_text)?;
@@ -331,7 +342,7 @@ impl Slot {
         let (read, write) = output_pipe()?;
         let environment = environment(spec, &self.host.variables, &folders);
         let line = command.line(&text(&script));
-        let program = line.first().and_then(|name| self.host.program(name));
+        let program = program.or_else(|| self.host.program(line.first()?));
         let job = PlainJob::start(PlainStart {
             program: program.as_deref(),
             command: &line,
@@ -378,12 +389,20 @@ fn grows(prepared: &Prepared) -> Option<PathBuf> {
     }
 }
 
-/// Removes what a plain job left in its home. Costs one look when it left nothing.
-fn empty(home: &PathBuf) -> io::Result<()> {
+/// Makes a home for plain jobs, also out of what an executor that died has left.
+fn make_empty(home: &PathBuf) -> io::Result<()> {
+    match empty(home)? {
+        true => Ok(()),
+        false => fs::create_dir(home),
+    }
+}
+
+/// Removes what a plain job left in its home; says whether there still is one. Costs one look when it left nothing.
+fn empty(home: &PathBuf) -> io::Result<bool> {
     match fs::read_dir(home).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => remove_tree(home),
-        Ok(false) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(true) => remove_tree(home).map(|()| false),
+        Ok(false) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
