@@ -25,8 +25,8 @@ const SETTLE_AFTER: Duration = Duration::from_millis(500);
 /// Units in one group from which on many cells are at work, so that what follows from this group is worth waiting for.
 const CROWD_UNITS_MIN: usize = 8;
 
-/// How long the answers of a crowded group may take to come back as the next one. Each group writes the same few pages
-/// again and syncs: with twice the units in it, each costs hardly more than half (measured).
+/// How long most of the answers of a crowded group may take to come back as the next one. Each group writes the same few
+/// pages again and syncs: with twice the units in it, each costs hardly more than half (measured).
 const GATHER: Duration = Duration::from_millis(2);
 
 /// Everything that the writer thread owns.
@@ -63,10 +63,10 @@ impl WriterThread {
         loop {
             match abandon.0.queue.take(self.deadline()) {
                 Taken::Group(units) => {
-                    let crowded = units.len() >= CROWD_UNITS_MIN;
+                    let count = units.len();
                     self.group(units);
-                    if crowded {
-                        std::thread::park_timeout(GATHER);
+                    if count >= CROWD_UNITS_MIN {
+                        abandon.0.queue.gather(count * 3 / 4, GATHER);
                     }
                 }
                 Taken::Nothing => {}
@@ -128,7 +128,7 @@ impl WriterThread {
             Ok(durable) => {
                 self.marks = marks;
                 self.shared.time_high.fetch_max(marks.time_high.0, Ordering::Relaxed);
-                self.wal.wrote(&units);
+                self.wal.wrote();
                 answer(units, refusals, &durable);
                 self.after_commit(&durable, seal);
             }

@@ -1,8 +1,8 @@
 //! Units of work on their way to the writer thread: bounded, and handed over in groups.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::Instant;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::WriteError;
 use crate::tx::Tx;
@@ -99,6 +99,8 @@ struct State {
     waiting: VecDeque<Queued>,
     bytes: usize,
     closed: bool,
+    /// How many units the writer sleeps for; `None` while it is at work, and need not be woken.
+    wanted: Option<usize>,
 }
 
 #[derive(Default)]
@@ -120,9 +122,25 @@ impl Queue {
         }
         state.bytes += queued.load.bytes;
         state.waiting.push_back(queued);
+        let is_enough = state.wanted.is_some_and(|wanted| state.waiting.len() >= wanted);
         drop(state);
-        self.changed.notify_one();
+        if is_enough {
+            self.changed.notify_one();
+        }
         Ok(())
+    }
+
+    /// Waits until so many units wait, but not longer than `patience`.
+    pub fn gather(&self, wanted: usize, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut state = self.lock();
+        while !state.closed && state.waiting.len() < wanted {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.sleep(state, wanted, Some(left));
+        }
     }
 
     /// Takes what waits, up to a group's bounds; waits for something until `deadline`.
@@ -132,17 +150,11 @@ impl Queue {
             if state.closed {
                 return Taken::Closed;
             }
-            state = match deadline {
-                None => self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Taken::Nothing;
-                    }
-                    let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
-                }
-            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Taken::Nothing;
+            }
+            state = self.sleep(state, 1, left);
         }
         Taken::Group(state.next_group())
     }
@@ -159,9 +171,24 @@ impl Queue {
         self.lock().waiting.drain(..).collect()
     }
 
+    fn sleep<'q>(
+        &'q self,
+        mut state: MutexGuard<'q, State>,
+        wanted: usize,
+        left: Option<Duration>,
+    ) -> MutexGuard<'q, State> {
+        state.wanted = Some(wanted);
+        let mut state = match left {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+        };
+        state.wanted = None;
+        state
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code of a caller runs under this lock, so a poisoned one holds a whole state.
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -113,7 +113,7 @@ impl Store {
         check_library()?;
         let folder = DataFolder::enter(&options.folder)?;
         let sink = open_sink(&options, &folder)?;
-        let (begun, view, room) = match begin(&options, &folder, sink.as_ref()) {
+        let (begun, mut view, room) = match begin(&options, &folder, sink.as_ref()) {
             // A full disk may show as any failure to write; the reserve is there for a restart, too.
             Err(OpenError::Write(_) | OpenError::File { .. } | OpenError::Read(ReadError::Io { .. }))
                 if folder.release_reserve() =>
@@ -130,6 +130,7 @@ impl Store {
         let mut log = Log::load(&view, key)?;
         append_restored(&view, &mut log, &begun)?;
         let (path, database) = (folder.path().to_owned(), folder.database());
+        let wal = Wal::new(&database, &mut view)?;
         let thread = WriterThread {
             view,
             log,
@@ -138,7 +139,7 @@ impl Store {
             shared: Arc::clone(&shared),
             sink,
             room,
-            wal: Wal::new(&database)?,
+            wal,
             // The first checkpoint tells the sink and the mark about this epoch.
             settle_at: Some(std::time::Instant::now()),
             folder,
