@@ -25,6 +25,14 @@ impl IdError {
     }
 }
 
+/// Ids are printed thousands of times a second: a formatter for each byte would be a tenth of a turn (measured).
+fn hex_digits(bytes: &[u8], digits: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $kind:literal) => {
         $(#[$doc])*
@@ -33,7 +41,9 @@ macro_rules! hex_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                let mut digits = [0; 2 * $bytes];
+                hex_digits(&self.0, &mut digits);
+                f.write_str(str::from_utf8(&digits).expect("invariant: digits are ASCII"))
             }
         }
 

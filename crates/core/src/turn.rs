@@ -159,6 +159,22 @@ pub struct WriteSet {
     pub now: Timestamp,
 }
 
+impl WriteSet {
+    /// Becomes what this turn and the cell's next one write together, where no commit lies between them.
+    pub fn append(&mut self, next: WriteSet) {
+        let rows: BTreeMap<_, _> =
+            self.rows.drain(..).chain(next.rows).map(|row| (row.key, row.value)).collect();
+        self.rows = rows.into_iter().map(|(key, value)| Row { key, value }).collect();
+        let outbox: BTreeMap<_, _> = self.outbox.drain(..).chain(next.outbox).collect();
+        self.outbox = outbox.into_iter().collect();
+        self.consumed = self.consumed.max(next.consumed);
+        self.only_if_drained |= next.only_if_drained;
+        self.messages.extend(next.messages);
+        self.acts.extend(next.acts);
+        (self.wake_at, self.finished, self.now) = (next.wake_at, next.finished, next.now);
+    }
+}
+
 /// What a turn did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
@@ -547,6 +563,34 @@ mod tests {
         assert_eq!(*of, key);
         let done = Intake::Done { key: key.clone(), token: *token, result: None };
         assert_eq!(told(vec![done], 501).write.outbox, [(key, None)]);
+    }
+
+    #[test]
+    fn turns_that_are_written_together_leave_what_they_leave_one_by_one() {
+        let mut live =
+            Live::<Gate>::load(CellId::Gate("demo/main".parse().unwrap()), Epoch(1), &[], []).unwrap();
+        let first = live.turn(&[], Timestamp(1));
+        let Some(Dispatch::Do { key, token, .. }) = first.dispatch.first().cloned() else { panic!("a read") };
+        let trouble =
+            Trouble { class: TroubleClass::Gone, why: "gone".into(), tries: 1, next_try: Timestamp(9) };
+        let intake = Intake::Trouble { key, token, trouble };
+        let bell = crate::gate::Bell { state_changed: true, ..Default::default() };
+        let bell = Intake::Event(crate::gate::GateEvent::Bell(bell));
+        let entry = |seq, intake| Delivered { seq, at: Timestamp(2), intake };
+        let second = live.turn(&[entry(4, intake), entry(7, bell)], Timestamp(2));
+        let third = live.turn(&[], Timestamp(3));
+        let (mut alone, mut together) = (Stored::default(), Stored::default());
+        let turns = [first.write, second.write, third.write];
+        turns.iter().for_each(|write| alone.commit(write));
+        let whole = turns.into_iter().reduce(|mut whole, next| {
+            whole.append(next);
+            whole
+        });
+        let whole = whole.unwrap();
+        together.commit(&whole);
+        assert!(!whole.rows.is_empty() && !whole.outbox.is_empty());
+        assert_eq!((together.rows, together.outbox), (alone.rows, alone.outbox));
+        assert_eq!((whole.consumed, whole.now), (Some(7), Timestamp(3)));
     }
 
     #[test]

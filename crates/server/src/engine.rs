@@ -21,6 +21,7 @@ use crate::clock::Clock;
 
 mod slot;
 mod turns;
+mod unit;
 
 pub use slot::AnyIntake;
 
@@ -101,8 +102,8 @@ enum Note {
     Delivered { at: Timestamp, intakes: Vec<(CellId, Placed, AnyIntake)> },
     /// Something goes into a cell's next turn.
     Batch { at: Timestamp, batch: Batch },
-    /// A turn's write set was committed, or refused.
-    Committed(Box<turns::Outcome>),
+    /// Turns were committed, or refused.
+    Committed(Box<unit::Outcome>),
     /// Somebody waits for the answer to a command.
     Await { command: u64, answer: oneshot::Sender<Answer> },
     /// Somebody wants to look at a cell.

@@ -159,14 +159,36 @@ impl Tx<'_> {
     /// Writes one turn of one cell.
     ///
     /// # Errors
-    /// [`WriteError::Fenced`], [`WriteError::NotDrained`], [`WriteError::Halted`] and [`WriteError::TooLarge`] before
-    /// anything is written; else those of the disk.
+    /// As of [`Tx::turns`].
     pub fn turn(&mut self, turn: &EncodedTurn) -> Result<Committed, WriteError> {
+        self.check(turn)?;
+        self.put(turn)
+    }
+
+    /// Writes turns that belong together, in their order.
+    ///
+    /// # Errors
+    /// [`WriteError::Fenced`], [`WriteError::NotDrained`], [`WriteError::Halted`] and [`WriteError::TooLarge`] before
+    /// anything is written; else those of the disk. That a newer server has written a cell may be found later, and ends
+    /// this one.
+    pub fn turns(&mut self, turns: &[EncodedTurn]) -> Result<Vec<Committed>, WriteError> {
+        turns.iter().try_for_each(|turn| self.check(turn))?;
+        turns.iter().map(|turn| self.put(turn)).collect()
+    }
+
+    fn check(&self, turn: &EncodedTurn) -> Result<(), WriteError> {
         turn.check_sizes()?;
+        if turn.epoch < self.marks.epoch {
+            return Err(WriteError::Fenced { what: "server".into(), by: self.marks.epoch });
+        }
         if turn.only_if_drained {
             self.check_drained(turn)?;
             self.check_not_halted()?;
         }
+        Ok(())
+    }
+
+    fn put(&mut self, turn: &EncodedTurn) -> Result<Committed, WriteError> {
         self.put_head(turn)?;
         self.consume(turn)?;
         self.put_rows(turn)?;
@@ -238,9 +260,6 @@ impl Tx<'_> {
     }
 
     fn put_head(&self, turn: &EncodedTurn) -> Result<(), WriteError> {
-        if turn.epoch < self.marks.epoch {
-            return Err(WriteError::Fenced { what: "server".into(), by: self.marks.epoch });
-        }
         const SQL: &str = "INSERT INTO cells (id, kind, epoch, wake_at, finished) VALUES (?1, ?2, ?3, ?4, ?5) \
              ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, wake_at = excluded.wake_at, \
              finished = excluded.finished WHERE cells.epoch <= excluded.epoch";

@@ -10,12 +10,13 @@ use towpath_core::cell::{Answer, CellId};
 use towpath_core::gate::{GateEvent, Halts};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
-use towpath_core::turn::{Dispatch, EVENTS_PER_TURN_MAX, Intake, Turn};
-use towpath_store::{Committed, EncodedTurn, Load, Placed, Store, StoredCell, WriteError};
+use towpath_core::turn::{EVENTS_PER_TURN_MAX, Intake, Turn};
+use towpath_store::{Placed, Store, StoredCell, WriteError};
 
 use super::slot::{AnyCell, AnyIntake};
-use super::{Batch, Changed, Dispatcher, Done, Engine, EngineEnd, Note, ReadCell, Records};
-use crate::{faults, projection};
+use super::unit::{HEADS_MAX, Outcome, Part, Unit, UnitNumber};
+use super::{Batch, Changed, Dispatcher, Engine, EngineEnd, Note, ReadCell};
+use crate::faults;
 
 /// Notes taken in before the next round of turns: bounds how long a flood keeps turns from happening.
 const NOTES_PER_ROUND_MAX: usize = 4096;
@@ -31,17 +32,16 @@ struct Slot {
     cell: AnyCell,
     /// The newest inbox entry that the cell was given: an entry that was read from the store is not taken twice.
     seq: u64,
-    in_flight: bool,
+    /// The unit that has turns of it and is not durable yet.
+    in_flight: Option<UnitNumber>,
+    /// Its last unit was refused: the next turn is alone, so that what is wrong with one cell stops no other.
+    is_alone: bool,
+    /// Its last turn left nothing to do.
+    is_finished: bool,
     wake_at: Option<Timestamp>,
     reads: Vec<ReadCell>,
     /// What goes into its next turns, oldest first.
     batches: VecDeque<(Timestamp, Batch)>,
-}
-
-/// What a batch leaves to be done with and after its turn's commit.
-struct Attached {
-    records: Records,
-    done: Done,
 }
 
 impl Slot {
@@ -49,37 +49,43 @@ impl Slot {
         self.cell.mail() > 0 || !self.batches.is_empty()
     }
 
+    /// Whether the unit may have a turn of it: what another one has is not durable yet.
+    fn is_free_for(&self, unit: &Unit) -> bool {
+        self.in_flight.is_none_or(|number| number == unit.number)
+    }
+
+    /// Whether its turn in this unit takes in what is put behind its mail now.
+    fn takes_in(&self, unit: &Unit) -> bool {
+        self.is_free_for(unit)
+            && !self.is_alone
+            && !self.is_finished
+            && self.cell.mail() < EVENTS_PER_TURN_MAX
+    }
+
     /// Puts as many whole batches behind the inbox as the next turn takes in.
-    fn attach(&mut self) -> Vec<Attached> {
-        let mut attached = Vec::new();
+    fn attach(&mut self, unit: &mut Unit) {
         while let Some((at, batch)) = self.batches.pop_front() {
             if self.cell.mail() + batch.intakes.len() > EVENTS_PER_TURN_MAX && self.cell.mail() > 0 {
                 self.batches.push_front((at, batch));
                 break;
             }
             batch.intakes.into_iter().for_each(|intake| self.cell.push(NEVER_STORED, at, intake));
-            attached.push(Attached { records: batch.records, done: batch.done });
+            unit.attach(batch.records, batch.done);
         }
-        attached
+    }
+
+    fn turn(&mut self, unit: &mut Unit) -> Turn {
+        self.attach(unit);
+        let turn = self.cell.turn(unit.now);
+        self.is_finished = turn.write.finished;
+        self.in_flight = Some(unit.number);
+        turn
     }
 
     /// Nothing of what waits for its turn became durable.
     fn drop_batches(&mut self, why: &WriteError) {
         self.batches.drain(..).for_each(|(_, batch)| (batch.done)(Err(why.clone())));
     }
-}
-
-/// A turn on its way through the writer, and what follows from its commit.
-pub(super) struct Outcome {
-    cell: CellId,
-    result: Result<Committed, WriteError>,
-    now: Timestamp,
-    messages: Vec<(CellId, Message)>,
-    dispatch: Vec<Dispatch>,
-    answers: Vec<Answer>,
-    done: Vec<Done>,
-    wake_at: Option<Timestamp>,
-    finished: bool,
 }
 
 /// The state of the loop.
@@ -97,7 +103,9 @@ pub(super) struct Turns {
     /// What could not be stored, with the time of its next try.
     again: Vec<(Timestamp, super::Again)>,
     when_quiet: Vec<oneshot::Sender<()>>,
+    /// Units that are with the writer.
     in_flight: usize,
+    units: u64,
     stopping: bool,
 }
 
@@ -120,6 +128,7 @@ impl Turns {
             again: Vec::new(),
             when_quiet: Vec::new(),
             in_flight: 0,
+            units: 0,
             stopping: false,
         };
         let snapshot = turns.store.reader().snapshot().map_err(|error| unreadable(&CellId::Pool, error))?;
@@ -140,9 +149,7 @@ impl Turns {
             }
             self.ring_alarms();
             self.store_again();
-            for cell in std::mem::take(&mut self.due) {
-                self.turn(&cell)?;
-            }
+            self.round()?;
             if self.in_flight == 0 {
                 self.when_quiet.drain(..).for_each(|quiet| {
                     let _ = quiet.send(());
@@ -216,7 +223,7 @@ impl Turns {
     fn read(&mut self, cell: &CellId, read: ReadCell) {
         match self.slots.get_mut(cell) {
             // What is in flight is not durable yet, so it is not shown yet.
-            Some(slot) if slot.in_flight => slot.reads.push(read),
+            Some(slot) if slot.in_flight.is_some() => slot.reads.push(read),
             Some(slot) => read(Some(&slot.cell)),
             None => read(None),
         }
@@ -265,8 +272,16 @@ impl Turns {
     fn new_slot(&self, cell: &CellId, stored: StoredCell) -> Result<Slot, EngineEnd> {
         let seq = stored.inbox.last().map_or(0, |entry| entry.seq);
         let loaded = AnyCell::load(cell, self.epoch, stored).map_err(|error| unreadable(cell, error))?;
-        let batches = VecDeque::new();
-        Ok(Slot { cell: loaded, seq, in_flight: false, wake_at: None, reads: Vec::new(), batches })
+        Ok(Slot {
+            cell: loaded,
+            seq,
+            in_flight: None,
+            is_alone: false,
+            is_finished: false,
+            wake_at: None,
+            reads: Vec::new(),
+            batches: VecDeque::new(),
+        })
     }
 
     fn ring_alarms(&mut self) {
@@ -283,50 +298,60 @@ impl Turns {
         }
     }
 
-    fn turn(&mut self, cell: &CellId) -> Result<(), EngineEnd> {
+    /// Turns of all that are due. Gates go alone: the store may refuse them.
+    fn round(&mut self) -> Result<(), EngineEnd> {
         if self.stopping {
             return Ok(());
         }
-        let now = self.engine.clock.now();
-        let slot = self.slot(cell)?;
-        if slot.in_flight {
-            // Whatever came in since is taken up when the commit returns.
-            return Ok(());
+        let (mut alone, mut together) = (Vec::new(), Vec::new());
+        for cell in std::mem::take(&mut self.due) {
+            let is_alone = matches!(cell, CellId::Gate(_)) || self.slot(&cell)?.is_alone;
+            if is_alone { alone.push(cell) } else { together.push(cell) }
         }
-        let attached = slot.attach();
-        let turn = slot.cell.turn(now);
-        slot.in_flight = true;
-        self.in_flight += 1;
-        self.submit(cell.clone(), turn, attached);
+        for cell in alone {
+            self.unit(&[cell])?;
+        }
+        together.chunks(HEADS_MAX).try_for_each(|heads| self.unit(heads))
+    }
+
+    /// A turn of each of these cells, and of those that what they say reaches at once.
+    fn unit(&mut self, heads: &[CellId]) -> Result<(), EngineEnd> {
+        self.units += 1;
+        let mut unit = Unit::new(UnitNumber(self.units), self.engine.clock.now());
+        let mut due: BTreeSet<CellId> = heads.iter().cloned().collect();
+        while let Some(cell) = due.pop_first() {
+            let slot = self.slot(&cell)?;
+            if !slot.is_free_for(&unit) {
+                // Whatever came in since is taken up when the commit returns.
+                continue;
+            }
+            unit.is_alone = slot.is_alone;
+            let mut turn = slot.turn(&mut unit);
+            for (to, message) in std::mem::take(&mut turn.write.messages) {
+                match self.slots.get_mut(&to).filter(|slot| unit.may_take(&to) && slot.takes_in(&unit)) {
+                    Some(slot) => {
+                        slot.cell.push(NEVER_STORED, unit.now, received(&to, message));
+                        due.insert(to);
+                    }
+                    None => turn.write.messages.push((to, message)),
+                }
+            }
+            unit.push(turn);
+        }
+        if !unit.is_empty() {
+            self.submit(unit);
+        }
         Ok(())
     }
 
-    fn submit(&self, cell: CellId, turn: Turn, attached: Vec<Attached>) {
+    fn submit(&mut self, unit: Unit) {
         faults::point("turn", "before-commit");
+        self.in_flight += 1;
         let notes = self.engine.notes.clone();
-        let lines = projection::of_turn(&turn.write);
-        let (records, done): (Vec<_>, Vec<_>) =
-            attached.into_iter().map(|one| (one.records, one.done)).unzip();
-        let mut outcome = Outcome {
-            cell,
-            result: Err(WriteError::Closed),
-            now: turn.write.now,
-            messages: turn.write.messages.clone(),
-            dispatch: turn.dispatch,
-            answers: turn.answers,
-            done,
-            wake_at: turn.write.wake_at,
-            finished: turn.write.finished,
-        };
-        let encoded = EncodedTurn::from(turn.write);
+        let (written, mut outcome) = unit.split();
         self.engine.writer.submit(
-            Load::bytes(encoded.bytes()).refused_first(),
-            move |tx| {
-                let committed = tx.turn(&encoded)?;
-                lines.iter().try_for_each(|line| line.write(tx))?;
-                records.into_iter().try_for_each(|records| records(tx))?;
-                Ok(committed)
-            },
+            written.load(),
+            move |tx| written.write(tx),
             move |result| {
                 outcome.result = result;
                 // A loop that has ended has no more use for it.
@@ -337,34 +362,51 @@ impl Turns {
 
     fn committed(&mut self, mut outcome: Outcome) -> Result<(), EngineEnd> {
         self.in_flight -= 1;
-        let cell = outcome.cell.clone();
         let told = outcome.result.as_ref().map(|_| ()).map_err(WriteError::clone);
         std::mem::take(&mut outcome.done).into_iter().for_each(|done| done(told.clone()));
-        match &outcome.result {
+        match std::mem::replace(&mut outcome.result, Err(WriteError::Closed)) {
             Ok(committed) => {
                 faults::point("turn", "after-commit");
-                let places = committed.messages.clone();
-                self.settle(&outcome);
-                self.pass_on(outcome, &places)?;
+                outcome.parts.iter().for_each(|part| self.settle(part));
+                let mut parts = outcome.parts.into_iter().zip(committed);
+                parts.try_for_each(|(part, committed)| self.pass_on(part, outcome.now, &committed.messages))
             }
-            Err(error @ WriteError::Fenced { .. }) => return Err(EngineEnd::Fenced(error.clone())),
-            Err(WriteError::NotDrained { .. }) => {
+            Err(error) => self.refused(&outcome, error),
+        }
+    }
+
+    fn refused(&mut self, outcome: &Outcome, error: WriteError) -> Result<(), EngineEnd> {
+        let cells = outcome.parts.iter().map(|part| &part.cell);
+        match error {
+            WriteError::Fenced { .. } => return Err(EngineEnd::Fenced(error)),
+            WriteError::NotDrained { .. } => {
                 // The memory has claimed what the store refused: only the rows are true.
-                self.reload(&cell, &WriteError::NotDrained { cell: cell.to_string() })?;
-                self.due.insert(cell);
+                for cell in cells {
+                    self.reload(cell, &error)?;
+                    self.due.insert(cell.clone());
+                }
             }
-            Err(WriteError::Halted { cause, why }) => {
-                // The gate has not heard of it, or it would not have tried.
-                let (cause, why) = (*cause, why.clone());
-                self.reload(&cell, &WriteError::Halted { cause, why: why.clone() })?;
-                let halts = GateEvent::Halts(Halts::from([(cause, Some(why))]));
-                self.engine.deliver_surely(cell, AnyIntake::Gate(Intake::Event(halts)));
+            WriteError::Halted { cause, ref why } => {
+                for cell in cells {
+                    self.reload(cell, &error)?;
+                    if let CellId::Gate(_) = cell {
+                        // It has not heard of it, or it would not have tried.
+                        let halts = GateEvent::Halts(Halts::from([(cause, Some(why.clone()))]));
+                        let intake = AnyIntake::Gate(Intake::Event(halts));
+                        self.engine.deliver_surely(cell.clone(), intake);
+                    } else {
+                        self.due.insert(cell.clone());
+                    }
+                }
             }
-            Err(error) => {
-                tracing::error!(%cell, %error, "a turn of {cell} was not written; it is tried again: {error}");
-                self.reload(&cell, error)?;
+            error => {
                 let rested = self.rested();
-                self.wake(&cell, rested);
+                for cell in cells {
+                    tracing::error!(%cell, %error, "a turn of {cell} was not written; it is tried again: {error}");
+                    self.reload(cell, &error)?;
+                    self.slot(cell)?.is_alone = true;
+                    self.wake(cell, rested);
+                }
             }
         }
         Ok(())
@@ -374,7 +416,8 @@ impl Turns {
     fn reload(&mut self, cell: &CellId, why: &WriteError) -> Result<(), EngineEnd> {
         let stored = self.stored(cell)?;
         let slot = self.slots.get_mut(cell).expect("invariant: a cell in flight stays in memory");
-        slot.in_flight = false;
+        slot.in_flight = None;
+        slot.is_finished = false;
         slot.drop_batches(why);
         slot.seq = slot.seq.max(stored.inbox.last().map_or(0, |entry| entry.seq));
         slot.cell.reload(stored).map_err(|error| unreadable(cell, error))?;
@@ -384,19 +427,20 @@ impl Turns {
     }
 
     /// The slot after its commit: readers are served, a finished cell leaves the memory, mail asks for another turn.
-    fn settle(&mut self, outcome: &Outcome) {
-        let cell = &outcome.cell;
+    fn settle(&mut self, part: &Part) {
+        let cell = &part.cell;
         let slot = self.slots.get_mut(cell).expect("invariant: a cell in flight stays in memory");
-        slot.in_flight = false;
+        slot.in_flight = None;
+        slot.is_alone = false;
         let reads = std::mem::take(&mut slot.reads);
         reads.into_iter().for_each(|read| read(Some(&slot.cell)));
-        let is_over = outcome.finished && !slot.has_mail();
+        let is_over = part.finished && !slot.has_mail();
         if slot.has_mail() {
             self.due.insert(cell.clone());
         } else if is_over {
             self.slots.remove(cell);
         }
-        if let Some(at) = outcome.wake_at {
+        if let Some(at) = part.wake_at {
             self.wake(cell, at);
         }
         // Nobody listening is no trouble.
@@ -413,22 +457,25 @@ impl Turns {
     }
 
     /// After the commit: messages go to their cells, effects to their drivers, answers to the people who wait.
-    fn pass_on(&mut self, outcome: Outcome, places: &[Placed]) -> Result<(), EngineEnd> {
-        for ((to, message), placed) in outcome.messages.into_iter().zip(places) {
-            let intake = AnyIntake::from_message(&to, message)
-                .expect("invariant: cells send what their receivers take");
-            self.push(&to, *placed, outcome.now, intake)?;
+    fn pass_on(&mut self, part: Part, now: Timestamp, places: &[Placed]) -> Result<(), EngineEnd> {
+        for ((to, message), placed) in part.messages.into_iter().zip(places) {
+            let intake = received(&to, message);
+            self.push(&to, *placed, now, intake)?;
         }
-        for dispatch in outcome.dispatch {
-            self.dispatcher.dispatch(&self.engine, &outcome.cell, dispatch);
+        for dispatch in part.dispatch {
+            self.dispatcher.dispatch(&self.engine, &part.cell, dispatch);
         }
-        for answer in outcome.answers {
+        for answer in part.answers {
             if let Some(waiting) = self.waiting.remove(&answer.command) {
                 let _ = waiting.send(answer);
             }
         }
         Ok(())
     }
+}
+
+fn received(by: &CellId, message: Message) -> AnyIntake {
+    AnyIntake::from_message(by, message).expect("invariant: cells send what their receivers take")
 }
 
 fn unreadable(cell: &CellId, error: impl ToString) -> EngineEnd {
