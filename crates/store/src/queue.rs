@@ -139,7 +139,7 @@ impl Queue {
             if left.is_zero() {
                 return;
             }
-            state = self.sleep(state, wanted, Some(left));
+            state = self.doze(state, wanted, Some(left));
         }
     }
 
@@ -154,7 +154,7 @@ impl Queue {
             if left.is_some_and(|left| left.is_zero()) {
                 return Taken::Nothing;
             }
-            state = self.sleep(state, 1, left);
+            state = self.doze(state, 1, left);
         }
         Taken::Group(state.next_group())
     }
@@ -171,7 +171,7 @@ impl Queue {
         self.lock().waiting.drain(..).collect()
     }
 
-    fn sleep<'q>(
+    fn doze<'q>(
         &'q self,
         mut state: MutexGuard<'q, State>,
         wanted: usize,
