@@ -11,4 +11,5 @@ mod record;
 mod rights;
 mod runs;
 mod sessions;
+mod units;
 mod world;
