@@ -35,13 +35,16 @@ impl Place {
     /// Compiles the program, copies the history, and serves.
     pub fn new(root: &Path, debug: bool) -> Result<Place, Failure> {
         let (change, parent) = newest(root)?;
-        let program = compiled(root, debug)?;
+        let compiled = compiled(root, debug)?;
         let folder = tempfile::Builder::new().prefix("towpath-self-host-").tempdir();
         let folder = folder.map_err(|why| failed("no folder to work in", why))?;
         let path = |name: &str| folder.path().join(name);
         for name in ["home", "work"] {
             std::fs::create_dir(path(name)).map_err(|why| failed("no folder to work in", why))?;
         }
+        // A copy, as whoever goes on working in this clone compiles it anew.
+        let program = path("towpath");
+        std::fs::copy(&compiled, &program).map_err(|why| failed("the program was not copied", why))?;
         let work = path("work");
         git(&work, &["init", "--quiet", "--initial-branch=main"])?;
         git(&work, &["fetch", "--quiet", &root.display().to_string(), &change])?;
