@@ -1,6 +1,6 @@
 //! Acts: what the audit log remembers. Each is one leaf, written in the transaction of the turn that did it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +135,9 @@ pub struct LandedAct {
     pub definition: Digest,
     /// Required job to the digest of its passed result.
     pub results: BTreeMap<String, Digest>,
+    /// The runs in which these results are found: those that reported them, and those from which they were carried.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub runs: BTreeSet<RunId>,
     /// Who approved this revision.
     pub approvals: Vec<UserId>,
     /// When it was confirmed.

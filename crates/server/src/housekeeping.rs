@@ -38,7 +38,7 @@ const HOUR_MS: i64 = 3_600_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Runs, with their jobs and tests. The newest passed run of a change that landed stays for ever: it is the proof.
+    /// Runs, with their jobs and tests. Those that a landing rests on stay for ever: they are the proof.
     pub run_days: u32,
     /// The newest runs of each branch that stay whatever their age.
     pub runs_min: u32,

@@ -1,5 +1,7 @@
 //! Lists that pages and the API read, written in the transaction of the turn that makes them true.
 
+use std::collections::BTreeSet;
+
 use towpath_core::act::Act;
 use towpath_core::graph::Outcome;
 use towpath_core::ids::{EnvironmentId, RunId, Timestamp};
@@ -22,6 +24,8 @@ pub enum Line {
         /// A job of it had no sandbox.
         unsandboxed: bool,
     },
+    /// A landing rests on these runs.
+    Proved(BTreeSet<RunId>),
     /// A deployment began.
     Deploying(Box<Deployment>),
     /// A deployment ended.
@@ -60,6 +64,7 @@ fn of_act(act: &Act, now: Timestamp) -> Option<Line> {
         Act::RunEnded { run, outcome, unsandboxed, .. } => {
             Some(Line::Ended { run: run.clone(), outcome: *outcome, at: now, unsandboxed: *unsandboxed })
         }
+        Act::Landed(act) => Some(Line::Proved(act.runs.clone())),
         Act::DeploymentStarted { environment, number, run, job, commit, by, reason } => {
             Some(Line::Deploying(Box::new(Deployment {
                 repo: environment.repo.clone(),
@@ -115,6 +120,7 @@ impl Line {
                     ..row
                 })
             }
+            Line::Proved(runs) => runs.iter().try_for_each(|run| tx.put_proof(run)),
             Line::Deploying(row) => tx.put_deployment(row),
             Line::Deployed { environment, number, outcome, why, at } => {
                 let missing =

@@ -173,6 +173,9 @@ pub enum WriteError {
         /// Where and what.
         why: String,
     },
+    /// Another unit of the same group had to be undone, and this one with it. Nothing is wrong with it.
+    #[error("it was undone together with another write, which was wrong in itself; try again")]
+    Undone,
     /// Too much waits to be written.
     #[error("too many writes wait; try again")]
     Busy,
@@ -214,6 +217,7 @@ impl WriteError {
             WriteError::Full
             | WriteError::Io { .. }
             | WriteError::Unsynced { .. }
+            | WriteError::Undone
             | WriteError::Busy
             | WriteError::Closed => Handling::Later,
             WriteError::Exists { .. }

@@ -41,8 +41,19 @@ pub(crate) struct WriterThread {
     pub wal: Wal,
     /// When leaves that no checkpoint covers must have one.
     pub settle_at: Option<Instant>,
+    /// A unit has broken its word to be refused before it writes: there is a bug in this program, and whoever it met will
+    /// try again, with others in its group again. From now on nobody is taken at their word.
+    pub distrusts: bool,
     /// Last, so that its lock outlives every connection to what is inside.
     pub folder: DataFolder,
+}
+
+/// What came of one unit.
+enum Ran {
+    /// It is in the transaction, or was refused and left nothing in it.
+    Settled(Option<WriteError>),
+    /// It was refused for this reason, and what it wrote cannot be taken back alone.
+    BrokeItsWord(WriteError),
 }
 
 /// Refuses what is still waiting when the thread ends, however it ends.
@@ -118,9 +129,16 @@ impl WriterThread {
     fn transact(&mut self, mut units: Vec<Queued>, seal: bool) {
         let mut marks = self.marks;
         let mut refusals = Vec::new();
+        let mut broke_word = None;
         let outcome = self.begin().and_then(|()| {
-            for queued in &mut units {
-                refusals.push(self.savepoint(queued, &mut marks)?);
+            for (at, queued) in units.iter_mut().enumerate() {
+                match self.savepoint(queued, &mut marks)? {
+                    Ran::Settled(refusal) => refusals.push(refusal),
+                    Ran::BrokeItsWord(why) => {
+                        broke_word = Some((at, why));
+                        return Err(WriteError::Undone);
+                    }
+                }
             }
             self.finish_group(&marks, seal)
         });
@@ -137,7 +155,12 @@ impl WriterThread {
                     self.settle_at = Some(Instant::now() + SETTLE_AFTER);
                 }
                 self.roll_back(&why);
-                units.into_iter().for_each(|queued| finish(queued, Err(why.clone())));
+                self.distrusts |= broke_word.is_some();
+                for (at, queued) in units.into_iter().enumerate() {
+                    let own = broke_word.as_ref().filter(|(culprit, _)| *culprit == at);
+                    let why = own.map_or(&why, |(_, why)| why);
+                    finish(queued, Err(why.clone()));
+                }
             }
         }
     }
@@ -152,13 +175,9 @@ impl WriterThread {
         }
     }
 
-    /// Runs one unit. `Ok(Some(_))` refuses this unit alone; `Err` means that the whole transaction is lost.
-    fn savepoint(
-        &mut self,
-        queued: &mut Queued,
-        marks: &mut Marks,
-    ) -> Result<Option<WriteError>, WriteError> {
-        let undo = queued.load.undo;
+    /// Runs one unit. `Err` means that the disk has lost the whole transaction.
+    fn savepoint(&mut self, queued: &mut Queued, marks: &mut Marks) -> Result<Ran, WriteError> {
+        let undo = if self.distrusts { Undo::Savepoint } else { queued.load.undo };
         if undo == Undo::Savepoint {
             self.statement("SAVEPOINT unit")?;
         }
@@ -177,16 +196,17 @@ impl WriterThread {
             }
             self.statement("RELEASE unit")?;
         }
-        let Err(why) = ran else { return Ok(None) };
+        let Err(why) = ran else { return Ok(Ran::Settled(None)) };
         if why.is_of_the_disk() {
             return Err(why);
         }
         if undo == Undo::Nothing && self.view.conn.total_changes() != changes {
-            return Err(WriteError::Bug { why: format!("it was refused after it had written: {why}") });
+            let why = format!("it was refused after it had written: {why}");
+            return Ok(Ran::BrokeItsWord(WriteError::Bug { why }));
         }
         *marks = before;
         self.log.truncate(leaves);
-        Ok(Some(why))
+        Ok(Ran::Settled(Some(why)))
     }
 
     fn statement(&self, sql: &str) -> Result<(), WriteError> {

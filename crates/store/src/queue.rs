@@ -34,7 +34,8 @@ pub enum Undo {
     #[default]
     Savepoint,
     /// It need not be: it is refused before it writes or never, as turns and deliveries are. Of thousands a second, a
-    /// tenth of the writer's time is saved (measured). One that is refused after it wrote takes its group with it.
+    /// tenth of the writer's time is saved (measured). One that is refused after it wrote takes its group with it, once:
+    /// the others are [`WriteError::Undone`], and from then on every unit has a savepoint.
     Nothing,
 }
 

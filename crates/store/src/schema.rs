@@ -8,7 +8,11 @@ use towpath_core::ids::{Digest, Timestamp};
 
 use crate::error::{OpenError, WriteError};
 
-const STEPS: [&str; 2] = [include_str!("schema/0001_engine.sql"), include_str!("schema/0002_records.sql")];
+const STEPS: [&str; 3] = [
+    include_str!("schema/0001_engine.sql"),
+    include_str!("schema/0002_records.sql"),
+    include_str!("schema/0003_proofs.sql"),
+];
 
 /// Marks the file as ours: `towp` in ASCII.
 const APPLICATION_ID: i32 = 0x746f_7770;
@@ -120,6 +124,37 @@ mod tests {
         migrate(&mut conn, Timestamp(2)).unwrap();
         let at: i64 = conn.query_row("SELECT max(at) FROM schema_steps", [], |row| row.get(0)).unwrap();
         assert_eq!(at, NOW.0);
+    }
+
+    #[test]
+    fn what_ran_for_changes_that_landed_before_there_were_proofs_is_one() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        STEPS[..2].iter().for_each(|sql| conn.execute_batch(&strict(sql)).unwrap());
+        conn.execute_batch(
+            "CREATE TABLE schema_steps (step INTEGER PRIMARY KEY, digest TEXT NOT NULL, at INTEGER NOT NULL)",
+        )
+        .unwrap();
+        for (at, sql) in STEPS[..2].iter().enumerate() {
+            conn.execute("INSERT INTO schema_steps VALUES (?1, ?2, 1)", params![at as i64 + 1, digest(sql)])
+                .unwrap();
+        }
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        conn.execute_batch(
+            "INSERT INTO repos VALUES ('demo', '', NULL, 1);
+             INSERT INTO changes VALUES ('demo', 1, 'main', 1, 'landed', NULL, NULL, 1, '', '');
+             INSERT INTO changes VALUES ('demo', 2, 'main', 1, 'open', NULL, NULL, 1, '', '');
+             INSERT INTO runs VALUES ('demo/main/1', 'demo', 'main', 1, 'change', 1, '', '', 'failed', 0, 1, 2);
+             INSERT INTO runs VALUES ('demo/main/2', 'demo', 'main', 2, 'change', 2, '', '', 'passed', 0, 1, 2);
+             INSERT INTO runs VALUES ('demo/main/3', 'demo', 'main', 3, 'land', NULL, '', '', 'passed', 0, 1, 2);",
+        )
+        .unwrap();
+        migrate(&mut conn, NOW).unwrap();
+        let proofs: Vec<String> = {
+            let mut statement = conn.prepare("SELECT run FROM proofs").unwrap();
+            let rows = statement.query_map([], |row| row.get(0)).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        assert_eq!(proofs, ["demo/main/1"]);
     }
 
     #[test]

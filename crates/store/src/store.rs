@@ -142,6 +142,7 @@ impl Store {
             wal,
             // The first checkpoint tells the sink and the mark about this epoch.
             settle_at: Some(std::time::Instant::now()),
+            distrusts: false,
             folder,
         };
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(|| thread.serve());

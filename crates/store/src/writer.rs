@@ -16,8 +16,9 @@ use crate::tx::{Committed, Delivery, EncodedTurn, Placed, Tx};
 /// Hands units of work to the writer thread. Cheap to clone.
 ///
 /// The thread takes everything that waits, gives each unit a savepoint, commits once with `synchronous=FULL`, and only
-/// then tells each unit's outcome. A unit that is refused leaves no trace and harms no other. Callbacks run on the writer
-/// thread, in the order of the units: they hand the outcome on and do nothing else.
+/// then tells each unit's outcome. A unit that is refused leaves no trace and harms no other; should one that has no
+/// savepoint break its word, the others of its group are told to try again, and it happens once. Callbacks run on the
+/// writer thread, in the order of the units: they hand the outcome on and do nothing else.
 #[derive(Clone)]
 pub struct Writer {
     pub(crate) shared: Arc<Shared>,

@@ -11,6 +11,7 @@ mod books;
 mod jobs;
 mod world;
 
+pub use jobs::pids_of;
 use world::{Kill, World};
 
 pub const HELP: &str = "kill the real server and executor again and again: --count N (30), --seed S (1)";

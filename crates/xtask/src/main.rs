@@ -8,6 +8,7 @@ mod failure;
 mod kill;
 mod libtest;
 mod needs;
+mod self_host;
 mod steps;
 mod test;
 mod tidy;
@@ -30,6 +31,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "test", help: test::HELP, run: test::run },
     Command { name: "kill", help: kill::HELP, run: kill::run },
     Command { name: "attacks", help: attacks::HELP, run: attacks::run },
+    Command { name: "self-host", help: self_host::HELP, run: self_host::run },
     Command { name: "tidy", help: tidy::HELP, run: tidy::run },
 ];
 
@@ -68,9 +70,9 @@ fn dispatch() -> Result<bool, Failure> {
 fn print_help() {
     println!("cargo xtask COMMAND\n");
     for command in COMMANDS {
-        println!("  {:<8} {}", command.name, command.help);
+        println!("  {:<10} {}", command.name, command.help);
     }
-    println!("  {:<8} this list", "help");
+    println!("  {:<10} this list", "help");
 }
 
 /// The nearest folder above the current one that holds this very crate.

@@ -167,7 +167,7 @@ impl GateState {
     fn landed_act(&self, landing: &Landing, now: Timestamp) -> Option<LandedAct> {
         let change = self.changes.get(&landing.change)?;
         let candidate = self.made_candidate(change)?;
-        let results = self.proof(candidate, change, now)?;
+        let grounds = self.proof(candidate, change, now)?;
         Some(LandedAct {
             gate: self.id.clone(),
             change: landing.change,
@@ -177,7 +177,8 @@ impl GateState {
             commit: landing.to,
             tree: candidate.tree,
             definition: candidate.definition,
-            results,
+            results: grounds.results,
+            runs: grounds.runs,
             approvals: self.valid_approvals(change).map(|review| review.by).collect(),
             at: now,
         })

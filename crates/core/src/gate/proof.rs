@@ -1,14 +1,14 @@
 //! The bar: what must have passed before a candidate may land (invariant I2).
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::runs::Phase;
 use super::{Change, GateState, RunRecord, Standing};
 use crate::candidate::Candidate;
 use crate::definition::{EmptySet, GateSettings, Proof};
 use crate::graph::{JobGraph, JobIndex, Outcome, Trigger};
-use crate::ids::{Digest, Timestamp};
+use crate::ids::{Digest, RunId, Timestamp};
 use crate::message::{Carried, JobReport};
 use crate::policy::Level;
 
@@ -21,6 +21,16 @@ pub(super) enum Standard {
     Missing,
     /// There is nothing that could pass, and the target does not say that this is enough.
     Empty,
+}
+
+/// What a landing rests on.
+#[derive(Debug, Default)]
+pub(super) struct Grounds {
+    /// Each required job to the digest of its passed result; skipped jobs are not named.
+    pub results: BTreeMap<String, Digest>,
+    /// The runs in which these results are found: those that reported them, and those from which they were carried. A
+    /// result is carried from the run that made it, however many runs have carried it on.
+    pub runs: BTreeSet<RunId>,
 }
 
 /// The jobs of a candidate, and what a result must be about to count for one of them.
@@ -80,23 +90,20 @@ impl GateState {
         }
     }
 
-    /// For the record: each required job to the digest of its passed result; skipped jobs are not named. `None`: the bar
-    /// is not met.
-    pub(super) fn proof(
-        &self,
-        candidate: &Candidate,
-        change: &Change,
-        now: Timestamp,
-    ) -> Option<BTreeMap<String, Digest>> {
+    /// For the record. `None`: the bar is not met.
+    pub(super) fn proof(&self, candidate: &Candidate, change: &Change, now: Timestamp) -> Option<Grounds> {
         if self.standard(candidate, change, now) != Standard::Met {
             return None;
         }
         let wanted = self.wanted_in_queue(candidate, change, now);
-        let digest = |job: JobIndex| {
-            let (_, report) = self.passed_result(candidate, job, &wanted)?;
-            Some((report.name.clone(), result_digest(report)))
-        };
-        wanted.bar().map(digest).collect()
+        let mut grounds = Grounds::default();
+        for job in wanted.bar() {
+            let (number, report) = self.passed_result(candidate, job, &wanted)?;
+            grounds.results.insert(report.name.clone(), result_digest(report));
+            grounds.runs.insert(self.run_id(number));
+            grounds.runs.extend(report.carried.clone());
+        }
+        Some(grounds)
     }
 
     /// Passed results that a new run of the candidate need not make again.

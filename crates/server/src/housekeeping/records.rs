@@ -1,17 +1,13 @@
 //! Rows: runs with all that belongs to them, and lists that only grow.
 
-use towpath_core::graph::Outcome;
 use towpath_core::ids::{EnvironmentId, RepoName, RunId, Timestamp};
 use towpath_store::View;
-use towpath_store::records::{RunCursor, RunQuery, RunRow};
+use towpath_store::records::{RunCursor, RunRow};
 
 use super::{Figures, Keeper, Retention, Trouble, wanted};
 
 /// Runs looked at in one snapshot, and removed in one transaction at most.
 const RUNS_AT_ONCE: usize = 50;
-
-/// The stored word for a change that has landed.
-const LANDED: &str = "landed";
 
 /// What becomes of an old run.
 enum Fate {
@@ -113,34 +109,10 @@ fn fate(view: &View, run: &RunRow, (retention, now): (&Retention, Timestamp)) ->
         return Ok(Fate::Stays);
     }
     let logs_go = run.started_at < Retention::before(retention.log_days, now);
-    let goes = run.started_at < Retention::before(retention.run_days, now) && !is_proof(view, run)?;
+    let goes = run.started_at < Retention::before(retention.run_days, now) && !view.is_proof(&run.run)?;
     Ok(match (goes, logs_go) {
         (true, _) => Fate::Goes,
         (false, true) => Fate::LosesLogs,
         (false, false) => Fate::Stays,
     })
-}
-
-/// Whether a run is what a landing rests on: the newest one of its change that passed.
-fn is_proof(view: &View, run: &RunRow) -> Result<bool, Trouble> {
-    let Some(number) = run.change.filter(|_| run.outcome == Some(Outcome::Passed)) else { return Ok(false) };
-    let repo = &run.run.gate.repo;
-    if view.change(repo, number)?.is_none_or(|change| change.state != LANDED) {
-        return Ok(false);
-    }
-    let mut query = RunQuery {
-        repo: Some(repo.clone()),
-        branch: Some(run.run.gate.branch.clone()),
-        change: Some(number),
-        count: RUNS_AT_ONCE,
-        ..RunQuery::default()
-    };
-    loop {
-        let newer = view.runs(&query)?;
-        if let Some(newest) = newer.iter().find(|other| other.outcome == Some(Outcome::Passed)) {
-            return Ok(newest.run == run.run);
-        }
-        let Some(last) = newer.last() else { return Ok(false) };
-        query.after = Some(last.cursor());
-    }
 }

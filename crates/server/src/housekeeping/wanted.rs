@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use towpath_blob::{BlobStore, Manifest};
 use towpath_core::cell::{CellId, Row};
 use towpath_core::environment::Deploying;
-use towpath_core::gate::{Phase, RunRecord};
+use towpath_core::gate::{PendingLanding, Phase, RunRecord};
 use towpath_core::graph::JobResult;
 use towpath_core::ids::{CandidateId, Digest, RepoName, RunId};
 use towpath_core::message::RunStart;
@@ -14,14 +14,22 @@ use towpath_store::{ReadError, View};
 
 use super::Trouble;
 
-/// Runs that their gates remember, whatever their age.
+/// Runs that their gates remember, whatever their age, and those on which these and landings under way rest.
 pub fn remembered_runs(view: &View) -> Result<HashSet<RunId>, ReadError> {
     let mut runs = HashSet::new();
     for cell in view.cells_of("gate")? {
         let CellId::Gate(gate) = &cell else { continue };
-        let rows = view.cell_rows(&cell, "run/")?;
-        let numbers = rows.iter().filter_map(|row| row.key.strip_prefix("run/")?.parse().ok());
-        runs.extend(numbers.map(|number| RunId { gate: gate.clone(), number }));
+        for row in view.cell_rows(&cell, "run/")? {
+            let number = row.key.strip_prefix("run/").and_then(|number| number.parse().ok());
+            runs.extend(number.map(|number| RunId { gate: gate.clone(), number }));
+            match decoded::<RunRecord>(&row)?.phase {
+                Phase::Running { start } => runs.extend(start.carried.values().map(|one| one.run.clone())),
+                Phase::Ended { jobs, .. } => runs.extend(jobs.into_iter().filter_map(|job| job.carried)),
+            }
+        }
+        for row in view.cell_rows(&cell, "landing/")? {
+            runs.extend(decoded::<PendingLanding>(&row)?.act.runs);
+        }
     }
     Ok(runs)
 }

@@ -218,6 +218,7 @@ impl From<WriteError> for ApiError {
             WriteError::Full
             | WriteError::Io { .. }
             | WriteError::Unsynced { .. }
+            | WriteError::Undone
             | WriteError::Busy
             | WriteError::Closed
             | WriteError::Fenced { .. }

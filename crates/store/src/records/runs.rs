@@ -138,6 +138,15 @@ impl View {
         self.all(SQL, params![time, id, before.0, count.min(PAGE_ROWS_MAX) as i64], read)
     }
 
+    /// Whether a landing rests on this run.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_proof(&self, run: &RunId) -> Result<bool, ReadError> {
+        const SQL: &str = "SELECT 1 FROM proofs WHERE run = ?1";
+        Ok(self.one(SQL, [run.to_string()], |_| Ok(()))?.is_some())
+    }
+
     /// How many runs there are.
     ///
     /// # Errors
@@ -172,6 +181,15 @@ impl Tx<'_> {
             Ok(()) | Err(WriteError::Missing { .. }) => Ok((jobs, tests)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes that a landing rests on this run. Once is as good as twice.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn put_proof(&mut self, run: &RunId) -> Result<(), WriteError> {
+        const SQL: &str = "INSERT INTO proofs (run) VALUES (?1) ON CONFLICT (run) DO NOTHING";
+        self.run(SQL, [run.to_string()]).map(drop)
     }
 
     /// Sets a run, new or not.

@@ -11,7 +11,7 @@ use towpath_core::message::{Demand, Message};
 use towpath_core::pool::PoolEvent;
 use towpath_core::run::RunEvent;
 use towpath_core::turn::{Delivered, Intake, Outgoing, Stage, WriteSet};
-use towpath_store::{Committed, Delivery, Load, Placed, Store, WriteError};
+use towpath_store::{Committed, Delivery, Handling, Load, Placed, Store, WriteError};
 
 use crate::subject::{NOW, Place, act, gate, row, write_set};
 
@@ -110,26 +110,56 @@ fn the_first_delivery_of_a_cell_is_told_from_later_ones() {
     assert!(!is_first(slots(1)), "of what cannot be the first nothing is said");
 }
 
+/// Submits units as one group; their outcomes in their order. `Some(wrote)`: a turn that is refused, after or before it
+/// wrote; `None`: a unit with nothing wrong.
+fn as_one_group(store: &Store, units: &[Option<bool>]) -> Vec<Result<(), WriteError>> {
+    let (send, receive) = mpsc::channel();
+    let (hold, held) = mpsc::channel::<()>();
+    // Everything that comes while this one is at work is the next group.
+    store.writer().submit(Load::default(), move |_| Ok(held.recv().unwrap()), |outcome| outcome.unwrap());
+    for (at, refused) in units.iter().copied().enumerate() {
+        let send = send.clone();
+        let load = Load::bytes(1);
+        let load = if refused.is_some() { load.refused_first() } else { load };
+        let work = move |tx: &mut towpath_store::Tx<'_>| -> Result<(), WriteError> {
+            if refused != Some(false) {
+                tx.put_setting(&format!("unit {at}"), "written")?;
+                tx.act(&act("unit"), NOW);
+            }
+            refused.map_or(Ok(()), |_| Err(WriteError::Missing { what: "consent".into() }))
+        };
+        store.writer().submit(load, work, move |outcome| send.send(outcome).unwrap());
+    }
+    hold.send(()).unwrap();
+    drop(send);
+    receive.iter().collect()
+}
+
 #[test]
-fn what_is_refused_after_it_wrote_takes_its_group_with_it_and_before_nobody() {
+fn what_is_refused_after_it_wrote_undoes_its_group_once_and_the_others_may_try_again() {
     let place = Place::new();
     let store = place.open();
-    let refused = |wrote: bool| {
-        let (send, receive) = mpsc::channel();
-        let work = move |tx: &mut towpath_store::Tx<'_>| -> Result<(), WriteError> {
-            if wrote {
-                tx.put_setting("half", "done")?;
-            }
-            Err(WriteError::Missing { what: "consent".into() })
-        };
-        store
-            .writer()
-            .submit(Load::bytes(1).refused_first(), work, move |outcome| send.send(outcome).unwrap());
-        receive.recv().unwrap().unwrap_err()
+    let is_bug = |outcome: &Result<(), WriteError>| matches!(outcome, Err(WriteError::Bug { .. }));
+    let missing = || Err(WriteError::Missing { what: "consent".into() });
+    let written = || {
+        let view = store.reader().snapshot().unwrap();
+        let units = (0..3).filter(|at| view.setting(&format!("unit {at}")).unwrap().is_some()).count();
+        (units, view.leaf_count().unwrap())
     };
-    assert_eq!(refused(false), WriteError::Missing { what: "consent".into() });
-    assert!(matches!(refused(true), WriteError::Bug { .. }));
-    assert_eq!(store.reader().snapshot().unwrap().setting("half").unwrap(), None);
+    let kept_word = as_one_group(&store, &[None, Some(false), None]);
+    assert_eq!(kept_word, [Ok(()), missing(), Ok(())]);
+    assert_eq!(written(), (2, 2));
+    let group = as_one_group(&store, &[None, Some(true), None]);
+    assert!(is_bug(&group[1]), "{group:?}");
+    assert_eq!((&group[0], &group[2]), (&Err(WriteError::Undone), &Err(WriteError::Undone)));
+    assert_eq!(WriteError::Undone.handling(), Handling::Later);
+    assert_eq!(written(), (2, 2), "nothing of the group is there, and what was there is");
+    // All of them try again, together again: now only the one that is wrong is refused.
+    assert_eq!(as_one_group(&store, &[None, Some(true), None]), [Ok(()), missing(), Ok(())]);
+    assert_eq!(written(), (2, 4));
+    store.close();
+    let store = place.open();
+    assert_eq!(store.reader().snapshot().unwrap().leaf_count().unwrap(), 4);
 }
 
 #[test]

@@ -319,6 +319,7 @@ fn plain(value: &Value) -> String {
             format!("{}/{}", plain(&value["gate"]), number(value, "number"))
         }
         Value::Object(fields) if fields.contains_key("name") => text(value, "name").to_owned(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
 }

@@ -117,3 +117,48 @@ fn what_piles_up_goes_and_what_must_stay_stays() {
     assert_eq!(again["runs"], 0, "{again}");
     assert_eq!(served.world.records(&["runs", "--count", "100"]).len(), 2);
 }
+
+/// A landing's proof is whole: also the older run, not passed as a whole, from which a result was carried.
+#[test]
+fn what_a_landing_rests_on_stays_however_old_and_however_the_run_ended() {
+    let pipeline =
+        "jobs:\n  build: { run: echo built }\n  unit: { run: 'case $TOWPATH_RUN in */1) exit 1; esac' }\n";
+    let served = Served::with_options(&[("towpath.yaml", pipeline)], &["--sandbox", "none"], &[]);
+    let data = served.world.home().join("data");
+    let blobs = data.join("executor/blobs/sha256");
+    served.ok(&["branch", "freeze", "--why", "collect runs"]);
+    served.push("first", "one", "x\n");
+    until_over(&served, 1);
+    served.ok(&["change", "retry", "1", "--failed"]);
+    for run in 2..REMEMBERED + 3 {
+        until_over(&served, run);
+        // Whoever carries a result on names the run that made it.
+        served.ok(&["change", "retry", "1", "--job", "unit"]);
+    }
+    until_over(&served, REMEMBERED + 3);
+    let numbers = || -> Vec<u64> {
+        let runs = served.world.records(&["runs", "--count", "100"]);
+        let number = |run: &Value| run["run"].as_str().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+        runs.iter().map(number).collect()
+    };
+    let newest = REMEMBERED as u64 + 3;
+    assert_eq!(numbers(), (1..=newest).rev().collect::<Vec<_>>());
+    served.ok(&["retention", "set", "run_days=0", "log_days=0", "runs_min=0"]);
+
+    // While the change is open its gate has forgotten the first run, and the runs that it remembers rest on it.
+    keep(&served, &blobs);
+    let remembered: Vec<u64> = (newest + 1 - REMEMBERED as u64..=newest).rev().collect();
+    assert_eq!(numbers(), [&remembered[..], &[1]].concat());
+    served.ok(&["branch", "unfreeze"]);
+    until_landed(&served.world, "1");
+    keep(&served, &blobs);
+    assert_eq!(numbers(), [newest, 1]);
+    let first = served.record(&["runs", "main/1"]);
+    let outcomes: Vec<&Value> = first["jobs"].as_array().unwrap().iter().map(|job| &job["outcome"]).collect();
+    assert_eq!((&first["outcome"], outcomes), (&"failed".into(), vec![&"passed".into(), &"failed".into()]));
+    let leaves = served.world.records(&["audit", "show", "--count", "500"]);
+    let landed = leaves.iter().map(|leaf| &leaf["entry"]["act"]).find(|act| act["act"] == "landed").unwrap();
+    let run =
+        |number: u64| serde_json::json!({ "gate": { "repo": "web", "branch": "main" }, "number": number });
+    assert_eq!(landed["runs"], Value::from(vec![run(1), run(newest)]));
+}

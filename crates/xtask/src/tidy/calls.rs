@@ -102,11 +102,13 @@ fn is_test_module(rest: &str) -> bool {
 
 /// The one crate that starts Git.
 const GIT_OWNER: &str = "crates/git/";
-/// The demo and the kills push as a person would, with the person's own git, and look at what came of it.
+/// The demo, the kills and the command that lands Towpath by itself push as a person would, with the person's own git,
+/// and look at what came of it.
 const GIT_USERS: &[&str] = &[
     "crates/towpath/src/command/demo/project.rs",
     "crates/xtask/src/kill/books.rs",
     "crates/xtask/src/kill/world.rs",
+    "crates/xtask/src/self_host/place.rs",
 ];
 
 /// Git is started with a cleared environment, which is the `git` crate's to make. Tests may start it as a user would.

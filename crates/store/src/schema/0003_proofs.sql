@@ -1,0 +1,7 @@
+-- Runs that a landing rests on: they are kept for ever. Of landings from before this table, whatever ran for the change.
+CREATE TABLE proofs (
+    run TEXT PRIMARY KEY
+);
+INSERT INTO proofs (run)
+SELECT runs.id FROM runs JOIN changes ON changes.repo = runs.repo AND changes.number = runs.change
+WHERE changes.state = 'landed';
