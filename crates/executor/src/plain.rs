@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
@@ -116,13 +116,16 @@ impl PlainJob {
 }
 
 /// The ids of our children, orphans among them. The kernel's list of them stays open: opening it for each job would be as
-/// much work as all the rest of a job's burial.
+/// much work as all the rest of a job's burial. One reads it at a time, as it is made anew for who begins.
 fn children() -> String {
-    static LIST: OnceLock<Option<File>> = OnceLock::new();
-    let open = || File::open(format!("/proc/self/task/{}/children", std::process::id())).ok();
+    static LIST: Mutex<Option<File>> = Mutex::new(None);
+    let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
+    if list.is_none() {
+        *list = File::open(format!("/proc/self/task/{}/children", std::process::id())).ok();
+    }
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
-    while let Some(list) = LIST.get_or_init(open)
+    while let Some(list) = &*list
         && let Ok(count) = list.read_at(&mut buffer, text.len() as u64)
         && count > 0
     {

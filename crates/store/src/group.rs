@@ -200,7 +200,12 @@ impl WriterThread {
         if why.is_of_the_disk() {
             return Err(why);
         }
-        if undo == Undo::Nothing && self.view.conn.total_changes() != changes {
+        let has_written = self.view.conn.total_changes() != changes;
+        if undo == Undo::Nothing && has_written && matches!(why, WriteError::Fenced { .. }) {
+            // Another server has a cell of it: this one is over, and nothing that it still writes may count.
+            return Err(why);
+        }
+        if undo == Undo::Nothing && has_written {
             let why = format!("it was refused after it had written: {why}");
             return Ok(Ran::BrokeItsWord(WriteError::Bug { why }));
         }

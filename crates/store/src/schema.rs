@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn what_ran_for_changes_that_landed_before_there_were_proofs_is_one() {
         let mut conn = Connection::open_in_memory().unwrap();
-        STEPS[..2].iter().for_each(|sql| conn.execute_batch(&strict(sql)).unwrap());
+        STEPS[..2].iter().for_each(|sql| conn.execute_batch(&for_sqlite(sql)).unwrap());
         conn.execute_batch(
             "CREATE TABLE schema_steps (step INTEGER PRIMARY KEY, digest TEXT NOT NULL, at INTEGER NOT NULL)",
         )

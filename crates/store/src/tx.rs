@@ -178,12 +178,12 @@ impl Tx<'_> {
 
     fn check(&self, turn: &EncodedTurn) -> Result<(), WriteError> {
         turn.check_sizes()?;
-        if turn.epoch < self.marks.epoch {
-            return Err(WriteError::Fenced { what: "server".into(), by: self.marks.epoch });
-        }
         if turn.only_if_drained {
             self.check_drained(turn)?;
             self.check_not_halted()?;
+        }
+        if turn.epoch < self.marks.epoch {
+            return Err(WriteError::Fenced { what: "server".into(), by: self.marks.epoch });
         }
         Ok(())
     }

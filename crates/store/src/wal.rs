@@ -20,8 +20,8 @@ const QUIET_BYTES_MIN: usize = 4 << 20;
 /// Beyond this the log is folded in although work waits. A log that begins anew is written over, which syncs in half the
 /// time of one that grows (measured: 0.16 against 0.35 ms), so it must not be long before it does.
 const BUSY_BYTES_MIN: usize = 32 << 20;
-/// What the writer folds itself: some 5 ms of everybody's time.
-const REST_BYTES_MAX: usize = 2 << 20;
+/// What the writer folds itself: some 10 ms of everybody's time, and more than is written while the helper folds.
+const REST_BYTES_MAX: usize = 8 << 20;
 /// Beyond this the writer waits for its helper: the disk is slower than the work.
 const LOG_BYTES_MAX: usize = 512 << 20;
 /// A page and its head in the log, with SQLite's page size.

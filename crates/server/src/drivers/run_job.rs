@@ -104,8 +104,8 @@ struct State {
     light: Vec<LeaseId>,
     /// Ends of jobs that an earlier server started and that no run has asked for again yet.
     unclaimed: HashMap<LeaseId, Box<JobEnd>>,
-    /// Ends that are on their way into the next turns of their runs.
-    delivering: HashSet<LeaseId>,
+    /// Ends that are on their way into the next turns of their runs, and who has asked for one of them meanwhile.
+    delivering: HashMap<LeaseId, Option<Wanted>>,
     /// Ends whose turn was not written. The run that owns one hands its job out again, and gets it then.
     returned: HashMap<LeaseId, Box<JobEnd>>,
     /// What the executor had when it was found.
@@ -146,6 +146,11 @@ impl Jobs {
     pub fn start(self: &Arc<Self>, engine: &Engine, wanted: Wanted) {
         let lease = self.lease(&wanted.order.lease.id);
         let mut state = self.lock();
+        if let Some(again) = state.delivering.get_mut(&lease) {
+            // Its run went back to its rows while the end was under way: what is on its way answers the former order.
+            *again = Some(wanted);
+            return;
+        }
         if let Some(end) = state.kept(&lease) {
             drop(state);
             return self.deliver_end(engine, wanted, lease, *end);
@@ -177,8 +182,9 @@ impl Jobs {
     pub fn cancel(self: &Arc<Self>, engine: &Engine, wanted: Wanted) {
         let lease = self.lease(&wanted.order.lease.id);
         let mut state = self.lock();
-        if state.delivering.contains(&lease) {
-            // It is over, and its run is about to hear how.
+        if let Some(again) = state.delivering.get_mut(&lease) {
+            // It is over, and its run is about to hear how; if that answers a former order, it hears it once more.
+            *again = Some(wanted);
             return;
         }
         match state.held.get_mut(&lease) {
@@ -422,7 +428,7 @@ impl Jobs {
 
     fn batch(self: &Arc<Self>, engine: &Engine, cell: CellId, mut finished: Vec<Finished>) -> Batch {
         let now = engine.clock().now();
-        self.lock().delivering.extend(finished.iter().map(|one| one.lease));
+        self.lock().delivering.extend(finished.iter().map(|one| (one.lease, None)));
         let rows: Vec<reports::Rows> = finished.iter_mut().map(|one| self.rows(one, now)).collect();
         let intakes = finished.iter().map(Finished::intake).collect();
         let me = self.clone();
@@ -443,17 +449,14 @@ impl Jobs {
         reports::Rows::new(&wanted.order, *lease, end, &tests, now)
     }
 
-    fn delivered(&self, finished: Vec<Finished>, outcome: Result<(), WriteError>) {
+    fn delivered(self: &Arc<Self>, finished: Vec<Finished>, outcome: Result<(), WriteError>) {
         let mut state = self.lock();
-        for one in &finished {
-            state.delivering.remove(&one.lease);
-        }
+        let asked: Vec<Option<Wanted>> =
+            finished.iter().map(|one| state.delivering.remove(&one.lease).flatten()).collect();
         match outcome {
             Ok(()) => {
                 drop(state);
-                if let Some(executor) = self.executor.get() {
-                    executor.ack(finished.iter().map(|one| one.lease).collect());
-                }
+                self.taken_in(finished.into_iter().zip(asked));
             }
             // The next start hears of the ends again: the executor keeps them until they are acknowledged.
             Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
@@ -463,6 +466,24 @@ impl Jobs {
                 tracing::error!(%error, "the ends of jobs were not stored; their runs ask for them again: {error}");
                 state.returned.extend(finished.into_iter().map(|one| (one.lease, Box::new(one.end))));
             }
+        }
+    }
+
+    /// Ends are durable: the executor may forget them, but for those that are asked for again. A run that has taken one in
+    /// knows the second by its lease.
+    fn taken_in(self: &Arc<Self>, ends: impl Iterator<Item = (Finished, Option<Wanted>)>) {
+        let (mut known, mut again) = (Vec::new(), Vec::new());
+        for (finished, asked) in ends {
+            match asked {
+                Some(wanted) => again.push(Finished { wanted, ..finished }),
+                None => known.push(finished.lease),
+            }
+        }
+        if let Some(executor) = self.executor.get() {
+            executor.ack(known);
+        }
+        if let Some(engine) = self.engine.get() {
+            self.deliver_ends(engine, again);
         }
     }
 

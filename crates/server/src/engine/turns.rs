@@ -301,6 +301,7 @@ impl Turns {
     /// Turns of all that are due. Gates go alone: the store may refuse them.
     fn round(&mut self) -> Result<(), EngineEnd> {
         if self.stopping {
+            self.due.clear();
             return Ok(());
         }
         let (mut alone, mut together) = (Vec::new(), Vec::new());
@@ -327,8 +328,13 @@ impl Turns {
             }
             unit.is_alone = slot.is_alone;
             let mut turn = slot.turn(&mut unit);
+            unit.is_alone |= turn.write.only_if_drained;
             for (to, message) in std::mem::take(&mut turn.write.messages) {
-                match self.slots.get_mut(&to).filter(|slot| unit.may_take(&to) && slot.takes_in(&unit)) {
+                match self
+                    .slots
+                    .get_mut(&to)
+                    .filter(|slot| unit.may_take(&to, due.len()) && slot.takes_in(&unit))
+                {
                     Some(slot) => {
                         slot.cell.push(NEVER_STORED, unit.now, received(&to, message));
                         due.insert(to);

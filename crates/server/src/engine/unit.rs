@@ -18,7 +18,7 @@ use crate::projection::{self, Line};
 
 /// Cells that begin one unit at most: bounds how long the first of many waits for the others.
 pub(super) const HEADS_MAX: usize = 256;
-/// Turns in one unit at most, but for those of its heads.
+/// Turns in one unit at most.
 const TURNS_MAX: usize = 1024;
 
 /// Which unit, in the order of their making.
@@ -30,7 +30,7 @@ pub(super) struct Unit {
     pub number: UnitNumber,
     /// Of all its turns.
     pub now: Timestamp,
-    /// Nothing may join its only turn.
+    /// Nothing may join its only turn: the store may refuse it, or has refused what it was part of.
     pub is_alone: bool,
     /// How many turns it has.
     turns: usize,
@@ -67,6 +67,7 @@ pub(super) struct Outcome {
 
 /// What the writer does.
 pub(super) struct Written {
+    is_alone: bool,
     turns: Vec<EncodedTurn>,
     lines: Vec<Line>,
     records: Vec<Records>,
@@ -92,12 +93,12 @@ impl Unit {
         self.parts.is_empty()
     }
 
-    /// Whether a message to this cell may go into a turn of this unit.
-    pub fn may_take(&self, cell: &CellId) -> bool {
+    /// Whether a message to this cell may go into a turn of this unit, in which so many cells still wait for theirs.
+    pub fn may_take(&self, cell: &CellId, due: usize) -> bool {
         !self.is_alone
             && !matches!(cell, CellId::Gate(_))
             && !self.stored_for.contains(cell)
-            && self.turns < TURNS_MAX
+            && self.turns + due < TURNS_MAX
     }
 
     /// Adds a turn, whose messages are those that go into inboxes.
@@ -136,7 +137,7 @@ impl Unit {
     pub fn split(self) -> (Written, Outcome) {
         let lines = self.writes.iter().flat_map(projection::of_turn).collect();
         let turns = self.writes.into_iter().map(EncodedTurn::from).collect();
-        let written = Written { turns, lines, records: self.records };
+        let written = Written { is_alone: self.is_alone, turns, lines, records: self.records };
         let result = Err(WriteError::Closed);
         (written, Outcome { now: self.now, parts: self.parts, done: self.done, result })
     }
@@ -153,7 +154,8 @@ impl Part {
 
 impl Written {
     pub fn load(&self) -> Load {
-        Load::bytes(self.turns.iter().map(EncodedTurn::bytes).sum()).refused_first()
+        let load = Load::bytes(self.turns.iter().map(EncodedTurn::bytes).sum());
+        if self.is_alone { load } else { load.refused_first() }
     }
 
     pub fn write(self, tx: &mut Tx<'_>) -> Result<Vec<Committed>, WriteError> {
