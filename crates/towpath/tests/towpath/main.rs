@@ -9,6 +9,7 @@ mod keeping;
 mod local_run;
 mod pages;
 mod record;
+mod refusals;
 mod repository_words;
 mod self_hosting;
 mod served;
