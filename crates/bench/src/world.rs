@@ -22,7 +22,7 @@ use towpath_executor::protocol::StopMode;
 use towpath_executor::{ExecutorClient, ExecutorConfig, ExecutorEvent, Limits, SandboxKind};
 use towpath_server::engine::{AnyIntake, Changed, Engine};
 use towpath_server::server::{Server, Shared};
-use towpath_server::settings::ServerSettings;
+use towpath_server::settings::{ExecutorLife, ServerSettings};
 
 use crate::Fault;
 
@@ -253,6 +253,7 @@ pub fn settings(folder: &Path, sandbox: SandboxKind) -> Result<ServerSettings, F
         sandbox,
         limits: Limits::default(),
         program: std::env::current_exe()?,
+        executor: ExecutorLife::Own,
     })
 }
 

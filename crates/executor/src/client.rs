@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use towpath_core::ids::{Epoch, LeaseId};
 
@@ -22,6 +22,9 @@ use crate::{socket, wire};
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// How long an executor may take to answer a hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between two looks at an executor that ends.
+const END_LOOK: Duration = Duration::from_millis(5);
 
 /// Why an executor cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +144,19 @@ impl ExecutorClient {
     /// As [`ExecutorClient::start`].
     pub fn stop(&self, mode: StopMode) -> io::Result<()> {
         self.send([ToExecutor::Stop { mode }])
+    }
+
+    /// Ends the executor with its jobs; whether it has ended within `patience`.
+    pub fn end(self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        if self.stop(StopMode::Now).is_err() {
+            return true; // It is gone.
+        }
+        let is_over = || self.listener.as_ref().is_none_or(JoinHandle::is_finished);
+        while !is_over() && Instant::now() < until {
+            std::thread::park_timeout(END_LOOK);
+        }
+        is_over()
     }
 
     fn send(&self, messages: impl IntoIterator<Item = ToExecutor>) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use towpath_blob::{BlobStore, LogStore};
 
@@ -27,6 +28,10 @@ pub const JOB_USER_FIRST: u32 = 1_900_000_000;
 pub const JOB_USERS_PER_EXECUTOR: u32 = 256;
 /// Blocks of users; the last ends at 2034217727.
 const JOB_USER_BLOCKS: u32 = 524_288;
+/// How long an executor stays with nothing to do and no server. A restart or an update of the server is over in a minute
+/// or two, and its first job starts at once if the executor is still there; after that a new executor costs a second for
+/// its probes, and nothing is lost: ends that no server has taken are in the journal.
+pub const ALONE_MAX: Duration = Duration::from_secs(10 * 60);
 /// Folders that a launcher may cover in its own mount namespace; every system has one (FHS 3.0).
 const STAGES: &[&str] = &["/mnt", "/media", "/srv", "/opt"];
 
@@ -49,6 +54,8 @@ pub struct ExecutorConfig {
     pub helper: Vec<OsString>,
     /// What jobs find on `PATH` is looked for here; from the executor's own environment.
     pub path: OsString,
+    /// How long the process stays with nothing to do and no server.
+    pub alone_max: Duration,
 }
 
 impl ExecutorConfig {
@@ -64,6 +71,7 @@ impl ExecutorConfig {
             cgroups: true,
             helper,
             path: std::env::var_os("PATH").unwrap_or_default(),
+            alone_max: ALONE_MAX,
         }
     }
 }

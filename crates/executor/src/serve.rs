@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use towpath_core::graph::Outcome;
 use towpath_core::ids::{Epoch, LeaseId};
 
@@ -34,7 +34,10 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes to be sent at once.
 const SEND_BYTES: usize = 256 * 1024;
 
-/// Runs the executor until it is told to stop: the body of `towpath executor`.
+/// An executor looks so many times whether it is alone before it has been for too long.
+const LOOKS_ALONE: u32 = 20;
+
+/// Runs the executor until it is told to stop, or has been alone for too long: the body of `towpath executor`.
 ///
 /// # Errors
 /// [`ExecutorError`] if the sandbox does not work, the folder has another owner, or the socket cannot be made.
@@ -57,6 +60,7 @@ pub fn serve(config: ExecutorConfig, socket_path: &Path) -> Result<(), ExecutorE
         incarnation: incarnation()?,
         slots: config.slots,
         unsandboxed: config.sandbox == SandboxKind::None,
+        alone_max: config.alone_max,
         pool,
         stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?,
         books: Mutex::new(Books {
@@ -82,6 +86,7 @@ struct Desk {
     incarnation: String,
     slots: u32,
     unsandboxed: bool,
+    alone_max: Duration,
     pool: JobPool,
     /// Readable when the process shall end.
     stop: std::os::fd::OwnedFd,
@@ -109,19 +114,33 @@ impl Desk {
     }
 
     fn accept(self: &Arc<Desk>, listener: &UnixListener) -> io::Result<()> {
+        let look = Timespec::try_from(self.alone_max / LOOKS_ALONE).map_err(io::Error::other)?;
+        let mut alone_since = None;
         loop {
             let mut events = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
-            match poll(&mut events, None) {
+            match poll(&mut events, Some(&look)) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other?,
             };
             if !events[1].revents().is_empty() {
                 return Ok(());
             }
+            if events[0].revents().is_empty() {
+                alone_since = self.books().is_alone().then(|| alone_since.unwrap_or_else(Instant::now));
+                if alone_since.is_some_and(|since| since.elapsed() >= self.alone_max) {
+                    eprintln!(
+                        "towpath executor: no server and nothing to do for {:?}: it ends",
+                        self.alone_max
+                    );
+                    return Ok(());
+                }
+                continue;
+            }
+            alone_since = None;
             let (stream, _) = listener.accept()?;
             let desk = Arc::clone(self);
             let served = move || {
-                if let Err(error) = desk.converse(stream) {
+                if let Err(error) = desk.converse(&stream) {
                     eprintln!("towpath executor: a server's connection ended: {error}");
                 }
             };
@@ -130,19 +149,26 @@ impl Desk {
     }
 
     /// One connection, from hello to its end.
-    fn converse(&self, stream: UnixStream) -> io::Result<()> {
-        if !socket::is_trusted(&stream) {
+    fn converse(&self, stream: &UnixStream) -> io::Result<()> {
+        if !socket::is_trusted(stream) {
             return Err(io::Error::other("it belongs to another user"));
         }
         stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
-        let hello = wire::receive(&stream)?;
+        let hello = wire::receive(stream)?;
         stream.set_read_timeout(None)?;
         let Some(ToExecutor::Hello { version, epoch, known }) = hello else {
             return Err(io::Error::other("it did not say hello"));
         };
-        let Some(connection) = self.take_over(&stream, version, epoch, known)? else { return Ok(()) };
-        let mut reader = io::BufReader::new(&stream);
+        let Some(connection) = self.take_over(stream, version, epoch, known)? else { return Ok(()) };
+        let heard = self.hear(connection, stream);
+        self.books().part_with(connection);
+        heard
+    }
+
+    /// Does what a server says until it says nothing more, or another one has the executor.
+    fn hear(&self, connection: u64, stream: &UnixStream) -> io::Result<()> {
+        let mut reader = io::BufReader::new(stream);
         while let Some(message) = wire::receive::<ToExecutor>(&mut reader)? {
             if !self.handle(connection, message)? {
                 return Ok(());
@@ -295,6 +321,16 @@ impl Desk {
 }
 
 impl Books {
+    /// Whether nobody is there and nothing runs.
+    fn is_alone(&self) -> bool {
+        self.server.is_none() && self.journal.active().next().is_none()
+    }
+
+    /// Forgets a server whose connection is over, unless another one has come since.
+    fn part_with(&mut self, connection: u64) {
+        self.server = self.server.take().filter(|server| server.connection != connection);
+    }
+
     fn leases(&self) -> Leases {
         let unacked = self.journal.all_unacked().map(|end| end.lease).collect();
         Leases { active: self.journal.active().copied().collect(), unacked }

@@ -14,6 +14,11 @@ use rustix::fs::inotify;
 /// Bytes of a path that fit an address.
 const ADDRESS_BYTES_MAX: usize = 107;
 
+/// How long a folder may still be another executor's: one that ends has closed its socket already.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Between two looks at it.
+const LOCK_LOOK: Duration = Duration::from_millis(10);
+
 /// Runs `action` with a path to the same file that fits an address.
 fn with_short_path<T>(path: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     if path.as_os_str().len() <= ADDRESS_BYTES_MAX {
@@ -88,12 +93,19 @@ pub(crate) fn is_trusted(stream: &UnixStream) -> bool {
 pub(crate) fn lock_folder(folder: &Path) -> io::Result<File> {
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("lock"))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(io::Error::other(format!("another executor owns {}; stop it first", folder.display())))
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::park_timeout(LOCK_LOOK);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let why = format!("another executor owns {}; stop it first", folder.display());
+                return Err(io::Error::other(why));
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => Err(error.into()),
     }
 }
 

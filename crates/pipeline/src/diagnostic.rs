@@ -94,9 +94,15 @@ impl Diagnostics {
         text
     }
 
-    /// Each finding as one line, for a candidate that cannot be made and for checks.
+    /// Each finding as one line, for a candidate that cannot be made and for checks; the last line says how many were
+    /// left off.
     pub fn lines(&self) -> Vec<String> {
-        self.items.iter().map(ToString::to_string).collect()
+        let more = format!(
+            "and {} more; `towpath config check` shows what is left once these are mended",
+            self.left_off
+        );
+        let more = (self.left_off > 0).then_some(more);
+        self.items.iter().map(ToString::to_string).chain(more).collect()
     }
 }
 

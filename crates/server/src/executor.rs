@@ -24,6 +24,9 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries to start it.
 const START_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long one may take to end with its jobs: each has five seconds after it was asked, and is killed then.
+const END_PATIENCE: Duration = Duration::from_secs(15);
+
 /// The way to the executor's process.
 pub struct Executor {
     socket: PathBuf,
@@ -32,6 +35,8 @@ pub struct Executor {
     epoch: Epoch,
     jobs: Weak<Jobs>,
     client: Mutex<Option<ExecutorClient>>,
+    /// Held while it is found or started.
+    connecting: Mutex<()>,
     closing: AtomicBool,
     me: Weak<Executor>,
 }
@@ -71,6 +76,7 @@ impl Executor {
             epoch,
             jobs: Arc::downgrade(jobs),
             client: Mutex::default(),
+            connecting: Mutex::default(),
             closing: AtomicBool::new(false),
             me: me.clone(),
         });
@@ -124,6 +130,17 @@ impl Executor {
         drop(self.client().take());
     }
 
+    /// Ends the executor with its jobs, and waits for it.
+    pub fn end(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        // One that is just starting would be left behind.
+        let _last = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(client) = self.client().take() else { return };
+        if !client.end(END_PATIENCE) {
+            tracing::warn!("the executor does not end; it does once its jobs have");
+        }
+    }
+
     fn client(&self) -> MutexGuard<'_, Option<ExecutorClient>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,6 +156,10 @@ impl Executor {
 
     /// Finds or starts it, and tells the jobs what it has.
     fn connect(&self) -> Result<(), ExecutorTrouble> {
+        let _alone = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let client = match self.connect_within(FIND_PATIENCE) {
             Ok(client) => client,
             Err(ConnectError::Unreachable { .. }) => {

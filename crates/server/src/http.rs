@@ -39,6 +39,7 @@ pub mod route;
 pub mod routes;
 pub mod serve;
 pub mod stream;
+pub mod wording;
 
 use call::Call;
 use error::{ApiError, Class};

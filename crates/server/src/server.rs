@@ -25,7 +25,7 @@ use crate::mend;
 use crate::replace::Succession;
 use crate::repos::Repos;
 use crate::secrets::{SecretError, Secrets};
-use crate::settings::{RepoSettings, ServerSettings};
+use crate::settings::{ExecutorLife, RepoSettings, ServerSettings};
 
 /// Everything that handlers of requests work with.
 pub struct Shared {
@@ -236,14 +236,18 @@ impl Server {
         self.turns.is_over()
     }
 
-    /// Ends: nothing new is begun, what is in flight is stored. Jobs live on in the executor.
+    /// Ends: nothing new is begun, what is in flight is stored. Jobs live on in the executor, if that has a life of its
+    /// own.
     ///
     /// # Errors
     /// The turn loop had ended by itself.
     pub fn stop(self) -> Result<(), ServerError> {
         self.housekeeper.stop();
         let ended = self.turns.stop();
-        self.executor.leave();
+        match self.shared.settings.executor {
+            ExecutorLife::Own => self.executor.leave(),
+            ExecutorLife::WithServer => self.executor.end(),
+        }
         drop(self.drivers);
         Ok(ended?)
     }

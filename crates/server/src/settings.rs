@@ -10,6 +10,8 @@ use towpath_core::ids::{BranchName, GateId, RepoName};
 use towpath_executor::{Limits, SandboxKind};
 use towpath_forge::Policy;
 
+use crate::http::wording;
+
 /// How a server is started.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
@@ -29,6 +31,17 @@ pub struct ServerSettings {
     pub limits: Limits,
     /// The program that has the executor, the sandbox helper and the hooks as subcommands: this binary.
     pub program: PathBuf,
+    /// What becomes of the executor when the server is told to end.
+    pub executor: ExecutorLife,
+}
+
+/// How long an executor lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutorLife {
+    /// Its own: jobs go on over a restart of the server.
+    Own,
+    /// The server's: jobs end with it.
+    WithServer,
 }
 
 /// Settings of one repo.
@@ -53,7 +66,7 @@ impl RepoSettings {
     /// # Errors
     /// They are not JSON, have an unknown key, or their default branch is not watched.
     pub fn parse(text: &str) -> Result<RepoSettings, SettingsError> {
-        let settings: RepoSettings = serde_json::from_str(text)?;
+        let settings: RepoSettings = wording::read(text.as_bytes()).map_err(SettingsError::Json)?;
         match settings.branches.contains_key(&settings.default_branch) {
             true => Ok(settings),
             false => Err(SettingsError::DefaultNotWatched(settings.default_branch)),
@@ -88,7 +101,7 @@ impl RepoSettings {
 pub enum SettingsError {
     /// Not JSON of this shape.
     #[error("the settings cannot be read: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// The default branch has no gate.
     #[error("the default branch `{0}` is not among the watched branches")]
     DefaultNotWatched(BranchName),

@@ -1,8 +1,11 @@
 //! Making a data folder ready before there is a server.
 
+use std::path::Path;
+
+use towpath_core::cell::{Refusal, RefusalClass};
 use towpath_core::ids::UserId;
 use towpath_store::records::Scope;
-use towpath_store::{OpenError, WriteError};
+use towpath_store::{DATABASE, OpenError, View, WriteError};
 
 use crate::auth::accounts::{self, NewToken};
 use crate::auth::rights;
@@ -35,11 +38,26 @@ pub enum SetupError {
     NotEmpty,
 }
 
-/// Makes the first admin of a new data folder, with a token (trust S8).
+/// Whether a data folder has somebody who can administer its server. A folder that cannot be read has: opening it says
+/// what is wrong with it.
+pub fn is_made(data: &Path) -> bool {
+    let database = data.join(DATABASE);
+    if !database.is_file() {
+        return false;
+    }
+    View::open_copy(&database).and_then(|view| view.users()).map_or(true, |users| !users.is_empty())
+}
+
+/// Makes the first admin of a new data folder, with a token (trust S8). `keep` is handed the token before anything is
+/// durable: if it fails there is no admin, and all of this can be done again.
 ///
 /// # Errors
-/// There are users already, or the folder cannot be used: a server may have it open.
-pub fn first_admin(settings: &ServerSettings, name: &str) -> Result<Person, SetupError> {
+/// There are users already, or the folder cannot be used: a server may have it open; the token was not kept.
+pub fn first_admin(
+    settings: &ServerSettings,
+    name: &str,
+    keep: impl FnOnce(&str) -> std::io::Result<()> + Send + 'static,
+) -> Result<Person, SetupError> {
     let store = open_store(settings)?;
     let users = store.reader().snapshot().and_then(|view| view.users());
     if !users.map_err(OpenError::from).map_err(ServerError::from)?.is_empty() {
@@ -52,8 +70,15 @@ pub fn first_admin(settings: &ServerSettings, name: &str) -> Result<Person, Setu
         accounts::note(tx, None, now, format!("made user {user} `{wanted}` an admin of the server"));
         let label = "made by `towpath init`".to_owned();
         let new = NewToken { owner: user, label, scope: Scope::default(), expires_at: None };
-        Ok((user, accounts::issue_token(tx, new, (None, now))?.text))
+        let token = accounts::issue_token(tx, new, (None, now))?.text;
+        keep(&token).map_err(|error| unkept(&error))?;
+        Ok((user, token))
     })?;
     store.close();
     Ok(Person { name: name.to_owned(), user, token })
+}
+
+fn unkept(error: &std::io::Error) -> WriteError {
+    let why = format!("the token cannot be written: {error}");
+    WriteError::Refused(Refusal { class: RefusalClass::Invalid, why })
 }

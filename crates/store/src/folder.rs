@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::OpenError;
 
 /// The database's file.
-pub(crate) const DATABASE: &str = "towpath.db";
+pub const DATABASE: &str = "towpath.db";
 const HOLDER: &str = "server.pid";
 const MARK: &str = "high-water.json";
 const RESERVE: &str = "reserve";

@@ -65,6 +65,20 @@ pub fn here() -> Result<PathBuf, Failure> {
     })
 }
 
+/// Refuses what is no folder before a program is started in it: that would look as if there were no such program.
+pub fn existing_folder(path: &Path) -> Result<(), Failure> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::new(Exit::Usage, format!("`{}` is no folder", path.display()))
+            .hint("name the folder of a clone or repository")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::new(Exit::NotFound, format!("there is no folder `{}`", path.display()))
+                .hint("name the folder of a clone or repository"))
+        }
+        Err(error) => Err(file_failure("look into", path, &error)),
+    }
+}
+
 /// A line from standard input that must not be seen: a token, a password. On a terminal it is not shown while it is
 /// typed.
 pub fn secret_input(what: &str) -> Result<String, Failure> {
@@ -105,10 +119,15 @@ impl Drop for Hidden {
 
 /// A failed access to a file.
 pub fn file_failure(action: &str, path: &Path, error: &std::io::Error) -> Failure {
-    let exit = match error.kind() {
-        std::io::ErrorKind::NotFound => Exit::NotFound,
-        std::io::ErrorKind::PermissionDenied => Exit::Denied,
-        _ => Exit::Usage,
+    use std::io::ErrorKind;
+    let (exit, why, hint) = match error.kind() {
+        ErrorKind::NotFound => (Exit::NotFound, "there is no such file or folder", "look at the path"),
+        ErrorKind::PermissionDenied => {
+            (Exit::Denied, "you may not", "look at whose it is, and who may do what with it: `ls -ld`")
+        }
+        ErrorKind::StorageFull => (Exit::Unavailable, "the disk is full", "make room, and do it again"),
+        _ => (Exit::Usage, "", "look at the path"),
     };
-    Failure::new(exit, format!("cannot {action} `{}`", path.display())).why(error.to_string())
+    let why = if why.is_empty() { error.to_string() } else { why.to_owned() };
+    Failure::new(exit, format!("cannot {action} `{}`", path.display())).why(why).hint(hint)
 }

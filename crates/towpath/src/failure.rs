@@ -164,6 +164,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_guide_has_every_exit_code() {
+        let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/commands.md");
+        let guide = std::fs::read_to_string(guide).unwrap();
+        let codes =
+            guide.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |")?.0.parse().ok());
+        let known = [
+            Exit::Failed,
+            Exit::Usage,
+            Exit::NotFound,
+            Exit::Denied,
+            Exit::Conflict,
+            Exit::TimedOut,
+            Exit::Unavailable,
+            Exit::Interrupted,
+            Exit::OutputClosed,
+        ];
+        let known: Vec<u8> = std::iter::once(0).chain(known.map(|exit| exit as u8)).collect();
+        assert_eq!(codes.collect::<Vec<u8>>(), known);
+    }
+
+    #[test]
     fn a_refusal_teaches() {
         let failure = Failure::new(Exit::Conflict, "change 41 is not in the queue of `main`")
             .why("revision 3f2a9c1 has 0 of 1 approvals")

@@ -314,7 +314,7 @@ impl GateState {
             Some(job) => graph.select_named(job),
         };
         if graph.jobs.is_empty() {
-            let what = job.map_or("a job with `on: [manual]`".into(), |job| format!("a job `{job}`"));
+            let what = job.map_or("job with `on: [manual]`".into(), |job| format!("job `{job}`"));
             return Err(Refusal::new(
                 RefusalClass::NotFound,
                 format!("the definition at {} has no {what}", commit.short()),
@@ -330,7 +330,11 @@ impl GateState {
     }
 
     fn deploy_again(&mut self, by: &Actor) -> Outcome {
-        let (commit, tree, _) = self.landed_jobs()?;
+        let (commit, tree, graph) = self.landed_jobs()?;
+        if graph.select(Trigger::Land).jobs.is_empty() {
+            let why = format!("the definition at {} has no job with `on: [land]`", commit.short());
+            return Err(Refusal::new(RefusalClass::NotFound, why));
+        }
         if self.running_deploy().is_some() {
             return Err(Refusal::new(RefusalClass::Conflict, "a deploy run is under way; cancel it first"));
         }

@@ -109,7 +109,7 @@ impl GateState {
     fn check(&self, change: &Change, queue: &[ChangeNumber], now: Timestamp) -> Check {
         let run = |number: u64| Some(self.run_id(number));
         let reasons = self.reasons_in(queue, change.facts.number, now);
-        let why = || reasons.first().map(ToString::to_string).unwrap_or_default();
+        let why = || reasons.first().map(super::Reason::in_full).unwrap_or_default();
         let (verdict, run) = match self.test_state(change) {
             TestState::Untested => (Verdict::Pending, None),
             TestState::Running(number) => (Verdict::Pending, run(number)),

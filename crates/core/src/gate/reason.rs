@@ -181,6 +181,20 @@ impl Reason {
         }
     }
 
+    /// What belongs to it and takes a line each: the errors of a definition.
+    pub fn details(&self) -> &[String] {
+        match self {
+            Reason::BadDefinition { errors } => errors,
+            _ => &[],
+        }
+    }
+
+    /// The sentence, and below it a line for each detail.
+    pub fn in_full(&self) -> String {
+        let lines = std::iter::once(self.to_string()).chain(self.details().iter().cloned());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// What to do about it; `None`: nothing but wait.
     pub fn hint(&self, change: ChangeNumber) -> Option<String> {
         Some(match self {
@@ -241,9 +255,7 @@ impl fmt::Display for Reason {
             Reason::Conflict { paths } => write!(f, "it conflicts with the branch in {}", paths.join(", ")),
             Reason::NoCandidate { why } => write!(f, "it cannot be joined with the branch: {why}"),
             Reason::NothingToLand => f.write_str("the branch already contains it"),
-            Reason::BadDefinition { errors } => {
-                write!(f, "its towpath.yaml cannot be used: {}", errors.join("; "))
-            }
+            Reason::BadDefinition { .. } => f.write_str("its towpath.yaml cannot be used"),
             Reason::TestsFailed { run, jobs } => write!(f, "{} failed in run {run}", jobs.join(", ")),
             Reason::OurMachines { run, jobs } => {
                 write!(f, "our machines failed while running {} in run {run}", jobs.join(", "))

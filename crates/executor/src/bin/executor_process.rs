@@ -3,20 +3,25 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use towpath_executor::{ExecutorConfig, SandboxKind};
+use towpath_executor::{ALONE_MAX, ExecutorConfig, SandboxKind};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["sandbox-helper"] => towpath_executor::sandbox_helper(),
-        ["serve", data] => serve(Path::new(data), SandboxKind::Bubblewrap),
-        ["serve", data, "--sandbox", "none"] => serve(Path::new(data), SandboxKind::None),
+        ["serve", data] => serve(Path::new(data), SandboxKind::Bubblewrap, ALONE_MAX),
+        ["serve", data, "--sandbox", "none"] => serve(Path::new(data), SandboxKind::None, ALONE_MAX),
+        ["serve", data, "--sandbox", "none", "--alone-ms", count] => match count.parse() {
+            Ok(count) => serve(Path::new(data), SandboxKind::None, Duration::from_millis(count)),
+            Err(_) => ExitCode::from(2),
+        },
         ["try", data] => try_sandbox(Path::new(data)),
         _ => {
             eprintln!(
-                "usage: towpath-executor-process sandbox-helper | serve FOLDER [--sandbox none] | try FOLDER"
+                "usage: towpath-executor-process sandbox-helper | serve FOLDER [--sandbox none [--alone-ms COUNT]] | try FOLDER"
             );
             ExitCode::from(2)
         }
@@ -24,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 /// Serves at `FOLDER/executor.sock`.
-fn serve(data: &Path, sandbox: SandboxKind) -> ExitCode {
+fn serve(data: &Path, sandbox: SandboxKind, alone_max: Duration) -> ExitCode {
     let program = match std::env::current_exe() {
         Ok(program) => program,
         Err(error) => {
@@ -33,7 +38,7 @@ fn serve(data: &Path, sandbox: SandboxKind) -> ExitCode {
         }
     };
     let helper = vec![program.into(), "sandbox-helper".into()];
-    let config = ExecutorConfig { sandbox, slots: 2, ..ExecutorConfig::in_folder(data, helper) };
+    let config = ExecutorConfig { sandbox, slots: 2, alone_max, ..ExecutorConfig::in_folder(data, helper) };
     match towpath_executor::serve(config, &data.join("executor.sock")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -231,6 +231,36 @@ fn it_stops_when_idle_and_when_told() {
 }
 
 #[test]
+fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let impatient = [command(data.path()), vec!["--alone-ms".into(), "1000".into()]].concat();
+    let log = std::fs::File::create(data.path().join("executor.log")).unwrap();
+    let mut process = Process { child: start_executor(&impatient, log).unwrap(), data };
+    let gate = process.data.path().join("gate");
+    let begun = process.data.path().join("begun");
+    let server = process.connect(1);
+    let run =
+        format!("mkfifo {0}; read line < {0}; touch {1}; read line < {0}", gate.display(), begun.display());
+    server.client.start([spec(1, &run)]).unwrap();
+    server.started();
+    // The job keeps it, though the server is gone: only with its end there is nothing to do.
+    drop(server);
+    while !gate.exists() {
+        std::thread::yield_now();
+    }
+    std::fs::write(&gate, "go\n").unwrap();
+    while !begun.exists() {
+        std::thread::yield_now();
+    }
+    assert!(process.child.try_wait().unwrap().is_none(), "it lives as long as its job");
+    std::fs::write(&gate, "go\n").unwrap();
+    assert!(process.child.wait().unwrap().success());
+    assert!(!process.socket().exists(), "nobody waits for one that is gone");
+    process.child = start(process.data.path());
+    assert_eq!(process.connect(2).next_end().result.outcome, Outcome::Passed, "its end was kept");
+}
+
+#[test]
 fn hundreds_of_jobs_in_one_message() {
     let process = Process::new();
     let server = process.connect(1);

@@ -19,7 +19,7 @@ const COMMENTS_MAX: usize = 500;
 pub struct LabelEdit {
     /// Put on.
     pub add: Vec<String>,
-    /// Taken off; one that is not there is no mistake.
+    /// Taken off.
     pub remove: Vec<String>,
 }
 
@@ -62,6 +62,10 @@ impl BuiltIn {
         self.edit(number, now, |change| {
             for label in add.iter().chain(&remove) {
                 self.may_label((by, &member), change, label)?;
+            }
+            if let Some(label) = remove.iter().find(|label| !change.labels.contains(*label)) {
+                let why = format!("change {number} has no label `{label}`; {}", its_labels(change));
+                return Err(Failure::refused(RefusalClass::NotFound, why));
             }
             change.labels.extend(add);
             remove.iter().for_each(|label| {
@@ -192,6 +196,16 @@ impl BuiltIn {
             }
             edit(change)
         })
+    }
+}
+
+fn its_labels(change: &ChangeRecord) -> String {
+    match change.labels.is_empty() {
+        true => "it has none".into(),
+        false => {
+            let labels = change.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>();
+            format!("its labels are {}", labels.join(", "))
+        }
     }
 }
 

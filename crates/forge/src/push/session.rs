@@ -26,7 +26,7 @@ const PROPOSALS_MAX: usize = 10;
 /// Hears of changes while the client still waits.
 pub trait Listener: Send + Sync {
     /// A push opened a change or added a revision. The answer is shown to the pusher behind `change 7: `, say
-    /// `http://…/demo/changes/7 waits for: run main/12`. It may wait a moment for the gate to look, and never longer than
+    /// `http://…/demo/changes/7 waits for: run main/12`; further lines stand below. It may wait a moment for the gate to look, and never longer than
     /// a second or two: a person waits.
     fn moved(&self, repo: &RepoName, change: ChangeNumber) -> String;
 }
@@ -208,20 +208,25 @@ impl Session {
 
     fn say(&self, change: &ChangeRecord) -> Vec<String> {
         let text = self.context.listener.moved(self.forge.name(), change.number);
-        let mut said = vec![format!("change {}: {text}", change.number)];
+        let mut lines = text.lines();
+        let first = format!("change {}: {}", change.number, lines.next().unwrap_or_default());
+        let mut said: Vec<String> =
+            std::iter::once(first).chain(lines.map(|line| format!("  {line}"))).collect();
         if change.draft {
             said.push("  it is a draft: nothing runs until you push with `-o ready`".to_owned());
         }
         said
     }
 
-    /// A branch that is only stored is often meant as a change.
+    /// A branch that is only stored is often meant as a change, and pushing it again with `-o change` would have nothing
+    /// to push.
     fn branch_hint(&self, wanted: &Move) -> Vec<String> {
         match wanted {
-            Move::Branch { name, new: Some(new), .. } => vec![format!(
-                "branch `{name}` is stored; to propose it: git push <remote> {}:refs/for/<branch>",
-                CommitId(new.0).short()
-            )],
+            Move::Branch { name, new: Some(_), .. } => vec![
+                format!("branch `{name}` is stored, and no change is open from it"),
+                format!("  to open one: towpath change open {name}"),
+                format!("  the next time, both at once: git push <remote> {name} -o change"),
+            ],
             _ => Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! Makes a candidate commit and the jobs that it has to pass.
 
-use towpath_core::candidate::{Candidate, CandidateResult, CandidateSpec, ERRORS_SHOWN_MAX, PATHS_SHOWN_MAX};
+use towpath_core::candidate::{Candidate, CandidateResult, CandidateSpec, PATHS_SHOWN_MAX};
 use towpath_core::gate::GateEvent;
 use towpath_core::ids::{CandidateId, CommitId, RepoName, TreeId};
 use towpath_git::{CandidateOutcome, ChangedPaths, ErrorClass, GitError, Repository};
@@ -62,9 +62,8 @@ fn made(
             definition: plan.definition,
             graph: plan.graph,
         }),
-        Err(diagnostics) => CandidateResult::BadDefinition {
-            definition: own.digest,
-            errors: diagnostics.lines().into_iter().take(ERRORS_SHOWN_MAX).collect(),
-        },
+        Err(diagnostics) => {
+            CandidateResult::BadDefinition { definition: own.digest, errors: diagnostics.lines() }
+        }
     })
 }

@@ -1,6 +1,5 @@
 //! Reads the jobs of a landed commit's own definition.
 
-use towpath_core::candidate::ERRORS_SHOWN_MAX;
 use towpath_core::gate::GateEvent;
 use towpath_core::ids::{CommitId, RepoName};
 use towpath_pipeline::Changed;
@@ -14,7 +13,7 @@ pub fn run(hands: &Hands, repo: &RepoName, commit: CommitId) -> Result<GateEvent
     let tree = repository.commit(commit)?.tree;
     let graph = match definitions::read(&repository, tree)?.definition {
         Ok(definition) => Ok(definition.expand(Changed::Unknown)),
-        Err(diagnostics) => Err(diagnostics.lines().into_iter().take(ERRORS_SHOWN_MAX).collect()),
+        Err(diagnostics) => Err(diagnostics.lines()),
     };
     Ok(GateEvent::GraphRead { commit, graph })
 }

@@ -106,7 +106,8 @@ async fn gate<T: Send + 'static>(
     gate: GateId,
     look: impl FnOnce(&towpath_core::turn::Live<towpath_core::gate::Gate>) -> T + Send + 'static,
 ) -> Answer<T> {
-    let missing = ApiError::not_found(format!("`{}` is no watched branch of `{}`", gate.branch, gate.repo));
+    let missing = ApiError::not_found(format!("`{}` is no watched branch of `{}`", gate.branch, gate.repo))
+        .hint("`towpath branch list` shows those that there are");
     call.shared().engine.gate(gate, look).await.ok_or(missing)
 }
 

@@ -247,6 +247,7 @@ impl From<IdError> for ApiError {
 impl From<SettingsError> for ApiError {
     fn from(error: SettingsError) -> ApiError {
         ApiError::invalid(error.to_string())
+            .hint("`towpath repo settings` shows them as they are, each with its name and kind")
     }
 }
 

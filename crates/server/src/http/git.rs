@@ -279,7 +279,7 @@ impl Bells {
             let seen = shared.engine.gate(gate.clone(), move |live| {
                 let change = live.state.changes().get(&number)?;
                 let seen = change.facts.revision.commit == newest;
-                seen.then(|| live.state.reasons(number, now).first().map(ToString::to_string))
+                seen.then(|| live.state.reasons(number, now).first().map(towpath_core::gate::Reason::in_full))
             });
             if let Some(first) = seen.await.flatten() {
                 return first.map(|reason| format!("waits for: {reason}"));

@@ -46,6 +46,9 @@ impl Site {
         if authority.is_empty() || !authority.bytes().all(is_authority_byte) {
             return Err(unfit("it has to be a host and, if need be, a port, without a path"));
         }
+        if !has_fit_port(&authority) {
+            return Err(unfit("its port is no number from 1 to 65535"));
+        }
         let authority = authority.strip_suffix(port_default).unwrap_or(&authority).to_owned();
         let hosts = hosts(&authority);
         Ok(Site { url: format!("{scheme}://{authority}"), secure, hosts })
@@ -129,6 +132,18 @@ fn hosts(authority: &str) -> Vec<String> {
     }
 }
 
+/// Whether what follows the host, if anything does, is a port that can be connected to.
+pub fn has_fit_port(authority: &str) -> bool {
+    let after_host = authority.rfind(']').map_or(authority, |end| &authority[end..]);
+    match after_host.split_once(':') {
+        // `parse` alone takes a sign.
+        Some((_, port)) => {
+            port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0)
+        }
+        None => true,
+    }
+}
+
 fn is_authority_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.:[]_".contains(&byte)
 }
@@ -185,9 +200,13 @@ mod tests {
 
     #[test]
     fn odd_addresses_are_refused() {
-        for url in ["gate.example", "ftp://x", "http://", "http://a/b", "http://a b", "http://u@h"] {
+        let odd = ["gate.example", "ftp://x", "http://", "http://a/b", "http://a b", "http://u@h"];
+        let ports =
+            ["http://x:y", "http://x:", "http://x:0", "http://x:65536", "http://x:+1", "http://[::1]:y"];
+        for url in odd.into_iter().chain(ports) {
             assert!(Site::new(url).is_err(), "{url}");
         }
+        assert!(Site::new("http://[::1]").is_ok());
         assert_eq!(Site::new("http://gate:80").unwrap().url, "http://gate");
     }
 }

@@ -19,6 +19,7 @@ use super::call::Call;
 use super::error::{Answer, ApiError, Class};
 use super::login::Form;
 use super::origin::is_read;
+use super::wording;
 use crate::auth::token::TokenVerb;
 
 /// Bytes of a JSON body. The longest that a person writes, a change's text, has 64 KiB.
@@ -289,17 +290,17 @@ async fn from_body<I: DeserializeOwned>(request: Request) -> Answer<I> {
     let is_json = media.is_some_and(|media| media.split(';').next() == Some("application/json"));
     let bytes = body(request).await?;
     if bytes.is_empty() {
-        return serde_json::from_slice(b"{}").map_err(malformed);
+        return wording::read(b"{}").map_err(malformed);
     }
     // Forms and plain text can be sent by any page without asking; JSON cannot.
     if !is_json {
         return Err(ApiError::invalid("the body has to be JSON with `Content-Type: application/json`"));
     }
-    serde_json::from_slice(&bytes).map_err(malformed)
+    wording::read(&bytes).map_err(malformed)
 }
 
-fn malformed(error: serde_json::Error) -> ApiError {
-    ApiError::invalid(format!("the body is not what this takes: {error}"))
+fn malformed(what: String) -> ApiError {
+    ApiError::invalid(format!("what was sent is not what this takes: {what}"))
         .hint("/openapi.json says what it takes")
 }
 

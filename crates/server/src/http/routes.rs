@@ -124,13 +124,13 @@ fn retention_routes() -> Vec<Route> {
         Route::json(
             get("/api/v1/retention"),
             Needs::ServerAdmin,
-            "Show how long what is kept",
+            "Show how long everything is kept",
             retention::show,
         ),
         Route::json(
             put("/api/v1/retention"),
             Needs::ServerAdmin,
-            "Say how long what is kept",
+            "Say how long everything is kept",
             retention::set,
         ),
         Route::json(
@@ -269,7 +269,7 @@ fn branch_routes() -> Vec<Route> {
         Route::json(
             post("/api/v1/repos/{repo}/branches/{branch}/unfreeze"),
             MAINTAINER,
-            "Let land on a branch again",
+            "Let changes land on a branch again",
             branches::unfreeze,
         ),
         Route::json(

@@ -19,7 +19,7 @@ use towpath_server::auth::accounts::{NewToken, add_user, issue_token};
 use towpath_server::auth::rights::set_admin;
 use towpath_server::http::{Edge, serve, site};
 use towpath_server::server::{Server, Shared};
-use towpath_server::settings::ServerSettings;
+use towpath_server::settings::{ExecutorLife, ServerSettings};
 use towpath_store::records::Scope;
 
 use crate::client::{Ask, Got};
@@ -85,6 +85,7 @@ impl World {
             sandbox: SandboxKind::None,
             limits: Limits::default(),
             program: env!("CARGO_BIN_EXE_towpath-server-program").into(),
+            executor: ExecutorLife::Own,
         };
         let server = runtime.block_on(Server::start(settings)).unwrap();
         let shared = server.shared.clone();

@@ -26,15 +26,17 @@ pub fn done(client: &Client, request: &Request, terminal: &Terminal) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows a list: an object a line, or a table.
+/// Shows a list: an object a line, or a table. People are told of a list of no `things`, which is no data.
 pub fn list(
     answer: &Value,
+    things: &str,
     terminal: &Terminal,
     row: impl Fn(&Value) -> Vec<Cell>,
 ) -> Result<ExitCode, Failure> {
     let items = items(answer);
     match terminal.is_json() {
         true => items.iter().try_for_each(|item| terminal.record(item))?,
+        false if items.is_empty() => terminal.talk(format!("no {things}")),
         false => rows(&items.iter().map(row).collect::<Vec<_>>(), "", terminal)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use towpath_store::audit::{AuditKey, Finding, Held, Report, VerifierKey, split_n
 
 use crate::command::answer::{items, number, rows, text, time};
 use crate::command::serve::PlaceArgs;
-use crate::command::{file_failure, own_git};
+use crate::command::{existing_folder, file_failure, own_git};
 use crate::failure::{Exit, Failure};
 use crate::remote::Request;
 use crate::remote::place::client;
@@ -143,6 +143,7 @@ fn look_at(repo: &Path, view: Option<&View>, trusted: &[VerifierKey]) -> Result<
         return Err(Failure::new(Exit::Usage, "the notes of a repository take a key to be verified with")
             .hint("name the key of the record: `--key KEY`; `towpath audit key` prints it"));
     }
+    existing_folder(repo)?;
     let git = own_git()?;
     let folder = match Checkout::find(&git, repo)? {
         Some(checkout) => checkout.common_dir()?,

@@ -102,7 +102,7 @@ pub fn meant(place: &Place, branch: Option<&str>) -> Result<String, Failure> {
 
 fn list(place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let branches = place.client.ask(&Request::get(&place.path(&["branches"])))?;
-    answer::list(&branches, terminal, |branch| {
+    answer::list(&branches, "watched branches", terminal, |branch| {
         let frozen = match (flag(branch, "halted"), flag(branch, "frozen")) {
             (true, _) => styled(Style::Red, "halted"),
             (false, true) => styled(Style::Yellow, "frozen"),

@@ -29,7 +29,9 @@ enum ChangeVerb {
     /// Show a change: what landing takes, revisions, reviews, runs
     Show(Number),
     Open(open::OpenArgs),
+    /// Say of one revision that it may land
     Approve(review::ReviewArgs),
+    /// Say of one revision that it may not land as it is
     RequestChanges(review::ReviewArgs),
     /// Withdraw your review
     Withdraw(Number),
@@ -98,7 +100,7 @@ enum ChangeVerb {
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct Number {
     /// The change's number
-    #[arg(value_name = "CHANGE")]
+    #[arg(value_name = "CHANGE", value_parser = change_number)]
     number: u64,
 }
 
@@ -137,6 +139,11 @@ pub fn run(arguments: &ChangeArgs, terminal: &Terminal) -> Result<ExitCode, Fail
         }
         ChangeVerb::Retarget { number, branch } => act(number, "retarget", json!({ "target": branch })),
     }
+}
+
+/// A change as people name it.
+fn change_number(word: &str) -> Result<u64, String> {
+    word.parse().map_err(|_| "a change is named by its number; `towpath change list` shows them".to_owned())
 }
 
 fn post(place: &Place, number: u64, verb: &str, body: serde_json::Value) -> Request {

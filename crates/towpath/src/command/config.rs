@@ -63,6 +63,14 @@ fn check(file: Option<&PathBuf>, terminal: &Terminal) -> Result<ExitCode, Failur
         }
         None => {
             let DefinitionFile { definition, detected, .. } = definition::of_here()?;
+            let empty = definition.as_ref().is_ok_and(|definition| definition.jobs.is_empty());
+            if let Some(detected) = detected.as_ref().filter(|_| empty) {
+                return Err(Failure::new(Exit::NotFound, format!("there is no {FILE_NAME} to check"))
+                    .why(detected.notes.join("; "))
+                    .hint(format!(
+                        "write a {FILE_NAME} at the repository's root, or name the file to check"
+                    )));
+            }
             Checked { name: FILE_NAME.to_owned(), detected: detected.is_some(), definition }
         }
     };

@@ -24,7 +24,7 @@ const FOLDER: &str = ".towpath-demo";
 /// Everything the demo does takes less on two cores; beyond it something is wrong.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Shows the gate at work: a small repository, a server, and ten changes by real git pushes
+/// Shows the gate at work: a small repository, a server, and about ten changes by real git pushes
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Folder of the demo; what an earlier demo left there is replaced

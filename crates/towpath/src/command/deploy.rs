@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::branch;
-use crate::command::answer::{self, done, flag, items, number, short, text, time, verdict};
+use crate::command::answer::{self, done, flag, number, short, text, time, verdict};
 use crate::failure::Failure;
 use crate::remote::Request;
 use crate::remote::place::{Place, RepoArg};
@@ -61,7 +61,7 @@ pub fn run(arguments: &DeployArgs, terminal: &Terminal) -> Result<ExitCode, Fail
     match &arguments.verb {
         DeployVerb::List => {
             let environments = place.client.ask(&Request::get(&place.path(&["environments"])))?;
-            answer::list(&environments, terminal, environment)
+            answer::list(&environments, "environments", terminal, environment)
         }
         DeployVerb::Show { environment, count } => show(&place, environment, *count, terminal),
         DeployVerb::Start { environment: None, branch, .. } => {
@@ -92,9 +92,7 @@ fn show(
         terminal.record(&view)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let rows: Vec<Vec<Cell>> = items(&view["deployments"]).iter().map(deployment).collect();
-    answer::rows(&rows, "", terminal)?;
-    Ok(ExitCode::SUCCESS)
+    answer::list(&view["deployments"], "deployments", terminal, deployment)
 }
 
 /// One line: where, what runs there since when, and what became of the newest deployment if that is another one.

@@ -49,7 +49,13 @@ pub fn run(arguments: &LogArgs, terminal: &Terminal) -> Result<ExitCode, Failure
         Request::get(&run.path(&place, &["jobs", &job, what])).with("attempt", arguments.attempt)
     };
     match (arguments.first_error, arguments.follow, arguments.tail) {
-        (true, ..) => first_error(&place.client.ask(&ask("first-error"))?, terminal)?,
+        (true, ..) => {
+            let found = place.client.ask(&ask("first-error"))?;
+            first_error(&found, terminal)?;
+            if found["line"].is_null() && !terminal.is_json() {
+                terminal.talk(ending(&place, &run, &job)?);
+            }
+        }
         (_, true, _) => follow(&place, &ask("follow"), terminal)?,
         (.., Some(lines)) => {
             let bytes = place.client.bytes(&ask("log").with("tail", Some(lines)))?;
@@ -66,13 +72,15 @@ fn only_job(place: &Place, run: &RunPlace) -> Result<String, Failure> {
     let jobs = items(&view["jobs"]);
     let name = |job: &Value| text(job, "name").to_owned();
     let failed = |job: &&Value| matches!(text(job, "outcome"), "failed" | "errored" | "timed_out");
-    match (jobs, jobs.iter().find(failed)) {
+    // In a run that was cancelled, the job that was at work: it was the run's pace.
+    let stopped = |job: &&Value| text(job, "outcome") == "cancelled" && job["duration_ms"].as_u64() > Some(0);
+    match (jobs, jobs.iter().find(failed).or_else(|| jobs.iter().find(stopped))) {
         ([job], _) => Ok(name(job)),
         (_, Some(job)) => Ok(name(job)),
         (jobs, None) => {
             let names: Vec<String> = jobs.iter().map(name).collect();
             Err(Failure::new(Exit::Usage, "it is not known which job is meant")
-                .why("the run has several jobs, and none that did not pass")
+                .why("the run has several jobs, and none of them failed")
                 .hint(format!("name one of: {}", inline(&names.join(", ")))))
         }
     }
@@ -135,14 +143,29 @@ fn follow(place: &Place, request: &Request, terminal: &Terminal) -> Result<(), F
     printer.end()
 }
 
+/// How a job ended in whose log nothing looks like an error.
+fn ending(place: &Place, run: &RunPlace, job: &str) -> Result<String, Failure> {
+    let view = place.client.ask(&Request::get(&run.path(place, &[])))?;
+    let found = items(&view["jobs"]).iter().find(|other| text(other, "name") == job);
+    let outcome = match found.map(|found| text(found, "outcome")) {
+        None | Some("") => "it is not over",
+        Some(outcome) => outcome,
+    };
+    let why = found.map(|found| text(found, "why")).filter(|why| !why.is_empty());
+    let why = why.map(|why| format!(": {}", inline(why))).unwrap_or_default();
+    Ok(format!("job `{}`: {}{why}", inline(job), outcome.replace('_', " ")))
+}
+
 fn first_error(found: &Value, terminal: &Terminal) -> Result<(), Failure> {
     if terminal.is_json() {
         return Ok(terminal.record(found)?);
     }
     let first = found["first"].as_u64().unwrap_or(0);
     let line = found["line"].as_u64();
-    if line.is_none() {
-        terminal.talk("no line looks like an error; the last lines are:");
+    match (line, items(&found["lines"]).is_empty()) {
+        (Some(_), _) => {}
+        (None, true) => terminal.talk("the log is empty"),
+        (None, false) => terminal.talk("no line looks like an error; the last lines are:"),
     }
     for (number, content) in (first..).zip(items(&found["lines"]).iter().filter_map(Value::as_str)) {
         let mark = if Some(number) == line { Style::Red.paint(">") } else { " ".to_owned() };

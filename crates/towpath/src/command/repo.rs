@@ -85,19 +85,22 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             let body = json!({ "repo": name, "branch": branch });
             let made = client.ask(&Request::post(&["repos"], body))?;
             import::set_approvals(&client, text(&made, "repo"), None, terminal)?;
-            answer::list(&json!([made]), terminal, row)
+            answer::list(&json!([made]), "repos", terminal, row)
         }
-        RepoCommand::List => answer::list(&client()?.ask(&Request::get(&["repos"]))?, terminal, row),
+        RepoCommand::List => {
+            let repos = client()?.ask(&Request::get(&["repos"]))?;
+            answer::list(&repos, "repos that you may see", terminal, row)
+        }
         RepoCommand::Show(repo) => {
             let place = Place::find(repo)?;
             let repo = place.client.ask(&Request::get(&place.path(&[])))?;
-            answer::list(&json!([repo]), terminal, row)
+            answer::list(&json!([repo]), "repos", terminal, row)
         }
         RepoCommand::Settings { repo, set } => settings(&Place::find(repo)?, set.as_deref(), terminal),
         RepoCommand::People(repo) => {
             let place = Place::find(repo)?;
             let people = place.client.ask(&Request::get(&place.path(&["people"])))?;
-            answer::list(&people, terminal, person)
+            answer::list(&people, "people", terminal, person)
         }
         RepoCommand::Grant { repo, user, role, authorised } => {
             let place = Place::find(repo)?;
@@ -125,6 +128,7 @@ fn settings(place: &Place, set: Option<&Path>, terminal: &Terminal) -> Result<Ex
     let wanted: Value = serde_json::from_str(&text).map_err(|error| {
         Failure::new(crate::failure::Exit::Usage, format!("`{}` is not JSON", file.display()))
             .why(error.to_string())
+            .hint("`towpath repo settings > FILE` writes them down as they are; change that, and set it")
     })?;
     done(&place.client, &Request::put(&path, wanted), terminal)
 }

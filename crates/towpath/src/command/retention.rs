@@ -57,13 +57,14 @@ fn show(answer: &Value, terminal: &Terminal) -> Result<ExitCode, Failure> {
         terminal.record(answer)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let shown = |value: &Value| match value {
+    let shown = |name: &str, value: &Value| match value {
+        Value::Number(_) if name.ends_with("_at") => answer::time(answer, name),
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
         value => value.to_string(),
     };
     let fields = answer.as_object().into_iter().flatten();
     let rows: Vec<Vec<Cell>> =
-        fields.map(|(name, value)| vec![name.as_str().into(), shown(value).into()]).collect();
+        fields.map(|(name, value)| vec![name.as_str().into(), shown(name, value).into()]).collect();
     answer::rows(&rows, "", terminal)?;
     Ok(ExitCode::SUCCESS)
 }

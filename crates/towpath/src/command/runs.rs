@@ -87,7 +87,8 @@ pub fn run(arguments: &RunsArgs, terminal: &Terminal) -> Result<ExitCode, Failur
         .with("change", arguments.change)
         .with("running", arguments.running.then_some(true))
         .with("count", arguments.count);
-    answer::list(&place.client.ask(&request)?, terminal, row)
+    let things = if arguments.running { "runs under way" } else { "runs" };
+    answer::list(&place.client.ask(&request)?, things, terminal, row)
 }
 
 pub fn cancel(arguments: &CancelArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {

@@ -1,6 +1,6 @@
 //! `towpath secret ...`: values that jobs get, and which jobs those are. A value goes in and never comes out.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::command::answer::{self, done, text, time};
-use crate::command::file_failure;
+use crate::command::{file_failure, secret_input};
 use crate::failure::{Exit, Failure};
 use crate::remote::Request;
 use crate::remote::place::{Place, RepoArg, client};
@@ -35,11 +35,11 @@ pub struct SecretArgs {
 enum SecretVerb {
     /// List secrets and who may have them; never their values
     List,
-    /// Set a secret; the value is read from standard input
+    /// Set a secret; the value is read from standard input. The line end after a value of one line is no part of it
     Set {
         /// The name that a job's `secrets:` asks for
         name: String,
-        /// Read the value from this file
+        /// Read the value from this file, every byte as it is
         #[arg(long, conflicts_with = "keep")]
         file: Option<PathBuf>,
         /// Keep the value and only say who may have it
@@ -73,7 +73,9 @@ pub fn run(arguments: &SecretArgs, terminal: &Terminal) -> Result<ExitCode, Fail
         make(&path.iter().map(String::as_str).collect::<Vec<_>>())
     };
     match &arguments.verb {
-        SecretVerb::List => answer::list(&client.ask(&request(&Request::get, None))?, terminal, row),
+        SecretVerb::List => {
+            answer::list(&client.ask(&request(&Request::get, None))?, "secrets", terminal, row)
+        }
         SecretVerb::Remove { name } => done(&client, &request(&Request::delete, Some(name)), terminal),
         SecretVerb::Set { name, file, keep, policy } => {
             let policy = policy.as_deref().map(parse_policy).transpose()?;
@@ -100,7 +102,6 @@ fn parse_policy(text: &str) -> Result<Value, Failure> {
     })
 }
 
-/// The bytes as they are, a newline at the end included: a key file may need it.
 fn value(file: Option<&PathBuf>) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = match file {
@@ -109,15 +110,29 @@ fn value(file: Option<&PathBuf>) -> Result<Vec<u8>, Failure> {
             let file = std::fs::File::open(path).map_err(failed)?;
             file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?
         }
+        None if std::io::stdin().is_terminal() => return Ok(secret_input("secret")?.into_bytes()),
         None => std::io::stdin().lock().take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)?,
     };
-    match read {
-        0 => Err(Failure::new(Exit::Usage, "the secret is empty")
+    if read as u64 > SECRET_BYTES_MAX {
+        return Err(Failure::new(Exit::Usage, format!("the secret has more than {SECRET_BYTES_MAX} bytes"))
+            .hint("keep what is large as a file, encrypted, and its key as the secret"));
+    }
+    if file.is_none() {
+        trim_line_end(&mut bytes);
+    }
+    match bytes.is_empty() {
+        true => Err(Failure::new(Exit::Usage, "the secret is empty")
             .hint("give it on standard input, or by `--file`")),
-        read if read as u64 > SECRET_BYTES_MAX => {
-            Err(Failure::new(Exit::Usage, format!("the secret has more than {SECRET_BYTES_MAX} bytes")))
-        }
-        _ => Ok(bytes),
+        false => Ok(bytes),
+    }
+}
+
+/// Leaves out the line end that `echo` adds, as `gh secret set` does. What has several lines keeps its last line end, as an
+/// OpenSSH key is of no use without.
+fn trim_line_end(bytes: &mut Vec<u8>) {
+    let line = bytes.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    if let Some(length) = line.filter(|line| !line.contains(&b'\n')).map(<[u8]>::len) {
+        bytes.truncate(length);
     }
 }
 
@@ -128,4 +143,24 @@ fn row(secret: &Value) -> Vec<Cell> {
         text(secret, "updated_by").into(),
         time(secret, "updated_at").into(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_end_of_echo_is_no_part_of_a_secret_and_that_of_a_key_is() {
+        let trimmed = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            trim_line_end(&mut bytes);
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(trimmed("x\n"), "x");
+        assert_eq!(trimmed("x\r\n"), "x");
+        assert_eq!(trimmed("x"), "x");
+        assert_eq!(trimmed(" x \r"), " x \r");
+        assert_eq!(trimmed("\n"), "");
+        assert_eq!(trimmed("-----BEGIN-----\nAAAA\n"), "-----BEGIN-----\nAAAA\n");
+    }
 }

@@ -9,7 +9,8 @@ use towpath_server::faults;
 use towpath_server::replace;
 use towpath_server::server::ServerError;
 use towpath_server::service::{self, Progress};
-use towpath_server::settings::ServerSettings;
+use towpath_server::settings::{ExecutorLife, ServerSettings};
+use towpath_server::setup;
 use towpath_store::OpenError;
 
 use crate::command::executor::SandboxArg;
@@ -20,6 +21,9 @@ use crate::terminal::Terminal;
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7700";
 /// Says so for a server and for those who start it.
 pub const LISTEN_VARIABLE: &str = "TOWPATH_LISTEN";
+
+/// Jobs at once at most: each has a launcher that waits, and a user of its own from a block of so many.
+const SLOTS_MAX: i64 = towpath_executor::JOB_USERS_PER_EXECUTOR as i64;
 
 /// Serve repositories, changes, the API and the pages, until SIGTERM or Ctrl-C
 #[derive(Debug, Clone, clap::Args)]
@@ -33,11 +37,14 @@ pub struct ServeArgs {
     #[arg(long)]
     pub url: Option<String>,
     /// Jobs at once [default: one for each processor]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX))]
     pub slots: Option<u32>,
     /// Whether jobs run behind the border; `none` marks every run
     #[arg(long, value_enum, default_value = "bubblewrap")]
     pub sandbox: SandboxArg,
+    /// End when standard input ends, and the executor with it: for whoever has a server as a part of itself
+    #[arg(long, hide = true)]
+    pub until_input_ends: bool,
 }
 
 /// Where a server keeps its things.
@@ -79,6 +86,10 @@ impl ServeArgs {
             sandbox: self.sandbox.into(),
             limits: Limits::default(),
             program,
+            executor: match self.until_input_ends {
+                true => ExecutorLife::WithServer,
+                false => ExecutorLife::Own,
+            },
         })
     }
 }
@@ -89,8 +100,17 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         terminal.talk(format!("this server will kill itself at `{fault}`"));
     }
     crate::terminal::log::to_stderr();
+    if !setup::is_made(&arguments.place.data) {
+        return Err(not_made(&arguments.place.data));
+    }
     give_way(&arguments.place.data)?;
     let settings = arguments.settings()?;
+    if let Some(warning) = in_plain_text(&settings) {
+        terminal.talk(warning);
+    }
+    if arguments.until_input_ends {
+        end_with_input();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new(Exit::Unavailable, "no threads").why(error.to_string()))?;
@@ -104,6 +124,38 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
     };
     runtime.block_on(service::run(settings, told)).map_err(failure)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn not_made(data: &Path) -> Failure {
+    Failure::new(Exit::NotFound, format!("`{}` is no data folder of a server yet", data.display()))
+        .why("it has no admin, so nobody could use the server")
+        .hint(format!(
+            "`towpath init --data {}` makes it; if yours is another one, name it: `--data FOLDER`",
+            data.display()
+        ))
+}
+
+/// What is to be said of a server that others than this machine can reach, and listen to.
+fn in_plain_text(settings: &ServerSettings) -> Option<String> {
+    let by_tls = settings.url.as_ref().is_some_and(|url| url.starts_with("https://"));
+    (!settings.listen.ip().is_loopback() && !by_tls).then(|| {
+        format!(
+            "warning: {} is reached from other machines in plain HTTP: whoever is on the way reads passwords and \
+             tokens, and may use them\n hint: listen on loopback, put a proxy with TLS in front, and name its address: \
+             `--url https://towpath.example.org`",
+            settings.listen
+        )
+    })
+}
+
+/// Ends this process as SIGTERM does, once nobody holds the other end of standard input any more.
+fn end_with_input() {
+    std::thread::spawn(|| {
+        // What is written there means nothing; an input that breaks has ended, too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        // It fails only if there is no such process, and this is it.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    });
 }
 
 /// Executes what was deployed to this server instead, if that is another program than this one.

@@ -59,7 +59,7 @@ pub fn run(command: &TokenCommand, terminal: &Terminal) -> Result<ExitCode, Fail
         TokenCommand::Login { url } => login(url, terminal),
         TokenCommand::List { user } => {
             let answer = client()?.ask(&Request::get(&path(user.as_deref())))?;
-            answer::list(&answer, terminal, row)
+            answer::list(&answer, "tokens", terminal, row)
         }
         TokenCommand::Create { user, label, repo, verb, days } => {
             let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());

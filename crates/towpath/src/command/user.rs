@@ -60,16 +60,16 @@ pub fn run(command: &UserCommand, terminal: &Terminal) -> Result<ExitCode, Failu
     let client = client()?;
     let act = |request: Request| done(&client, &request, terminal);
     match command {
-        UserCommand::List => answer::list(&client.ask(&Request::get(&["users"]))?, terminal, row),
+        UserCommand::List => answer::list(&client.ask(&Request::get(&["users"]))?, "users", terminal, row),
         UserCommand::Me => {
             let me = client.ask(&Request::get(&["me"]))?;
-            answer::list(&json!([me]), terminal, me_row)
+            answer::list(&json!([me]), "users", terminal, me_row)
         }
         UserCommand::Add { name, admin, password } => {
             let password = password.then(|| secret_input("password")).transpose()?;
             let body = json!({ "user": name, "admin": admin, "password": password });
             let added = client.ask(&Request::post(&["users"], body))?;
-            answer::list(&json!([added]), terminal, row)
+            answer::list(&json!([added]), "users", terminal, row)
         }
         UserCommand::Admin { name, no } => {
             act(Request::put(&["users", name, "admin"], json!({ "admin": !no })))

@@ -1,6 +1,7 @@
 //! Which server and which repo a command is about.
 
 use towpath_git::Checkout;
+use towpath_server::http::origin::has_fit_port;
 
 use super::Client;
 use super::settings::ClientSettings;
@@ -132,6 +133,9 @@ pub fn checked(url: &str) -> Result<String, Failure> {
         Some((name, _)) => name,
         None => host.split(['/', ':']).next().unwrap_or_default(),
     };
+    if !has_fit_port(host.split('/').next().unwrap_or_default()) {
+        return refuse("its port is no number from 1 to 65535", "write it as http://127.0.0.1:7700");
+    }
     let loopback =
         name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     match scheme {
@@ -170,6 +174,9 @@ mod tests {
             "ftp://h",
             "h",
             "https://",
+            "http://localhost:y",
+            "http://127.0.0.1:0",
+            "https://h:70000/x",
         ];
         assert_eq!(bad.iter().filter(|url| ok(url)).collect::<Vec<_>>(), Vec::<&&str>::new());
     }

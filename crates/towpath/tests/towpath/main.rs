@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic as the test may")]
 
 mod attacks;
+mod bad_input;
 mod deploying;
 mod guide;
 mod keeping;
 mod local_run;
 mod pages;
 mod record;
+mod refusals;
 mod repository_words;
 mod self_hosting;
 mod served;

@@ -44,6 +44,9 @@ pub struct ReasonView {
     pub reason: String,
     /// A sentence.
     pub text: String,
+    /// What belongs to it and takes a line each: the errors of a pipeline file.
+    #[serde(default)]
+    pub details: Vec<String>,
     /// What to do about it; absent: nothing but wait.
     pub hint: Option<String>,
     /// Whether it keeps the change out of the queue until a person acts.
@@ -57,6 +60,7 @@ impl ReasonView {
         ReasonView {
             reason: json["reason"].as_str().unwrap_or_default().to_owned(),
             text: reason.to_string(),
+            details: reason.details().to_vec(),
             hint: reason.hint(change),
             blocks: reason.keeps_out_of_queue(),
         }

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_core::candidate::CandidateResult;
 use towpath_core::gate::{GateState, Reason};
-use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
+use towpath_core::ids::{BranchName, ChangeNumber, GateId, RepoName, Timestamp};
 use towpath_forge::ChangeRecord;
-use towpath_store::ReadError;
 use towpath_store::records::{ChangeQuery, RunQuery};
+use towpath_store::{ReadError, View};
 
 use super::change_views::{
     BudgetView, ChangeLine, ChangeView, Entry, GateView, HoldView, ReasonView, VouchView, WhyView, check,
@@ -55,13 +55,14 @@ pub async fn list(call: Call, filter: Filter) -> Answer<Vec<ChangeLine>> {
         state @ ("open" | "closed" | "landed") => Some(state.to_owned()),
         _ => return Err(ApiError::invalid("`state` is `open`, `closed`, `landed` or `all`")),
     };
-    let target = filter.target.as_deref().map(str::parse).transpose()?;
+    let target: Option<BranchName> = filter.target.as_deref().map(str::parse).transpose()?;
     call.read(move |view| {
+        target.iter().try_for_each(|target| was_a_target(view, &repo, target))?;
         let owner = match &filter.owner {
             None => None,
             Some(name) => match view.user_by_name(name)? {
                 Some(user) => Some(user.id),
-                None => return Ok(Vec::new()),
+                None => return Err(super::users::no_user(name)),
             },
         };
         let query = ChangeQuery {
@@ -80,6 +81,22 @@ pub async fn list(call: Call, filter: Filter) -> Answer<Vec<ChangeLine>> {
         Ok(found.map(|change| ChangeLine::of(&change, &mut names)).collect::<Result<_, _>>()?)
     })
     .await
+}
+
+/// Whether changes are, or once were, for a branch.
+fn was_a_target(view: &View, repo: &RepoName, target: &BranchName) -> Answer<()> {
+    let settings = records::settings(view, repo)?;
+    let query = ChangeQuery {
+        repo: Some(repo.clone()),
+        target: Some(target.clone()),
+        count: Some(1),
+        ..ChangeQuery::default()
+    };
+    if settings.branches.contains_key(target) || !records::changes(view, &query)?.is_empty() {
+        return Ok(());
+    }
+    let why = format!("no change was ever for `{target}`, which is no watched branch of `{repo}`");
+    Err(ApiError::not_found(why).hint("`towpath branch list` shows the watched branches"))
 }
 
 /// `GET /api/v1/repos/{repo}/changes/{change}`

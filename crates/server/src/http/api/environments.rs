@@ -282,10 +282,44 @@ pub async fn unmark_self(call: Call, _: Nothing) -> Answer<Said> {
     set_self(&call, false).await
 }
 
+/// Whether an environment is one: a job on a watched branch deploys there, or something was deployed. Where another one is
+/// this server already, that is what there is to say.
+async fn known(call: &Call, id: EnvironmentId) -> Answer<()> {
+    let asked = id.clone();
+    let (settings, seen) = call
+        .read(move |view| {
+            let seen = selves::marked(view)?.is_some() || !view.deployments(&asked, 1)?.is_empty();
+            Ok((records::settings(view, &asked.repo)?, seen))
+        })
+        .await?;
+    if seen {
+        return Ok(());
+    }
+    let shared = call.shared().clone();
+    blocking(move || {
+        let repository = shared.repos.get(&id.repo)?;
+        for branch in settings.branches.keys() {
+            let Some(tip) = repository.branch_tip(branch)? else { continue };
+            let tree = repository.commit(tip)?.tree;
+            let definition = definitions::read(&repository, tree)?.definition;
+            let jobs =
+                definition.map(|it| it.expand(Changed::Unknown).select_environment(&id.name).jobs.len());
+            if jobs.is_ok_and(|jobs| jobs > 0) {
+                return Ok(());
+            }
+        }
+        let why = format!("no job on a watched branch of `{}` deploys to `{}`", id.repo, id.name);
+        Err(ApiError::not_found(why)
+            .hint("land a job with `environment:` first; `towpath deploy list` shows what was deployed to"))
+    })
+    .await
+}
+
 async fn set_self(call: &Call, is_self: bool) -> Answer<Said> {
     let (id, by, now) = (environment(call)?, call.actor()?, call.now());
-    let repo = id.repo.clone();
-    call.read(move |view| records::settings(view, &repo)).await?;
+    if is_self {
+        known(call, id.clone()).await?;
+    }
     let (send, receive) = tokio::sync::oneshot::channel();
     let marked = id.clone();
     let work = move |tx: &mut towpath_store::Tx<'_>| {

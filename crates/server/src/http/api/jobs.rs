@@ -221,7 +221,13 @@ fn step(
     };
     let wanted = attempt.unwrap_or(newest);
     if attempt.is_some_and(|attempt| attempt == 0 || attempt > newest) {
-        return Err(ApiError::not_found(format!("job `{}` has {newest} attempts", spec.name)));
+        let had = match newest {
+            0 => "was not begun yet".to_owned(),
+            1 => "had 1 attempt".to_owned(),
+            newest => format!("had {newest} attempts"),
+        };
+        return Err(ApiError::not_found(format!("job `{}` {had}", spec.name))
+            .hint("name one of them, from 1, or none for the newest"));
     }
     let running = running.filter(|_| wanted == newest);
     // The rows of ended attempts keep the lease, also that of a life before a restore.
@@ -237,10 +243,18 @@ fn step(
     })))
 }
 
+/// Jobs that a hint names.
+const JOBS_NAMED_MAX: usize = 12;
+
 /// A job by its name, or by its place in the graph.
 fn find_job<'a>(graph: &'a JobGraph, job: &str) -> Answer<(JobIndex, &'a JobSpec)> {
     let by_name = graph.iter().find(|(_, spec)| spec.name.as_str() == job);
     let by_place = || graph.iter().find(|(index, _)| index.0.to_string() == job);
-    let missing = || ApiError::not_found(format!("the run has no job `{}`", job.escape_debug()));
+    let missing = || {
+        let names = graph.iter().take(JOBS_NAMED_MAX).map(|(_, spec)| spec.name.as_str()).collect::<Vec<_>>();
+        let more = if graph.jobs.len() > JOBS_NAMED_MAX { ", and more" } else { "" };
+        ApiError::not_found(format!("the run has no job `{}`", job.escape_debug()))
+            .hint(format!("it has {}{more}", names.join(", ")))
+    };
     by_name.or_else(by_place).ok_or_else(missing)
 }

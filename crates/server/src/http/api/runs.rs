@@ -13,7 +13,7 @@ use towpath_store::records::{RunCursor, RunQuery, RunRow};
 use super::jobs::JobView;
 use super::{Nothing, Said, Why, checked_why, command, millis, page_rows, word};
 use crate::http::call::Call;
-use crate::http::error::{Answer, ApiError};
+use crate::http::error::{Answer, ApiError, Class};
 use crate::http::links;
 
 /// A run in a list.
@@ -196,5 +196,19 @@ pub fn no_run(id: &RunId) -> ApiError {
 pub async fn cancel(call: Call, input: Why) -> Answer<Said> {
     let id = call.run()?;
     let why = checked_why(&input.why)?;
-    command(&call, id.gate, Verb::Cancel { run: id.number, why }).await
+    match command(&call, id.gate.clone(), Verb::Cancel { run: id.number, why }).await {
+        Err(error) if error.class == Class::NotFound => Err(not_running(&call, id, error).await?),
+        other => other,
+    }
+}
+
+/// Why a run cannot be cancelled that its gate does not have as a running one.
+async fn not_running(call: &Call, id: RunId, error: ApiError) -> Answer<ApiError> {
+    call.read(move |view| {
+        let Some(row) = view.run(&id)? else { return Ok(no_run(&id)) };
+        let Some(outcome) = RunSummary::of(&row).outcome else { return Ok(error) };
+        let over = ApiError::new(Class::Conflict, format!("run {id} is over: {}", outcome.replace('_', " ")));
+        Ok(over.hint("`towpath runs --running` lists those that can be cancelled"))
+    })
+    .await
 }

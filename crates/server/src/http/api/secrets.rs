@@ -15,6 +15,7 @@ use crate::auth::accounts::note;
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError};
 use crate::http::records::Names;
+use crate::http::wording;
 use crate::secrets::Policy;
 
 /// Characters of a secret's name.
@@ -134,8 +135,10 @@ async fn store(
 const POLICY_DEFAULT: &str = r#"{"level":"landed"}"#;
 
 fn checked(policy: Value) -> Answer<String> {
-    let policy: Policy = serde_json::from_value(policy)
-        .map_err(|error| ApiError::invalid(format!("the policy is not what this takes: {error}")))?;
+    let policy: Policy = wording::taken(&policy).map_err(|what| {
+        ApiError::invalid(format!("the policy is not what this takes: {what}"))
+            .hint(r#"write it as {"level":"landed","jobs":["publish"]}"#)
+    })?;
     serde_json::to_string(&policy).map_err(ApiError::internal)
 }
 

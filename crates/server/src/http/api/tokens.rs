@@ -2,14 +2,14 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::ids::{Timestamp, UserId};
+use towpath_core::ids::{RepoName, Timestamp, UserId};
 use towpath_store::records::{Scope, Token};
 
 use super::{Nothing, Said, millis};
 use crate::auth::accounts::{NewToken, issue_token, note};
 use crate::auth::rights::Means;
 use crate::auth::token::within;
-use crate::http::call::Call;
+use crate::http::call::{Call, no_repo};
 use crate::http::error::{Answer, ApiError};
 
 /// Seconds for which a token works when nobody says otherwise: a year, so that a forgotten one ends.
@@ -113,6 +113,7 @@ pub async fn create_for(call: Call, input: Create) -> Answer<Created> {
 async fn make(call: &Call, owner: UserId, input: Create) -> Answer<Created> {
     let repos = input.repos.map(|repos| repos.iter().map(|repo| repo.parse()).collect::<Result<Vec<_>, _>>());
     let scope = Scope { repos: repos.transpose()?, verbs: input.verbs };
+    check_repos(call, scope.repos.clone().unwrap_or_default()).await?;
     let (by, now) = (call.actor()?, call.now());
     let expires_at = now.plus_seconds(input.seconds.unwrap_or(SECONDS_DEFAULT));
     if let Means::Token { scope: own, expires_at: end, .. } = &call.person()?.by {
@@ -130,9 +131,24 @@ async fn make(call: &Call, owner: UserId, input: Create) -> Answer<Created> {
     Ok(Created { number: issued.number, token: issued.text, expires_at: millis(expires_at) })
 }
 
+/// Whether whoever asks sees every one of these.
+async fn check_repos(call: &Call, repos: Vec<RepoName>) -> Answer<()> {
+    let person = call.person()?.clone();
+    call.read(move |view| {
+        for repo in &repos {
+            if view.repo(repo)?.is_none() || person.role_on(view, repo)?.is_none() {
+                return Err(no_repo(repo.as_str()));
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// `DELETE /api/v1/tokens/{token}`: one's own, or as an admin anybody's.
 pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
-    let missing = || ApiError::not_found("you have no such token");
+    let missing =
+        || ApiError::not_found("you have no such token").hint("`towpath token list` shows their numbers");
     let number: u64 = call.param("token")?.parse().map_err(|_| missing())?;
     let (person, by, now) = (call.person()?.clone(), call.actor()?, call.now());
     let token = call.read(move |view| Ok(view.token_by_number(number)?)).await?.ok_or_else(missing)?;

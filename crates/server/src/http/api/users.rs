@@ -129,9 +129,15 @@ async fn hashed(text: String) -> Answer<String> {
 /// `NotFound`.
 pub async fn named(call: &Call) -> Answer<User> {
     let name = call.param("user")?.to_owned();
-    let missing = ApiError::not_found(format!("there is no user `{}`", name.escape_debug()));
+    let missing = no_user(&name);
     let user = call.read(move |view| Ok(view.user_by_name(&name)?)).await?;
     user.ok_or(missing)
+}
+
+/// There is no user of this name.
+pub fn no_user(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no user `{}`", name.escape_debug()))
+        .hint("`towpath user list` shows those that there are")
 }
 
 /// `POST /api/v1/users/{user}/disable`: tokens and sessions of the user end at once.

@@ -16,11 +16,11 @@ const COMMIT_DIGITS: usize = 40;
 /// Digits of a shortened one at least; git shows no fewer.
 const SHORT_DIGITS_MIN: usize = 7;
 
-/// Say of one revision whether it may land
+// What it says of the revision stands with each verb.
 #[derive(Debug, clap::Args)]
 pub struct ReviewArgs {
     /// The change's number
-    #[arg(value_name = "CHANGE")]
+    #[arg(value_name = "CHANGE", value_parser = super::change_number)]
     number: u64,
     #[command(flatten)]
     revision: RevisionArgs,
@@ -44,7 +44,7 @@ struct RevisionArgs {
 #[derive(Debug, clap::Args)]
 pub struct VouchArgs {
     /// The change's number
-    #[arg(value_name = "CHANGE")]
+    #[arg(value_name = "CHANGE", value_parser = super::change_number)]
     number: u64,
     #[command(flatten)]
     revision: RevisionArgs,
@@ -60,7 +60,7 @@ pub struct VouchArgs {
 #[derive(Debug, clap::Args)]
 pub struct RetryArgs {
     /// The change's number
-    #[arg(value_name = "CHANGE")]
+    #[arg(value_name = "CHANGE", value_parser = super::change_number)]
     number: u64,
     /// Only what did not pass
     #[arg(long)]
@@ -125,7 +125,8 @@ fn resolve(change: &Value, given: &str, newest: &str) -> Result<String, Failure>
         && given.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if !hex {
         return Err(Failure::new(Exit::Usage, format!("`{}` is no commit id", inline(given)))
-            .why(format!("it is {COMMIT_DIGITS} hex digits, or at least the first {SHORT_DIGITS_MIN}")));
+            .why(format!("it is {COMMIT_DIGITS} hex digits, or at least the first {SHORT_DIGITS_MIN}"))
+            .hint("`towpath change show CHANGE` shows that of each revision"));
     }
     if newest.starts_with(given) {
         return Ok(newest.to_owned());

@@ -58,7 +58,11 @@ pub fn list(arguments: &ListArgs, place: &Place, terminal: &Terminal) -> Result<
             styled(Style::Dim, joined(change, "labels")),
         ]
     };
-    answer::list(&place.client.ask(&request)?, terminal, row)
+    let things = match arguments.state.as_str() {
+        "all" => "changes".to_owned(),
+        state => format!("{state} changes"),
+    };
+    answer::list(&place.client.ask(&request)?, &things, terminal, row)
 }
 
 pub fn show(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -171,6 +175,9 @@ pub fn why(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode, 
 
 fn show_reason(reason: &Value, indent: &str, terminal: &Terminal) -> Result<(), Failure> {
     terminal.data(format!("{indent}{}", inline(text(reason, "text"))))?;
+    for detail in items(&reason["details"]).iter().filter_map(Value::as_str) {
+        terminal.data(format!("{indent}  {}", inline(detail)))?;
+    }
     match text(reason, "hint") {
         "" => Ok(()),
         hint => Ok(terminal.data(format!("{indent}  {} {}", Style::Dim.paint("hint:"), inline(hint)))?),

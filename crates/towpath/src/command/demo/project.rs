@@ -47,7 +47,7 @@ impl Project {
         let folder = folder.canonicalize().map_err(|error| cannot("use", folder, &error))?;
         let ann = Person { name: "ann", token: String::new() };
         let mut project = Project { folder, ann, others: Vec::new() };
-        let admin = setup::first_admin(&project.serve_arguments().settings()?, "ann");
+        let admin = setup::first_admin(&project.serve_arguments().settings()?, "ann", |_| Ok(()));
         project.ann.token = admin.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?.token;
         write_private(&project.token_file(), &project.ann.token)?;
         let work = project.work();
@@ -64,6 +64,7 @@ impl Project {
             url: None,
             slots: None,
             sandbox: SandboxArg::Bubblewrap,
+            until_input_ends: true,
         }
     }
 

@@ -36,6 +36,7 @@ impl DemoServer {
         let listen = free_port(listen)?;
         let mut command = vec![
             "serve".to_owned(),
+            "--until-input-ends".to_owned(),
             "--data".to_owned(),
             project.data().display().to_string(),
             "--keys".to_owned(),
@@ -137,7 +138,8 @@ fn spawn(command: &[String], log: &std::path::Path, fault: Option<&str>) -> Resu
     };
     let log: File = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
     let mut process = Command::new(std::env::current_exe().map_err(failed)?);
-    process.args(command).stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
+    // Held open by this process and by nobody else: whatever ends the demo ends the server, too, and its executor.
+    process.args(command).stdin(Stdio::piped()).stdout(log.try_clone().map_err(failed)?).stderr(log);
     process.env_remove(towpath_server::faults::VARIABLE);
     if let Some(fault) = fault {
         process.env(towpath_server::faults::VARIABLE, fault);

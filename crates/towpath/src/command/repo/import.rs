@@ -11,7 +11,7 @@ use towpath_core::ids::{BranchName, IdError};
 use towpath_git::{Checkout, Setting};
 
 use crate::command::answer::{flag, items, text};
-use crate::command::{file_failure, own_checkout, own_git};
+use crate::command::{existing_folder, file_failure, own_checkout, own_git};
 use crate::failure::{Exit, Failure};
 use crate::local::folder::RunFolder;
 use crate::remote::place::{REMOTE, RemotePlace, client};
@@ -99,8 +99,11 @@ fn report(repo: &Value, has_remote: bool, terminal: &Terminal) -> Result<ExitCod
         terminal.record(repo)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let refs =
-        repo["refs"].as_u64().map(|refs| format!(" with {refs} branches and tags")).unwrap_or_default();
+    let refs = match repo["refs"].as_u64() {
+        None => String::new(),
+        Some(1) => " with 1 branch".to_owned(),
+        Some(refs) => format!(" with {refs} branches and tags"),
+    };
     let (name, url) = (inline(text(repo, "repo")), inline(text(repo, "clone_url")));
     terminal.data(format!("repo {name}{refs}: {url}"))?;
     for left_out in items(&repo["left_out"]).iter().filter_map(Value::as_str) {
@@ -187,6 +190,7 @@ pub fn set_approvals(
 }
 
 fn checkout_at(path: &Path) -> Result<Checkout, Failure> {
+    existing_folder(path)?;
     let git = own_git()?;
     Checkout::find(&git, path)?.ok_or_else(|| {
         Failure::new(Exit::NotFound, format!("`{}` is in no git work tree", path.display()))

@@ -1,0 +1,292 @@
+//! What the program says to words that mean nothing here: what is wrong, why, and what to do next, with its exit code.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::served::{Served, until_landed};
+use crate::support::{Ended, TOWPATH, World, ended, servants};
+
+/// Time for a demo or a server to start or end on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+const PLAIN: [&str; 2] = ["--sandbox", "none"];
+const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
+    }
+}
+
+/// A refusal with its exit code, that says all of these and what to do.
+#[track_caller]
+fn refused(ended: &Ended, code: i32, said: &[&str]) {
+    assert_eq!(ended.code, code, "{}{}", ended.out, ended.err);
+    for said in said.iter().chain(&[" hint: "]) {
+        assert!(ended.err.contains(said), "`{said}` is not in {}", ended.err);
+    }
+}
+
+#[test]
+fn an_init_that_failed_can_be_repeated_as_it_was() {
+    let world = World::with(&[]);
+    let data = world.home().join("data").display().to_string();
+    let init = |arguments: &[&str]| world.towpath(&[&["init", "--data", &data], arguments].concat());
+    let odd: [(&[&str], i32, &str); 5] = [
+        (&["--url", "http://gate.example.org"], 2, "without TLS"),
+        (&["--url", "http://localhost:y"], 2, "its port is no number"),
+        (&["--url", "https://gate.example.org/sub"], 2, "without a path"),
+        (&["--token-file", "/nowhere/token"], 3, "cannot write `/nowhere/token`"),
+        (&["--user", "A b"], 2, "a user's name has"),
+    ];
+    for (arguments, code, said) in odd {
+        let failed = init(arguments);
+        assert_eq!(failed.code, code, "{arguments:?}: {}", failed.err);
+        assert!(failed.err.contains(said), "{arguments:?}: {}", failed.err);
+        // Nothing serves what is half made.
+        refused(
+            &world.towpath(&["serve", "--data", &data]),
+            3,
+            &["no data folder of a server yet", "towpath init"],
+        );
+    }
+    assert!(!std::path::Path::new(&format!("{data}-keys/admin.token")).exists());
+    let made = init(&[]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    refused(&init(&[]), 5, &["with users already", "towpath serve"]);
+}
+
+#[test]
+fn an_init_without_a_home_keeps_the_token_in_its_file() {
+    let world = World::with(&[]);
+    let data = world.home().join("data").display().to_string();
+    let mut command = world.command(TOWPATH);
+    command.args(["init", "--data", &data, "--listen", "127.0.0.1:7799"]).env_remove("HOME");
+    let made = ended(command.output().unwrap());
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(
+        made.err.contains(&format!("towpath token login http://127.0.0.1:7799 < {data}-keys/admin.token"))
+    );
+    assert!(
+        made.err.contains(&format!("next: towpath serve --data {data} --listen 127.0.0.1:7799")),
+        "{}",
+        made.err
+    );
+    let file = std::fs::metadata(format!("{data}-keys/admin.token")).unwrap();
+    assert_eq!((file.permissions().mode() & 0o777, file.len() > 20), (0o600, true));
+}
+
+#[test]
+fn a_server_is_not_started_with_words_that_cannot_be_meant() {
+    let world = World::with(&[]);
+    let data = world.home().join("data").display().to_string();
+    assert_eq!(world.towpath(&["init", "--data", &data]).code, 0);
+    let serve = |arguments: &[&str]| world.towpath(&[&["serve", "--data", &data], arguments].concat());
+    let none = serve(&["--slots", "0"]);
+    assert_eq!(none.code, 2, "{}", none.err);
+    assert!(none.err.contains("0 is not in 1..="), "{}", none.err);
+    let odd = serve(&["--url", "http://x:y", "--listen", "127.0.0.1:0"]);
+    assert_eq!(odd.code, 2, "{}", odd.err);
+    assert!(odd.err.contains("its port is no number from 1 to 65535"), "{}", odd.err);
+    // What others can listen to is said; the address is no machine's (RFC 5737), so that the server ends at once.
+    let plain = serve(&["--listen", "192.0.2.1:7700"]);
+    assert!(plain.err.contains("in plain HTTP") && plain.err.contains("--url https://"), "{}", plain.err);
+    let behind = serve(&["--listen", "192.0.2.1:7700", "--url", "https://gate.example.org"]);
+    assert!(!behind.err.contains("in plain HTTP"), "{}", behind.err);
+}
+
+#[test]
+fn a_branch_that_was_pushed_as_it_is_can_be_opened_as_a_change() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    served.world.git(&["switch", "--quiet", "--create", "my-branch"]);
+    served.world.git(&["commit", "--quiet", "--allow-empty", "--message", "mine"]);
+    served.world.write("new", "x\n");
+    served.world.git(&["add", "--all"]);
+    served.world.git(&["commit", "--quiet", "--message", "a new file"]);
+    let mut push = served.world.command("git");
+    let pushed = ended(push.args(["push", "towpath", "my-branch"]).output().unwrap());
+    assert_eq!(pushed.code, 0, "{}", pushed.err);
+    let said = ["no change is open from it", "to open one: towpath change open my-branch"];
+    assert!(said.iter().all(|said| pushed.err.contains(said)), "{}", pushed.err);
+    let opened = served.ok(&["change", "open", "my-branch"]);
+    assert!(opened.out.starts_with("change 1: http://"), "{}", opened.out);
+    until_landed(&served.world, "1");
+}
+
+#[test]
+fn names_that_are_not_there_are_refused() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    served.push("feature", "towpath.yaml", "jobs: [unit]\n");
+    served.until("1", |change| !change["gate"]["reasons"].as_array().unwrap().is_empty());
+    let cases: [(&[&str], i32, &str); 22] = [
+        (&["repo", "import", "nope"], 3, "there is no folder `nope`"),
+        (&["repo", "import", "towpath.yaml"], 2, "`towpath.yaml` is no folder"),
+        (&["audit", "verify", "--repo", "nope", "--key", "towpath+00000000+AA"], 2, ""),
+        (&["deploy", "self", "nope"], 3, "no job on a watched branch of `web` deploys to `nope`"),
+        (&["deploy", "start"], 3, "has no job with `on: [land]`"),
+        (&["deploy", "start", "nope"], 3, "has no job that deploys to `nope`"),
+        (&["deploy", "show", "nope"], 3, "nothing was ever deployed to `nope`"),
+        (&["token", "create", "--repo", "nope"], 3, "there is no repo `nope`"),
+        (&["change", "label", "1", "--remove", "nope"], 3, "change 1 has no label `nope`; it has none"),
+        (&["change", "list", "--owner", "nope"], 3, "there is no user `nope`"),
+        (&["change", "list", "--target", "nope"], 3, "no change was ever for `nope`"),
+        (&["change", "show", "99"], 3, "there is no change 99"),
+        (&["change", "show", "x"], 2, "a change is named by its number"),
+        (&["cancel", "99", "--why", "x"], 3, "there is no run web/main/99"),
+        (&["branch", "show", "nope"], 3, "`nope` is no watched branch of `web`"),
+        (&["branch", "run"], 3, "has no job with `on: [manual]`"),
+        (&["branch", "run", "--job", "nope"], 3, "has no job `nope`"),
+        (&["user", "disable", "nope"], 3, "there is no user `nope`"),
+        (&["repo", "grant", "nope", "author"], 3, "there is no user `nope`"),
+        (&["token", "revoke", "999"], 3, "you have no such token"),
+        (&["secret", "remove", "nope"], 3, "secret `nope` does not exist"),
+        (&["retention", "set", "nope=3"], 2, "there is no `nope`; there is `run_days`"),
+    ];
+    for (arguments, code, said) in cases {
+        let refused = served.world.towpath(arguments);
+        assert_eq!(refused.code, code, "{arguments:?}: {}{}", refused.out, refused.err);
+        assert!(refused.err.contains(said), "{arguments:?}: {}", refused.err);
+        let words = ["invalid type", "missing field", "unknown field", "at line ", "has no a"];
+        assert!(!words.iter().any(|word| refused.err.contains(word)), "{arguments:?}: {}", refused.err);
+    }
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused_in_words_that_name_the_place() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let mut settings: Value = serde_json::from_str(&served.ok(&["repo", "settings"]).out).unwrap();
+    settings["branches"]["main"]["approvals"] = Value::from("many");
+    served.world.write("settings.json", &settings.to_string());
+    let set = ["repo", "settings", "--set", "settings.json"];
+    let said = ["at `branches.main.approvals`, there is the text \"many\", where a whole number"];
+    refused(&served.world.towpath(&set), 2, &said);
+    served.world.write("settings.json", "{}");
+    refused(&served.world.towpath(&set), 2, &["is missing"]);
+    let policy = given(&served, &["secret", "set", "key", "--policy", r#"{"level":"nobody"}"#], b"x");
+    refused(&policy, 2, &["at `level`, `nobody` is none of what can stand there"]);
+}
+
+/// A command with something on its standard input.
+fn given(served: &Served, arguments: &[&str], input: &[u8]) -> Ended {
+    let mut command = served.world.command(TOWPATH);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that refuses before it reads has closed it.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    ended(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn an_empty_list_is_said_to_people_and_is_no_data() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let lists: [(&[&str], &str); 5] = [
+        (&["change", "list"], "no open changes\n"),
+        (&["runs"], "no runs\n"),
+        (&["runs", "--running"], "no runs under way\n"),
+        (&["secret", "list"], "no secrets\n"),
+        (&["deploy", "list"], "no environments\n"),
+    ];
+    for (arguments, said) in lists {
+        let shown = served.ok(arguments);
+        assert_eq!((shown.out.as_str(), shown.err.as_str()), ("", said), "{arguments:?}");
+        let json = served.ok(&[arguments, &["--json"]].concat());
+        assert_eq!((json.out.as_str(), json.err.as_str()), ("", ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_run_that_was_cancelled_says_so_and_is_not_cancelled_twice() {
+    let pipeline =
+        "jobs:\n  slow: { run: 'echo begun; sleep 31801' }\n  after: { run: 'true', needs: [slow] }\n";
+    let served = Served::with_options(&[("towpath.yaml", pipeline)], &PLAIN, &[]);
+    served.push("feature", "new", "x\n");
+    wait_until("running job", || served.world.towpath(&["log", "1", "slow"]).out.contains("begun"));
+    served.ok(&["cancel", "1", "--why", "enough"]);
+    wait_until("end of the run", || served.record(&["runs", "1"])["outcome"] == "cancelled");
+    refused(
+        &served.world.towpath(&["cancel", "1", "--why", "again"]),
+        5,
+        &["run web/main/1 is over: cancelled"],
+    );
+    let found = served.ok(&["log", "1", "--first-error"]);
+    assert!(
+        found.out.contains("begun") && found.err.contains("job `slow`: cancelled: enough by ann"),
+        "{}",
+        found.err
+    );
+    let unbegun = served.ok(&["log", "1", "after", "--first-error"]);
+    assert!(
+        unbegun.err.contains("the log is empty") && unbegun.err.contains("job `after`: cancelled"),
+        "{}",
+        unbegun.err
+    );
+}
+
+#[test]
+fn a_folder_without_a_pipeline_says_what_to_do() {
+    let world = World::with(&[]);
+    refused(&world.towpath(&["config", "check"]), 3, &["there is no towpath.yaml to check", "Makefile"]);
+    refused(&world.towpath(&["config", "check", "nope.yaml"]), 3, &["cannot read `nope.yaml`"]);
+    let mut outside = world.command(TOWPATH);
+    let outside = ended(outside.args(["config", "check"]).current_dir(world.home()).output().unwrap());
+    refused(&outside, 3, &["is in no git work tree"]);
+}
+
+#[test]
+fn help_says_what_a_verb_does_and_nothing_of_another() {
+    let world = World::with(&[]);
+    let about =
+        |verb: &str| world.towpath(&["change", verb, "--help"]).out.lines().next().unwrap().to_owned();
+    assert_ne!(about("approve"), about("request-changes"));
+}
+
+/// What a value on standard input comes to in a job.
+#[test]
+fn the_line_end_of_a_piped_secret_is_no_part_of_it() {
+    let pipeline = "jobs:\n  use:\n    on: [land]\n    secrets: [one, key]\n    run: |\n      \
+                    for name in one key; do wc -c < \"$TOWPATH_SECRETS/$name\"; done\n  unit: { run: 'true' }\n";
+    let served = Served::with_options(&[("towpath.yaml", pipeline)], &PLAIN, &[]);
+    let ok = |arguments: &[&str], input: &[u8]| {
+        let set = given(&served, arguments, input);
+        assert_eq!(set.code, 0, "{}", set.err);
+    };
+    ok(&["secret", "set", "one"], b"hunter-22\n");
+    ok(&["secret", "set", "key"], b"-----BEGIN-----\nAAAAAAAA\n");
+    served.push("feature", "new", "x\n");
+    until_landed(&served.world, "1");
+    wait_until("run after landing", || {
+        let runs = served.world.records(&["runs"]);
+        runs.iter().any(|run| run["trigger"] == "land" && run["outcome"] == "passed")
+    });
+    let runs = served.world.records(&["runs"]);
+    let run = runs.iter().find(|run| run["trigger"] == "land").unwrap();
+    let sizes = served.ok(&["log", run["run"].as_str().unwrap(), "use"]).out;
+    let sizes: Vec<&str> = sizes.split_whitespace().collect();
+    assert_eq!(sizes, ["9", "25"]);
+}
+
+/// A demo leaves nobody behind: not when it ends by itself, and not when it is ended, however that is.
+#[test]
+fn a_demo_takes_its_server_and_executor_along() {
+    let world = World::with(&[]);
+    let demo = |folder: &str| {
+        let mut command = world.command(TOWPATH);
+        command.args(["demo", "--json", "--folder", folder]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    for signal in ["-INT", "-KILL"] {
+        let mut child = demo(&format!("demo{signal}"));
+        wait_until("server and executor of the demo", || servants(world.folder()).len() >= 2);
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        child.wait().unwrap();
+        wait_until("end of both", || servants(world.folder()).is_empty());
+    }
+    let mut child = demo("demo-whole");
+    child.wait().unwrap();
+    assert_eq!(servants(world.folder()), [], "they end before the demo does");
+}
