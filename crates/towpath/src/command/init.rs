@@ -43,6 +43,7 @@ pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failur
         url: None,
         slots: None,
         sandbox: SandboxArg::Bubblewrap,
+        job_limits: Vec::new(),
     };
     let settings = serve.settings()?;
     let path = arguments.token_file.clone().unwrap_or_else(|| settings.keys.join("admin.token"));

@@ -64,6 +64,7 @@ impl Project {
             url: None,
             slots: None,
             sandbox: SandboxArg::Bubblewrap,
+            job_limits: Vec::new(),
         }
     }
 
