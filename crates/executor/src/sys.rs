@@ -49,6 +49,16 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
+/// Gives every signal its default again, whatever our own starter ignored: that lasts over `exec`, and a job that ignores
+/// SIGXFSZ does not end at its limit, one that ignores SIGHUP not with its terminal. Python and `nohup` start programs so.
+pub(crate) fn forget_ignored_signals() {
+    // SIGPIPE is ignored by ourselves; the standard library gives it back to what it executes.
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE) {
+        // SAFETY: sets a default, which runs no code of ours. The few that cannot be set stay as they are.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Lets no program that this process becomes or starts inherit a descriptor beyond 0, 1 and 2, whatever our own
 /// parent left open.
 pub(crate) fn keep_descriptors_to_ourselves() -> io::Result<()> {

@@ -12,6 +12,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod executor;
 pub mod init;
+pub mod job_limit;
 pub mod log;
 pub mod man;
 pub mod repo;

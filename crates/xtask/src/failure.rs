@@ -19,6 +19,11 @@ impl Failure {
         Failure { what: what.to_string(), why: why.to_string(), hint: hint.to_string(), is_usage: false }
     }
 
+    /// A word that is none of those which a command takes.
+    pub fn unknown(what: impl Display, why: impl Display, hint: impl Display) -> Failure {
+        Failure { is_usage: true, ..Failure::new(what, why, hint) }
+    }
+
     /// A command line that means nothing.
     pub fn usage(why: impl Display) -> Failure {
         let hint = "`cargo xtask help` lists the commands";

@@ -224,7 +224,7 @@ fn end_tree(pid: u32) {
 
 /// What `cargo run` told this program about this program. Handed on, it makes build scripts that watch these
 /// variables (ring's does) build again at each change between `cargo` and `cargo xtask`.
-fn variables_of_cargo_run() -> Vec<String> {
+pub fn variables_of_cargo_run() -> Vec<String> {
     let is_ours = |name: &String| {
         ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| name.starts_with(prefix))
     };

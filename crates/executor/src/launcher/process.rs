@@ -39,6 +39,7 @@ pub fn sandbox_helper() -> ExitCode {
 fn serve() -> io::Result<()> {
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
     sys::keep_descriptors_to_ourselves()?;
+    sys::forget_ignored_signals();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let me = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(me))?;

@@ -96,6 +96,7 @@ fn settings(arguments: &InitArgs) -> Result<ServerSettings, Failure> {
         url: None,
         slots: None,
         sandbox: SandboxArg::Bubblewrap,
+        job_limits: Vec::new(),
         until_input_ends: false,
     };
     serve.settings()

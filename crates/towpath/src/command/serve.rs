@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use towpath_executor::Limits;
 use towpath_server::faults;
 use towpath_server::replace;
 use towpath_server::server::ServerError;
@@ -14,6 +13,7 @@ use towpath_server::setup;
 use towpath_store::OpenError;
 
 use crate::command::executor::SandboxArg;
+use crate::command::job_limit::{self, JobLimit};
 use crate::failure::{Exit, Failure};
 use crate::terminal::Terminal;
 
@@ -45,6 +45,10 @@ pub struct ServeArgs {
     /// End when standard input ends, and the executor with it: for whoever has a server as a part of itself
     #[arg(long, hide = true)]
     pub until_input_ends: bool,
+    /// A bound of each job: `memory`, `disk`, `tmp` or `log` in bytes or KiB, MiB, GiB; `processes`; `files`. May be given
+    /// more than once [default: memory=8GiB, processes=2048, disk=20GiB, files=1000000, tmp=4GiB, log=128MiB]
+    #[arg(long = "job-limit", value_name = "NAME=VALUE")]
+    pub job_limits: Vec<JobLimit>,
 }
 
 /// Where a server keeps its things.
@@ -84,7 +88,7 @@ impl ServeArgs {
             url: self.url.clone(),
             slots: self.slots.unwrap_or(u32::try_from(cores).unwrap_or(2)),
             sandbox: self.sandbox.into(),
-            limits: Limits::default(),
+            limits: job_limit::limits(&self.job_limits),
             program,
             executor: match self.until_input_ends {
                 true => ExecutorLife::WithServer,

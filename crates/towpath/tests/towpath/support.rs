@@ -22,7 +22,12 @@ pub struct Ended {
 impl World {
     /// A repository with one commit of these files.
     pub fn with(files: &[(&str, &str)]) -> World {
-        let world = World { folder: TempDir::new().unwrap() };
+        World::below(&std::env::temp_dir(), files)
+    }
+
+    /// The same, in a folder of somebody's.
+    pub fn below(parent: &Path, files: &[(&str, &str)]) -> World {
+        let world = World { folder: TempDir::new_in(parent).unwrap() };
         std::fs::create_dir_all(world.home()).unwrap();
         std::fs::create_dir_all(world.work()).unwrap();
         world.git(&["init", "--quiet", "--initial-branch=main"]);

@@ -65,6 +65,7 @@ impl Project {
             slots: None,
             sandbox: SandboxArg::Bubblewrap,
             until_input_ends: true,
+            job_limits: Vec::new(),
         }
     }
 

@@ -2,33 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::canaries::Search;
-use super::fort::Fort;
+use super::fort::{Fort, plain_git};
+use super::holding::Stamp;
+use super::leftovers::files_below;
 use super::wire::Ask;
 
-/// Time within which everything of a job is gone after its end. The list of attacks says 2 s, of a machine that does
-/// nothing else.
-const GONE_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of one file that are searched at once.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 impl Fort {
-    pub fn check_aftermath(&self) {
-        self.check_an_honest_change_lands();
+    pub fn check_aftermath(&self, case: &str) {
+        self.check_nothing_is_left();
+        self.check_an_honest_change_lands(case);
         self.check_every_tip_was_tested();
         self.check_repository_and_log();
-        self.check_nothing_is_left();
         self.check_no_canary_is_out();
     }
 
     /// (1) A canary change that the author pushes afterwards still lands, and what runs on landing does.
-    fn check_an_honest_change_lands(&self) {
-        let (_, number) = self.push("ann", "canary", &[("canary", "canary\n")]);
+    pub fn check_an_honest_change_lands(&self, case: &str) {
+        let branch = format!("canary-{}", case[..3].to_lowercase());
+        let (_, number) = self.push("ann", &branch, &[("canary", &format!("after {case}\n"))]);
         assert_eq!(self.tested(number), "passed", "{}", self.log(number, "unit"));
         assert_eq!(self.approve("mia", number).status, 200);
         let commit = self.landed(number);
@@ -49,8 +49,17 @@ impl Fort {
         let tips: Vec<&str> = tips.lines().collect();
         let passed = self.passed_jobs_by_tree();
         let foreign = self.foreign.lock().unwrap().clone();
-        for pair in tips.windows(2).filter(|pair| !foreign.contains(&pair[0].to_owned())) {
+        let leaves = self.get("/audit/leaves?count=500").to_string();
+        let mut seen = self.seen.lock().unwrap();
+        for pair in tips.windows(2) {
             let [tip, parent] = pair else { unreachable!() };
+            if !seen.tips.insert((*tip).to_owned()) {
+                break;
+            }
+            assert!(leaves.contains(tip), "no leaf of the audit log tells of tip {tip}");
+            if foreign.contains(&(*tip).to_owned()) {
+                continue;
+            }
             let tree = self.in_bare(&["rev-parse", &format!("{tip}^{{tree}}")]);
             let required = self.required_at(parent);
             let covers = |jobs: &BTreeSet<String>| {
@@ -59,23 +68,27 @@ impl Fort {
             let runs = passed.get(&tree).map(Vec::as_slice).unwrap_or_default();
             assert!(runs.iter().any(covers), "tip {tip} lacks one of {required:?}: it has {runs:?}");
         }
-        let leaves = self.get("/audit/leaves?count=500").to_string();
-        for tip in &tips[..tips.len() - 1] {
-            assert!(leaves.contains(tip), "no leaf of the audit log tells of tip {tip}");
-        }
     }
 
     /// Jobs that passed, for each run, by the tree that it ran on.
     fn passed_jobs_by_tree(&self) -> BTreeMap<String, Vec<BTreeSet<String>>> {
-        let mut found: BTreeMap<String, Vec<BTreeSet<String>>> = BTreeMap::new();
-        for line in self.all_runs("web") {
+        let mut seen = self.seen.lock().unwrap();
+        for line in self.all_runs("web").iter().filter(|line| line["outcome"].is_string()) {
+            let name = line["run"].as_str().unwrap();
+            if seen.runs.contains_key(name) {
+                continue;
+            }
             let run = self.run(&line["run"]);
             let jobs = run["jobs"].as_array().unwrap().iter();
             let passed = jobs.filter(|job| job["outcome"] == "passed" && job["unsandboxed"] == false);
             let passed = passed.map(|job| job["name"].as_str().unwrap().to_owned()).collect();
             let tree =
                 self.in_bare(&["rev-parse", &format!("{}^{{tree}}", line["commit"].as_str().unwrap())]);
-            found.entry(tree).or_default().push(passed);
+            seen.runs.insert(name.to_owned(), (tree, passed));
+        }
+        let mut found: BTreeMap<String, Vec<BTreeSet<String>>> = BTreeMap::new();
+        for (tree, passed) in seen.runs.values() {
+            found.entry(tree.clone()).or_default().push(passed.clone());
         }
         found
     }
@@ -105,7 +118,7 @@ impl Fort {
     }
 
     /// (3) Repository and audit log are whole.
-    fn check_repository_and_log(&self) {
+    pub fn check_repository_and_log(&self) {
         let fsck = self.in_bare(&["fsck", "--full", "--strict", "--no-dangling"]);
         assert!(!fsck.contains("missing") && !fsck.contains("error"), "{fsck}");
         let data = self.data().display().to_string();
@@ -115,20 +128,41 @@ impl Fort {
     }
 
     /// (4) No canary is in what anybody was told, nor in the data folder, in any form.
-    fn check_no_canary_is_out(&self) {
+    pub fn check_no_canary_is_out(&self) {
         self.ask_for_everything();
         let search = self.canaries.search();
+        let mut seen = self.seen.lock().unwrap();
+        let words = self.heard.since(seen.words);
+        seen.words += words.len();
         let mut found = Vec::new();
-        for (from, bytes) in self.heard.all() {
+        for (from, bytes) in words {
             found.extend(search.found_in(&bytes).into_iter().map(|canary| format!("{canary} in {from}")));
         }
         // The vault's own repository holds its secret, and nothing else may.
         let own = self.data().join("repos/vault.git");
-        search_folder(&search, &self.data(), &own, &mut found);
+        for path in files_below(&self.data()).iter().filter(|path| !path.starts_with(&own)) {
+            let Some(stamp) = stamp(path).filter(|stamp| seen.files.get(path) != Some(stamp)) else {
+                continue;
+            };
+            found.extend(search_file(&search, path));
+            seen.files.insert(path.clone(), stamp);
+        }
         assert!(found.is_empty(), "canaries are out:\n{}", found.join("\n"));
     }
 
-    /// Every page and every answer about what the cases made, as the one sees them who may see most of it.
+    /// The same for what is packed: git's objects, of the repositories that do not hold the vault's secret.
+    pub fn check_no_object_holds_a_canary(&self) {
+        let search = self.canaries.search();
+        for repo in ["web", "other"] {
+            let repository = self.data().join(format!("repos/{repo}.git"));
+            let all = ["--git-dir=.", "cat-file", "--batch", "--batch-all-objects", "--buffer"];
+            let output = plain_git(&repository, &all).output().unwrap();
+            assert!(output.status.success() && output.stdout.len() > 100);
+            assert_eq!(search.found_in(&output.stdout), BTreeSet::new(), "in the objects of {repo}");
+        }
+    }
+
+    /// Every page and every answer about what is new since the last look, as the one sees them who may see most of it.
     fn ask_for_everything(&self) {
         let mut paths: Vec<String> =
             ["/me", "/users", "/tokens", "/secrets", "/repos", "/audit/checkpoint", "/doctor"]
@@ -138,107 +172,57 @@ impl Fort {
         for below in ["", "/settings", "/people", "/secrets", "/branches/main", "/changes?state=all"] {
             paths.push(format!("/api/v1/repos/web{below}"));
         }
-        for change in self.get("/repos/web/changes?state=all").as_array().unwrap() {
-            paths.push(format!("/api/v1/repos/web/changes/{}", change["change"]));
-            paths.push(format!("/api/v1/repos/web/changes/{}/why", change["change"]));
+        let mut pages = vec!["/".to_owned(), "/web/branches/main".to_owned()];
+        for number in self.new_changes() {
+            paths.push(format!("/api/v1/repos/web/changes/{number}"));
+            paths.push(format!("/api/v1/repos/web/changes/{number}/why"));
+            pages.push(format!("/web/changes/{number}"));
         }
-        for line in self.all_runs("web") {
-            for job in self.run(&line["run"])["jobs"].as_array().unwrap() {
-                let run = line["run"].as_str().unwrap().replacen("web/", "", 1);
-                let job = format!("/api/v1/repos/web/runs/{run}/jobs/{}", job["index"]);
-                for below in ["log?lines=10000", "first-error", "artifacts"] {
-                    paths.push(format!("{job}/{below}"));
-                }
+        for run in self.new_runs() {
+            let name = run.as_str().unwrap().replacen("web/", "", 1);
+            pages.push(format!("/web/runs/{name}"));
+            for job in self.run(&run)["jobs"].as_array().unwrap() {
+                let job = format!("runs/{name}/jobs/{}", job["index"]);
+                pages.push(format!("/web/{job}"));
+                let below = ["log?lines=10000", "first-error", "artifacts"];
+                paths.extend(below.map(|below| format!("/api/v1/repos/web/{job}/{below}")));
             }
         }
-        for path in paths {
-            self.send("ada", Ask::new("GET", &path));
+        paths.iter().for_each(|path| drop(self.send("ada", Ask::new("GET", path))));
+        for page in pages {
+            let got = Ask::new("GET", &page).with("cookie", &self.session).send(&self.host, &self.heard);
+            assert!(!matches!(got.status, 303 | 401 | 403 | 500), "{page}: {}", got.head);
         }
         for name in ["stranger", "nobody"] {
             self.ask(name, "GET", "/repos/web", &json!({}));
         }
     }
 
-    /// (5) No process, mount, lock or work tree of a case is left.
-    fn check_nothing_is_left(&self) {
-        let end = Instant::now() + GONE_WITHIN;
-        loop {
-            let left = self.left();
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < end, "left behind:\n{}", left.join("\n"));
-            std::thread::yield_now();
-        }
+    fn new_changes(&self) -> Vec<u64> {
+        let all = self.get("/repos/web/changes?state=all");
+        let numbers = all.as_array().unwrap().iter().filter_map(|change| change["change"].as_u64());
+        let mut seen = self.seen.lock().unwrap();
+        numbers.filter(|number| seen.changes.insert(*number)).collect()
     }
 
-    fn left(&self) -> Vec<String> {
-        let executor = self.data().join("executor");
-        let mut left = Vec::new();
-        for folder in [executor.join("executor/jobs"), self.data().join("histories")] {
-            left.extend(files_below(&folder).iter().map(|path| path.display().to_string()));
-        }
-        let repos = files_below(&self.data().join("repos")).into_iter();
-        let is_rest = |path: &PathBuf| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with("incoming-")
-        };
-        left.extend(repos.filter(is_rest).map(|path| path.display().to_string()));
-        left.extend(processes_below(self.executor_pid()).into_iter().filter(|line| !is_launcher(line)));
-        left
-    }
-
-    fn executor_pid(&self) -> u32 {
-        let is_executor =
-            |process: &&crate::support::Process| process.words.get(1).is_some_and(|word| word == "executor");
-        let all = crate::support::processes_of(&self.data());
-        all.iter().find(is_executor).expect("there is an executor").pid.parse().unwrap()
+    fn new_runs(&self) -> Vec<Value> {
+        let all = self.all_runs("web").into_iter().filter(|run| run["outcome"].is_string());
+        let mut seen = self.seen.lock().unwrap();
+        let is_new = |run: &Value| seen.asked.insert(run.as_str().unwrap().to_owned());
+        all.map(|run| run["run"].clone()).filter(is_new).collect()
     }
 }
 
-/// The helpers that wait for the next job. They are the executor's, and belong to no job.
-fn is_launcher(line: &str) -> bool {
-    line.contains(" sandbox-helper ")
-        || line.ends_with(" sandbox-helper")
-        || line.contains("slirp4netns --version")
+fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = path.symlink_metadata().ok().filter(|meta| meta.is_file())?;
+    let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+    Some((meta.ino(), meta.len(), times))
 }
 
-/// Commands of everything that a process has started, and what that has.
-fn processes_below(pid: u32) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let children = tasks.flat_map(|task| {
-        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>()
-    });
-    let mut found = Vec::new();
-    for child in children.collect::<Vec<u32>>() {
-        let command = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-        found.push(String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " "));
-        found.extend(processes_below(child));
-    }
-    found
-}
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(files_below(&path));
-        }
-        found.push(path);
-    }
-    found
-}
-
-fn search_folder(search: &Search, folder: &Path, except: &Path, found: &mut Vec<String>) {
-    for path in files_below(folder).iter().filter(|path| !path.starts_with(except)) {
-        let Ok(meta) = path.symlink_metadata() else { continue };
-        if meta.is_file() && meta.len() <= FILE_BYTES_MAX {
-            let bytes = fs::read(path).unwrap_or_default();
-            found.extend(
-                search.found_in(&bytes).iter().map(|canary| format!("{canary} in {}", path.display())),
-            );
-        }
-    }
+fn search_file(search: &Search, path: &Path) -> Vec<String> {
+    let bytes = match path.symlink_metadata() {
+        Ok(meta) if meta.len() <= FILE_BYTES_MAX => fs::read(path).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    search.found_in(&bytes).iter().map(|canary| format!("{canary} in {}", path.display())).collect()
 }

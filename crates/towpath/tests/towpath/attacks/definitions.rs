@@ -80,7 +80,9 @@ fn a04_delete_file(fort: &Fort) {
 
 fn a08_never_errored(fort: &Fort) {
     for (at, attack) in
-        ["kill -KILL $$", "kill -KILL $PPID", "exit 125", "exit 255", "kill -SEGV $$"].iter().enumerate()
+        ["kill -KILL $$", "kill -KILL $PPID", "exit 125", "exit 137", "exit 255", "kill -SEGV $$"]
+            .iter()
+            .enumerate()
     {
         let files = [("attack", *attack), ("bad", "bad\n")];
         let (_, number) = fort.push("ann", &format!("a08-{at}"), &files);
@@ -224,6 +226,14 @@ fn g12_empty_set(fort: &Fort) {
     land(fort, "g12-said", &[("towpath.yaml", &said), ("src", "x\n")]);
     assert_eq!(fort.landed(number).len(), 40);
     fort.foreign.lock().unwrap().push(fort.main());
+    // Nor is a set without any required job.
+    let none = "gate: { approvals: 1 }\njobs:\n  unit: { run: sh ./check, required: false }\n";
+    land(fort, "g12-none", &[("towpath.yaml", none), ("src", "z\n")]);
+    let (_, number) = fort.push("ann", "g12-nothing", &[("nothing", "x\n")]);
+    assert_eq!(fort.approve("mia", number).status, 200);
+    fort.until_change(number, "waits for a required job", waits);
+    assert_eq!(fort.change(number)["state"], "open");
+    fort.act("ann", number, "close", &json!({})).ok();
     land(fort, "g12-back", &[("towpath.yaml", PIPELINE), ("src", "y\n")]);
 }
 

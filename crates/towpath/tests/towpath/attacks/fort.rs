@@ -1,8 +1,7 @@
 //! A server of the real program with people of every kind, secrets at every place, and a repository to attack.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
@@ -12,6 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::canaries::Canaries;
+use super::holding::Seen;
+use super::leftovers;
 use super::wire::{Ask, Bell, Heard, PATIENCE, Reply};
 use crate::support::{Ended, TOWPATH, World, ended, processes_of, stop_servants};
 
@@ -40,9 +41,15 @@ pub struct Fort {
     pub heard: Heard,
     /// `127.0.0.1:port`.
     pub host: String,
-    pub server: Child,
+    server: Mutex<Child>,
     tokens: BTreeMap<String, String>,
-    failed: Mutex<Vec<String>>,
+    /// What cases failed, and why.
+    pub failed: Mutex<Vec<String>>,
+    pub seen: Mutex<Seen>,
+    /// The machine's mounts before any case.
+    pub mounts: BTreeSet<String>,
+    /// The cookie of an admin's browser.
+    pub session: String,
     clones: Mutex<u32>,
     /// Commits of `main` that came by another way than a landing, as a case wanted it.
     pub foreign: Mutex<Vec<String>>,
@@ -77,13 +84,17 @@ impl Fort {
             canaries,
             heard,
             host,
-            server,
+            server: Mutex::new(server),
             tokens: BTreeMap::from([("ada".to_owned(), token.trim().to_owned())]),
             failed: Mutex::default(),
+            seen: Mutex::default(),
+            mounts: leftovers::mounts(),
+            session: String::new(),
             clones: Mutex::default(),
             foreign: Mutex::default(),
         };
         fort.fill();
+        fort.session = fort.log_in(&format!("token={}", fort.token("ada")));
         fort
     }
 
@@ -129,6 +140,33 @@ impl Fort {
 
     pub fn put(&self, path: &str, body: &Value) {
         self.ask("ada", "PUT", path, body).ok();
+    }
+
+    /// The server's process.
+    pub fn server_pid(&self) -> u32 {
+        self.server.lock().unwrap().id()
+    }
+
+    /// Ends the server and its executor, as whoever has the machine does.
+    pub fn stop(&self) {
+        let mut server = self.server.lock().unwrap();
+        // Both fail only if it is gone already.
+        let _ = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
+        let _ = server.wait();
+        stop_servants(self.world.folder());
+        // The executor ends its jobs first.
+        let end = std::time::Instant::now() + PATIENCE;
+        while !processes_of(&self.data()).is_empty() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Starts it again at the same address. What was seen of it before need not be so any more.
+    pub fn start(&self) {
+        let (server, host) = serve(&self.world, &self.canaries, &self.heard, &["--listen", &self.host]);
+        assert_eq!(host, self.host);
+        *self.server.lock().unwrap() = server;
+        *self.seen.lock().unwrap() = Seen::default();
     }
 
     pub fn data(&self) -> PathBuf {
@@ -291,6 +329,18 @@ impl Fort {
         plain_git(&self.bare(), &["--git-dir=.", "cat-file", "-e", id]).output().unwrap().status.success()
     }
 
+    /// Sends the form of the login page; the cookie of the session.
+    pub fn log_in(&self, form: &str) -> String {
+        let ask = Ask::new("POST", "/login")
+            .with("origin", &format!("http://{}", self.host))
+            .with("sec-fetch-site", "same-origin")
+            .with("content-type", "application/x-www-form-urlencoded")
+            .body(format!("{form}&next=/"));
+        let got = ask.send(&self.host, &self.heard);
+        let set = got.header("set-cookie").unwrap_or_else(|| panic!("{}", got.head));
+        set.split(';').next().unwrap().to_owned()
+    }
+
     /// Every ref but the journals of pushes and candidates.
     pub fn refs(&self) -> Vec<String> {
         let all = self.in_bare(&["for-each-ref", "--format=%(objectname) %(refname)"]);
@@ -324,34 +374,15 @@ impl Fort {
         let number = clone.propose(branch);
         (clone, number)
     }
-
-    /// Runs one case, and goes on if it fails.
-    pub fn hold(&self, case: &str, attack: impl FnOnce(&Fort)) {
-        let began = std::time::Instant::now();
-        let held = catch_unwind(AssertUnwindSafe(|| attack(self)));
-        println!("{case}: {} after {:?}", if held.is_ok() { "held" } else { "FAILED" }, began.elapsed());
-        if let Err(panic) = held {
-            let said =
-                panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            self.failed.lock().unwrap().push(format!("{case}: {}", said.unwrap_or("it panicked")));
-        }
-    }
-
-    /// What holds after every case; names the cases that failed.
-    pub fn end(self) {
-        let failed = std::mem::take(&mut *self.failed.lock().unwrap());
-        let after = catch_unwind(AssertUnwindSafe(|| self.check_aftermath()));
-        assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
-        if let Err(panic) = after {
-            std::panic::resume_unwind(panic);
-        }
-    }
 }
 
 fn serve(world: &World, canaries: &Canaries, heard: &Heard, options: &[&str]) -> (Child, String) {
     let data = world.home().join("data").display().to_string();
     let mut words = canaries.launcher();
-    words.extend([TOWPATH, "serve", "--data", &data, "--listen", "127.0.0.1:0"].map(str::to_owned));
+    words.extend([TOWPATH, "serve", "--data", &data].map(str::to_owned));
+    if !options.contains(&"--listen") {
+        words.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+    }
     words.extend(options.iter().map(|option| (*option).to_owned()));
     let mut command = world.command(&words[0]);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -378,15 +409,7 @@ fn serve(world: &World, canaries: &Canaries, heard: &Heard, options: &[&str]) ->
 
 impl Drop for Fort {
     fn drop(&mut self) {
-        // Both fail only if it is gone already.
-        let _ = Command::new("kill").args(["-TERM", &self.server.id().to_string()]).status();
-        let _ = self.server.wait();
-        stop_servants(self.world.folder());
-        // The executor ends its jobs first.
-        let end = std::time::Instant::now() + PATIENCE;
-        while !processes_of(&self.data()).is_empty() && std::time::Instant::now() < end {
-            std::thread::yield_now();
-        }
+        self.stop();
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::os::linux::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::definitions::land;
 use super::fort::{Clone, Fort, PIPELINE, plain_git};
+use super::neighbours::twins;
 use super::wire::Ask;
 use crate::support::has_sandbox;
 
@@ -26,49 +27,84 @@ fn known(fort: &Fort) -> Value {
         "key": fort.keys().join("audit.key"),
         "vault": fort.data().join("repos/vault.git"),
         "agent": fort.canaries.agent_socket(),
-        "sockets": [fort.data().join("executor/socket"), fort.data().join("push/push.sock")],
+        "sockets": path_sockets(fort),
         "host": host,
         "port": port.parse::<u16>().unwrap(),
-        "pid": fort.server.id(),
+        "pid": fort.server_pid(),
     })
 }
 
-fn probe(fort: &Fort, branch: &str) -> String {
-    let known = known(fort).to_string();
+/// Towpath's own sockets, and those streams of the host that somebody listens on, as many as a job may try in a moment.
+/// Those of other tests come and go.
+fn path_sockets(fort: &Fort) -> Vec<PathBuf> {
+    const LISTENS: &str = "00010000";
+    const STREAM: &str = "0001";
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let of_line = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, _, _, LISTENS, STREAM, _, _, path] => Some(PathBuf::from(path)),
+        _ => None,
+    };
+    let is_hosts =
+        |path: &PathBuf| path.is_absolute() && !path.starts_with(std::env::temp_dir()) && path.exists();
+    let own = ["executor/socket", "push/push.sock"].map(|path| fort.data().join(path));
+    own.into_iter().chain(table.lines().filter_map(of_line).filter(is_hosts).take(20)).collect()
+}
+
+/// Variables of a job that neither its definition nor its own shell names.
+const VARIABLES: [&str; 12] =
+    ["CI", "HOME", "LANG", "LC_ALL", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHLVL", "TMPDIR", "USER", "_"];
+
+/// Where toolchains lie that the host's path leads to.
+const TOOLCHAINS: [&str; 4] = ["CARGO_HOME", "PYENV_ROOT", "RUSTUP_HOME", "SSL_CERT_FILE"];
+
+/// The log of a job that tries everything, and how many sockets it tried.
+fn probe(fort: &Fort, branch: &str) -> (String, usize) {
+    let known = known(fort);
+    let sockets = known["sockets"].as_array().unwrap().len();
+    let known = known.to_string();
     let files =
         [("attack", "/usr/bin/python3 probes.py"), ("probes.py", PROBES), ("known.json", known.as_str())];
     let (_, number) = fort.push("ann", branch, &files);
     assert_eq!(fort.tested(number), "passed", "{}", fort.log(number, "unit"));
     let log = fort.log(number, "unit");
     fort.act("ann", number, "close", &json!({})).ok();
-    log
+    (log, sockets)
 }
 
 /// D01 to D17: nothing of the server is there, and nothing more than a job's own rights.
 fn d_probes(fort: &Fort) {
-    let log = probe(fort, "probes");
+    let (log, sockets) = probe(fort, "probes");
     for line in log.lines() {
         assert!(!line.ends_with(": open") && !line.starts_with("CANARY"), "{log}");
     }
-    assert_eq!(log.lines().filter(|line| line.ends_with(": refused")).count(), 16, "{log}");
-    assert!(log.contains("looked at"), "{log}");
+    let refused = log.lines().filter(|line| line.ends_with(": refused"));
+    assert_eq!(refused.count(), 18 + sockets, "{log}");
+    assert!(log.contains("looked at") && log.contains("STDIN /dev/null\n"), "{log}");
+    let names = log.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
+    let is_known =
+        |name: &&str| VARIABLES.contains(name) || name.starts_with("TOWPATH") || TOOLCHAINS.contains(name);
+    let others: Vec<&str> = names.split(' ').filter(|name| !is_known(name)).collect();
+    assert_eq!(others, Vec::<&str>::new(), "variables that no definition names");
 }
 
 #[test]
-fn d01_d02_d03_d04_d06_d09_d11_d15_d17_e05_e06_i04_a_job_of_the_server_stays_in_its_sandbox() {
-    let test = "d01_d02_d03_d04_d06_d09_d11_d15_d17_e05_e06_i04_a_job_of_the_server_stays_in_its_sandbox";
+fn d01_d02_d03_d04_d06_d09_d11_d15_d17_e06_i04_a_job_of_the_server_stays_in_its_sandbox() {
+    let test = "d01_d02_d03_d04_d06_d09_d11_d15_d17_e06_i04_a_job_of_the_server_stays_in_its_sandbox";
     if !has_sandbox(test) || !has_python(test) {
         return;
     }
     let fort = Fort::new();
-    fort.hold("D01 to D17", d_probes);
-    fort.hold("E05 log-flood", e05_log_flood);
+    fort.hold(
+        "D01 environ, D02 open-fds, D03 home-secrets, D04 unix-sockets, D06 loopback, D09 keyring, D11 root-caps, \
+         D15 setuid, D17 root-tmpfs",
+        d_probes,
+    );
     fort.hold("E06 daemonise", e06_daemonise);
     fort.hold("I04 log-commands", i04_log_commands);
     fort.end();
 }
 
-fn has_python(test: &str) -> bool {
+pub fn has_python(test: &str) -> bool {
     let found = Path::new(super::canaries::PYTHON).exists();
     if !found {
         println!("SKIP {test}: there is no {}", super::canaries::PYTHON);
@@ -83,8 +119,15 @@ fn k01_without_a_sandbox_the_same_job_finds_every_canary() {
     if !has_python(test) {
         return;
     }
-    let fort = Fort::with_sandbox(&["--sandbox", "none"]);
-    let log = probe(&fort, "probes");
+    let fort = Fort::with_sandbox(&["--sandbox", "none", "--slots", "3"]);
+    fort.hold_open("K01 probe-works", k01_probe_works);
+    fort.hold_open("K01 the look at what is left", super::leftovers::every_rest_is_seen);
+    assert_eq!(*fort.failed.lock().unwrap(), Vec::<String>::new());
+}
+
+fn k01_probe_works(fort: &Fort) {
+    let twins = twins(fort, "twins");
+    let (log, _) = probe(fort, "probes");
     let search = fort.canaries.search();
     let found = search.found_in(log.as_bytes());
     for place in
@@ -94,33 +137,26 @@ fn k01_without_a_sandbox_the_same_job_finds_every_canary() {
         let is_there = place != "keyring" || !log.contains("D09 keyring: refused");
         assert!(!is_there || found.iter().any(|name| name.starts_with(place)), "{place}: {found:?}\n{log}");
     }
-    for attack in ["D03 data folder", "D04 agent", "D06 server", "D15 new privileges"] {
-        assert!(log.contains(&format!("{attack}: open")), "{attack}: {log}");
+    // Every attack that is refused in the sandbox works here, as root.
+    for line in log.lines().filter(|line| line.ends_with(": refused")) {
+        let is_kernels = line.starts_with("D09") || !is_root() && ["D11", "D15", "D17"].contains(&&line[..3]);
+        let is_kernels = is_kernels
+            || line.starts_with("D06 interfaces") && std::fs::read_dir("/sys/class/net").unwrap().count() < 2;
+        assert!(
+            is_kernels,
+            "{line}: it is refused without a sandbox, too, so that its refusal means nothing"
+        );
     }
-    let run = fort.run(&fort.runs_of(1)[0]["run"]);
+    assert!(log.lines().filter(|line| line.ends_with(": open")).count() >= 10, "{log}");
+    for channel in ["/tmp", "/dev/shm", "abstract", "sysv", "list", "signal", "ptrace"] {
+        assert!(twins.iter().any(|saw| saw.contains(channel)), "{channel}: {twins:?}");
+    }
+    let run = fort.run(&fort.runs_of(2)[0]["run"]);
     assert_eq!(run["jobs"][0]["unsandboxed"], true, "every run says so");
 }
 
-/// A flood without a newline, and one of lines: cut with a mark, and the page opens.
-fn e05_log_flood(fort: &Fort) {
-    let flood =
-        "head -c 64M /dev/zero | tr '\\0' x; echo; yes 'a line of a flood' | head -n 1000000; echo the end";
-    let (_, number) = fort.push("ann", "e05", &[("attack", flood)]);
-    assert_eq!(fort.tested(number), "passed");
-    let run = fort.runs_of(number)[0]["run"].as_str().unwrap().replacen("web/main/", "", 1);
-    let job = format!("/api/v1/repos/web/runs/main/{run}/jobs/unit/log");
-    for window in ["?from_line=0&lines=10", "?from_line=500000&lines=10", "?tail=3"] {
-        let got = Ask::new("GET", &format!("{job}{window}"));
-        let got = fort.send("ann", got);
-        assert_eq!(got.status, 200, "{window}");
-        assert!(got.body.len() < 4 << 20, "{window}: {}", got.body.len());
-    }
-    let session = super::web::log_in(fort, "ann");
-    let page = Ask::new("GET", &format!("/web/runs/main/{run}/jobs/unit")).with("cookie", &session);
-    let page = page.send(&fort.host, &fort.heard);
-    assert_eq!(page.status, 200);
-    assert!(page.body.len() < 8 << 20, "{}", page.body.len());
-    fort.act("ann", number, "close", &json!({})).ok();
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").unwrap().st_uid() == 0
 }
 
 /// The run ends with its main process, whatever that has left behind.
@@ -154,14 +190,15 @@ fn i04_log_commands(fort: &Fort) {
         for key in ["title", "body", "labels", "state", "revision", "reviews", "comments"] {
             assert_eq!(after[key], before[key], "{key}");
         }
-        let shown = fort.command("ann", &["log", "--repo", "web", &number.to_string()]);
+        let run = fort.runs_of(number)[0]["run"].as_str().unwrap().replacen("web/main/", "", 1);
+        let shown = fort.command("ann", &["log", "--repo", "web", &run]);
         assert!(shown.out.contains("##vso[task.complete"), "{}", shown.out);
         fort.act("ann", number, "close", &json!({})).ok();
     }
 }
 
 /// A change whose own file has these jobs beside the target's; once it is tested.
-fn with_jobs(fort: &Fort, branch: &str, jobs: &str, files: &[(&str, &str)]) -> u64 {
+pub fn with_jobs(fort: &Fort, branch: &str, jobs: &str, files: &[(&str, &str)]) -> u64 {
     let pipeline = format!("{PIPELINE}{jobs}");
     let (_, number) = fort.push("ann", branch, &[files, &[("towpath.yaml", pipeline.as_str())]].concat());
     fort.tested(number);
@@ -194,7 +231,7 @@ fn c01_c05_hostile_outputs(fort: &Fort) {
         ),
         ("loop", "mkdir -p d/e; ln -s .. d/e/loop".into(), "d", "not a regular file"),
         ("sparse", "truncate -s 1T sparse".into(), "sparse", ""),
-        ("many", "mkdir d; cd d; seq 110000 | xargs touch; cd ..".into(), "d", "limit"),
+        ("many", "mkdir d; cd d; seq 20000 | xargs touch; cd ..".into(), "d", "limit"),
     ];
     let job = |(name, run, output, _): &(&str, String, &str, &str)| {
         let run = run.replace('\'', "''");

@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 
 use super::fort::{Clone, Fort};
+use super::wire::Ask;
 use crate::support::has_sandbox;
 
 fn is_untrusted(fort: &Fort, number: u64) {
     let level = |change: &Value| change["gate"]["level"].as_str().is_some();
     let change = fort.until_change(number, "is seen by its gate", level);
     assert_eq!(change["gate"]["level"], "untrusted", "{change}");
-    assert_eq!(fort.why(number)[0], "untrusted", "{:?}", fort.why(number));
+    // One reason why nothing runs, and what a landing lacks besides.
+    assert_eq!(fort.why(number), ["untrusted", "approvals"]);
     assert_eq!(fort.runs_of(number), Vec::<Value>::new(), "nothing runs");
 }
 
@@ -62,6 +64,10 @@ fn a16_git_author_spoof(fort: &Fort) {
         (change["owner"].clone(), change["revisions"][0]["uploader"].clone()),
         (json!("outsider"), json!("outsider"))
     );
+    // The page shows who uploaded it, beside what the commit says of its author.
+    let page = Ask::new("GET", &format!("/web/changes/{number}")).with("cookie", &fort.session);
+    let page = page.send(&fort.host, &fort.heard).text();
+    assert!(page.contains("outsider") && page.contains("ann"), "{page}");
 }
 
 fn a17_not_vouched(fort: &Fort) {

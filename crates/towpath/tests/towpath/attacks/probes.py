@@ -38,7 +38,10 @@ def connects(family, address):
     s = socket.socket(family)
     s.settimeout(3)
     s.connect(address)
-    seen(s.recv(4096) if family == socket.AF_UNIX else b'', address)
+    try:
+        seen(s.recv(4096) if family == socket.AF_UNIX else b'', address)
+    except OSError:
+        pass  # It says nothing by itself; that it let us in is enough.
     return True
 
 
@@ -46,6 +49,10 @@ def connects(family, address):
 seen(json.dumps(dict(os.environ)).encode().replace(b'\\"', b'"'), 'own environment')
 for path in glob.glob('/proc/[0-9]*/environ') + glob.glob('/proc/[0-9]*/cmdline') + glob.glob('/proc/[0-9]*/fd/*'):
     seen(read(path), path)
+for path in glob.glob('/proc/1/*'):
+    seen(read(path), path)
+print('ENV', *sorted(os.environ))
+print('STDIN', os.path.realpath('/proc/self/fd/0'))
 extra = [fd for fd in map(int, os.listdir('/proc/self/fd')) if fd > 2 and os.path.exists(f'/proc/self/fd/{fd}')]
 attack('D02 descriptors', lambda: extra)
 
@@ -66,6 +73,7 @@ seen(done.stdout, 'vault')
 attack('D04 agent', lambda: connects(socket.AF_UNIX, known['agent']))
 for path in known['sockets']:
     attack('D04 socket', lambda: connects(socket.AF_UNIX, path))
+attack('D06 interfaces', lambda: len(socket.if_nameindex()) > 1)
 attack('D06 server', lambda: connects(socket.AF_INET, (known['host'], known['port'])))
 
 
@@ -83,6 +91,16 @@ def key():
 
 attack('D09 keyring', key)
 
+
+# One more of them than none is a flood; taken out again, as the control's keyring is the server's.
+def adds_key():
+    add, keyctl = {'x86_64': (248, 250), 'aarch64': (217, 219)}[os.uname().machine]
+    made = libc.syscall(add, b'user', b'towpath-flood', b'x', 1, -3)
+    return made > 0 and libc.syscall(keyctl, 9, made, -3) == 0
+
+
+attack('D09 add_key', adds_key)
+
 # D11, D15, D17: rights. Where one works, nothing of it stays: the control runs on the machine itself.
 def mounts():
     folder = tempfile.mkdtemp(dir='.').encode()
@@ -95,6 +113,15 @@ attack('D11 capabilities', lambda: int(status.split('CapEff:')[1].split()[0], 16
 attack('D11 mount', mounts)
 attack('D11 signal', lambda: os.kill(known['pid'], 0) is None)
 attack('D15 new privileges', lambda: 'NoNewPrivs:\t0' in status)
+
+
+def gains(words):
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+    return done.returncode == 0 and b'root' in done.stdout
+
+
+for words in [['su', 'root', '-c', 'id -un'], ['sh', '-c', 'd=$(mktemp -d -p .) && mount -t tmpfs x $d && umount $d && echo root']]:
+    attack(f'D15 {words[0]}', lambda: gains(words))
 
 
 def writes(folder):

@@ -24,8 +24,9 @@ impl Heard {
         self.0.lock().unwrap().push((from.to_owned(), bytes.to_vec()));
     }
 
-    pub fn all(&self) -> Vec<Word> {
-        self.0.lock().unwrap().clone()
+    /// All but the first so many words.
+    pub fn since(&self, count: usize) -> Vec<Word> {
+        self.0.lock().unwrap()[count..].to_vec()
     }
 }
 
@@ -88,12 +89,15 @@ impl Ask {
     }
 
     fn bytes(&self, host: &str) -> Vec<u8> {
+        let named = self.headers.iter().find(|(name, _)| name == "host");
+        let host = named.map_or(host, |(_, other)| other);
         let mut head = format!("{}\r\nhost: {host}\r\nconnection: close\r\n", self.line);
         let names_length = self.headers.iter().any(|(name, _)| name == "content-length");
         if !names_length && (!self.body.is_empty() || self.line.starts_with("P")) {
             head += &format!("content-length: {}\r\n", self.body.len());
         }
-        self.headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        let others = self.headers.iter().filter(|(name, _)| name != "host");
+        others.for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
         [head.as_bytes(), b"\r\n", &self.body].concat()
     }
 
