@@ -93,7 +93,7 @@ fn writes_until_it_is_refused() {
 /// Takes what is left of a disk, to the last page.
 fn fill(ballast: &Path) {
     let mut file = std::fs::File::create(ballast).unwrap();
-    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    while file.write_all(&[0; 4096]).is_ok() {}
 }
 
 /// Fills the disk of its folder, then shows that audit, shutdown and a restart still work on it.
