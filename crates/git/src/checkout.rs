@@ -308,7 +308,7 @@ fn call_in(git: &Git, folder: &Path, call: &'static str, arguments: &[&str]) -> 
         command.args(["-c", setting]);
     });
     command.current_dir(folder).arg(call).args(arguments);
-    Prepared { command, call, file_bytes_max: None }
+    Prepared { command, call, file_bytes_max: None, interrupt: None }
 }
 
 fn fields(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {

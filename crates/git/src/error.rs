@@ -53,6 +53,12 @@ pub enum GitError {
         /// How long it had.
         milliseconds: u128,
     },
+    /// Whoever it worked for has ended it: the server stops.
+    #[error("git {call} was ended before it was done")]
+    Interrupted {
+        /// The subcommand.
+        call: &'static str,
+    },
     /// Git was killed because its answer passed the bound of this call.
     #[error("git {call} was stopped after {bytes_max} bytes of output, the most that is read")]
     OutputTooLarge {
@@ -188,7 +194,7 @@ impl GitError {
     pub fn class(&self) -> ErrorClass {
         use GitError::*;
         match self {
-            Deadline { .. } | Failed { .. } | Io { .. } => ErrorClass::Transient,
+            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } => ErrorClass::Transient,
             Exists { .. } => ErrorClass::Conflict,
             Missing { .. } | NotThere { .. } => ErrorClass::Gone,
             OutputTooLarge { .. } | WrongKind { .. } | Malformed { .. } | TooLarge { .. } => {

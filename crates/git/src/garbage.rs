@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use towpath_core::ids::{CandidateId, CommitId};
 
-use crate::environment::OUTPUT_BYTES_MAX;
+use crate::environment::{Call, OUTPUT_BYTES_MAX};
 use crate::error::GitError;
 use crate::object::sync_folder;
-use crate::process::Bounds;
+use crate::process::{Bounds, Interrupt};
 use crate::refs::{Expected, Ref, RefName, RefUpdate};
 use crate::repository::Repository;
 
@@ -65,21 +65,24 @@ impl Repository {
     }
 
     /// Packs what refs reach, and removes what nothing has held for two weeks. For a quiet hour; pushes, merges and
-    /// landings may go on meanwhile.
+    /// landings may go on meanwhile. Ended at any point, it has removed nothing that is needed, and can be repeated.
     ///
     /// Git syncs a new pack, but not the folder that names it, and then deletes what it has packed. So that no power
     /// cut falls between the two, the pack is written and its folder synced before anything is deleted.
-    pub fn collect_garbage(&self) -> Result<(), GitError> {
+    ///
+    /// # Errors
+    /// `Interrupted` once the interrupt is raised; else those of git and the disk.
+    pub fn collect_garbage(&self, interrupt: &Interrupt) -> Result<(), GitError> {
         let bounds = Bounds { deadline: REPACK_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
         let repack = || self.call("repack").args(["-A", "-l", "--quiet"]);
         let pack = self.objects().join("pack");
-        repack().prepare().output(&[], bounds)?;
+        let run = |call: Call<'_>| call.prepare().under(interrupt).output(&[], bounds);
+        run(repack())?;
         sync_folder(&pack)?;
-        repack().arg("-d").arg(format!("--unpack-unreachable={PRUNE_AGE}")).prepare().output(&[], bounds)?;
+        run(repack().arg("-d").arg(format!("--unpack-unreachable={PRUNE_AGE}")))?;
         sync_folder(&pack)?;
-        let prune = self.call("prune").arg(format!("--expire={PRUNE_AGE}"));
-        prune.prepare().output(&[], bounds)?;
-        self.call("pack-refs").args(["--all", "--prune"]).prepare().output(&[], bounds)?;
+        run(self.call("prune").arg(format!("--expire={PRUNE_AGE}")))?;
+        run(self.call("pack-refs").args(["--all", "--prune"]))?;
         sync_folder(self.path())
     }
 }

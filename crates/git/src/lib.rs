@@ -48,6 +48,7 @@ pub use land::Advance;
 pub use mend::Mended;
 pub use merge::Merged;
 pub use object::{CommitInfo, ObjectId, Person, TreePath};
+pub use process::Interrupt;
 pub use read::FileAt;
 pub use record::Record;
 pub use refs::{Expected, Ref, RefName, RefUpdate, Transaction};

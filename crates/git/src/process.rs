@@ -1,27 +1,52 @@
 //! One started git: pipes that never block past a deadline, and a process group that never outlives its owner.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit};
 
 use crate::error::{GitError, printable};
 
 /// Bytes of git's error output that are kept, from the end: the last line says why.
 const STDERR_BYTES_MAX: usize = 8 * 1024;
+/// How long an interrupted git may take to remove what it has begun. It deletes some files and ends.
+const LEAVE: Duration = Duration::from_secs(2);
 /// Bytes read from a pipe at once: a Linux pipe's default capacity.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Ends gits that work for nobody any more, from another thread: once raised, it stays so.
+#[derive(Debug, Clone)]
+pub struct Interrupt(Arc<OwnedFd>);
+
+impl Interrupt {
+    /// One that is not raised.
+    ///
+    /// # Errors
+    /// This process has no descriptor left.
+    pub fn new() -> io::Result<Interrupt> {
+        Ok(Interrupt(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    /// Ends what runs under it now, and whatever is started under it later.
+    pub fn raise(&self) {
+        // It fails only when it was raised more often than a number can count: it is raised then.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
 
 /// A command that is ready to start, with the words for its errors.
 pub(crate) struct Prepared {
     pub command: Command,
     /// The git subcommand.
     pub call: &'static str,
+    /// What may end it before it is done.
+    pub interrupt: Option<Interrupt>,
     /// Bytes that any one file may have that it or its children write.
     pub file_bytes_max: Option<u64>,
 }
@@ -62,6 +87,7 @@ impl Until {
 pub(crate) struct Running {
     child: Child,
     call: &'static str,
+    interrupt: Option<Interrupt>,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     stderr: Option<ChildStderr>,
@@ -71,10 +97,15 @@ pub(crate) struct Running {
 enum Side {
     Stdin,
     Stdout,
-    Exit(std::os::fd::OwnedFd),
+    Exit(OwnedFd),
 }
 
 impl Prepared {
+    /// The same, ended once the interrupt is raised.
+    pub fn under(self, interrupt: &Interrupt) -> Prepared {
+        Prepared { interrupt: Some(interrupt.clone()), ..self }
+    }
+
     /// Starts the process in a group of its own, with pipes for its three streams.
     pub fn start(mut self) -> Result<Running, GitError> {
         let program = PathBuf::from(self.command.get_program());
@@ -88,6 +119,7 @@ impl Prepared {
         let running = Running {
             child,
             call: self.call,
+            interrupt: self.interrupt,
             stdin: Some(stdin),
             stdout,
             stderr: Some(stderr),
@@ -186,6 +218,16 @@ impl Running {
         let _ = kill_process_group(self.pid(), Signal::TERM);
     }
 
+    /// Has the process remove what it has begun and end; the error for it. Whatever is left of it is killed when this
+    /// is dropped.
+    fn leave(&mut self) -> GitError {
+        self.interrupt = None;
+        self.terminate();
+        // One that does not end in time is killed.
+        let _ = self.wait(Until::after(LEAVE));
+        GitError::Interrupted { call: self.call }
+    }
+
     /// What it wrote to its error output, printable and cut.
     pub fn said(&mut self) -> String {
         self.drain_stderr();
@@ -241,13 +283,20 @@ impl Running {
             fds.extend(
                 self.stderr.as_ref().map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)),
             );
+            let interrupt = self.interrupt.clone();
+            fds.extend(interrupt.as_ref().map(|interrupt| PollFd::new(&*interrupt.0, PollFlags::IN)));
             match poll(&mut fds, Some(&left)) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(self.broken(error.into())),
             }
             let side_ready = !fds[0].revents().is_empty();
-            let stderr_ready = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+            let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+            let stderr_ready = self.stderr.is_some() && ready(1);
+            let interrupted = interrupt.is_some() && ready(fds.len() - 1);
+            if interrupted {
+                return Err(self.leave());
+            }
             if stderr_ready {
                 self.drain_stderr();
             }
@@ -284,5 +333,36 @@ impl Drop for Running {
             let _ = kill_process_group(self.pid(), Signal::KILL);
             let _ = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_ends_what_works_and_what_is_started_later() {
+        let interrupt = Interrupt::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let tidied = folder.path().join("tidied");
+        let script = format!("trap 'touch {}; exit 1' TERM; echo begun; sleep 600 & wait", tidied.display());
+        let prepared = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            Prepared { command, call: "repack", interrupt: None, file_bytes_max: None }.under(&interrupt)
+        };
+        let until = Until::after(Duration::from_secs(300));
+        let mut running = prepared(&script).start().unwrap();
+        assert_eq!(running.read_some(&mut [0; 16], until).unwrap(), 6);
+        let raising = interrupt.clone();
+        let raiser = std::thread::spawn(move || raising.raise());
+        let ended = running.read_some(&mut [0; 16], until);
+        assert!(matches!(ended, Err(GitError::Interrupted { call: "repack" })), "{ended:?}");
+        raiser.join().unwrap();
+        drop(running);
+        assert!(tidied.exists(), "it was not given the time to tidy up");
+        let bounds = Bounds { deadline: Duration::from_secs(300), output_bytes_max: 16 };
+        let ended = prepared("sleep 600").output(&[], bounds);
+        assert!(matches!(ended, Err(GitError::Interrupted { .. })), "{ended:?}");
     }
 }

@@ -5,6 +5,7 @@
 //! transaction, one folder or one repository, and between two of them the server may stop. Nothing goes that an open
 //! change, a run that its gate remembers or that is not over, a job under way, or the record of a landing needs.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use towpath_blob::{BlobError, BlobStore, LogStore};
 use towpath_core::ids::Timestamp;
-use towpath_git::GitError;
+use towpath_git::{GitError, Interrupt};
 use towpath_store::{ReadError, Store, View, WriteError};
 
 use crate::clock::Clock;
@@ -160,7 +161,7 @@ enum Trouble {
     #[error(transparent)]
     Git(#[from] GitError),
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     #[error("the server stops")]
     Stopping,
 }
@@ -198,29 +199,32 @@ pub struct Housekeeper {
     words: Sender<Word>,
     thread: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
-    /// Set while a git works that may take an hour: nobody waits for that.
-    collecting: Arc<AtomicBool>,
+    interrupt: Interrupt,
 }
 
 struct Keeper {
     house: House,
     clock: Clock,
     stopping: Arc<AtomicBool>,
-    collecting: Arc<AtomicBool>,
+    /// Ends a git that may take an hour.
+    interrupt: Interrupt,
 }
 
 impl Housekeeping {
     /// Starts the thread.
-    pub fn start(house: House) -> (Housekeeping, Housekeeper) {
+    ///
+    /// # Errors
+    /// This process has no descriptor left.
+    pub fn start(house: House) -> io::Result<(Housekeeping, Housekeeper)> {
         let (words, heard) = channel();
-        let (stopping, collecting) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stopping, interrupt) = (Arc::new(AtomicBool::new(false)), Interrupt::new()?);
         let clock = Clock::new(house.store.writer().clone());
-        let keeper = Keeper { house, clock, stopping: stopping.clone(), collecting: collecting.clone() };
+        let keeper = Keeper { house, clock, stopping: stopping.clone(), interrupt: interrupt.clone() };
         let thread = std::thread::Builder::new()
             .name("housekeeping".into())
             .spawn(move || keeper.serve(&heard))
             .expect("invariant: a thread can be started when the server starts");
-        (Housekeeping { words: words.clone() }, Housekeeper { words, thread, stopping, collecting })
+        Ok((Housekeeping { words: words.clone() }, Housekeeper { words, thread, stopping, interrupt }))
     }
 
     /// Has it done now, and returns what it came to; `None`: the server stops.
@@ -232,12 +236,13 @@ impl Housekeeping {
 }
 
 impl Housekeeper {
-    /// Ends the thread after the unit that is under way.
+    /// Ends the thread after the unit that is under way; a git that collects is ended.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.interrupt.raise();
         // A thread that has ended needs no word.
         let _ = self.words.send(Word::Stop);
-        if !self.collecting.load(Ordering::Relaxed) && self.thread.join().is_err() {
+        if self.thread.join().is_err() {
             tracing::error!("housekeeping had panicked: a bug of Towpath");
         }
     }

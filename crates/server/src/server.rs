@@ -193,7 +193,8 @@ impl Server {
             logs: logs.clone(),
             histories: folders.histories,
         };
-        let (housekeeping, housekeeper) = Housekeeping::start(house);
+        let (housekeeping, housekeeper) = Housekeeping::start(house)
+            .map_err(|why| ServerError::Io { what: "start housekeeping".into(), why })?;
         let shared = Arc::new(Shared {
             settings,
             engine,

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 
 use towpath_core::candidate::Strategy;
 use towpath_core::ids::CommitId;
-use towpath_git::{Advance, CandidateOutcome, GitError, RefName};
+use towpath_git::{Advance, CandidateOutcome, GitError, Interrupt, RefName};
 
 use crate::support::{World, branch, every_git, spec};
 
@@ -125,16 +125,31 @@ fn garbage_goes_and_what_is_held_stays() {
             let id = commit.to_string();
             world.repository.path().join("objects").join(&id[..2]).join(&id[2..])
         };
-        world.repository.collect_garbage().unwrap();
+        world.repository.collect_garbage(&Interrupt::new().unwrap()).unwrap();
         assert!(world.repository.has_commit(released).unwrap(), "it is too young to go");
         assert!(!file(held).exists(), "it is not packed");
         let old = std::time::SystemTime::now() - std::time::Duration::from_secs(15 * 24 * 3600);
         std::fs::File::open(file(released)).unwrap().set_modified(old).unwrap();
-        world.repository.collect_garbage().unwrap();
+        world.repository.collect_garbage(&Interrupt::new().unwrap()).unwrap();
         world.repository.close_processes();
         assert!(!world.repository.has_commit(released).unwrap());
         assert!(world.repository.has_commit(held).unwrap());
         assert_eq!(world.repository.advance(&branch("main"), ours, held).unwrap(), Advance::Advanced);
         world.in_store(&["fsck", "--full", "--strict"], b"");
     }
+}
+
+#[test]
+fn collecting_ends_when_it_is_interrupted_and_can_be_repeated() {
+    let world = World::new();
+    world.fork(("a", "1"), ("b", "2"));
+    let interrupt = Interrupt::new().unwrap();
+    interrupt.raise();
+    for _ in 0..2 {
+        let ended = world.repository.collect_garbage(&interrupt);
+        assert!(matches!(ended, Err(GitError::Interrupted { call: "repack" })), "{ended:?}");
+    }
+    world.in_store(&["fsck", "--full", "--strict"], b"");
+    world.repository.collect_garbage(&Interrupt::new().unwrap()).unwrap();
+    world.in_store(&["fsck", "--full", "--strict"], b"");
 }

@@ -27,6 +27,10 @@ use crate::reports;
 use crate::repos::Repos;
 use crate::secrets::Secrets;
 
+mod ends;
+
+use ends::{Asked, Ends};
+
 /// Work trees prepared at once: each is one git walk and the writing of files.
 const PREPARERS: usize = 2;
 
@@ -102,12 +106,8 @@ struct State {
     held: HashMap<LeaseId, Held>,
     /// Held jobs without files and secrets, which wait to be prepared together.
     light: Vec<LeaseId>,
-    /// Ends of jobs that an earlier server started and that no run has asked for again yet.
-    unclaimed: HashMap<LeaseId, Box<JobEnd>>,
-    /// Ends that are on their way into the next turns of their runs, and who has asked for one of them meanwhile.
-    delivering: HashMap<LeaseId, Option<Wanted>>,
-    /// Ends whose turn was not written. The run that owns one hands its job out again, and gets it then.
-    returned: HashMap<LeaseId, Box<JobEnd>>,
+    /// Ends that are not durable yet.
+    ends: Ends<Wanted>,
     /// What the executor had when it was found.
     found: HashSet<LeaseId>,
     all_claimed: bool,
@@ -146,15 +146,14 @@ impl Jobs {
     pub fn start(self: &Arc<Self>, engine: &Engine, wanted: Wanted) {
         let lease = self.lease(&wanted.order.lease.id);
         let mut state = self.lock();
-        if let Some(again) = state.delivering.get_mut(&lease) {
-            // Its run went back to its rows while the end was under way: what is on its way answers the former order.
-            *again = Some(wanted);
-            return;
-        }
-        if let Some(end) = state.kept(&lease) {
-            drop(state);
-            return self.deliver_end(engine, wanted, lease, *end);
-        }
+        let wanted = match state.ends.ask(&lease, wanted) {
+            Asked::Coming => return,
+            Asked::Over(wanted, end) => {
+                drop(state);
+                return self.deliver_end(engine, wanted, lease, *end);
+            }
+            Asked::Unknown(wanted) => wanted,
+        };
         if let Some(held) = state.held.get_mut(&lease) {
             held.wanted = wanted;
             held.cancelled = false;
@@ -182,38 +181,42 @@ impl Jobs {
     pub fn cancel(self: &Arc<Self>, engine: &Engine, wanted: Wanted) {
         let lease = self.lease(&wanted.order.lease.id);
         let mut state = self.lock();
-        if let Some(again) = state.delivering.get_mut(&lease) {
-            // It is over, and its run is about to hear how; if that answers a former order, it hears it once more.
-            *again = Some(wanted);
-            return;
+        let Some(held) = state.held.get_mut(&lease) else {
+            let asked = state.ends.ask(&lease, wanted);
+            drop(state);
+            return self.cancel_unheld(engine, lease, asked);
+        };
+        held.wanted = wanted;
+        held.cancelled = true;
+        if held.waiting.take().is_some() {
+            let held = state.held.remove(&lease).expect("invariant: it was just found");
+            drop(state);
+            let end = unrun(lease, Outcome::Cancelled, "cancelled before it began");
+            return self.deliver_end(engine, held.wanted, lease, *end);
         }
-        match state.held.get_mut(&lease) {
-            Some(held) => {
-                held.wanted = wanted;
-                held.cancelled = true;
-                if held.waiting.take().is_some() {
-                    let held = state.held.remove(&lease).expect("invariant: it was just found");
-                    drop(state);
-                    let end = unrun(lease, Outcome::Cancelled, "cancelled before it began");
-                    return self.deliver_end(engine, held.wanted, lease, *end);
-                }
-                if held.sent
-                    && let Some(executor) = self.executor.get()
-                {
-                    executor.cancel(&lease);
-                }
-            }
-            None => {
-                let end = state.kept(&lease);
-                drop(state);
-                if let Some(executor) = self.executor.get() {
-                    executor.cancel(&lease);
-                }
-                let end =
-                    end.unwrap_or_else(|| unrun(lease, Outcome::Cancelled, "cancelled before it began"));
-                self.deliver_end(engine, wanted, lease, *end);
-            }
+        if held.sent
+            && let Some(executor) = self.executor.get()
+        {
+            executor.cancel(&lease);
         }
+    }
+
+    fn cancel_unheld(self: &Arc<Self>, engine: &Engine, lease: LeaseId, asked: Asked<Wanted>) {
+        let (wanted, end) = match asked {
+            // It is over, and its run is about to hear how.
+            Asked::Coming => return,
+            Asked::Over(wanted, end) => (wanted, end),
+            Asked::Unknown(wanted) => (wanted, unrun(lease, Outcome::Cancelled, "cancelled before it began")),
+        };
+        if let Some(executor) = self.executor.get() {
+            executor.cancel(&lease);
+        }
+        self.deliver_end(engine, wanted, lease, *end);
+    }
+
+    /// Ends of jobs that could not be stored, and wait for their runs to ask for them again.
+    pub fn ends_kept(&self) -> usize {
+        self.lock().ends.kept()
     }
 
     /// Jobs that runs may have at the executor at once, for the pool.
@@ -250,7 +253,7 @@ impl Jobs {
             match (state.held.remove(&lease), self.engine.get()) {
                 (Some(held), Some(_)) => finished.push(Finished { wanted: held.wanted, lease, end }),
                 // From an earlier server's time: the run that owns it asks for it.
-                _ => drop(state.unclaimed.insert(lease, Box::new(end))),
+                _ => state.ends.told(end),
             }
         }
         drop(state);
@@ -269,7 +272,7 @@ impl Jobs {
 
     fn drop_unclaimed(&self, state: &mut State) {
         let Some(executor) = self.executor.get().filter(|_| state.all_claimed) else { return };
-        executor.ack(std::mem::take(&mut state.unclaimed).into_keys().collect());
+        executor.ack(state.ends.take_unclaimed());
         for lease in
             std::mem::take(&mut state.found).into_iter().filter(|lease| !state.held.contains_key(lease))
         {
@@ -428,7 +431,9 @@ impl Jobs {
 
     fn batch(self: &Arc<Self>, engine: &Engine, cell: CellId, mut finished: Vec<Finished>) -> Batch {
         let now = engine.clock().now();
-        self.lock().delivering.extend(finished.iter().map(|one| (one.lease, None)));
+        let mut state = self.lock();
+        finished.iter().for_each(|one| state.ends.deliver(one.lease));
+        drop(state);
         let rows: Vec<reports::Rows> = finished.iter_mut().map(|one| self.rows(one, now)).collect();
         let intakes = finished.iter().map(Finished::intake).collect();
         let me = self.clone();
@@ -450,52 +455,35 @@ impl Jobs {
     }
 
     fn delivered(self: &Arc<Self>, finished: Vec<Finished>, outcome: Result<(), WriteError>) {
+        let (mut heard, mut again) = (Vec::new(), Vec::new());
         let mut state = self.lock();
-        let asked: Vec<Option<Wanted>> =
-            finished.iter().map(|one| state.delivering.remove(&one.lease).flatten()).collect();
-        match outcome {
-            Ok(()) => {
-                drop(state);
-                self.taken_in(finished.into_iter().zip(asked));
-            }
-            // The next start hears of the ends again: the executor keeps them until they are acknowledged.
-            Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
-            // The run goes back to its rows and hands its jobs out anew: an answer to the former order would be ignored,
-            // and must not be acknowledged.
-            Err(error) => {
-                tracing::error!(%error, "the ends of jobs were not stored; their runs ask for them again: {error}");
-                state.returned.extend(finished.into_iter().map(|one| (one.lease, Box::new(one.end))));
+        for one in finished {
+            let token = one.wanted.token;
+            match (state.ends.arrived(&one.lease, |newest| newest.token == token), &outcome) {
+                // The next start hears of the ends again: the executor keeps them until they are acknowledged.
+                (_, Err(WriteError::Closed | WriteError::Fenced { .. })) => {}
+                // Whatever the turn made of it, its run has not listened.
+                (Some(wanted), _) => again.push(Finished { wanted, ..one }),
+                (None, Ok(())) => heard.push(one.lease),
+                // The run goes back to its rows and hands its jobs out anew: an answer to the former order would be
+                // ignored, and must not be acknowledged.
+                (None, Err(_)) => state.ends.keep(Box::new(one.end)),
             }
         }
-    }
-
-    /// Ends are durable: the executor may forget them, but for those that are asked for again. A run that has taken one in
-    /// knows the second by its lease.
-    fn taken_in(self: &Arc<Self>, ends: impl Iterator<Item = (Finished, Option<Wanted>)>) {
-        let (mut known, mut again) = (Vec::new(), Vec::new());
-        for (finished, asked) in ends {
-            match asked {
-                Some(wanted) => again.push(Finished { wanted, ..finished }),
-                None => known.push(finished.lease),
-            }
+        drop(state);
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "the ends of jobs were not stored; their runs ask for them again: {error}");
         }
-        if let Some(executor) = self.executor.get() {
-            executor.ack(known);
+        if let Some(executor) = self.executor.get().filter(|_| !heard.is_empty()) {
+            executor.ack(heard);
         }
-        if let Some(engine) = self.engine.get() {
+        if let Some(engine) = self.engine.get().filter(|_| !again.is_empty()) {
             self.deliver_ends(engine, again);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// The end of a job that is over and that no run has taken in.
-    fn kept(&mut self, lease: &LeaseId) -> Option<Box<JobEnd>> {
-        self.unclaimed.remove(lease).or_else(|| self.returned.remove(lease))
     }
 }
 

@@ -1,19 +1,21 @@
 //! Files: outputs that no run wants, folders that a dead server left, and what Git keeps.
 
 use std::fs;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use towpath_core::ids::{RepoName, Timestamp};
-use towpath_store::records::RunQuery;
+use towpath_git::GitError;
+use towpath_store::records::{Alert, RunQuery};
 
-use super::wanted::{self, Outputs};
+use super::wanted::{self, Damaged, Outputs};
 use super::{DAY_MS, Figures, Keeper, Retention, Trouble};
 
 /// Runs whose outputs are looked up in one snapshot.
 const RUNS_AT_ONCE: usize = 200;
 /// Candidates let go of in one transaction of refs.
 const CANDIDATES_AT_ONCE: usize = 200;
+/// Between what a file's time and a run's start are told by, at most: clocks of one machine, set while jobs run.
+const CLOCKS_APART: Duration = Duration::from_secs(86_400);
 /// Age of drafts that a crash left behind.
 const DRAFT_AGE: Duration = Duration::from_secs(86_400);
 
@@ -27,15 +29,63 @@ impl Keeper {
         figures: &mut Figures,
     ) -> Result<(), Trouble> {
         let outputs = self.wanted_outputs(Retention::before(retention.artifact_days, now))?;
-        let age = Duration::from_secs(u64::from(retention.grace_days) * DAY_MS as u64 / 1000);
-        for first in 0..=u8::MAX {
-            self.go_on()?;
-            let removed = self.house.blobs.remove_unwanted(first, age, |digest| outputs.has(digest))?;
-            figures.files += removed.files;
-            figures.bytes += removed.bytes;
+        let (outputs, damaged) = outputs.with_files(&self.house.blobs, || self.go_on())?;
+        for one in &damaged {
+            figures.trouble.push(self.tell_damaged(one, now)?);
+        }
+        let grace = Duration::from_secs(u64::from(retention.grace_days) * DAY_MS as u64 / 1000);
+        if let Some(age) = self.age_beside(&damaged, grace)? {
+            for first in 0..=u8::MAX {
+                self.go_on()?;
+                let removed = self.house.blobs.remove_unwanted(first, age, |digest| outputs.has(digest))?;
+                figures.files += removed.files;
+                figures.bytes += removed.bytes;
+            }
         }
         self.house.blobs.sweep(DRAFT_AGE)?;
         Ok(())
+    }
+
+    /// Alerts of a manifest that cannot be read, and says the same for the figures.
+    fn tell_damaged(&self, damaged: &Damaged, at: Timestamp) -> Result<String, Trouble> {
+        let path = self.house.blobs.path(&damaged.manifest);
+        // The last folders say enough, and a repo's readers learn nothing of this machine.
+        let parts: Vec<_> = path.iter().rev().take(3).map(|part| part.to_string_lossy()).collect();
+        let file = parts.into_iter().rev().collect::<Vec<_>>().join("/");
+        let runs: Vec<String> = damaged.runs.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "the list of an output of {} cannot be read: {}. Files that it may name are kept for as long; put `{file}` \
+             in the data folder's `executor/blobs` back from a backup, or remove it if nobody needs this output",
+            runs.join(", "),
+            damaged.why
+        );
+        if let Some(gate) = damaged.runs.first().map(|run| run.gate.clone()) {
+            let alert = Alert { repo: gate.repo, branch: gate.branch, text: text.clone(), at };
+            self.house.store.writer().write(move |tx| tx.add_alert(&alert))?;
+        }
+        Ok(text)
+    }
+
+    /// How old an unwanted file must be to go, while some manifests cannot be read; `None`: nothing may go.
+    ///
+    /// A job stores an output's files before the manifest that names them, and one that is there already becomes young
+    /// then: a file that is older than every run that made the manifest is not named by it. The manifest's own time
+    /// counts as well, so that a clock that was set back between the two hides nothing.
+    fn age_beside(&self, damaged: &[Damaged], grace: Duration) -> Result<Option<Duration>, Trouble> {
+        let mut age = grace;
+        let view = self.house.store.reader().snapshot()?;
+        for one in damaged {
+            let stored = fs::metadata(self.house.blobs.path(&one.manifest)).and_then(|meta| meta.modified());
+            let Ok(mut oldest) = stored else { return Ok(None) };
+            for run in &one.runs {
+                let Some(row) = view.run(run)? else { return Ok(None) };
+                let began = u64::try_from(row.started_at.0).unwrap_or_default();
+                oldest = oldest.min(SystemTime::UNIX_EPOCH + Duration::from_millis(began));
+            }
+            let since = SystemTime::now().duration_since(oldest).unwrap_or_default();
+            age = age.max(since + CLOCKS_APART);
+        }
+        Ok(Some(age))
     }
 
     fn wanted_outputs(&self, before: Timestamp) -> Result<Outputs, Trouble> {
@@ -54,7 +104,7 @@ impl Keeper {
         }
         // Last, so that what was carried over meanwhile is seen.
         outputs.of_gates_and_environments(&*self.house.store.reader().snapshot()?)?;
-        outputs.with_files(&self.house.blobs)
+        Ok(outputs)
     }
 
     /// Repositories for jobs of servers that were killed: their jobs are long over.
@@ -116,10 +166,10 @@ impl Keeper {
             let repository = self.house.repos.get(&repo)?;
             let (loose, packs) = repository.litter();
             if loose > retention.loose_objects_max as usize || packs > retention.packs_max as usize {
-                self.collecting.store(true, Ordering::Relaxed);
-                let collected = repository.collect_garbage();
-                self.collecting.store(false, Ordering::Relaxed);
-                collected?;
+                match repository.collect_garbage(&self.interrupt) {
+                    Err(GitError::Interrupted { .. }) => return Err(Trouble::Stopping),
+                    collected => collected?,
+                }
                 figures.repositories += 1;
             }
         }

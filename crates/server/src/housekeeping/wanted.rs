@@ -1,8 +1,8 @@
 //! What must stay: derived from the rows of every cell, so that nothing can be forgotten that a cell may still need.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use towpath_blob::{BlobStore, Manifest};
+use towpath_blob::{BlobError, BlobStore, Manifest};
 use towpath_core::cell::{CellId, Row};
 use towpath_core::environment::Deploying;
 use towpath_core::gate::{PendingLanding, Phase, RunRecord};
@@ -54,30 +54,51 @@ pub fn candidates(view: &View, repo: &RepoName) -> Result<BTreeSet<CandidateId>,
 /// Digests of stored files that must stay.
 #[derive(Default)]
 pub struct Outputs {
-    manifests: HashSet<Digest>,
+    /// Each manifest with the runs that made it.
+    manifests: HashMap<Digest, Vec<RunId>>,
     files: HashSet<Digest>,
+}
+
+/// A manifest that is wanted and cannot be read: which files it names is not known.
+pub struct Damaged {
+    /// Its name.
+    pub manifest: Digest,
+    /// The runs that made it.
+    pub runs: Vec<RunId>,
+    /// What is wrong with it.
+    pub why: BlobError,
 }
 
 impl Outputs {
     /// Whether a file must stay.
     pub fn has(&self, digest: &Digest) -> bool {
-        self.manifests.contains(digest) || self.files.contains(digest)
+        self.manifests.contains_key(digest) || self.files.contains(digest)
     }
 
     /// What gates and environments name.
     pub fn of_gates_and_environments(&mut self, view: &View) -> Result<(), ReadError> {
         for cell in view.cells_of("gate")? {
+            let CellId::Gate(gate) = &cell else { continue };
             for row in view.cell_rows(&cell, "run/")? {
                 match decoded::<RunRecord>(&row)?.phase {
                     Phase::Running { start } => self.of_start(&start),
-                    Phase::Ended { jobs, .. } => jobs.iter().for_each(|job| self.of_result(&job.result)),
+                    Phase::Ended { jobs, .. } => {
+                        let number = row.key.strip_prefix("run/").and_then(|number| number.parse().ok());
+                        let own = RunId { gate: gate.clone(), number: number.unwrap_or_default() };
+                        jobs.iter().for_each(|job| {
+                            self.of_result(&job.result, job.carried.as_ref().unwrap_or(&own));
+                        });
+                    }
                 }
             }
         }
         for cell in view.cells_of("environment")? {
             for row in view.cell_rows(&cell, "deploying")? {
-                let deploying = decoded::<Option<Deploying>>(&row)?;
-                self.manifests.extend(deploying.and_then(|deploying| deploying.program));
+                if let Some(deploying) = decoded::<Option<Deploying>>(&row)?
+                    && let Some(program) = deploying.program
+                {
+                    self.want(program, &deploying.claim.run);
+                }
             }
         }
         Ok(())
@@ -93,7 +114,9 @@ impl Outputs {
         }
         for row in view.cell_rows(&cell, "job/")? {
             match decoded::<JobState>(&row)? {
-                JobState::Done { result, .. } => self.of_result(&result),
+                JobState::Done { result, carried, .. } => {
+                    self.of_result(&result, carried.as_ref().unwrap_or(run));
+                }
                 JobState::Again { .. } | JobState::Running { .. } => {}
             }
         }
@@ -101,24 +124,37 @@ impl Outputs {
     }
 
     fn of_start(&mut self, start: &RunStart) {
-        start.carried.values().for_each(|carried| self.of_result(&carried.result));
+        start.carried.values().for_each(|carried| self.of_result(&carried.result, &carried.run));
     }
 
-    fn of_result(&mut self, result: &JobResult) {
-        self.manifests.extend(result.outputs.values());
+    fn of_result(&mut self, result: &JobResult, run: &RunId) {
+        result.outputs.values().for_each(|manifest| self.want(*manifest, run));
     }
 
-    /// Adds the files of every manifest. One that is not there any more names nothing.
-    pub fn with_files(mut self, blobs: &BlobStore) -> Result<Outputs, Trouble> {
-        for manifest in &self.manifests {
+    fn want(&mut self, manifest: Digest, run: &RunId) {
+        let runs = self.manifests.entry(manifest).or_default();
+        if !runs.contains(run) {
+            runs.push(run.clone());
+        }
+    }
+
+    /// Adds the files of every manifest. One that is not there any more names nothing; those that cannot be read are
+    /// returned.
+    pub fn with_files(
+        mut self,
+        blobs: &BlobStore,
+        go_on: impl Fn() -> Result<(), Trouble>,
+    ) -> Result<(Outputs, Vec<Damaged>), Trouble> {
+        let mut damaged = Vec::new();
+        for (manifest, runs) in &self.manifests {
+            go_on()?;
             match Manifest::load(blobs, manifest) {
                 Ok(manifest) => self.files.extend(manifest.files().iter().map(|file| file.digest)),
-                Err(towpath_blob::BlobError::Missing(_)) => {}
-                // Which files it named is not known: nothing may go.
-                Err(error) => return Err(error.into()),
+                Err(BlobError::Missing(_)) => {}
+                Err(why) => damaged.push(Damaged { manifest: *manifest, runs: runs.clone(), why }),
             }
         }
-        Ok(self)
+        Ok((self, damaged))
     }
 }
 

@@ -6,6 +6,7 @@ mod api;
 mod client;
 mod git;
 mod hooks;
+mod keeping;
 mod pages;
 mod record;
 mod rights;

@@ -1,12 +1,16 @@
 //! Runs, logs and artifacts of a job that was really run.
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use serde_json::json;
 use towpath_core::cell::CellId;
 use towpath_core::pool::PoolEvent;
 use towpath_core::turn::Intake;
 use towpath_server::engine::{AnyIntake, Batch};
-use towpath_store::WriteError;
+use towpath_store::{Load, Tx, WriteError, Writer};
 
 use crate::client::{Ask, Got};
 use crate::world::World;
@@ -151,4 +155,77 @@ fn what_is_refused_with_the_pool_keeps_no_run_from_its_end() {
         let view = world.shared.store.reader().snapshot().unwrap();
         view.cell(&CellId::Pool).unwrap().inbox.is_empty()
     });
+}
+
+/// Has the disk refuse every group of writes from here on, until it is told to stop: each refusal is in the queue again
+/// before the next group is taken.
+fn refuse_writes(world: &World) -> Arc<AtomicBool> {
+    fn refuse(writer: Writer, refusing: Arc<AtomicBool>) {
+        let again = writer.clone();
+        let work =
+            |_: &mut Tx<'_>| Err::<(), _>(WriteError::Io { why: "refused, as this test wants".into() });
+        writer.submit(Load::default(), work, move |_| {
+            if refusing.load(Ordering::SeqCst) {
+                refuse(again, refusing);
+            }
+        });
+    }
+    let refusing = Arc::new(AtomicBool::new(true));
+    refuse(world.shared.store.writer().clone(), refusing.clone());
+    refusing
+}
+
+/// Waits for something that no cell tells of.
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}: not within a minute");
+        std::thread::yield_now();
+    }
+}
+
+/// Sends the world's executor a signal.
+fn signal_executor(world: &World, signal: &str) {
+    let socket = world.folder.path().join("data/executor/socket").display().to_string();
+    let is_ours = |pid: &String| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = words.split(|byte| *byte == 0);
+        words.any(|word| word == b"executor") && words.any(|word| word == socket.as_bytes())
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let executor = pids.filter_map(|entry| entry.file_name().into_string().ok()).find(is_ours).unwrap();
+    assert!(std::process::Command::new("kill").args([signal, &executor]).status().unwrap().success());
+}
+
+#[test]
+fn an_end_whose_turn_was_refused_reaches_its_run_when_that_asks_again() {
+    let world = after_a_run();
+    let journal = world.folder.path().join("data/executor/executor/journal");
+    let lines = |kind: &str| {
+        let text = std::fs::read_to_string(&journal).unwrap();
+        text.lines().filter(|line| line.starts_with(kind)).count()
+    };
+    wait_for("the first end is acknowledged", || lines("A ") == 1);
+    // The executor stands still until the second job is handed to it and the disk refuses.
+    signal_executor(&world, "-STOP");
+    let change = world.change(1);
+    let retry = json!({ "revision": change["revision"], "failed": false });
+    world.by("mia", Ask::post("/api/v1/repos/demo/changes/1/retry", retry)).ok();
+    let run = || world.ada(Ask::get("/api/v1/repos/demo/runs/main/2"));
+    world.until(|_| run().status == 200 && run().json()["jobs"][0]["stage"] == "running");
+    let refusing = refuse_writes(&world);
+    signal_executor(&world, "-CONT");
+    wait_for("the end comes back from its turn", || world.shared.jobs.ends_kept() == 1);
+    assert_eq!(
+        (lines("A "), run().json()["outcome"].is_null()),
+        (1, true),
+        "what is not durable is acknowledged"
+    );
+    refusing.store(false, Ordering::SeqCst);
+    world.until(|_| !run().json()["outcome"].is_null());
+    let over = run().json();
+    assert_eq!(over["outcome"], "passed", "{over}");
+    assert_eq!(over["jobs"][0]["attempts"].as_array().unwrap().len(), 1, "{over}");
+    wait_for("the second end is acknowledged", || lines("A ") == 2);
+    assert_eq!((lines("S "), world.shared.jobs.ends_kept()), (2, 0), "the job ran once");
 }

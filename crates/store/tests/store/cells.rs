@@ -116,7 +116,11 @@ fn as_one_group(store: &Store, units: &[Option<bool>]) -> Vec<Result<(), WriteEr
     let (send, receive) = mpsc::channel();
     let (hold, held) = mpsc::channel::<()>();
     // Everything that comes while this one is at work is the next group.
-    store.writer().submit(Load::default(), move |_| Ok(held.recv().unwrap()), |outcome| outcome.unwrap());
+    let hold_the_writer = move |_: &mut towpath_store::Tx<'_>| {
+        held.recv().unwrap();
+        Ok(())
+    };
+    store.writer().submit(Load::default(), hold_the_writer, |outcome| outcome.unwrap());
     for (at, refused) in units.iter().copied().enumerate() {
         let send = send.clone();
         let load = Load::bytes(1);

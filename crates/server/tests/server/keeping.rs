@@ -1,0 +1,100 @@
+//! Housekeeping where the disk has not kept everything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use towpath_core::ids::{Digest, RepoName};
+use towpath_server::housekeeping::{Figures, Retention};
+
+use crate::client::Ask;
+use crate::runs::after_a_run;
+use crate::world::World;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn keep(world: &World) -> Figures {
+    world.runtime.block_on(world.shared.housekeeping.now()).unwrap()
+}
+
+/// A blob of the world as a file that was stored some days ago.
+fn stored(world: &World, text: &str, days: u32) -> PathBuf {
+    let info = world.shared.blobs.put_bytes(text.as_bytes()).unwrap();
+    aged(&world.shared.blobs.path(&info.digest), days)
+}
+
+fn aged(path: &Path, days: u32) -> PathBuf {
+    fs::File::open(path).unwrap().set_modified(SystemTime::now() - DAY * days).unwrap();
+    path.to_owned()
+}
+
+/// The manifest of the run's one output, and the file that it names.
+fn output(world: &World) -> (PathBuf, PathBuf) {
+    let folder = world.folder.path().join("data/executor/blobs/sha256");
+    let blobs: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .flat_map(|inner| fs::read_dir(inner.unwrap().path()).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let holds = |wanted: &str| {
+        let found = blobs.iter().find(|path| fs::read_to_string(path).unwrap().contains(wanted));
+        found.unwrap().clone()
+    };
+    (holds("\"files\""), holds("alert(2)"))
+}
+
+#[test]
+fn a_manifest_that_is_damaged_is_told_of_and_nothing_goes_that_it_may_name() {
+    let world = after_a_run();
+    let (manifest, file) = output(&world);
+    let whole = fs::read(&manifest).unwrap();
+    let digest = Digest::of(&whole);
+    let retention = Retention { grace_days: 1, ..Retention::default() };
+    world.shared.store.writer().write(move |tx| retention.write(tx)).unwrap();
+    // An old file that no output can name, and one that is as young as the run.
+    let old = || stored(&world, "nobody's and old", 9);
+    let young = || stored(&world, "nobody's and young", 2);
+    [&manifest, &file].iter().for_each(|path| drop(aged(path, 2)));
+    let (gone, spared) = (old(), young());
+
+    // Stored files are read-only: whoever damages one is not stopped by that.
+    let write = |bytes: &[u8]| {
+        fs::remove_file(&manifest).unwrap();
+        fs::write(&manifest, bytes).unwrap();
+    };
+    write(&whole[..whole.len() / 2]);
+    aged(&manifest, 2);
+    let figures = keep(&world);
+    assert_eq!((figures.files, figures.trouble.len()), (1, 1), "{figures:?}");
+    assert_eq!([&gone, &spared, &file].map(|path| path.exists()), [false, true, true]);
+    let name = digest.to_string();
+    let name = format!("sha256/{}/{}", &name[..2], &name[2..]);
+    let said = &figures.trouble[0];
+    assert!(said.contains("demo/main/1") && said.contains(&name), "{said}");
+    assert!(!said.contains(world.folder.path().to_str().unwrap()), "{said}");
+    let alerts = || {
+        let repo: RepoName = "demo".parse().unwrap();
+        let view = world.shared.store.reader().snapshot().unwrap();
+        view.alerts(&repo, 10).unwrap().into_iter().filter(|alert| alert.text == *said).count()
+    };
+    assert_eq!(alerts(), 1);
+    keep(&world);
+    assert_eq!(alerts(), 1, "it is told of once");
+
+    // Put back from a backup it is what it was, and what it does not name goes.
+    write(&whole);
+    let figures = keep(&world);
+    assert_eq!((figures.files, figures.trouble.len()), (1, 0), "{figures:?}");
+    assert_eq!([&spared, &file, &manifest].map(|path| path.exists()), [false, true, true]);
+    let artifact = "/api/v1/repos/demo/runs/main/1/jobs/unit/artifacts/site/x.html";
+    assert_eq!(world.by("rae", Ask::get(artifact)).status, 200);
+
+    // Where it is not known when the run was, any file may be named: nothing goes at all.
+    write(b"no list");
+    let run = "demo/main/1".parse().unwrap();
+    world.shared.store.writer().write(move |tx| tx.remove_run(&run)).unwrap();
+    let spared = old();
+    let figures = keep(&world);
+    assert_eq!((figures.files, figures.trouble.len()), (0, 1), "{figures:?}");
+    assert!(spared.exists());
+}
