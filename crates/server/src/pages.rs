@@ -84,7 +84,7 @@ fn branch_forms() -> Vec<Route> {
     }
     vec![
         act!("freeze", MAINTAINER, "Let nothing land on a branch", forms::freeze),
-        act!("unfreeze", MAINTAINER, "Let land on a branch again", forms::unfreeze),
+        act!("unfreeze", MAINTAINER, "Let changes land on a branch again", forms::unfreeze),
         act!("accept", ADMIN, "Accept a foreign push", forms::accept),
         act!("deploy", MAINTAINER, "Run the deploy jobs of a branch again", forms::deploy),
         act!("ring", AUTHOR, "Have a branch looked at again", forms::ring),

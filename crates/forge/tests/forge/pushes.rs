@@ -108,7 +108,7 @@ fn branches_of_ones_own_are_stored() {
     let ann = world.clone_of("ann");
     let first = ann.commit_file("a", "a\n");
     let said = ann.push(&["HEAD:refs/heads/wip/mine"]).unwrap();
-    assert!(said.contains("to propose it: git push <remote>"), "{said}");
+    assert!(said.contains("to open one: towpath change open"), "{said}");
     assert_eq!(world.ref_of("refs/heads/wip/mine"), Some(first));
     let bob = world.clone_of("bob");
     bob.commit_file("b", "b\n");

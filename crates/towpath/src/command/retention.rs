@@ -14,7 +14,7 @@ use crate::terminal::table::Cell;
 /// Show and say how long runs, logs and outputs are kept
 #[derive(Debug, clap::Subcommand)]
 pub enum RetentionCommand {
-    /// Show how long what is kept
+    /// Show how long everything is kept
     Show,
     /// Change some of it: `towpath retention set run_days=30 log_days=14`
     Set {
