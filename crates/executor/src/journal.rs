@@ -95,6 +95,11 @@ impl Journal {
         Ok(true)
     }
 
+    /// Makes what was recorded outlive a power cut as well.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Records ends. They may be told only afterwards.
     pub(crate) fn end(&mut self, ends: &[JobEnd]) -> io::Result<()> {
         let mut lines = Vec::new();

@@ -270,6 +270,10 @@ impl Desk {
             return Ok(());
         }
         if books.journal.begin(spec.lease)? {
+            if spec.body.environment.is_some() {
+                // A power cut that took this line would let the same deployment begin again.
+                books.journal.sync()?;
+            }
             self.pool.submit(spec);
         }
         Ok(())

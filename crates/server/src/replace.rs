@@ -171,11 +171,10 @@ pub fn execute_instead(program: &Path) -> io::Error {
 pub fn execute(succession: &Succession, trial: &Trial, store: &Store, listener: TcpListener) -> io::Error {
     let folder = &succession.folder;
     let prepared = || -> io::Result<()> {
-        folder.set_trial(trial)?;
         if let Some(copy) = &trial.backup {
-            let _ = fs::remove_file(copy);
-            towpath_store::backup(store.path(), copy).map_err(io::Error::other)?;
+            back_up(store, copy)?;
         }
+        folder.set_trial(trial)?;
         steward::start(folder, listener.try_clone()?.into())
     };
     let program = match prepared() {
@@ -193,6 +192,21 @@ pub fn execute(succession: &Succession, trial: &Trial, store: &Store, listener: 
         .env(LISTENER_VARIABLE, STDIN)
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .exec()
+}
+
+/// Copies the database to where a steward looks for it. Whole or not there at all: what was killed on the way is no copy,
+/// and one of an earlier trial is none of this one.
+fn back_up(store: &Store, copy: &Path) -> io::Result<()> {
+    let draft = copy.with_extension("draft");
+    for old in [copy, &draft] {
+        match fs::remove_file(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    towpath_store::backup(store.path(), &draft).map_err(io::Error::other)?;
+    // The folder is synced by whoever writes the next record into it, before that record counts.
+    fs::rename(&draft, copy)
 }
 
 /// This program serves: what was tried is confirmed. Nothing is to be done where nothing was tried.
