@@ -271,8 +271,9 @@ impl Desk {
         }
         if books.journal.begin(spec.lease)? {
             if spec.body.environment.is_some() {
-                // A power cut that took this line would let the same deployment begin again.
-                books.journal.sync()?;
+                // A power cut that took this line would let the same deployment begin again. What is begun and not
+                // started is told by a successor.
+                books.journal.sync().unwrap_or_else(|error| give_up(&error));
             }
             self.pool.submit(spec);
         }
@@ -296,12 +297,7 @@ impl Desk {
             let mut messages: Vec<FromExecutor> =
                 started.into_iter().map(|lease| FromExecutor::Started { lease }).collect();
             if !ended.is_empty() {
-                if let Err(error) = self.books().journal.end(&ended) {
-                    eprintln!(
-                        "towpath executor: cannot write the journal: {error}; ends, so that nothing is lost"
-                    );
-                    std::process::exit(1);
-                }
+                self.books().journal.end(&ended).unwrap_or_else(|error| give_up(&error));
                 told = Instant::now();
             }
             messages.extend(ended.into_iter().map(|end| FromExecutor::Ended { end: Box::new(end) }));
@@ -348,6 +344,12 @@ impl Books {
             self.server = None;
         }
     }
+}
+
+/// Ends the process, as what its successor does not find in the journal must not have happened.
+fn give_up(error: &io::Error) {
+    eprintln!("towpath executor: cannot write the journal: {error}; ends, so that nothing is lost");
+    std::process::exit(1);
 }
 
 fn send_all(mut stream: &UnixStream, messages: &[FromExecutor]) -> io::Result<()> {

@@ -110,8 +110,10 @@ enum Note {
     Read { cell: CellId, read: ReadCell },
     /// Something could not be stored: try again after a rest.
     Again(Again),
-    /// Somebody wants to know when every cell has had its first turn.
+    /// Somebody wants to know when nothing is in flight.
     WhenQuiet(oneshot::Sender<()>),
+    /// Somebody wants to know when every cell that was loaded has had a turn that is durable.
+    WhenTurned(oneshot::Sender<()>),
     /// End once nothing is in flight.
     Stop,
 }
@@ -208,7 +210,14 @@ impl Engine {
         let _ = self.notes.send(Note::Again(again));
     }
 
-    /// Returns once every cell that was loaded has had a turn and nothing is in flight.
+    /// Returns once every cell that was loaded has had a turn that is durable: each has said then what it wants. Says
+    /// `false` if the loop ended before.
+    pub async fn turned(&self) -> bool {
+        let (send, receive) = oneshot::channel();
+        self.notes.send(Note::WhenTurned(send)).is_ok() && receive.await.is_ok()
+    }
+
+    /// Returns once every cell that was loaded has had its try and nothing is in flight.
     pub async fn quiet(&self) {
         let (send, receive) = oneshot::channel();
         if self.notes.send(Note::WhenQuiet(send)).is_ok() {

@@ -173,9 +173,10 @@ impl Executor {
             Err(source) => return Err(ExecutorTrouble::Connect { source, said: self.last_words() }),
         };
         let leases = client.welcome().leases.clone();
-        *self.client() = Some(client);
-        if let Some(jobs) = self.jobs.upgrade() {
-            jobs.resume(&leases);
+        let adopt = || *self.client() = Some(client);
+        match self.jobs.upgrade() {
+            Some(jobs) => jobs.resume(&leases, adopt),
+            None => adopt(),
         }
         Ok(())
     }

@@ -211,7 +211,13 @@ impl Server {
         shared.tell_pool(shared.jobs.capacity());
         shared.configure_all()?;
         shared.engine.quiet().await;
-        shared.jobs.all_claimed();
+        // Not awaited: on a full disk no turn is written, and the server is to serve all the same.
+        let (engine, jobs) = (shared.engine.clone(), Arc::clone(&shared.jobs));
+        tokio::spawn(async move {
+            if engine.turned().await {
+                jobs.all_claimed();
+            }
+        });
         Ok(Server { shared, turns, drivers, executor, came_up, succession, housekeeper })
     }
 

@@ -189,7 +189,7 @@ impl Jobs {
         held.wanted = wanted;
         held.cancelled = true;
         if held.waiting.take().is_some() {
-            let held = state.held.remove(&lease).expect("invariant: it was just found");
+            let held = state.release(&lease).expect("invariant: it was just found");
             drop(state);
             let end = unrun(lease, Outcome::Cancelled, "cancelled before it began");
             return self.deliver_end(engine, held.wanted, lease, *end);
@@ -250,10 +250,10 @@ impl Jobs {
         let mut state = self.lock();
         for end in ends {
             let lease = end.lease;
-            match (state.held.remove(&lease), self.engine.get()) {
-                (Some(held), Some(_)) => finished.push(Finished { wanted: held.wanted, lease, end }),
+            match self.engine.get().and_then(|_| state.release(&lease)) {
+                Some(held) => finished.push(Finished { wanted: held.wanted, lease, end }),
                 // From an earlier server's time: the run that owns it asks for it.
-                _ => state.ends.told(end),
+                None => state.ends.told(end),
             }
         }
         drop(state);
@@ -282,10 +282,12 @@ impl Jobs {
     }
 
     /// There is an executor, the first one or a successor: jobs that waited for it are given to it, and those that it
-    /// does not know although an executor had them died with that one.
-    pub fn resume(self: &Arc<Self>, leases: &Leases) {
+    /// does not know although an executor had them died with that one. `adopt` makes it the one that jobs are given to: a
+    /// job that it gets before its list is looked at would not be on that list.
+    pub fn resume(self: &Arc<Self>, leases: &Leases, adopt: impl FnOnce()) {
         let known: HashSet<&LeaseId> = leases.active.iter().chain(&leases.unacked).collect();
         let mut state = self.lock();
+        adopt();
         state.found = leases.active.iter().copied().collect();
         self.drop_unclaimed(&mut state);
         let waiting: Vec<StartSpec> =
@@ -294,7 +296,7 @@ impl Jobs {
             |(lease, held): (&LeaseId, &Held)| (held.sent && !known.contains(lease)).then_some(*lease);
         let lost: Vec<LeaseId> = state.held.iter().filter_map(is_lost).collect();
         let lost: Vec<(LeaseId, Held)> =
-            lost.into_iter().filter_map(|lease| Some((lease, state.held.remove(&lease)?))).collect();
+            lost.into_iter().filter_map(|lease| Some((lease, state.release(&lease)?))).collect();
         drop(state);
         self.submit(waiting);
         let Some(engine) = self.engine.get() else { return };
@@ -327,7 +329,7 @@ impl Jobs {
             state.held.entry(spec.lease).and_modify(|held| held.waiting = Some(Box::new(spec)));
         }
         let cancelled: Vec<_> =
-            cancelled.into_iter().filter_map(|lease| Some((lease, state.held.remove(&lease)?))).collect();
+            cancelled.into_iter().filter_map(|lease| Some((lease, state.release(&lease)?))).collect();
         drop(state);
         let Some(engine) = self.engine.get() else { return };
         for (lease, held) in cancelled {
@@ -357,7 +359,7 @@ impl Jobs {
                 Some(spec)
             }
             Err(end) => {
-                self.lock().held.remove(&lease);
+                self.lock().release(&lease);
                 self.deliver_end(engine, wanted, lease, *end);
                 None
             }
@@ -484,6 +486,16 @@ impl Jobs {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A job is over: from the same moment on its end is on its way, so that a run which asks meanwhile is not told that
+    /// nothing is known of it.
+    fn release(&mut self, lease: &LeaseId) -> Option<Held> {
+        let held = self.held.remove(lease)?;
+        self.ends.deliver(*lease);
+        Some(held)
     }
 }
 

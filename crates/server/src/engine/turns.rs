@@ -103,6 +103,9 @@ pub(super) struct Turns {
     /// What could not be stored, with the time of its next try.
     again: Vec<(Timestamp, super::Again)>,
     when_quiet: Vec<oneshot::Sender<()>>,
+    /// Cells that were loaded and have had no durable turn yet.
+    unturned: BTreeSet<CellId>,
+    when_turned: Vec<oneshot::Sender<()>>,
     /// Units that are with the writer.
     in_flight: usize,
     units: u64,
@@ -127,6 +130,8 @@ impl Turns {
             waiting: HashMap::new(),
             again: Vec::new(),
             when_quiet: Vec::new(),
+            unturned: BTreeSet::new(),
+            when_turned: Vec::new(),
             in_flight: 0,
             units: 0,
             stopping: false,
@@ -136,6 +141,7 @@ impl Turns {
         drop(snapshot);
         for cell in open.into_iter().chain([CellId::Pool]) {
             turns.slot(&cell)?;
+            turns.unturned.insert(cell.clone());
             turns.due.insert(cell);
         }
         Ok(turns)
@@ -150,11 +156,12 @@ impl Turns {
             self.ring_alarms();
             self.store_again();
             self.round()?;
-            if self.in_flight == 0 {
-                self.when_quiet.drain(..).for_each(|quiet| {
-                    let _ = quiet.send(());
-                });
-            }
+            let quiet = if self.in_flight == 0 { std::mem::take(&mut self.when_quiet) } else { Vec::new() };
+            let turned =
+                if self.unturned.is_empty() { std::mem::take(&mut self.when_turned) } else { Vec::new() };
+            quiet.into_iter().chain(turned).for_each(|waiting| {
+                let _ = waiting.send(());
+            });
         }
     }
 
@@ -215,6 +222,7 @@ impl Turns {
             Note::Read { cell, read } => self.read(&cell, read),
             Note::Again(again) => self.again.push((self.rested(), again)),
             Note::WhenQuiet(quiet) => self.when_quiet.push(quiet),
+            Note::WhenTurned(turned) => self.when_turned.push(turned),
             Note::Stop => self.stopping = true,
         }
         Ok(())
@@ -435,6 +443,7 @@ impl Turns {
     /// The slot after its commit: readers are served, a finished cell leaves the memory, mail asks for another turn.
     fn settle(&mut self, part: &Part) {
         let cell = &part.cell;
+        self.unturned.remove(cell);
         let slot = self.slots.get_mut(cell).expect("invariant: a cell in flight stays in memory");
         slot.in_flight = None;
         slot.is_alone = false;

@@ -1,9 +1,10 @@
 //! Files: outputs that no run wants, folders that a dead server left, and what Git keeps.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use towpath_core::ids::{RepoName, Timestamp};
+use towpath_core::ids::{GateId, RepoName, RunId, Timestamp};
 use towpath_git::GitError;
 use towpath_store::records::{Alert, RunQuery};
 
@@ -16,6 +17,8 @@ const RUNS_AT_ONCE: usize = 200;
 const CANDIDATES_AT_ONCE: usize = 200;
 /// Between what a file's time and a run's start are told by, at most: clocks of one machine, set while jobs run.
 const CLOCKS_APART: Duration = Duration::from_secs(86_400);
+/// Runs that one alert names; the others are counted.
+const RUNS_NAMED_MAX: usize = 10;
 /// Age of drafts that a crash left behind.
 const DRAFT_AGE: Duration = Duration::from_secs(86_400);
 
@@ -52,18 +55,28 @@ impl Keeper {
         // The last folders say enough, and a repo's readers learn nothing of this machine.
         let parts: Vec<_> = path.iter().rev().take(3).map(|part| part.to_string_lossy()).collect();
         let file = parts.into_iter().rev().collect::<Vec<_>>().join("/");
-        let runs: Vec<String> = damaged.runs.iter().map(ToString::to_string).collect();
-        let text = format!(
-            "the list of an output of {} cannot be read: {}. Files that it may name are kept for as long; put `{file}` \
-             in the data folder's `executor/blobs` back from a backup, or remove it if nobody needs this output",
-            runs.join(", "),
-            damaged.why
-        );
-        if let Some(gate) = damaged.runs.first().map(|run| run.gate.clone()) {
-            let alert = Alert { repo: gate.repo, branch: gate.branch, text: text.clone(), at };
+        let text = |runs: &[&RunId]| {
+            let named: Vec<String> = runs.iter().take(RUNS_NAMED_MAX).map(ToString::to_string).collect();
+            let more = match runs.len().saturating_sub(RUNS_NAMED_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(
+                "the list of an output of {}{more} cannot be read: {}. Files that it may name are kept for as long; put \
+                 `{file}` in the data folder's `executor/blobs` back from a backup, or remove it if nobody needs this \
+                 output",
+                named.join(", "),
+                damaged.why
+            )
+        };
+        let mut of_gate: BTreeMap<&GateId, Vec<&RunId>> = BTreeMap::new();
+        damaged.runs.iter().for_each(|run| of_gate.entry(&run.gate).or_default().push(run));
+        for (gate, runs) in of_gate {
+            let (repo, branch) = (gate.repo.clone(), gate.branch.clone());
+            let alert = Alert { repo, branch, text: text(&runs), at };
             self.house.store.writer().write(move |tx| tx.add_alert(&alert))?;
         }
-        Ok(text)
+        Ok(text(&damaged.runs.iter().collect::<Vec<_>>()))
     }
 
     /// How old an unwanted file must be to go, while some manifests cannot be read; `None`: nothing may go.

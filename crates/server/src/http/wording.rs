@@ -31,8 +31,11 @@ fn said(path: &str, error: &serde_json::Error) -> String {
     }
     // Whoever sent it by a command has never seen its lines.
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    match path {
-        "." | "?" => in_words(text),
+    // A field that is not known is named by the sentence itself.
+    let is_unknown = text.starts_with("unknown field ");
+    let parent = path.rsplit_once('.').map_or(".", |(parent, _)| parent);
+    match if is_unknown { parent } else { path } {
+        "." | "?" | "" => in_words(text),
         path => format!("at `{path}`, {}", in_words(text)),
     }
 }
@@ -47,6 +50,9 @@ fn in_words(text: &str) -> String {
     }
     if let Some((word, rest)) = text.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", ")) {
         return format!("{word} is none of what can stand there{}", choice(rest));
+    }
+    if text.starts_with("invalid length ") && text.contains(", expected struct ") {
+        return "there is a list, where an object belongs".into();
     }
     let wrong = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     match wrong.and_then(|rest| rest.split_once(", expected ")) {
@@ -124,12 +130,12 @@ mod tests {
             r#"{"days": -1}"#,
             "at `days`, there is the number `-1`, where a whole number, not below 0, belongs",
         );
-        check(r#"{"days": 1, "hours": 2}"#, "at `hours`, there is no `hours`; there is `days`, `inner`");
+        check(r#"{"days": 1, "hours": 2}"#, "there is no `hours`; there is `days` or `inner`");
         check(
             r#"{"days": 1, "inner": ["three"]}"#,
             "at `inner[0]`, `three` is none of what can stand there; there is `one` or `two`",
         );
-        check("[]", "`days` is missing");
+        check("[]", "there is a list, where an object belongs");
         check("7", "there is the number `7`, where an object belongs");
         check("{", "it is not JSON: EOF while parsing an object at line 1 column 1");
         check(r#"{"days": 1} x"#, "it is not JSON: trailing characters at line 1 column 13");

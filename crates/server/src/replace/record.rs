@@ -165,8 +165,13 @@ impl Folder {
     /// # Errors
     /// It cannot be removed.
     pub fn remove_trial(&self) -> io::Result<()> {
-        let _ = fs::remove_file(self.backup());
-        self.remove(TRIAL)
+        // First: whoever finds a trial without its copy takes it for one that had not begun.
+        self.remove(TRIAL)?;
+        for copy in [self.backup(), self.backup().with_extension("draft")] {
+            // One that stays is removed before the next is made.
+            let _ = fs::remove_file(copy);
+        }
+        Ok(())
     }
 
     /// No deployed program serves.

@@ -29,6 +29,8 @@ const UNITS: [(&str, u32); 3] = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// Processes without which no sandbox starts: bubblewrap, its first process, and the job.
 const PROCESSES_MIN: u32 = 8;
+/// Process ids that Linux has at most (`PID_MAX_LIMIT`): a group with a higher bound cannot be made.
+const PROCESSES_MAX: u32 = 4 << 20;
 
 impl FromStr for JobLimit {
     type Err = String;
@@ -43,6 +45,7 @@ impl FromStr for JobLimit {
             },
             "processes" => match number(value)?.try_into().unwrap_or(u32::MAX) {
                 few if few < PROCESSES_MIN => Err(format!("no job starts with fewer than {PROCESSES_MIN}")),
+                many if many > PROCESSES_MAX => Err(format!("no system has more than {PROCESSES_MAX}")),
                 enough => Ok(JobLimit::Processes(enough)),
             },
             "disk" => bytes(value).map(JobLimit::Disk),

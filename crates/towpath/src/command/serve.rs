@@ -112,7 +112,8 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
     if let Some(warning) = in_plain_text(&settings) {
         terminal.talk(warning);
     }
-    if arguments.until_input_ends {
+    // A program that was given the listener has it as its input.
+    if arguments.until_input_ends && std::env::var_os(replace::LISTENER_VARIABLE).is_none() {
         end_with_input();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

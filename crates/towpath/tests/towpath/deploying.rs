@@ -170,7 +170,9 @@ fn executable(pid: u32) -> PathBuf {
 
 #[test]
 fn a_landing_replaces_the_server_while_jobs_go_on() {
-    let mut served = Served::with_options(&[("towpath.yaml", "jobs: { unit: 'true' }\n")], &PLAIN, &[]);
+    let at_first = "jobs:\n  unit: 'true'\n  ship: { run: 'true', on: [manual], environment: live }\n  \
+                    move: { run: 'true', on: [manual], environment: other }\n";
+    let mut served = Served::with_options(&[("towpath.yaml", at_first)], &PLAIN, &[]);
     let (go, program) = (gate_of(&served, "go"), program(&served));
     let pipeline = format!(
         "jobs:\n  unit: {{ run: 'true' }}\n  slow:\n    on: [manual]\n    \

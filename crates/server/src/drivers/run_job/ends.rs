@@ -53,9 +53,9 @@ impl<W> Ends<W> {
         }
     }
 
-    /// An end is on its way into its run's next turn.
+    /// An end is on its way into its run's next turn. Saying it twice changes nothing.
     pub fn deliver(&mut self, lease: LeaseId) {
-        self.delivering.insert(lease, None);
+        self.delivering.entry(lease).or_insert(None);
     }
 
     /// That turn was written or not. Answers under which order the end is to be told once more, if its run has asked
