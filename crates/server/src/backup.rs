@@ -73,6 +73,11 @@ impl From<ReadError> for SaveError {
     }
 }
 
+/// Git works in folders of its own, where a path that is relative to ours means something else.
+fn absolute(path: &Path) -> Result<PathBuf, SaveError> {
+    std::path::absolute(path).map_err(file("name", path))
+}
+
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SaveError + use<> {
     let path = path.to_owned();
     move |source| SaveError::File { what, path, source }
@@ -100,6 +105,7 @@ pub struct Saved {
 /// # Errors
 /// `to` is there already, `data` is no data folder, or something cannot be read or written.
 pub fn make(data: &Path, to: &Path) -> Result<Saved, SaveError> {
+    let (data, to) = (&absolute(data)?, &absolute(to)?);
     let draft = draft_of(to)?;
     let made = fill(data, &draft).and_then(|saved| {
         let about = serde_json::to_vec_pretty(&saved).expect("invariant: a description is plain data");
@@ -173,6 +179,7 @@ pub struct Missing {
 /// # Errors
 /// `data` is there already, `from` is no backup or is damaged, or something cannot be written.
 pub fn restore(from: &Path, data: &Path, keys: &Path) -> Result<(Saved, Missing), SaveError> {
+    let (from, data) = (&absolute(from)?, &absolute(data)?);
     let saved = about(from)?;
     let draft = draft_of(data)?;
     let made = unfold(from, &draft, &saved).and_then(|()| appear(&draft, data));

@@ -42,8 +42,14 @@ pub enum Progress {
 /// It cannot start, jobs cannot run on this machine, or another server took over.
 pub async fn run(settings: ServerSettings, told: impl Fn(Progress)) -> Result<(), ServerError> {
     let failed = |what: String| move |why| ServerError::Io { what, why };
-    let (kept, listener) =
-        listener(settings.listen).map_err(failed(format!("listen on {}", settings.listen)))?;
+    let (kept, listener) = match listener(settings.listen) {
+        Ok(both) => both,
+        Err(why) => {
+            // A second server on one folder most often meets the first one's port, which says less.
+            towpath_store::check_free(&settings.data)?;
+            return Err(failed(format!("listen on {}", settings.listen))(why));
+        }
+    };
     let listen = listener.local_addr().map_err(failed("learn the address".into()))?;
     let data = settings.data.clone();
     let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));

@@ -56,6 +56,14 @@ fn lock(handle: &File) -> Result<(), TryLockError> {
     }
 }
 
+/// Whether a server could open a data folder now, for one that would fail before it comes to that.
+///
+/// # Errors
+/// Another one has it, or others may read it.
+pub fn check_free(folder: &Path) -> Result<(), OpenError> {
+    DataFolder::enter(folder).map(drop)
+}
+
 impl DataFolder {
     /// Makes the folder if there is none, and locks it.
     pub fn enter(path: &Path) -> Result<DataFolder, OpenError> {

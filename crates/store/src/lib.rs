@@ -24,7 +24,7 @@ mod writer;
 
 pub use backup::{BackupError, backup, restore};
 pub use error::{Handling, OpenError, ReadError, WriteError};
-pub use folder::{DATABASE, RESERVE_BYTES};
+pub use folder::{DATABASE, RESERVE_BYTES, check_free};
 pub use queue::{Load, Purpose};
 pub use reader::{Reader, Snapshot};
 pub use schema::SCHEMA;

@@ -16,7 +16,7 @@ use super::request::{Command, PushHead};
 use super::rules::{Known, Move, Pusher, judge};
 use crate::builtin::{BuiltIn, PushEntry, STACK_COMMITS_MAX};
 use crate::error::{Done, Failure};
-use crate::records::ChangeRecord;
+use crate::records::{ChangeRecord, Find};
 
 /// Refs that one push may move.
 const COMMANDS_MAX: usize = 50;
@@ -221,14 +221,26 @@ impl Session {
     /// A branch that is only stored is often meant as a change, and pushing it again with `-o change` would have nothing
     /// to push.
     fn branch_hint(&self, wanted: &Move) -> Vec<String> {
-        match wanted {
-            Move::Branch { name, new: Some(_), .. } => vec![
-                format!("branch `{name}` is stored, and no change is open from it"),
-                format!("  to open one: towpath change open {name}"),
-                format!("  the next time, both at once: git push <remote> {name} -o change"),
-            ],
-            _ => Vec::new(),
-        }
+        let Move::Branch { name, new: Some(commit), .. } = wanted else { return Vec::new() };
+        let (what, how) = match self.open_from(name) {
+            Some(change) if ObjectId::from(change.newest().commit) == *commit => return Vec::new(),
+            Some(change) => {
+                let number = change.number;
+                (format!("change {number} is open from it and keeps its former commit"), "to update it")
+            }
+            None => ("no change is open from it".to_owned(), "to open one"),
+        };
+        vec![
+            format!("branch `{name}` is stored, and {what}"),
+            format!("  {how}: towpath change open {name}"),
+            format!("  the next time, both at once: git push <remote> {name} -o change"),
+        ]
+    }
+
+    /// The change that the pusher has open from a branch of this name. Not to know it costs a hint.
+    fn open_from(&self, name: &BranchName) -> Option<ChangeRecord> {
+        let found = self.forge.records().find(&Find::Source(self.context.by, name.clone())).ok()?;
+        found.into_iter().map(|saved| saved.change).find(ChangeRecord::is_open)
     }
 
     fn entry(&self, wanted: &[(&Command, &Move)], commits: Vec<CommitId>) -> PushEntry {

@@ -304,10 +304,16 @@ pub fn no_change(number: ChangeNumber) -> ApiError {
 
 fn nobody() -> ApiError {
     ApiError::new(Class::Unauthenticated, "nobody is logged in")
-        .hint("send a token: `Authorization: Bearer twp_…`, or Git's password")
+        .hint(
+            "`towpath token login URL` takes a token in; a request has it as `Authorization: Bearer twp_…`, or as Git's \
+             password",
+        )
 }
 
 fn unknown() -> ApiError {
     ApiError::new(Class::Unauthenticated, "the token or session is unknown, revoked or over")
-        .hint("`towpath token create` makes a new token")
+        .hint(
+            "`towpath token login URL` takes in another one; an admin can make it (`towpath token create`), and the first \
+             admin's is `admin.token` in the folder of the server's keys",
+        )
 }

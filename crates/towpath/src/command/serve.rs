@@ -192,7 +192,13 @@ pub fn failure(error: ServerError) -> Failure {
         ServerError::Open(_) | ServerError::Io { .. } | ServerError::Executor(_) => Exit::Unavailable,
         _ => Exit::Usage,
     };
-    Failure::new(exit, "the server cannot serve").why(error.to_string())
+    let is_taken =
+        matches!(&error, ServerError::Io { why, .. } if why.kind() == std::io::ErrorKind::AddrInUse);
+    let failure = Failure::new(exit, "the server cannot serve").why(error.to_string());
+    match is_taken {
+        true => failure.hint("`--listen` takes another address; `--listen 127.0.0.1:0` takes any free port"),
+        false => failure,
+    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,22 @@ fn a_branch_that_was_pushed_as_it_is_can_be_opened_as_a_change() {
     let opened = served.ok(&["change", "open", "my-branch"]);
     assert!(opened.out.starts_with("change 1: http://"), "{}", opened.out);
     until_landed(&served.world, "1");
+    // The second push of a change, by the habit of elsewhere.
+    served.world.git(&["switch", "--quiet", "--create", "second"]);
+    let commit_and_push = |content: &str, options: &[&str]| {
+        served.world.write("new", content);
+        served.world.git(&["commit", "--quiet", "--all", "--message", "an edit"]);
+        let mut push = served.world.command("git");
+        ended(push.args(["push", "towpath", "second"]).args(options).output().unwrap())
+    };
+    let opened = commit_and_push("y\n", &["-o", "change", "-o", "draft"]);
+    assert!(opened.err.contains("change 2: http://"), "{}", opened.err);
+    let stored = commit_and_push("z\n", &[]);
+    let said = "change 2 is open from it and keeps its former commit";
+    assert!(stored.err.contains(said) && stored.err.contains("to update it: towpath"), "{}", stored.err);
+    served.ok(&["change", "open", "second"]);
+    let change = served.record(&["change", "show", "2"]);
+    assert_eq!(change["revisions"].as_array().unwrap().len(), 2, "{change}");
 }
 
 #[test]
