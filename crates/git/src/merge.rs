@@ -37,7 +37,7 @@ pub enum Merged {
 impl Merged {
     /// Where a file stands against a folder, git reports the file under a name made for the merge: `path~<commit>`.
     /// People want the path.
-    fn with_own_names(self, sides: [CommitId; 2]) -> Merged {
+    pub(crate) fn with_own_names(self, sides: [CommitId; 2]) -> Merged {
         let Merged::Conflict(mut paths) = self else { return self };
         for path in &mut paths {
             for side in sides.map(|side| format!("~{side}").into_bytes()) {

@@ -66,7 +66,8 @@ pub fn reference(repository: &Repository, spec: &CandidateSpec) -> Result<Merged
         (Some(0), Some(tree)) => Ok(Merged::Clean(TreeId(tree.0))),
         (Some(1), Some(_)) => {
             let paths = fields.filter(|path| !path.is_empty()).map(|path| TreePath(path.to_vec()));
-            Ok(Merged::Conflict(paths.collect()))
+            // The names that git invents for files in the way of folders are left out of ours.
+            Ok(Merged::Conflict(paths.collect()).with_own_names([spec.parent, spec.revision]))
         }
         _ => Err(finished.failed("merge-tree")),
     }

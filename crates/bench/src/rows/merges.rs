@@ -99,7 +99,11 @@ impl Copy {
                 CandidateOutcome::Empty => Merged::Clean(self.repository.commit(spec.parent)?.tree),
                 CandidateOutcome::Conflict { paths } => Merged::Conflict(paths),
             };
-            equal += u32::from(ours == sample::reference(&self.repository, spec)?);
+            let git = sample::reference(&self.repository, spec)?;
+            if ours != git {
+                eprintln!("  {} and {}: ours {ours:?}, git's {git:?}", spec.parent, spec.revision);
+            }
+            equal += u32::from(ours == git);
         }
         let value = f64::from(equal) * 100.0 / specs.len() as f64;
         let peer = "git merge-tree, started for each";
