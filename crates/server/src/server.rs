@@ -211,13 +211,7 @@ impl Server {
         shared.tell_pool(shared.jobs.capacity());
         shared.configure_all()?;
         shared.engine.quiet().await;
-        // Not awaited: on a full disk no turn is written, and the server is to serve all the same.
-        let (engine, jobs) = (shared.engine.clone(), Arc::clone(&shared.jobs));
-        tokio::spawn(async move {
-            if engine.turned().await {
-                jobs.all_claimed();
-            }
-        });
+        shared.drop_unclaimed_when_turned();
         Ok(Server { shared, turns, drivers, executor, came_up, succession, housekeeper })
     }
 
@@ -272,6 +266,17 @@ fn git_of(data: &Path) -> Result<Git, ServerError> {
 }
 
 impl Shared {
+    /// What the executor has and no run asks for is dropped once every run has said what it wants. Not awaited: on a full
+    /// disk no turn is written, and the server is to serve all the same.
+    fn drop_unclaimed_when_turned(&self) {
+        let (engine, jobs) = (self.engine.clone(), Arc::clone(&self.jobs));
+        tokio::spawn(async move {
+            if engine.turned().await {
+                jobs.all_claimed();
+            }
+        });
+    }
+
     fn tell_pool(&self, slots: u64) {
         let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }));
         self.engine.deliver_surely(CellId::Pool, intake);
