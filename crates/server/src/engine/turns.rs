@@ -401,16 +401,11 @@ impl Turns {
                 }
             }
             WriteError::Halted { cause, ref why } => {
+                // Only a gate lands, and it is alone. It has not heard of the halt, or it would not have tried.
                 for cell in cells {
                     self.reload(cell, &error)?;
-                    if let CellId::Gate(_) = cell {
-                        // It has not heard of it, or it would not have tried.
-                        let halts = GateEvent::Halts(Halts::from([(cause, Some(why.clone()))]));
-                        let intake = AnyIntake::Gate(Intake::Event(halts));
-                        self.engine.deliver_surely(cell.clone(), intake);
-                    } else {
-                        self.due.insert(cell.clone());
-                    }
+                    let halts = GateEvent::Halts(Halts::from([(cause, Some(why.clone()))]));
+                    self.engine.deliver_surely(cell.clone(), AnyIntake::Gate(Intake::Event(halts)));
                 }
             }
             error => {

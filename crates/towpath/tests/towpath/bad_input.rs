@@ -6,26 +6,16 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::served::{Served, stop, until_landed};
-use crate::support::{TOWPATH, ended, has_sandbox};
+use crate::support::{TOWPATH, ended, has_sandbox, wait_until};
 
-/// Time for what follows from a signal or a push on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Where jobs wait for files of the test: what is under test is the server.
 const PLAIN: [&str; 2] = ["--sandbox", "none"];
 const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
-    }
-}
 
 /// Broken pipeline files: a name, the file, and what has to be said of it, with its place.
 fn broken_files() -> Vec<(&'static str, String, Vec<&'static str>)> {

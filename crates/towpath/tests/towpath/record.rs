@@ -3,15 +3,12 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::served::{stop, until_landed};
-use crate::support::{Ended, TOWPATH, World, ended};
+use crate::support::{Ended, TOWPATH, World, ended, wait_until};
 
-/// Time for what follows from a landing or a start on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
 
 /// A server that is started and stopped, with its folders in the world's home.
@@ -116,13 +113,6 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
     }
 }
 

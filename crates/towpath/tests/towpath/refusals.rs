@@ -3,24 +3,14 @@
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::served::{Served, until_landed};
-use crate::support::{Ended, TOWPATH, World, ended, servants};
+use crate::support::{Ended, TOWPATH, World, ended, servants, wait_until};
 
-/// Time for a demo or a server to start or end on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(180);
 const PLAIN: [&str; 2] = ["--sandbox", "none"];
 const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
-    }
-}
 
 /// A refusal with its exit code, that says all of these and what to do.
 #[track_caller]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -93,6 +94,17 @@ impl World {
     pub fn records(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
         let ended = self.towpath(&[arguments, &["--json"]].concat());
         ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// Time for what follows from a push, a signal or a start on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Looks until it is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
     }
 }
 
