@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ran_for_changes_that_landed_before_there_were_proofs_is_one() {
+    fn what_ran_for_landings_from_before_there_were_proofs_is_one() {
         let mut conn = Connection::open_in_memory().unwrap();
         STEPS[..2].iter().for_each(|sql| conn.execute_batch(&for_sqlite(sql)).unwrap());
         conn.execute_batch(
@@ -143,18 +143,20 @@ mod tests {
             "INSERT INTO repos VALUES ('demo', '', NULL, 1);
              INSERT INTO changes VALUES ('demo', 1, 'main', 1, 'landed', NULL, NULL, 1, '', '');
              INSERT INTO changes VALUES ('demo', 2, 'main', 1, 'open', NULL, NULL, 1, '', '');
+             INSERT INTO changes VALUES ('demo', 3, 'main', 1, 'closed', NULL, NULL, 1, '', '');
              INSERT INTO runs VALUES ('demo/main/1', 'demo', 'main', 1, 'change', 1, '', '', 'failed', 0, 1, 2);
              INSERT INTO runs VALUES ('demo/main/2', 'demo', 'main', 2, 'change', 2, '', '', 'passed', 0, 1, 2);
-             INSERT INTO runs VALUES ('demo/main/3', 'demo', 'main', 3, 'land', NULL, '', '', 'passed', 0, 1, 2);",
+             INSERT INTO runs VALUES ('demo/main/3', 'demo', 'main', 3, 'land', NULL, '', '', 'passed', 0, 1, 2);
+             INSERT INTO runs VALUES ('demo/main/4', 'demo', 'main', 4, 'change', 3, '', '', 'passed', 0, 1, 2);",
         )
         .unwrap();
         migrate(&mut conn, NOW).unwrap();
         let proofs: Vec<String> = {
-            let mut statement = conn.prepare("SELECT run FROM proofs").unwrap();
+            let mut statement = conn.prepare("SELECT run FROM proofs ORDER BY run").unwrap();
             let rows = statement.query_map([], |row| row.get(0)).unwrap();
             rows.map(Result::unwrap).collect()
         };
-        assert_eq!(proofs, ["demo/main/1"]);
+        assert_eq!(proofs, ["demo/main/1", "demo/main/2"], "what landed, and what may be landing now");
     }
 
     #[test]
