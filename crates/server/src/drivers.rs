@@ -17,6 +17,7 @@ use towpath_forge::{Forge, ForgeError, Judged};
 use towpath_git::{ErrorClass, GitError};
 use towpath_store::Store;
 
+use crate::doorbells::Doorbells;
 use crate::engine::{AnyIntake, Dispatcher, Engine};
 use crate::faults;
 use crate::forges::Forges;
@@ -48,6 +49,8 @@ pub struct Hands {
     pub repos: Arc<Repos>,
     /// The forge of each repo.
     pub forges: Arc<Forges>,
+    /// What webhooks have rung.
+    pub doorbells: Arc<Doorbells>,
     /// The executor.
     pub jobs: Arc<Jobs>,
     /// The rows and the record.
@@ -221,6 +224,7 @@ impl Drivers {
             Effect::Land(landing) => Some(Found::Gate(land::run(hands, landing, task.cancelled)?)),
             _ if task.cancelled => None,
             Effect::ReadForge { gate, landed } => {
+                hands.doorbells.read_begins(gate);
                 let began = engine.clock().now();
                 let snapshot = forge(&gate.repo)?.read(&gate.branch, *landed)?;
                 Some(Found::Gate(GateEvent::ForgeRead(Box::new(ForgeRead { began, snapshot }))))

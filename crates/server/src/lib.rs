@@ -6,6 +6,7 @@ pub mod auth;
 pub mod backup;
 pub mod clock;
 pub mod definitions;
+pub mod doorbells;
 pub mod drivers;
 pub mod engine;
 pub mod executor;

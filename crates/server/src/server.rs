@@ -14,6 +14,7 @@ use towpath_store::audit::AuditKey;
 use towpath_store::{AuditOptions, OpenError, Options, Store};
 
 use crate::clock::system_time;
+use crate::doorbells::Doorbells;
 use crate::drivers::run_job::{Jobs, Sources};
 use crate::drivers::{Drivers, Hands};
 use crate::engine::{AnyIntake, Engine, EngineEnd, Running};
@@ -39,6 +40,8 @@ pub struct Shared {
     pub repos: Arc<Repos>,
     /// The forges.
     pub forges: Arc<Forges>,
+    /// What webhooks have rung.
+    pub doorbells: Arc<Doorbells>,
     /// Jobs on the executor.
     pub jobs: Arc<Jobs>,
     /// Logs of jobs.
@@ -169,9 +172,11 @@ impl Server {
         let opened = Succession::open(store.path(), blobs.clone());
         let succession =
             opened.map_err(|why| ServerError::Io { what: "look for deployed programs".into(), why })?;
+        let doorbells = Arc::new(Doorbells::default());
         let hands = Hands {
             repos: repos.clone(),
             forges: forges.clone(),
+            doorbells: doorbells.clone(),
             jobs: jobs.clone(),
             store: store.clone(),
             notes: Mutex::default(),
@@ -201,6 +206,7 @@ impl Server {
             store,
             repos,
             forges,
+            doorbells,
             jobs,
             logs,
             blobs,

@@ -25,6 +25,7 @@ use super::call::{Call, blocking};
 use super::error::{Answer, ApiError, Class};
 use super::route::{broken_body, json};
 use crate::auth::{hex, same};
+use crate::doorbells::Ring;
 use crate::engine::AnyIntake;
 
 /// Bytes of a webhook. Source: GitHub sends at most 25 MB.
@@ -59,8 +60,9 @@ struct Opened {
 }
 
 /// Webhooks of one repo: those that wait while a unit is being committed go together in the next.
-#[derive(Default)]
 struct Line {
+    /// As it was opened for the newest of them.
+    opened: Arc<Opened>,
     waiting: Vec<Waiting>,
     committing: bool,
 }
@@ -114,7 +116,7 @@ pub async fn take(call: Call, request: Request) -> Answer<Response> {
     // The body is not kept: a webhook only rings, and the truth is read where it is (DESIGN 2).
     let delivery = HookDelivery { repo, id, at: call.now(), body: kind.into_bytes() };
     let (answer, answered) = oneshot::channel();
-    line_up(&call.edge, &opened.gates, Waiting { delivery, answer });
+    line_up(&call.edge, opened, Waiting { delivery, answer });
     let stopped = |_| ApiError::new(Class::Unavailable, "the server stops; send it again");
     answered.await.map_err(stopped)??;
     Ok(json(&Taken { rung: true }))
@@ -174,21 +176,24 @@ fn open(edge: &Edge, repo: &RepoName) -> Answer<Option<Opened>> {
 }
 
 /// Puts a webhook into its repo's line, and has the line committed if nobody does yet.
-fn line_up(edge: &Arc<Edge>, gates: &[GateId], waiting: Waiting) {
+fn line_up(edge: &Arc<Edge>, opened: Arc<Opened>, waiting: Waiting) {
     let repo = waiting.delivery.repo.clone();
     let mut lines = lock(&edge.hooks.waiting);
-    let line = lines.entry(repo.clone()).or_default();
+    let new = || Line { opened: opened.clone(), waiting: Vec::new(), committing: false };
+    let line = lines.entry(repo.clone()).or_insert_with(new);
+    line.opened = opened;
     line.waiting.push(waiting);
     if !line.committing {
         line.committing = true;
         drop(lines);
-        commit(edge.clone(), repo, gates.to_vec());
+        commit(edge.clone(), repo);
     }
 }
 
-/// Stores what waits in a line and rings once for all of it; goes on with what came meanwhile.
-fn commit(edge: Arc<Edge>, repo: RepoName, gates: Vec<GateId>) {
-    let batch: Vec<Waiting> = {
+/// Stores what waits in a line and rings once for all of it, unless what was rung for an earlier one is still unheard;
+/// goes on with what came meanwhile.
+fn commit(edge: Arc<Edge>, repo: RepoName) {
+    let (opened, batch): (_, Vec<Waiting>) = {
         let mut lines = lock(&edge.hooks.waiting);
         let Some(line) = lines.get_mut(&repo) else { return };
         let count = line.waiting.len().min(BATCH_MAX);
@@ -196,21 +201,26 @@ fn commit(edge: Arc<Edge>, repo: RepoName, gates: Vec<GateId>) {
             lines.remove(&repo);
             return;
         }
-        line.waiting.drain(..count).collect()
+        (line.opened.clone(), line.waiting.drain(..count).collect())
     };
     let (deliveries, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|one| (one.delivery, one.answer)).unzip();
     let bell = Bell { forge_changed: true, ..Bell::default() };
-    let ring = |gate: &GateId| {
+    let doorbells = edge.shared.doorbells.clone();
+    let rings: Vec<Ring> = opened.gates.iter().filter_map(|gate| doorbells.ring(gate)).collect();
+    let bell_of = |ring: &Ring| {
         let intake = AnyIntake::Gate(Intake::Event(GateEvent::Bell(bell)));
-        (CellId::Gate(gate.clone()), intake)
+        (CellId::Gate(ring.gate.clone()), intake)
     };
-    let bells = gates.iter().map(ring).collect();
+    let bells = rings.iter().map(bell_of).collect();
     let again = edge.clone();
     edge.shared.engine.deliver_with(
         bells,
         move |tx| store(tx, &deliveries),
         move |outcome| {
+            if outcome.is_ok() {
+                rings.into_iter().for_each(|ring| doorbells.is_durable(ring));
+            }
             // Nothing new among them is no failure: they are known.
             let outcome = match outcome {
                 Err(WriteError::Exists { .. }) => Ok(()),
@@ -219,7 +229,7 @@ fn commit(edge: Arc<Edge>, repo: RepoName, gates: Vec<GateId>) {
             for answer in answers {
                 let _ = answer.send(outcome.clone());
             }
-            commit(again, repo, gates);
+            commit(again, repo);
         },
     );
 }

@@ -55,7 +55,8 @@ impl Tx<'_> {
         Ok(self.run(SQL, params![repo.as_str(), id, at.0, body])? == 1)
     }
 
-    /// Deletes the oldest webhooks until at most `keep` are left, a few at a time; says how many went.
+    /// Deletes the oldest webhooks once a good many more than `keep` are there, a few at a time; says how many went. One
+    /// by one, each unit would write the pages of the oldest again beside those of the newest.
     ///
     /// # Errors
     /// Those of the disk.
@@ -64,8 +65,12 @@ impl Tx<'_> {
         const OLDEST: &str = "SELECT COALESCE(MIN(seq), 0) FROM hook_deliveries";
         const DELETE: &str = "DELETE FROM hook_deliveries WHERE seq < ?1";
         let end = |sql| Ok::<_, ReadError>(self.one(sql, [], |row| get_u64(row, 0))?.unwrap_or(0));
-        let below = (end(NEWEST)? + 1).saturating_sub(keep).min(end(OLDEST)? + PRUNED_AT_ONCE);
-        self.run(DELETE, [below as i64])
+        let (oldest, newest) = (end(OLDEST)?, end(NEWEST)?);
+        let below = oldest + PRUNED_AT_ONCE;
+        match newest + 1 >= keep + below {
+            true => self.run(DELETE, [below as i64]),
+            false => Ok(0),
+        }
     }
 }
 
