@@ -9,11 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_blob::LogReader;
 
+use self::errors::Search;
 use super::jobs::{Found, find};
 use crate::http::call::{Call, blocking};
 use crate::http::error::Answer;
 use crate::http::route::from_query;
 use crate::http::stream::{Gone, Outlet, event, pipe, respond, until_barred};
+
+mod errors;
 
 /// Lines of a window when nobody says otherwise.
 const LINES_DEFAULT: u64 = 1_000;
@@ -195,7 +198,8 @@ pub async fn first_error(call: Call, input: Attempt) -> Answer<FirstError> {
 }
 
 fn search(reader: &LogReader) -> Answer<Option<u64>> {
-    let (mut offset, mut line) = (0, 0);
+    let mut offset = 0;
+    let mut search = Search::default();
     let mut rest: Vec<u8> = Vec::new();
     while offset < SEARCHED_BYTES_MAX {
         let bytes = reader.bytes(offset, BYTES_MAX)?;
@@ -206,10 +210,9 @@ fn search(reader: &LogReader) -> Answer<Option<u64>> {
         rest.extend_from_slice(&bytes);
         let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         for text in rest[..whole].split_inclusive(|byte| *byte == b'\n') {
-            if is_error(text) {
-                return Ok(Some(line));
+            if search.take(text) {
+                return Ok(search.line());
             }
-            line += 1;
         }
         rest.drain(..whole);
         // A line without an end is looked at in pieces: its beginning tells.
@@ -217,55 +220,10 @@ fn search(reader: &LogReader) -> Answer<Option<u64>> {
             rest.clear();
         }
     }
-    Ok(is_error(&rest).then_some(line))
-}
-
-/// Words with which compilers, test runners and shells begin to speak of an error.
-fn is_error(line: &[u8]) -> bool {
-    const AT_START: [&[u8]; 9] = [
-        b"error",
-        b"FAILED",
-        b"FAIL ",
-        b"--- FAIL",
-        b"E   ",
-        b"Traceback (most recent call last)",
-        b"panicked at",
-        b"fatal:",
-        b"AssertionError",
-    ];
-    const WITHIN: [&[u8]; 7] = [
-        b": error:",
-        b" error: ",
-        b"panicked at",
-        b"... FAILED",
-        b": command not found",
-        b"ERROR ",
-        b": fatal error:",
-    ];
-    let line = without_colours(&line[..line.len().min(LINE_CHARS_MAX)]);
-    let text = line.trim_ascii_start();
-    AT_START.iter().any(|word| text.starts_with(word))
-        || text.starts_with(b"Error") && !text.starts_with(b"Errors: 0")
-        || WITHIN.iter().any(|word| text.windows(word.len()).any(|part| part == *word))
-}
-
-fn without_colours(line: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(line.len());
-    let mut bytes = line.iter().copied();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            0x1b => {
-                // An escape sequence ends with a letter.
-                for byte in bytes.by_ref() {
-                    if byte.is_ascii_alphabetic() {
-                        break;
-                    }
-                }
-            }
-            byte => out.push(byte),
-        }
+    if !rest.is_empty() {
+        search.take(&rest);
     }
-    out
+    Ok(search.line())
 }
 
 /// Where following begins.
@@ -355,36 +313,4 @@ fn log_event(bytes: &[u8], end: u64) -> axum::body::Bytes {
     let text = String::from_utf8_lossy(bytes);
     let json = serde_json::json!({ "text": text, "next": end }).to_string();
     event("log", &json)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_are_told_from_talk_of_them() {
-        let errors: [&[u8]; 8] = [
-            b"error[E0308]: mismatched types",
-            b"\x1b[0m\x1b[1m\x1b[38;5;9merror\x1b[0m: could not compile",
-            b"src/a.c:3:5: error: expected ';'",
-            b"FAILED tests/test_a.py::test_b - assert 1 == 2",
-            b"thread 'main' panicked at src/lib.rs:1:1:",
-            b"test a::b ... FAILED",
-            b"sh: 1: frob: command not found",
-            b"Traceback (most recent call last):",
-        ];
-        for line in errors {
-            assert!(is_error(line), "{}", String::from_utf8_lossy(line));
-        }
-        let fine: [&[u8]; 5] = [
-            b"0 errors, 3 warnings",
-            b"test error_is_shown ... ok",
-            b"Compiling thiserror v2.0.1",
-            b"Errors: 0",
-            b"",
-        ];
-        for line in fine {
-            assert!(!is_error(line), "{}", String::from_utf8_lossy(line));
-        }
-    }
 }

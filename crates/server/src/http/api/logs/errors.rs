@@ -1,0 +1,275 @@
+//! Which line of a log speaks of an error first: by the words of compilers, test runners, shells, make, Python, and of
+//! Towpath itself.
+
+/// Bytes of a line that are looked at: its beginning tells.
+const LINE_BYTES_MAX: usize = 2_000;
+
+/// Words that only an error begins with.
+const AT_START: [&[u8]; 15] = [
+    b"error:",
+    b"error[",
+    b"error ",
+    b"ERROR:",
+    b"ERROR ",
+    b"Error: ",
+    b"Error ",
+    b"Exception in thread ",
+    b"FAILED",
+    b"FAIL:",
+    b"FAIL ",
+    b"FAIL\t",
+    b"--- FAIL",
+    b"E   ",
+    b"fatal:",
+];
+/// Words that only an error has in its middle.
+const WITHIN: [&[u8]; 9] = [
+    b": error:",
+    b" error: ",
+    b": error ",
+    b" ERROR ",
+    b": fatal error:",
+    b"panicked at",
+    b"... FAILED",
+    b"test result: FAILED",
+    b": command not found",
+];
+/// Ends of what a shell says of a program or file that it cannot have. Programs say the same of files that they look for
+/// in vain and do without.
+const AT_END: [&[u8]; 5] =
+    [b": not found", b": No such file or directory", b": No such file", b": Permission denied", b"] Killed"];
+/// What summaries count, in small letters.
+const KINDS: [&[u8]; 6] = [b"error", b"errors", b"fail", b"failed", b"failures", b"failure"];
+/// The last line of a job that did not say itself why it ended.
+const OWN_LINE: &[u8] = b"[towpath] ";
+const TRACEBACK: &[u8] = b"Traceback (most recent call last)";
+
+/// Takes the lines of a log one after the other, and knows at the end which one speaks of an error first.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    next: u64,
+    /// A line that is an error.
+    found: Option<u64>,
+    /// The first line that is one if nothing else is: what make or a shell says may follow from an error that is named
+    /// below, or from none.
+    weak: Option<u64>,
+    /// The first line of a traceback that is not over.
+    traceback: Option<u64>,
+}
+
+impl Search {
+    /// Takes the next line; says whether it needs no further ones.
+    pub(super) fn take(&mut self, line: &[u8]) -> bool {
+        let number = self.next;
+        self.next += 1;
+        let line = without_colours(&line[..line.len().min(LINE_BYTES_MAX)]);
+        let text = line.trim_ascii();
+        // A traceback is indented; what it comes to is its last line.
+        let is_below = line.first().is_some_and(u8::is_ascii_whitespace) || text.is_empty();
+        if self.traceback.is_some() && !is_below {
+            self.found = Some(number);
+        } else if text.starts_with(TRACEBACK) {
+            self.traceback = Some(number);
+        } else if self.traceback.is_none() && is_error(text) {
+            self.found = Some(number);
+        } else if self.weak.is_none() && is_weak(text) {
+            self.weak = Some(number);
+        }
+        self.found.is_some()
+    }
+
+    /// The line, from 0.
+    pub(super) fn line(&self) -> Option<u64> {
+        self.found.or(self.traceback).or(self.weak)
+    }
+}
+
+fn is_error(text: &[u8]) -> bool {
+    let starts = AT_START.iter().any(|word| text.starts_with(word));
+    let within = || WITHIN.iter().any(|word| find(text, word).is_some());
+    (starts || within() || is_exception(text) || is_go_panic(text)) && !counts_none(text)
+}
+
+fn is_weak(text: &[u8]) -> bool {
+    let by_end = AT_END.iter().any(|word| text.ends_with(word));
+    // Whoever cancelled a job knows that no line of it is why.
+    let is_own = text.strip_prefix(OWN_LINE).is_some_and(|why| !why.starts_with(b"cancelled"));
+    by_end || is_make(text) || is_own
+}
+
+/// `make: *** [Makefile:2: check] Error 1`, also of a make below another one.
+fn is_make(text: &[u8]) -> bool {
+    let is_one = [&b"make: *** "[..], b"make["].iter().any(|word| text.starts_with(word));
+    is_one && find(text, b": *** ").is_some()
+}
+
+/// `ValueError: x`, `json.decoder.JSONDecodeError: x`, `TypeError [ERR_X]: x`, or the name alone.
+fn is_exception(text: &[u8]) -> bool {
+    let end = text.iter().position(|byte| matches!(byte, b':' | b' ')).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let is_name = name.first().is_some_and(u8::is_ascii_alphabetic)
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
+    // `Error` itself is in the table of beginnings.
+    let is_class = [&b"Error"[..], b"Exception"].iter().any(|end| name.ends_with(end) && name != *end);
+    is_name && is_class && (rest.is_empty() || rest.starts_with(b": ") || rest.starts_with(b" ["))
+}
+
+/// `panic: runtime error: …`
+fn is_go_panic(text: &[u8]) -> bool {
+    text.starts_with(b"panic: ")
+}
+
+/// Whether a line counts errors, and there are none: `error: 0`, `Failures: 0, Errors: 0`, `0 failed`, `no errors`. What
+/// only begins so is no count: `error: 0 is not in 1..=256`, `error: no such command`.
+fn counts_none(text: &[u8]) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let tokens: Vec<&[u8]> = lower
+        .split(|byte| byte.is_ascii_whitespace() || matches!(byte, b',' | b';' | b'=' | b'(' | b')' | b'|'))
+        .filter(|token| !token.is_empty())
+        .collect();
+    let is_kind = |token: &[u8]| KINDS.contains(&token.strip_suffix(b":").unwrap_or(token));
+    let after = |at: usize| {
+        let ends = tokens.get(at + 2).is_none_or(|next| next.ends_with(b":") || is_kind(next));
+        is_kind(tokens[at]) && matches!(tokens[at + 1], b"0" | b"none") && ends
+    };
+    let before = |at: usize| matches!(tokens[at], b"0" | b"no") && is_kind(tokens[at + 1]);
+    (1..tokens.len()).any(|at| after(at - 1) || before(at - 1)) && !counts_some(&tokens)
+}
+
+/// A summary that counts none of one kind may still count some of another: `FAILED. 3 passed; 2 failed; 0 errors`.
+fn counts_some(tokens: &[&[u8]]) -> bool {
+    let is_some = |token: &[u8]| token.iter().all(u8::is_ascii_digit) && token != b"0";
+    tokens.windows(2).any(|pair| is_some(pair[0]) && KINDS.contains(&pair[1]))
+}
+
+fn find(text: &[u8], word: &[u8]) -> Option<usize> {
+    text.windows(word.len()).position(|part| part == word)
+}
+
+fn without_colours(line: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(line.len());
+    let mut bytes = line.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            0x1b => {
+                // An escape sequence ends with a letter.
+                for byte in bytes.by_ref() {
+                    if byte.is_ascii_alphabetic() {
+                        break;
+                    }
+                }
+            }
+            byte => out.push(byte),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(log: &str) -> Option<u64> {
+        let mut search = Search::default();
+        for line in log.split_inclusive('\n') {
+            if search.take(line.as_bytes()) {
+                break;
+            }
+        }
+        search.line()
+    }
+
+    #[test]
+    fn lines_that_are_errors_are_found() {
+        let errors = [
+            "error[E0308]: mismatched types",
+            "\u{1b}[0m\u{1b}[1m\u{1b}[38;5;9merror\u{1b}[0m: could not compile",
+            "src/a.c:3:5: error: expected ';'",
+            "src/a.ts(3,5): error TS2322: Type 'string' is not assignable",
+            "npm ERROR code ELIFECYCLE",
+            "Error: Cannot find module 'x'",
+            "FAILED tests/test_a.py::test_b - assert 1 == 2",
+            "FAIL: test_b (tests.TestA)",
+            "FAIL: tests/check.sh",
+            "FAIL src/a.test.js",
+            "FAIL\texample.org/a\t0.01s",
+            "--- FAIL: TestA (0.00s)",
+            "    --- FAIL: TestA/inner (0.00s)",
+            "thread 'main' panicked at src/lib.rs:1:1:",
+            "panic: runtime error: index out of range [5] with length 3",
+            "test a::b ... FAILED",
+            "test result: FAILED. 3 passed; 1 failed; 0 ignored",
+            "sh: 1: frob: not found",
+            "bash: line 1: frob: command not found",
+            "./check: 3: frob: not found",
+            "cat: nope: No such file or directory",
+            "make: *** [Makefile:2: check] Error 1",
+            "make[1]: *** [Makefile:2: check] Error 127",
+            "make: *** No rule to make target 'check'.  Stop.",
+            "error: no such command: `frob`",
+            "error: 0 is not in 1..=256",
+            "Error loading config",
+            "TypeError [ERR_INVALID_ARG_TYPE]: x",
+            "FAILED. 3 passed; 2 failed; 0 errors",
+            "Exception in thread \"main\" java.lang.Error",
+            "sh: 1: cannot open nope: No such file",
+            "fatal: not a git repository",
+            "ValueError: invalid literal",
+            "json.decoder.JSONDecodeError: Expecting value",
+            "AssertionError",
+            "java.lang.IllegalStateException: x",
+            "Traceback (most recent call last):",
+            "[towpath] ran into its timeout of 60 s",
+            "[towpath] used more than 8 GiB of memory",
+        ];
+        for line in errors {
+            assert_eq!(first(&format!("fine\n{line}\n")), Some(1), "{line}");
+        }
+    }
+
+    #[test]
+    fn talk_of_errors_and_counts_of_none_are_no_errors() {
+        let fine = [
+            "0 errors, 3 warnings",
+            "error: 0",
+            "errors: 0",
+            "Errors: 0",
+            "ERROR: 0",
+            "error 0",
+            "FAIL: 0",
+            "# FAIL:  0",
+            "Failed: 0",
+            "12 passed; 0 failed",
+            "error: none",
+            "FAIL 0, ERROR 0",
+            "test result: ok. 12 passed; 0 failed; 0 ignored",
+            "Tests run: 3, Failures: 0, Errors: 0",
+            "test error_is_shown ... ok",
+            "Compiling thiserror v2.0.1",
+            "checking for frob... not found yet",
+            "GET /nope 404 Not Found",
+            "make: Nothing to be done for 'all'.",
+            "make[1]: Entering directory '/work'",
+            "an Error: is a word like others",
+            "[towpath] cancelled",
+            "",
+        ];
+        for line in fine {
+            assert_eq!(first(&format!("{line}\n")), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_traceback_comes_to_its_last_line() {
+        let log = "start\nTraceback (most recent call last):\n  File \"a.py\", line 1, in <module>\n    f()\n\nKeyError: 'x'\nend\n";
+        assert_eq!(first(log), Some(5));
+        assert_eq!(first("Traceback (most recent call last):\n  File \"a.py\"\n"), Some(0), "it was cut off");
+    }
+
+    #[test]
+    fn what_follows_from_an_error_gives_way_to_the_error() {
+        let log = "sh: 1: frob: not found\nmake: *** [Makefile:2: check] Error 127\n[towpath] exit code 2\n";
+        assert_eq!(first(log), Some(0));
+        assert_eq!(first("ls: nope: No such file or directory\nsrc/a.c:3:5: error: x\n"), Some(1));
+    }
+}
