@@ -78,11 +78,13 @@ pub fn run(command: &AuditCommand, terminal: &Terminal) -> Result<ExitCode, Fail
 fn verify_log(arguments: &VerifyArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let view = record(arguments)?;
     let (mut held, mut trusted) = witnesses(arguments)?;
-    let unwitnessed = held.is_empty() && trusted.is_empty() && arguments.repo.is_none();
+    if trusted.is_empty() && arguments.repo.is_none() {
+        return Err(no_key(arguments));
+    }
     if let (Some(view), true) = (&view, trusted.is_empty()) {
         // Better than none: the notes are at least those of this very record.
         let own = view.audit_verifier().map_err(|error| unreadable(arguments, error.to_string()))?;
-        trusted.extend(own.and_then(|own| own.parse().ok()).filter(|_| arguments.repo.is_some()));
+        trusted.extend(own.and_then(|own| own.parse().ok()));
     }
     let repo = arguments.repo.as_ref().map(|repo| look_at(repo, view.as_ref(), &trusted)).transpose()?;
     held.extend(repo.iter().flat_map(|repo| repo.held.clone()));
@@ -96,12 +98,6 @@ fn verify_log(arguments: &VerifyArgs, terminal: &Terminal) -> Result<ExitCode, F
             repo.iter().try_for_each(|repo| tell_of_repo(repo, terminal))?;
             report.iter().try_for_each(|report| tell_of_log(report, terminal))?;
         }
-    }
-    if unwitnessed && !terminal.is_json() {
-        terminal.talk(
-            "note: without a checkpoint or key from elsewhere (`--checkpoint`, `--key`), a log that was \
-             rewritten as a whole looks sound",
-        );
     }
     match clean {
         true => Ok(ExitCode::SUCCESS),
@@ -136,6 +132,17 @@ fn unreadable(arguments: &VerifyArgs, why: String) -> Failure {
     let database = database(arguments);
     Failure::new(Exit::Usage, format!("`{}` cannot be read as a database of Towpath", database.display()))
         .why(why)
+}
+
+/// A log bears signatures, and whoever rewrites it as a whole signs it anew: without a key nothing of it is told from that.
+fn no_key(arguments: &VerifyArgs) -> Failure {
+    let (data, keys) = (arguments.data.display(), keys_folder(arguments));
+    Failure::new(Exit::NotFound, format!("there is no key in `{}` to verify `{data}` with", keys.display()))
+        .why("its checkpoints count only if a key that you trust has signed them")
+        .hint(
+            "name the folder of the keys, `--keys FOLDER`, or the key itself, `--key KEY`; `towpath audit key` prints \
+             it where the keys are",
+        )
 }
 
 fn look_at(repo: &Path, view: Option<&View>, trusted: &[VerifierKey]) -> Result<Witness, Failure> {
@@ -235,14 +242,17 @@ fn show_key(place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checkpoints and keys that were kept outside of the database.
-fn witnesses(arguments: &VerifyArgs) -> Result<(Vec<Held>, Vec<VerifierKey>), Failure> {
-    let beside = || {
+fn keys_folder(arguments: &VerifyArgs) -> PathBuf {
+    arguments.keys.clone().unwrap_or_else(|| {
         let mut name = arguments.data.clone().into_os_string();
         name.push("-keys");
         PathBuf::from(name)
-    };
-    let keys = arguments.keys.clone().unwrap_or_else(beside);
+    })
+}
+
+/// Checkpoints and keys that were kept outside of the database.
+fn witnesses(arguments: &VerifyArgs) -> Result<(Vec<Held>, Vec<VerifierKey>), Failure> {
+    let keys = keys_folder(arguments);
     let mut trusted: Vec<VerifierKey> = Vec::new();
     for key in &arguments.key {
         trusted.push(key.parse().map_err(|error: towpath_store::audit::NoteError| {

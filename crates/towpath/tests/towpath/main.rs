@@ -8,6 +8,7 @@ mod deploying;
 mod guide;
 mod keeping;
 mod local_run;
+mod newcomer;
 mod pages;
 mod record;
 mod refusals;
