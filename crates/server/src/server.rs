@@ -326,6 +326,8 @@ impl Shared {
 pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError> {
     let failed =
         |why| ServerError::Io { what: format!("make the folder `{}`", settings.keys.display()), why };
+    // Whoever is refused leaves nothing behind.
+    towpath_store::check_free(&settings.data)?;
     crate::files::make_private_folder(&settings.keys).map_err(failed)?;
     let path = settings.keys.join(KEY_OF_AUDIT);
     let key = AuditKey::load_or_create(&path, AUDIT_LOG)

@@ -48,6 +48,14 @@ pub fn is_made(data: &Path) -> bool {
     View::open_copy(&database).and_then(|view| view.users()).map_or(true, |users| !users.is_empty())
 }
 
+/// Whether somebody can have this name, before anything is made for them.
+///
+/// # Errors
+/// Which names there can be.
+pub fn check_name(name: &str) -> Result<(), SetupError> {
+    Ok(accounts::check_name(name)?)
+}
+
 /// Makes the first admin of a new data folder, with a token (trust S8). `keep` is handed the token before anything is
 /// durable: if it fails there is no admin, and all of this can be done again.
 ///

@@ -49,13 +49,22 @@ pub fn add_user(
     password: Option<&str>,
     (by, at): (Option<&Actor>, Timestamp),
 ) -> Result<UserId, WriteError> {
-    if !is_user_name(name) {
-        let why = "a user's name has 1 to 39 of a-z, 0-9, `-`, `_`, `.`, and begins with a letter or digit";
-        return Err(WriteError::Refused(Refusal::new(RefusalClass::Invalid, why)));
-    }
+    check_name(name)?;
     let user = tx.add_user(name, password, at)?;
     note(tx, by, at, format!("added user {user} `{name}`"));
     Ok(user)
+}
+
+/// Whether a user can have this name.
+///
+/// # Errors
+/// Which names there can be.
+pub fn check_name(name: &str) -> Result<(), WriteError> {
+    if is_user_name(name) {
+        return Ok(());
+    }
+    let why = "a user's name has 1 to 39 of a-z, 0-9, `-`, `_`, `.`, and begins with a letter or digit";
+    Err(WriteError::Refused(Refusal::new(RefusalClass::Invalid, why)))
 }
 
 /// Makes a token.

@@ -42,6 +42,7 @@ pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failur
     let url = arguments.url.clone().unwrap_or_else(|| format!("http://{}", arguments.listen));
     let base = checked(&url)?;
     Site::new(&base).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    setup::check_name(&arguments.user).map_err(|error| not_set_up(error, arguments))?;
     let settings = settings(arguments)?;
     if setup::is_made(&settings.data) {
         return Err(made_already(arguments));
@@ -49,13 +50,8 @@ pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failur
     let path = arguments.token_file.clone().unwrap_or_else(|| settings.keys.join("admin.token"));
     let file = TokenFile::make(&path, &settings)?;
     let written = file.writer()?;
-    let admin = setup::first_admin(&settings, &arguments.user, written).map_err(|error| match error {
-        SetupError::Server(error) => failure(error),
-        SetupError::NotEmpty => made_already(arguments),
-        SetupError::Write(error) => Failure::new(Exit::Usage, "there is no admin yet")
-            .why(error.to_string())
-            .hint("nothing has to be removed: run `towpath init` again"),
-    })?;
+    let admin = setup::first_admin(&settings, &arguments.user, written)
+        .map_err(|error| not_set_up(error, arguments))?;
     file.keep();
     let remembered = token::remember(&base, admin.token);
     if terminal.is_json() {
@@ -65,7 +61,8 @@ pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failur
             "data": settings.data,
             "keys": settings.keys,
             "url": base,
-            "remembered": remembered.as_ref().ok(),
+            "remembered": remembered.as_ref().ok().map(|remembered| &remembered.file),
+            "former": remembered.as_ref().ok().and_then(|remembered| remembered.former.as_ref()),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -73,8 +70,9 @@ pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failur
     terminal.data(format!("the token is in {}", path.display()))?;
     match remembered {
         Ok(remembered) => {
-            terminal
-                .data(format!("your commands know {base} and the token from {}", remembered.display()))?;
+            let file = remembered.file.display();
+            terminal.data(format!("your commands know {base} and the token from {file}"))?;
+            remembered.tell_of_former(&base, terminal);
         }
         // The server is made, and its token is kept: commands can be told of both at any time.
         Err(failure) => {
@@ -100,6 +98,16 @@ fn settings(arguments: &InitArgs) -> Result<ServerSettings, Failure> {
         until_input_ends: false,
     };
     serve.settings()
+}
+
+fn not_set_up(error: SetupError, arguments: &InitArgs) -> Failure {
+    match error {
+        SetupError::Server(error) => failure(error),
+        SetupError::NotEmpty => made_already(arguments),
+        SetupError::Write(error) => Failure::new(Exit::Usage, "there is no admin yet")
+            .why(error.to_string())
+            .hint("nothing has to be removed: run `towpath init` again"),
+    }
 }
 
 fn made_already(arguments: &InitArgs) -> Failure {

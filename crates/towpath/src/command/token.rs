@@ -1,5 +1,6 @@
 //! `towpath token ...`: what commands, git and robots show to be let in.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use crate::command::answer::{self, done, flag, joined, number, text, time};
 use crate::command::secret_input;
 use crate::failure::Failure;
 use crate::remote::place::{checked, client};
-use crate::remote::settings::ClientSettings;
+use crate::remote::settings::{self, ClientSettings};
 use crate::remote::{Client, Request};
 use crate::terminal::style::Style;
 use crate::terminal::table::{Cell, styled};
@@ -98,25 +99,51 @@ fn login(url: &str, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let base = checked(url)?;
     let token = secret_input("token")?;
     let me = Client::new(base.clone(), Some(token.clone()))?.ask(&Request::get(&["me"]))?;
-    let path = remember(&base, token)?;
+    let remembered = remember(&base, token)?;
     let user = text(&me, "user");
     match terminal.is_json() {
-        true => terminal.record(&json!({ "server": base, "user": user, "file": path }))?,
-        false => terminal.data(format!(
-            "you are `{}` at {base}; remembered in {}",
-            inline(user),
-            path.display()
-        ))?,
+        true => terminal.record(&json!({
+            "server": base, "user": user, "file": remembered.file, "former": remembered.former,
+        }))?,
+        false => {
+            let file = remembered.file.display();
+            terminal.data(format!("you are `{}` at {base}; remembered in {file}", inline(user)))?;
+            remembered.tell_of_former(&base, terminal);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Remembers a token. From now on this server is the one that is meant where nothing names one.
-pub fn remember(base: &str, token: String) -> Result<std::path::PathBuf, Failure> {
+/// What became of a token that is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// The file in which it is.
+    pub file: PathBuf,
+    /// The file in which the one is now that was remembered for this server before, if it was another.
+    pub former: Option<PathBuf>,
+}
+
+impl Remembered {
+    /// Says where the former token is, and how it is taken up again.
+    pub fn tell_of_former(&self, base: &str, terminal: &Terminal) {
+        if let Some(former) = &self.former {
+            let former = former.display();
+            terminal.talk(format!(
+                "note: your commands knew another token for {base}; it is kept in {former}, and `towpath token login \
+                 {base} < {former}` takes it up again"
+            ));
+        }
+    }
+}
+
+/// Remembers a token. From now on this server is the one that is meant where nothing names one. The token that was
+/// remembered for it before goes into a file of its own: it may be the only copy, as servers keep none.
+pub fn remember(base: &str, token: String) -> Result<Remembered, Failure> {
     let mut settings = ClientSettings::load()?;
-    settings.tokens.insert(base.to_owned(), token);
+    let before = settings.tokens.insert(base.to_owned(), token.clone()).filter(|before| *before != token);
     settings.default = Some(base.to_owned());
-    settings.save()
+    let former = before.map(|before| settings::keep_former(&before)).transpose()?;
+    Ok(Remembered { file: settings.save()?, former })
 }
 
 fn row(token: &Value) -> Vec<Cell> {

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::command::file_failure;
 use crate::failure::{Exit, Failure};
 
+/// Former tokens in files of their own. Whoever has as many makes servers by a machine, which can clear up behind itself.
+const FORMER_MAX: u32 = 100;
+
 /// Known servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +60,31 @@ impl ClientSettings {
         replace(&path, &format!("{text}\n")).map_err(failed)?;
         Ok(path)
     }
+}
+
+/// Keeps a token that is remembered no longer in a file of its own, as `towpath token login` reads one.
+///
+/// # Errors
+/// It cannot be written, or there are [`FORMER_MAX`] already.
+pub fn keep_former(token: &str) -> Result<PathBuf, Failure> {
+    let settings = path()?;
+    for number in 1..=FORMER_MAX {
+        let path = settings.with_file_name(format!("former-{number}.token"));
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let failed = |error: io::Error| file_failure("write", &path, &error);
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+            Ok(mut file) => {
+                writeln!(file, "{token}").and_then(|()| file.sync_all()).map_err(failed)?;
+                return Ok(path);
+            }
+        }
+    }
+    let folder = settings.parent().unwrap_or(&settings).display();
+    Err(Failure::new(Exit::Conflict, format!("there are {FORMER_MAX} former tokens in `{folder}`"))
+        .why("the token that is remembered now would be lost")
+        .hint(format!("remove those that are of no use: `ls {folder}/former-*.token`")))
 }
 
 /// Replaces a file that only we may read.

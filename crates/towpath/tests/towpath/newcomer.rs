@@ -1,6 +1,13 @@
 //! What somebody who meets Towpath for the first time does, and what the program answers: enough to go on by oneself.
 
-use crate::support::{Ended, World};
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::served::Served;
+use crate::support::{Ended, TOWPATH, World, ended};
+
+const PLAIN: [&str; 2] = ["--sandbox", "none"];
+const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
 
 #[track_caller]
 fn says(ended: &Ended, code: i32, said: &[&str]) {
@@ -28,4 +35,56 @@ fn data_that_were_moved_away_from_their_keys_are_verified_with_the_key() {
     says(&verify(&["--json"]), 3, &["\"exit\":3"]);
     says(&verify(&["--keys", &home("data-keys")]), 0, &["sound"]);
     says(&verify(&["--key", key.trim()]), 0, &["sound"]);
+}
+
+#[test]
+fn a_second_server_at_the_same_address_loses_nobody_a_token() {
+    let world = World::with(&[]);
+    let home = |name: &str| world.home().join(name).display().to_string();
+    let token = |name: &str| std::fs::read_to_string(home(&format!("{name}-keys/admin.token"))).unwrap();
+    let init = |name: &str| world.towpath(&["init", "--data", &home(name)]);
+    let first = init("one");
+    assert_eq!((first.code, first.err.contains("another token")), (0, false), "{}", first.err);
+    let second = init("two");
+    let former = home(".config/towpath/former-1.token");
+    let again = format!("`towpath token login http://127.0.0.1:7700 < {former}` takes it up again");
+    says(&second, 0, &["your commands knew another token for http://127.0.0.1:7700", &again]);
+    assert_eq!(std::fs::read_to_string(&former).unwrap(), token("one"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&former).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let remembered = std::fs::read_to_string(home(".config/towpath/servers.json")).unwrap();
+    assert!(remembered.contains(token("two").trim()), "{remembered}");
+    says(&init("three"), 0, &["former-2.token"]);
+    assert_eq!(std::fs::read_to_string(home(".config/towpath/former-2.token")).unwrap(), token("two"));
+}
+
+#[test]
+fn who_is_refused_leaves_no_folder_behind() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let home = |name: &str| served.world.home().join(name);
+    std::os::unix::fs::symlink(home("data"), home("link")).unwrap();
+    let link = home("link").display().to_string();
+    let refused = served.world.towpath(&["serve", "--data", &link, "--listen", "127.0.0.1:0"]);
+    says(&refused, 5, &["is in use by another server"]);
+    let other = home("other").display().to_string();
+    says(&served.world.towpath(&["init", "--data", &other, "--user", "A b"]), 2, &["a user's name has"]);
+    let left = ["link-keys", "other", "other-keys"].map(|name| home(name).exists());
+    assert_eq!(left, [false; 3]);
+}
+
+#[test]
+fn a_token_that_is_replaced_by_a_login_is_kept() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let made = served.record(&["token", "create"]);
+    let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
+    let mut login = served.world.command(TOWPATH);
+    login.args(["token", "login", url.strip_suffix("/web.git").unwrap()]);
+    let mut child =
+        login.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(made["token"].as_str().unwrap().as_bytes()).unwrap();
+    says(
+        &ended(child.wait_with_output().unwrap()),
+        0,
+        &["you are `ann`", "it is kept in ", "former-1.token"],
+    );
 }
