@@ -40,7 +40,7 @@ pub enum RepoCommand {
     Settings {
         #[command(flatten)]
         repo: RepoArg,
-        /// Set them to what is in this file
+        /// Set what is in this file; what it leaves out stays as it is, and `null` takes it back to its default
         #[arg(long, value_name = "FILE")]
         set: Option<PathBuf>,
     },
@@ -130,7 +130,24 @@ fn settings(place: &Place, set: Option<&Path>, terminal: &Terminal) -> Result<Ex
             .why(error.to_string())
             .hint("`towpath repo settings > FILE` writes them down as they are; change that, and set it")
     })?;
-    done(&place.client, &Request::put(&path, wanted), terminal)
+    let mut settings = place.client.ask(&Request::get(&path))?;
+    merge(&mut settings, wanted);
+    done(&place.client, &Request::put(&path, settings), terminal)
+}
+
+/// Takes a part over into a whole: a JSON merge patch. Source: RFC 7396, section 2.
+fn merge(whole: &mut Value, part: Value) {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            for (key, value) in part {
+                match value {
+                    Value::Null => drop(whole.remove(&key)),
+                    value => merge(whole.entry(key).or_insert_with(|| json!({})), value),
+                }
+            }
+        }
+        (whole, part) => *whole = part,
+    }
 }
 
 fn row(repo: &Value) -> Vec<Cell> {
@@ -150,4 +167,31 @@ fn row(repo: &Value) -> Vec<Cell> {
 fn person(person: &Value) -> Vec<Cell> {
     let tested = if flag(person, "authorised") { "changes are tested at once" } else { "" };
     vec![text(person, "user").into(), text(person, "role").into(), inline(tested).into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_part_leaves_out_stays_as_it_is() {
+        let whole = json!({ "branches": { "main": { "approvals": 1, "poll_seconds": 60 } }, "default_branch": "main" });
+        let check = |part: Value, expected: Value| {
+            let mut merged = whole.clone();
+            merge(&mut merged, part);
+            assert_eq!(merged, expected);
+        };
+        check(json!({}), whole.clone());
+        check(
+            json!({ "branches": { "main": { "approvals": 0 }, "next": {} } }),
+            json!({
+                "branches": { "main": { "approvals": 0, "poll_seconds": 60 }, "next": {} }, "default_branch": "main",
+            }),
+        );
+        check(
+            json!({ "branches": { "main": { "poll_seconds": null } } }),
+            json!({ "branches": { "main": { "approvals": 1 } }, "default_branch": "main" }),
+        );
+        check(json!([1]), json!([1]));
+    }
 }

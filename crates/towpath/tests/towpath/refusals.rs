@@ -169,7 +169,7 @@ fn settings_that_do_not_fit_are_refused_in_words_that_name_the_place() {
     let set = ["repo", "settings", "--set", "settings.json"];
     let said = ["at `branches.main.approvals`, there is the text \"many\", where a whole number"];
     refused(&served.world.towpath(&set), 2, &said);
-    served.world.write("settings.json", "{}");
+    served.world.write("settings.json", r#"{"default_branch": null}"#);
     refused(&served.world.towpath(&set), 2, &["is missing"]);
     let policy = given(&served, &["secret", "set", "key", "--policy", r#"{"level":"nobody"}"#], b"x");
     refused(&policy, 2, &["at `level`, `nobody` is none of what can stand there"]);
