@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::HaltCause;
-use crate::ids::{ChangeNumber, CommitId, RunId, Timestamp};
+use crate::ids::{BranchName, ChangeNumber, CommitId, RunId, Timestamp};
 
 /// One reason why a change has not landed. Each says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,8 +195,8 @@ impl Reason {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// What to do about it; `None`: nothing but wait.
-    pub fn hint(&self, change: ChangeNumber) -> Option<String> {
+    /// What to do about it, for a change to `target`; `None`: nothing but wait. Commands are whole: they can be pasted.
+    pub fn hint(&self, change: ChangeNumber, target: &BranchName) -> Option<String> {
         Some(match self {
             Reason::Untrusted { revision } => {
                 format!(
@@ -208,7 +208,10 @@ impl Reason {
             Reason::Label { label } => format!("`towpath change label {change} --remove '{label}'`"),
             Reason::Held { .. } => format!("`towpath change release {change}`"),
             Reason::Conflict { .. } | Reason::NoCandidate { .. } => {
-                "rebase it onto the branch and push again".into()
+                format!(
+                    "`git fetch towpath && git rebase towpath/{target}`, then `git push towpath HEAD:refs/for/{target} -o \
+                     change={change}`"
+                )
             }
             Reason::BadDefinition { .. } => {
                 "mend towpath.yaml (`towpath config check` says the same) and push again".into()
@@ -220,12 +223,14 @@ impl Reason {
                 format!("`towpath change retry {change} --failed`")
             }
             Reason::ChangesRequested { .. } => "push a revision that answers the review".into(),
-            Reason::Approvals { revision, .. } | Reason::DefinitionApproval { revision } => {
+            Reason::Approvals { revision, .. } => {
                 format!(
-                    "a maintainer can run `towpath change approve {change} --revision {}`",
-                    revision.short()
+                    "{}; if there is none, an admin makes one (`towpath repo grant USER maintainer`) or asks for fewer \
+                     `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)",
+                    approve(change, *revision)
                 )
             }
+            Reason::DefinitionApproval { revision } => approve(change, *revision),
             Reason::EmptySet => {
                 "give a job `on: [queue]`, or say `gate: {empty: land}` in the branch's towpath.yaml".into()
             }
@@ -236,6 +241,14 @@ impl Reason {
             _ => return None,
         })
     }
+}
+
+/// Who can approve: nobody approves what they uploaded.
+fn approve(change: ChangeNumber, revision: CommitId) -> String {
+    let revision = revision.short();
+    format!(
+        "a maintainer who did not upload it can run `towpath change approve {change} --revision {revision}`"
+    )
 }
 
 impl fmt::Display for Reason {
@@ -306,5 +319,38 @@ impl fmt::Display for Span {
             seconds if seconds > 0 && seconds % 60 == 0 => write!(f, "{} min", seconds / 60),
             seconds => write!(f, "{seconds} s"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(reason: &Reason, expected: &str) {
+        let target = "release/1.0".parse().unwrap();
+        assert_eq!(reason.hint(ChangeNumber(7), &target).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_conflict_is_answered_by_commands_that_can_be_pasted() {
+        check(
+            &Reason::Conflict { paths: vec!["a".into()] },
+            "`git fetch towpath && git rebase towpath/release/1.0`, then `git push towpath HEAD:refs/for/release/1.0 -o \
+             change=7`",
+        );
+    }
+
+    #[test]
+    fn nobody_is_told_to_approve_what_they_uploaded() {
+        let revision = CommitId([0xab; 20]);
+        let who = format!(
+            "a maintainer who did not upload it can run `towpath change approve 7 --revision {}`",
+            revision.short()
+        );
+        check(&Reason::DefinitionApproval { revision }, &who);
+        let fewer = "; if there is none, an admin makes one (`towpath repo grant USER maintainer`) or asks for fewer \
+                     `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)";
+        check(&Reason::Approvals { have: 0, need: 1, revision }, &format!("{who}{fewer}"));
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::served::Served;
+use crate::served::{Served, until_landed};
 use crate::support::{Ended, TOWPATH, World, ended};
 
 const PLAIN: [&str; 2] = ["--sandbox", "none"];
@@ -16,6 +16,12 @@ fn says(ended: &Ended, code: i32, said: &[&str]) {
         let all = format!("{}{}", ended.out, ended.err);
         assert!(all.contains(said), "`{said}` is not in {all}");
     }
+}
+
+/// A command line as a person pastes it.
+fn pasted(world: &World, line: &str) -> Ended {
+    let mut shell = world.command("sh");
+    ended(shell.args(["-c", line]).output().unwrap())
 }
 
 #[test]
@@ -70,6 +76,51 @@ fn who_is_refused_leaves_no_folder_behind() {
     says(&served.world.towpath(&["init", "--data", &other, "--user", "A b"]), 2, &["a user's name has"]);
     let left = ["link-keys", "other", "other-keys"].map(|name| home(name).exists());
     assert_eq!(left, [false; 3]);
+}
+
+#[test]
+fn a_conflict_is_mended_by_the_commands_of_its_hint() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE), ("file", "0\n")], &PLAIN, &[]);
+    served.push("one", "file", "1\n");
+    until_landed(&served.world, "1");
+    served.push("two", "file", "2\n");
+    let change = served.until("2", |change| change["gate"]["reasons"][0]["reason"] == "conflict");
+    let hint = change["gate"]["reasons"][0]["hint"].as_str().unwrap().to_owned();
+    let commands: Vec<&str> = hint.split('`').skip(1).step_by(2).collect();
+    let [rebase, push] = commands[..] else { panic!("two commands: {hint}") };
+    served.world.git(&["config", "user.name", "Ann"]);
+    served.world.git(&["config", "user.email", "ann@example.org"]);
+    assert_ne!(pasted(&served.world, rebase).code, 0, "it conflicts");
+    served.world.write("file", "1 and 2\n");
+    served.world.git(&["add", "file"]);
+    says(&pasted(&served.world, "GIT_EDITOR=true git rebase --continue"), 0, &[]);
+    says(&pasted(&served.world, push), 0, &["change 2: "]);
+    until_landed(&served.world, "2");
+}
+
+#[test]
+fn settings_are_set_in_part_and_a_lone_admin_hears_who_can_approve() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let settings =
+        || -> serde_json::Value { serde_json::from_str(&served.ok(&["repo", "settings"]).out).unwrap() };
+    served.world.write("whole.json", r#"{ "branches": { "main": { "poll_seconds": 77 } } }"#);
+    served.ok(&["repo", "settings", "--set", "whole.json"]);
+    served.world.write("part.json", r#"{ "branches": { "main": { "approvals": 1 } } }"#);
+    served.ok(&["repo", "settings", "--set", "part.json"]);
+    let main = settings()["branches"]["main"].clone();
+    assert_eq!((&main["approvals"], &main["poll_seconds"]), (&1.into(), &77.into()));
+    served.push("feature", "new", "x\n");
+    served.until("1", |change| change["gate"]["reasons"][0]["reason"] == "approvals");
+    let why = served.ok(&["change", "why", "1"]);
+    let said = [
+        "a maintainer who did not upload it can run `towpath change approve 1 --revision ",
+        "`towpath repo grant USER maintainer`",
+        "fewer `approvals` (`towpath repo settings`",
+    ];
+    says(&why, 0, &said);
+    served.world.write("part.json", r#"{ "branches": { "main": { "approvals": 0 } } }"#);
+    served.ok(&["repo", "settings", "--set", "part.json"]);
+    until_landed(&served.world, "1");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::{Budget, GateState, Reason, TestState};
-use towpath_core::ids::{ChangeNumber, Timestamp};
+use towpath_core::ids::{BranchName, ChangeNumber, Timestamp};
 use towpath_forge::{ChangeRecord, ChangeState, CommentRecord, ReviewRecord, RevisionRecord};
 use towpath_store::ReadError;
 use towpath_store::records::StoredCheck;
@@ -54,14 +54,14 @@ pub struct ReasonView {
 }
 
 impl ReasonView {
-    /// A reason, for people.
-    pub fn of(reason: &Reason, change: ChangeNumber) -> ReasonView {
+    /// A reason that a change to `target` has, for people.
+    pub fn of(reason: &Reason, change: ChangeNumber, target: &BranchName) -> ReasonView {
         let json = serde_json::to_value(reason).unwrap_or_default();
         ReasonView {
             reason: json["reason"].as_str().unwrap_or_default().to_owned(),
             text: reason.to_string(),
             details: reason.details().to_vec(),
-            hint: reason.hint(change),
+            hint: reason.hint(change, target),
             blocks: reason.keeps_out_of_queue(),
         }
     }
@@ -73,6 +73,8 @@ impl Entry {
         let change = state.changes().get(&number)?;
         let (tests, run) = tests(state.test_state(change));
         let facts = &change.facts;
+        let reasons = state.reasons(number, now);
+        let reason = |reason: &Reason| ReasonView::of(reason, number, &state.id.branch);
         Some(Entry {
             change: number.0,
             title: facts.title.clone(),
@@ -82,7 +84,7 @@ impl Entry {
             tests: tests.to_owned(),
             run: run.map(|run| format!("{}/{run}", state.id)),
             level: word(&state.level(change, now)),
-            reasons: state.reasons(number, now).iter().map(|reason| ReasonView::of(reason, number)).collect(),
+            reasons: reasons.iter().map(reason).collect(),
         })
     }
 }

@@ -146,6 +146,7 @@ struct Seen {
     entry: Entry,
     place: Option<usize>,
     reasons: Vec<Reason>,
+    target: BranchName,
     change: towpath_core::gate::Change,
     budget: Option<BudgetView>,
     definition: Option<String>,
@@ -158,6 +159,7 @@ impl Seen {
             entry: Entry::of(state, number, now)?,
             place: state.queue(now).iter().position(|other| *other == number).map(|at| at + 1),
             reasons: state.reasons(number, now),
+            target: state.id.branch.clone(),
             definition: edited_definition(state, &change),
             budget: state.budget(&change).map(|budget| BudgetView::of(budget, now)),
             change,
@@ -176,7 +178,7 @@ impl Seen {
             None => None,
         };
         Ok(GateView {
-            checklist: checklist(&self.reasons, &self.entry),
+            checklist: checklist(&self.reasons, &self.entry, &self.target),
             entry: self.entry.clone(),
             place: self.place,
             hold: self.change.hold.as_ref().map(|hold| HoldView {
@@ -218,14 +220,15 @@ pub async fn why(call: Call, _: Nothing) -> Answer<WhyView> {
         Ok((record.target, line))
     };
     let (branch, line) = call.read(line).await?;
-    let reasons = call.shared().engine.gate(GateId { repo, branch }, move |live| {
+    let id = GateId { repo, branch: branch.clone() };
+    let reasons = call.shared().engine.gate(id, move |live| {
         let reasons = live.state.reasons(number, now);
-        reasons.iter().map(|reason| ReasonView::of(reason, number)).collect::<Vec<_>>()
+        reasons.iter().map(|reason| ReasonView::of(reason, number, &live.state.id.branch)).collect::<Vec<_>>()
     });
     let mut reasons = reasons.await.unwrap_or_default();
     if reasons.is_empty() && line.state == "open" {
         // Open on the forge, and not yet seen by the gate: it reads the branch first.
-        reasons.push(ReasonView::of(&Reason::ReadingBranch, number));
+        reasons.push(ReasonView::of(&Reason::ReadingBranch, number, &branch));
     }
     Ok(WhyView { change: number.0, state: line.state, landed: line.landed, reasons })
 }

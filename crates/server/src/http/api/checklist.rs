@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::Reason;
-use towpath_core::ids::ChangeNumber;
+use towpath_core::ids::{BranchName, ChangeNumber};
 
 use super::change_views::{Entry, ReasonView};
 
@@ -66,8 +66,8 @@ const ITEMS: [(&str, Against); 9] = [
     ("everything outside works", |reason| matches!(reason, Reason::Trouble { .. })),
 ];
 
-/// The checklist of a change.
-pub fn checklist(reasons: &[Reason], entry: &Entry) -> Vec<Item> {
+/// The checklist of a change to `target`.
+pub fn checklist(reasons: &[Reason], entry: &Entry, target: &BranchName) -> Vec<Item> {
     // Nothing of an untrusted change or a draft is looked at; what was not looked at is not met.
     let looked_at = !reasons.iter().any(|reason| matches!(reason, Reason::Untrusted { .. } | Reason::Draft));
     let known = |item: &str| match item {
@@ -78,7 +78,7 @@ pub fn checklist(reasons: &[Reason], entry: &Entry) -> Vec<Item> {
     let number = ChangeNumber(entry.change);
     let item = |(item, against): &(&str, Against)| {
         let why = reasons.iter().filter(|reason| against(reason));
-        let why: Vec<ReasonView> = why.map(|reason| ReasonView::of(reason, number)).collect();
+        let why: Vec<ReasonView> = why.map(|reason| ReasonView::of(reason, number, target)).collect();
         Item { item: (*item).to_owned(), met: why.is_empty() && known(item), why }
     };
     ITEMS.iter().map(item).collect()
@@ -142,7 +142,7 @@ mod tests {
             level: "authorised".into(),
             reasons: Vec::new(),
         };
-        let list = checklist(&[Reason::Draft], &entry);
+        let list = checklist(&[Reason::Draft], &entry, &"main".parse().unwrap());
         let met: Vec<&str> = list.iter().filter(|item| item.met).map(|item| item.item.as_str()).collect();
         assert!(!met.contains(&TESTED) && !met.contains(&JOINS) && met.contains(&"it is approved"));
     }
