@@ -1,6 +1,7 @@
 //! What people tell the gate. Each command names the revision it means, and needs its right when it is executed (I18).
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,16 @@ pub enum RetryScope {
     NotPassed,
     /// One job, and what did not pass.
     Job(String),
+}
+
+impl fmt::Display for RetryScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RetryScope::All => f.write_str("everything runs again"),
+            RetryScope::NotPassed => f.write_str("what did not pass runs again"),
+            RetryScope::Job(job) => write!(f, "`{job}` and what did not pass run again"),
+        }
+    }
 }
 
 type Outcome = Result<String, Refusal>;
@@ -242,7 +253,7 @@ impl GateState {
             let record = self.runs.get_mut(run).expect("invariant: it was just found");
             record.standing = standing.clone();
         }
-        Ok(format!("retry of change {number} at {revision} ({scope:?})"))
+        Ok(format!("retry of change {number} at {revision}: {scope}"))
     }
 
     fn without_job(&self, run: u64, job: &str) -> Result<Standing, Refusal> {

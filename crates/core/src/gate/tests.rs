@@ -496,7 +496,7 @@ fn a_retry_of_what_failed_carries_what_passed() {
           unit failed in run demo/main/1
         retry-failed 1
           run 2: Change of 1 (retry of what did not pass) carried
-          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (NotPassed)")
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
         pass 2
           land 1 -> Landed
           landed 1 with ["unit"]
@@ -512,7 +512,7 @@ fn a_retry_of_what_failed_carries_what_passed() {
         fail 1
         retry 1
           run 2: Change of 1 (retry)
-          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (All)")
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
         pass 2
           land 1 -> Landed
           landed 1 with ["unit"]
@@ -997,7 +997,7 @@ fn a_cancelled_run_waits_for_a_person() {
           unit failed in run demo/main/1
         retry-failed 1
           run 2: Change of 1 (retry of what did not pass) carried
-          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (NotPassed)")
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
         pass 2
           land 1 -> Landed
           landed 1 with ["unit"]
@@ -1165,7 +1165,7 @@ fn a_verdict_beyond_its_budget_alerts_once_and_kills_nothing() {
               revision 650101010101 has 0 of 1 approvals
             retry 1
               run 2: Change of 1 (retry)
-              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101 (All)")
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
             later
             fail 2
             push 1
