@@ -6,7 +6,7 @@ const WORDS_COMPARED_MAX: usize = 1000;
 const WORD_CHARS_MAX: usize = 40;
 
 /// The nearest of `known`, if it is near enough to be a slip of the hand: one edit in three characters.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.is_empty() || word.len() > WORD_CHARS_MAX {
         return None;
     }

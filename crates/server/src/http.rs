@@ -30,6 +30,7 @@ pub mod error;
 pub mod git;
 pub mod headers;
 pub mod hooks;
+mod labels;
 pub mod links;
 pub mod login;
 pub mod openapi;

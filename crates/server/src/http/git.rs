@@ -11,8 +11,10 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use towpath_core::gate::ForgeChange;
 use towpath_core::ids::{ChangeNumber, GateId, RepoName};
 use towpath_core::policy::Role;
+use towpath_forge::ChangeRecord;
 use towpath_forge::push::{
     Head, HookToken, Listener, PushContext, Reply, Request as GitRequest, answer_info_refs,
     answer_receive_pack, answer_upload_pack,
@@ -22,7 +24,7 @@ use towpath_git::Service;
 use super::call::Call;
 use super::error::{Answer, ApiError, Class};
 use super::stream::{Outlet, pipe};
-use super::{Edge, links};
+use super::{Edge, labels, links};
 use crate::auth::token::TokenVerb;
 
 /// Requests of git at once: each is a process of git and a thread.
@@ -252,11 +254,17 @@ impl Listener for Bells {
     fn moved(&self, repo: &RepoName, change: ChangeNumber) -> String {
         let link = format!("{}{}", self.edge.site.url, links::change(repo, change));
         let verdict = async { tokio::time::timeout(VERDICT_DEADLINE, self.verdict(repo, change)).await };
-        match self.runtime.block_on(verdict) {
+        let waits = self.runtime.block_on(verdict);
+        let first = match waits {
             Ok(Some(waits)) => format!("{link} {waits}"),
             // The gate is busy: its page says the rest.
             Ok(None) | Err(_) => link,
-        }
+        };
+        let near = self.edge.shared.store.reader().snapshot().ok().and_then(|view| {
+            let record = super::records::change(&view, repo, change).ok()?;
+            labels::near(&view, repo, &record).ok()
+        });
+        std::iter::once(first).chain(near.unwrap_or_default()).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -270,16 +278,16 @@ impl Bells {
             let view = store.reader().snapshot()?;
             super::records::change(&view, &name, number)
         });
-        let record = read.await.ok()?.ok()?;
+        let record = Arc::new(read.await.ok()?.ok()?);
         let gate = GateId { repo: repo.clone(), branch: record.target.clone() };
-        let newest = record.newest().commit;
         ring(&self.edge, &gate);
         loop {
             let now = shared.engine.clock().now();
+            let record = record.clone();
             let seen = shared.engine.gate(gate.clone(), move |live| {
                 let change = live.state.changes().get(&number)?;
-                let seen = change.facts.revision.commit == newest;
-                seen.then(|| live.state.reasons(number, now).first().map(towpath_core::gate::Reason::in_full))
+                is_seen(&record, &change.facts)
+                    .then(|| live.state.reasons(number, now).first().map(towpath_core::gate::Reason::in_full))
             });
             if let Some(first) = seen.await.flatten() {
                 return first.map(|reason| format!("waits for: {reason}"));
@@ -287,6 +295,12 @@ impl Bells {
             changes.recv().await.ok()?;
         }
     }
+}
+
+/// Whether a gate has seen a change as its record is now: a push may bring options and no new commit.
+fn is_seen(record: &ChangeRecord, facts: &ForgeChange) -> bool {
+    let newest = record.newest().commit == facts.revision.commit;
+    newest && record.draft == facts.draft && record.labels == facts.labels && record.title == facts.title
 }
 
 /// Rings a gate: the forge has news. Not waited for, as the next poll makes up for a bell that is lost.

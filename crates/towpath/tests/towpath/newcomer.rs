@@ -24,6 +24,11 @@ fn pasted(world: &World, line: &str) -> Ended {
     ended(shell.args(["-c", line]).output().unwrap())
 }
 
+fn push(served: &Served, arguments: &[&str]) -> Ended {
+    let mut push = served.world.command("git");
+    ended(push.args(["push", "towpath"]).args(arguments).output().unwrap())
+}
+
 #[test]
 fn data_that_were_moved_away_from_their_keys_are_verified_with_the_key() {
     let world = World::with(&[]);
@@ -121,6 +126,46 @@ fn settings_are_set_in_part_and_a_lone_admin_hears_who_can_approve() {
     served.world.write("part.json", r#"{ "branches": { "main": { "approvals": 0 } } }"#);
     served.ok(&["repo", "settings", "--set", "part.json"]);
     until_landed(&served.world, "1");
+}
+
+#[test]
+fn a_push_is_answered_with_what_its_own_options_made_of_the_change() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    served.world.git(&["switch", "--quiet", "--create", "feature"]);
+    served.world.write("new", "x\n");
+    served.world.git(&["add", "--all"]);
+    served.world.git(&["commit", "--quiet", "--message", "a file"]);
+    let draft = push(&served, &["HEAD:refs/for/main", "-o", "draft", "-o", "label=DO_NOT_MRGE"]);
+    says(
+        &draft,
+        0,
+        &["waits for: it is a draft", "the label `DO_NOT_MRGE` does nothing; `DO_NOT_MERGE` is the one that"],
+    );
+    let ready = push(&served, &["HEAD:refs/for/main", "-o", "change=1", "-o", "ready"]);
+    says(&ready, 0, &["change 1: http://"]);
+    assert!(!ready.err.contains("draft"), "{}", ready.err);
+    until_landed(&served.world, "1");
+}
+
+#[test]
+fn a_label_that_is_almost_another_is_told_of() {
+    let pipeline = "jobs:\n  unit: { run: 'sleep 31803' }\n";
+    let served = Served::with_options(&[("towpath.yaml", pipeline)], &PLAIN, &[]);
+    served.push("feature", "new", "x\n");
+    let near = served.ok(&["change", "label", "1", "DO_NOT_MRGE"]);
+    says(
+        &near,
+        0,
+        &["labels are now: DO_NOT_MRGE", "`DO_NOT_MERGE` is the one that keeps a change from landing"],
+    );
+    let own = served.ok(&["change", "label", "1", "documentation", "--remove", "DO_NOT_MRGE"]);
+    assert_eq!(own.out, "labels are now: documentation\n");
+    served.world.git(&["switch", "--quiet", "--create", "second"]);
+    served.world.git(&["commit", "--quiet", "--allow-empty", "--message", "mine"]);
+    says(&push(&served, &["second"]), 0, &[]);
+    let opened = served.ok(&["change", "open", "second", "--label", "wipp", "--draft"]);
+    says(&opened, 0, &["change 2: ", "note: the label `wipp` does nothing; `WIP`"]);
+    served.ok(&["change", "close", "1"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{Nothing, Said, Why, checked_why, command};
 use crate::auth::accounts::note;
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError, Class};
-use crate::http::{links, records};
+use crate::http::{labels, links, records};
 
 /// Seconds for which a maintainer's word holds when nobody says otherwise: a day, as long as one looks at a change.
 const VOUCH_SECONDS_DEFAULT: u32 = 24 * 3600;
@@ -108,6 +108,9 @@ pub struct Opened {
     pub revision: String,
     /// Its page.
     pub url: String,
+    /// What to look at once more: a label that does nothing and is near to one that does.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// `POST /api/v1/repos/{repo}/changes`
@@ -131,6 +134,7 @@ pub async fn open(call: Call, input: Open) -> Answer<Opened> {
         change: record.number.0,
         revision: record.newest().commit.to_string(),
         url: format!("{}{}", call.edge.site.url, links::change(&repo, record.number)),
+        notes: near_labels(&call, &record).await?,
     })
 }
 
@@ -277,11 +281,17 @@ pub async fn label(call: Call, input: Labels) -> Answer<Said> {
     let what = format!("set labels: on {:?}, off {:?}", input.add, input.remove);
     let edit = LabelEdit { add: input.add, remove: input.remove };
     let change = on_forge(&call, what, move |forge, at| forge.label(at.by, at.number, &edit, at.now)).await?;
+    let near = near_labels(&call, &change).await?;
     let labels: Vec<String> = change.labels.into_iter().collect();
-    Ok(Said::new(format!(
-        "labels are now: {}",
-        if labels.is_empty() { "none".into() } else { labels.join(", ") }
-    )))
+    let labels = if labels.is_empty() { "none".into() } else { labels.join(", ") };
+    let said: Vec<String> = std::iter::once(format!("labels are now: {labels}")).chain(near).collect();
+    Ok(Said::new(said.join("; ")))
+}
+
+/// What to say of its labels that were perhaps meant to be others.
+async fn near_labels(call: &Call, change: &ChangeRecord) -> Answer<Vec<String>> {
+    let (repo, change) = (call.repo()?, change.clone());
+    call.read(move |view| labels::near(view, &repo, &change)).await
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/hold`

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::command::answer::{number, text};
+use crate::command::answer::{items, number, text};
 use crate::command::{own_checkout, own_git};
 use crate::failure::{Exit, Failure};
 use crate::remote::Request;
@@ -51,6 +51,10 @@ pub fn open(arguments: &OpenArgs, place: &Place, terminal: &Terminal) -> Result<
                 number(&opened, "change"),
                 inline(text(&opened, "url"))
             ))?;
+            items(&opened["notes"])
+                .iter()
+                .filter_map(|note| note.as_str())
+                .for_each(|note| terminal.talk(inline(note)));
         }
     }
     Ok(ExitCode::SUCCESS)
