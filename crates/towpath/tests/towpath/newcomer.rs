@@ -169,6 +169,29 @@ fn a_label_that_is_almost_another_is_told_of() {
 }
 
 #[test]
+fn an_import_without_a_pipeline_says_so() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let import = |name: &str| {
+        served.world.git(&["remote", "remove", "towpath"]);
+        served.ok(&["repo", "import", ".", "--name", name])
+    };
+    assert!(!import("fine").err.contains("changes wait"));
+    served.world.git(&["rm", "--quiet", "towpath.yaml"]);
+    served.world.write("README", "x\n");
+    served.world.git(&["add", "--all"]);
+    served.world.git(&["commit", "--quiet", "--message", "no pipeline"]);
+    says(
+        &import("plain"),
+        0,
+        &["`main` has no towpath.yaml and is of no kind", "changes wait and do not land"],
+    );
+    served.world.write("towpath.yaml", "jobs: [unit]\n");
+    served.world.git(&["add", "--all"]);
+    served.world.git(&["commit", "--quiet", "--message", "a broken pipeline"]);
+    says(&import("broken"), 0, &["the pipeline of `main` cannot be used: towpath.yaml:1:7"]);
+}
+
+#[test]
 fn a_token_that_is_replaced_by_a_login_is_kept() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     let made = served.record(&["token", "create"]);

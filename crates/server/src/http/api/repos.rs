@@ -14,6 +14,7 @@ use towpath_store::{Tx, WriteError};
 
 use super::{Nothing, Said, millis, word};
 use crate::auth::accounts::note;
+use crate::definitions;
 use crate::http::call::{Call, blocking, no_repo};
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::links::RESERVED;
@@ -149,6 +150,9 @@ pub struct Imported {
     pub refs: usize,
     /// Names that were left out, because no push could make them here.
     pub left_out: Vec<String>,
+    /// Why changes of it will wait: there is no pipeline, or it cannot be used. Absent: there is one.
+    #[serde(default)]
+    pub pipeline_trouble: Option<String>,
 }
 
 /// `POST /api/v1/import`
@@ -168,17 +172,35 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
         (None, Some(path)) => format!("imported repo {name} from the folder {path}"),
         _ => return Err(ApiError::invalid("an import takes either `url` or `path`")),
     };
-    let (branch, refs, left_out) = blocking(move || {
+    let (branch, refs, left_out, pipeline_trouble) = blocking(move || {
         let source = source(&input)?;
         let tolerated: Vec<&str> = input.tolerated.iter().map(String::as_str).collect();
         let imported = import(repos.git(), &source, &repos.path(&made), &tolerated)?;
         let head = imported.repository.head()?;
         let branch = wanted.or(head).ok_or_else(|| ApiError::invalid("the source has no branch"))?;
-        Ok((branch, imported.refs, imported.left_out))
+        let trouble = pipeline_trouble(&imported.repository, &branch)?;
+        Ok((branch, imported.refs, imported.left_out, trouble))
     })
     .await?;
     let repo = add(&call, name, branch, what).await?;
-    Ok(Imported { repo, refs, left_out })
+    Ok(Imported { repo, refs, left_out, pipeline_trouble })
+}
+
+/// What keeps the branch's pipeline from testing anything, in a sentence.
+fn pipeline_trouble(repository: &Repository, branch: &BranchName) -> Answer<Option<String>> {
+    let Some(tip) = repository.branch_tip(branch)? else { return Ok(None) };
+    let file = definitions::read(repository, repository.commit(tip)?.tree)?;
+    if let Err(diagnostics) = file.definition {
+        let first = diagnostics.lines().into_iter().next().unwrap_or_default();
+        return Ok(Some(format!("the pipeline of `{branch}` cannot be used: {first}")));
+    }
+    let nothing = file.detected.filter(|detected| detected.jobs.is_empty());
+    Ok(nothing.map(|_| {
+        format!(
+            "`{branch}` has no towpath.yaml and is of no kind whose checks are known (Cargo, Python, npm, Makefile), so \
+             there is nothing to test"
+        )
+    }))
 }
 
 fn source(input: &Import) -> Answer<Source<'_>> {

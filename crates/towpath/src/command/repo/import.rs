@@ -109,6 +109,13 @@ fn report(repo: &Value, has_remote: bool, terminal: &Terminal) -> Result<ExitCod
     for left_out in items(&repo["left_out"]).iter().filter_map(Value::as_str) {
         terminal.talk(format!("note: {} was left out: no push could make it here", inline(left_out)));
     }
+    if let Some(trouble) = repo["pipeline_trouble"].as_str() {
+        terminal.talk(format!("note: {}", inline(trouble)));
+        terminal.talk(
+            "  until a change brings a towpath.yaml that can be used, changes wait and do not land; `towpath config check` \
+             in the clone says what it lacks",
+        );
+    }
     if has_remote {
         terminal.talk(format!("next: `git push {REMOTE} BRANCH -o change` opens a change"));
     }
