@@ -38,7 +38,7 @@ enum DeployVerb {
     Start {
         /// The environment
         environment: Option<String>,
-        /// The whole id of a commit that landed on the branch [default: the branch's tip]
+        /// A commit that landed on the branch: its id or the beginning of it, a branch or a tag [default: the branch's tip]
         #[arg(long, requires = "environment")]
         commit: Option<String>,
         /// The branch [default: the repo's own]

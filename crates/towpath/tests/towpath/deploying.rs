@@ -102,6 +102,17 @@ fn a_landing_deploys_and_a_person_goes_back_to_what_landed_before() {
     let refused = |arguments: &[&str]| served.world.towpath(&[&["deploy", "start"], arguments].concat());
     let unborn = "1".repeat(40);
     assert_eq!(refused(&["staging", "--commit", &unborn]).code, 3);
+    for (named, said) in
+        [("nope", "is no branch or tag of `web`"), ("0000000", "no change landed on `main` as")]
+    {
+        let refused = refused(&["staging", "--commit", named]);
+        assert!(refused.code == 3 && refused.err.contains(said), "{}", refused.err);
+    }
+    served.world.git(&["push", "--quiet", "towpath", &format!("{first}:refs/tags/v1")]);
+    for (named, commit) in [(&first[..7], &first), ("v1", &first), ("main", &second)] {
+        let said = served.ok(&["deploy", "start", "staging", "--commit", named]).out;
+        assert!(said.starts_with(&format!("deploys {commit} to staging")), "{named}: {said}");
+    }
     assert_eq!(refused(&["nowhere"]).code, 3);
     served.ok(&["user", "add", "bob"]);
     served.ok(&["repo", "grant", "bob", "author"]);

@@ -1,12 +1,14 @@
 //! Environments: what runs where, how it came there, and how to put something else there.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::Verb;
 use towpath_core::graph::JobGraph;
 use towpath_core::ids::{CommitId, EnvironmentId, EnvironmentName, GateId, TreeId};
 use towpath_forge::ChangeState;
-use towpath_git::GitError;
+use towpath_git::{GitError, RefName, Repository};
 use towpath_pipeline::Changed;
 use towpath_store::View;
 use towpath_store::records::{ChangeQuery, Deployment};
@@ -18,6 +20,11 @@ use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::records::{self, Names};
 use crate::selves;
+
+/// Hex digits of a commit's id.
+const COMMIT_DIGITS: usize = 40;
+/// Digits of its beginning at least. Source: git's own bound for an abbreviation.
+const COMMIT_DIGITS_MIN: usize = 4;
 
 /// An environment.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -193,7 +200,8 @@ pub struct What {
     /// The branch on which it landed; absent: the repo's own.
     #[serde(default)]
     pub branch: Option<String>,
-    /// The whole id of a commit that landed there; absent: the branch's tip.
+    /// A commit that landed there, by its id, the beginning of its id, or the name of a branch or tag that is at it;
+    /// absent: the branch's tip.
     #[serde(default)]
     pub commit: Option<String>,
 }
@@ -201,16 +209,14 @@ pub struct What {
 /// `POST /api/v1/repos/{repo}/environments/{environment}/deploy`
 pub async fn deploy(call: Call, input: What) -> Answer<Said> {
     let environment = environment(&call)?;
-    let commit: Option<CommitId> = input.commit.as_deref().map(str::parse).transpose()?;
     let id = GateId { repo: environment.repo.clone(), branch: branch(&call, input.branch).await? };
     let tip = gate(&call, id.clone(), |live| live.state.branch().tip.as_ref().map(|tip| tip.commit)).await?;
     let reading = || ApiError::new(Class::Conflict, "the branch is being read").hint("try again in a moment");
     let tip = tip.ok_or_else(reading)?;
-    let commit = commit.unwrap_or(tip);
-    if commit != tip {
-        let asked = id.clone();
-        call.read(move |view| landed(view, &asked, commit)).await?;
-    }
+    let commit = match input.commit {
+        None => tip,
+        Some(named) => named_commit(&call, &id, tip, named).await?,
+    };
     let (tree, graph) = jobs(&call, commit, tip, &environment).await?;
     command(&call, id, Verb::DeployTo { environment: environment.name, commit, tree, graph }).await
 }
@@ -223,21 +229,72 @@ async fn branch(call: &Call, named: Option<String>) -> Answer<towpath_core::ids:
     }
 }
 
-/// Only what a gate landed was tested as it is: not every commit that a branch contains was ever its tip.
-fn landed(view: &View, id: &GateId, commit: CommitId) -> Answer<()> {
+/// The commit that a person means, if it can be deployed.
+async fn named_commit(call: &Call, id: &GateId, tip: CommitId, named: String) -> Answer<CommitId> {
+    let (repos, repo, name) = (call.shared().repos.clone(), id.repo.clone(), named.clone());
+    let known = blocking(move || Ok(at_name(&repos.get(&repo)?, &name)?)).await?;
+    // A name is looked for before the beginning of an id, as git does.
+    let beginning = known.map_or_else(|| named.to_ascii_lowercase(), |commit| commit.to_string());
+    let id = id.clone();
+    call.read(move |view| deployable(view, &id, tip, (&named, &beginning))).await
+}
+
+/// What a branch or a tag of this name is at.
+fn at_name(repository: &Repository, name: &str) -> Result<Option<CommitId>, GitError> {
+    for prefix in ["refs/heads/", "refs/tags/"] {
+        let Ok(full) = format!("{prefix}{name}").parse::<RefName>() else { continue };
+        if let Some(object) = repository.ref_target(&full)? {
+            return repository.peel(object).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The one commit with this beginning among those that can be deployed: the tip, and what a gate landed on the branch, as
+/// only that was tested as it is; not every commit that a branch contains was ever its tip.
+fn deployable(view: &View, id: &GateId, tip: CommitId, (named, beginning): (&str, &str)) -> Answer<CommitId> {
+    let is_id = (COMMIT_DIGITS_MIN..=COMMIT_DIGITS).contains(&beginning.len())
+        && beginning.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id {
+        let why =
+            format!("`{named}` is no branch or tag of `{}`, and no beginning of a commit's id", id.repo);
+        return Err(ApiError::not_found(why).hint(format!(
+            "name a branch, a tag, or {COMMIT_DIGITS_MIN} hex digits at least; `towpath change list --state landed` shows \
+             what landed"
+        )));
+    }
     let query = ChangeQuery {
         repo: Some(id.repo.clone()),
         target: Some(id.branch.clone()),
         state: Some("landed".into()),
-        mentions: Some(commit.to_string()),
+        mentions: Some(beginning.to_owned()),
         ..ChangeQuery::default()
     };
-    let is_it =
-        |state: &ChangeState| matches!(state, ChangeState::Landed { commit: landed } if *landed == commit);
-    match records::changes(view, &query)?.iter().any(|change| is_it(&change.state)) {
-        true => Ok(()),
-        false => Err(ApiError::not_found(format!("no change landed on `{}` as {commit}", id.branch))
-            .hint("`towpath change list --state landed` shows what landed; the tip can be deployed as well")),
+    let landed = records::changes(view, &query)?.into_iter().filter_map(|change| match change.state {
+        ChangeState::Landed { commit } => Some(commit),
+        ChangeState::Open | ChangeState::Closed { .. } => None,
+    });
+    the_one(landed.chain([tip]), named, beginning)?.ok_or_else(|| {
+        ApiError::not_found(format!("no change landed on `{}` as {beginning}", id.branch))
+            .hint("`towpath change list --state landed` shows what landed; the tip can be deployed as well")
+    })
+}
+
+/// The commit with this beginning, if there is one and no other.
+fn the_one(
+    commits: impl Iterator<Item = CommitId>,
+    named: &str,
+    beginning: &str,
+) -> Answer<Option<CommitId>> {
+    let found: BTreeSet<CommitId> =
+        commits.filter(|commit| commit.to_string().starts_with(beginning)).collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(one), Some(other)) => {
+            let why = format!("`{named}` is ambiguous: {one} and {other} begin so");
+            Err(ApiError::invalid(why).hint("write more digits of the one that is meant"))
+        }
+        (found, _) => Ok(found),
     }
 }
 
@@ -337,4 +394,24 @@ async fn set_self(call: &Call, is_self: bool) -> Answer<Said> {
         }
         false => format!("{id} is no longer this server"),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_stands_for_one_commit_or_for_none() {
+        let mut other = [0xab; 20];
+        other[3] = 0xcd;
+        let (one, other) = (CommitId([0xab; 20]), CommitId(other));
+        // The tip may have landed as well.
+        let found = |beginning: &str| the_one([one, other, one].into_iter(), beginning, beginning);
+        assert_eq!(found("abababab"), Ok(Some(one)));
+        assert_eq!(found("abababc"), Ok(Some(other)));
+        assert_eq!(found("abcd"), Ok(None));
+        let refused = found("abab").unwrap_err();
+        assert_eq!(refused.class, Class::Invalid);
+        assert!(refused.why.contains(&one.to_string()) && refused.why.contains(&other.to_string()));
+    }
 }
