@@ -128,7 +128,7 @@ fn names_that_are_not_there_are_refused() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     served.push("feature", "towpath.yaml", "jobs: [unit]\n");
     served.until("1", |change| !change["gate"]["reasons"].as_array().unwrap().is_empty());
-    let cases: [(&[&str], i32, &str); 21] = [
+    let cases: [(&[&str], i32, &str); 23] = [
         (&["repo", "import", "nope"], 3, "there is no folder `nope`"),
         (&["repo", "import", "towpath.yaml"], 2, "`towpath.yaml` is no folder"),
         (&["audit", "verify", "--repo", "nope", "--key", "towpath+00000000+AA"], 2, ""),
@@ -141,6 +141,8 @@ fn names_that_are_not_there_are_refused() {
         (&["change", "list", "--target", "nope"], 3, "no change was ever for `nope`"),
         (&["change", "show", "99"], 3, "there is no change 99"),
         (&["change", "show", "x"], 2, "a change is named by its number"),
+        (&["runs", "--branch", "nope"], 3, "`nope` is no watched branch of `web`, so it has no runs"),
+        (&["runs", "--change", "99"], 3, "there is no change 99"),
         (&["cancel", "99", "--why", "x"], 3, "there is no run web/main/99"),
         (&["branch", "show", "nope"], 3, "`nope` is no watched branch of `web`"),
         (&["branch", "run"], 3, "has no job with `on: [manual]`"),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::cell::CellId;
 use towpath_core::gate::Verb;
-use towpath_core::ids::{ChangeNumber, RunId, Timestamp};
+use towpath_core::ids::{BranchName, ChangeNumber, RepoName, RunId, Timestamp};
 use towpath_core::run::{Run, RunState};
 use towpath_core::turn::Live;
 use towpath_store::View;
@@ -14,7 +14,7 @@ use super::jobs::JobView;
 use super::{Nothing, Said, Why, checked_why, command, millis, page_rows, word};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError, Class};
-use crate::http::links;
+use crate::http::{links, records};
 
 /// A run in a list.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -86,7 +86,7 @@ pub struct Filter {
 /// `GET /api/v1/repos/{repo}/runs`, newest first.
 pub async fn list(call: Call, filter: Filter) -> Answer<Vec<RunSummary>> {
     let repo = call.repo()?;
-    let branch = filter.branch.as_deref().map(str::parse).transpose()?;
+    let branch: Option<BranchName> = filter.branch.as_deref().map(str::parse).transpose()?;
     let after: Option<RunId> = filter.after.as_deref().map(str::parse).transpose()?;
     if after.as_ref().is_some_and(|after| after.gate.repo != repo) {
         return Err(ApiError::invalid("`after` is a run of another repo"));
@@ -97,16 +97,35 @@ pub async fn list(call: Call, filter: Filter) -> Answer<Vec<RunSummary>> {
             Some(run) => view.run(&run)?.map(|row| RunCursor { started_at: row.started_at, run }),
         };
         let query = RunQuery {
-            repo: Some(repo),
-            branch,
+            repo: Some(repo.clone()),
+            branch: branch.clone(),
             change: filter.change.map(ChangeNumber),
             unended: filter.running,
             after,
             count: page_rows(filter.count),
         };
-        Ok(view.runs(&query)?.iter().map(RunSummary::of).collect())
+        let found = view.runs(&query)?;
+        if found.is_empty() {
+            could_have_runs(view, &repo, &query)?;
+        }
+        Ok(found.iter().map(RunSummary::of).collect())
     })
     .await
+}
+
+/// Whether what a list without rows asks about is there at all.
+fn could_have_runs(view: &View, repo: &RepoName, query: &RunQuery) -> Answer<()> {
+    if let Some(change) = query.change {
+        records::change(view, repo, change)?;
+    }
+    let Some(branch) = &query.branch else { return Ok(()) };
+    let ever =
+        RunQuery { repo: Some(repo.clone()), branch: Some(branch.clone()), count: 1, ..RunQuery::default() };
+    if records::settings(view, repo)?.branches.contains_key(branch) || !view.runs(&ever)?.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::not_found(format!("`{branch}` is no watched branch of `{repo}`, so it has no runs"))
+        .hint("`towpath branch list` shows those that there are; `--change NUMBER` lists those of a change"))
 }
 
 /// A run, whole.
