@@ -68,9 +68,10 @@ pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let json = arguments.iter().any(|argument| argument == "--json");
     let terminal = Terminal::detect(json);
+    let called = called(&arguments);
     let cli = match parse(arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, &terminal),
+        Err(error) => return usage(&error, &called, &terminal),
     };
     match dispatch(cli.command, &terminal) {
         Ok(code) => code,
@@ -126,22 +127,64 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> 
 }
 
 /// Help and version are data; everything else is wrong usage.
-fn usage(error: &clap::Error, terminal: &Terminal) -> ExitCode {
+fn usage(error: &clap::Error, called: &str, terminal: &Terminal) -> ExitCode {
     let text = error.to_string();
     let written = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => terminal.data(text.trim_end()),
-        _ if terminal.is_json() => {
-            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            return report(&Failure::new(Exit::Usage, what).hint("run it with `--help`"), terminal);
-        }
-        _ => {
+        // A group of commands without one of them: what there is says more than what is wrong.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !terminal.is_json() => {
             terminal.talk(text.trim_end());
             return Failure::shown(Exit::Usage).code();
         }
+        _ => return report(&wrong_usage(&text, called), terminal),
     };
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => Failure::from(error).code(),
+    }
+}
+
+/// The command that the words name, as far as they name one: `towpath repo grant`.
+fn called(words: &[std::ffi::OsString]) -> String {
+    let definitions = definitions();
+    let (mut command, mut called) = (&definitions, vec![definitions.get_name()]);
+    for word in words.iter().skip(1) {
+        if let Some(sub) = command.find_subcommand(word) {
+            command = sub;
+            called.push(sub.get_name());
+        }
+    }
+    called.join(" ")
+}
+
+/// The parser's words in the form of every other failure: its first paragraph is what is wrong, tips and what is possible
+/// say why, and how the command is used is what to do.
+fn wrong_usage(text: &str, called: &str) -> Failure {
+    let mut paragraphs = text.trim_end().split("\n\n");
+    let what = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
+    let (mut why, mut usage) = (Vec::new(), None);
+    let mut what_lines: Vec<&str> = Vec::new();
+    for line in what.lines() {
+        match line.trim().strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            Some(possible) => why.push(possible),
+            None => what_lines.push(line.trim()),
+        }
+    }
+    for paragraph in paragraphs {
+        match paragraph.trim().strip_prefix("Usage: ") {
+            Some(found) => usage = found.lines().next(),
+            None if paragraph.starts_with("For more information") => {}
+            None => why.extend(paragraph.lines().map(|line| line.trim().trim_start_matches("tip: "))),
+        }
+    }
+    let hint = match usage {
+        Some(usage) => format!("it is used as `{usage}`; `{called} --help` says more"),
+        None => format!("`{called} --help` says what it takes"),
+    };
+    let failure = Failure::new(Exit::Usage, what_lines.join(" ")).hint(hint);
+    match why.is_empty() {
+        true => failure,
+        false => failure.why(why.join("\n")),
     }
 }
 
@@ -159,6 +202,38 @@ fn report(failure: &Failure, terminal: &Terminal) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wrong_words_are_refused_in_the_form_of_every_failure() {
+        let said = |words: &[&str]| {
+            let words: Vec<std::ffi::OsString> =
+                std::iter::once("towpath").chain(words.iter().copied()).map(Into::into).collect();
+            let called = called(&words);
+            wrong_usage(&parse(words).unwrap_err().to_string(), &called).to_string()
+        };
+        expect_test::expect![[r#"
+            error: unexpected argument '--chnge' found
+              why: a similar argument exists: '--change'
+             hint: it is used as `towpath runs --change <CHANGE> [RUN]`; `towpath runs --help` says more"#]]
+        .assert_eq(&said(&["runs", "--chnge", "1"]));
+        expect_test::expect![[r#"
+            error: the following required arguments were not provided: --why <WHY>
+             hint: it is used as `towpath change hold --why <WHY> <CHANGE>`; `towpath change hold --help` says more"#]].assert_eq(&said(&["change", "hold", "1"]));
+        expect_test::expect![[r#"
+            error: invalid value 'king' for '<ROLE>'
+              why: possible values: reader, author, maintainer, admin
+             hint: `towpath repo grant --help` says what it takes"#]]
+        .assert_eq(&said(&["repo", "grant", "bob", "king"]));
+        expect_test::expect![[r#"
+            error: unrecognized subcommand 'serv'
+              why: some similar subcommands exist: 'secret', 'user', 'serve'
+             hint: it is used as `towpath [OPTIONS] <COMMAND>`; `towpath --help` says more"#]]
+        .assert_eq(&said(&["serv"]));
+        expect_test::expect![[r#"
+            error: invalid value '0' for '--slots <SLOTS>': 0 is not in 1..=256
+             hint: `towpath serve --help` says what it takes"#]]
+        .assert_eq(&said(&["serve", "--slots", "0"]));
+    }
 
     #[test]
     fn definitions_are_sound() {

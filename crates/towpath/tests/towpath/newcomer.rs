@@ -84,6 +84,23 @@ fn who_is_refused_leaves_no_folder_behind() {
 }
 
 #[test]
+fn wrong_words_are_answered_as_every_other_failure() {
+    let world = World::with(&[]);
+    let refused = world.towpath(&["runs", "--brnch", "main"]);
+    says(
+        &refused,
+        2,
+        &["error: unexpected argument '--brnch' found\n  why: ", "'--branch'", "\n hint: it is used as `"],
+    );
+    says(
+        &world.towpath(&["change", "hold", "1"]),
+        2,
+        &["--why <WHY>", " hint: ", "`towpath change hold --help`"],
+    );
+    says(&world.towpath(&["change"]), 2, &["Usage: towpath change"]);
+}
+
+#[test]
 fn a_conflict_is_mended_by_the_commands_of_its_hint() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE), ("file", "0\n")], &PLAIN, &[]);
     served.push("one", "file", "1\n");
