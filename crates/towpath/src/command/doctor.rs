@@ -1,10 +1,12 @@
 //! `towpath doctor`: whether this machine can do what Towpath asks of it, and how to mend what it cannot.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
 use towpath_executor::doctor::{ProbeOutcome, run_border_probes};
 use towpath_executor::{ExecutorError, JobPool, LimitMode, SandboxCapabilities};
+use towpath_store::View;
 
 use crate::command;
 use crate::failure::{Exit, Failure};
@@ -19,7 +21,13 @@ pub struct DoctorArgs {
     /// Only look whether jobs can run; do not try to break out of the sandbox
     #[arg(long)]
     quick: bool,
+    /// Look at this data folder as well; nothing of it is changed [default: `towpath-data`, if it is there]
+    #[arg(long, env = "TOWPATH_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
 }
+
+/// Where a server keeps its things unless a person says otherwise.
+const DATA_DEFAULT: &str = "towpath-data";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,6 +55,7 @@ pub fn run(arguments: &DoctorArgs, terminal: &Terminal) -> Result<ExitCode, Fail
     if works && !arguments.quick {
         findings.extend(border()?);
     }
+    findings.extend(restore(arguments.data.as_deref()));
     for finding in &findings {
         if terminal.is_json() {
             terminal.record(finding)?;
@@ -82,6 +91,36 @@ fn show(findings: &[Finding], terminal: &Terminal) -> Result<(), Failure> {
 
 fn finding(check: &'static str, verdict: Verdict, what: impl Into<String>) -> Finding {
     Finding { check, verdict, what: what.into(), hint: None }
+}
+
+/// Whether a data folder waits for somebody to accept a restore: nothing lands before.
+fn restore(named: Option<&Path>) -> Option<Finding> {
+    let folder = named.unwrap_or(Path::new(DATA_DEFAULT));
+    let database = folder.join(towpath_store::DATABASE);
+    if !database.is_file() {
+        // Who names one that is not made yet looks at the machine first.
+        let none = |folder: &Path| format!("{} is no data folder of a server yet", folder.display());
+        return named.map(|folder| finding("restore", Verdict::Ok, none(folder)));
+    }
+    let restored = View::open_copy(&database).map_err(|error| error.to_string());
+    let restored = restored.and_then(|view| view.restored().map_err(|error| error.to_string()));
+    Some(match restored {
+        Ok(None) => finding("restore", Verdict::Ok, format!("none waits in {}", folder.display())),
+        Ok(Some(restored)) => Finding {
+            hint: Some(format!(
+                "look at what is lost, then an admin runs `towpath backup accept --lost {}`",
+                restored.leaves_lost
+            )),
+            ..finding(
+                "restore",
+                Verdict::Broken,
+                format!("nothing lands in {}: {restored}", folder.display()),
+            )
+        },
+        Err(why) => {
+            finding("restore", Verdict::Broken, format!("{} cannot be read: {why}", folder.display()))
+        }
+    })
 }
 
 fn git() -> Finding {

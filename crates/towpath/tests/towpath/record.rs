@@ -153,11 +153,17 @@ fn h07_restore_old() {
     assert!(site.ok(&["branch", "list"]).out.trim_end().ends_with("halted"));
     assert_eq!(site.main_log(), ["Merge change 1: one", "first"]);
 
+    let doctor = || site.world.towpath(&["doctor", "--quick", "--data", &site.data()]);
+    let said = [format!("nothing lands in {}", site.data()), format!("towpath backup accept --lost {lost}")];
+    let waits = doctor();
+    assert!(waits.code == 2 && said.iter().all(|said| waits.out.contains(said)), "{}", waits.out);
     let wrong = site.world.towpath(&["backup", "accept", "--lost", "0"]);
     assert_eq!(wrong.code, 5, "{}", wrong.err);
     assert!(wrong.err.contains(&format!("{lost} leaves of the record are lost, not 0")), "{}", wrong.err);
     let accepted = site.ok(&["backup", "accept", "--lost", &lost.to_string()]).out;
     assert!(accepted.contains("landing goes on"), "{accepted}");
+    let none = doctor().out;
+    assert!(none.contains(&format!("none waits in {}", site.data())), "{none}");
     assert_eq!(site.world.towpath(&["backup", "accept", "--lost", &lost.to_string()]).code, 5);
     until_landed(&site.world, "2");
     assert_eq!(site.main_log(), ["Merge change 2: five", "Merge change 1: one", "first"]);
