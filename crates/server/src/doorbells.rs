@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use towpath_core::ids::GateId;
+use towpath_core::ids::{GateId, Timestamp};
 
 /// The doorbells of all gates that webhooks ring.
 #[derive(Debug, Default)]
@@ -46,11 +46,15 @@ impl Doorbells {
         bell.rung_after = bell.rung_after.max(Some(ring.reads));
     }
 
-    /// A read of a gate's forge begins; called before its instant is taken and anything is read.
-    pub fn read_begins(&self, gate: &GateId) {
-        if let Some(bell) = self.lock().get_mut(gate) {
+    /// A read of a gate's forge begins, at the instant that `now` says; called before anything is read. No ring comes
+    /// between that instant and the count: it would be older than the read, which answers it, and would count as made
+    /// after it. What came next would be covered by a ring that nobody hears any more.
+    pub fn read_begins(&self, gate: &GateId, now: impl FnOnce() -> Timestamp) -> Timestamp {
+        let mut gates = self.lock();
+        if let Some(bell) = gates.get_mut(gate) {
             bell.reads += 1;
         }
+        now()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<GateId, Doorbell>> {
@@ -73,7 +77,7 @@ mod tests {
         let second = bells.ring(&gate()).expect("the first is not durable yet");
         bells.is_durable(first);
         assert!(bells.ring(&gate()).is_none());
-        bells.read_begins(&gate());
+        bells.read_begins(&gate(), || Timestamp(1));
         assert!(bells.ring(&gate()).is_some(), "the read may have been too early for this one");
         bells.is_durable(second);
         assert!(bells.ring(&gate()).is_some(), "it was made before the read, which has answered it");
@@ -83,9 +87,20 @@ mod tests {
     fn a_ring_that_a_read_overtakes_covers_nothing() {
         let bells = Doorbells::default();
         let ring = bells.ring(&gate()).unwrap();
-        bells.read_begins(&gate());
+        bells.read_begins(&gate(), || Timestamp(1));
         bells.is_durable(ring);
         assert!(bells.ring(&gate()).is_some());
+    }
+
+    #[test]
+    fn no_ring_comes_between_a_reads_instant_and_its_count() {
+        let bells = Doorbells::default();
+        bells.is_durable(bells.ring(&gate()).unwrap());
+        let began = bells.read_begins(&gate(), || {
+            assert!(bells.gates.try_lock().is_err(), "a ring could be made now");
+            Timestamp(7)
+        });
+        assert_eq!(began, Timestamp(7));
     }
 
     #[test]

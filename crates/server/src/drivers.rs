@@ -224,8 +224,7 @@ impl Drivers {
             Effect::Land(landing) => Some(Found::Gate(land::run(hands, landing, task.cancelled)?)),
             _ if task.cancelled => None,
             Effect::ReadForge { gate, landed } => {
-                hands.doorbells.read_begins(gate);
-                let began = engine.clock().now();
+                let began = hands.doorbells.read_begins(gate, || engine.clock().now());
                 let snapshot = forge(&gate.repo)?.read(&gate.branch, *landed)?;
                 Some(Found::Gate(GateEvent::ForgeRead(Box::new(ForgeRead { began, snapshot }))))
             }
