@@ -399,6 +399,19 @@ impl GateState {
         }
     }
 
+    /// When the next poll is due. `None` before the first read, which nobody has to ask for.
+    fn poll_at(&self) -> Option<Timestamp> {
+        self.branch.read_at.map(|at| at.plus_seconds(self.config.poll_seconds))
+    }
+
+    /// A read that no bell has asked for is the poll's, which raises all three flags. Source: Hail CI's poll.
+    fn raise_by_poll(&mut self, now: Timestamp) {
+        let due = self.poll_at().filter(|due| *due <= now && !self.branch.flags.forge.is_set());
+        if let Some(due) = due {
+            self.ring(Bell { forge_changed: true, runs_changed: true, state_changed: true }, due);
+        }
+    }
+
     fn graph_read(&mut self, commit: CommitId, graph: &Result<JobGraph, Vec<String>>) {
         if self.branch.deploy.wanted.is_some_and(|(wanted, _)| wanted == commit) || self.is_tip(commit) {
             *self.landed_graph.edit() = Some((commit, graph.clone()));
@@ -492,8 +505,10 @@ impl CellState for GateState {
     }
 
     fn handed_out(&mut self, effect: &Effect, now: Timestamp) {
-        if let Effect::Land(landing) = effect {
-            self.expect_landing(landing, now);
+        match effect {
+            Effect::Land(landing) => self.expect_landing(landing, now),
+            Effect::ReadForge { .. } => self.raise_by_poll(now),
+            _ => {}
         }
     }
 

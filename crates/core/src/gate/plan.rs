@@ -30,9 +30,8 @@ impl GateState {
 
     /// Reads when a bell rang or the poll is due, so that no lost delivery loses a change (I6, I12).
     fn owe_read(&self, plan: &mut Plan, now: Timestamp) {
-        let polled = self.branch.read_at.map(|at| at.plus_seconds(self.config.poll_seconds));
         let rested = self.branch.read_began.map(|began| Timestamp(began.0 + READ_INTERVAL_MS_MIN));
-        let due = if self.branch.flags.forge.is_set() { rested } else { polled };
+        let due = if self.branch.flags.forge.is_set() { rested } else { self.poll_at() };
         if due.is_none_or(|due| due <= now) {
             let effect = Effect::ReadForge {
                 gate: self.id.clone(),

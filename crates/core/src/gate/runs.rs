@@ -116,9 +116,14 @@ impl RunRecord {
         matches!(self.phase, Phase::Running { .. })
     }
 
+    /// Whether it was stopped because nobody wanted its result any more, and not by a person.
+    pub(super) fn is_stopped_by_gate(&self) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| !cancel.by_person)
+    }
+
     fn speaks_for(&self, change: ChangeNumber, revision: CommitId) -> bool {
-        let stopped_by_us = self.cancel.as_ref().is_some_and(|cancel| !cancel.by_person);
-        self.change == Some((change, revision)) && self.standing == Standing::Current && !stopped_by_us
+        let is_of = self.change == Some((change, revision));
+        is_of && self.standing == Standing::Current && !self.is_stopped_by_gate()
     }
 
     fn test_state(&self, number: u64) -> TestState {

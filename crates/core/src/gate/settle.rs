@@ -87,7 +87,7 @@ impl GateState {
         if !self.may_test(change, now) {
             return false;
         }
-        let queued = || self.keeps_out_but_for_candidate(change, now);
+        let queued = || self.is_free_but_for_candidate(change, now);
         match self.test_state(change) {
             TestState::Untested => true,
             TestState::Running(_) => queued(),
@@ -105,13 +105,13 @@ impl GateState {
         moved
             && match self.config.retest {
                 Retest::Candidate => false,
-                Retest::Queued => self.keeps_out_but_for_candidate(change, now),
+                Retest::Queued => self.is_free_but_for_candidate(change, now),
                 Retest::All => true,
             }
     }
 
     /// Whether nothing but the candidate itself could keep the change out of the queue.
-    fn keeps_out_but_for_candidate(&self, change: &Change, now: Timestamp) -> bool {
+    fn is_free_but_for_candidate(&self, change: &Change, now: Timestamp) -> bool {
         use super::Reason::{Conflict, EmptySet, NoCandidate, NothingToLand};
         let of_candidate = |reason: &super::Reason| {
             matches!(reason, Conflict { .. } | NoCandidate { .. } | NothingToLand | EmptySet)
@@ -300,6 +300,9 @@ impl GateState {
                 format!("new revision {}", change.facts.revision.commit.short())
             }
             Some(run) => match run.standing {
+                Standing::Current if run.trigger == Trigger::Change && run.is_stopped_by_gate() => {
+                    "it may be tested again".into()
+                }
                 Standing::Current => "the target moved".into(),
                 Standing::Superseded { .. } => "retry of what did not pass".into(),
                 Standing::Invalidated => "retry".into(),

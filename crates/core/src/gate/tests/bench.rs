@@ -1,0 +1,474 @@
+//! A forge in words, and what the gate does about it.
+
+use super::*;
+
+pub(super) const MAINTAINER: UserId = UserId(1);
+pub(super) const AUTHOR: UserId = UserId(2);
+pub(super) const OUTSIDER: UserId = UserId(3);
+
+/// Between two looks of the world: longer than a gate rests between two reads of its forge.
+pub(super) const STEP_MS: i64 = 60;
+
+/// A gate in memory with a forge, a git and a clock of words. Reads, candidates and landings are carried out at once;
+/// runs end when told.
+pub(super) struct Bench {
+    pub(super) gate: Live<Gate>,
+    pub(super) seq: u64,
+    pub(super) clock: i64,
+    pub(super) tip: u8,
+    pub(super) open: BTreeMap<ChangeNumber, ForgeChange>,
+    pub(super) people: BTreeMap<UserId, Rights>,
+    pub(super) settings: GateSettings,
+    pub(super) budget_seconds: Option<u32>,
+    pub(super) conflicts: BTreeSet<ChangeNumber>,
+    pub(super) edits_definition: BTreeSet<ChangeNumber>,
+    pub(super) runs: BTreeMap<u64, Arc<RunStart>>,
+    pub(super) closed: Vec<ForgeChange>,
+    /// Whether the forge does not take it that a change has landed.
+    pub(super) deaf: bool,
+    /// Whether reads come back.
+    pub(super) reading: bool,
+    /// Set when landings do not come through; holds where the branch would be.
+    pub(super) stalled: Option<u8>,
+    /// Whether the next landing finds that a power cut has taken its candidate.
+    pub(super) power_cut: bool,
+    /// Landed commits with a note.
+    pub(super) noted: Vec<CommitId>,
+    pub(super) log: String,
+}
+
+pub(super) fn commit(byte: u8, tag: u8) -> CommitId {
+    let mut id = [byte; 20];
+    id[0] = tag;
+    CommitId(id)
+}
+
+pub(super) fn job(name: &str, on: &[Trigger]) -> JobSpec {
+    JobSpec {
+        name: name.parse().unwrap(),
+        base: name.parse().unwrap(),
+        origin: Default::default(),
+        on: on.to_vec(),
+        required: on.contains(&Trigger::Queue),
+        needs: vec![],
+        aborts: vec![],
+        skip: None,
+        body: Arc::new(JobBody::script("true")),
+    }
+}
+
+impl Bench {
+    pub(super) fn new(config: GateConfig) -> Bench {
+        let id: GateId = "demo/main".parse().unwrap();
+        let gate = Live::load(CellId::Gate(id), Epoch(1), &[], []).unwrap();
+        let rights = |role, authorised| Rights { role, authorised };
+        let people = BTreeMap::from([
+            (MAINTAINER, rights(Role::Maintainer, true)),
+            (AUTHOR, rights(Role::Author, true)),
+            (OUTSIDER, rights(Role::Author, false)),
+        ]);
+        let mut bench = Bench {
+            gate,
+            seq: 0,
+            clock: 1000,
+            tip: 1,
+            open: BTreeMap::new(),
+            people,
+            settings: GateSettings::default(),
+            budget_seconds: None,
+            conflicts: BTreeSet::new(),
+            edits_definition: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            closed: vec![],
+            deaf: false,
+            reading: true,
+            stalled: None,
+            power_cut: false,
+            noted: vec![],
+            log: String::new(),
+        };
+        bench.event(GateEvent::Configured(Box::new(config)));
+        bench
+    }
+
+    pub(super) fn event(&mut self, event: GateEvent) {
+        self.intake(Intake::Event(event));
+    }
+
+    pub(super) fn intake(&mut self, first: Intake<GateEvent>) {
+        let mut open = VecDeque::from([first]);
+        while let Some(intake) = open.pop_front() {
+            open.extend(self.turn(Some(intake)));
+        }
+    }
+
+    /// One turn; answers what came of its effects. Without an intake, only the time has come for something.
+    fn turn(&mut self, intake: Option<Intake<GateEvent>>) -> Vec<Intake<GateEvent>> {
+        self.seq += 1;
+        self.clock += STEP_MS;
+        let at = Timestamp(self.clock);
+        let inbox: Vec<_> =
+            intake.into_iter().map(|intake| Delivered { seq: self.seq, at, intake }).collect();
+        let turn = self.gate.turn(&inbox, at);
+        for (_, message) in &turn.write.messages {
+            self.message(message);
+        }
+        for answer in turn.answers {
+            self.say(&format!("answer {:?}", answer.result.map_err(|refusal| refusal.why)));
+        }
+        for act in turn.write.acts.iter().filter(|act| !matches!(act, Act::Command { .. })) {
+            self.act(act);
+        }
+        let mut came = Vec::new();
+        for dispatch in turn.dispatch {
+            match dispatch {
+                Dispatch::Do { key, token, effect } => {
+                    came.extend(self.carry_out(&effect).map(|result| done(key, token, result)));
+                }
+                Dispatch::Cancel { key, token, effect: Effect::Land(landing) } => {
+                    let candidate = landing.candidate;
+                    let result = GateEvent::LandTried { candidate, result: LandTried::Withdrawn };
+                    came.push(done(key, token, Some(result)));
+                }
+                Dispatch::Cancel { .. } => {}
+            }
+        }
+        came
+    }
+
+    fn say(&mut self, text: &str) {
+        self.log += &format!("  {text}\n");
+    }
+
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::Landed(act) => self.say(&format!("landed {} with {:?}", act.change, act.results.keys())),
+            Act::Ejected { change, why, .. } => self.say(&format!("ejected {change}: {why}")),
+            Act::ForeignPush { .. } => self.say("foreign push"),
+            Act::Froze { why, .. } => self.say(&format!("froze: {why}")),
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        match message {
+            Message::Start(start) => {
+                let number = start.run.number;
+                self.runs.insert(number, start.clone());
+                let change = start.facts.get("CHANGE").map_or("-".into(), |change| change.clone());
+                let carried = if start.carried.is_empty() { "" } else { " carried" };
+                let text =
+                    format!("run {number}: {:?} of {change} ({}){carried}", start.trigger, start.reason);
+                self.say(&text);
+            }
+            Message::Cancel { why } => self.say(&format!("cancel: {why}")),
+            _ => {}
+        }
+    }
+
+    fn carry_out(&mut self, effect: &Effect) -> Option<Option<GateEvent>> {
+        Some(match effect {
+            Effect::ReadForge { .. } if !self.reading => return None,
+            Effect::ReadForge { .. } => Some(GateEvent::ForgeRead(Box::new(self.read()))),
+            Effect::MakeCandidate { id, spec, .. } => {
+                Some(GateEvent::CandidateMade { id: *id, result: Box::new(self.merge(spec)) })
+            }
+            Effect::ReadGraph { commit, .. } => {
+                Some(GateEvent::GraphRead { commit: *commit, graph: Ok(self.graph()) })
+            }
+            Effect::Land(landing) if self.stalled.is_some() => {
+                self.stalled = Some(landing.to.0[1]);
+                self.say(&format!("land {} is on its way", landing.change));
+                return None;
+            }
+            Effect::Land(landing) if std::mem::take(&mut self.power_cut) => {
+                self.say(&format!("land {} -> its candidate is gone", landing.change));
+                Some(GateEvent::LandTried { candidate: landing.candidate, result: LandTried::Lost })
+            }
+            Effect::Land(landing) => {
+                let result = if landing.from == commit(self.tip, 1) {
+                    self.tip = landing.to.0[1];
+                    LandTried::Landed
+                } else {
+                    LandTried::Moved { tip: Some(commit(self.tip, 1)) }
+                };
+                self.say(&format!("land {} -> {result:?}", landing.change));
+                Some(GateEvent::LandTried { candidate: landing.candidate, result })
+            }
+            Effect::MarkLanded { .. } if self.deaf => return None,
+            Effect::MarkLanded { change, .. } => {
+                self.open.remove(change);
+                None
+            }
+            Effect::Alert { text, .. } => {
+                self.say(&format!("alert: {}", text.split(';').next().unwrap()));
+                None
+            }
+            Effect::NoteLanding { commit, .. } => {
+                self.noted.push(*commit);
+                None
+            }
+            Effect::SetCheck { .. } => None,
+            other => panic!("a gate does not owe {other:?}"),
+        })
+    }
+
+    pub(super) fn read(&self) -> ForgeRead {
+        ForgeRead {
+            began: Timestamp(self.clock),
+            snapshot: Snapshot {
+                tip: Some(Tip {
+                    commit: commit(self.tip, 1),
+                    tree: TreeId([self.tip; 20]),
+                    time: Timestamp(0),
+                    settings: Ok(self.settings),
+                }),
+                keeps_landed: true,
+                changes: self.open.values().cloned().collect(),
+                people: self.people.clone(),
+            },
+        }
+    }
+
+    fn graph(&self) -> JobGraph {
+        let jobs = [
+            job("lint", &[Trigger::Change]),
+            job("unit", &[Trigger::Change, Trigger::Queue]),
+            job("deploy", &[Trigger::Land]),
+        ];
+        JobGraph { jobs: Arc::new(jobs), budget_seconds: self.budget_seconds }
+    }
+
+    fn merge(&self, spec: &CandidateSpec) -> CandidateResult {
+        let number = ChangeNumber(u64::from(spec.revision.0[1]));
+        if self.conflicts.contains(&number) && spec.parent != commit(1, 1) {
+            return CandidateResult::Conflict { paths: vec!["a.txt".into()] };
+        }
+        let mixed = Digest::of_fields([&spec.parent.0[..], &spec.revision.0]).0;
+        let target = Digest([0; 32]);
+        CandidateResult::Made(Candidate {
+            commit: CommitId(std::array::from_fn(|at| if at == 0 { 1 } else { mixed[1] })),
+            tree: TreeId(std::array::from_fn(|at| mixed[at])),
+            changed_paths: 1,
+            target_definition: target,
+            definition: if self.edits_definition.contains(&number) { Digest([9; 32]) } else { target },
+            graph: self.graph(),
+        })
+    }
+
+    pub(super) fn ring(&mut self) {
+        self.event(GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() }));
+    }
+
+    pub(super) fn push(&mut self, number: u64, uploader: UserId) {
+        let change = ChangeNumber(number);
+        let revision = self.open.get(&change).map_or(1, |known| known.revision.number + 1);
+        let facts = RevisionFacts {
+            commit: commit(number as u8, 100 + revision as u8),
+            number: revision,
+            time: Timestamp(0),
+            uploader,
+            stack_uploaders: BTreeSet::new(),
+        };
+        let new = ForgeChange {
+            number: change,
+            title: format!("change {number}"),
+            body: String::new(),
+            draft: false,
+            labels: BTreeSet::new(),
+            owner: uploader,
+            revision: facts.clone(),
+            reviews: vec![],
+        };
+        self.open.entry(change).or_insert(new).revision = facts;
+    }
+
+    pub(super) fn review(&mut self, number: u64, by: UserId, verdict: Verdict) {
+        let at = Timestamp(self.clock);
+        let target = self.gate.state.id.branch.clone();
+        let edits = self.edits_definition.contains(&ChangeNumber(number));
+        let change = self.open.get_mut(&ChangeNumber(number)).unwrap();
+        let message = message_digest(&change.title, &change.body);
+        let definition = edits.then_some(Digest([9; 32]));
+        let revision = change.revision.commit;
+        change.reviews.push(Review { by, verdict, revision, target, definition, message, at });
+    }
+
+    fn end(&mut self, run: u64, failing: &[&str], outcome: Outcome) {
+        let report = self.report(run, failing, outcome);
+        self.event(report);
+    }
+
+    /// What a run says at its end.
+    pub(super) fn report(&self, run: u64, failing: &[&str], outcome: Outcome) -> GateEvent {
+        let start = self.runs.get(&run).unwrap_or_else(|| panic!("run {run} was not started")).clone();
+        let digests = start.graph.digests();
+        let jobs: Vec<JobReport> = start
+            .graph
+            .iter()
+            .map(|(index, spec)| JobReport {
+                job: index,
+                name: spec.name.to_string(),
+                digest: digests[index.0 as usize],
+                result: match start.carried.get(&index) {
+                    Some(carried) => carried.result.clone(),
+                    None if failing.contains(&spec.name.as_str()) => {
+                        Arc::new(JobResult::unrun(outcome, "said so"))
+                    }
+                    None => Arc::new(JobResult::unrun(Outcome::Passed, "")),
+                },
+                carried: None,
+            })
+            .collect();
+        let outcome = if failing.is_empty() { Outcome::Passed } else { outcome };
+        GateEvent::RunEnded(Arc::new(RunReport { run: start.run.clone(), outcome, jobs }))
+    }
+
+    pub(super) fn command(&mut self, by: UserId, verb: Verb) {
+        let by = Actor { user: by, name: format!("user {by}") };
+        self.event(GateEvent::Command(Box::new(Command { id: 1, by, verb })));
+    }
+
+    fn halt(&mut self, cause: HaltCause, why: Option<&str>) {
+        self.event(GateEvent::Halts(Halts::from([(cause, why.map(str::to_owned))])));
+    }
+
+    pub(super) fn word(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = words.get(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        let known = self.look(words[0], number)
+            || self.happens(words[0], number)
+            || self.is_commanded(words[0], number);
+        if !known {
+            self.forge_does(words[0], number, words[2.min(words.len())..].join(" "));
+            self.ring();
+        }
+    }
+
+    /// What is looked at, without anything happening.
+    fn look(&mut self, word: &str, number: u64) -> bool {
+        let text = match word {
+            "noted" => format!("{:?}", self.noted),
+            "why" => {
+                let reasons = self.gate.state.reasons(ChangeNumber(number), Timestamp(self.clock));
+                reasons.iter().map(ToString::to_string).collect::<Vec<String>>().join("; ")
+            }
+            "flags" => {
+                let flags = self.gate.state.branch().flags;
+                let all = [("forge", flags.forge), ("runs", flags.runs), ("state", flags.state)];
+                let up = all.iter().filter(|(_, flag)| flag.is_set()).map(|(name, _)| *name);
+                format!("up: {}", up.collect::<Vec<&str>>().join(" "))
+            }
+            _ => return false,
+        };
+        self.say(&text);
+        true
+    }
+
+    /// What happens beside the forge.
+    fn happens(&mut self, word: &str, number: u64) -> bool {
+        match word {
+            "pass" => self.end(number, &[], Outcome::Passed),
+            "fail" => self.end(number, &["unit"], Outcome::Failed),
+            "fail-lint" => self.end(number, &["lint"], Outcome::Failed),
+            "error" => self.end(number, &["unit"], Outcome::Errored),
+            "fail-deploy" => self.end(number, &["deploy"], Outcome::Failed),
+            "disk-fails" => self.halt(HaltCause::Disk, Some("the disk did not confirm a write")),
+            "restart" => self.halt(HaltCause::Disk, None),
+            "restored" => self.halt(HaltCause::Restore, Some("3 leaves are lost")),
+            "accept-restore" => self.halt(HaltCause::Restore, None),
+            "budget" => self.budget_seconds = Some(number as u32),
+            "bell" => self.event(GateEvent::Bell(Bell { state_changed: true, ..Bell::default() })),
+            "reads-hang" => self.reading = false,
+            "reads-come" => self.reading = true,
+            // Time passes and no bell rings.
+            "seconds" => {
+                self.clock += number as i64 * 1000;
+                let came = self.turn(None);
+                came.into_iter().for_each(|intake| self.intake(intake));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn is_commanded(&mut self, word: &str, number: u64) -> bool {
+        let change = ChangeNumber(number);
+        let revision = self.open.get(&change).map(|known| known.revision.commit);
+        let revision = || revision.expect("the change is open");
+        let mut by = MAINTAINER;
+        let verb = match word {
+            "freeze" => Verb::Freeze { why: "release".into() },
+            "unfreeze" => Verb::Unfreeze,
+            "hold" => Verb::Hold { change, why: "wait".into() },
+            "release" => Verb::Release { change },
+            "vouch" | "vouch-as-author" => {
+                by = if word == "vouch" { MAINTAINER } else { AUTHOR };
+                let expires = Timestamp(self.clock + 100_000);
+                Verb::Vouch { change, revision: revision(), why: "read it".into(), expires }
+            }
+            "retry" => Verb::Retry { change, revision: revision(), scope: RetryScope::All },
+            "retry-failed" => Verb::Retry { change, revision: revision(), scope: RetryScope::NotPassed },
+            "cancel" => Verb::Cancel { run: number, why: "stop".into() },
+            _ => return false,
+        };
+        self.command(by, verb);
+        true
+    }
+
+    fn known(&mut self, change: ChangeNumber) -> &mut ForgeChange {
+        self.open.get_mut(&change).expect("the change is open")
+    }
+
+    /// What people do at the forge, which rings for it.
+    fn forge_does(&mut self, word: &str, number: u64, rest: String) {
+        let change = ChangeNumber(number);
+        match word {
+            "push" => self.push(number, AUTHOR),
+            "push-as-outsider" => self.push(number, OUTSIDER),
+            "push-as-maintainer" => self.push(number, MAINTAINER),
+            "approve" => self.review(number, MAINTAINER, Verdict::Approve),
+            "approve-as-author" => self.review(number, AUTHOR, Verdict::Approve),
+            "object" => self.review(number, MAINTAINER, Verdict::RequestChanges),
+            "label" => drop(self.known(change).labels.insert(rest)),
+            "unlabel" => drop(self.known(change).labels.remove(&rest)),
+            "draft" => self.known(change).draft = true,
+            "undraft" => self.known(change).draft = false,
+            "retitle" => self.known(change).title += "!",
+            "stack-on-outsider" => drop(self.known(change).revision.stack_uploaders.insert(OUTSIDER)),
+            "close" => self.closed.extend(self.open.remove(&change)),
+            "reopen" => {
+                let known = self.closed.pop().unwrap();
+                self.open.insert(change, known);
+            }
+            "conflicts" => drop(self.conflicts.insert(change)),
+            "edits-definition" => drop(self.edits_definition.insert(change)),
+            "deaf" => self.deaf = true,
+            "foreign" => self.tip = 200,
+            "stall" => self.stalled = Some(self.tip),
+            "arrive" => self.tip = self.stalled.take().unwrap(),
+            "power-cut" => self.power_cut = true,
+            "demote" => drop(self.people.insert(MAINTAINER, Rights { role: Role::Author, authorised: true })),
+            "approvals" => self.settings.approvals = Some(number as u32),
+            "later" => self.clock += 200_000,
+            other => panic!("unknown word {other}"),
+        }
+    }
+}
+
+pub(super) fn done(key: EffectKey, token: u64, result: Option<GateEvent>) -> Intake<GateEvent> {
+    Intake::Done { key, token, result }
+}
+
+pub(super) fn check_with(config: GateConfig, script: &str, expected: Expect) {
+    let mut bench = Bench::new(config);
+    for line in script.split(';').map(str::trim) {
+        bench.log += &format!("{line}\n");
+        bench.word(line);
+    }
+    expected.assert_eq(&bench.log);
+}
+
+pub(super) fn check(script: &str, expected: Expect) {
+    check_with(GateConfig::default(), script, expected);
+}

@@ -1,0 +1,220 @@
+//! What labels and holds do.
+
+use super::*;
+
+#[test]
+fn labels_urgency_and_drafts() {
+    check(
+        "push 1; push 2; label 2 WIP; approve 2; pass 1; pass 2; why 2; push 3; draft 3; why 3; unlabel 2 WIP",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            label 2 WIP
+            approve 2
+            pass 1
+            pass 2
+            why 2
+              it has the label `WIP`
+            push 3
+              run 3: Change of 3 (initial run)
+            draft 3
+              cancel: change 3 may no longer be tested
+            why 3
+              it is a draft, so nothing runs; revision 650303030303 has 0 of 1 approvals
+            unlabel 2 WIP
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 4: Land of - (landing of 017474747474)
+        "#]],
+    );
+    check(
+        "push 1; push 2; pass 1; pass 2; freeze; approve 1; approve 2; label 2 prio:high; why 1; unfreeze",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            freeze
+              answer Ok("froze demo/main: release")
+            approve 1
+            approve 2
+            label 2 prio:high
+            why 1
+              ahead of it: 2; user 1 froze the branch: release
+            unfreeze
+              answer Ok("unfroze demo/main")
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 3: Land of - (landing of 017474747474)
+              run 4: Queue of 1 (merge candidate)
+        "#]],
+    );
+}
+
+#[test]
+fn a_hold_outlives_a_close() {
+    check(
+        "push 1; hold 1; approve 1; pass 1; close 1; reopen 1; why 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        hold 1
+          answer Ok("held change 1: wait")
+        approve 1
+        pass 1
+        close 1
+        reopen 1
+          run 2: Change of 1 (initial run)
+        why 1
+          user 1 holds it: wait; run demo/main/2 is not over
+        pass 2
+    "#]],
+    );
+}
+
+#[test]
+fn do_not_test_starts_nothing_and_stops_what_runs() {
+    check(
+        "push 1; label 1 do-not-test; why 1; approve 1; pass 1; why 1; unlabel 1 do-not-test; pass 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            label 1 do-not-test
+              cancel: change 1 may no longer be tested
+            why 1
+              it has the label `do-not-test`; revision 650101010101 has 0 of 1 approvals
+            approve 1
+            pass 1
+            why 1
+              it has the label `do-not-test`
+            unlabel 1 do-not-test
+              run 2: Change of 1 (it may be tested again) carried
+              land 1 -> Landed
+              cancel: change 1 is no longer open
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            pass 2
+        "#]],
+    );
+}
+
+#[test]
+fn do_not_merge_and_stacked_are_tested_and_do_not_land() {
+    let [never, stacked] = ["DO_NOT_MERGE", "stacked PR"].map(|label| {
+        let mut bench = Bench::new(GateConfig::default());
+        let script = format!("push 1; label 1 {label}; approve 1; pass 1; why 1; unlabel 1 {label}");
+        script.split("; ").for_each(|line| bench.word(line));
+        bench.log.replace(label, "LABEL")
+    });
+    assert_eq!(never, stacked);
+    expect![[r#"
+          run 1: Change of 1 (initial run)
+          it has the label `LABEL`
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+    "#]]
+    .assert_eq(&never);
+}
+
+#[test]
+fn a_gates_labels_have_the_names_that_an_admin_gives_them() {
+    let labels = Labels {
+        urgent: "now".into(),
+        wip: "early".into(),
+        stacked: "on top".into(),
+        never: "no".into(),
+        no_test: "quiet".into(),
+        rerun_all: "again".into(),
+    };
+    let config = GateConfig { labels, ..GateConfig::default() };
+    let script = "push 1; label 1 WIP; label 1 DO_NOT_MERGE; label 1 do-not-test; label 1 stacked PR; why 1; \
+                  label 1 early; label 1 no; label 1 on top; why 1; label 1 quiet; why 1";
+    check_with(
+        config.clone(),
+        script,
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        label 1 WIP
+        label 1 DO_NOT_MERGE
+        label 1 do-not-test
+        label 1 stacked PR
+        why 1
+          revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+        label 1 early
+        label 1 no
+        label 1 on top
+        why 1
+          it has the label `no`; it has the label `early`; it has the label `on top`; revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+        label 1 quiet
+          cancel: change 1 may no longer be tested
+        why 1
+          it has the label `no`; it has the label `early`; it has the label `on top`; it has the label `quiet`; revision 650101010101 has 0 of 1 approvals
+    "#]],
+    );
+    let urgent = "push 1; push 2; pass 1; pass 2; freeze; approve 1; approve 2; label 2 now; label 1 prio:high; unfreeze";
+    check_with(
+        config,
+        urgent,
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        push 2
+          run 2: Change of 2 (initial run)
+        pass 1
+        pass 2
+        freeze
+          answer Ok("froze demo/main: release")
+        approve 1
+        approve 2
+        label 2 now
+        label 1 prio:high
+        unfreeze
+          answer Ok("unfroze demo/main")
+          land 2 -> Landed
+          landed 2 with ["unit"]
+          run 3: Land of - (landing of 017474747474)
+          run 4: Queue of 1 (merge candidate)
+    "#]],
+    );
+}
+
+#[test]
+fn rerun_all_carries_nothing_over() {
+    let moved = "push 1; fail 1; label 1 rerun all tests; retry-failed 1";
+    check(
+        moved,
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        fail 1
+        label 1 rerun all tests
+        retry-failed 1
+          run 2: Change of 1 (retry of what did not pass)
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+    "#]],
+    );
+    let after_a_pass = "push 1; pass 1; label 1 rerun all tests; approve 1; why 1; pass 2";
+    check(
+        after_a_pass,
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        label 1 rerun all tests
+        approve 1
+          run 2: Queue of 1 (merge candidate)
+        why 1
+          run demo/main/2 is not over
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}

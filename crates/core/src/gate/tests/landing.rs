@@ -1,0 +1,312 @@
+//! Landings, what stops them, what takes them back, and what is deployed after them.
+
+use super::*;
+
+#[test]
+fn g09_a_foreign_push_resets_the_queue_and_is_kept() {
+    check(
+        "push 1; pass 1; foreign; approve 1; why 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        foreign
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+        approve 1
+          run 2: Queue of 1 (merge candidate)
+        why 1
+          run demo/main/2 is not over
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+    "#]],
+    );
+}
+
+#[test]
+fn deploys_coalesce_and_alert_once() {
+    check(
+        "approvals 0; push 1; pass 1; push 2; pass 3; push 3; pass 4; fail-deploy 2; pass 5",
+        expect![[r#"
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            push 2
+              run 3: Change of 2 (initial run)
+            pass 3
+              land 2 -> Landed
+              landed 2 with ["unit"]
+            push 3
+              run 4: Change of 3 (initial run)
+            pass 4
+              land 3 -> Landed
+              landed 3 with ["unit"]
+            fail-deploy 2
+              run 5: Land of - (landing of 01f7f7f7f7f7)
+              alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
+            pass 5
+        "#]],
+    );
+}
+
+#[test]
+fn s10_a_landing_that_was_taken_back_and_arrives_all_the_same_is_ours() {
+    check(
+        "push 1; push 2; pass 1; pass 2; stall; approve 1; hold 1; arrive; approve 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            stall
+            approve 1
+              land 1 is on its way
+            hold 1
+              answer Ok("held change 1: wait")
+            arrive
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            approve 2
+              run 4: Queue of 2 (merge candidate)
+        "#]],
+    );
+}
+
+#[test]
+fn s10_a_push_onto_a_landing_whose_end_is_not_known_is_judged_when_it_is() {
+    check(
+        "push 1; pass 1; stall; approve 1; foreign; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        stall
+        approve 1
+          land 1 is on its way
+        foreign
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+          run 2: Queue of 1 (merge candidate)
+        why 1
+          run demo/main/2 is not over
+    "#]],
+    );
+}
+
+#[test]
+fn a_landing_that_became_due_waits_for_the_look_that_a_bell_has_asked_for() {
+    let mut bench = Bench::new(GateConfig::default());
+    let mut words = |line: &str| line.split("; ").for_each(|word| bench.word(word));
+    words("push 1; approve 1");
+    bench.reading = false;
+    let mut words = |line: &str| line.split("; ").for_each(|word| bench.word(word));
+    words("object 1; pass 1; why 1");
+    let read = bench.read();
+    bench.event(GateEvent::ForgeRead(Box::new(read)));
+    bench.word("why 1");
+    let said: Vec<&str> = bench.log.lines().map(str::trim).collect();
+    let refused = "a reviewer asked for changes; revision 650101010101 has 0 of 1 approvals";
+    assert_eq!(said, ["run 1: Change of 1 (initial run)", "the branch is being read", refused]);
+}
+
+#[test]
+fn a_change_that_is_closed_while_it_lands_and_opened_again_does_not_land_twice() {
+    check(
+        "deaf; push 1; pass 1; approve 1; close 1; reopen 1; why 1",
+        expect![[r#"
+        deaf
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        approve 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        close 1
+        reopen 1
+        why 1
+          it is landing
+    "#]],
+    );
+}
+
+#[test]
+fn landing_waits_for_the_deploy_where_told_to() {
+    let config = GateConfig { wait_for_deploy: true, ..GateConfig::default() };
+    check_with(
+        config,
+        "approvals 0; push 1; pass 1; push 2; pass 3; why 2; fail-deploy 2",
+        expect![[r#"
+        approvals 0
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        push 2
+          run 3: Change of 2 (initial run)
+        pass 3
+        why 2
+          deploy run demo/main/2 is not over
+        fail-deploy 2
+          alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
+          land 2 -> Landed
+          landed 2 with ["unit"]
+          run 4: Land of - (landing of 01c9c9c9c9c9)
+    "#]],
+    );
+}
+
+#[test]
+fn h07_a_halt_lands_and_deploys_nothing_and_one_that_ends_leaves_the_other() {
+    check(
+        "push 1; pass 1; restored; disk-fails; approve 1; why 1; restart; why 1; accept-restore; push 2; pass 3; \
+         restored; approve 2; why 2; accept-restore",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            restored
+              alert: nothing lands on demo/main: 3 leaves are lost
+            disk-fails
+              alert: nothing lands on demo/main: the disk did not confirm a write
+            approve 1
+            why 1
+              nothing lands on this server: the disk did not confirm a write; nothing lands on this server: 3 leaves are lost
+            restart
+            why 1
+              nothing lands on this server: 3 leaves are lost
+            accept-restore
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            push 2
+              run 3: Change of 2 (initial run)
+            pass 3
+            restored
+              alert: nothing lands on demo/main: 3 leaves are lost
+            approve 2
+            why 2
+              nothing lands on this server: 3 leaves are lost
+            accept-restore
+              land 2 -> Landed
+              landed 2 with ["unit"]
+        "#]],
+    );
+}
+
+#[test]
+fn h07_a_landing_that_a_driver_has_is_taken_back_by_a_halt_and_told_apart_if_it_arrives_all_the_same() {
+    check(
+        "push 1; pass 1; stall; approve 1; disk-fails; why 1; arrive; restart",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        stall
+        approve 1
+          land 1 is on its way
+        disk-fails
+          alert: nothing lands on demo/main: the disk did not confirm a write
+        why 1
+          nothing lands on this server: the disk did not confirm a write
+        arrive
+          landed 1 with ["unit"]
+        restart
+          run 2: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn a_candidate_that_a_power_cut_took_is_made_again_and_lands_without_another_run() {
+    check(
+        "push 1; pass 1; power-cut; approve 1; noted",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            power-cut
+            approve 1
+              land 1 -> its candidate is gone
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            noted
+              [018080808080]
+        "#]],
+    );
+}
+
+#[test]
+fn a_person_deploys_a_landed_commit_to_one_environment() {
+    let deploy = |environment: &str, name: &str| {
+        let mut spec = job(name, &[Trigger::Land]);
+        let environment: crate::ids::EnvironmentName = environment.parse().unwrap();
+        let body = JobBody { environment: Some(environment.clone()), ..JobBody::script("true") };
+        spec.body = Arc::new(body);
+        let graph = JobGraph { jobs: Arc::new([spec]), budget_seconds: None };
+        Verb::DeployTo { environment, commit: commit(1, 1), tree: TreeId([1; 20]), graph }
+    };
+    let mut bench = Bench::new(GateConfig::default());
+    bench.word("approvals 0");
+    bench.command(MAINTAINER, deploy("staging", "deploy"));
+    bench.command(AUTHOR, deploy("staging", "deploy"));
+    let mut other = deploy("staging", "deploy");
+    if let Verb::DeployTo { environment, .. } = &mut other {
+        *environment = "live".parse().unwrap();
+    }
+    bench.command(MAINTAINER, other);
+    bench.word("freeze");
+    bench.command(MAINTAINER, deploy("live", "deploy"));
+    bench.word("foreign");
+    bench.command(MAINTAINER, deploy("live", "deploy"));
+    let by: Vec<String> = bench.runs.values().map(|run| run.by.clone().unwrap().name).collect();
+    assert_eq!(by, ["user 1", "user 1"]);
+    assert!(bench.runs.values().all(|run| run.level == Level::Landed));
+    expect![[r#"
+        deployments
+          run 1: Manual of - (deployment to staging asked for by user 1)
+          answer Ok("deploys 0101010101010101010101010101010101010101 to staging in run demo/main/1")
+          answer Err("this takes the role maintainer on demo")
+          answer Err("the definition at 010101010101 has no job that deploys to `live`")
+          answer Ok("froze demo/main: release")
+          run 2: Manual of - (deployment to live asked for by user 1)
+          answer Ok("deploys 0101010101010101010101010101010101010101 to live in run demo/main/2")
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+          answer Err("the tip was pushed by somebody else; an admin can run `towpath branch accept`")
+    "#]]
+    .assert_eq(&format!("deployments\n{}", bench.log));
+}
+
+#[test]
+fn a_landing_waits_until_a_flooded_inbox_is_drained_and_the_flood_is_taken_in() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.word("approvals 0");
+    bench.word("push 1");
+    let bells = std::iter::repeat_n(GateEvent::Bell(Bell { state_changed: true, ..Bell::default() }), 300);
+    let flood = std::iter::once(bench.report(1, &[], Outcome::Passed)).chain(bells);
+    let at = Timestamp(bench.clock + STEP_MS);
+    let flood: Vec<_> = (bench.seq + 1..)
+        .zip(flood)
+        .map(|(seq, event)| Delivered { seq, at, intake: Intake::Event(event) })
+        .collect();
+    let lands = |turn: &crate::turn::Turn| {
+        let is_landing = |one: &Dispatch| matches!(one, Dispatch::Do { effect: Effect::Land(_), .. });
+        (turn.dispatch.iter().any(is_landing), turn.write.only_if_drained)
+    };
+    let first = bench.gate.turn(&flood, at);
+    assert_eq!(lands(&first), (false, false), "the store would refuse it, and all that came with it");
+    let taken_in = first.write.consumed.unwrap();
+    let rest: Vec<_> = flood.into_iter().filter(|entry| entry.seq > taken_in).collect();
+    assert_eq!(lands(&bench.gate.turn(&rest, at)), (true, true));
+}

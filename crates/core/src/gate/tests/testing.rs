@@ -1,0 +1,307 @@
+//! Which runs are started, carried, retried, cancelled, and how the queue goes on.
+
+use super::*;
+
+#[test]
+fn an_approved_change_lands_as_tested() {
+    check(
+        "push 1; why 1; pass 1; why 1; approve 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+            pass 1
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
+
+#[test]
+fn two_changes_green_alone_are_tested_together() {
+    check(
+        "push 1; push 2; pass 1; pass 2; approve 1; approve 2; fail 4; why 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            approve 2
+              run 4: Queue of 2 (merge candidate)
+            fail 4
+              ejected 2: `unit` did not pass in run 4
+            why 2
+              unit failed in run demo/main/4
+        "#]],
+    );
+}
+
+#[test]
+fn a_retry_of_what_failed_carries_what_passed() {
+    check(
+        "push 1; approve 1; fail-lint 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            approve 1
+            fail-lint 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+        "#]],
+    );
+    check(
+        "push 1; approve 1; fail 1; why 1; retry-failed 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        fail 1
+        why 1
+          unit failed in run demo/main/1
+        retry-failed 1
+          run 2: Change of 1 (retry of what did not pass) carried
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+    check(
+        "push 1; approve 1; fail 1; retry 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        fail 1
+        retry 1
+          run 2: Change of 1 (retry)
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn at_most_three_change_runs() {
+    check(
+        "push 1; push 2; push 3; push 4; why 4; close 2; pass 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        push 2
+          run 2: Change of 2 (initial run)
+        push 3
+          run 3: Change of 3 (initial run)
+        push 4
+        why 4
+          revision 650404040404 has 0 of 1 approvals; 3 change runs are under way, as many as allowed
+        close 2
+          cancel: change 2 is no longer open
+          run 4: Change of 4 (initial run)
+        pass 1
+    "#]],
+    );
+}
+
+#[test]
+fn conflicts_leave_the_queue_and_come_back_by_a_push() {
+    check(
+        "push 1; push 2; conflicts 2; pass 1; pass 2; approve 1; approve 2; why 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            conflicts 2
+            pass 1
+            pass 2
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            approve 2
+              ejected 2: it conflicts with the branch in a.txt
+            why 2
+              it conflicts with the branch in a.txt
+        "#]],
+    );
+}
+
+#[test]
+fn a_cancelled_run_waits_for_a_person() {
+    check(
+        "push 1; approve 1; cancel 1; fail 1; why 1; retry-failed 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        cancel 1
+          cancel: stop by user 1
+          answer Ok("cancelled run demo/main/1: stop by user 1")
+        fail 1
+        why 1
+          unit failed in run demo/main/1
+        retry-failed 1
+          run 2: Change of 1 (retry of what did not pass) carried
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn retest_of_all_when_the_target_moves() {
+    let config = GateConfig { retest: Retest::All, ..GateConfig::default() };
+    check_with(
+        config,
+        "push 1; push 2; pass 1; pass 2; approve 1; pass 4",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 1
+            pass 2
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+              run 4: Change of 2 (the target moved)
+            pass 4
+        "#]],
+    );
+}
+
+#[test]
+fn retest_of_what_is_queued_when_the_target_moves() {
+    let config = GateConfig { retest: Retest::Queued, ..GateConfig::default() };
+    let script = "push 1; push 2; push 3; pass 1; pass 2; pass 3; push 4; pass 4; \
+                  freeze; approve 1; approve 2; approve 3; unfreeze; why 3; why 4";
+    check_with(
+        config,
+        script,
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            push 3
+              run 3: Change of 3 (initial run)
+            pass 1
+            pass 2
+            pass 3
+            push 4
+              run 4: Change of 4 (initial run)
+            pass 4
+            freeze
+              answer Ok("froze demo/main: release")
+            approve 1
+            approve 2
+            approve 3
+            unfreeze
+              answer Ok("unfroze demo/main")
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 5: Land of - (landing of 018080808080)
+              run 6: Change of 3 (the target moved)
+              run 7: Queue of 2 (merge candidate)
+            why 3
+              run demo/main/6 is not over; ahead of it: 2
+            why 4
+              revision 650404040404 has 0 of 1 approvals
+        "#]],
+    );
+}
+
+#[test]
+fn bells_that_ring_all_the_time_cost_a_read_now_and_then() {
+    let mut gate = Live::<Gate>::load(CellId::Gate("demo/main".parse().unwrap()), Epoch(1), &[], []).unwrap();
+    let mut turn = |event: GateEvent, at: i64| {
+        let inbox = [Delivered { seq: at as u64, at: Timestamp(at), intake: Intake::Event(event) }];
+        let turn = gate.turn(&inbox, Timestamp(at));
+        let is_read = |one: &Dispatch| matches!(one, Dispatch::Do { effect: Effect::ReadForge { .. }, .. });
+        (turn.dispatch.iter().any(is_read), turn.write.wake_at)
+    };
+    let bell = || GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() });
+    let snapshot = Snapshot { tip: None, keeps_landed: true, changes: vec![], people: BTreeMap::new() };
+    assert!(turn(bell(), 1000).0, "the first one is heard at once");
+    turn(GateEvent::ForgeRead(Box::new(ForgeRead { began: Timestamp(1000), snapshot })), 1010);
+    assert_eq!(turn(bell(), 1020), (false, Some(Timestamp(1050))));
+    assert!(turn(bell(), 1050).0);
+}
+
+#[test]
+fn a_verdict_beyond_its_budget_alerts_once_and_kills_nothing() {
+    check(
+        "budget 100; push 1; why 1; later; why 1; pass 1; why 1; retry 1; later; fail 2; push 1; later",
+        expect![[r#"
+            budget 100
+            push 1
+              run 1: Change of 1 (initial run)
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+            later
+              alert: change 1 at 650101010101 has no verdict within its budget of 100 s
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over; its verdict takes longer than its budget of 100 s
+            pass 1
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+            retry 1
+              run 2: Change of 1 (retry)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+            later
+            fail 2
+            push 1
+              run 3: Change of 1 (initial run)
+            later
+              alert: change 1 at 660101010101 has no verdict within its budget of 100 s
+        "#]],
+    );
+}
+
+#[test]
+fn a_budget_counts_from_when_a_revision_may_be_tested() {
+    check(
+        "budget 100; push-as-outsider 1; later; vouch 1; why 1; pass 1; later; push 2; draft 2; later; undraft 2; pass 2",
+        expect![[r#"
+            budget 100
+            push-as-outsider 1
+            later
+            vouch 1
+              answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+              run 1: Change of 1 (initial run)
+            why 1
+              revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+            pass 1
+            later
+            push 2
+              run 2: Change of 2 (initial run)
+            draft 2
+              cancel: change 2 may no longer be tested
+            later
+            undraft 2
+            pass 2
+              run 3: Change of 2 (it may be tested again) carried
+        "#]],
+    );
+}

@@ -1,0 +1,199 @@
+//! Who may test and land what: authorised authors, vouches, approvals, objections.
+
+use super::*;
+
+#[test]
+fn a_new_revision_inherits_nothing() {
+    check(
+        "push 1; approve 1; push 1; why 1; pass 1; pass 2; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        push 1
+          cancel: change 1 has a newer revision
+          run 2: Change of 1 (new revision 660101010101)
+        why 1
+          revision 660101010101 has 0 of 1 approvals; run demo/main/2 is not over
+        pass 1
+        pass 2
+        why 1
+          revision 660101010101 has 0 of 1 approvals
+    "#]],
+    );
+}
+
+#[test]
+fn a17_not_vouched_runs_nothing_and_a18_a_vouch_is_for_one_revision() {
+    check(
+        "push-as-outsider 1; why 1; label 1 rerun all tests; vouch-as-author 1; vouch 1; push-as-outsider 1; why 1; pass 1",
+        expect![[r#"
+            push-as-outsider 1
+            why 1
+              revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+            label 1 rerun all tests
+            vouch-as-author 1
+              answer Err("this takes the role maintainer on demo")
+            vouch 1
+              answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+              run 1: Change of 1 (initial run)
+            push-as-outsider 1
+              cancel: change 1 has a newer revision
+            why 1
+              revision 660101010101 is from somebody who is not authorised, so nothing of it runs; revision 660101010101 has 0 of 1 approvals
+            pass 1
+        "#]],
+    );
+}
+
+#[test]
+fn k05_a_vouched_change_is_tested_again_once_it_is_trusted() {
+    check(
+        "push-as-outsider 1; vouch 1; pass 1; why 1; approve 1; pass 2",
+        expect![[r#"
+        push-as-outsider 1
+        vouch 1
+          answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+          run 1: Change of 1 (initial run)
+        pass 1
+        why 1
+          revision 650101010101 has 0 of 1 approvals
+        approve 1
+          run 2: Queue of 1 (merge candidate)
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn a20_a_change_stacked_on_an_outsiders_commit_is_untrusted() {
+    check(
+        "push 1; stack-on-outsider 1; why 1; pass 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        stack-on-outsider 1
+          cancel: change 1 may no longer be tested
+        why 1
+          revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+        pass 1
+    "#]],
+    );
+}
+
+#[test]
+fn g02_own_approval_g06_revoked_approver_do_not_count() {
+    check(
+        "approvals 1; push 1; pass 1; approve-as-author 1; why 1; push-as-maintainer 2; pass 2; approve 2; why 2",
+        expect![[r#"
+            approvals 1
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            approve-as-author 1
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+            push-as-maintainer 2
+              run 2: Change of 2 (initial run)
+            pass 2
+            approve 2
+            why 2
+              revision 650202020202 has 0 of 1 approvals
+        "#]],
+    );
+    check(
+        "push 1; hold 1; approve 1; pass 1; demote; release 1; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        hold 1
+          answer Ok("held change 1: wait")
+        approve 1
+        pass 1
+        demote
+        release 1
+          answer Err("this takes the role maintainer on demo")
+        why 1
+          user 1 holds it: wait; revision 650101010101 has 0 of 1 approvals
+    "#]],
+    );
+}
+
+#[test]
+fn an_edited_title_voids_the_approval() {
+    check(
+        "push 1; hold 1; approve 1; retitle 1; pass 1; release 1; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        hold 1
+          answer Ok("held change 1: wait")
+        approve 1
+        retitle 1
+        pass 1
+        release 1
+          answer Ok("released change 1")
+        why 1
+          revision 650101010101 has 0 of 1 approvals
+    "#]],
+    );
+}
+
+#[test]
+fn an_edit_of_the_pipeline_takes_a_maintainers_approval() {
+    check(
+        "approvals 0; push 1; edits-definition 1; push 1; pass 1; pass 2; why 1; approve 1",
+        expect![[r#"
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            edits-definition 1
+            push 1
+              cancel: change 1 has a newer revision
+              run 2: Change of 1 (new revision 660101010101)
+            pass 1
+            pass 2
+            why 1
+              revision 660101010101 edits the pipeline, which a maintainer has to approve
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 014e4e4e4e4e)
+        "#]],
+    );
+    check(
+        "approvals 0; edits-definition 1; push-as-maintainer 1; pass 1",
+        expect![[r#"
+        approvals 0
+        edits-definition 1
+        push-as-maintainer 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn objections_and_their_end() {
+    check(
+        "push 1; object 1; pass 1; why 1; approve 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            object 1
+            pass 1
+            why 1
+              a reviewer asked for changes; revision 650101010101 has 0 of 1 approvals
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
