@@ -1,6 +1,6 @@
 //! A sender of webhooks, in a process of its own: signed bodies over connections that are kept open.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -102,7 +102,7 @@ impl Order {
                 None => Instant::now(),
             };
             tokio::time::sleep_until(due.into()).await;
-            write_all(&stream, &request.bytes(self, number)).await?;
+            write_all(&stream, request.head(self, number).as_bytes(), &request.body).await?;
             read_answer(&stream, &mut answer).await?;
             // Counted from when it was due: that it could not be sent earlier is the server's fault too.
             latencies.push(millis(due.elapsed()));
@@ -128,8 +128,8 @@ impl Request {
         Request { body, signature }
     }
 
-    fn bytes(&self, order: &Order, number: u32) -> Vec<u8> {
-        let head = format!(
+    fn head(&self, order: &Order, number: u32) -> String {
+        format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nx-github-event: pull_request\r\n\
              x-github-delivery: {}-{number}\r\nx-hub-signature-256: sha256={}\r\ncontent-length: {}\r\n\r\n",
             order.path,
@@ -137,16 +137,18 @@ impl Request {
             order.series,
             self.signature,
             self.body.len()
-        );
-        [head.as_bytes(), &self.body].concat()
+        )
     }
 }
 
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
+async fn write_all(stream: &TcpStream, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
+    while !(head.is_empty() && body.is_empty()) {
         stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
+        match stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+            Ok(count) => {
+                let of_head = count.min(head.len());
+                (head, body) = (&head[of_head..], &body[count - of_head..]);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

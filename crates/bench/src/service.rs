@@ -35,8 +35,6 @@ pub fn serve(folder: &str) -> Result<(), Fault> {
 pub struct Service {
     child: Child,
     said: BufReader<std::process::ChildStdout>,
-    /// Where it answers.
-    pub address: SocketAddr,
     /// From its start to its first answer.
     pub answered_after: Duration,
 }
@@ -55,7 +53,7 @@ impl Service {
         said.read_line(&mut line)?;
         let address = line.trim().parse()?;
         ask(address)?;
-        Ok(Service { child, said, address, answered_after: began.elapsed() })
+        Ok(Service { child, said, answered_after: began.elapsed() })
     }
 
     /// Waits until jobs can run.
@@ -69,11 +67,6 @@ impl Service {
             "ready" => Ok(()),
             other => Err(format!("the service said `{other}` instead of being ready").into()),
         }
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 }
 

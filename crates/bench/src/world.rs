@@ -1,13 +1,15 @@
 //! A whole server in this process, with a real executor beside it, on a folder of its own.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -21,6 +23,9 @@ use towpath_core::turn::Intake;
 use towpath_executor::protocol::StopMode;
 use towpath_executor::{ExecutorClient, ExecutorConfig, ExecutorEvent, Limits, SandboxKind};
 use towpath_server::engine::{AnyIntake, Changed, Engine};
+use towpath_server::http::Edge;
+use towpath_server::http::origin::Site;
+use towpath_server::http::serve::serve;
 use towpath_server::server::{Server, Shared};
 use towpath_server::settings::{ExecutorLife, ServerSettings};
 
@@ -48,6 +53,8 @@ pub struct World {
     server: Option<Server>,
     runtime: Runtime,
     next_run: AtomicU64,
+    path: PathBuf,
+    /// The same, where it is this world's own.
     folder: Option<TempDir>,
 }
 
@@ -58,10 +65,27 @@ impl World {
     /// One of them does not start.
     pub fn start(sandbox: SandboxKind) -> Result<World, Fault> {
         let folder = folder()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let mut server = runtime.block_on(Server::start(settings(folder.path(), sandbox)?))?;
+        let mut world = World::open(folder.path(), sandbox, 1)?;
+        world.folder = Some(folder);
+        Ok(world)
+    }
+
+    /// The same on a folder that others have used or will, with so many threads for requests.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn open(folder: &Path, sandbox: SandboxKind, threads: usize) -> Result<World, Fault> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+        let mut server = runtime.block_on(Server::start(settings(folder, sandbox)?))?;
         runtime.block_on(server.executor_ready())?;
-        Ok(World { server: Some(server), runtime, next_run: AtomicU64::new(1), folder: Some(folder) })
+        let view = server.shared.store.reader().snapshot()?;
+        let mut next_run = 1;
+        while view.run(&run_id(next_run))?.is_some() {
+            next_run += 1;
+        }
+        let (path, next_run) = (folder.to_owned(), AtomicU64::new(next_run));
+        Ok(World { server: Some(server), runtime, next_run, path, folder: None })
     }
 
     /// Works on what the server works with.
@@ -72,14 +96,26 @@ impl World {
         work(self.shared())
     }
 
+    /// Answers requests from now on, as `towpath serve` does; says where.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub fn listen(&self) -> Result<SocketAddr, Fault> {
+        let listener = self.runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+        let address = listener.local_addr()?;
+        let edge = Edge::open(self.server().shared.clone(), Site::new(&format!("http://{address}"))?)?;
+        // Until this process ends or the runtime does.
+        self.runtime.spawn(serve(edge, listener, std::future::pending()));
+        Ok(address)
+    }
+
     /// Ends server and executor; answers the folder, for another server.
     ///
     /// # Errors
-    /// The executor does not end.
+    /// The executor does not end, or the folder is another's.
     pub fn close(mut self) -> Result<TempDir, Fault> {
-        let folder = self.stop().ok_or("it was closed before")?;
-        World::end_executor_of(folder.path())?;
-        Ok(folder)
+        self.stop()?;
+        self.folder.take().ok_or_else(|| "the folder is not this world's".into())
     }
 
     /// Ends the executor of a folder whose server has ended: it outlives its servers.
@@ -92,15 +128,19 @@ impl World {
         Ok(gone.recv_timeout(PATIENCE_END)?)
     }
 
-    fn stop(&mut self) -> Option<TempDir> {
-        let server = self.server.take()?;
+    fn stop(&mut self) -> Result<(), Fault> {
+        let Some(server) = self.server.take() else { return Ok(()) };
         // That the loop had ended by itself was seen by whoever waited for a run.
         let _ = server.stop();
-        self.folder.take()
+        World::end_executor_of(&self.path)
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("invariant: it is there until it is closed")
     }
 
     fn shared(&self) -> &Shared {
-        &self.server.as_ref().expect("invariant: it is there until it is closed").shared
+        &self.server().shared
     }
 
     fn engine(&self) -> &Engine {
@@ -216,9 +256,8 @@ fn run_id(number: u64) -> RunId {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let Some(folder) = self.stop() else { return };
-        if let Err(error) = World::end_executor_of(folder.path()) {
-            eprintln!("the executor of {} was not ended: {error}", folder.path().display());
+        if let Err(error) = self.stop() {
+            eprintln!("the executor of {} was not ended: {error}", self.path.display());
         }
     }
 }
@@ -237,6 +276,19 @@ fn connect(folder: &Path) -> Result<(ExecutorClient, Receiver<()>), Fault> {
             }
         })?;
     Ok((client, gone))
+}
+
+/// The body of a process that is a whole server: it has run `jobs` jobs when it prints `ready`, and ends with its input.
+///
+/// # Errors
+/// It does not start, or a job does not pass.
+pub fn keep(folder: &str, sandbox: SandboxKind, jobs: u32) -> Result<(), Fault> {
+    let world = World::open(folder.as_ref(), sandbox, 2)?;
+    world.listen()?;
+    world.runs(&graph(1), jobs, SLOTS * 2)?;
+    println!("ready");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
 }
 
 /// How a measured server is started.

@@ -1,7 +1,9 @@
 //! P8: what a server costs that has nothing to do, and how soon it answers with a long past behind it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use towpath_executor::SandboxKind;
 
@@ -13,6 +15,8 @@ use crate::{Extent, Fault};
 
 /// Runs that are stored.
 const RUNS: u32 = 10_000;
+/// Jobs that ran in the sandbox before its memory is looked at: several in each slot.
+const JOBS: u32 = 20;
 /// Runs under way at once while they are made.
 const UNDER_WAY: u32 = 256;
 
@@ -32,32 +36,46 @@ pub fn idle(extent: Extent) -> Result<Vec<Row>, Fault> {
     let figure = Figure { name: "P8-start", unit: "ms", value, peer, peer_value };
     let start = figure.judged(Goal::AtMost(100.0));
 
-    // An executor outlives its servers: the next one starts its own, which is then its child.
-    World::end_executor_of(stored.path())?;
-    let mut service = Service::start(stored.path())?;
-    service.wait_until_ready()?;
-    let mut value = resident(service.pid())?;
-    for child in children(service.pid())? {
-        value += resident(child)?;
-    }
+    let value = memory(stored.path())?;
     let peer = "this measuring program, which has done nothing but ask";
     let peer_value = resident(std::process::id())?;
     let figure = Figure { name: "P8-memory", unit: "MiB", value, peer, peer_value };
-    drop(service);
-    [stored.path(), empty.path()].into_iter().try_for_each(World::end_executor_of)?;
+    World::end_executor_of(empty.path())?;
     Ok(vec![figure.judged(Goal::AtMost(40.0)), start])
 }
 
-/// The processes that a process has started: the server's is the executor.
-fn children(pid: u32) -> Result<Vec<u32>, Fault> {
-    let mut children = Vec::new();
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let listed = fs::read_to_string(task?.path().join("children"))?;
-        children.extend(listed.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+/// MiB that a server holds with all that it has started, after each slot of its sandbox has run jobs: the executor, and
+/// what that keeps for its next jobs.
+fn memory(folder: &Path) -> Result<f64, Fault> {
+    World::end_executor_of(folder)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["keep".as_ref(), folder.as_os_str(), JOBS.to_string().as_ref()]);
+    let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().ok_or("its output is piped")?).read_line(&mut line)?;
+    let measured = match line.trim() {
+        "ready" => tree(server.id()).and_then(|all| all.into_iter().map(resident).sum()),
+        _ => Err("the server did not become ready".into()),
+    };
+    drop(server.stdin.take());
+    server.wait()?;
+    measured
+}
+
+/// A process and all that descend from it: the executor is the server's child, its launchers are the executor's.
+fn tree(pid: u32) -> Result<Vec<u32>, Fault> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = all.get(at) {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let listed = fs::read_to_string(task?.path().join("children"))?;
+            all.extend(listed.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        at += 1;
     }
-    match children.is_empty() {
-        true => Err("the server has no executor".into()),
-        false => Ok(children),
+    match all.len() {
+        1 => Err("the server has no executor".into()),
+        _ => Ok(all),
     }
 }
 
