@@ -73,6 +73,21 @@ impl RepoSettings {
         }
     }
 
+    /// Looks at settings that somebody gives. Those that are stored are not looked at again: a server starts with them.
+    ///
+    /// # Errors
+    /// A gate with them would read its forge without rest, or test nothing.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        for (branch, config) in &self.branches {
+            let least_one =
+                [("poll_seconds", config.poll_seconds), ("change_runs_max", config.change_runs_max)];
+            if let Some((key, _)) = least_one.into_iter().find(|(_, value)| *value == 0) {
+                return Err(SettingsError::Zero { branch: branch.clone(), key });
+            }
+        }
+        Ok(())
+    }
+
     /// The stored form.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("invariant: settings have only types that JSON can hold")
@@ -102,7 +117,31 @@ pub enum SettingsError {
     /// Not JSON of this shape.
     #[error("the settings cannot be read: {0}")]
     Json(String),
+    /// A number that has to be more.
+    #[error("`{key}` of `{branch}` is at least 1")]
+    Zero {
+        /// Whose.
+        branch: BranchName,
+        /// Which.
+        key: &'static str,
+    },
     /// The default branch has no gate.
     #[error("the default branch `{0}` is not among the watched branches")]
     DefaultNotWatched(BranchName),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_is_not_told_to_read_without_rest_or_to_test_nothing() {
+        let check =
+            |text: &str| RepoSettings::parse(text).unwrap().check().map_err(|error| error.to_string());
+        let of_main = |main: &str| format!(r#"{{"default_branch":"main","branches":{{"main":{main}}}}}"#);
+        assert_eq!(check(&of_main(r#"{"poll_seconds":1,"change_runs_max":1,"approvals":0}"#)), Ok(()));
+        let refused = check(&of_main(r#"{"poll_seconds":0}"#));
+        assert_eq!(refused, Err("`poll_seconds` of `main` is at least 1".into()));
+        assert!(check(&of_main(r#"{"change_runs_max":0}"#)).is_err());
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use towpath_core::gate::{GateConfig, Labels, Retest};
 use towpath_core::ids::{BranchName, RepoName, Timestamp};
 use towpath_core::policy::{Actor, Rights, Role};
 use towpath_git::{Credentials, Reach, Repository, Source, import};
@@ -264,11 +264,79 @@ fn store(
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Watched branches, each with `poll_seconds`, `change_runs_max`, `retest`, `wait_for_deploy`, `approvals`, `labels`;
-    /// what is left out has its default.
-    pub branches: BTreeMap<String, Value>,
+    /// Watched branches and how their gates behave.
+    pub branches: BTreeMap<String, BranchSettings>,
     /// The target of a change that names none; one of the watched branches.
     pub default_branch: String,
+}
+
+/// Settings of one watched branch; what is left out has its default. docs/guide/gate.md says what they do.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BranchSettings {
+    /// Seconds between reads of the forge when nothing rings.
+    pub poll_seconds: u32,
+    /// Runs of changes at once; the queue's own run is not counted.
+    pub change_runs_max: u32,
+    /// What is tested again when the target moves.
+    pub retest: Retested,
+    /// Whether landing waits for the deploy run of the landing before.
+    pub wait_for_deploy: bool,
+    /// Approvals that a revision needs where `gate:` in the branch's towpath.yaml names no number.
+    pub approvals: u32,
+    /// Names of the labels that the gate listens to.
+    pub labels: LabelNames,
+}
+
+/// What is tested again when the target moves.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Retested {
+    /// Only the merge candidate.
+    Candidate,
+    /// All that is in the queue.
+    Queued,
+    /// All open changes.
+    All,
+}
+
+/// Names of labels.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelNames {
+    /// Goes first.
+    pub urgent: String,
+    /// Is tested, does not land.
+    pub wip: String,
+    /// Is tested, does not land: its base is another change.
+    pub stacked: String,
+    /// Never lands.
+    pub never: String,
+    /// Is neither tested nor lands.
+    pub no_test: String,
+    /// Every job runs, and nothing is carried over.
+    pub rerun_all: String,
+}
+
+impl Default for BranchSettings {
+    fn default() -> BranchSettings {
+        let GateConfig { poll_seconds, change_runs_max, retest, wait_for_deploy, approvals, labels: _ } =
+            GateConfig::default();
+        let retest = match retest {
+            Retest::Candidate => Retested::Candidate,
+            Retest::Queued => Retested::Queued,
+            Retest::All => Retested::All,
+        };
+        let labels = LabelNames::default();
+        BranchSettings { poll_seconds, change_runs_max, retest, wait_for_deploy, approvals, labels }
+    }
+}
+
+impl Default for LabelNames {
+    fn default() -> LabelNames {
+        let Labels { urgent, wip, stacked, never, no_test, rerun_all } = Labels::default();
+        LabelNames { urgent, wip, stacked, never, no_test, rerun_all }
+    }
 }
 
 /// `GET /api/v1/repos/{repo}/settings`
@@ -283,6 +351,7 @@ pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
     let repo = call.repo()?;
     let text = serde_json::to_string(&input).map_err(ApiError::internal)?;
     let settings = RepoSettings::parse(&text)?;
+    settings.check()?;
     let name = repo.clone();
     let before = call.read(move |view| records::settings(view, &name)).await?;
     if let Some(gone) = before.branches.keys().find(|branch| !settings.branches.contains_key(*branch)) {
@@ -332,4 +401,33 @@ pub async fn set_hook(call: Call, input: Hook) -> Answer<Said> {
         Some(_) => Said::new(format!("send webhooks to {}/hooks/{repo}", call.edge.site.url)),
         None => Said::new("no webhook is accepted any more"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_branch_are_the_gates_own() {
+        let gates = serde_json::to_value(GateConfig::default()).unwrap();
+        assert_eq!(serde_json::to_value(BranchSettings::default()).unwrap(), gates);
+        let one: BranchSettings =
+            serde_json::from_str(r#"{"retest":"queued","labels":{"wip":"early"}}"#).unwrap();
+        let gate: GateConfig = serde_json::from_value(serde_json::to_value(one).unwrap()).unwrap();
+        assert_eq!((gate.retest, gate.labels.wip.as_str(), gate.approvals), (Retest::Queued, "early", 1));
+        assert!(serde_json::from_str::<BranchSettings>(r#"{"pol_seconds":1}"#).is_err());
+    }
+
+    #[test]
+    fn the_guide_names_every_setting_and_label() {
+        let guide = include_str!("../../../../../docs/guide/gate.md");
+        let gates = serde_json::to_value(GateConfig::default()).unwrap();
+        let named = |key: &String| guide.contains(&format!("| `{key}` |"));
+        let missing: Vec<&String> = gates.as_object().unwrap().keys().filter(|key| !named(key)).collect();
+        assert_eq!(missing, Vec::<&String>::new());
+        for (key, name) in gates["labels"].as_object().unwrap() {
+            let row = format!("| `{}` | `{key}` |", name.as_str().unwrap());
+            assert!(guide.contains(&row), "{row}");
+        }
+    }
 }
