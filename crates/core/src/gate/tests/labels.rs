@@ -133,7 +133,7 @@ fn a_gates_labels_have_the_names_that_an_admin_gives_them() {
     };
     let config = GateConfig { labels, ..GateConfig::default() };
     let script = "push 1; label 1 WIP; label 1 DO_NOT_MERGE; label 1 do-not-test; label 1 stacked PR; why 1; \
-                  label 1 early; label 1 no; label 1 on top; why 1; label 1 quiet; why 1";
+                  label 1 no; label 1 early; why 1; unlabel 1 no; unlabel 1 early; label 1 on top; label 1 quiet; why 1";
     check_with(
         config.clone(),
         script,
@@ -146,15 +146,17 @@ fn a_gates_labels_have_the_names_that_an_admin_gives_them() {
         label 1 stacked PR
         why 1
           revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
-        label 1 early
         label 1 no
-        label 1 on top
+        label 1 early
         why 1
-          it has the label `no`; it has the label `early`; it has the label `on top`; revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+          it has the label `no`; it has the label `early`; revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+        unlabel 1 no
+        unlabel 1 early
+        label 1 on top
         label 1 quiet
           cancel: change 1 may no longer be tested
         why 1
-          it has the label `no`; it has the label `early`; it has the label `on top`; it has the label `quiet`; revision 650101010101 has 0 of 1 approvals
+          it has the label `on top`; it has the label `quiet`; revision 650101010101 has 0 of 1 approvals
     "#]],
     );
     let urgent = "push 1; push 2; pass 1; pass 2; freeze; approve 1; approve 2; label 2 now; label 1 prio:high; unfreeze";
