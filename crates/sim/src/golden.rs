@@ -1,5 +1,6 @@
 //! Small stories without chance, each cut at every step of the server: whatever dies wherever, the end is the same.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,6 +11,7 @@ use towpath_core::ids::{ChangeNumber, GateId, Timestamp, UserId};
 use crate::fake::forge::{ChangeState, Pusher};
 use crate::fake::git::Files;
 use crate::report::Violation;
+use crate::run::threads_or_all;
 use crate::world::World;
 use crate::world::people::{ADMIN, AUTHORS, MAINTAINERS, OUTSIDERS};
 
@@ -160,6 +162,23 @@ pub struct SweepSummary {
     pub violations: Vec<(String, Violation)>,
 }
 
+impl SweepSummary {
+    /// Whether every story ended as it should, wherever it was cut.
+    pub fn holds(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+impl fmt::Display for SweepSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (story, violation) in &self.violations {
+            writeln!(f, "{story}: {} is broken: {}", violation.invariant, violation.what)?;
+        }
+        let SweepSummary { stories, points, runs, violations } = self;
+        write!(f, "stories {stories}, steps {points}, runs {runs}, violations {}", violations.len())
+    }
+}
+
 /// How a story is disturbed.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
@@ -174,8 +193,9 @@ enum Cut {
 }
 
 /// Plays every story whole and with every effect done twice, and cut at every step; of the cuts, each `every`-th is
-/// played, so that 1 is all of them.
+/// played, so that 1 is all of them. With no number of threads, one for each processor.
 pub fn sweep(threads: usize, every: usize) -> SweepSummary {
+    let threads = threads_or_all(threads);
     let mut summary = SweepSummary { stories: STORIES.len(), ..SweepSummary::default() };
     let mut cuts: Vec<(usize, Cut)> = Vec::new();
     let mut whole: Vec<(usize, Cut)> = Vec::new();
@@ -191,7 +211,7 @@ pub fn sweep(threads: usize, every: usize) -> SweepSummary {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
+        for _ in 0..threads {
             scope.spawn(|| {
                 while let Some((at, cut)) = cuts.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let story = &STORIES[*at];

@@ -19,6 +19,6 @@ mod trace;
 mod world;
 
 pub use golden::{SweepSummary, sweep};
-pub use mutant::{MUTANTS, Mutant, Notice, hunt};
+pub use mutant::{Hunted, MUTANTS, Mutant, Notice, hunt, hunt_all};
 pub use report::{SeedResult, Summary, Violation};
 pub use run::{Options, run};

@@ -1,6 +1,8 @@
 //! Planted bugs. Each is a fault of the world around the core that a correct world never has: the checkers have to
 //! notice it, or they could not notice the like in the product.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::report::Violation;
@@ -79,6 +81,40 @@ pub struct Notice {
     pub seeds: u64,
     /// What gave it away; `None`: nothing did.
     pub by: Option<Violation>,
+}
+
+/// What came of all planted bugs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hunted {
+    /// Each of them.
+    pub notices: Vec<Notice>,
+}
+
+impl Hunted {
+    /// Whether every one was noticed.
+    pub fn holds(&self) -> bool {
+        self.notices.iter().all(|notice| notice.by.is_some())
+    }
+}
+
+impl fmt::Display for Hunted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Notice { mutant, seeds, by } in &self.notices {
+            match by {
+                Some(Violation { invariant, what }) => {
+                    writeln!(f, "{mutant:?}: noticed within {seeds} seeds by {invariant}: {what}")?;
+                }
+                None => writeln!(f, "{mutant:?}: NOT noticed in {seeds} seeds")?,
+            }
+        }
+        let noticed = self.notices.iter().filter(|notice| notice.by.is_some()).count();
+        write!(f, "planted bugs {}, noticed {noticed}", self.notices.len())
+    }
+}
+
+/// Looks for each planted bug from a seed on.
+pub fn hunt_all(from: u64, seeds_max: u64) -> Hunted {
+    Hunted { notices: MUTANTS.into_iter().map(|mutant| hunt(mutant, from, seeds_max)).collect() }
 }
 
 /// Looks for one planted bug from a seed on, up to the first world that notices it.

@@ -36,10 +36,17 @@ pub struct Options {
     pub stop_at_failure: bool,
 }
 
+/// So many threads; of 0, one for each processor.
+pub(crate) fn threads_or_all(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        some => some,
+    }
+}
+
 /// Runs `count` seeds from `from` on.
 pub fn run(from: u64, count: u64, options: Options) -> Summary {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if options.threads == 0 { cores } else { options.threads };
+    let threads = threads_or_all(options.threads);
     let next = AtomicU64::new(0);
     let done: Mutex<Vec<(SeedResult, bool)>> = Mutex::new(Vec::new());
     let failed = AtomicU64::new(0);

@@ -1,5 +1,5 @@
 //! A few seeds, cuts and planted bugs, so that every change of the core meets the simulator; `towpath sim` runs as many
-//! seeds as one likes, and `cargo run --release -p towpath-sim --example sim -- --sweep` or `--mutants` all of the rest.
+//! seeds as one likes, with `--sweep` every cut, and with `--mutants` every planted bug.
 
 use towpath_sim::{Mutant, Options, hunt, run, sweep};
 

@@ -74,6 +74,8 @@ pub const STEPS: &[Step] = &[
             "1",
             "--seeds",
             "1000",
+            "--every",
+            "5",
         ]),
     },
     Step {

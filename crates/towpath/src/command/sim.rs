@@ -1,8 +1,11 @@
 //! `towpath sim`: seeded worlds over the very core that decides in the server.
 
+use std::fmt::Display;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use towpath_sim::{Options, run as simulate};
+use serde::Serialize;
+use towpath_sim::{Options, hunt_all, run as simulate, sweep};
 
 use crate::failure::{Exit, Failure};
 use crate::terminal::Terminal;
@@ -18,22 +21,44 @@ pub struct SimArgs {
     seeds: u64,
     /// Worlds at once [default: one for each processor]
     #[arg(long)]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// Show every step on standard error
     #[arg(long)]
     trace: bool,
+    /// Play short stories instead, and let the server die at every step of each
+    #[arg(long, conflicts_with_all = ["from", "seeds", "trace", "mutants"])]
+    sweep: bool,
+    /// Of the steps of a sweep, only each so many-th
+    #[arg(long, default_value = "1", requires = "sweep")]
+    every: NonZeroUsize,
+    /// Plant bugs instead, one after the other, and look for each in so many seeds: whether the checks can fail
+    #[arg(long, conflicts_with_all = ["trace", "threads"])]
+    mutants: bool,
 }
 
 pub fn run(arguments: &SimArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let threads = arguments.threads.unwrap_or(0);
-    let options = Options { threads, aloud: arguments.trace, ..Options::default() };
-    let summary = simulate(arguments.from, arguments.seeds, options);
-    match terminal.is_json() {
-        true => terminal.record(&summary)?,
-        false => terminal.data(&summary)?,
+    let SimArgs { from, seeds, .. } = *arguments;
+    let threads = arguments.threads.map_or(0, NonZeroUsize::get);
+    if arguments.sweep {
+        let found = sweep(threads, arguments.every.get());
+        return shown(&found, found.holds(), terminal);
     }
-    match summary.violations {
-        0 => Ok(ExitCode::SUCCESS),
-        _ => Err(Failure::shown(Exit::Failed)),
+    if arguments.mutants {
+        let found = hunt_all(from, seeds);
+        return shown(&found, found.holds(), terminal);
+    }
+    let options = Options { threads, aloud: arguments.trace, ..Options::default() };
+    let summary = simulate(from, seeds, options);
+    shown(&summary, summary.violations == 0, terminal)
+}
+
+fn shown<T: Serialize + Display>(found: &T, holds: bool, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    match terminal.is_json() {
+        true => terminal.record(found)?,
+        false => terminal.data(found)?,
+    }
+    match holds {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Failure::shown(Exit::Failed)),
     }
 }
