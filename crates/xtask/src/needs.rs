@@ -42,6 +42,11 @@ pub const NEEDS: &[Need] = &[
         source: Source::Package("chromium-driver"),
         why: "the test that reads the pages",
     },
+    Need {
+        thing: "psql",
+        source: Source::Package("postgresql"),
+        why: "the test that PostgreSQL takes the store's SQL",
+    },
     Need { thing: "cargo-fmt", source: Source::Component("rustfmt"), why: "the step `fmt`" },
     Need { thing: "cargo-clippy", source: Source::Component("clippy"), why: "the step `clippy`" },
 ];

@@ -95,8 +95,9 @@ impl View {
         &self,
         commit: towpath_core::ids::CommitId,
     ) -> Result<Option<(u64, String)>, ReadError> {
-        const SQL: &str = "SELECT number, body FROM leaves WHERE instr(body, ?1) > 0 \
-             AND instr(body, '\"act\":\"landed\"') > 0 ORDER BY number DESC LIMIT 1";
+        // Neither has a character that `LIKE` takes for something else.
+        const SQL: &str = "SELECT number, body FROM leaves WHERE body LIKE '%' || ?1 || '%' \
+             AND body LIKE '%\"act\":\"landed\"%' ORDER BY number DESC LIMIT 1";
         self.one(SQL, [format!("\"commit\":\"{commit}\"")], |row| {
             Ok((crate::view::get_u64(row, 0)?, row.get(1)?))
         })

@@ -112,7 +112,8 @@ impl View {
             columns!(),
             " FROM changes WHERE (repo = ?1 OR ?1 IS NULL) AND number < ?2 AND (target = ?3 OR ?3 IS NULL)",
             " AND (state = ?4 OR ?4 IS NULL) AND (owner = ?5 OR ?5 IS NULL) AND (source = ?6 OR ?6 IS NULL)",
-            " AND (change_id = ?7 OR ?7 IS NULL) AND (body LIKE '%' || ?9 || '%' OR ?9 IS NULL) ORDER BY number DESC, repo LIMIT ?8"
+            " AND (change_id = ?7 OR ?7 IS NULL) AND (lower(body) LIKE '%' || lower(?9) || '%' OR ?9 IS NULL)",
+            " ORDER BY number DESC, repo LIMIT ?8"
         );
         let values = params![
             text(&query.repo),

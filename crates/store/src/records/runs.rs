@@ -105,9 +105,9 @@ impl View {
             String::from(concat!("SELECT ", columns!(), " FROM runs WHERE (started_at, id) < (?1, ?2)"));
         let (repo, branch) = (text(&query.repo), text(&query.branch));
         let change = query.change.map(|change| change.0 as i64);
-        sql.push_str(if repo.is_some() { " AND repo = ?3" } else { " AND ?3 IS NULL" });
-        sql.push_str(if branch.is_some() { " AND branch = ?4" } else { " AND ?4 IS NULL" });
-        sql.push_str(if change.is_some() { " AND change = ?5" } else { " AND ?5 IS NULL" });
+        sql.push_str(if repo.is_some() { " AND repo = ?3" } else { " AND CAST(?3 AS TEXT) IS NULL" });
+        sql.push_str(if branch.is_some() { " AND branch = ?4" } else { " AND CAST(?4 AS TEXT) IS NULL" });
+        sql.push_str(if change.is_some() { " AND change = ?5" } else { " AND CAST(?5 AS INTEGER) IS NULL" });
         sql.push_str(if query.unended { " AND outcome IS NULL" } else { "" });
         sql.push_str(" ORDER BY started_at DESC, id DESC LIMIT ?6");
         let (time, id) = match &query.after {

@@ -8,6 +8,7 @@ mod cells;
 mod children;
 mod crash;
 mod model;
+mod postgres;
 mod recorded;
 mod subject;
 mod trouble;
