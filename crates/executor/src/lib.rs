@@ -16,7 +16,6 @@ pub mod glob;
 mod host;
 mod journal;
 mod launcher;
-pub mod measure;
 pub mod outputs;
 mod plain;
 mod pool;

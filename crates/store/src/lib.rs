@@ -10,7 +10,6 @@ mod backup;
 mod error;
 mod folder;
 mod group;
-pub mod measure;
 mod queue;
 mod reader;
 pub mod records;

@@ -8,7 +8,6 @@ use towpath_git::Repository;
 use towpath_server::clock::system_time;
 use towpath_server::server::Shared;
 use towpath_server::settings::RepoSettings;
-use towpath_store::measure::HOOK_BYTES;
 use towpath_store::records::{Repo, Secret};
 
 use crate::post::{Answered, Order};
@@ -17,6 +16,8 @@ use crate::sample::{alternate, median, millis};
 use crate::world::{World, graph};
 use crate::{Extent, Fault};
 
+/// Bytes of a webhook. Source: GitHub's own example of a `pull_request`.
+const HOOK_BYTES: usize = 21_370;
 /// Webhooks for one figure at the open loop's rate: five seconds.
 const AT_RATE: u32 = 10_000;
 /// Webhooks a second of the open loop.
