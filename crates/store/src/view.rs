@@ -16,7 +16,7 @@ use crate::error::ReadError;
 const STATEMENTS_KEPT: usize = 256;
 
 /// How long a connection waits for a lock of SQLite's own. Only recovery after a crash takes one for long.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Pages of a reading connection's cache, in KiB: reads hit the page cache of the system.
 const READ_CACHE_KIB: i32 = 2 << 10;

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::ReadError;
-use crate::view::View;
+use crate::view::{LOCK_WAIT, View};
 
 /// Without a write for this long, the moment is quiet.
 const QUIET: Duration = Duration::from_millis(100);
@@ -22,6 +22,10 @@ const QUIET_BYTES_MIN: usize = 4 << 20;
 const BUSY_BYTES_MIN: usize = 32 << 20;
 /// What the writer folds itself: some 10 ms of everybody's time, and more than is written while the helper folds.
 const REST_BYTES_MAX: usize = 8 << 20;
+/// Beyond this the log is made to begin anew, though reads overlap for ever so that there is never a moment without one.
+const ANEW_BYTES_MIN: usize = 128 << 20;
+/// How long the writer waits then for the reads that are in the log; those that begin meanwhile are not.
+const ANEW_WAIT: Duration = Duration::from_millis(100);
 /// Beyond this the writer waits for its helper: the disk is slower than the work.
 const LOG_BYTES_MAX: usize = 512 << 20;
 /// A page and its head in the log, with SQLite's page size.
@@ -122,7 +126,10 @@ impl Wal {
 
     fn fold_rest(&mut self, view: &View) -> Result<(), ReadError> {
         self.folded = self.frames;
-        fold(view)
+        match self.log_bytes() >= ANEW_BYTES_MIN {
+            true => begin_anew(view),
+            false => fold(view),
+        }
     }
 
     /// Folds everything, before the store is closed.
@@ -138,6 +145,15 @@ impl Wal {
 fn fold(view: &View) -> Result<(), ReadError> {
     view.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     Ok(())
+}
+
+/// Folds in everything, and waits a little until no read needs the log any more, so that the next write begins it anew.
+/// A read that takes longer is left alone: the next time is soon.
+fn begin_anew(view: &View) -> Result<(), ReadError> {
+    view.conn.busy_timeout(ANEW_WAIT)?;
+    let folded = view.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+    view.conn.busy_timeout(LOCK_WAIT)?;
+    Ok(folded?)
 }
 
 /// A thread that folds when it is told to.
@@ -180,5 +196,94 @@ impl Drop for Helper {
             // A panic there was reported by the panic hook, and nothing depends on it here.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicBool;
+
+    use rusqlite::Connection;
+
+    use super::*;
+
+    fn log_len(database: &Path) -> u64 {
+        std::fs::metadata(database.with_extension("db-wal")).unwrap().len()
+    }
+
+    /// Each write is this long, and there are so many.
+    const BYTES: usize = 40_000;
+    const WRITES: usize = 40;
+
+    struct Place {
+        database: PathBuf,
+        writer: View,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let folder = tempfile::tempdir().unwrap();
+            let database = folder.path().join("store.db");
+            let writer = View::new(Connection::open(&database).unwrap()).unwrap();
+            writer.conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+            writer.conn.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+            writer.conn.execute_batch("CREATE TABLE things (body BLOB)").unwrap();
+            Place { database, writer, _folder: folder }
+        }
+
+        fn write(&self) {
+            self.writer.conn.execute("INSERT INTO things VALUES (zeroblob(?1))", [BYTES as i64]).unwrap();
+        }
+
+        /// Reads of which the next begins before the one before it ends.
+        fn reads(&self) -> impl FnMut() + Send + 'static {
+            let reads = [(); 2].map(|()| View::open(&self.database).unwrap());
+            let begin = |read: &View| {
+                read.conn.execute_batch("BEGIN").unwrap();
+                read.conn.query_row("SELECT count(*) FROM things", [], |_| Ok(())).unwrap();
+            };
+            begin(&reads[0]);
+            let mut turn = 0;
+            move || {
+                begin(&reads[(turn + 1) % 2]);
+                reads[turn % 2].conn.execute_batch("COMMIT").unwrap();
+                turn += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_begins_anew_under_reads_that_overlap_for_ever() {
+        let place = Place::new();
+        let (mut next_read, over) = (place.reads(), Arc::new(AtomicBool::new(false)));
+        let until = Arc::clone(&over);
+        let reading = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                next_read();
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+        });
+        for _ in 0..WRITES {
+            place.write();
+            begin_anew(&place.writer).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        reading.join().unwrap();
+        assert!(log_len(&place.database) < (WRITES * BYTES / 2) as u64);
+    }
+
+    /// The control: where nobody waits for them, the log grows as long as there are such reads.
+    #[test]
+    fn a_log_that_is_only_folded_grows_under_reads_that_overlap() {
+        let place = Place::new();
+        let mut next_read = place.reads();
+        for _ in 0..WRITES {
+            place.write();
+            fold(&place.writer).unwrap();
+            next_read();
+        }
+        assert!(log_len(&place.database) > (WRITES * BYTES) as u64);
     }
 }
