@@ -1,11 +1,15 @@
 //! `cargo xtask test`: makes the machine ready, runs every step, and sums up in one line.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::libtest::Tally;
 use crate::needs::{self, Consent};
 use crate::steps::{self, Done, STEPS};
+
+/// What all of it should take on two cores at most. A machine that is busy with other things may need more.
+const AIM: Duration = Duration::from_secs(30 * 60);
 
 /// One line of help.
 pub const HELP: &str =
@@ -39,6 +43,9 @@ fn summary(done: &[Done], is_ci: bool) -> (String, bool) {
         format!("{:<12} {verdict:<7} {:>7.1} s  {counts}\n", done.name, done.took.as_secs_f64())
     };
     let rows: String = done.iter().map(row).collect();
+    let took: Duration = done.iter().map(|done| done.took).sum();
+    let slow = if took > AIM { "; the aim is 30: `cargo xtask test` has become too slow" } else { "" };
+    let took = format!("{:.1} min in all{slow}\n", took.as_secs_f64() / 60.0);
     let total = done.iter().fold(Tally::default(), |sum, done| sum.plus(done.tally));
     let (note, total) = match (total.skipped, is_ci) {
         (0, _) => (String::new(), total),
@@ -51,13 +58,11 @@ fn summary(done: &[Done], is_ci: bool) -> (String, bool) {
     };
     let Tally { passed, failed, .. } = total;
     // A run without a single test is a broken run.
-    (format!("\n{rows}{note}{passed} passed, {failed} failed\n"), failed == 0 && passed > 0)
+    (format!("\n{rows}{took}{note}{passed} passed, {failed} failed\n"), failed == 0 && passed > 0)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use expect_test::expect;
 
     use super::*;
@@ -74,6 +79,7 @@ mod tests {
 
             tidy         ok          1.5 s  12 passed, 0 failed, 0 skipped
             tests        FAILED      1.5 s  30 passed, 1 failed, 0 skipped
+            0.1 min in all
             42 passed, 1 failed
         "#]]
         .assert_eq(&text);
@@ -86,6 +92,13 @@ mod tests {
         assert!(summary(&steps, false).1);
         let (text, passed) = summary(&steps, true);
         assert!(text.ends_with("30 passed, 2 failed\n") && !passed, "{text}");
+    }
+
+    #[test]
+    fn what_takes_longer_than_it_should_says_so_and_fails_nothing() {
+        let slow = Done { took: AIM * 2, ..done("tests", [30, 0, 0]) };
+        let (text, passed) = summary(&[slow], true);
+        assert!(text.contains("60.0 min in all; the aim is 30") && passed, "{text}");
     }
 
     #[test]
