@@ -14,6 +14,7 @@ pub mod glob;
 pub mod graph;
 pub mod ids;
 pub mod message;
+pub mod outbox;
 pub mod policy;
 pub mod pool;
 pub mod run;

@@ -11,10 +11,11 @@ use towpath_core::cell::{Answer, CellId, Refusal};
 use towpath_core::environment::Environment;
 use towpath_core::gate::{Command, Gate, GateEvent, Verb};
 use towpath_core::ids::{EnvironmentId, GateId, RunId, Timestamp};
+use towpath_core::outbox::Dispatch;
 use towpath_core::policy::Actor;
 use towpath_core::pool::Pool;
 use towpath_core::run::Run;
-use towpath_core::turn::{Dispatch, EVENTS_PER_TURN_MAX, Intake, Live};
+use towpath_core::turn::{EVENTS_PER_TURN_MAX, Intake, Live};
 use towpath_store::{Delivery, Load, Placed, Store, Tx, WriteError, Writer};
 
 use crate::clock::Clock;

@@ -14,8 +14,9 @@ use towpath_core::ids::{
     ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, LeaseId, RunId, Timestamp, UserId,
 };
 use towpath_core::message::{Message, RunReport};
+use towpath_core::outbox::Stage;
 use towpath_core::run::RunEvent;
-use towpath_core::turn::{Intake, Stage, Turn};
+use towpath_core::turn::{Intake, Turn};
 
 use crate::fake::forge::Pusher;
 use crate::fake::store::AnyIntake;

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use towpath_core::cell::{CellId, Row};
 use towpath_core::effect::EffectKey;
 use towpath_core::ids::{Epoch, Timestamp};
-use towpath_core::turn::{Delivered, Outgoing};
+use towpath_core::outbox::Outgoing;
+use towpath_core::turn::Delivered;
 
 use crate::error::ReadError;
 

@@ -4,8 +4,9 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::ids::Epoch;
+use crate::outbox::Dispatch;
 use crate::policy::Actor;
-use crate::turn::{Delivered, Dispatch, Intake, Live};
+use crate::turn::{Delivered, Intake, Live};
 
 struct Bench {
     live: Live<Environment>,

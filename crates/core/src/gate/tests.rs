@@ -12,8 +12,9 @@ use crate::effect::{Effect, EffectKey};
 use crate::graph::{JobBody, JobResult, JobSpec, Outcome};
 use crate::ids::{Epoch, TreeId};
 use crate::message::{JobReport, Message, RunReport, RunStart};
+use crate::outbox::Dispatch;
 use crate::policy::{Actor, Role};
-use crate::turn::{Delivered, Dispatch, Intake, Live};
+use crate::turn::{Delivered, Intake, Live};
 
 mod bench;
 mod flags;

@@ -2,7 +2,7 @@
 
 use towpath_core::effect::Landing;
 use towpath_core::gate::{GateEvent, LandTried};
-use towpath_core::turn::TroubleClass;
+use towpath_core::outbox::TroubleClass;
 use towpath_forge::Forge;
 
 use super::{Failure, Hands};

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use towpath_core::ids::{CommitId, GateId};
-use towpath_core::turn::TroubleClass;
+use towpath_core::outbox::TroubleClass;
 use towpath_git::RefName;
 use towpath_store::audit::{LeafProof, SignedCheckpoint};
 use towpath_store::{ReadError, WriteError};

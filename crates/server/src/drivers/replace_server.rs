@@ -13,7 +13,7 @@ use towpath_blob::{BlobError, Manifest, ManifestFile};
 use towpath_core::effect::Replacement;
 use towpath_core::environment::EnvironmentEvent;
 use towpath_core::ids::Digest;
-use towpath_core::turn::TroubleClass;
+use towpath_core::outbox::TroubleClass;
 use towpath_store::SCHEMA;
 
 use super::Failure;

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use towpath_core::cell::{Answer, CellId};
 use towpath_core::ids::Timestamp;
 use towpath_core::message::Message;
-use towpath_core::turn::{Dispatch, Turn, WriteSet};
+use towpath_core::outbox::Dispatch;
+use towpath_core::turn::{Turn, WriteSet};
 use towpath_store::{Committed, EncodedTurn, Load, Tx, WriteError};
 
 use super::{Done, Records};

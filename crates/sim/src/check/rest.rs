@@ -7,8 +7,8 @@ use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::gate::{GateState, Snapshot};
 use towpath_core::ids::{ChangeNumber, CommitId, GateId};
+use towpath_core::outbox::Stage;
 use towpath_core::policy::Level;
-use towpath_core::turn::Stage;
 
 use crate::fake::forge::{ChangeState, Pusher};
 use crate::world::{AnyLive, World};
@@ -33,7 +33,7 @@ impl World {
             if let Some((_, intake)) = cell.inbox.values().next() {
                 return Some(format!("{id} has not seen {intake:?}"));
             }
-            let open = |row: &&towpath_core::turn::Outgoing| row.stage != Stage::Done;
+            let open = |row: &&towpath_core::outbox::Outgoing| row.stage != Stage::Done;
             if let Some((key, row)) = cell.outbox.iter().find(|(_, row)| open(row)) {
                 return Some(format!("{id} still owes {key} ({:?})", row.stage));
             }

@@ -9,9 +9,10 @@ use towpath_core::environment::EnvironmentEvent;
 use towpath_core::gate::{GateEvent, HaltCause, Halts};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Message, Misdirected};
+use towpath_core::outbox::Outgoing;
 use towpath_core::pool::PoolEvent;
 use towpath_core::run::RunEvent;
-use towpath_core::turn::{Intake, Outgoing, WriteSet};
+use towpath_core::turn::{Intake, WriteSet};
 
 /// What lies in an inbox, by kind of cell.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,8 +5,9 @@ use towpath_core::effect::{Effect, JobOrder, Landing};
 use towpath_core::gate::{ForgeRead, GateEvent, LandTried};
 use towpath_core::graph::{JobResult, Lease, Outcome};
 use towpath_core::ids::{CandidateId, CommitId, GateId, LeaseId};
+use towpath_core::outbox::{Trouble, TroubleClass};
 use towpath_core::run::RunEvent;
-use towpath_core::turn::{Intake, Trouble, TroubleClass};
+use towpath_core::turn::Intake;
 
 use super::{Ev, Task, TaskStage, World};
 use crate::fake::definition;

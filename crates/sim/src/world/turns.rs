@@ -2,7 +2,8 @@
 
 use towpath_core::cell::{Cell, CellId};
 use towpath_core::ids::{Epoch, Timestamp};
-use towpath_core::turn::{Delivered, Dispatch, EVENTS_PER_TURN_MAX, Intake, Live, Turn};
+use towpath_core::outbox::Dispatch;
+use towpath_core::turn::{Delivered, EVENTS_PER_TURN_MAX, Intake, Live, Turn};
 
 use super::{AnyLive, Committing, Ev, Inbox, Task, TaskStage, World};
 use crate::fake::store::{AnyIntake, Refused, StoredCell};

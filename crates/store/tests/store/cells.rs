@@ -8,9 +8,10 @@ use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Demand, Message};
+use towpath_core::outbox::{Outgoing, Stage};
 use towpath_core::pool::PoolEvent;
 use towpath_core::run::RunEvent;
-use towpath_core::turn::{Delivered, Intake, Outgoing, Stage, WriteSet};
+use towpath_core::turn::{Delivered, Intake, WriteSet};
 use towpath_store::{Committed, Delivery, Handling, Load, Placed, Store, WriteError};
 
 use crate::subject::{NOW, Place, act, gate, row, write_set};

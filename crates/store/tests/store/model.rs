@@ -7,8 +7,9 @@ use towpath_core::cell::{CellId, Row};
 use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
+use towpath_core::outbox::{Outgoing, Stage};
 use towpath_core::pool::PoolEvent;
-use towpath_core::turn::{Intake, Outgoing, Stage, WriteSet};
+use towpath_core::turn::{Intake, WriteSet};
 use towpath_store::{Delivery, Store, WriteError};
 
 use crate::cells::{commit, deliver, seqs};

@@ -11,10 +11,11 @@ use towpath_core::effect::{Effect, EffectKey, JobOrder};
 use towpath_core::graph::{JobIndex, JobResult, Lease, Outcome, Trigger};
 use towpath_core::ids::{CommitId, Epoch, JobName, LeaseId, RunId, Timestamp, TreeId};
 use towpath_core::message::{Admission, Message, RunReport, RunStart};
+use towpath_core::outbox::Dispatch;
 use towpath_core::policy::Level;
 use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::{Run, RunEvent, RunState};
-use towpath_core::turn::{Delivered, Dispatch, EVENTS_PER_TURN_MAX, Intake, Live};
+use towpath_core::turn::{Delivered, EVENTS_PER_TURN_MAX, Intake, Live};
 use towpath_executor::{JobEnd, JobPool, StartSpec};
 use towpath_server::reports;
 
