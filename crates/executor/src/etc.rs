@@ -16,7 +16,6 @@ const COPIED: &[&str] = &[
     "alternatives",
     "debian_version",
     "fonts",
-    "java-17-openjdk",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
@@ -36,6 +35,10 @@ const COPIED: &[&str] = &[
     "timezone",
     "xml",
 ];
+/// Folders of any version of Java, which does not start without its own.
+const JAVA: [&str; 2] = ["java-", "-openjdk"];
+/// Debian's Chromium starts only where its folder of settings has a file. The host's own are not a job's business.
+const CHROMIUM_FOLDER: &str = "chromium.d";
 /// Files that a tree copied from the host's `/etc` may have. Certificates and fonts stay far below.
 const FILES_MAX: usize = 5_000;
 /// Name of a bundle that lies outside of what is copied.
@@ -74,9 +77,11 @@ pub(crate) fn make(folder: &Path, certificates: Option<&Certificates>) -> io::Re
     fs::create_dir(folder)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     let mut budget = FILES_MAX;
-    for name in COPIED {
-        copy(&Path::new("/etc").join(name), &folder.join(name), &mut budget)?;
+    for name in COPIED.iter().map(|name| (*name).to_owned()).chain(java()) {
+        copy(&Path::new("/etc").join(&name), &folder.join(&name), &mut budget)?;
     }
+    fs::create_dir(folder.join(CHROMIUM_FOLDER))?;
+    fs::write(folder.join(CHROMIUM_FOLDER).join("none"), "")?;
     let resolver = RESOLVER;
     let written = [
         (
@@ -104,6 +109,17 @@ pub(crate) fn make(folder: &Path, certificates: Option<&Certificates>) -> io::Re
         fs::copy(&certificates.source, folder.join(OWN_BUNDLE))?;
     }
     symlink("/proc/self/mounts", folder.join("mtab"))
+}
+
+/// The folders of this host's Java, sorted.
+fn java() -> Vec<String> {
+    let [begin, end] = JAVA;
+    let names = fs::read_dir("/etc").into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with(begin) && name.ends_with(end)).collect();
+    names.sort();
+    names
 }
 
 /// Copies files, folders and links; what only root may read on the host stays behind, whoever we are.
@@ -140,4 +156,23 @@ fn copy(from: &Path, to: &Path, budget: &mut usize) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chromium_finds_a_file_of_settings_and_none_of_the_hosts() {
+        let folder = tempfile::tempdir().unwrap();
+        let etc = folder.path().join("etc");
+        make(&etc, None).unwrap();
+        let settings: Vec<_> = fs::read_dir(etc.join(CHROMIUM_FOLDER)).unwrap().flatten().collect();
+        assert_eq!(settings.len(), 1);
+        assert_eq!(fs::read_to_string(settings[0].path()).unwrap(), "");
+        for name in java() {
+            assert!(etc.join(&name).is_dir(), "{name}");
+        }
+        assert!(!etc.join("shadow").exists() && !etc.join("hosts.allow").exists());
+    }
 }
