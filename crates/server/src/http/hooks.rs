@@ -49,8 +49,16 @@ const KIND: &str = "x-github-event";
 /// Keys of webhooks, opened once, and webhooks on their way into the store.
 #[derive(Default)]
 pub struct Keys {
-    known: Mutex<HashMap<RepoName, Option<Arc<Opened>>>>,
+    known: Mutex<Known>,
     waiting: Mutex<HashMap<RepoName, Line>>,
+}
+
+/// What was opened and still holds.
+#[derive(Default)]
+struct Known {
+    by_repo: HashMap<RepoName, Arc<Opened>>,
+    /// How often something was forgotten. What was read before the last time may be what had to be forgotten.
+    forgotten: u64,
 }
 
 /// What it takes to accept webhooks for one repo.
@@ -82,12 +90,27 @@ pub struct Taken {
 impl Keys {
     /// Forgets a repo's key and gates, after its secrets or settings have changed.
     pub fn forget(&self, repo: &RepoName) {
-        lock(&self.known).remove(repo);
+        lock(&self.known).forget(|known| drop(known.remove(repo)));
     }
 
     /// Forgets all keys, after a secret of the whole server has changed.
     pub fn forget_all(&self) {
-        lock(&self.known).clear();
+        lock(&self.known).forget(HashMap::clear);
+    }
+}
+
+impl Known {
+    fn forget(&mut self, forget: impl FnOnce(&mut HashMap<RepoName, Arc<Opened>>)) {
+        forget(&mut self.by_repo);
+        self.forgotten += 1;
+    }
+
+    /// Remembers what was read when things had been `forgotten` so often, unless that is no longer so: it may have been
+    /// read before the change for which they were forgotten, and nobody would forget it again.
+    fn remember(&mut self, repo: &RepoName, opened: &Arc<Opened>, forgotten: u64) {
+        if self.forgotten == forgotten {
+            self.by_repo.insert(repo.clone(), opened.clone());
+        }
     }
 }
 
@@ -153,14 +176,18 @@ fn text(headers: &HeaderMap, name: &str, chars_max: usize) -> Option<String> {
 }
 
 async fn opened(call: &Call, repo: &RepoName) -> Answer<Option<Arc<Opened>>> {
-    if let Some(known) = lock(&call.edge.hooks.known).get(repo) {
-        return Ok(known.clone());
-    }
+    let forgotten = {
+        let known = lock(&call.edge.hooks.known);
+        if let Some(opened) = known.by_repo.get(repo) {
+            return Ok(Some(opened.clone()));
+        }
+        known.forgotten
+    };
     let (edge, name) = (call.edge.clone(), repo.clone());
     let opened = blocking(move || open(&edge, &name)).await?.map(Arc::new);
     // Only repos that exist are remembered: names that strangers make up take no memory.
-    if opened.is_some() {
-        lock(&call.edge.hooks.known).insert(repo.clone(), opened.clone());
+    if let Some(opened) = &opened {
+        lock(&call.edge.hooks.known).remember(repo, opened, forgotten);
     }
     Ok(opened)
 }
@@ -264,5 +291,32 @@ mod tests {
             assert!(!found(wrong), "{wrong}");
         }
         assert_eq!(signature(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_remembered_after_it() {
+        let repo = |name: &str| name.parse::<RepoName>().unwrap();
+        let (web, other) = (repo("web"), repo("other"));
+        let opened = || {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
+            Arc::new(Opened { key, gates: Vec::new() })
+        };
+        let keys = Keys::default();
+        let forgets: [&dyn Fn(); 2] = [&|| keys.forget(&web), &|| keys.forget_all()];
+        for forget in forgets {
+            let read_at = lock(&keys.known).forgotten;
+            // An admin replaces the secret while a request holds what it read before.
+            forget();
+            lock(&keys.known).remember(&web, &opened(), read_at);
+            assert!(lock(&keys.known).by_repo.is_empty());
+            // The next one reads anew, and that is remembered until the next change.
+            let read_at = lock(&keys.known).forgotten;
+            lock(&keys.known).remember(&web, &opened(), read_at);
+            lock(&keys.known).remember(&other, &opened(), read_at);
+            assert!(lock(&keys.known).by_repo.contains_key(&web));
+            forget();
+            assert!(!lock(&keys.known).by_repo.contains_key(&web));
+        }
+        assert!(lock(&keys.known).by_repo.is_empty(), "all of them were forgotten at last");
     }
 }
