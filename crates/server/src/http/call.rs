@@ -252,8 +252,25 @@ impl Call {
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
     {
+        self.write_then(work, || ()).await
+    }
+
+    /// [`Call::write`], and `then` what follows from the rows once they are durable, before the answer: also where nobody
+    /// waits for that any more, as a caller may hang up in between. It runs on the writer's thread and must not wait.
+    ///
+    /// # Errors
+    /// As [`Call::write`]; nothing follows then.
+    pub async fn write_then<T, F, N>(&self, work: F, then: N) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
+        N: FnOnce() + Send + 'static,
+    {
         let (send, receive) = tokio::sync::oneshot::channel();
         self.shared().store.writer().submit(Load::default(), work, |outcome| {
+            if outcome.is_ok() {
+                then();
+            }
             let _ = send.send(outcome);
         });
         let stopped = |_| ApiError::new(Class::Unavailable, "the server stops");

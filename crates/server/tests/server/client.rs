@@ -1,7 +1,7 @@
 //! A client that sends exactly what it is told to, headers of hostile browsers included.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -60,6 +60,13 @@ impl Ask {
 
     /// Sends it, and returns the connection for what is to be read slowly.
     pub fn open(&self, address: SocketAddr) -> (Got, BufReader<TcpStream>) {
+        let mut reader = BufReader::new(self.start(address));
+        let got = read_head(&mut reader);
+        (got, reader)
+    }
+
+    /// Sends it, and waits for nothing.
+    pub fn start(&self, address: SocketAddr) -> TcpStream {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.target);
@@ -77,9 +84,7 @@ impl Ask {
         stream.write_all(head.as_bytes()).unwrap();
         // A server that refuses early closes its side before all is sent.
         let _ = stream.write_all(&self.body);
-        let mut reader = BufReader::new(stream);
-        let got = read_head(&mut reader);
-        (got, reader)
+        stream
     }
 
     pub fn send(&self, address: SocketAddr) -> Got {
@@ -112,6 +117,13 @@ impl Got {
     fn is_stream(&self) -> bool {
         self.header("content-type") == Some("text/event-stream")
     }
+}
+
+/// Wants no answer any more, and returns once the server knows: it closes its side, too.
+pub fn hang_up(mut sent: TcpStream) {
+    sent.shutdown(Shutdown::Write).unwrap();
+    let answer = sent.read_to_end(&mut Vec::new());
+    assert!(matches!(answer, Ok(0)), "it was answered: {answer:?}");
 }
 
 fn read_head(reader: &mut impl BufRead) -> Got {

@@ -1,10 +1,13 @@
 //! F15: webhooks are believed by their signature alone.
 
+use std::sync::mpsc::channel;
+
 use ring::hmac;
 use serde_json::json;
 use towpath_server::auth::hex;
+use towpath_store::{Load, Tx};
 
-use crate::client::{Ask, Got};
+use crate::client::{Ask, Got, hang_up};
 use crate::world::World;
 
 const SECRET: &str = "hook secret of demo";
@@ -80,6 +83,35 @@ fn a_signed_webhook_rings_once_for_each_id() {
     world.ada(Ask::put("/api/v1/repos/demo/secrets/hook", json!({ "value": "a new secret" }))).ok();
     assert_eq!(hook(&world, Some(&right), "c", body).status, 401);
     assert_eq!(hook(&world, Some(&signed("a new secret", body)), "c", body).status, 200);
+}
+
+/// Whoever replaces a leaked secret may hang up before the answer: it counts from the commit on nevertheless.
+#[test]
+fn a_replaced_secret_counts_although_its_sender_has_hung_up() {
+    let world = with_hooks();
+    let accepts = |secret: &str| hook(&world, Some(&signed(secret, b"{}")), secret, b"{}").status == 200;
+    let cut_off = |number: usize| {
+        assert!(accepts(SECRET), "and it is remembered from now on");
+        let (next, leaves) = (format!("secret {number}"), world.leaves());
+        let put = Ask::put("/api/v1/repos/demo/secrets/hook", json!({ "value": next }));
+        // What it writes waits until nobody waits for it.
+        let (go_on, held) = channel::<()>();
+        let hold = move |_: &mut Tx<'_>| {
+            let _ = held.recv();
+            Ok(())
+        };
+        world.shared.store.writer().submit(Load::default(), hold, drop);
+        let sent = put.token(world.token("ada")).start(world.address);
+        world.leaves();
+        hang_up(sent);
+        drop(go_on);
+        world.shared.store.writer().write(|_| Ok(())).unwrap();
+        // It may have hung up before there was anything to write.
+        let written = world.leaves() > leaves;
+        assert!(!written || !accepts(SECRET) && accepts(&next));
+        written
+    };
+    assert!((0..100).any(cut_off), "none got so far");
 }
 
 #[test]

@@ -243,8 +243,9 @@ async fn add(call: &Call, name: RepoName, branch: BranchName, what: String) -> A
     let (by, now) = (call.actor()?, call.now());
     let repo = Repo { name: name.clone(), settings: settings.to_json(), hook_secret: None, created_at: now };
     let row = repo.clone();
-    call.write(move |tx| store(tx, &row, (&by, now), what)).await?;
-    call.shared().configure(&name, &settings);
+    let edge = call.edge.clone();
+    let started = move || edge.shared.configure(&name, &settings);
+    call.write_then(move |tx| store(tx, &row, (&by, now), what), started).await?;
     view(&repo, Role::Admin, &call.edge.site.url)
 }
 
@@ -359,15 +360,19 @@ pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
         return Err(ApiError::new(Class::Conflict, why).hint("`towpath branch freeze` stops it"));
     }
     let (by, now, name, json) = (call.actor()?, call.now(), repo.clone(), settings.to_json());
-    call.write(move |tx| {
+    let said = Said::new(format!("set the settings of {repo}"));
+    let work = move |tx: &mut Tx<'_>| {
         tx.set_repo_settings(&name, &json)?;
         note(tx, Some(&by), now, format!("set the settings of repo {name}: {json}"));
         Ok(())
-    })
-    .await?;
-    call.edge.hooks.forget(&repo);
-    call.shared().configure(&repo, &settings);
-    Ok(Said::new(format!("set the settings of {repo}")))
+    };
+    let edge = call.edge.clone();
+    let told = move || {
+        edge.hooks.forget(&repo);
+        edge.shared.configure(&repo, &settings);
+    };
+    call.write_then(work, told).await?;
+    Ok(said)
 }
 
 /// How webhooks are signed.
@@ -383,7 +388,7 @@ pub struct Hook {
 pub async fn set_hook(call: Call, input: Hook) -> Answer<Said> {
     let (repo, by, now) = (call.repo()?, call.actor()?, call.now());
     let (name, secret) = (repo.clone(), input.secret.clone());
-    call.write(move |tx| {
+    let work = move |tx: &mut Tx<'_>| {
         if let Some(secret) = &secret
             && tx.secret(Some(&name), secret)?.is_none()
         {
@@ -394,9 +399,9 @@ pub async fn set_hook(call: Call, input: Hook) -> Answer<Said> {
             secret.as_deref().map_or("nothing: none is accepted".into(), |secret| format!("`{secret}`"));
         note(tx, Some(&by), now, format!("webhooks of repo {name} are signed with {how}"));
         Ok(())
-    })
-    .await?;
-    call.edge.hooks.forget(&repo);
+    };
+    let (edge, forgotten) = (call.edge.clone(), repo.clone());
+    call.write_then(work, move || edge.hooks.forget(&forgotten)).await?;
     Ok(match input.secret {
         Some(_) => Said::new(format!("send webhooks to {}/hooks/{repo}", call.edge.site.url)),
         None => Said::new("no webhook is accepted any more"),

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_core::ids::RepoName;
-use towpath_store::WriteError;
 use towpath_store::records::Secret;
+use towpath_store::{Tx, WriteError};
 use zeroize::Zeroizing;
 
 use super::{Nothing, Said, millis};
@@ -102,9 +102,9 @@ async fn store(
     (sealed, policy): (Option<Vec<u8>>, Option<String>),
 ) -> Answer<Said> {
     let (by, now) = (call.actor()?, call.now());
-    let place = repo.clone();
+    let forget = forget(call, repo.clone());
     let said = format!("set secret `{name}`");
-    call.write(move |tx| {
+    let work = move |tx: &mut Tx<'_>| {
         let before = tx.secret(repo.as_ref(), &name)?;
         let missing =
             || WriteError::Missing { what: format!("secret `{name}`: a new one needs a value; it") };
@@ -125,9 +125,8 @@ async fn store(
         })?;
         note(tx, Some(&by), now, what);
         Ok(())
-    })
-    .await?;
-    forget(call, place.as_ref());
+    };
+    call.write_then(work, forget).await?;
     Ok(Said::new(said))
 }
 
@@ -154,22 +153,23 @@ fn name(call: &Call) -> Answer<String> {
 /// `DELETE …/secrets/{secret}`
 pub async fn remove(call: Call, _: Nothing) -> Answer<Said> {
     let (repo, name) = (place(&call)?, name(&call)?);
-    let (by, now, place, said) =
-        (call.actor()?, call.now(), repo.clone(), format!("removed secret `{name}`"));
-    call.write(move |tx| {
+    let (by, now, said) = (call.actor()?, call.now(), format!("removed secret `{name}`"));
+    let forget = forget(&call, repo.clone());
+    let work = move |tx: &mut Tx<'_>| {
         tx.remove_secret(repo.as_ref(), &name)?;
         let whole = repo.as_ref().map_or("the server".into(), |repo| format!("repo {repo}"));
         note(tx, Some(&by), now, format!("removed secret `{name}` of {whole}"));
         Ok(())
-    })
-    .await?;
-    forget(&call, place.as_ref());
+    };
+    call.write_then(work, forget).await?;
     Ok(Said::new(said))
 }
 
-fn forget(call: &Call, repo: Option<&RepoName>) {
-    match repo {
-        Some(repo) => call.edge.hooks.forget(repo),
-        None => call.edge.hooks.forget_all(),
+/// Has the keys of webhooks opened anew, once a secret has changed.
+fn forget(call: &Call, repo: Option<RepoName>) -> impl FnOnce() + Send + 'static {
+    let edge = call.edge.clone();
+    move || match repo {
+        Some(repo) => edge.hooks.forget(&repo),
+        None => edge.hooks.forget_all(),
     }
 }
