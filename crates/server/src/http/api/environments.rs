@@ -25,6 +25,8 @@ use crate::selves;
 const COMMIT_DIGITS: usize = 40;
 /// Digits of its beginning at least. Source: git's own bound for an abbreviation.
 const COMMIT_DIGITS_MIN: usize = 4;
+/// Of all that a text may stand for, what a refusal tells.
+const MEANINGS_TOLD_MAX: usize = 4;
 
 /// An environment.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -229,40 +231,71 @@ async fn branch(call: &Call, named: Option<String>) -> Answer<towpath_core::ids:
     }
 }
 
+/// What a text may stand for.
+type Meaning = (CommitId, String);
+
 /// The commit that a person means, if it can be deployed.
 async fn named_commit(call: &Call, id: &GateId, tip: CommitId, named: String) -> Answer<CommitId> {
     let (repos, repo, name) = (call.shared().repos.clone(), id.repo.clone(), named.clone());
-    let known = blocking(move || Ok(at_name(&repos.get(&repo)?, &name)?)).await?;
-    // A name is looked for before the beginning of an id, as git does.
-    let beginning = known.map_or_else(|| named.to_ascii_lowercase(), |commit| commit.to_string());
+    // A whole id stands for nothing else.
+    let refs = match named.len() == COMMIT_DIGITS && is_beginning(&named) {
+        true => Vec::new(),
+        false => blocking(move || Ok(at_name(&repos.get(&repo)?, &name)?)).await?,
+    };
     let id = id.clone();
-    call.read(move |view| deployable(view, &id, tip, (&named, &beginning))).await
+    call.read(move |view| {
+        let by_id = match is_beginning(&named) {
+            true => deployable(view, &id, tip, &named.to_ascii_lowercase())?,
+            false => BTreeSet::new(),
+        };
+        let by_id = by_id.into_iter().map(|commit| (commit, format!("the id of landed {commit} begins so")));
+        let absent = |named: &str| {
+            let why = format!("no change landed on `{}` as {named}", id.branch);
+            ApiError::not_found(why).hint(
+                "`towpath change list --state landed` shows what landed; the tip can be deployed as well",
+            )
+        };
+        let Some(commit) = the_one(by_id.chain(refs), &named)? else {
+            return Err(if is_beginning(&named) { absent(&named) } else { no_name(&id, &named) });
+        };
+        let whole = commit.to_string();
+        match deployable(view, &id, tip, &whole)?.contains(&commit) {
+            true => Ok(commit),
+            false => Err(absent(&whole)),
+        }
+    })
+    .await
 }
 
-/// What a branch or a tag of this name is at.
-fn at_name(repository: &Repository, name: &str) -> Result<Option<CommitId>, GitError> {
-    for prefix in ["refs/heads/", "refs/tags/"] {
+fn is_beginning(named: &str) -> bool {
+    (COMMIT_DIGITS_MIN..=COMMIT_DIGITS).contains(&named.len())
+        && named.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn no_name(id: &GateId, named: &str) -> ApiError {
+    let why = format!("`{named}` is no branch or tag of `{}`, and no beginning of a commit's id", id.repo);
+    ApiError::not_found(why).hint(format!(
+        "name a branch, a tag, or {COMMIT_DIGITS_MIN} hex digits at least; `towpath change list --state landed` shows what \
+         landed"
+    ))
+}
+
+/// What the branch and the tag of this name are at.
+fn at_name(repository: &Repository, name: &str) -> Result<Vec<Meaning>, GitError> {
+    let mut found = Vec::new();
+    for (kind, prefix) in [("branch", "refs/heads/"), ("tag", "refs/tags/")] {
         let Ok(full) = format!("{prefix}{name}").parse::<RefName>() else { continue };
         if let Some(object) = repository.ref_target(&full)? {
-            return repository.peel(object).map(Some);
+            let commit = repository.peel(object)?;
+            found.push((commit, format!("the {kind} of this name is at {commit}")));
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
-/// The one commit with this beginning among those that can be deployed: the tip, and what a gate landed on the branch, as
-/// only that was tested as it is; not every commit that a branch contains was ever its tip.
-fn deployable(view: &View, id: &GateId, tip: CommitId, (named, beginning): (&str, &str)) -> Answer<CommitId> {
-    let is_id = (COMMIT_DIGITS_MIN..=COMMIT_DIGITS).contains(&beginning.len())
-        && beginning.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_id {
-        let why =
-            format!("`{named}` is no branch or tag of `{}`, and no beginning of a commit's id", id.repo);
-        return Err(ApiError::not_found(why).hint(format!(
-            "name a branch, a tag, or {COMMIT_DIGITS_MIN} hex digits at least; `towpath change list --state landed` shows \
-             what landed"
-        )));
-    }
+/// The commits with this beginning that can be deployed: the tip, and what a gate landed on the branch, as only that was
+/// tested as it is; not every commit that a branch contains was ever its tip.
+fn deployable(view: &View, id: &GateId, tip: CommitId, beginning: &str) -> Answer<BTreeSet<CommitId>> {
     let query = ChangeQuery {
         repo: Some(id.repo.clone()),
         target: Some(id.branch.clone()),
@@ -274,28 +307,20 @@ fn deployable(view: &View, id: &GateId, tip: CommitId, (named, beginning): (&str
         ChangeState::Landed { commit } => Some(commit),
         ChangeState::Open | ChangeState::Closed { .. } => None,
     });
-    the_one(landed.chain([tip]), named, beginning)?.ok_or_else(|| {
-        ApiError::not_found(format!("no change landed on `{}` as {beginning}", id.branch))
-            .hint("`towpath change list --state landed` shows what landed; the tip can be deployed as well")
-    })
+    Ok(landed.chain([tip]).filter(|commit| commit.to_string().starts_with(beginning)).collect())
 }
 
-/// The commit with this beginning, if there is one and no other.
-fn the_one(
-    commits: impl Iterator<Item = CommitId>,
-    named: &str,
-    beginning: &str,
-) -> Answer<Option<CommitId>> {
-    let found: BTreeSet<CommitId> =
-        commits.filter(|commit| commit.to_string().starts_with(beginning)).collect();
-    let mut found = found.into_iter();
-    match (found.next(), found.next()) {
-        (Some(one), Some(other)) => {
-            let why = format!("`{named}` is ambiguous: {one} and {other} begin so");
-            Err(ApiError::invalid(why).hint("write more digits of the one that is meant"))
-        }
-        (found, _) => Ok(found),
+/// The commit for which a text stands, if there is one and no other. No meaning goes before another: an author may push a
+/// branch that is named like the beginning of an id, and what is deployed then is not for its author to choose.
+fn the_one(meanings: impl Iterator<Item = Meaning>, named: &str) -> Answer<Option<CommitId>> {
+    let meanings: Vec<Meaning> = meanings.collect();
+    let commits: BTreeSet<CommitId> = meanings.iter().map(|(commit, _)| *commit).collect();
+    if commits.len() < 2 {
+        return Ok(commits.first().copied());
     }
+    let told: Vec<&str> = meanings.iter().map(|(_, what)| what.as_str()).take(MEANINGS_TOLD_MAX).collect();
+    Err(ApiError::invalid(format!("`{named}` is ambiguous: {}", told.join("; ")))
+        .hint(format!("write all {COMMIT_DIGITS} digits of the commit that is meant")))
 }
 
 /// The jobs that a deployment of a commit takes, by the commit's own definition.
@@ -401,17 +426,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_beginning_stands_for_one_commit_or_for_none() {
-        let mut other = [0xab; 20];
-        other[3] = 0xcd;
-        let (one, other) = (CommitId([0xab; 20]), CommitId(other));
-        // The tip may have landed as well.
-        let found = |beginning: &str| the_one([one, other, one].into_iter(), beginning, beginning);
-        assert_eq!(found("abababab"), Ok(Some(one)));
-        assert_eq!(found("abababc"), Ok(Some(other)));
-        assert_eq!(found("abcd"), Ok(None));
-        let refused = found("abab").unwrap_err();
-        assert_eq!(refused.class, Class::Invalid);
-        assert!(refused.why.contains(&one.to_string()) && refused.why.contains(&other.to_string()));
+    fn a_text_stands_for_one_commit_or_for_none() {
+        let (one, other) = (CommitId([0xab; 20]), CommitId([0xcd; 20]));
+        let meanings = |these: &[(CommitId, &str)]| {
+            let owned: Vec<Meaning> =
+                these.iter().map(|(commit, what)| (*commit, (*what).to_owned())).collect();
+            the_one(owned.into_iter(), "abab")
+        };
+        assert_eq!(meanings(&[]), Ok(None));
+        assert_eq!(meanings(&[(one, "an id")]), Ok(Some(one)));
+        assert_eq!(meanings(&[(one, "an id"), (one, "a branch")]), Ok(Some(one)));
+        // A branch that is named like a beginning, and a branch that is named like a tag.
+        for two in [[(one, "an id"), (other, "a branch")], [(other, "a branch"), (one, "a tag")]] {
+            let refused = meanings(&two).unwrap_err();
+            assert_eq!(refused.class, Class::Invalid);
+            assert!(two.iter().all(|(_, what)| refused.why.contains(what)), "{}", refused.why);
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_4_to_40_hex_digits() {
+        for (named, is) in [
+            ("abc", false),
+            ("aBc0", true),
+            ("main", false),
+            (&"a".repeat(40), true),
+            (&"a".repeat(41), false),
+        ] {
+            assert_eq!(is_beginning(named), is, "{named}");
+        }
     }
 }
