@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use towpath_core::candidate::CandidateResult;
 use towpath_core::cell::{CellId, Row};
 use towpath_core::gate::CandidateRecord;
-use towpath_core::ids::{CandidateId, CommitId, GateId};
+use towpath_core::ids::{CandidateId, CommitId, GateId, RepoName, Timestamp};
 use towpath_git::{CandidateOutcome, ObjectId, RefName};
-use towpath_store::{OpenError, ReadError, Store, View};
+use towpath_store::{OpenError, ReadError, Store, Tx, View};
 
 use crate::forges::Forges;
-use crate::repos::Repos;
+use crate::repos::{Repos, unusable};
 use crate::server::ServerError;
 
 /// The rows of a gate that hold its candidates.
@@ -21,21 +21,22 @@ const CANDIDATE_ROWS: &str = "candidate/";
 /// candidates from their descriptions.
 ///
 /// # Errors
-/// A repository cannot be used. What is wrong with single rows or candidates is logged: others can go on.
-pub fn repositories(store: &Store, repos: &Repos, forges: &Forges) -> Result<(), ServerError> {
-    let names = store.reader().snapshot().and_then(|view| view.repos()).map_err(OpenError::from)?;
-    for repo in names {
-        repos.get(&repo.name)?.clear_leftovers()?;
-        match forges
-            .get(&repo.name)
-            .map_err(|error| error.to_string())
-            .and_then(|forge| forge.rebuild().map_err(|error| error.to_string()))
-        {
-            Ok(rebuilt) => {
-                rebuilt.broken.iter().for_each(|what| tracing::error!(repo = %repo.name, "{what}"))
-            }
-            Err(error) => {
-                tracing::error!(repo = %repo.name, "rows of repo {} were not rebuilt: {error}", repo.name)
+/// Rows cannot be read or written. A repository that cannot be used is alerted of, and what is wrong with single rows or
+/// candidates is logged: others can go on.
+pub fn repositories(
+    store: &Store,
+    repos: &Repos,
+    forges: &Forges,
+    now: Timestamp,
+) -> Result<(), ServerError> {
+    let found = store.reader().snapshot().and_then(|view| view.repos()).map_err(OpenError::from)?;
+    for repo in found {
+        match repository(repos, forges, &repo.name) {
+            Ok(broken) => broken.iter().for_each(|what| tracing::error!(repo = %repo.name, "{what}")),
+            Err(why) => {
+                let alert = unusable(&repo, "putting right what the last server left", &why, now);
+                let tell = move |tx: &mut Tx<'_>| alert.iter().try_for_each(|alert| tx.add_alert(alert));
+                store.writer().write(tell).map_err(OpenError::from)?;
             }
         }
     }
@@ -48,6 +49,14 @@ pub fn repositories(store: &Store, repos: &Repos, forges: &Forges) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Puts one repository right, and returns what is wrong with single changes.
+fn repository(repos: &Repos, forges: &Forges, name: &RepoName) -> Result<Vec<String>, String> {
+    repos.get(name).and_then(|repository| repository.clear_leftovers()).map_err(|error| error.to_string())?;
+    let forge = forges.get(name).map_err(|error| error.to_string())?;
+    let rebuilt = forge.rebuild().map_err(|error| format!("its rows were not rebuilt: {error}"))?;
+    Ok(rebuilt.broken)
 }
 
 /// Candidates are not synced before they land, so a power cut may have taken some that are known as made. Jobs that run

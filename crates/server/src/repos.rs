@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use towpath_core::ids::RepoName;
+use towpath_core::ids::{RepoName, Timestamp};
 use towpath_git::{Git, GitError, Repository};
+use towpath_store::records::{Alert, Repo};
+
+use crate::settings::RepoSettings;
 
 /// Every repository on this server.
 #[derive(Debug)]
@@ -49,4 +52,18 @@ impl Repos {
         open.insert(name.clone(), repository.clone());
         Ok(repository)
     }
+}
+
+/// Logs that something cannot be done with a repository, and returns what its people are told. The reason is in the log
+/// alone: it names places of this machine.
+pub fn unusable(repo: &Repo, what: &str, why: &dyn std::fmt::Display, at: Timestamp) -> Option<Alert> {
+    let name = &repo.name;
+    tracing::error!(repo = %name, "{what} of {name}: {why}");
+    let text = format!(
+        "{what} of `{name}` did not work: an admin finds the reason in the server's log. If the disk has lost something \
+         of the repository, put `repos/{name}.git` in the data folder back from a backup, and start the server again"
+    );
+    // Whoever reads the settings says that they cannot be read.
+    let branch = RepoSettings::parse(&repo.settings).ok()?.default_branch;
+    Some(Alert { repo: name.clone(), branch, text, at })
 }

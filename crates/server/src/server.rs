@@ -183,7 +183,7 @@ impl Server {
             succession: succession.clone(),
         };
         let drivers = Drivers::new(hands);
-        mend::repositories(&store, &repos, &forges)?;
+        mend::repositories(&store, &repos, &forges, system_time())?;
         halts::tell_before_the_first_turn(&store, system_time()).map_err(OpenError::from)?;
         let (ready, came_up) = tokio::sync::oneshot::channel();
         let executor = Executor::start((&settings, &folders.executor), store.epoch(), &jobs, |outcome| {

@@ -5,11 +5,13 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use towpath_core::ids::{GateId, RepoName, RunId, Timestamp};
-use towpath_git::GitError;
+use towpath_git::{GitError, Repository};
+use towpath_store::Tx;
 use towpath_store::records::{Alert, RunQuery};
 
 use super::wanted::{self, Damaged, Outputs};
 use super::{DAY_MS, Figures, Keeper, Retention, Trouble};
+use crate::repos::unusable;
 
 /// Runs whose outputs are looked up in one snapshot.
 const RUNS_AT_ONCE: usize = 200;
@@ -137,46 +139,60 @@ impl Keeper {
         Ok(())
     }
 
-    fn repo_names(&self) -> Result<Vec<RepoName>, Trouble> {
-        let repos = self.house.store.reader().snapshot()?.repos()?;
-        Ok(repos.into_iter().map(|repo| repo.name).collect())
+    /// Does something with each repository; one that does not let it is alerted of and keeps no other from it.
+    fn each_repository(
+        &self,
+        now: Timestamp,
+        figures: &mut Figures,
+        work: impl Fn(&RepoName, &Repository, &mut Figures) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        for repo in self.house.store.reader().snapshot()?.repos()? {
+            self.go_on()?;
+            let repository = self.house.repos.get(&repo.name).map_err(Trouble::from);
+            match repository.and_then(|repository| work(&repo.name, &repository, figures)) {
+                Err(Trouble::Git(why)) => {
+                    figures.trouble.push(format!("repo {}: {why}", repo.name));
+                    let alert = unusable(&repo, "housekeeping", &why, now);
+                    let tell = move |tx: &mut Tx<'_>| alert.iter().try_for_each(|alert| tx.add_alert(alert));
+                    self.house.store.writer().write(tell)?;
+                }
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Lets go of candidates that no gate has asked for. One that a gate asks for in this very moment is held again.
     pub(super) fn candidates(
         &self,
         _retention: &Retention,
-        _now: Timestamp,
+        now: Timestamp,
         figures: &mut Figures,
     ) -> Result<(), Trouble> {
-        for repo in self.repo_names()? {
-            let repository = self.house.repos.get(&repo)?;
+        self.each_repository(now, figures, |repo, repository, figures| {
             loop {
                 self.go_on()?;
-                let wanted = wanted::candidates(&*self.house.store.reader().snapshot()?, &repo)?;
+                let wanted = wanted::candidates(&*self.house.store.reader().snapshot()?, repo)?;
                 let gone = repository.release_candidates(|id| wanted.contains(id), CANDIDATES_AT_ONCE)?;
                 if gone.is_empty() {
-                    break;
+                    return Ok(());
                 }
-                let wanted = wanted::candidates(&*self.house.store.reader().snapshot()?, &repo)?;
+                let wanted = wanted::candidates(&*self.house.store.reader().snapshot()?, repo)?;
                 for (id, commit) in gone.iter().filter(|(id, _)| wanted.contains(id)) {
                     repository.hold_candidate(id, *commit)?;
                 }
                 figures.candidates += gone.len() as u64;
             }
-        }
-        Ok(())
+        })
     }
 
     pub(super) fn repositories(
         &self,
         retention: &Retention,
-        _now: Timestamp,
+        now: Timestamp,
         figures: &mut Figures,
     ) -> Result<(), Trouble> {
-        for repo in self.repo_names()? {
-            self.go_on()?;
-            let repository = self.house.repos.get(&repo)?;
+        self.each_repository(now, figures, |_, repository, figures| {
             let (loose, packs) = repository.litter();
             if loose > retention.loose_objects_max as usize || packs > retention.packs_max as usize {
                 match repository.collect_garbage(&self.interrupt) {
@@ -185,7 +201,7 @@ impl Keeper {
                 }
                 figures.repositories += 1;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

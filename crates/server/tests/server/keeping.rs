@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use towpath_core::ids::{Digest, RepoName};
 use towpath_server::housekeeping::{Figures, Retention};
+use towpath_store::records::Alert;
 
 use crate::client::Ask;
 use crate::runs::after_a_run;
@@ -97,4 +98,36 @@ fn a_manifest_that_is_damaged_is_told_of_and_nothing_goes_that_it_may_name() {
     let figures = keep(&world);
     assert_eq!((figures.files, figures.trouble.len()), (0, 1), "{figures:?}");
     assert!(spared.exists());
+}
+
+#[test]
+fn one_repository_that_is_gone_keeps_neither_the_server_nor_the_others_from_going_on() {
+    let demo = |folder: &Path| folder.join("data/repos/demo.git");
+    let world = World::new().restart(|folder| fs::rename(demo(folder), folder.join("elsewhere")).unwrap());
+    let other = "/api/v1/repos/other/branches/main";
+    world.until(|world| world.ada(Ask::get(other)).ok()["tip"].is_object());
+    let alerts = |world: &World| {
+        let view = world.shared.store.reader().snapshot().unwrap();
+        let told = |alert: &Alert| alert.text.contains("put `repos/demo.git` in the data folder back");
+        view.alerts(&world.demo(), 100).unwrap().into_iter().filter(told).collect::<Vec<_>>()
+    };
+    let told = alerts(&world);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].text.contains("the last server left") && !told[0].text.contains("elsewhere"), "{told:?}");
+
+    // What comes after it in the list is looked after all the same.
+    let retention = Retention { packs_max: 0, loose_objects_max: 0, ..Retention::default() };
+    world.shared.store.writer().write(move |tx| retention.write(tx)).unwrap();
+    let figures = keep(&world);
+    assert_eq!(figures.repositories, 1, "{figures:?}");
+    let of_demo = |trouble: &String| trouble.starts_with("repo demo: ");
+    assert!(!figures.trouble.is_empty() && figures.trouble.iter().all(of_demo), "{figures:?}");
+    assert!(alerts(&world).iter().any(|alert| alert.text.contains("housekeeping")));
+
+    let before = alerts(&world).len();
+    let world = world.restart(|folder| fs::rename(folder.join("elsewhere"), demo(folder)).unwrap());
+    assert_eq!(world.change(1)["state"], "open");
+    let figures = keep(&world);
+    assert_eq!((figures.repositories, &figures.trouble[..]), (2, &[][..]), "{figures:?}");
+    assert_eq!(alerts(&world).len(), before);
 }

@@ -72,7 +72,25 @@ impl World {
     }
 
     fn with_slots(slots: u32) -> World {
-        let folder = TempDir::new().unwrap();
+        let mut world = World::serve(TempDir::new().unwrap(), slots);
+        world.admit();
+        world.fill();
+        world
+    }
+
+    /// The next server on what this one, which runs no job, leaves behind, after something has happened to that.
+    pub fn restart(mut self, meanwhile: impl FnOnce(&Path)) -> World {
+        assert_eq!(self.shared.settings.slots, 0);
+        let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
+        let (tokens, users) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.users));
+        drop(self);
+        meanwhile(folder.path());
+        let mut world = World::serve(folder, 0);
+        (world.tokens, world.users) = (tokens, users);
+        world
+    }
+
+    fn serve(folder: TempDir, slots: u32) -> World {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -95,7 +113,7 @@ impl World {
             let _ = stopped.await;
         };
         let served = runtime.spawn(serve::serve(edge.clone(), listener, stopped));
-        let mut world = World {
+        World {
             address,
             shared,
             edge,
@@ -106,10 +124,7 @@ impl World {
             server: Some(server),
             stop: Some(stop),
             served: Some(served),
-        };
-        world.admit();
-        world.fill();
-        world
+        }
     }
 
     /// Users and tokens, as `towpath init` makes the first ones.
