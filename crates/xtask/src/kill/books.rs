@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::jobs::Attempt;
-use super::world::World;
+use super::world::{World, required};
 use crate::failure::Failure;
 
 /// Every way in which the books are wrong.
@@ -20,16 +20,13 @@ pub fn check(world: &mut World) -> Result<Vec<String>, Failure> {
         Ok(text + if output.status.success() { "" } else { "\nFAILED" })
     };
     // First parents of main are what was put there: the import and one commit a landing.
-    let tips = git(&[
-        "log",
-        "--first-parent",
-        "--format=%H %(trailers:key=Change-Number,valueonly,separator=%x2C)",
-        "main",
-    ])?;
-    let tips: Vec<(&str, &str)> = tips.lines().filter_map(|line| line.split_once(' ')).collect();
+    let format = "--format=%H %T %(trailers:key=Change-Number,valueonly,separator=%x2C)";
+    let tips = git(&["log", "--first-parent", format, "main"])?;
+    let tips: Vec<Tip<'_>> = tips.lines().filter_map(Tip::read).collect();
+    let landed: Vec<Tip<'_>> = tips.iter().copied().filter(|tip| !tip.change.is_empty()).collect();
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();
-    for (_, change) in tips.iter().filter(|(_, change)| !change.is_empty()) {
-        *times.entry(change).or_default() += 1;
+    for tip in &landed {
+        *times.entry(tip.change).or_default() += 1;
     }
     faults.extend(
         times
@@ -40,7 +37,14 @@ pub fn check(world: &mut World) -> Result<Vec<String>, Failure> {
     for change in world.pushed.iter().filter(|change| !times.contains_key(change.to_string().as_str())) {
         faults.push(format!("change {change} was pushed and is not on main"));
     }
-    faults.extend(untested(world, &tips)?);
+    faults.extend(unexplained(world, &tips)?);
+    let mut tested = Vec::new();
+    for run in world.all_runs()? {
+        let commit = run["commit"].as_str().unwrap_or_default();
+        let tree = git(&["rev-parse", "--verify", "--quiet", &format!("{commit}^{{tree}}")])?;
+        tested.push(Tested { tree: tree.trim().to_owned(), passed: passed(&run) });
+    }
+    faults.extend(untested(&landed, &tested, &required()));
     faults.extend(jobs(world));
     if git(&["fsck", "--full", "--no-dangling"])?.contains("FAILED") {
         faults.push("git fsck finds damage".into());
@@ -121,17 +125,65 @@ fn misfortune(all: &[String], (of, deploys): (&Attempt, bool), death: Death) -> 
     }
 }
 
-/// Tips that no landing with passed results explains, and landings that are not on main.
-fn untested(world: &World, tips: &[(&str, &str)]) -> Result<Vec<String>, Failure> {
+/// What main was at.
+#[derive(Debug, Clone, Copy)]
+struct Tip<'a> {
+    commit: &'a str,
+    tree: &'a str,
+    /// The change that landed so; empty: it was imported.
+    change: &'a str,
+}
+
+impl<'a> Tip<'a> {
+    fn read(line: &'a str) -> Option<Tip<'a>> {
+        let (commit, rest) = line.split_once(' ')?;
+        let (tree, change) = rest.split_once(' ')?;
+        Some(Tip { commit, tree, change })
+    }
+}
+
+/// What a run has shown of the files that it ran on.
+#[derive(Debug)]
+struct Tested {
+    tree: String,
+    passed: BTreeSet<String>,
+}
+
+/// The jobs of a run that passed, each by its own outcome: what the server says of the run as a whole does not count.
+fn passed(run: &Value) -> BTreeSet<String> {
+    let jobs = run["jobs"].as_array().into_iter().flatten();
+    let passed = jobs.filter(|job| job["outcome"] == "passed");
+    passed.filter_map(|job| job["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// Tips without a run, on that very commit or on the same files, in which each required job has passed.
+fn untested(landed: &[Tip<'_>], tested: &[Tested], required: &[&str]) -> Vec<String> {
+    let covers = |tip: &Tip<'_>, run: &Tested| {
+        run.tree == tip.tree && required.iter().all(|job| run.passed.contains(*job))
+    };
+    let untested = landed.iter().filter(|tip| !tested.iter().any(|run| covers(tip, run)));
+    let fault = |tip: &Tip<'_>| {
+        format!(
+            "tip {} (change {}) has no run in which {} passed",
+            tip.commit,
+            tip.change,
+            required.join(" and ")
+        )
+    };
+    untested.map(fault).collect()
+}
+
+/// Tips that no landing with results explains, and landings that are not on main.
+fn unexplained(world: &World, tips: &[Tip<'_>]) -> Result<Vec<String>, Failure> {
     let mut explained = BTreeSet::new();
     let mut from = 0;
     loop {
         let leaves = world.json(&["audit", "show", "--from", &from.to_string(), "--count", "500"])?;
         for leaf in &leaves {
             let act = &leaf["entry"]["act"];
-            let passed = act["results"].as_object().is_some_and(|results| !results.is_empty());
+            let has_results = act["results"].as_object().is_some_and(|results| !results.is_empty());
             if act["act"] == "landed"
-                && passed
+                && has_results
                 && let Some(commit) = act["commit"].as_str()
             {
                 explained.insert(commit.to_owned());
@@ -142,12 +194,12 @@ fn untested(world: &World, tips: &[(&str, &str)]) -> Result<Vec<String>, Failure
         }
         from += leaves.len();
     }
-    let landed = tips.iter().filter(|(_, change)| !change.is_empty());
+    let landed = tips.iter().filter(|tip| !tip.change.is_empty());
     let mut faults: Vec<String> = landed
-        .filter(|(commit, _)| !explained.contains(*commit))
-        .map(|(commit, change)| format!("tip {commit} (change {change}) is in no leaf with passed results"))
+        .filter(|tip| !explained.contains(tip.commit))
+        .map(|tip| format!("tip {} (change {}) is in no leaf with results", tip.commit, tip.change))
         .collect();
-    let on_main: BTreeSet<&str> = tips.iter().map(|(commit, _)| *commit).collect();
+    let on_main: BTreeSet<&str> = tips.iter().map(|tip| tip.commit).collect();
     faults.extend(
         explained
             .iter()
@@ -159,6 +211,8 @@ fn untested(world: &World, tips: &[(&str, &str)]) -> Result<Vec<String>, Failure
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -178,5 +232,24 @@ mod tests {
         assert!(!check("errored", 1, Death::OfTheExecutor));
         assert!(!check("errored failed", 1, Death::OfTheExecutor));
         assert!(!check("errored passed", 3, Death::OfTheExecutor));
+    }
+
+    #[test]
+    fn a_tip_counts_as_tested_only_if_one_run_on_its_files_passed_all_that_is_required() {
+        let run = |tree: &str, outcomes: &[(&str, &str)]| {
+            let jobs = outcomes.iter().map(|(name, outcome)| json!({ "name": name, "outcome": outcome }));
+            let run = json!({ "outcome": "passed", "jobs": jobs.collect::<Vec<_>>() });
+            Tested { tree: tree.to_owned(), passed: passed(&run) }
+        };
+        let tip = Tip::read("c1 t1 7").unwrap();
+        let faults = |tested: &[Tested]| untested(&[tip], tested, &["unit", "lint"]);
+        let both = [("unit", "passed"), ("lint", "passed")];
+        assert_eq!(faults(&[run("t1", &both)]), [""; 0]);
+        assert_eq!(faults(&[]).len(), 1);
+        assert_eq!(faults(&[run("t2", &both)]).len(), 1, "other files");
+        // The run is said to have passed, and a required job has not.
+        assert_eq!(faults(&[run("t1", &[("unit", "passed"), ("lint", "skipped")])]).len(), 1);
+        assert_eq!(faults(&[run("t1", &both[..1]), run("t1", &both[1..])]).len(), 1, "two halves are no run");
+        assert!(faults(&[])[0].contains("tip c1 (change 7)"));
     }
 }

@@ -5,8 +5,9 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -46,6 +47,26 @@ pub enum Kill {
     Executor,
 }
 
+/// How a round's kill truly came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The server killed itself at the place that it was given.
+    AtItsPlace,
+    /// The server was killed from outside: so it was meant, or it did not come to its place.
+    FromOutside,
+    /// The executor was killed, and the server went on.
+    OfTheExecutor,
+}
+
+/// A round that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    /// How something died.
+    pub death: Death,
+    /// How long the next server took to serve; zero where the same one went on.
+    pub again: Duration,
+}
+
 impl fmt::Display for Kill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,7 +93,7 @@ pub struct World {
     pub killed: BTreeSet<Attempt>,
     /// Places at which the server has killed itself.
     pub met: BTreeSet<String>,
-    /// Set when an armed server died while it started: how long the next one took.
+    /// Set when an armed server died at its place while it started: how long the next one took.
     early: Option<Duration>,
     /// The most jobs that one kill of the executor met.
     pub killed_at_once: usize,
@@ -81,6 +102,19 @@ pub struct World {
 /// `land.after` of `land.after:2`.
 pub fn place(point: &str) -> &str {
     point.split(':').next().unwrap_or(point)
+}
+
+/// Whether a process died as an armed place has it, and not of something else.
+fn was_killed(status: ExitStatus) -> bool {
+    const SIGKILL: i32 = 9;
+    status.signal() == Some(SIGKILL)
+}
+
+/// The jobs that the definition requires: all but those that wait for a landing. A job a line, as it is written above.
+pub fn required() -> Vec<&'static str> {
+    let jobs = DEFINITION.lines().skip_while(|line| *line != "jobs:").skip(1);
+    let jobs = jobs.filter_map(|line| line.strip_prefix("  ")?.split_once(": {"));
+    jobs.filter(|(_, body)| !body.contains("on: [")).map(|(name, _)| name).collect()
 }
 
 fn failed(what: &str, why: impl fmt::Display) -> Failure {
@@ -176,29 +210,29 @@ impl World {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// One round: a change is pushed, something dies, and the server is there again; how long that took.
-    pub fn round(&mut self, number: u64, kill: &Kill) -> Result<Duration, Failure> {
+    /// One round: a change is pushed, something dies, and the server is there again.
+    pub fn round(&mut self, number: u64, kill: &Kill) -> Result<Round, Failure> {
         if let Kill::At(point) = kill {
             self.stop();
             self.start(Some(point))?;
         }
         // A push that the kill cuts off is repeated, as a person would.
         let pushed = self.push(number);
-        let again = match kill {
+        let round = match kill {
             Kill::At(point) => self.await_death(point)?,
             Kill::After(wait) => {
                 std::thread::park_timeout(*wait);
-                self.restart()?
+                Round { death: Death::FromOutside, again: self.restart()? }
             }
             Kill::Executor => {
                 self.kill_executor()?;
-                Duration::ZERO
+                Round { death: Death::OfTheExecutor, again: Duration::ZERO }
             }
         };
         if pushed.is_err() {
             self.push_again(number)?;
         }
-        Ok(again)
+        Ok(round)
     }
 
     /// Nothing of the dead server is left that could be in the way: the first repeat is taken.
@@ -247,17 +281,12 @@ impl World {
             }
             match child.try_wait() {
                 // It met its place already while it started.
-                Ok(Some(_)) if fault.is_some() => {
+                Ok(Some(status)) if fault.is_some() && was_killed(status) => {
                     self.met.extend(fault.map(|point| place(point).to_owned()));
                     self.early = Some(self.start(None)?);
                     return Ok(begun.elapsed());
                 }
-                Ok(Some(status)) => {
-                    return Err(failed(
-                        "the server ended",
-                        format!("{status} in {}", self.folder.path().display()),
-                    ));
-                }
+                Ok(Some(status)) => return Err(self.ended(status)),
                 _ if begun.elapsed() > START => {
                     return Err(failed("the server does not answer", self.folder.path().display()));
                 }
@@ -311,25 +340,31 @@ impl World {
         self.adopted.extend(after.into_keys().filter(|attempt| before.contains_key(attempt)));
     }
 
-    /// Waits for the armed kill.
-    fn await_death(&mut self, point: &str) -> Result<Duration, Failure> {
+    fn ended(&self, status: ExitStatus) -> Failure {
+        failed("the server ended by itself", format!("{status} in {}", self.folder.path().display()))
+    }
+
+    /// Waits for the armed kill, and kills from outside if it does not come.
+    fn await_death(&mut self, point: &str) -> Result<Round, Failure> {
         if let Some(again) = self.early.take() {
-            return Ok(again);
+            return Ok(Round { death: Death::AtItsPlace, again });
         }
         let until = Instant::now() + FAULT_PATIENCE;
         let mut before = BTreeMap::new();
         while Instant::now() < until {
-            if self.server.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+            if let Some(status) = self.server.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                if !was_killed(status) {
+                    return Err(self.ended(status));
+                }
                 self.met.insert(place(point).to_owned());
                 self.adopt(&before);
                 self.stop();
-                return self.start(None);
+                return Ok(Round { death: Death::AtItsPlace, again: self.start(None)? });
             }
             before = running(&self.repo);
             std::thread::park_timeout(LOOK);
         }
-        // Where a place is not met, the series says so at its end.
-        self.restart()
+        Ok(Round { death: Death::FromOutside, again: self.restart()? })
     }
 
     /// SIGKILL of the executor under all the jobs that it runs now. They are stopped first, so that none ends before it.
@@ -366,6 +401,25 @@ impl World {
         let (gate, number) = run.rsplit_once('/')?;
         let branch = gate.split_once('/')?.1;
         self.get(&format!("/api/v1/repos/{}/runs/{branch}/{number}", self.repo))
+    }
+
+    /// Every run, as the server shows it.
+    pub fn all_runs(&self) -> Result<Vec<Value>, Failure> {
+        const PAGE: usize = 50;
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let after = names.last().map(|run| format!("&after={run}")).unwrap_or_default();
+            let page = self.get(&format!("/api/v1/repos/{}/runs?count={PAGE}{after}", self.repo));
+            let page = page.and_then(|page| page.as_array().cloned());
+            let page = page.ok_or_else(|| failed("the server does not list its runs", self.url()))?;
+            names.extend(page.iter().filter_map(|run| run["run"].as_str().map(str::to_owned)));
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        let shown =
+            |name: &String| self.run(name).ok_or_else(|| failed("the server does not show a run", name));
+        names.iter().map(shown).collect()
     }
 
     /// Waits until every change that was pushed has landed.
@@ -460,5 +514,15 @@ impl Drop for World {
     fn drop(&mut self) {
         self.stop();
         signal("TERM", &self.executors());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_definition_requires_is_read_from_it() {
+        assert_eq!(required(), ["unit", "lint"]);
     }
 }
