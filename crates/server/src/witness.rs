@@ -14,6 +14,9 @@ use towpath_store::{ReadError, View};
 const LEAVES_AT_ONCE: usize = 1_000;
 /// Commits of one landing at most: a change that is rebased brings no more. Source: `towpath-git`, candidates.
 const COMMITS_OF_A_LANDING_MAX: usize = 1_001;
+/// What there is to say where a commit is not in a repository.
+const NOT_WHOLE: &str =
+    "objects of this repository are lost, or it was cloned in part, which `git fetch --unshallow` mends";
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -221,11 +224,17 @@ fn look_at_branch(
     while let Some((step, place)) = story.steps.get(&at).filter(|_| passed.insert(at)) {
         at = match step {
             Step::Landed(landed) => {
+                let tells = format!("{place} tells of {at} on {gate}, but ");
+                match differs(repository, landed) {
+                    // What is before it is not looked at: it would be said of each step anew.
+                    Err(GitError::Missing { id }) => {
+                        witness.findings.push(format!("{tells}{id} is not here: {NOT_WHOLE}"));
+                        break;
+                    }
+                    differs => witness.findings.extend(differs?.map(|why| tells + &why)),
+                }
                 seen.landings += 1;
                 seen.noted += usize::from(matches!(notes.get(&at), Some(Ok(_))));
-                if let Some(why) = differs(repository, landed)? {
-                    witness.findings.push(format!("{place} tells of {at} on {gate}, but {why}"));
-                }
                 landed.parent
             }
             Step::Foreign { from } => {

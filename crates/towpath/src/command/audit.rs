@@ -26,6 +26,11 @@ const KEY: &str = "audit.key";
 /// The checkpoints in the folder of the keys.
 const CHECKPOINTS: &str = "checkpoints";
 
+/// Said where no key is at hand but the one that the record itself names.
+const OWN_KEY: &str = "warning: verified with the key that the database itself names: whoever wrote the whole record anew, and \
+    these notes, has signed it with a key of their own and is not told from its owner; name the key that you trust with \
+    `--key KEY`, or the folder of the keys with `--keys FOLDER`";
+
 /// Verify the audit log, or show its leaves
 #[derive(Debug, clap::Subcommand)]
 pub enum AuditCommand {
@@ -81,7 +86,8 @@ fn verify_log(arguments: &VerifyArgs, terminal: &Terminal) -> Result<ExitCode, F
     if trusted.is_empty() && arguments.repo.is_none() {
         return Err(no_key(arguments));
     }
-    if let (Some(view), true) = (&view, trusted.is_empty()) {
+    let own_key = trusted.is_empty();
+    if let (Some(view), true) = (&view, own_key) {
         // Better than none: the notes are at least those of this very record.
         let own = view.audit_verifier().map_err(|error| unreadable(arguments, error.to_string()))?;
         trusted.extend(own.and_then(|own| own.parse().ok()));
@@ -93,11 +99,18 @@ fn verify_log(arguments: &VerifyArgs, terminal: &Terminal) -> Result<ExitCode, F
     let clean = report.as_ref().is_none_or(Report::is_clean)
         && repo.as_ref().is_none_or(|repo| repo.findings.is_empty());
     match terminal.is_json() {
-        true => terminal.record(&as_data(report.as_ref(), repo.as_ref()))?,
+        true => {
+            let mut data = as_data(report.as_ref(), repo.as_ref());
+            data["own_key"] = json!(own_key);
+            terminal.record(&data)?;
+        }
         false => {
             repo.iter().try_for_each(|repo| tell_of_repo(repo, terminal))?;
             report.iter().try_for_each(|report| tell_of_log(report, terminal))?;
         }
+    }
+    if own_key {
+        terminal.talk(OWN_KEY);
     }
     match clean {
         true => Ok(ExitCode::SUCCESS),

@@ -342,8 +342,16 @@ fn h03_every_clone_bears_witness() {
     let cut = site.world.towpath(&kept);
     assert!(cut.code == 1 && cut.out.contains("the log ends here"), "{}{}", cut.out, cut.err);
 
-    // A tip that no leaf explains, and a note that proves nothing.
+    // A clone that lacks what is below its tip is looked at as far as it goes.
     let store = site.home("data/repos/web.git").display().to_string();
+    let shallow = site.home("shallow").display().to_string();
+    site.world.git(&["clone", "--quiet", "--depth=1", &format!("file://{store}"), &shallow]);
+    let part = verify(&site, &shallow, &site.data());
+    assert_eq!(part.code, 1, "{}{}", part.out, part.err);
+    assert!(part.out.contains(": 1 explained landing, "), "{}", part.out);
+    assert_eq!(part.out.matches("`git fetch --unshallow`").count(), 1, "{}", part.out);
+
+    // A tip that no leaf explains, and a note that proves nothing.
     assert_eq!(verify(&site, &store, &site.data()).code, 0);
     let main = site.world.git(&["--git-dir", &store, "rev-parse", "refs/heads/main"]).trim_end().to_owned();
     let tree = format!("{main}^{{tree}}");
@@ -370,6 +378,15 @@ fn a_record_of_findings_is_data_too() {
         (&seen["ok"], &seen["notes"], &seen["branches"][0]["landings"]),
         (&Value::from(true), &Value::from(1), &Value::from(1))
     );
+    assert_eq!(seen["own_key"], false);
+    let keyed = site.ok(&["audit", "verify", "--repo", ".", "--data", &site.data()]);
+    assert!(!keyed.err.contains("warning"), "{}", keyed.err);
+    // With no key but the record's own, that is said: whoever wrote all of it anew has signed it anew, too.
+    let nowhere = site.home("nowhere").display().to_string();
+    let own = ["audit", "verify", "--repo", ".", "--data", &site.data(), "--keys", &nowhere];
+    let own_key = site.ok(&own).err;
+    assert!(own_key.contains("warning: verified with the key that the database itself names"), "{own_key}");
+    assert_eq!(site.world.records(&own)[0]["own_key"], true);
 }
 
 /// A server whose data folder is a small disk of its own, in namespaces that end with it.
