@@ -10,6 +10,7 @@ mod keeping;
 mod local_run;
 mod newcomer;
 mod pages;
+mod polling;
 mod record;
 mod refusals;
 mod repository_words;
