@@ -12,11 +12,13 @@ use crate::terminal::Terminal;
 
 mod cases;
 mod project;
+mod record;
 mod serve;
 mod watch;
 
 use cases::{CASES, Case, Outcome};
 use project::Project;
+use record::Record;
 use serve::DemoServer;
 
 /// Where the demo lives unless told otherwise.
@@ -50,6 +52,34 @@ struct Shown {
     outcome: Outcome,
     why: String,
     commit: Option<String>,
+    /// In what the record does not bear out what the table says of its case.
+    amiss: Vec<String>,
+}
+
+impl Shown {
+    fn is_well(&self) -> bool {
+        self.outcome == self.case.expected && self.amiss.is_empty()
+    }
+}
+
+/// What came of all of it.
+struct Played {
+    changes: Vec<Shown>,
+    /// Commits of main on which not all that is required has passed.
+    red: Vec<String>,
+}
+
+impl Played {
+    fn is_well(&self) -> bool {
+        self.red.is_empty() && self.changes.iter().all(Shown::is_well)
+    }
+
+    fn main_in_words(&self) -> String {
+        match &self.red[..] {
+            [] => "main was never red".to_owned(),
+            red => format!("main was red at {}", red.join(", ")),
+        }
+    }
 }
 
 pub fn run(arguments: &DemoArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -62,26 +92,27 @@ pub fn run(arguments: &DemoArgs, terminal: &Terminal) -> Result<ExitCode, Failur
         project.token_file().display()
     ));
     let result = play(&mut project, &mut server, begun, terminal);
-    let shown = match result {
-        Ok(shown) => shown,
+    let played = match result {
+        Ok(played) => played,
         Err(failure) => {
             server.stop();
             return Err(failure);
         }
     };
-    let well = watch::print_table(&shown, begun.elapsed(), terminal)?;
+    watch::print_table(&played, begun.elapsed(), terminal)?;
     if terminal.is_live() && !arguments.no_serve {
         terminal.talk(format!("{} serves until you press Ctrl-C", server.url()));
         server.serve_until_interrupted();
     } else {
         server.stop();
     }
-    match well {
-        true => Ok(ExitCode::SUCCESS),
-        false => Err(Failure::new(Exit::Failed, "a change did not end as it should")
-            .why("the table above says which")
-            .hint(format!("the server's log is {}", project.log_file().display()))),
+    if !played.is_well() {
+        return Err(Failure::new(Exit::Failed, "not everything went as it should")
+            .why(format!("the table above says what; {}", played.main_in_words()))
+            .hint(format!("the server's log is {}", project.log_file().display())));
     }
+    server.check_killed()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn play(
@@ -89,7 +120,7 @@ fn play(
     server: &mut DemoServer,
     begun: Instant,
     terminal: &Terminal,
-) -> Result<Vec<Shown>, Failure> {
+) -> Result<Played, Failure> {
     let ann = server.client(&project.ann)?;
     project.move_in(&ann)?;
     // A gate knows nobody's rights before its first reading of the forge.
@@ -114,5 +145,10 @@ fn play(
     let unfreeze = Request::post(&["repos", "demo", "branches", "main", "unfreeze"], serde_json::json!({}));
     server.client(&project.ann)?.ask(&unfreeze)?;
     watch::until_settled(server, project, &mut changes, begun + DEADLINE, terminal)?;
-    Ok(changes)
+    let record = Record::read(project, &server.client(&project.ann)?)?;
+    let amiss: Vec<_> = changes.iter().map(|shown| record.amiss(shown, &changes)).collect();
+    for (shown, amiss) in changes.iter_mut().zip(amiss) {
+        shown.amiss = amiss;
+    }
+    Ok(Played { changes, red: record.red().into_iter().map(|tip| tip.commit.clone()).collect() })
 }

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod bad_input;
+mod demo;
 mod deploying;
 mod guide;
 mod keeping;

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 pub mod browser;
 mod hostile;
-mod place;
+pub mod place;
 
 use browser::Browser;
 use place::{Place, init, program};

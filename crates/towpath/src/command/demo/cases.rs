@@ -27,6 +27,23 @@ pub enum Who {
     Eve,
 }
 
+/// What the table says of a case beside its outcome, to be shown from the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A run on the very commit that landed has passed.
+    LandedAsTested,
+    /// It passed on top of what main was at before any of the changes.
+    GreenAlone,
+    /// No run was made for it.
+    NothingRuns,
+    /// It landed before all that were pushed before it.
+    LandsFirst,
+    /// What main requires was run, and failed.
+    MainsTestsFail,
+    /// A job failed and then passed, and is marked flaky.
+    TriedAgain,
+}
+
 /// One change.
 #[derive(Debug)]
 pub struct Case {
@@ -44,7 +61,12 @@ pub struct Case {
     pub expected: Outcome,
     /// What the table says about it beside the gate's own reason.
     pub note: &'static str,
+    /// What of that the record has to bear out.
+    pub claims: &'static [Claim],
 }
+
+/// The jobs of main's definition: all of them are required.
+pub const REQUIRED: [&str; 2] = ["unit", "timing"];
 
 /// What the project is before the first change.
 pub const START: &[(&str, &str)] = &[
@@ -84,6 +106,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Landed,
         note: "the commit that was tested is the commit that landed",
+        claims: &[Claim::LandedAsTested],
     },
     Case {
         name: "fails-a-test",
@@ -93,6 +116,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Ejected,
         note: "its author sees the failing test",
+        claims: &[],
     },
     Case {
         name: "first-to-edit",
@@ -102,6 +126,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Landed,
         note: "",
+        claims: &[],
     },
     Case {
         name: "in-conflict",
@@ -111,6 +136,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Ejected,
         note: "edits the line that `first-to-edit` edits",
+        claims: &[],
     },
     Case {
         name: "skew-rename",
@@ -123,6 +149,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Landed,
         note: "green alone",
+        claims: &[Claim::GreenAlone],
     },
     Case {
         name: "skew-caller",
@@ -135,6 +162,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Ejected,
         note: "each green alone; without a queue main would be red",
+        claims: &[Claim::GreenAlone],
     },
     Case {
         name: "draft",
@@ -144,6 +172,7 @@ pub const CASES: &[Case] = &[
         options: &["draft"],
         expected: Outcome::Ignored,
         note: "nothing runs",
+        claims: &[Claim::NothingRuns],
     },
     Case {
         name: "not-authorised",
@@ -153,6 +182,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Ignored,
         note: "nothing runs until a maintainer vouches for exactly this commit",
+        claims: &[Claim::NothingRuns],
     },
     Case {
         name: "work-in-progress",
@@ -162,6 +192,7 @@ pub const CASES: &[Case] = &[
         options: &["label=WIP"],
         expected: Outcome::Waiting,
         note: "is tested, does not land",
+        claims: &[Claim::GreenAlone],
     },
     Case {
         name: "urgent",
@@ -171,6 +202,7 @@ pub const CASES: &[Case] = &[
         options: &["label=prio:high"],
         expected: Outcome::Landed,
         note: "pushed late, landed first",
+        claims: &[Claim::LandsFirst],
     },
     Case {
         name: "skips-the-tests",
@@ -186,6 +218,7 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Ejected,
         note: "edits the pipeline to skip the tests: main's own definition is run all the same",
+        claims: &[Claim::MainsTestsFail],
     },
     Case {
         name: "flaky",
@@ -195,5 +228,21 @@ pub const CASES: &[Case] = &[
         options: &[],
         expected: Outcome::Landed,
         note: "failed, then passed when tried again as the definition allows; marked flaky",
+        claims: &[Claim::TriedAgain],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_required_is_every_job_of_the_definition() {
+        let (_, definition) = START[0];
+        let jobs = definition.lines().skip_while(|line| *line != "jobs:").skip(1);
+        let names = jobs.filter_map(|line| {
+            line.strip_prefix("  ")?.strip_suffix(':').filter(|name| !name.starts_with(' '))
+        });
+        assert_eq!(names.collect::<Vec<_>>(), REQUIRED);
+    }
+}

@@ -40,6 +40,12 @@ pub struct Pushed {
     pub remote: Vec<String>,
 }
 
+/// What git wrote.
+struct Said {
+    stdout: String,
+    stderr: String,
+}
+
 impl Project {
     /// Makes the folder with a working copy, a data folder and the first admin.
     pub fn make(folder: &Path) -> Result<Project, Failure> {
@@ -90,6 +96,16 @@ impl Project {
         self.folder.join("data")
     }
 
+    /// The repository as the server has it.
+    pub fn repository(&self) -> PathBuf {
+        self.data().join("repos/demo.git")
+    }
+
+    /// Where main was before any of the changes: pushing them leaves the working copy's main where it is.
+    pub fn start(&self) -> Result<String, Failure> {
+        Ok(self.git(Who::Ann, &["rev-parse", "--verify", "refs/heads/main"])?.stdout.trim().to_owned())
+    }
+
     /// The folder of keys.
     pub fn keys(&self) -> PathBuf {
         self.folder.join("keys")
@@ -112,7 +128,7 @@ impl Project {
         let remote = format!("{url}/demo.git");
         let mut words = vec!["push", &remote, case.name, "-o", "change"];
         case.options.iter().for_each(|option| words.extend(["-o", option]));
-        let said = self.git(case.who, &words)?;
+        let said = self.git(case.who, &words)?.stderr;
         let remote = said
             .lines()
             .filter_map(|line| line.strip_prefix("remote: "))
@@ -144,8 +160,8 @@ impl Project {
         }
     }
 
-    /// Runs the user's git as one person, with nothing of the user's own settings; returns what it said.
-    fn git(&self, who: Who, words: &[&str]) -> Result<String, Failure> {
+    /// Runs the user's git as one person, with nothing of the user's own settings.
+    fn git(&self, who: Who, words: &[&str]) -> Result<Said, Failure> {
         let person = self.person(who);
         let mail = format!("{}@demo.invalid", person.name);
         // In the environment and not among the words, where every process could read it.
@@ -167,10 +183,13 @@ impl Project {
             .stdin(Stdio::null())
             .output()
             .map_err(|error| Failure::new(Exit::Usage, "git cannot be started").why(error.to_string()))?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = Said { stdout: text(&output.stdout), stderr: text(&output.stderr) };
         match output.status.success() {
             true => Ok(said),
-            false => Err(Failure::new(Exit::Failed, format!("`git {}` failed", words.join(" "))).why(said)),
+            false => {
+                Err(Failure::new(Exit::Failed, format!("`git {}` failed", words.join(" "))).why(said.stderr))
+            }
         }
     }
 }

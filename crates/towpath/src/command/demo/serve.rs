@@ -2,8 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use super::project::{Person, Project};
 use crate::failure::{Exit, Failure};
@@ -23,7 +26,30 @@ pub struct DemoServer {
     url: String,
     command: Vec<String>,
     log: std::path::PathBuf,
-    restarts: u32,
+    kill: Kill,
+}
+
+/// How far the demo is with killing its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kill {
+    /// It is not to be killed.
+    NotWanted,
+    /// It will kill itself at its place.
+    Armed,
+    /// It was killed, and the next one serves.
+    Done,
+}
+
+impl Kill {
+    /// How far it is after the server ended like this; `None`: nobody wanted that.
+    fn after(self, status: ExitStatus) -> Option<Kill> {
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        (self == Kill::Armed && killed).then_some(Kill::Done)
+    }
+
+    fn is_still_owed(self) -> bool {
+        self == Kill::Armed
+    }
 }
 
 impl DemoServer {
@@ -52,7 +78,8 @@ impl DemoServer {
         let url = format!("http://{listen}");
         let log = project.log_file();
         let child = spawn(&command, &log, kill.then_some(KILL_POINT))?;
-        let mut server = DemoServer { child, url, command, log, restarts: 0 };
+        let kill = if kill { Kill::Armed } else { Kill::NotWanted };
+        let mut server = DemoServer { child, url, command, log, kill };
         server.await_answer()?;
         Ok(server)
     }
@@ -69,12 +96,12 @@ impl DemoServer {
     pub fn revive(&mut self, terminal: &Terminal) -> Result<bool, Failure> {
         let ended = self.child.try_wait().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         let Some(status) = ended else { return Ok(false) };
-        if self.restarts > 0 {
-            return Err(Failure::new(Exit::Failed, format!("the server ended by itself: {status}"))
-                .hint(format!("its log is {}", self.log.display())));
-        }
+        let ended_by_itself = || {
+            Failure::new(Exit::Failed, format!("the server ended by itself: {status}"))
+                .hint(format!("its log is {}", self.log.display()))
+        };
+        self.kill = self.kill.after(status).ok_or_else(ended_by_itself)?;
         let begun = Instant::now();
-        self.restarts += 1;
         self.child = spawn(&self.command, &self.log, None)?;
         self.await_answer()?;
         terminal.talk(format!(
@@ -82,6 +109,19 @@ impl DemoServer {
             begun.elapsed().as_millis()
         ));
         Ok(true)
+    }
+
+    /// Whether what was asked for has happened.
+    ///
+    /// # Errors
+    /// The server was to be killed, and was not.
+    pub fn check_killed(&self) -> Result<(), Failure> {
+        if !self.kill.is_still_owed() {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Failed, "the server was not killed")
+            .why(format!("it never came to its place, `{KILL_POINT}`: the middle of the second landing"))
+            .hint(format!("its log is {}", self.log.display())))
     }
 
     fn await_answer(&mut self) -> Result<(), Failure> {
@@ -107,7 +147,7 @@ impl DemoServer {
     pub fn stop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         // It may have ended already.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
         let _ = self.child.wait();
     }
 
@@ -145,4 +185,20 @@ fn spawn(command: &[String], log: &std::path::Path, fault: Option<&str>) -> Resu
         process.env(towpath_server::faults::VARIABLE, fault);
     }
     process.spawn().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kill_that_is_asked_for_is_taken_for_one_and_it_is_owed_until_then() {
+        let (killed, failed) = (ExitStatus::from_raw(9), ExitStatus::from_raw(1 << 8));
+        assert_eq!(Kill::Armed.after(killed), Some(Kill::Done));
+        for (kill, status) in [(Kill::Armed, failed), (Kill::Done, killed), (Kill::NotWanted, killed)] {
+            assert_eq!(kill.after(status), None, "{kill:?} {status}");
+        }
+        assert!(Kill::Armed.is_still_owed());
+        assert!(!Kill::Done.is_still_owed() && !Kill::NotWanted.is_still_owed());
+    }
 }

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Shown;
 use super::cases::{Case, Outcome};
 use super::project::{Project, Pushed};
 use super::serve::DemoServer;
+use super::{Played, Shown};
 use crate::failure::{Exit, Failure};
 use crate::remote::{Client, Request};
 use crate::terminal::Terminal;
@@ -34,7 +34,8 @@ pub fn opened(
         terminal.talk(format!("  {:<17} {line}", case.name));
     }
     let title = newest[0]["title"].as_str().unwrap_or_default().to_owned();
-    Ok(Shown { case, change, title, outcome: Outcome::Waiting, why: String::new(), commit: None })
+    let (outcome, why, amiss) = (Outcome::Waiting, String::new(), Vec::new());
+    Ok(Shown { case, change, title, outcome, why, commit: None, amiss })
 }
 
 /// Waits until no change waits for a run of its own.
@@ -129,9 +130,9 @@ fn judge(seen: &Value) -> (Outcome, String) {
     (outcome, first)
 }
 
-/// Prints the table, or with `--json` one object a change; says whether all is as it should be.
-pub fn print_table(changes: &[Shown], took: Duration, terminal: &Terminal) -> Result<bool, Failure> {
-    let well = |shown: &Shown| shown.outcome == shown.case.expected;
+/// Prints the table, or with `--json` one object a change.
+pub fn print_table(played: &Played, took: Duration, terminal: &Terminal) -> Result<(), Failure> {
+    let changes = &played.changes;
     if terminal.is_json() {
         for shown in changes {
             let object = json!({
@@ -144,7 +145,7 @@ pub fn print_table(changes: &[Shown], took: Duration, terminal: &Terminal) -> Re
             });
             terminal.data(object.to_string())?;
         }
-        return Ok(changes.iter().all(well));
+        return Ok(());
     }
     terminal.data("")?;
     terminal.data(format!("{:<17} {:>6}  {:<8}  {:<13} {}", "case", "change", "outcome", "commit", "why"))?;
@@ -152,7 +153,7 @@ pub fn print_table(changes: &[Shown], took: Duration, terminal: &Terminal) -> Re
         let outcome =
             serde_json::to_value(shown.outcome).ok().and_then(|word| Some(word.as_str()?.to_owned()));
         let commit = shown.commit.as_deref().map_or("", |commit| &commit[..commit.len().min(12)]);
-        let mark = if well(shown) { "" } else { "  <- not as expected" };
+        let mark = if shown.is_well() { "" } else { "  <- not as expected" };
         let outcome = outcome.unwrap_or_default();
         terminal.data(format!(
             "{:<17} {:>6}  {outcome:<8}  {commit:<13} {}{mark}",
@@ -164,16 +165,19 @@ pub fn print_table(changes: &[Shown], took: Duration, terminal: &Terminal) -> Re
     terminal.data("")?;
     let landed = changes.iter().filter(|shown| shown.outcome == Outcome::Landed).count();
     terminal.data(format!(
-        "{landed} of {} changes landed in {:.1} s; main was never red",
+        "{landed} of {} changes landed in {:.1} s; {}",
         changes.len(),
-        took.as_secs_f64()
+        took.as_secs_f64(),
+        played.main_in_words()
     ))?;
-    Ok(changes.iter().all(well))
+    Ok(())
 }
 
 fn why(shown: &Shown) -> String {
     let note = shown.case.note;
     match shown.outcome {
+        // What is not borne out is not said.
+        _ if !shown.amiss.is_empty() => format!("{}, but {}", shown.why, shown.amiss.join("; ")),
         Outcome::Landed if note.is_empty() => "tested and landed".to_owned(),
         Outcome::Landed => note.to_owned(),
         _ if note.is_empty() => shown.why.clone(),

@@ -1,0 +1,96 @@
+//! `towpath demo` by the real program: what it says, that it kills when it is told to, and that it needs no sandbox.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::pages::place::Place;
+use crate::support::{Ended, TOWPATH, World, ended};
+
+/// Every case in its order, and what becomes of it.
+const OUTCOMES: [(&str, &str); 12] = [
+    ("passes", "landed"),
+    ("fails-a-test", "ejected"),
+    ("first-to-edit", "landed"),
+    ("in-conflict", "ejected"),
+    ("skew-rename", "landed"),
+    ("skew-caller", "ejected"),
+    ("draft", "ignored"),
+    ("not-authorised", "ignored"),
+    ("work-in-progress", "waiting"),
+    ("urgent", "landed"),
+    ("skips-the-tests", "ejected"),
+    ("flaky", "landed"),
+];
+
+fn check_table(demo: &Ended) {
+    assert_eq!(demo.code, 0, "{}{}", demo.out, demo.err);
+    let table: Vec<Value> = demo.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let text = |change: &Value, key: &str| change[key].as_str().unwrap_or_default().to_owned();
+    let outcomes: Vec<_> =
+        table.iter().map(|change| (text(change, "case"), text(change, "outcome"))).collect();
+    assert_eq!(outcomes, OUTCOMES.map(|(case, outcome)| (case.to_owned(), outcome.to_owned())));
+    for (change, number) in table.iter().zip(1..) {
+        let keys: BTreeSet<&str> = change.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, BTreeSet::from(["case", "change", "title", "outcome", "why", "commit"]), "{change}");
+        assert_eq!(change["change"], number);
+        assert!(!text(change, "title").is_empty() && !text(change, "why").is_empty(), "{change}");
+        let has_commit = text(change, "commit").len() == 40;
+        assert!(
+            if change["outcome"] == "landed" { has_commit } else { change["commit"].is_null() },
+            "{change}"
+        );
+    }
+}
+
+#[test]
+fn the_demo_kills_its_server_in_the_middle_of_a_landing_and_carries_on() {
+    let world = World::with(&[]);
+    let folder = world.folder().join("demo");
+    let demo =
+        world.towpath(&["demo", "--kill", "--json", "--no-serve", "--folder", folder.to_str().unwrap()]);
+    check_table(&demo);
+    let killed =
+        "the server was killed in the middle of a landing (signal: 9 (SIGKILL)); it serves again after";
+    assert_eq!(demo.err.matches(killed).count(), 1, "{}", demo.err);
+    let log = std::fs::read_to_string(folder.join("server.log")).unwrap();
+    assert_eq!(log.matches("serving at").count(), 2, "{log}");
+}
+
+/// A machine that forbids user namespaces, which every sandbox takes; where they cannot be made at all, this one is.
+fn without_sandbox(world: &World, arguments: &[&str]) -> Ended {
+    let apart = ["--user", "--map-root-user"];
+    let can = world.command("unshare").args(apart).arg("true").output();
+    let mut command = match can.is_ok_and(|output| output.status.success()) {
+        false => world.command(TOWPATH),
+        true => {
+            let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+            let mut command = world.command("unshare");
+            command.args(apart).args(["sh", "-c", forbid, "sh", TOWPATH]);
+            command
+        }
+    };
+    ended(command.args(arguments).output().unwrap())
+}
+
+#[test]
+fn where_no_sandbox_can_start_the_demo_says_so_first_marks_every_run_and_goes_on() {
+    let world = World::with(&[]);
+    let folder = world.folder().join("demo");
+    let demo =
+        without_sandbox(&world, &["demo", "--json", "--no-serve", "--folder", folder.to_str().unwrap()]);
+    let first = demo.err.split("serving at ").next().unwrap();
+    assert!(first.starts_with("the sandbox does not work on this machine: "), "{}", demo.err);
+    assert!(first.contains("every run is marked `unsandboxed`"), "{}", demo.err);
+    check_table(&demo);
+    let runs = runs_of(&folder);
+    assert!(runs.len() >= 9, "{runs:?}");
+    assert!(runs.iter().all(|run| run["unsandboxed"] == true), "{runs:?}");
+}
+
+/// The runs of a demo that is over, as the next server on its data lists them.
+fn runs_of(folder: &Path) -> Vec<Value> {
+    let place = Place::serve(&folder.join("data"), &folder.join("keys"), &folder.join("token"));
+    place.get("/repos/demo/runs?count=200").as_array().unwrap().clone()
+}
