@@ -1,6 +1,6 @@
 //! Webhooks: verified before anything is stored, each id once, and one bell for all that come together (F15).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,14 +68,15 @@ struct Opened {
 }
 
 /// Webhooks of one repo: those that wait while a unit is being committed go together in the next.
+#[derive(Default)]
 struct Line {
-    /// As it was opened for the newest of them.
-    opened: Arc<Opened>,
     waiting: Vec<Waiting>,
     committing: bool,
 }
 
 struct Waiting {
+    /// As the repo was when this one came: one that came earlier may be in the line later.
+    opened: Arc<Opened>,
     delivery: HookDelivery,
     answer: oneshot::Sender<Result<(), WriteError>>,
 }
@@ -139,7 +140,7 @@ pub async fn take(call: Call, request: Request) -> Answer<Response> {
     // The body is not kept: a webhook only rings, and the truth is read where it is (DESIGN 2).
     let delivery = HookDelivery { repo, id, at: call.now(), body: kind.into_bytes() };
     let (answer, answered) = oneshot::channel();
-    line_up(&call.edge, opened, Waiting { delivery, answer });
+    line_up(&call.edge, Waiting { opened, delivery, answer });
     let stopped = |_| ApiError::new(Class::Unavailable, "the server stops; send it again");
     answered.await.map_err(stopped)??;
     Ok(json(&Taken { rung: true }))
@@ -203,12 +204,10 @@ fn open(edge: &Edge, repo: &RepoName) -> Answer<Option<Opened>> {
 }
 
 /// Puts a webhook into its repo's line, and has the line committed if nobody does yet.
-fn line_up(edge: &Arc<Edge>, opened: Arc<Opened>, waiting: Waiting) {
+fn line_up(edge: &Arc<Edge>, waiting: Waiting) {
     let repo = waiting.delivery.repo.clone();
     let mut lines = lock(&edge.hooks.waiting);
-    let new = || Line { opened: opened.clone(), waiting: Vec::new(), committing: false };
-    let line = lines.entry(repo.clone()).or_insert_with(new);
-    line.opened = opened;
+    let line = lines.entry(repo.clone()).or_default();
     line.waiting.push(waiting);
     if !line.committing {
         line.committing = true;
@@ -220,7 +219,7 @@ fn line_up(edge: &Arc<Edge>, opened: Arc<Opened>, waiting: Waiting) {
 /// Stores what waits in a line and rings once for all of it, unless what was rung for an earlier one is still unheard;
 /// goes on with what came meanwhile.
 fn commit(edge: Arc<Edge>, repo: RepoName) {
-    let (opened, batch): (_, Vec<Waiting>) = {
+    let batch: Vec<Waiting> = {
         let mut lines = lock(&edge.hooks.waiting);
         let Some(line) = lines.get_mut(&repo) else { return };
         let count = line.waiting.len().min(BATCH_MAX);
@@ -228,13 +227,13 @@ fn commit(edge: Arc<Edge>, repo: RepoName) {
             lines.remove(&repo);
             return;
         }
-        (line.opened.clone(), line.waiting.drain(..count).collect())
+        line.waiting.drain(..count).collect()
     };
+    let doorbells = edge.shared.doorbells.clone();
+    let rings: Vec<Ring> = gates_of(&batch).into_iter().filter_map(|gate| doorbells.ring(gate)).collect();
     let (deliveries, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|one| (one.delivery, one.answer)).unzip();
     let bell = Bell { forge_changed: true, ..Bell::default() };
-    let doorbells = edge.shared.doorbells.clone();
-    let rings: Vec<Ring> = opened.gates.iter().filter_map(|gate| doorbells.ring(gate)).collect();
     let bell_of = |ring: &Ring| {
         let intake = AnyIntake::Gate(Intake::Event(GateEvent::Bell(bell)));
         (CellId::Gate(ring.gate.clone()), intake)
@@ -261,6 +260,11 @@ fn commit(edge: Arc<Edge>, repo: RepoName) {
     );
 }
 
+/// The gates that webhooks ring, each once.
+fn gates_of(batch: &[Waiting]) -> BTreeSet<&GateId> {
+    batch.iter().flat_map(|one| &one.opened.gates).collect()
+}
+
 /// Remembers webhooks. If all of them are known, the whole unit is given up, and its bells with it.
 fn store(tx: &mut Tx<'_>, deliveries: &[HookDelivery]) -> Result<(), WriteError> {
     let mut new = false;
@@ -276,6 +280,8 @@ fn store(tx: &mut Tx<'_>, deliveries: &[HookDelivery]) -> Result<(), WriteError>
 
 #[cfg(test)]
 mod tests {
+    use towpath_core::ids::Timestamp;
+
     use super::*;
 
     #[test]
@@ -318,5 +324,24 @@ mod tests {
             assert!(!lock(&keys.known).by_repo.contains_key(&web));
         }
         assert!(lock(&keys.known).by_repo.is_empty(), "all of them were forgotten at last");
+    }
+
+    #[test]
+    fn a_gate_that_one_of_them_came_too_early_for_is_rung_for_the_others() {
+        let gate = |branch: &str| GateId { repo: "web".parse().unwrap(), branch: branch.parse().unwrap() };
+        let waiting = |branches: &[&str]| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
+            let gates = branches.iter().map(|branch| gate(branch)).collect();
+            let delivery = HookDelivery {
+                repo: "web".parse().unwrap(),
+                id: "1".into(),
+                at: Timestamp(0),
+                body: Vec::new(),
+            };
+            Waiting { opened: Arc::new(Opened { key, gates }), delivery, answer: oneshot::channel().0 }
+        };
+        // `next` was watched while the second one was still on its way.
+        let batch = [waiting(&["main", "next"]), waiting(&["main"])];
+        assert_eq!(gates_of(&batch), BTreeSet::from([&gate("main"), &gate("next")]));
     }
 }

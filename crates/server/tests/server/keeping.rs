@@ -103,7 +103,11 @@ fn a_manifest_that_is_damaged_is_told_of_and_nothing_goes_that_it_may_name() {
 #[test]
 fn one_repository_that_is_gone_keeps_neither_the_server_nor_the_others_from_going_on() {
     let demo = |folder: &Path| folder.join("data/repos/demo.git");
-    let world = World::new().restart(|folder| fs::rename(demo(folder), folder.join("elsewhere")).unwrap());
+    let world = World::new();
+    // The candidate of the change is made by then: no git of the first server works there any more.
+    let runs = |world: &World| world.ada(Ask::get("/api/v1/repos/demo/runs")).ok();
+    world.until(|world| !runs(world).as_array().unwrap().is_empty());
+    let world = world.restart(|folder| fs::rename(demo(folder), folder.join("elsewhere")).unwrap());
     let other = "/api/v1/repos/other/branches/main";
     world.until(|world| world.ada(Ask::get(other)).ok()["tip"].is_object());
     let alerts = |world: &World| {
@@ -125,7 +129,10 @@ fn one_repository_that_is_gone_keeps_neither_the_server_nor_the_others_from_goin
     assert!(alerts(&world).iter().any(|alert| alert.text.contains("housekeeping")));
 
     let before = alerts(&world).len();
-    let world = world.restart(|folder| fs::rename(folder.join("elsewhere"), demo(folder)).unwrap());
+    let world = world.restart(|folder| {
+        assert!(!demo(folder).exists(), "nothing is made where a repository is gone");
+        fs::rename(folder.join("elsewhere"), demo(folder)).unwrap();
+    });
     assert_eq!(world.change(1)["state"], "open");
     let figures = keep(&world);
     assert_eq!((figures.repositories, &figures.trouble[..]), (2, &[][..]), "{figures:?}");
