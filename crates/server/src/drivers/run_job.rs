@@ -1,6 +1,6 @@
 //! Runs jobs on the executor: prepares what a job sees, hands it over, and takes its end into the run's inbox.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -29,8 +29,12 @@ use crate::repos::Repos;
 use crate::secrets::Secrets;
 
 mod ends;
+mod held;
+#[cfg(test)]
+mod tests;
 
-use ends::{Asked, Ends};
+use ends::Asked;
+use held::{Held, State};
 
 /// Work trees prepared at once: each is one git walk and the writing of files.
 const PREPARERS: usize = 2;
@@ -48,18 +52,6 @@ pub struct Wanted {
     pub order: Box<JobOrder>,
 }
 
-/// A job on its way to the executor, or there.
-struct Held {
-    wanted: Wanted,
-    cancelled: bool,
-    sent: bool,
-    /// Ready, but there was no executor.
-    waiting: Option<Box<StartSpec>>,
-    started_at: Option<Timestamp>,
-    /// Keeps the base of the work tree from being evicted.
-    _tree: Option<Tree>,
-}
-
 /// A job that is over, on the way into its run.
 struct Finished {
     wanted: Wanted,
@@ -73,6 +65,9 @@ enum Tree {
     Base(Base),
     History(tempfile::TempDir),
 }
+
+/// What the executor is to do, and what it reads meanwhile; or how the job ended instead.
+type Prepared = Result<(StartSpec, Option<Tree>), Box<JobEnd>>;
 
 /// Where a job's files come from.
 pub struct Sources {
@@ -100,18 +95,6 @@ pub struct Jobs {
     state: Mutex<State>,
     pace: Mutex<Pace>,
     preparers: Workers,
-}
-
-#[derive(Default)]
-struct State {
-    held: HashMap<LeaseId, Held>,
-    /// Held jobs without files and secrets, which wait to be prepared together.
-    light: Vec<LeaseId>,
-    /// Ends that are not durable yet.
-    ends: Ends<Wanted>,
-    /// What the executor had when it was found.
-    found: HashSet<LeaseId>,
-    all_claimed: bool,
 }
 
 impl Jobs {
@@ -161,9 +144,7 @@ impl Jobs {
             return;
         }
         let is_light = is_light(&wanted.order);
-        let held =
-            Held { wanted, cancelled: false, sent: false, waiting: None, started_at: None, _tree: None };
-        state.held.insert(lease, held);
+        state.held.insert(lease, Held::new(wanted));
         let (me, engine) = (self.clone(), engine.clone());
         if !is_light {
             return self.preparers.run(Box::new(move || me.prepare(&engine, vec![lease])));
@@ -340,35 +321,44 @@ impl Jobs {
     }
 
     fn prepare(self: &Arc<Self>, engine: &Engine, leases: Vec<LeaseId>) {
-        let specs = leases.into_iter().filter_map(|lease| self.prepared(engine, lease)).collect();
+        let prepared = |lease| self.prepared(engine, lease, |order| self.spec(lease, order));
+        let specs = leases.into_iter().filter_map(prepared).collect();
         self.submit(specs);
         faults::point("run-job", "sent");
     }
 
-    /// What the executor is to do; `None` if the job is over instead.
-    fn prepared(self: &Arc<Self>, engine: &Engine, lease: LeaseId) -> Option<StartSpec> {
+    /// What the executor is to do, as `make` has it; `None` if the job is over instead.
+    fn prepared(
+        self: &Arc<Self>,
+        engine: &Engine,
+        lease: LeaseId,
+        make: impl FnOnce(&JobOrder) -> Prepared,
+    ) -> Option<StartSpec> {
         faults::point("run-job", "before");
-        let (wanted, cancelled) =
-            self.lock().held.get(&lease).map(|held| (held.wanted.clone(), held.cancelled))?;
-        let prepared = match cancelled {
-            true => Err(unrun(lease, Outcome::Cancelled, "cancelled before it began")),
-            false => self.spec(lease, &wanted.order),
+        let order = |held: &Held| (!held.cancelled).then(|| held.wanted.order.clone());
+        let order = self.lock().held.get(&lease).map(order)?;
+        let prepared = match order {
+            Some(order) => make(&order),
+            None => Err(unrun(lease, Outcome::Cancelled, "cancelled before it began")),
         };
+        let mut state = self.lock();
         match prepared {
             Ok((spec, tree)) => {
-                self.lock().held.get_mut(&lease)?._tree = tree;
+                state.held.get_mut(&lease)?._tree = tree;
                 Some(spec)
             }
             Err(end) => {
-                self.lock().release(&lease);
-                self.deliver_end(engine, wanted, lease, *end);
+                // Making it took its time. Its run may have asked anew since, and hears nothing under the order before.
+                let held = state.release(&lease)?;
+                drop(state);
+                self.deliver_end(engine, held.wanted, lease, *end);
                 None
             }
         }
     }
 
     /// What the executor is to do; or, if it cannot be prepared, how the job ended.
-    fn spec(&self, lease: LeaseId, order: &JobOrder) -> Result<(StartSpec, Option<Tree>), Box<JobEnd>> {
+    fn spec(&self, lease: LeaseId, order: &JobOrder) -> Prepared {
         let ours = |failure: Failure| {
             unrun(lease, Outcome::Errored, &format!("it could not be prepared: {}", failure.why))
         };
@@ -487,16 +477,6 @@ impl Jobs {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// A job is over: from the same moment on its end is on its way, so that a run which asks meanwhile is not told that
-    /// nothing is known of it.
-    fn release(&mut self, lease: &LeaseId) -> Option<Held> {
-        let held = self.held.remove(lease)?;
-        self.ends.deliver(*lease);
-        Some(held)
     }
 }
 
