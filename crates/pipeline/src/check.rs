@@ -2,20 +2,37 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use serde::Serialize;
 use towpath_core::definition::EmptySet;
 use towpath_core::graph::Trigger;
 
 use crate::diagnostic::{Place, Report, fault, shown};
-use crate::file::{JOBS_MAX, JobEntry, PipelineFile};
+use crate::file::{DefaultsFile, JOBS_MAX, JobEntry, PipelineFile};
+use crate::matrix::AXES_MAX;
 use crate::name::{JobKey, VariableKey};
 use crate::nearest::nearest;
 use crate::order;
+use crate::resolve;
 use crate::value::{At, Many, Named, Text};
 
 /// Edges between the jobs of one graph: every cell of a job needs every cell of the jobs that it needs.
 pub const EDGES_MAX: usize = 200_000;
-/// Bytes of all bodies of one graph. The graph is stored with each candidate.
+/// Bytes of one graph as it is stored, in JSON: a control character takes six of them. A candidate's graph holds the jobs
+/// of two definitions at most, and has to fit one row of the store.
 pub const GRAPH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a job in a graph beside its body, its names and its edges: keys, triggers, its shard.
+const JOB_BYTES: usize = 256;
+/// Bytes of a matrix's key and value in a graph beside their own: quotes and separators.
+const AXIS_BYTES: usize = 6;
+/// Bytes of an edge in a graph: an index, of two definitions' jobs, and a comma.
+const EDGE_BYTES: usize = 6;
+/// Outputs of all jobs of one graph. A run tells its gate of all of them at once, each with a digest of 64 characters.
+pub const OUTPUTS_MAX: usize = 100_000;
+/// Bytes of one job's variables, names and values. Linux takes 2 MiB of arguments and variables together where a stack
+/// may have 8 MiB (execve(2)); the rest is for secrets and for what Towpath sets.
+pub const VARIABLES_BYTES_MAX: usize = 1024 * 1024;
+/// Variables of one job. Bubblewrap takes 9,000 words of options, and three of them make a variable.
+pub const VARIABLES_MAX: usize = 1000;
 /// Names shown of a circle.
 const CIRCLE_SHOWN_MAX: usize = 12;
 /// Characters of a job's whole name: the limit of a `JobName`'s cell.
@@ -38,13 +55,15 @@ pub(crate) fn check<'a>(file: &'a PipelineFile, report: &mut Report) -> Vec<Draf
         return Vec::new();
     }
     let names = Names::of(&jobs.value.0);
+    let shared = Variables::of(file.defaults.as_ref().and_then(|defaults| defaults.value.env.as_ref()));
+    report.inside("defaults", |report| shared.check(report));
     report.inside("jobs", |report| {
         let mut drafts: Vec<Draft> = names.entries.iter().map(|entry| draft(entry, &names, report)).collect();
         let needs: Vec<Vec<usize>> = drafts.iter().map(|draft| draft.needs.clone()).collect();
         match order::topological(&needs) {
             Ok(order) => {
                 spread_triggers(&mut drafts, &order);
-                drafts.iter().for_each(|draft| check_job(draft, report));
+                drafts.iter().for_each(|draft| check_job(draft, &shared, report));
                 check_aborts(&drafts, report);
                 check_size(&drafts, file, report);
             }
@@ -165,10 +184,13 @@ fn spread_triggers(drafts: &mut [Draft], order: &[usize]) {
     }
 }
 
-fn check_job(draft: &Draft, report: &mut Report) {
+fn check_job(draft: &Draft, shared: &Variables, report: &mut Report) {
     let job = &draft.entry.job;
     report.inside(&draft.entry.name, |report| {
         check_deployment(draft, report);
+        if let Some(env) = &job.env {
+            shared.with(env).check(report);
+        }
         let no_checkout = job.checkout.as_ref().is_some_and(|checkout| !checkout.value);
         if let Some(history) = job.history.as_ref().filter(|history| history.value && no_checkout) {
             let why = "with `checkout: false` there is no work tree that could have a history";
@@ -231,16 +253,66 @@ impl JobEntry {
         cells.saturating_mul(shards)
     }
 
-    /// Bytes of one job's text.
-    fn bytes(&self) -> usize {
-        let run = self.job.run.as_ref().map_or(0, |run| run.value.0.len());
-        run + variable_bytes(&self.job.env)
+    /// Bytes that one of its cells and shards takes in the stored graph at most, without its edges.
+    fn stored_bytes(&self, defaults: &DefaultsFile) -> usize {
+        // The label is part of the name, and its keys and values stand in the body; a quote takes two bytes.
+        let cell = self
+            .job
+            .matrix
+            .as_ref()
+            .map_or(0, |matrix| 4 * matrix.value.label_bytes_max() + AXES_MAX * AXIS_BYTES);
+        JOB_BYTES + 2 * self.name.len() + cell + json_bytes(&resolve::body(&self.job, defaults))
     }
 }
 
-fn variable_bytes(env: &Option<At<Named<VariableKey, Text>>>) -> usize {
-    let pairs = env.iter().flat_map(|env| &env.value.0);
-    pairs.map(|(name, text)| name.value.as_ref().len() + text.value.0.len()).sum()
+fn json_bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).expect("a body is plain data with text keys").len()
+}
+
+/// Variables as the kernel counts them.
+#[derive(Default)]
+struct Variables<'a> {
+    place: Option<Place>,
+    /// Bytes of each, its name included.
+    each: HashMap<&'a str, usize>,
+    count: usize,
+    bytes: usize,
+}
+
+type Env = At<Named<VariableKey, Text>>;
+
+impl<'a> Variables<'a> {
+    fn of(env: Option<&'a Env>) -> Variables<'a> {
+        let pairs = env.iter().flat_map(|env| &env.value.0);
+        let bytes = |name: &'a VariableKey, text: &Text| (name.as_ref(), name.as_ref().len() + text.0.len());
+        let each: HashMap<&str, usize> = pairs.map(|(name, text)| bytes(&name.value, &text.value)).collect();
+        Variables { place: env.map(|env| env.place), count: each.len(), bytes: each.values().sum(), each }
+    }
+
+    /// These and a job's own, which win.
+    fn with(&self, env: &'a Env) -> Variables<'a> {
+        let own = Variables::of(Some(env));
+        let hidden: Vec<usize> = own.each.keys().filter_map(|name| self.each.get(name).copied()).collect();
+        Variables {
+            count: self.count + own.count - hidden.len(),
+            bytes: self.bytes + own.bytes - hidden.iter().sum::<usize>(),
+            ..own
+        }
+    }
+
+    fn check(&self, report: &mut Report) {
+        let Variables { place: Some(place), count, bytes, .. } = *self else { return };
+        if count <= VARIABLES_MAX && bytes <= VARIABLES_BYTES_MAX {
+            return;
+        }
+        let what = format!("{count} variables of {bytes} bytes are too many");
+        let why = format!(
+            "no program starts with much more: one job has at most {VARIABLES_MAX} of {VARIABLES_BYTES_MAX} bytes together, \
+             those of `defaults` counted"
+        );
+        let fault = fault(what, why, "put long values into files of the repository");
+        report.inside("env", |report| report.error(place, fault));
+    }
 }
 
 /// A job that this one waits for has ended before this one could fail.
@@ -291,15 +363,90 @@ fn check_size(drafts: &[Draft], file: &PipelineFile, report: &mut Report) {
         let hint = "put a job in between that needs all of one side and is needed by all of the other";
         report.error(place, fault("too many jobs need too many others", why, hint));
     }
-    let shared = file.defaults.as_ref().map_or(0, |defaults| variable_bytes(&defaults.value.env));
-    let bytes = drafts.iter().zip(&sizes).fold(0, |sum: usize, (draft, size)| {
-        sum.saturating_add(size.saturating_mul(shared + draft.entry.bytes()))
+    check_stored(drafts, (&sizes, edges), file, report);
+}
+
+/// What a graph and the results of its jobs take where they are stored.
+fn check_stored(
+    drafts: &[Draft],
+    (sizes, edges): (&[usize], usize),
+    file: &PipelineFile,
+    report: &mut Report,
+) {
+    let place = file.jobs.as_ref().map_or(Place::START, |jobs| jobs.place);
+    let outputs = drafts.iter().zip(sizes).fold(0, |sum: usize, (draft, size)| {
+        let outputs = draft.entry.job.outputs.as_ref().map_or(0, |outputs| outputs.value.0.len());
+        sum.saturating_add(size.saturating_mul(outputs))
     });
-    if bytes > GRAPH_BYTES_MAX {
-        let why = format!(
-            "all jobs together, each cell and shard counted, have {bytes} bytes, at most {GRAPH_BYTES_MAX}"
+    if outputs > OUTPUTS_MAX {
+        let why = format!("all jobs together, each cell and shard counted, have at most {OUTPUTS_MAX}");
+        let hint = "let one output take several files: its path may have `*` and `**`";
+        report.error(place, fault(format!("{outputs} outputs are too many"), why, hint));
+    }
+    let defaults = file.defaults.as_ref().map(|defaults| defaults.value.clone()).unwrap_or_default();
+    let mut bytes = edges.saturating_mul(EDGE_BYTES);
+    for (draft, size) in drafts.iter().zip(sizes) {
+        bytes = bytes.saturating_add(size.saturating_mul(draft.entry.stored_bytes(&defaults)));
+        if bytes > GRAPH_BYTES_MAX {
+            let why = format!(
+                "all jobs together, each cell and shard counted, take more than {GRAPH_BYTES_MAX} bytes where they are \
+                 stored, as JSON"
+            );
+            let hint = "move long scripts into files of the repository";
+            report.error(place, fault("the jobs' scripts and variables are too large", why, hint));
+            // No further: an alias is written out here, and many of them could be very much.
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expand::Changed;
+    use crate::value::Value;
+    use crate::yaml;
+
+    /// What the graph of a file is counted as, and what it takes.
+    fn counted_and_taken(source: &str) -> (usize, usize) {
+        let mut report = Report::new("towpath.yaml", source);
+        let root = yaml::load(source, &mut report).unwrap();
+        let file = PipelineFile::read(&root, &mut report).unwrap();
+        let definition = resolve::resolve(&file, &mut report);
+        assert_eq!(report.error_count(), 0, "{:?}", report.finish());
+        let graph = definition.expand(Changed::Unknown);
+        let edges: usize = graph.jobs.iter().map(|job| job.needs.len() + job.aborts.len()).sum();
+        let defaults = file.defaults.map(|defaults| defaults.value).unwrap_or_default();
+        let jobs = &file.jobs.unwrap().value.0;
+        let bytes: usize = jobs.iter().map(|entry| entry.size() * entry.stored_bytes(&defaults)).sum();
+        (bytes + edges * EDGE_BYTES, json_bytes(&graph))
+    }
+
+    #[test]
+    fn a_graph_takes_no_more_than_it_is_counted_as() {
+        let name = "n".repeat(80);
+        let everything = format!(
+            r#"
+defaults: {{ env: {{ SHARED: "\a\a\a", OWN: x }} }}
+jobs:
+  {name}:
+    run: "\e[1m\"bold\""
+    on: [change, queue, land, manual]
+    shards: 300
+    matrix: {{ k: ['"', '\', plain], some_longer_key: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] }}
+    env: {{ OWN: "\e1" }}
+    outputs: {{ dist: "dist/**" }}
+    reports: {{ junit: junit.xml }}
+    secrets: [token]
+    aborts: [b]
+  b: {{ run: x, user_namespaces: true, history: true, network: true, restartable: false }}
+  c: {{ run: x, needs: [b], on: [land], environment: live, restartable: true }}
+"#
         );
-        let hint = "move long scripts into files of the repository";
-        report.error(place, fault("the jobs' scripts and variables are too large", why, hint));
+        let many: String = (0..3000).map(|at| format!("  j{at}: {{ run: x, needs: [first] }}\n")).collect();
+        for source in [everything, format!("jobs:\n  first: x\n{many}")] {
+            let (counted, taken) = counted_and_taken(&source);
+            assert!(taken <= counted && counted < 3 * taken, "{counted} for {taken}");
+        }
     }
 }

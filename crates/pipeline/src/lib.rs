@@ -24,6 +24,7 @@ mod source;
 mod value;
 mod yaml;
 
+pub use check::GRAPH_BYTES_MAX;
 pub use definition::{Definition, FILE_NAME, Job, PathFilter};
 pub use definition_file::{DefinitionFile, TreeEntry};
 pub use detect::{DETECTION_BYTES_MAX, DETECTION_FILES, Detected, DetectedJob, RootTree, detect};

@@ -62,7 +62,8 @@ fn path_filter(when: &WhenFile) -> PathFilter {
     PathFilter { take: globs(|pattern| !pattern.leave_out), leave_out: globs(|pattern| pattern.leave_out) }
 }
 
-fn body(job: &JobFile, defaults: &DefaultsFile) -> JobBody {
+/// What the executor sees of a job, without cell and shard.
+pub(crate) fn body(job: &JobFile, defaults: &DefaultsFile) -> JobBody {
     let restartable = get(&job.restartable).unwrap_or(false);
     // A deployment that may have happened halfway is not repeated unless it says that it can be.
     let repeatable = job.environment.is_none() || restartable;

@@ -2,7 +2,9 @@
 
 use expect_test::expect;
 use proptest::prelude::*;
-use towpath_pipeline::{Changed, Definition, FILE_NAME, RootTree, detect};
+use towpath_pipeline::{
+    Changed, Definition, DefinitionFile, FILE_NAME, GRAPH_BYTES_MAX, RootTree, TreeEntry, detect, plan,
+};
 
 use crate::support::{check, findings, parse};
 
@@ -165,12 +167,89 @@ fn the_graph_has_a_size() {
         &format!("jobs:\n  a: {{ shards: 512, run: \"{text}\" }}\n"),
         expect![[r#"
         2:3 jobs: the jobs' scripts and variables are too large
-            why: all jobs together, each cell and shard counted, have 25600000 bytes, at most 16777216
+            why: all jobs together, each cell and shard counted, take more than 16777216 bytes where they are stored, as JSON
            hint: move long scripts into files of the repository
     "#]],
     );
     let found = findings(&format!("jobs:\n  a: \"{}\"\n", "x".repeat(102_401)));
     assert!(found.contains("it has 102401 bytes; a program's argument or variable holds 102400"), "{found}");
+}
+
+/// A job of bells, which take two bytes in the file, one in memory and six where they are stored.
+fn bells(count: usize) -> String {
+    format!("\"{}\"", "\\a".repeat(count))
+}
+
+#[test]
+fn a_graph_is_measured_as_it_is_stored() {
+    // 180 KB of YAML, 13 MB of text, 81 MB of JSON.
+    let uses: String = (0..150).map(|at| format!("  j{at}: *run\n")).collect();
+    check(
+        &format!("jobs:\n  a: &run {}\n{uses}", bells(90_000)),
+        expect![[r#"
+            2:3 jobs: the jobs' scripts and variables are too large
+                why: all jobs together, each cell and shard counted, take more than 16777216 bytes where they are stored, as JSON
+               hint: move long scripts into files of the repository
+        "#]],
+    );
+}
+
+#[test]
+fn a_candidate_takes_no_more_than_the_graphs_of_both_sides() {
+    let side = |name: &str| {
+        let jobs: String = (1..27).map(|at| format!("  {name}{at}: *run\n")).collect();
+        let text = format!("jobs:\n  {name}: &run {}\n{jobs}", bells(102_400));
+        DefinitionFile::read(TreeEntry::Present { mode: 0o100_644, bytes: text.as_bytes() })
+    };
+    let plan = plan(&side("target"), &side("own"), Changed::Unknown).unwrap();
+    assert_eq!(plan.graph.jobs.len(), 54);
+    let bytes = serde_json::to_vec(&plan.graph).unwrap().len();
+    assert!((GRAPH_BYTES_MAX * 19 / 10..=GRAPH_BYTES_MAX * 2).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn outputs_are_counted() {
+    let outputs: Vec<String> = (0..200).map(|at| format!("o{at}: x")).collect();
+    check(
+        &format!("jobs:\n  a: {{ run: x, shards: 501, outputs: {{ {} }} }}\n", outputs.join(", ")),
+        expect![[r#"
+            2:3 jobs: 100200 outputs are too many
+                why: all jobs together, each cell and shard counted, have at most 100000
+               hint: let one output take several files: its path may have `*` and `**`
+        "#]],
+    );
+}
+
+#[test]
+fn a_job_has_no_more_variables_than_a_program_can_start_with() {
+    let values = |prefix: &str, count: usize, bytes: usize| {
+        let each: Vec<String> = (0..count).map(|at| format!("{prefix}{at}: {}", "x".repeat(bytes))).collect();
+        each.join(", ")
+    };
+    // Each side is small enough; a job has both, and its own where both say the same.
+    let shared = values("S", 6, 99_998);
+    let text = |own: &str| {
+        format!("defaults: {{ env: {{ {shared} }} }}\njobs:\n  a:\n    run: x\n    env: {{ {own} }}\n")
+    };
+    assert_eq!(findings(&text(&values("S", 6, 100_000))), "ok\n");
+    check(
+        &text(&values("O", 5, 100_000)),
+        expect![[r#"
+        5:10 jobs.a.env: 11 variables of 1100010 bytes are too many
+            why: no program starts with much more: one job has at most 1000 of 1048576 bytes together, those of `defaults`
+                 counted
+           hint: put long values into files of the repository
+    "#]],
+    );
+    check(
+        &format!("defaults: {{ env: {{ {} }} }}\njobs: {{ a: x, b: x }}\n", values("V", 1001, 1)),
+        expect![[r#"
+            1:18 defaults.env: 1001 variables of 4896 bytes are too many
+                why: no program starts with much more: one job has at most 1000 of 1048576 bytes together, those of `defaults`
+                     counted
+               hint: put long values into files of the repository
+        "#]],
+    );
 }
 
 #[test]
