@@ -127,7 +127,9 @@ impl Executor {
     /// Lets go of the executor, which goes on with its jobs.
     pub fn leave(&self) {
         self.closing.store(true, Ordering::Relaxed);
-        drop(self.client().take());
+        let client = self.client().take();
+        // It waits for whoever is just told something, which may want to answer.
+        drop(client);
     }
 
     /// Ends the executor with its jobs, and waits for it.

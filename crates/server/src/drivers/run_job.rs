@@ -1,6 +1,6 @@
 //! Runs jobs on the executor: prepares what a job sees, hands it over, and takes its end into the run's inbox.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -34,7 +34,7 @@ mod held;
 mod tests;
 
 use ends::Asked;
-use held::{Held, State};
+use held::{Held, Nobodys, State};
 
 /// Work trees prepared at once: each is one git walk and the writing of files.
 const PREPARERS: usize = 2;
@@ -174,7 +174,7 @@ impl Jobs {
             let held = state.release(&lease).expect("invariant: it was just found");
             drop(state);
             let end = unrun(lease, Outcome::Cancelled, "cancelled before it began");
-            return self.deliver_end(engine, held.wanted, lease, *end);
+            return self.end_unsent(engine, held, end);
         }
         if held.sent
             && let Some(executor) = self.executor.get()
@@ -232,12 +232,14 @@ impl Jobs {
         let mut state = self.lock();
         for end in ends {
             let lease = end.lease;
+            state.found.remove(&lease);
             match self.engine.get().and_then(|_| state.release(&lease)) {
                 Some(held) => finished.push(Finished { wanted: held.wanted, lease, end }),
                 // From an earlier server's time: the run that owns it asks for it.
                 None => state.ends.told(end),
             }
         }
+        self.drop_nobodys(&mut state);
         drop(state);
         if let Some(engine) = self.engine.get() {
             finished.iter().for_each(|one| self.note_pace(engine, one.end.result.duration_ms));
@@ -249,17 +251,15 @@ impl Jobs {
     pub fn all_claimed(&self) {
         let mut state = self.lock();
         state.all_claimed = true;
-        self.drop_unclaimed(&mut state);
+        self.drop_nobodys(&mut state);
     }
 
-    fn drop_unclaimed(&self, state: &mut State) {
-        let Some(executor) = self.executor.get().filter(|_| state.all_claimed) else { return };
-        executor.ack(state.ends.take_unclaimed());
-        for lease in
-            std::mem::take(&mut state.found).into_iter().filter(|lease| !state.held.contains_key(lease))
-        {
-            executor.cancel(&lease);
-            executor.ack(vec![lease]);
+    fn drop_nobodys(&self, state: &mut State) {
+        let Some(executor) = self.executor.get() else { return };
+        let Nobodys { stop, forget } = state.take_nobodys();
+        stop.iter().for_each(|lease| executor.cancel(lease));
+        if !forget.is_empty() {
+            executor.ack(forget);
         }
     }
 
@@ -267,29 +267,24 @@ impl Jobs {
     /// does not know although an executor had them died with that one. `adopt` makes it the one that jobs are given to: a
     /// job that it gets before its list is looked at would not be on that list.
     pub fn resume(self: &Arc<Self>, leases: &Leases, adopt: impl FnOnce()) {
-        let known: HashSet<&LeaseId> = leases.active.iter().chain(&leases.unacked).collect();
         let mut state = self.lock();
         adopt();
-        state.found = leases.active.iter().copied().collect();
-        self.drop_unclaimed(&mut state);
+        // Also what is over: its end may be heard before this, and acknowledged to nobody.
+        state.found = leases.active.iter().chain(&leases.unacked).copied().collect();
+        self.drop_nobodys(&mut state);
+        if let Some(executor) = self.executor.get() {
+            state.still_to_cancel(leases).iter().for_each(|lease| executor.cancel(lease));
+        }
         let waiting: Vec<StartSpec> =
             state.held.values_mut().filter_map(|held| held.waiting.take().map(|spec| *spec)).collect();
-        let is_lost =
-            |(lease, held): (&LeaseId, &Held)| (held.sent && !known.contains(lease)).then_some(*lease);
-        let lost: Vec<LeaseId> = state.held.iter().filter_map(is_lost).collect();
-        let lost: Vec<(LeaseId, Held)> =
-            lost.into_iter().filter_map(|lease| Some((lease, state.release(&lease)?))).collect();
+        let lost = state.take_lost(leases);
         drop(state);
         self.submit(waiting);
         let Some(engine) = self.engine.get() else { return };
         for (lease, held) in lost {
             let outcome = if held.cancelled { Outcome::Cancelled } else { Outcome::Errored };
-            self.deliver_end(
-                engine,
-                held.wanted,
-                lease,
-                *unrun(lease, outcome, "the executor died while it ran"),
-            );
+            let end = unrun(lease, outcome, "the executor died while it ran");
+            self.deliver_end(engine, held.wanted, lease, *end);
         }
     }
 
@@ -315,8 +310,7 @@ impl Jobs {
         drop(state);
         let Some(engine) = self.engine.get() else { return };
         for (lease, held) in cancelled {
-            let end = unrun(lease, Outcome::Cancelled, "cancelled before it began");
-            self.deliver_end(engine, held.wanted, lease, *end);
+            self.end_unsent(engine, held, unrun(lease, Outcome::Cancelled, "cancelled before it began"));
         }
     }
 
@@ -351,7 +345,7 @@ impl Jobs {
                 // Making it took its time. Its run may have asked anew since, and hears nothing under the order before.
                 let held = state.release(&lease)?;
                 drop(state);
-                self.deliver_end(engine, held.wanted, lease, *end);
+                self.end_unsent(engine, held, end);
                 None
             }
         }
@@ -401,6 +395,14 @@ impl Jobs {
         let into = folder.path().join("tree");
         repository.export_repository(order.commit, &into, (Files::Written, &ExportOptions::default()))?;
         Ok((Some(into), Some(Tree::History(folder))))
+    }
+
+    /// Ends a job that was not given to the executor by this server. An earlier one may have done so: there it stops.
+    fn end_unsent(self: &Arc<Self>, engine: &Engine, held: Held, end: Box<JobEnd>) {
+        if let Some(executor) = self.executor.get() {
+            executor.cancel(&end.lease);
+        }
+        self.deliver_end(engine, held.wanted, end.lease, *end);
     }
 
     fn deliver_end(self: &Arc<Self>, engine: &Engine, wanted: Wanted, lease: LeaseId, end: JobEnd) {
@@ -453,8 +455,10 @@ impl Jobs {
         for one in finished {
             let token = one.wanted.token;
             match (state.ends.arrived(&one.lease, |newest| newest.token == token), &outcome) {
-                // The next start hears of the ends again: the executor keeps them until they are acknowledged.
-                (_, Err(WriteError::Closed | WriteError::Fenced { .. })) => {}
+                // The next server hears of it: the executor keeps it until it is acknowledged, which this one must not do.
+                (_, Err(WriteError::Closed | WriteError::Fenced { .. })) => {
+                    state.ends.keep(Box::new(one.end))
+                }
                 // Whatever the turn made of it, its run has not listened.
                 (Some(wanted), _) => again.push(Finished { wanted, ..one }),
                 (None, Ok(())) => heard.push(one.lease),

@@ -36,19 +36,27 @@ impl<W> Ends<W> {
     /// The executor tells an end that no held job waits for. What is here already is not told twice: it would be taken
     /// for nobody's, and acknowledged before it is durable.
     pub fn told(&mut self, end: JobEnd) {
-        if !self.delivering.contains_key(&end.lease) && !self.returned.contains_key(&end.lease) {
+        if !self.knows(&end.lease) {
             self.unclaimed.insert(end.lease, Box::new(end));
         }
     }
 
-    /// A run asks for a job, or for its end.
+    /// Whether an end is on its way into its run, or waits for that run to ask again.
+    pub fn knows(&self, lease: &LeaseId) -> bool {
+        self.delivering.contains_key(lease) || self.returned.contains_key(lease)
+    }
+
+    /// A run asks for a job, or for its end, which is on its way from then on.
     pub fn ask(&mut self, lease: &LeaseId, wanted: W) -> Asked<W> {
         if let Some(newest) = self.delivering.get_mut(lease) {
             *newest = Some(wanted);
             return Asked::Coming;
         }
         match self.unclaimed.remove(lease).or_else(|| self.returned.remove(lease)) {
-            Some(end) => Asked::Over(wanted, end),
+            Some(end) => {
+                self.deliver(*lease);
+                Asked::Over(wanted, end)
+            }
             None => Asked::Unknown(wanted),
         }
     }
@@ -59,9 +67,11 @@ impl<W> Ends<W> {
     }
 
     /// That turn was written or not. Answers under which order the end is to be told once more, if its run has asked
-    /// for it under another one meanwhile.
+    /// for it under another one meanwhile: it is still on its way then.
     pub fn arrived(&mut self, lease: &LeaseId, is_same: impl Fn(&W) -> bool) -> Option<W> {
-        self.delivering.remove(lease).flatten().filter(|wanted| !is_same(wanted))
+        let newest = self.delivering.remove(lease).flatten().filter(|wanted| !is_same(wanted))?;
+        self.deliver(*lease);
+        Some(newest)
     }
 
     /// Keeps an end whose turn was not written.
@@ -107,7 +117,9 @@ mod tests {
     fn an_end_of_an_earlier_server_is_had_once_or_is_nobodys() {
         let mut ends = Ends::default();
         ends.told(end());
-        assert_eq!([ask(&mut ends, 1), ask(&mut ends, 2)], ["over", "unknown"]);
+        assert_eq!(ask(&mut ends, 1), "over");
+        assert_eq!(ends.arrived(&LEASE, |order| *order == 1), None);
+        assert_eq!(ask(&mut ends, 2), "unknown");
         ends.told(end());
         assert_eq!(ends.take_unclaimed(), [LEASE]);
         assert_eq!(ask(&mut ends, 3), "unknown");
@@ -120,8 +132,9 @@ mod tests {
         assert_eq!(ends.arrived(&LEASE, |order| *order == 1), None);
         ends.keep(Box::new(end()));
         assert_eq!(ends.kept(), 1);
-        assert_eq!([ask(&mut ends, 2), ask(&mut ends, 3)], ["over", "unknown"]);
+        assert_eq!([ask(&mut ends, 2), ask(&mut ends, 3)], ["over", "coming"]);
         assert_eq!(ends.kept(), 0);
+        assert_eq!(ends.arrived(&LEASE, |order| *order == 2), Some(3));
     }
 
     #[test]
@@ -130,8 +143,8 @@ mod tests {
         ends.deliver(LEASE);
         assert_eq!([ask(&mut ends, 2), ask(&mut ends, 3)], ["coming", "coming"]);
         assert_eq!(ends.arrived(&LEASE, |order| *order == 1), Some(3));
+        assert!(ends.knows(&LEASE), "it is told once more");
         // A cancel of the very order that it is told under changes nothing: that answer is taken.
-        ends.deliver(LEASE);
         assert_eq!(ask(&mut ends, 3), "coming");
         assert_eq!(ends.arrived(&LEASE, |order| *order == 3), None);
         assert_eq!(ask(&mut ends, 4), "unknown");
@@ -148,5 +161,8 @@ mod tests {
         ends.told(end());
         assert_eq!(ends.take_unclaimed(), []);
         assert_eq!(ask(&mut ends, 2), "over");
+        // Asked for, it is on its way again, though nobody has said so yet.
+        ends.told(end());
+        assert_eq!(ends.take_unclaimed(), []);
     }
 }

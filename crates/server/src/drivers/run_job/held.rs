@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use towpath_core::ids::{LeaseId, Timestamp};
 use towpath_executor::StartSpec;
+use towpath_executor::protocol::Leases;
 
 use super::ends::Ends;
 use super::{Tree, Wanted};
@@ -27,9 +28,18 @@ pub(super) struct State {
     pub light: Vec<LeaseId>,
     /// Ends that are not durable yet.
     pub ends: Ends<Wanted>,
-    /// What the executor had when it was found.
+    /// What the executor had when it was found, over or not, and has not told the end of since.
     pub found: HashSet<LeaseId>,
     pub all_claimed: bool,
+}
+
+/// What the executor has and no run waits for.
+#[derive(Default)]
+pub(super) struct Nobodys {
+    /// To be stopped, should it still run.
+    pub stop: Vec<LeaseId>,
+    /// Its end, should it be over, is for nobody.
+    pub forget: Vec<LeaseId>,
 }
 
 impl Held {
@@ -45,5 +55,34 @@ impl State {
         let held = self.held.remove(lease)?;
         self.ends.deliver(*lease);
         Some(held)
+    }
+
+    /// What the executor has and no run waits for, once every run has said what it wants.
+    pub fn take_nobodys(&mut self) -> Nobodys {
+        if !self.all_claimed {
+            return Nobodys::default();
+        }
+        let found = std::mem::take(&mut self.found).into_iter();
+        let stop: Vec<LeaseId> = found.filter(|lease| !self.held.contains_key(lease)).collect();
+        let mut forget = self.ends.take_unclaimed();
+        // An end that is on its way into its run, or comes back from there, is its run's until it is durable.
+        forget.extend(stop.iter().filter(|lease| !self.ends.knows(lease)));
+        Nobodys { stop, forget }
+    }
+
+    /// Jobs that died with an executor: given to it, and not known to its successor.
+    pub fn take_lost(&mut self, leases: &Leases) -> Vec<(LeaseId, Held)> {
+        let known: HashSet<&LeaseId> = leases.active.iter().chain(&leases.unacked).collect();
+        let is_lost =
+            |(lease, held): (&LeaseId, &Held)| (held.sent && !known.contains(lease)).then_some(*lease);
+        let lost: Vec<LeaseId> = self.held.iter().filter_map(is_lost).collect();
+        lost.into_iter().filter_map(|lease| Some((lease, self.release(&lease)?))).collect()
+    }
+
+    /// Jobs that are to stop and that the executor still has: the connection before may have taken the word with it.
+    pub fn still_to_cancel(&self, leases: &Leases) -> Vec<LeaseId> {
+        let is_cancelled =
+            |lease: &&LeaseId| self.held.get(lease).is_some_and(|held| held.cancelled && held.sent);
+        leases.active.iter().filter(is_cancelled).copied().collect()
     }
 }

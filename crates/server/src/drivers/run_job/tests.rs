@@ -1,5 +1,7 @@
 //! Jobs between the runs of a real turn loop and an executor that says what the test wants.
 
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -7,19 +9,25 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use towpath_core::effect::Effect;
 use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobSpec, Origin, Trigger};
-use towpath_core::ids::{CommitId, RunId, TreeId};
+use towpath_core::ids::{CommitId, Epoch, RunId, TreeId};
 use towpath_core::message::RunStart;
 use towpath_core::policy::Level;
 use towpath_core::turn::Dispatch;
+use towpath_executor::SandboxKind;
+use towpath_executor::protocol::{FromExecutor, PROTOCOL_VERSION, ToExecutor, Welcome};
 use towpath_git::{BaseOptions, Git, GitOptions, TREE_LIMITS};
-use towpath_store::{Options, Store};
+use towpath_store::{Load, Options, Store};
 
 use super::*;
 use crate::clock::system_time;
 use crate::engine::{Dispatcher, Running};
+use crate::settings::{ExecutorLife, ServerSettings};
 
 /// No test waits so long for anything, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A lease that no run knows.
+const OTHER: LeaseId = LeaseId([9; 16]);
 
 struct World {
     jobs: Arc<Jobs>,
@@ -28,7 +36,14 @@ struct World {
     orders: Receiver<Order>,
     running: Option<Running>,
     runtime: Runtime,
-    _folder: TempDir,
+    peer: Peer,
+    folder: TempDir,
+}
+
+/// The other side of the executor's socket: the test itself.
+struct Peer {
+    listener: UnixListener,
+    stream: Option<UnixStream>,
 }
 
 /// What a run asks for.
@@ -83,7 +98,39 @@ impl World {
         let _ = jobs.engine.set(engine.clone());
         engine.deliver_surely(CellId::Pool, AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots: 4 })));
         let runtime = Runtime::new().unwrap();
-        World { jobs, engine, store, orders, running: Some(running), runtime, _folder: folder }
+        let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let peer = Peer { listener, stream: None };
+        World { jobs, engine, store, orders, running: Some(running), runtime, peer, folder }
+    }
+
+    /// Is the executor that the server finds, with these leases; the connection before is over.
+    fn connect(&mut self, leases: Leases) {
+        self.peer.stream = None;
+        if self.jobs.executor.get().is_some() {
+            return self.peer.welcome(leases);
+        }
+        let (ready, came_up) = channel();
+        let folder = self.folder.path();
+        let tell = move |outcome| drop(ready.send(outcome));
+        let executor = Executor::start((&settings(folder), folder), Epoch(1), &self.jobs, tell);
+        self.jobs.connect(self.engine.clone(), executor);
+        self.peer.welcome(leases);
+        came_up.recv_timeout(PATIENCE).expect("the server is connected in time").unwrap();
+    }
+
+    fn executor(&self) -> &Executor {
+        self.jobs.executor.get().expect("the test has connected it")
+    }
+
+    /// Has nothing become durable until the answer is dropped.
+    fn hold_writes(&self) -> Sender<()> {
+        let (hold, until) = channel::<()>();
+        let work = move |_: &mut towpath_store::Tx<'_>| {
+            let _ = until.recv();
+            Ok(())
+        };
+        self.engine.writer().submit(Load::default(), work, |_| {});
+        hold
     }
 
     /// Starts a run of these jobs, and takes what it asks for.
@@ -148,11 +195,71 @@ impl World {
     }
 }
 
+impl Peer {
+    fn welcome(&mut self, leases: Leases) {
+        let (stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.stream = Some(stream);
+        assert!(matches!(self.heard(), ToExecutor::Hello { .. }));
+        self.say(&FromExecutor::Welcome(Welcome {
+            version: PROTOCOL_VERSION,
+            incarnation: "test".into(),
+            pid: std::process::id(),
+            slots: 4,
+            unsandboxed: true,
+            leases,
+        }));
+    }
+
+    /// The next word of the server.
+    fn heard(&self) -> ToExecutor {
+        let mut stream = self.stream.as_ref().expect("there is a connection");
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).expect("the server says something in time");
+        let mut body = vec![0; u32::from_le_bytes(length) as usize];
+        stream.read_exact(&mut body).unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    fn say(&self, message: &FromExecutor) {
+        let mut stream = self.stream.as_ref().expect("there is a connection");
+        let body = serde_json::to_vec(message).unwrap();
+        stream.write_all(&u32::try_from(body.len()).unwrap().to_le_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
+        if let Some(executor) = self.jobs.executor.get() {
+            executor.leave();
+        }
         let ended = self.running.take().map(Running::stop);
         assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking(), "the turn loop ended by itself");
     }
+}
+
+fn settings(folder: &std::path::Path) -> ServerSettings {
+    ServerSettings {
+        data: folder.into(),
+        keys: folder.into(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        url: None,
+        slots: 4,
+        sandbox: SandboxKind::None,
+        limits: Limits::default(),
+        // Nobody is to start it: there is a peer at the socket.
+        program: "/nowhere/towpath".into(),
+        executor: ExecutorLife::Own,
+    }
+}
+
+fn active(lease: LeaseId) -> Leases {
+    Leases { active: vec![lease], unacked: Vec::new() }
+}
+
+fn ended(lease: LeaseId, outcome: Outcome, why: &str) -> FromExecutor {
+    FromExecutor::Ended { end: unrun(lease, outcome, why) }
 }
 
 fn run(number: u64) -> RunId {
@@ -205,4 +312,96 @@ fn a_job_that_cannot_be_prepared_ends_under_the_order_that_is_the_newest_by_then
     });
     assert!(prepared.is_none());
     assert_eq!(world.ends(1), [("a".to_owned(), Outcome::Errored, "there is no such tree".to_owned())]);
+}
+
+#[test]
+fn an_end_on_its_way_into_its_run_is_acknowledged_when_it_is_durable_and_not_before() {
+    let mut world = World::new();
+    let wanted = world.run(1, vec![job("a")]).remove(0);
+    let lease = world.lease(&wanted);
+    world.connect(active(lease));
+    world.jobs.start(&world.engine, wanted);
+    assert!(matches!(world.peer.heard(), ToExecutor::Start { spec } if spec.lease == lease));
+    let held = world.hold_writes();
+    world.jobs.ended(vec![*unrun(lease, Outcome::Passed, "exit code 0")]);
+    world.jobs.all_claimed();
+    world.executor().cancel(&OTHER);
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease: OTHER }, "nothing is said of the job before");
+    drop(held);
+    assert_eq!(world.peer.heard(), ToExecutor::Ack { leases: vec![lease] });
+    assert_eq!(world.ends(1), [("a".to_owned(), Outcome::Passed, "exit code 0".to_owned())]);
+}
+
+#[test]
+fn an_end_that_was_told_before_the_executor_was_looked_at_is_acknowledged_when_it_is_durable() {
+    let mut world = World::new();
+    let wanted = world.run(1, vec![job("a")]).remove(0);
+    let lease = world.lease(&wanted);
+    world.jobs.start(&world.engine, wanted);
+    let held = world.hold_writes();
+    world.jobs.ended(vec![*unrun(lease, Outcome::Passed, "exit code 0")]);
+    world.connect(Leases { active: Vec::new(), unacked: vec![lease] });
+    world.jobs.all_claimed();
+    world.executor().cancel(&OTHER);
+    // Stopping what is over changes nothing.
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease });
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease: OTHER }, "it is not acknowledged before");
+    drop(held);
+    assert_eq!(world.peer.heard(), ToExecutor::Ack { leases: vec![lease] });
+    assert_eq!(world.ends(1), [("a".to_owned(), Outcome::Passed, "exit code 0".to_owned())]);
+}
+
+#[test]
+fn an_end_that_no_run_waits_for_is_acknowledged_once_every_run_has_asked() {
+    let mut world = World::new();
+    world.connect(Leases::default());
+    let told = || world.jobs.ended(vec![*unrun(OTHER, Outcome::Passed, "exit code 0")]);
+    let forgotten = ToExecutor::Ack { leases: vec![OTHER] };
+    told();
+    world.executor().cancel(&LeaseId([8; 16]));
+    assert_eq!(
+        world.peer.heard(),
+        ToExecutor::Cancel { lease: LeaseId([8; 16]) },
+        "a run may ask for it yet"
+    );
+    world.jobs.all_claimed();
+    assert_eq!(world.peer.heard(), forgotten);
+    told();
+    assert_eq!(world.peer.heard(), forgotten);
+    // Told before the new connection could be answered on, the end itself says nothing any more.
+    world.connect(Leases { active: Vec::new(), unacked: vec![OTHER] });
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease: OTHER });
+    assert_eq!(world.peer.heard(), forgotten);
+}
+
+#[test]
+fn a_job_that_is_cancelled_before_it_is_sent_stops_where_an_earlier_server_has_sent_it() {
+    let mut world = World::new();
+    let busy = world.keep_preparers();
+    let wanted = world.run(1, vec![job("a")]).remove(0);
+    let lease = world.lease(&wanted);
+    world.connect(active(lease));
+    world.jobs.start(&world.engine, wanted.clone());
+    world.jobs.cancel(&world.engine, wanted);
+    drop(busy);
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease });
+    assert_eq!(world.peer.heard(), ToExecutor::Ack { leases: vec![lease] });
+    let why = "cancelled before it began".to_owned();
+    assert_eq!(world.ends(1), [("a".to_owned(), Outcome::Cancelled, why)]);
+}
+
+#[test]
+fn a_cancel_that_went_down_with_its_connection_is_said_again() {
+    let mut world = World::new();
+    world.connect(Leases::default());
+    let wanted = world.run(1, vec![job("a")]).remove(0);
+    let lease = world.lease(&wanted);
+    world.jobs.start(&world.engine, wanted.clone());
+    assert!(matches!(world.peer.heard(), ToExecutor::Start { spec } if spec.lease == lease));
+    world.jobs.cancel(&world.engine, wanted);
+    // The executor lives, and has not read it.
+    world.connect(active(lease));
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease });
+    world.peer.say(&ended(lease, Outcome::Cancelled, "cancelled"));
+    assert_eq!(world.ends(1), [("a".to_owned(), Outcome::Cancelled, "cancelled".to_owned())]);
 }
