@@ -1,6 +1,7 @@
 //! The server's side of the executor's socket.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::Shutdown;
@@ -16,6 +17,7 @@ use towpath_core::ids::{Epoch, LeaseId};
 
 use crate::protocol::{FromExecutor, Leases, PROTOCOL_VERSION, StopMode, ToExecutor, Welcome};
 use crate::spec::{JobEnd, StartSpec};
+use crate::wire::EncodeError;
 use crate::{socket, wire};
 
 /// Bytes received at once: ends of some hundred jobs.
@@ -58,6 +60,35 @@ pub enum ExecutorEvent {
     Leases(Leases),
     /// The connection is over: the executor died, or a higher epoch took it.
     Gone(String),
+}
+
+/// A job as it is handed over: encoded by itself, so that one that does not fit keeps no other from being sent.
+pub struct StartMessage {
+    lease: LeaseId,
+    frame: Vec<u8>,
+}
+
+impl StartMessage {
+    /// A job that is ready to run.
+    ///
+    /// # Errors
+    /// [`EncodeError`]: it can never be handed over.
+    pub fn new(spec: StartSpec) -> Result<StartMessage, EncodeError> {
+        let lease = spec.lease;
+        Ok(StartMessage { lease, frame: wire::encode(&ToExecutor::Start { spec: Box::new(spec) })? })
+    }
+
+    /// Its lease.
+    pub fn lease(&self) -> LeaseId {
+        self.lease
+    }
+}
+
+/// It holds secrets.
+impl fmt::Debug for StartMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StartMessage({}, {} bytes)", self.lease, self.frame.len())
+    }
 }
 
 /// A connection to an executor. Dropping it leaves the executor and its jobs as they are.
@@ -110,8 +141,9 @@ impl ExecutorClient {
     ///
     /// # Errors
     /// If the connection is over; connect again and repeat.
-    pub fn start(&self, specs: impl IntoIterator<Item = StartSpec>) -> io::Result<()> {
-        self.send(specs.into_iter().map(|spec| ToExecutor::Start { spec: Box::new(spec) }))
+    pub fn start(&self, jobs: impl IntoIterator<Item = StartMessage>) -> io::Result<()> {
+        let frames: Vec<Vec<u8>> = jobs.into_iter().map(|job| job.frame).collect();
+        self.write(&frames.concat())
     }
 
     /// Ends a job; its end is told like any other. Safe to repeat, also for a lease that is unknown.
@@ -119,7 +151,7 @@ impl ExecutorClient {
     /// # Errors
     /// As [`ExecutorClient::start`].
     pub fn cancel(&self, lease: LeaseId) -> io::Result<()> {
-        self.send([ToExecutor::Cancel { lease }])
+        self.send(&ToExecutor::Cancel { lease })
     }
 
     /// Says that these ends are durable in the server. Safe to repeat.
@@ -127,7 +159,7 @@ impl ExecutorClient {
     /// # Errors
     /// As [`ExecutorClient::start`].
     pub fn ack(&self, leases: Vec<LeaseId>) -> io::Result<()> {
-        self.send([ToExecutor::Ack { leases }])
+        self.send(&ToExecutor::Ack { leases })
     }
 
     /// Asks for all leases; the answer is [`ExecutorEvent::Leases`].
@@ -135,7 +167,7 @@ impl ExecutorClient {
     /// # Errors
     /// As [`ExecutorClient::start`].
     pub fn list(&self) -> io::Result<()> {
-        self.send([ToExecutor::List])
+        self.send(&ToExecutor::List)
     }
 
     /// Ends the executor.
@@ -143,7 +175,7 @@ impl ExecutorClient {
     /// # Errors
     /// As [`ExecutorClient::start`].
     pub fn stop(&self, mode: StopMode) -> io::Result<()> {
-        self.send([ToExecutor::Stop { mode }])
+        self.send(&ToExecutor::Stop { mode })
     }
 
     /// Ends the executor with its jobs; whether it has ended within `patience`.
@@ -159,15 +191,16 @@ impl ExecutorClient {
         is_over()
     }
 
-    fn send(&self, messages: impl IntoIterator<Item = ToExecutor>) -> io::Result<()> {
+    fn send(&self, message: &ToExecutor) -> io::Result<()> {
+        self.write(&wire::encode(message)?)
+    }
+
+    /// Writes whole messages.
+    fn write(&self, frames: &[u8]) -> io::Result<()> {
         use io::Write;
-        let mut bytes = Vec::new();
-        for message in messages {
-            bytes.extend(wire::encode(&message)?);
-        }
         // The lock guards no data, only the order of whole messages.
         let _whole = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        (&self.stream).write_all(&bytes)
+        (&self.stream).write_all(frames)
     }
 }
 
@@ -224,4 +257,24 @@ pub fn start_executor(command: &[OsString], log: File) -> io::Result<Child> {
         .stderr(log)
         .process_group(0)
         .spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_core::graph::JobBody;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_fits_no_message_is_told_from_one_that_does() {
+        let message = |run: &str| {
+            let body = JobBody::script(run);
+            StartMessage::new(StartSpec::new(LeaseId([1; 16]), "unit".parse().unwrap(), body))
+        };
+        let small = message("true").unwrap();
+        assert!(wire::begins_with_whole(&small.frame));
+        // Six bytes for each.
+        let large = message(&"\u{1}".repeat(wire::FRAME_BYTES_MAX / 6)).unwrap_err();
+        assert!(matches!(large, EncodeError::TooLarge { bytes } if bytes > wire::FRAME_BYTES_MAX), "{large}");
+    }
 }

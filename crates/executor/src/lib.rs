@@ -36,7 +36,7 @@ mod watch;
 mod wire;
 
 pub use cgroup::LimitMode;
-pub use client::{ConnectError, ExecutorClient, ExecutorEvent, start_executor};
+pub use client::{ConnectError, ExecutorClient, ExecutorEvent, StartMessage, start_executor};
 pub use host::{ALONE_MAX, ExecutorConfig, JOB_USER_FIRST, JOB_USERS_PER_EXECUTOR, TreeMode};
 pub use launcher::sandbox_helper;
 pub use pool::{BACKLOG_MAX, ExecutorError, JobEvent, JobPool};
@@ -44,3 +44,4 @@ pub use probe::{ProbeRefusal, SandboxCapabilities};
 pub use serve::serve;
 pub use spec::{GrantedSecret, JUNIT_BYTES_MAX, JobEnd, Limits, SandboxKind, StartSpec};
 pub use watch::{DISK_RESERVE_BYTES, DISK_RESERVE_FILES};
+pub use wire::{EncodeError, FRAME_BYTES_MAX};

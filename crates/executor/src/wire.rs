@@ -13,9 +13,29 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Bytes of one frame. A job's script and secrets fit many times.
-pub(crate) const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Descriptors in one frame.
 const DESCRIPTORS_MAX: usize = 2;
+
+/// Why a message can never be sent, whoever is on the other side.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// It does not fit a frame.
+    #[error("a message of {bytes} bytes is over the limit of {FRAME_BYTES_MAX}")]
+    TooLarge {
+        /// Of the message.
+        bytes: usize,
+    },
+    /// JSON cannot hold it: a path that is not UTF-8, say.
+    #[error("it cannot be written as JSON: {0}")]
+    Unwritable(#[from] serde_json::Error),
+}
+
+impl From<EncodeError> for io::Error {
+    fn from(error: EncodeError) -> io::Error {
+        invalid(error.to_string())
+    }
+}
 
 fn invalid(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
@@ -24,13 +44,13 @@ fn invalid(why: impl Into<String>) -> io::Error {
 /// The bytes of one frame.
 ///
 /// # Errors
-/// `InvalidData` if the message is too large.
-pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+/// [`EncodeError`].
+pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)?;
     let length = frame.len() - 4;
     if length > FRAME_BYTES_MAX {
-        return Err(invalid(format!("a message of {length} bytes is over the limit of {FRAME_BYTES_MAX}")));
+        return Err(EncodeError::TooLarge { bytes: length });
     }
     frame[..4].copy_from_slice(&u32::try_from(length).expect("the limit fits").to_le_bytes());
     Ok(frame)

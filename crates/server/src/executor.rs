@@ -11,7 +11,7 @@ use std::time::Duration;
 use towpath_blob::{BlobError, BlobStore, LogStore};
 use towpath_core::ids::{Epoch, LeaseId};
 use towpath_executor::{
-    ConnectError, ExecutorClient, ExecutorConfig, ExecutorEvent, SandboxKind, StartSpec, start_executor,
+    ConnectError, ExecutorClient, ExecutorConfig, ExecutorEvent, SandboxKind, StartMessage, start_executor,
 };
 
 use crate::drivers::run_job::Jobs;
@@ -98,14 +98,14 @@ impl Executor {
     ///
     /// # Errors
     /// The jobs, to be given again when [`Jobs::resume`] tells of an executor.
-    pub fn submit(&self, specs: Vec<StartSpec>) -> Result<(), Vec<StartSpec>> {
+    pub fn submit(&self, jobs: Vec<StartMessage>) -> Result<(), Vec<StartMessage>> {
         match &*self.client() {
-            // Should it die of this, its successor is asked about the leases.
+            // It fails as the connection does, and a successor is asked about the leases.
             Some(client) => {
-                let _ = client.start(specs);
+                let _ = client.start(jobs);
                 Ok(())
             }
-            None => Err(specs),
+            None => Err(jobs),
         }
     }
 

@@ -17,6 +17,9 @@ use crate::random;
 
 /// Bytes of one secret. Keys and credential files have a few KB.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all secrets of one job. With its own variables they stay below what a program can start with (2 MiB), and in
+/// any form below what can be handed to an executor.
+pub const SECRETS_BYTES_MAX: usize = 512 * 1024;
 /// Shorter values cannot be masked without blotting out half of every log. Source: trust T4.
 pub const SECRET_BYTES_MIN: usize = 6;
 /// Bytes of the master key.
@@ -159,7 +162,17 @@ impl Secrets {
     /// # Errors
     /// Why it may not, in words for its author.
     pub fn grant(&self, order: &JobOrder) -> Result<Vec<GrantedSecret>, String> {
-        order.spec.body.secrets.iter().map(|name| self.grant_one(order, name)).collect()
+        let names = order.spec.body.secrets.iter();
+        let granted = names.map(|name| self.grant_one(order, name)).collect::<Result<Vec<_>, _>>()?;
+        let bytes: usize = granted.iter().map(|secret| secret.value.len()).sum();
+        match bytes > SECRETS_BYTES_MAX {
+            true => Err(format!(
+                "the secrets of job `{}` have {bytes} bytes together, at most {SECRETS_BYTES_MAX}; let several jobs have a \
+                 part of them each",
+                order.spec.name
+            )),
+            false => Ok(granted),
+        }
     }
 
     fn grant_one(&self, order: &JobOrder, name: &str) -> Result<GrantedSecret, String> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use towpath_core::graph::{JobBody, Outcome};
 use towpath_core::ids::{Epoch, LeaseId};
 use towpath_executor::protocol::{Leases, StopMode};
-use towpath_executor::{ConnectError, ExecutorClient, ExecutorEvent, JobEnd, StartSpec, start_executor};
+use towpath_executor::{
+    ConnectError, ExecutorClient, ExecutorEvent, JobEnd, StartMessage, StartSpec, start_executor,
+};
 
 use crate::support::processes_with;
 
@@ -77,6 +79,11 @@ impl Drop for Process {
 }
 
 impl Connected {
+    fn start(&self, specs: impl IntoIterator<Item = StartSpec>) {
+        let jobs = specs.into_iter().map(|spec| StartMessage::new(spec).unwrap());
+        self.client.start(jobs).unwrap();
+    }
+
     fn next(&self) -> ExecutorEvent {
         self.events.recv_timeout(PATIENCE).expect("the executor says something in time")
     }
@@ -118,7 +125,7 @@ fn spec(number: u8, run: &str) -> StartSpec {
 fn an_end_is_told_until_it_is_acknowledged() {
     let process = Process::new();
     let first = process.connect(1);
-    first.client.start([spec(1, "exit 3")]).unwrap();
+    first.start([spec(1, "exit 3")]);
     let end = first.next_end();
     assert_eq!((end.result.outcome, end.result.exit_code), (Outcome::Failed, Some(3)));
     assert!(end.result.unsandboxed);
@@ -126,11 +133,11 @@ fn an_end_is_told_until_it_is_acknowledged() {
     let second = process.connect(2);
     assert_eq!(second.client.welcome().leases.unacked, [end.lease]);
     assert_eq!(second.next_end(), end);
-    second.client.start([spec(1, "exit 3")]).unwrap();
+    second.start([spec(1, "exit 3")]);
     assert_eq!(second.next_end(), end, "a start of a lease that is over tells its end");
     second.client.ack(vec![end.lease]).unwrap();
     assert_eq!(second.leases(), Leases::default());
-    second.client.start([spec(1, "exit 3"), spec(2, "true")]).unwrap();
+    second.start([spec(1, "exit 3"), spec(2, "true")]);
     let again = second.next_end();
     assert_eq!((again.lease, again.result.outcome), (end.lease, Outcome::Errored));
     assert_eq!(again.result.why, "its end was acknowledged before", "it never starts again, and says so");
@@ -141,7 +148,7 @@ fn an_end_is_told_until_it_is_acknowledged() {
 fn the_higher_epoch_has_the_executor() {
     let process = Process::new();
     let old = process.connect(5);
-    old.client.start([spec(1, "sleep 31551")]).unwrap();
+    old.start([spec(1, "sleep 31551")]);
     old.started();
     let new = process.connect(6);
     assert!(matches!(old.next(), ExecutorEvent::Gone(_)));
@@ -158,7 +165,7 @@ fn the_higher_epoch_has_the_executor() {
 fn unknown_leases_die_at_a_takeover() {
     let process = Process::new();
     let first = process.connect(1);
-    first.client.start([spec(1, "sleep 31552"), spec(2, "sleep 31553")]).unwrap();
+    first.start([spec(1, "sleep 31552"), spec(2, "sleep 31553")]);
     first.started();
     first.started();
     drop(first);
@@ -173,7 +180,7 @@ fn unknown_leases_die_at_a_takeover() {
 fn jobs_of_a_killed_executor_are_errored_and_gone() {
     let mut process = Process::new();
     let first = process.connect(1);
-    first.client.start([spec(1, "sleep 31554"), spec(2, "true")]).unwrap();
+    first.start([spec(1, "sleep 31554"), spec(2, "true")]);
     assert_eq!(first.next_end().lease, LeaseId([2; 16]));
     process.kill();
     assert!(matches!(first.next(), ExecutorEvent::Gone(_)));
@@ -203,7 +210,7 @@ fn one_executor_owns_a_folder() {
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("another executor owns"), "{said}");
-    first.client.start([spec(1, "true")]).unwrap();
+    first.start([spec(1, "true")]);
     assert_eq!(first.next_end().result.outcome, Outcome::Passed, "the first is unharmed");
 }
 
@@ -214,7 +221,7 @@ fn it_stops_when_idle_and_when_told() {
         let server = process.connect(1);
         let gate = process.data.path().join("gate");
         let run = format!("mkfifo {0}; read line < {0}", gate.display());
-        server.client.start([spec(1, &run)]).unwrap();
+        server.start([spec(1, &run)]);
         server.started();
         while !gate.exists() {
             std::thread::yield_now();
@@ -241,7 +248,7 @@ fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends(
     let server = process.connect(1);
     let run =
         format!("mkfifo {0}; read line < {0}; touch {1}; read line < {0}", gate.display(), begun.display());
-    server.client.start([spec(1, &run)]).unwrap();
+    server.start([spec(1, &run)]);
     server.started();
     // The job keeps it, though the server is gone: only with its end there is nothing to do.
     drop(server);
@@ -264,7 +271,7 @@ fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends(
 fn hundreds_of_jobs_in_one_message() {
     let process = Process::new();
     let server = process.connect(1);
-    server.client.start((0..200).map(|number| spec(number, "true"))).unwrap();
+    server.start((0..200).map(|number| spec(number, "true")));
     let mut leases: Vec<u8> = (0..200).map(|_| server.next_end().lease.0[0]).collect();
     leases.sort_unstable();
     assert_eq!(leases, (0..200).collect::<Vec<u8>>());

@@ -14,7 +14,7 @@ use towpath_core::pool::PoolEvent;
 use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
 use towpath_executor::protocol::Leases;
-use towpath_executor::{JobEnd, Limits, StartSpec};
+use towpath_executor::{EncodeError, FRAME_BYTES_MAX, JobEnd, Limits, StartMessage, StartSpec};
 use towpath_git::{Base, BaseStore, ExportOptions, Files};
 use towpath_store::{Incarnation, WriteError};
 
@@ -67,7 +67,7 @@ enum Tree {
 }
 
 /// What the executor is to do, and what it reads meanwhile; or how the job ended instead.
-type Prepared = Result<(StartSpec, Option<Tree>), Box<JobEnd>>;
+type Prepared = Result<(StartMessage, Option<Tree>), Box<JobEnd>>;
 
 /// Where a job's files come from.
 pub struct Sources {
@@ -275,8 +275,7 @@ impl Jobs {
         if let Some(executor) = self.executor.get() {
             state.still_to_cancel(leases).iter().for_each(|lease| executor.cancel(lease));
         }
-        let waiting: Vec<StartSpec> =
-            state.held.values_mut().filter_map(|held| held.waiting.take().map(|spec| *spec)).collect();
+        let waiting = state.held.values_mut().filter_map(|held| held.waiting.take()).collect();
         let lost = state.take_lost(leases);
         drop(state);
         self.submit(waiting);
@@ -289,21 +288,22 @@ impl Jobs {
     }
 
     /// Gives jobs to the executor, or keeps them until there is one.
-    fn submit(self: &Arc<Self>, mut specs: Vec<StartSpec>) {
+    fn submit(self: &Arc<Self>, mut jobs: Vec<StartMessage>) {
         let mut state = self.lock();
-        let is_cancelled = |spec: &StartSpec| state.held.get(&spec.lease).is_none_or(|held| held.cancelled);
+        let is_cancelled =
+            |job: &StartMessage| state.held.get(&job.lease()).is_none_or(|held| held.cancelled);
         let cancelled: Vec<LeaseId> =
-            specs.extract_if(.., |spec| is_cancelled(spec)).map(|spec| spec.lease).collect();
-        let leases: Vec<LeaseId> = specs.iter().map(|spec| spec.lease).collect();
+            jobs.extract_if(.., |job| is_cancelled(job)).map(|job| job.lease()).collect();
+        let leases: Vec<LeaseId> = jobs.iter().map(StartMessage::lease).collect();
         let given = match self.executor.get() {
-            Some(executor) => executor.submit(specs),
-            None => Err(specs),
+            Some(executor) => executor.submit(jobs),
+            None => Err(jobs),
         };
         for lease in leases.iter().filter(|_| given.is_ok()) {
             state.held.entry(*lease).and_modify(|held| held.sent = true);
         }
-        for spec in given.err().into_iter().flatten() {
-            state.held.entry(spec.lease).and_modify(|held| held.waiting = Some(Box::new(spec)));
+        for job in given.err().into_iter().flatten() {
+            state.held.entry(job.lease()).and_modify(|held| held.waiting = Some(job));
         }
         let cancelled: Vec<_> =
             cancelled.into_iter().filter_map(|lease| Some((lease, state.release(&lease)?))).collect();
@@ -316,8 +316,8 @@ impl Jobs {
 
     fn prepare(self: &Arc<Self>, engine: &Engine, leases: Vec<LeaseId>) {
         let prepared = |lease| self.prepared(engine, lease, |order| self.spec(lease, order));
-        let specs = leases.into_iter().filter_map(prepared).collect();
-        self.submit(specs);
+        let jobs = leases.into_iter().filter_map(prepared).collect();
+        self.submit(jobs);
         faults::point("run-job", "sent");
     }
 
@@ -327,7 +327,7 @@ impl Jobs {
         engine: &Engine,
         lease: LeaseId,
         make: impl FnOnce(&JobOrder) -> Prepared,
-    ) -> Option<StartSpec> {
+    ) -> Option<StartMessage> {
         faults::point("run-job", "before");
         let order = |held: &Held| (!held.cancelled).then(|| held.wanted.order.clone());
         let order = self.lock().held.get(&lease).map(order)?;
@@ -337,9 +337,9 @@ impl Jobs {
         };
         let mut state = self.lock();
         match prepared {
-            Ok((spec, tree)) => {
+            Ok((job, tree)) => {
                 state.held.get_mut(&lease)?._tree = tree;
-                Some(spec)
+                Some(job)
             }
             Err(end) => {
                 // Making it took its time. Its run may have asked anew since, and hears nothing under the order before.
@@ -374,7 +374,9 @@ impl Jobs {
             limits: self.sources.limits,
             ..StartSpec::new(lease, order.spec.name.clone(), (*order.spec.body).clone())
         };
-        Ok((spec, tree))
+        let job =
+            StartMessage::new(spec).map_err(|error| unrun(lease, Outcome::Errored, &unsendable(&error)))?;
+        Ok((job, tree))
     }
 
     fn tree(&self, order: &JobOrder) -> Result<(Option<PathBuf>, Option<Tree>), Failure> {
@@ -497,6 +499,17 @@ impl Finished {
 /// Whether nothing has to be looked up or written before a job can be handed over.
 fn is_light(order: &JobOrder) -> bool {
     !order.spec.body.checkout && order.spec.body.secrets.is_empty()
+}
+
+/// Why a job cannot be handed to the executor, and what to do.
+fn unsendable(error: &EncodeError) -> String {
+    match error {
+        EncodeError::TooLarge { bytes } => format!(
+            "it is too large to hand over: its script, variables, secrets and inputs take {bytes} bytes, at most \
+             {FRAME_BYTES_MAX}; put long values into files of the repository, or ask for fewer secrets and outputs"
+        ),
+        EncodeError::Unwritable(_) => format!("it cannot be handed over: {error}"),
+    }
 }
 
 fn unrun(lease: LeaseId, outcome: Outcome, why: &str) -> Box<JobEnd> {

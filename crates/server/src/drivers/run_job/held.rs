@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use towpath_core::ids::{LeaseId, Timestamp};
-use towpath_executor::StartSpec;
+use towpath_executor::StartMessage;
 use towpath_executor::protocol::Leases;
 
 use super::ends::Ends;
@@ -15,7 +15,7 @@ pub(super) struct Held {
     pub cancelled: bool,
     pub sent: bool,
     /// Ready, but there was no executor.
-    pub waiting: Option<Box<StartSpec>>,
+    pub waiting: Option<StartMessage>,
     pub started_at: Option<Timestamp>,
     /// Keeps the base of the work tree from being evicted.
     pub _tree: Option<Tree>,

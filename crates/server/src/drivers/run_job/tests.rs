@@ -16,11 +16,13 @@ use towpath_core::turn::Dispatch;
 use towpath_executor::SandboxKind;
 use towpath_executor::protocol::{FromExecutor, PROTOCOL_VERSION, ToExecutor, Welcome};
 use towpath_git::{BaseOptions, Git, GitOptions, TREE_LIMITS};
+use towpath_store::records::Secret;
 use towpath_store::{Load, Options, Store};
 
 use super::*;
 use crate::clock::system_time;
 use crate::engine::{Dispatcher, Running};
+use crate::secrets::SECRET_BYTES_MAX;
 use crate::settings::{ExecutorLife, ServerSettings};
 
 /// No test waits so long for anything, on the slowest machine.
@@ -404,4 +406,55 @@ fn a_cancel_that_went_down_with_its_connection_is_said_again() {
     assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease });
     world.peer.say(&ended(lease, Outcome::Cancelled, "cancelled"));
     assert_eq!(world.ends(1), [("a".to_owned(), Outcome::Cancelled, "cancelled".to_owned())]);
+}
+
+#[test]
+fn a_job_that_is_too_large_to_hand_over_ends_and_takes_no_other_with_it() {
+    let mut world = World::new();
+    world.connect(Leases::default());
+    // Six bytes each in JSON.
+    let script = "\u{1}".repeat(FRAME_BYTES_MAX / 6);
+    let body = JobBody { checkout: false, retry_errored: 0, ..JobBody::script(&script) };
+    let large = JobSpec { body: Arc::new(body), ..job("large") };
+    let busy = world.keep_preparers();
+    let wanted = world.run(1, vec![large, job("small")]);
+    let large = wanted.iter().find(|wanted| wanted.order.spec.name.as_str() == "large").unwrap();
+    let large = world.lease(large);
+    wanted.into_iter().for_each(|wanted| world.jobs.start(&world.engine, wanted));
+    drop(busy);
+    // An earlier server cannot have handed it over either, but that is not looked into.
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease: large });
+    let ToExecutor::Start { spec } = world.peer.heard() else { panic!("the small one is handed over") };
+    assert_eq!(spec.job.as_str(), "small");
+    world.peer.say(&ended(spec.lease, Outcome::Passed, "exit code 0"));
+    let [(_, large, why), (_, small, _)] = &world.ends(1)[..] else { panic!("two jobs") };
+    assert_eq!((*large, *small), (Outcome::Errored, Outcome::Passed));
+    assert!(why.starts_with("it is too large to hand over: ") && why.contains("; put long values"), "{why}");
+}
+
+#[test]
+fn a_job_gets_no_more_secrets_than_a_program_can_start_with() {
+    let world = World::new();
+    let names: Vec<String> = (0..9).map(|at| format!("key-{at}")).collect();
+    let seal = |name: &String| Secret {
+        repo: None,
+        name: name.clone(),
+        sealed: world.jobs.sources.secrets.seal(None, name, &[b'k'; SECRET_BYTES_MAX]).unwrap(),
+        policy: r#"{"level":"landed"}"#.to_owned(),
+        updated_by: None,
+        updated_at: system_time(),
+    };
+    let secrets: Vec<Secret> = names.iter().map(seal).collect();
+    let stored =
+        world.store.writer().write(move |tx| secrets.iter().try_for_each(|secret| tx.put_secret(secret)));
+    stored.unwrap();
+    let with = |count: usize| {
+        let body = JobBody { secrets: names[..count].to_vec(), ..(*job("a").body).clone() };
+        JobSpec { body: Arc::new(body), ..job("a") }
+    };
+    let [most, more] = [(1, 8), (2, 9)].map(|(number, count)| world.run(number, vec![with(count)]).remove(0));
+    assert!(world.jobs.spec(OTHER, &most.order).is_ok());
+    let Err(end) = world.jobs.spec(OTHER, &more.order) else { panic!("they are too many") };
+    let why = "the secrets of job `a` have 589824 bytes together, at most 524288; let several jobs have a part of them each";
+    assert_eq!((end.result.outcome, end.result.why.as_str()), (Outcome::Failed, why));
 }
