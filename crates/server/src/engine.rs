@@ -11,7 +11,7 @@ use towpath_core::cell::{Answer, CellId, Refusal};
 use towpath_core::environment::Environment;
 use towpath_core::gate::{Command, Gate, GateEvent, Verb};
 use towpath_core::ids::{EnvironmentId, GateId, RunId, Timestamp};
-use towpath_core::outbox::Dispatch;
+use towpath_core::outbox::{Dispatch, Trouble, TroubleClass};
 use towpath_core::policy::Actor;
 use towpath_core::pool::Pool;
 use towpath_core::run::Run;
@@ -21,6 +21,8 @@ use towpath_store::{Delivery, Load, Placed, Store, Tx, WriteError, Writer};
 use crate::clock::Clock;
 
 mod slot;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod unit;
 
@@ -28,6 +30,9 @@ pub use slot::AnyIntake;
 
 /// Cells whose change a slow listener may miss before it is told to look at everything again.
 const CHANGES_BUFFERED: usize = 1024;
+
+/// How long an effect rests whose result the store does not take: what it is about has to become smaller first.
+const TOO_LARGE_REST_MS: i64 = 60_000;
 
 /// A cell was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,19 +187,35 @@ impl Engine {
     }
 
     /// Makes something durable in a cell's inbox, however often it takes: for the results of effects, which nobody
-    /// would repeat.
+    /// would repeat. A result that the store never takes becomes trouble that says so.
     pub fn deliver_surely(&self, cell: CellId, intake: AnyIntake) {
         let engine = self.clone();
         let again = (cell.clone(), intake.clone());
         self.deliver(cell, intake, move |outcome| match outcome {
             // The next start hands the effect out again.
             Ok(()) | Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
+            Err(error @ WriteError::TooLarge { .. }) => {
+                let (cell, intake) = again;
+                tracing::error!(%cell, %error, "a result for {cell} is never stored: {error}");
+                if let Some(trouble) = intake.as_trouble(engine.too_large(&error)) {
+                    engine.deliver_surely(cell, trouble);
+                }
+            }
             Err(error) => {
                 let (cell, intake) = again;
                 tracing::error!(%cell, %error, "a result for {cell} was not stored; it is tried again: {error}");
                 engine.after_rest(Box::new(move |engine| engine.deliver_surely(cell, intake)));
             }
         });
+    }
+
+    fn too_large(&self, error: &WriteError) -> Trouble {
+        Trouble {
+            class: TroubleClass::Invalid,
+            why: format!("its result cannot be stored: {error}"),
+            tries: 1,
+            next_try: Timestamp(self.clock.now().0 + TOO_LARGE_REST_MS),
+        }
     }
 
     /// Gives a cell facts for its next turn: one commit where an inbox takes two.

@@ -16,7 +16,7 @@ use crate::error::WriteError;
 use crate::view::View;
 use crate::writer::Shared;
 
-/// Bytes of one row, message or delivery at most. A graph of 10,000 jobs with long scripts has about 20 MB.
+/// Bytes of one row, message or delivery at most: twice what the graph of a candidate may have.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// One unit of work in the writer's transaction. All of it becomes durable, or nothing. Reads see what the units before

@@ -4,13 +4,17 @@ use towpath_core::candidate::{Candidate, CandidateResult, CandidateSpec, PATHS_S
 use towpath_core::gate::GateEvent;
 use towpath_core::ids::{CandidateId, CommitId, RepoName, TreeId};
 use towpath_git::{CandidateOutcome, ChangedPaths, ErrorClass, GitError, Repository};
-use towpath_pipeline::{Changed, plan};
+use towpath_pipeline::{Changed, GRAPH_BYTES_MAX, plan};
+use towpath_store::BODY_BYTES_MAX;
 
 use super::{Failure, Hands};
 use crate::definitions;
 
 /// Changed paths that `when` looks at; beyond it, every path counts as changed.
 const CHANGED_PATHS_MAX: usize = 100_000;
+
+// A candidate has the jobs of two definitions, and leaves half of its row to what is around them.
+const _: () = assert!(2 * GRAPH_BYTES_MAX <= BODY_BYTES_MAX / 2);
 
 /// Carries the effect out. Making the same candidate again gives the same commit.
 pub fn run(

@@ -9,7 +9,7 @@ use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Message, Misdirected};
 use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::{Run, RunEvent};
-use towpath_core::turn::{Delivered, EVENTS_PER_TURN_MAX, Intake, Live, Turn};
+use towpath_core::turn::{Delivered, EVENTS_PER_TURN_MAX, Intake, Live, Trouble, Turn};
 use towpath_store::{Delivery, ReadError, StoredCell};
 
 /// Something for the inbox of a cell of any kind.
@@ -39,6 +39,16 @@ impl AnyIntake {
         }
     }
 
+    /// Trouble in place of an effect's result; `None` if it is not one.
+    pub fn as_trouble(self, trouble: Trouble) -> Option<AnyIntake> {
+        Some(match self {
+            AnyIntake::Gate(intake) => AnyIntake::Gate(as_trouble(intake, trouble)?),
+            AnyIntake::Run(intake) => AnyIntake::Run(as_trouble(intake, trouble)?),
+            AnyIntake::Pool(intake) => AnyIntake::Pool(as_trouble(intake, trouble)?),
+            AnyIntake::Environment(intake) => AnyIntake::Environment(as_trouble(intake, trouble)?),
+        })
+    }
+
     /// What a message is to the cell that it is addressed to.
     ///
     /// # Errors
@@ -50,6 +60,13 @@ impl AnyIntake {
             CellId::Pool => AnyIntake::Pool(Intake::Event(message.try_into()?)),
             CellId::Environment(_) => AnyIntake::Environment(Intake::Event(message.try_into()?)),
         })
+    }
+}
+
+fn as_trouble<E>(intake: Intake<E>, trouble: Trouble) -> Option<Intake<E>> {
+    match intake {
+        Intake::Done { key, token, .. } => Some(Intake::Trouble { key, token, trouble }),
+        Intake::Event(_) | Intake::Trouble { .. } => None,
     }
 }
 
