@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -98,6 +99,7 @@ pub struct ExecutorClient {
     sending: Mutex<()>,
     welcome: Welcome,
     listener: Option<JoinHandle<()>>,
+    teller: Option<JoinHandle<()>>,
 }
 
 impl ExecutorClient {
@@ -125,11 +127,19 @@ impl ExecutorClient {
             _ => return Err(unreachable(io::Error::other("it closed the connection"))),
         };
         let reading = stream.try_clone().map_err(unreachable)?;
-        let listener = std::thread::Builder::new()
-            .name("executor-events".to_owned())
-            .spawn(move || listen(&reading, on_event))
-            .map_err(unreachable)?;
-        Ok(ExecutorClient { stream, sending: Mutex::new(()), welcome, listener: Some(listener) })
+        // Whoever hears an event may wait for somebody who is writing, and the executor reads on only once it is listened
+        // to. So one thread listens and waits for nobody; what it has heard is bounded by the executor's jobs.
+        let (tell, told) = channel();
+        let listener = spawn("executor-listener", move || listen(&reading, &tell)).map_err(unreachable)?;
+        let teller = spawn("executor-events", move || told.into_iter().for_each(on_event));
+        let teller = teller.map_err(unreachable)?;
+        Ok(ExecutorClient {
+            stream,
+            sending: Mutex::new(()),
+            welcome,
+            listener: Some(listener),
+            teller: Some(teller),
+        })
     }
 
     /// What the executor said at the beginning.
@@ -208,15 +218,20 @@ impl Drop for ExecutorClient {
     fn drop(&mut self) {
         // It may be closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
-        if let Some(listener) = self.listener.take()
-            && listener.thread().id() != std::thread::current().id()
-        {
-            let _ = listener.join();
+        for thread in [self.listener.take(), self.teller.take()].into_iter().flatten() {
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }
 
-fn listen(stream: &UnixStream, mut on_event: impl FnMut(ExecutorEvent)) {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// Hears all that the executor says. Nobody is left to be told once the teller has panicked.
+fn listen(stream: &UnixStream, tell: &Sender<ExecutorEvent>) {
     let mut reader = io::BufReader::with_capacity(RECEIVE_BYTES, stream);
     let mut ended = Vec::new();
     let why = loop {
@@ -237,11 +252,13 @@ fn listen(stream: &UnixStream, mut on_event: impl FnMut(ExecutorEvent)) {
             }
         };
         if !ended.is_empty() && (other.is_some() || !wire::begins_with_whole(reader.buffer())) {
-            on_event(ExecutorEvent::Ended(std::mem::take(&mut ended)));
+            let _ = tell.send(ExecutorEvent::Ended(std::mem::take(&mut ended)));
         }
-        other.into_iter().for_each(&mut on_event);
+        if let Some(other) = other {
+            let _ = tell.send(other);
+        }
     };
-    on_event(ExecutorEvent::Gone(why));
+    let _ = tell.send(ExecutorEvent::Gone(why));
 }
 
 /// Starts an executor process that outlives this one; what it says about itself goes to `log`.
@@ -261,7 +278,9 @@ pub fn start_executor(command: &[OsString], log: File) -> io::Result<Child> {
 
 #[cfg(test)]
 mod tests {
-    use towpath_core::graph::JobBody;
+    use std::os::unix::net::UnixListener;
+
+    use towpath_core::graph::{JobBody, Outcome};
 
     use super::*;
 
@@ -276,5 +295,55 @@ mod tests {
         // Six bytes for each.
         let large = message(&"\u{1}".repeat(wire::FRAME_BYTES_MAX / 6)).unwrap_err();
         assert!(matches!(large, EncodeError::TooLarge { bytes } if bytes > wire::FRAME_BYTES_MAX), "{large}");
+    }
+
+    /// Ends that no socket holds.
+    const ENDS: u32 = 20_000;
+    /// No test waits so long for anything, on the slowest machine.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// An executor that says hello, ends, and no more.
+    fn tell_ends(listener: &UnixListener) -> io::Result<()> {
+        let (stream, _) = listener.accept()?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        wire::receive::<ToExecutor>(&stream)?;
+        let welcome = Welcome {
+            version: PROTOCOL_VERSION,
+            incarnation: "test".to_owned(),
+            pid: std::process::id(),
+            slots: 1,
+            unsandboxed: true,
+            leases: Leases::default(),
+        };
+        wire::send(&stream, &FromExecutor::Welcome(welcome))?;
+        (0..ENDS).try_for_each(|number| {
+            let mut lease = [0; 16];
+            lease[..4].copy_from_slice(&number.to_be_bytes());
+            let end = crate::pool::unrun(LeaseId(lease), Outcome::Passed, "exit code 0");
+            wire::send(&stream, &FromExecutor::Ended { end: Box::new(end) })
+        })
+    }
+
+    #[test]
+    fn an_executor_is_heard_out_whatever_its_server_waits_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let telling = std::thread::spawn(move || tell_ends(&listener));
+        let (listen, until) = channel::<()>();
+        let (count, ends) = channel();
+        let client = ExecutorClient::connect(&socket, (Epoch(1), None), PATIENCE, move |event| {
+            // As a server that has to write first.
+            let _ = until.recv();
+            if let ExecutorEvent::Ended(ended) = event {
+                let _ = count.send(ended);
+            }
+        });
+        telling.join().unwrap().expect("the executor is heard out");
+        drop(listen);
+        let heard: Vec<JobEnd> = ends.iter().flatten().take(ENDS as usize).collect();
+        let number = |end: &JobEnd| u32::from_be_bytes(*end.lease.0.first_chunk().unwrap());
+        assert!(heard.iter().map(number).eq(0..ENDS), "all of them, in their order");
+        drop(client);
     }
 }
