@@ -7,9 +7,10 @@ use towpath_core::environment::{Environment, EnvironmentEvent};
 use towpath_core::gate::{Gate, GateEvent};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::{Message, Misdirected};
+use towpath_core::outbox::Trouble;
 use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::{Run, RunEvent};
-use towpath_core::turn::{Delivered, EVENTS_PER_TURN_MAX, Intake, Live, Trouble, Turn};
+use towpath_core::turn::{Delivered, EVENTS_PER_TURN_MAX, Intake, Live, Turn};
 use towpath_store::{Delivery, ReadError, StoredCell};
 
 /// Something for the inbox of a cell of any kind.

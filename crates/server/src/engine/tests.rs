@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use towpath_core::effect::Effect;
 use towpath_core::gate::Bell;
 use towpath_core::ids::CommitId;
-use towpath_core::turn::Stage;
+use towpath_core::outbox::Stage;
 use towpath_store::{BODY_BYTES_MAX, Options};
 
 use super::*;
