@@ -117,6 +117,11 @@ pub enum GitError {
         /// Its name.
         name: String,
     },
+    /// Nothing is to use the repository: what a power cut has left in it was not cleared.
+    #[error(
+        "the repository was not put right when the server started; an admin finds the reason in the server's log"
+    )]
+    NotCleared,
     /// There is something already at the place that was to be made.
     #[error("`{}` exists already", path.display())]
     Exists {
@@ -202,7 +207,7 @@ impl GitError {
             }
             BadRefName { .. } | Unrelated { .. } | NotForward { .. } | BadInput { .. } => ErrorClass::Invalid,
             NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
-            NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,
+            NotDurable { .. } | NotCleared | SourceRefused { .. } => ErrorClass::Denied,
         }
     }
 

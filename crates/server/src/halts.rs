@@ -71,12 +71,19 @@ impl Shared {
         }
     }
 
-    /// Tells one gate what holds now.
-    pub fn tell_halts_to(&self, gate: &GateId) {
+    fn tell_halts_to(&self, gate: &GateId) {
+        if let Some(halts) = self.halts_for(gate) {
+            self.engine.deliver_surely(CellId::Gate(gate.clone()), halts);
+        }
+    }
+
+    /// What a gate is told of what holds now; nothing if that cannot be read.
+    pub fn halts_for(&self, gate: &GateId) -> Option<AnyIntake> {
         match state(&self.store) {
-            Ok(halts) => self.engine.deliver_surely(CellId::Gate(gate.clone()), intake(halts)),
+            Ok(halts) => Some(intake(halts)),
             Err(error) => {
                 tracing::error!("{gate} is not told whether something halts, a claim will tell it: {error}");
+                None
             }
         }
     }

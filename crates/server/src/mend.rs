@@ -8,7 +8,7 @@ use towpath_core::cell::{CellId, Row};
 use towpath_core::gate::CandidateRecord;
 use towpath_core::ids::{CandidateId, CommitId, GateId, RepoName, Timestamp};
 use towpath_git::{CandidateOutcome, ObjectId, RefName};
-use towpath_store::{OpenError, ReadError, Store, Tx, View};
+use towpath_store::{OpenError, ReadError, Store, View};
 
 use crate::forges::Forges;
 use crate::repos::{Repos, unusable};
@@ -21,8 +21,8 @@ const CANDIDATE_ROWS: &str = "candidate/";
 /// candidates from their descriptions.
 ///
 /// # Errors
-/// Rows cannot be read or written. A repository that cannot be used is alerted of, and what is wrong with single rows or
-/// candidates is logged: others can go on.
+/// Rows cannot be read. A repository that cannot be put right is alerted of and not used by this server, as what a power
+/// cut has left in it would be taken for whole; what is wrong with single rows or candidates is logged. Others go on.
 pub fn repositories(
     store: &Store,
     repos: &Repos,
@@ -34,9 +34,8 @@ pub fn repositories(
         match repository(repos, forges, &repo.name) {
             Ok(broken) => broken.iter().for_each(|what| tracing::error!(repo = %repo.name, "{what}")),
             Err(why) => {
-                let alert = unusable(&repo, "putting right what the last server left", &why, now);
-                let tell = move |tx: &mut Tx<'_>| alert.iter().try_for_each(|alert| tx.add_alert(alert));
-                store.writer().write(tell).map_err(OpenError::from)?;
+                repos.refuse(&repo.name);
+                unusable(store.writer(), &repo, ("putting right what the last server left", &why), now);
             }
         }
     }

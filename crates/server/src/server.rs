@@ -306,21 +306,32 @@ impl Shared {
     }
 
     /// Tells the gates of a repo what holds on the server and their settings, and rings their bells.
-    pub fn configure(&self, repo: &RepoName, settings: &RepoSettings) {
-        for (gate, config) in settings.gates(repo) {
-            self.tell_halts_to(&gate);
-            let configured = AnyIntake::Gate(Intake::Event(GateEvent::Configured(Box::new(config))));
-            self.engine.deliver_surely(CellId::Gate(gate.clone()), configured);
-            self.ring(&gate);
+    fn configure(&self, repo: &RepoName, settings: &RepoSettings) {
+        for (cell, intake) in self.configuration(repo, settings) {
+            self.engine.deliver_surely(cell, intake);
         }
+    }
+
+    /// What the gates of a repo are told when it is new, when its settings have changed, and at each start. Reads the
+    /// store, so not for the thread that writes.
+    pub fn configuration(&self, repo: &RepoName, settings: &RepoSettings) -> Vec<(CellId, AnyIntake)> {
+        let of_gate = |(gate, config)| {
+            let configured = AnyIntake::Gate(Intake::Event(GateEvent::Configured(Box::new(config))));
+            let told = self.halts_for(&gate).into_iter().chain([configured, all_bells()]);
+            told.map(move |intake| (CellId::Gate(gate.clone()), intake)).collect::<Vec<_>>()
+        };
+        settings.gates(repo).into_iter().flat_map(of_gate).collect()
     }
 
     /// Rings all three bells of a gate. A bell that cannot be stored is made up for by the next poll.
     pub fn ring(&self, gate: &GateId) {
-        let bell = Bell { forge_changed: true, runs_changed: true, state_changed: true };
-        let intake = AnyIntake::Gate(Intake::Event(GateEvent::Bell(bell)));
-        self.engine.deliver_surely(CellId::Gate(gate.clone()), intake);
+        self.engine.deliver_surely(CellId::Gate(gate.clone()), all_bells());
     }
+}
+
+fn all_bells() -> AnyIntake {
+    let bell = Bell { forge_changed: true, runs_changed: true, state_changed: true };
+    AnyIntake::Gate(Intake::Event(GateEvent::Bell(bell)))
 }
 
 pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError> {

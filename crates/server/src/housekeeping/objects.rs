@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use towpath_core::ids::{GateId, RepoName, RunId, Timestamp};
 use towpath_git::{GitError, Repository};
-use towpath_store::Tx;
 use towpath_store::records::{Alert, RunQuery};
 
 use super::wanted::{self, Damaged, Outputs};
@@ -146,15 +145,15 @@ impl Keeper {
         figures: &mut Figures,
         work: impl Fn(&RepoName, &Repository, &mut Figures) -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
-        for repo in self.house.store.reader().snapshot()?.repos()? {
+        // The snapshot is given back first: one repository takes up to hours.
+        let repos = self.house.store.reader().snapshot()?.repos()?;
+        for repo in repos {
             self.go_on()?;
             let repository = self.house.repos.get(&repo.name).map_err(Trouble::from);
             match repository.and_then(|repository| work(&repo.name, &repository, figures)) {
                 Err(Trouble::Git(why)) => {
                     figures.trouble.push(format!("repo {}: {why}", repo.name));
-                    let alert = unusable(&repo, "housekeeping", &why, now);
-                    let tell = move |tx: &mut Tx<'_>| alert.iter().try_for_each(|alert| tx.add_alert(alert));
-                    self.house.store.writer().write(tell)?;
+                    unusable(self.house.store.writer(), &repo, ("housekeeping", &why), now);
                 }
                 done => done?,
             }

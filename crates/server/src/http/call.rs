@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use tokio::sync::Semaphore;
+use towpath_core::cell::CellId;
 use towpath_core::ids::{ChangeNumber, GateId, IdError, RepoName, RunId, Timestamp};
 use towpath_core::policy::{Actor, Role};
-use towpath_store::{Load, Snapshot, Tx, View, WriteError};
+use towpath_store::{Snapshot, Tx, View, WriteError};
 
 use super::Edge;
 use super::error::{Answer, ApiError, Class};
 use super::route::{Needs, Route};
 use crate::auth::rights::{Credentials, Identity, Person, identify};
+use crate::engine::AnyIntake;
 use crate::server::Shared;
 
 /// A request that was let in.
@@ -266,8 +268,21 @@ impl Call {
         F: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
         N: FnOnce() + Send + 'static,
     {
+        self.write_with(Vec::new(), work, then).await
+    }
+
+    /// The same, and puts something into the inboxes of cells: all or nothing.
+    ///
+    /// # Errors
+    /// As [`Call::write`]; nothing follows then.
+    pub async fn write_with<T, F, N>(&self, intakes: Vec<(CellId, AnyIntake)>, work: F, then: N) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T, WriteError> + Send + 'static,
+        N: FnOnce() + Send + 'static,
+    {
         let (send, receive) = tokio::sync::oneshot::channel();
-        self.shared().store.writer().submit(Load::default(), work, |outcome| {
+        self.shared().engine.deliver_with(intakes, work, |outcome| {
             if outcome.is_ok() {
                 then();
             }

@@ -6,11 +6,15 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Which step of the schema the database has, and its settings: each kind of database has its own way for that.
 const OF_SQLITE: [&str; 1] = ["schema.rs"];
 /// PostgreSQL refuses root.
 const NOBODY: u32 = 65534;
+/// How long the server may take to answer, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(50);
 /// Statements that there are at least: a reader that finds none finds no fault either.
 const STATEMENTS_MIN: usize = 120;
 
@@ -157,11 +161,12 @@ impl Database {
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let server = as_owner(&mut serve).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut database = Database { folder, server };
+        let begun = Instant::now();
         while !database.answers() {
             let ended = database.server.try_wait().unwrap();
             let log = fs::read_to_string(database.folder.path().join("log")).unwrap();
-            assert!(ended.is_none(), "the server ended: {log}");
-            std::thread::yield_now();
+            assert!(ended.is_none() && begun.elapsed() < PATIENCE, "the server does not answer: {log}");
+            std::thread::park_timeout(LOOK);
         }
         database
     }

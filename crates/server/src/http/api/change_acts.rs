@@ -1,17 +1,22 @@
 //! What people do with changes. What the forge keeps is done by the forge; what the gate decides is asked of the gate.
 //! Both look at the caller's right once more when they act (I18).
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::{RetryScope, Verb, Verdict};
-use towpath_core::ids::{ChangeNumber, CommitId, GateId, RepoName, Timestamp, UserId};
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, GateId, RepoName, Timestamp, UserId};
+use towpath_core::policy::Actor;
 use towpath_forge::{BuiltIn, ChangeRecord, ChangeText, Done, Draft, LabelEdit, Proposal, ReviewRequest};
+use towpath_store::Tx;
 
 use super::{Nothing, Said, Why, checked_why, command};
 use crate::auth::accounts::note;
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::{labels, links, records};
+use crate::server::Shared;
 
 /// Seconds for which a maintainer's word holds when nobody says otherwise: a day, as long as one looks at a change.
 const VOUCH_SECONDS_DEFAULT: u32 = 24 * 3600;
@@ -25,44 +30,41 @@ struct Acting {
     now: Timestamp,
 }
 
-/// Has the forge do something with a change, puts it on record, and rings the gates that it concerns.
+/// Has the forge do something with a change, puts it on record, and rings the gates that it concerns: all of it also
+/// where the sender has hung up meanwhile.
 async fn on_forge<F>(call: &Call, what: String, act: F) -> Answer<ChangeRecord>
 where
     F: FnOnce(&BuiltIn, &Acting) -> Done<ChangeRecord> + Send + 'static,
 {
     let (repo, number) = (call.repo()?, call.change()?);
     let acting = Acting { by: call.person()?.user, number, now: call.now() };
-    let (forges, name) = (call.shared().forges.clone(), repo.clone());
-    let (before, after) = blocking(move || {
-        let forge = forges.get(&name)?;
+    let (edge, by) = (call.edge.clone(), call.actor()?);
+    blocking(move || {
+        let forge = edge.shared.forges.get(&repo)?;
         let before = forge.change(acting.number)?.target;
-        Ok((before, act(&forge, &acting)?))
-    })
-    .await?;
-    on_record(call, format!("{what} ({repo} change {number})")).await?;
-    ring(call, &repo, [&before, &after.target]);
-    Ok(after)
-}
-
-/// An act of a person that no gate sees (I8).
-async fn on_record(call: &Call, what: String) -> Answer<()> {
-    let (by, now) = (call.actor()?, call.now());
-    call.write(move |tx| {
-        note(tx, Some(&by), now, what);
-        Ok(())
+        let (now, after) = (acting.now, act(&forge, &acting)?);
+        let text = format!("{what} ({repo} change {number})");
+        follow(&edge.shared, &repo, [&before, &after.target], (by, now, text))?;
+        Ok(after)
     })
     .await
 }
 
-fn ring<'a>(
-    call: &Call,
+/// What follows from an act at the forge: its gates are rung, and as no gate sees who acted, it is a leaf (I8).
+fn follow<'a>(
+    shared: &Shared,
     repo: &RepoName,
-    branches: impl IntoIterator<Item = &'a towpath_core::ids::BranchName>,
-) {
-    let branches: std::collections::BTreeSet<_> = branches.into_iter().collect();
-    for branch in branches {
-        call.shared().ring(&GateId { repo: repo.clone(), branch: branch.clone() });
+    branches: impl IntoIterator<Item = &'a BranchName>,
+    (by, now, what): (Actor, Timestamp, String),
+) -> Answer<()> {
+    for branch in branches.into_iter().collect::<BTreeSet<_>>() {
+        shared.ring(&GateId { repo: repo.clone(), branch: branch.clone() });
     }
+    let record = move |tx: &mut Tx<'_>| {
+        note(tx, Some(&by), now, what);
+        Ok(())
+    };
+    Ok(shared.store.writer().write(record)?)
 }
 
 /// The gate at which a change is open.
@@ -125,11 +127,14 @@ pub async fn open(call: Call, input: Open) -> Answer<Opened> {
         labels: input.labels,
         ..Proposal::default()
     };
-    let (forges, name) = (call.shared().forges.clone(), repo.clone());
-    let record =
-        blocking(move || Ok(forges.get(&name)?.propose_branch(by, &source, &proposal, now)?)).await?;
-    on_record(&call, format!("opened {repo} change {} at {}", record.number, record.newest().commit)).await?;
-    ring(&call, &repo, [&record.target]);
+    let (edge, actor, name) = (call.edge.clone(), call.actor()?, repo.clone());
+    let opened = move || {
+        let record = edge.shared.forges.get(&name)?.propose_branch(by, &source, &proposal, now)?;
+        let text = format!("opened {name} change {} at {}", record.number, record.newest().commit);
+        follow(&edge.shared, &name, [&record.target], (actor, now, text))?;
+        Ok(record)
+    };
+    let record = blocking(opened).await?;
     Ok(Opened {
         change: record.number.0,
         revision: record.newest().commit.to_string(),

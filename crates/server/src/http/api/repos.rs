@@ -5,6 +5,7 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use towpath_core::cell::CellId;
 use towpath_core::gate::{GateConfig, Labels, Retest};
 use towpath_core::ids::{BranchName, RepoName, Timestamp};
 use towpath_core::policy::{Actor, Rights, Role};
@@ -15,6 +16,7 @@ use towpath_store::{Tx, WriteError};
 use super::{Nothing, Said, millis, word};
 use crate::auth::accounts::note;
 use crate::definitions;
+use crate::engine::AnyIntake;
 use crate::http::call::{Call, blocking, no_repo};
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::links::RESERVED;
@@ -243,10 +245,15 @@ async fn add(call: &Call, name: RepoName, branch: BranchName, what: String) -> A
     let (by, now) = (call.actor()?, call.now());
     let repo = Repo { name: name.clone(), settings: settings.to_json(), hook_secret: None, created_at: now };
     let row = repo.clone();
-    let edge = call.edge.clone();
-    let started = move || edge.shared.configure(&name, &settings);
-    call.write_then(move |tx| store(tx, &row, (&by, now), what), started).await?;
+    let told = told(call, &name, settings).await?;
+    call.write_with(told, move |tx| store(tx, &row, (&by, now), what), || ()).await?;
     view(&repo, Role::Admin, &call.edge.site.url)
+}
+
+/// What the gates of a repo with new settings are told, in the very unit that stores these.
+async fn told(call: &Call, repo: &RepoName, settings: RepoSettings) -> Answer<Vec<(CellId, AnyIntake)>> {
+    let (edge, repo) = (call.edge.clone(), repo.clone());
+    blocking(move || Ok(edge.shared.configuration(&repo, &settings))).await
 }
 
 fn store(
@@ -275,9 +282,11 @@ pub struct Settings {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BranchSettings {
-    /// Seconds between reads of the forge when nothing rings.
+    /// Seconds between reads of the forge when nothing rings; at least 1.
+    #[schemars(range(min = 1))]
     pub poll_seconds: u32,
-    /// Runs of changes at once; the queue's own run is not counted.
+    /// Runs of changes at once, at least 1; the queue's own run is not counted.
+    #[schemars(range(min = 1))]
     pub change_runs_max: u32,
     /// What is tested again when the target moves.
     pub retest: Retested,
@@ -366,12 +375,9 @@ pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
         note(tx, Some(&by), now, format!("set the settings of repo {name}: {json}"));
         Ok(())
     };
+    let told = told(&call, &repo, settings).await?;
     let edge = call.edge.clone();
-    let told = move || {
-        edge.hooks.forget(&repo);
-        edge.shared.configure(&repo, &settings);
-    };
-    call.write_then(work, told).await?;
+    call.write_with(told, work, move || edge.hooks.forget(&repo)).await?;
     Ok(said)
 }
 

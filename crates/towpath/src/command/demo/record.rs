@@ -125,10 +125,12 @@ impl Record {
 }
 
 impl Run {
-    /// Whether each job that main requires has passed.
+    /// Whether each job that main requires has passed: both, where the change's own stands beside main's.
     fn is_green(&self) -> bool {
-        let passed =
-            |required: &&str| self.jobs.iter().any(|job| job.is(required) && job.outcome == "passed");
+        let passed = |required: &&str| {
+            let mut those = self.jobs.iter().filter(|job| job.is(required)).peekable();
+            those.peek().is_some() && those.all(|job| job.outcome == "passed")
+        };
         REQUIRED.iter().all(passed)
     }
 
@@ -234,6 +236,11 @@ mod tests {
         // Half of what is required is not enough, and files of somebody else say nothing.
         record.runs.push(Run { jobs: run(2, "c1", "passed").jobs.split_off(1), ..run(2, "c1", "passed") });
         record.runs.push(run(3, "c1", "passed"));
+        assert_eq!(record.red().len(), 1);
+        // Where the change has its own, main's beside it counts as well.
+        let mut skips = run(2, "c1", "passed");
+        skips.jobs.push(Job { name: "unit@target".into(), outcome: "failed".into(), flaky: false });
+        record.runs.push(skips);
         assert_eq!(record.red().len(), 1);
         record.runs.push(Run { commit: "another".into(), ..run(2, "c1", "passed") });
         assert_eq!(record.red().len(), 0);
