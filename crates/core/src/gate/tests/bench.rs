@@ -345,6 +345,14 @@ impl Bench {
         }
     }
 
+    /// Plays words that semicolons divide, and logs each before what comes of it.
+    pub(super) fn play(&mut self, script: &str) {
+        for line in script.split(';').map(str::trim) {
+            self.log += &format!("{line}\n");
+            self.word(line);
+        }
+    }
+
     /// What is looked at, without anything happening.
     fn look(&mut self, word: &str, number: u64) -> bool {
         let text = match word {
@@ -462,10 +470,7 @@ pub(super) fn done(key: EffectKey, token: u64, result: Option<GateEvent>) -> Int
 
 pub(super) fn check_with(config: GateConfig, script: &str, expected: Expect) {
     let mut bench = Bench::new(config);
-    for line in script.split(';').map(str::trim) {
-        bench.log += &format!("{line}\n");
-        bench.word(line);
-    }
+    bench.play(script);
     expected.assert_eq(&bench.log);
 }
 

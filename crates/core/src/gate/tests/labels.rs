@@ -107,13 +107,19 @@ fn do_not_merge_and_stacked_are_tested_and_do_not_land() {
     let [never, stacked] = ["DO_NOT_MERGE", "stacked PR"].map(|label| {
         let mut bench = Bench::new(GateConfig::default());
         let script = format!("push 1; label 1 {label}; approve 1; pass 1; why 1; unlabel 1 {label}");
-        script.split("; ").for_each(|line| bench.word(line));
+        bench.play(&script);
         bench.log.replace(label, "LABEL")
     });
     assert_eq!(never, stacked);
     expect![[r#"
+        push 1
           run 1: Change of 1 (initial run)
+        label 1 LABEL
+        approve 1
+        pass 1
+        why 1
           it has the label `LABEL`
+        unlabel 1 LABEL
           land 1 -> Landed
           landed 1 with ["unit"]
           run 2: Land of - (landing of 018080808080)
