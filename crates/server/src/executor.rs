@@ -175,11 +175,14 @@ impl Executor {
             Err(source) => return Err(ExecutorTrouble::Connect { source, said: self.last_words() }),
         };
         let leases = client.welcome().leases.clone();
-        let adopt = || *self.client() = Some(client);
+        let mut former = None;
+        let adopt = || former = self.client().replace(client);
         match self.jobs.upgrade() {
             Some(jobs) => jobs.resume(&leases, adopt),
             None => adopt(),
         }
+        // It waits for whoever is still told its last words, which may want what was locked until here.
+        drop(former);
         Ok(())
     }
 
