@@ -332,6 +332,24 @@ fn answers_under_an_old_lease_change_nothing() {
 }
 
 #[test]
+fn names_of_failed_tests_stay_with_their_run() {
+    let mut bench = Bench::new("a", false);
+    bench.event(RunEvent::Granted { total: 1 });
+    let lease = bench.state.lease(JobIndex(0)).cloned().unwrap();
+    let failed_tests = vec!["test_login".to_owned()];
+    let result = JobResult { failed_tests, ..JobResult::unrun(Outcome::Failed, "exit code 1") };
+    bench.event(RunEvent::JobEnded { lease, result: Box::new(result) });
+    let plan = Run::plan(&bench.state, Timestamp(bench.clock));
+    let told = plan.effects.values().find_map(|effect| match effect {
+        Effect::Send { message: Message::RunEnded(report), .. } => Some(report.jobs[0].result.clone()),
+        _ => None,
+    });
+    assert_eq!(*told.unwrap(), JobResult::unrun(Outcome::Failed, "exit code 1"));
+    let JobState::Done { result, .. } = &bench.state.jobs.map()[&0] else { panic!("it is over") };
+    assert_eq!(result.failed_tests, ["test_login"]);
+}
+
+#[test]
 fn a_chain_of_ten_thousand_falls_without_recursion() {
     let text: Vec<String> =
         (0..10_000).map(|at| if at == 0 { "j0".into() } else { format!("j{at}:j{}", at - 1) }).collect();
