@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::GateConfig;
+use towpath_core::gate::{GateConfig, Labels};
 use towpath_core::ids::{BranchName, GateId, RepoName};
 use towpath_executor::{Limits, SandboxKind};
 use towpath_forge::Policy;
@@ -76,13 +76,19 @@ impl RepoSettings {
     /// Looks at settings that somebody gives. Those that are stored are not looked at again: a server starts with them.
     ///
     /// # Errors
-    /// A gate with them would read its forge without rest, or test nothing.
+    /// A gate with them would read its forge without rest, test nothing, or take one label for another.
     pub fn check(&self) -> Result<(), SettingsError> {
         for (branch, config) in &self.branches {
             let least_one =
                 [("poll_seconds", config.poll_seconds), ("change_runs_max", config.change_runs_max)];
             if let Some((key, _)) = least_one.into_iter().find(|(_, value)| *value == 0) {
                 return Err(SettingsError::Zero { branch: branch.clone(), key });
+            }
+            let Labels { urgent, wip, stacked, never, no_test, rerun_all } = &config.labels;
+            let mut names = [urgent, wip, stacked, never, no_test, rerun_all];
+            names.sort();
+            if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(SettingsError::OneLabel { branch: branch.clone(), label: twice[0].clone() });
             }
         }
         Ok(())
@@ -125,6 +131,14 @@ pub enum SettingsError {
         /// Which.
         key: &'static str,
     },
+    /// A label that would mean two things.
+    #[error("two labels of `{branch}` are called `{label}`")]
+    OneLabel {
+        /// Whose.
+        branch: BranchName,
+        /// Which.
+        label: String,
+    },
     /// The default branch has no gate.
     #[error("the default branch `{0}` is not among the watched branches")]
     DefaultNotWatched(BranchName),
@@ -143,5 +157,7 @@ mod tests {
         let refused = check(&of_main(r#"{"poll_seconds":0}"#));
         assert_eq!(refused, Err("`poll_seconds` of `main` is at least 1".into()));
         assert!(check(&of_main(r#"{"change_runs_max":0}"#)).is_err());
+        let refused = check(&of_main(r#"{"labels":{"wip":"prio:high"}}"#));
+        assert_eq!(refused, Err("two labels of `main` are called `prio:high`".into()));
     }
 }

@@ -1,6 +1,7 @@
 //! Who is in the queue, in which order, and why not.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use super::proof::Standard;
 use super::runs::Phase;
@@ -8,7 +9,7 @@ use super::{
     CandidateRecord, Change, ForgeChange, GateState, Reason, Review, TestState, Tip, Verdict, message_digest,
 };
 use crate::candidate::{Candidate, CandidateResult, CandidateSpec, Strategy};
-use crate::graph::Trigger;
+use crate::graph::{Outcome, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, Timestamp};
 use crate::policy::{Level, Role};
 
@@ -159,8 +160,14 @@ impl GateState {
     }
 
     fn test_obstacle(&self, change: &Change) -> Option<Reason> {
+        // What was left out because something that it needs did not pass is nobody's fault.
         let lost = |number: u64| match self.runs.get(number).map(|run| &run.phase) {
-            Some(Phase::Ended { lost, .. }) => lost.clone(),
+            Some(Phase::Ended { lost, jobs, .. }) => {
+                let ran = jobs.iter().filter(|job| job.result.outcome != Outcome::Skipped);
+                let ran: BTreeSet<&String> = ran.map(|job| &job.name).collect();
+                let at_fault: Vec<String> = lost.iter().filter(|name| ran.contains(name)).cloned().collect();
+                if at_fault.is_empty() { lost.clone() } else { at_fault }
+            }
             _ => Vec::new(),
         };
         match self.test_state(change) {

@@ -366,8 +366,11 @@ pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
     let before = call.read(move |view| records::settings(view, &name)).await?;
     if let Some(gone) = before.branches.keys().find(|branch| !settings.branches.contains_key(*branch)) {
         let why = format!("`{gone}` is watched; a gate is never taken away, as its record would be");
-        return Err(ApiError::new(Class::Conflict, why).hint("`towpath branch freeze` stops it"));
+        let hint = format!("`towpath branch freeze {gone}` stops it");
+        return Err(ApiError::new(Class::Conflict, why).hint(hint));
     }
+    let new = settings.branches.keys().filter(|branch| !before.branches.contains_key(*branch));
+    are_there(&call, &repo, new.cloned().collect()).await?;
     let (by, now, name, json) = (call.actor()?, call.now(), repo.clone(), settings.to_json());
     let said = Said::new(format!("set the settings of {repo}"));
     let work = move |tx: &mut Tx<'_>| {
@@ -379,6 +382,24 @@ pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
     let edge = call.edge.clone();
     call.write_with(told, work, move || edge.hooks.forget(&repo)).await?;
     Ok(said)
+}
+
+/// A branch that is watched once is watched for ever: one that is not there is a slip.
+async fn are_there(call: &Call, repo: &RepoName, branches: Vec<BranchName>) -> Answer<()> {
+    let (edge, repo) = (call.edge.clone(), repo.clone());
+    blocking(move || {
+        let repository = edge.shared.repos.get(&repo)?;
+        for branch in branches {
+            if repository.branch_tip(&branch)?.is_none() {
+                let why =
+                    format!("`{branch}` is no branch of {repo}, and one that is watched is watched for ever");
+                let hint = format!("push it first: `git push towpath HEAD:refs/heads/{branch}`");
+                return Err(ApiError::invalid(why).hint(hint));
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// How webhooks are signed.

@@ -35,7 +35,7 @@ struct RevisionArgs {
     /// The commit id of the revision that you looked at; a shortened one is shown whole and asked about
     #[arg(long, value_name = "COMMIT")]
     revision: Option<String>,
-    /// Do not ask
+    /// Do not ask about the revision that `--revision` names
     #[arg(long)]
     yes: bool,
 }
@@ -113,7 +113,10 @@ fn revision(change: &Value, arguments: &RevisionArgs, verb: &str) -> Result<Stri
     };
     if !arguments.yes || given.is_none() {
         let question = format!("{verb} revision {newest} of {}?", inline(&named(change)));
-        let how = format!("name the whole commit: `--revision {newest}`");
+        let how = match arguments.yes {
+            true => format!("`--yes` is for a revision that you name: `--revision {newest}`"),
+            false => format!("name the whole commit: `--revision {newest}`"),
+        };
         confirm(&question, &how)?;
     }
     Ok(newest)

@@ -65,6 +65,14 @@ pub fn list(arguments: &ListArgs, place: &Place, terminal: &Terminal) -> Result<
     answer::list(&place.client.ask(&request)?, &things, terminal, row)
 }
 
+/// The commands that show the newest revision in a clone.
+fn how_to_look(change: &Value) -> String {
+    let (target, number) = (text(change, "target"), &change["change"]);
+    let newest = change["revisions"].as_array().map_or(0, Vec::len);
+    let range = format!("towpath/{target}..{}", short(text(change, "revision")));
+    format!("git fetch towpath {target} refs/changes/{number}/{newest} && git log -p {range}")
+}
+
 pub fn show(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let change = fetch(place, change)?;
     if terminal.is_json() {
@@ -78,6 +86,7 @@ pub fn show(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode,
         ("for", text(&change, "target").to_owned()),
         ("by", text(&change, "owner").to_owned()),
         ("revision", text(&change, "revision").to_owned()),
+        ("look at it", how_to_look(&change)),
         ("definition", text(&change, "definition").to_owned()),
         ("landed as", text(&change, "landed").to_owned()),
         ("labels", joined(&change, "labels")),
