@@ -1,7 +1,10 @@
 //! `towpath demo` by the real program: what it says, that it kills when it is told to, and that it needs no sandbox.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -42,6 +45,38 @@ fn check_table(demo: &Ended) {
             "{change}"
         );
     }
+}
+
+/// As a person at a terminal: `script` is one.
+#[test]
+fn at_a_terminal_the_demo_serves_until_ctrl_c() {
+    let world = World::with(&[]);
+    let folder = world.folder().join("demo");
+    let mut script = world.command("script");
+    let line = format!("{TOWPATH} demo --folder {}", folder.display());
+    script.args(["-qefc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut terminal = script.spawn().unwrap();
+    let mut keys = terminal.stdin.take().unwrap();
+    let mut said = BufReader::new(terminal.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("serves until you press Ctrl-C") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended before");
+    }
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    for _ in 0..3 {
+        let mut page = TcpStream::connect(address).expect("it still serves");
+        write!(page, "GET /login HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        page.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(terminal.try_wait().unwrap().is_none());
+    }
+    keys.write_all(b"\x03").unwrap();
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    terminal.wait().unwrap();
+    assert!(TcpStream::connect(address).is_err(), "Ctrl-C ends it: {rest}");
 }
 
 #[test]

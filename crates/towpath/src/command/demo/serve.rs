@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -23,6 +23,8 @@ const KILL_POINT: &str = "land.after:2";
 /// A running server.
 pub struct DemoServer {
     child: Child,
+    /// The child ends with it, and [`Child::wait`] would close it.
+    input: Option<ChildStdin>,
     url: String,
     command: Vec<String>,
     log: std::path::PathBuf,
@@ -77,9 +79,9 @@ impl DemoServer {
         }
         let url = format!("http://{listen}");
         let log = project.log_file();
-        let child = spawn(&command, &log, kill.then_some(KILL_POINT))?;
+        let (child, input) = spawn(&command, &log, kill.then_some(KILL_POINT))?;
         let kill = if kill { Kill::Armed } else { Kill::NotWanted };
-        let mut server = DemoServer { child, url, command, log, kill };
+        let mut server = DemoServer { child, input, url, command, log, kill };
         server.await_answer()?;
         Ok(server)
     }
@@ -102,7 +104,7 @@ impl DemoServer {
         };
         self.kill = self.kill.after(status).ok_or_else(ended_by_itself)?;
         let begun = Instant::now();
-        self.child = spawn(&self.command, &self.log, None)?;
+        (self.child, self.input) = spawn(&self.command, &self.log, None)?;
         self.await_answer()?;
         terminal.talk(format!(
             "the server was killed in the middle of a landing ({status}); it serves again after {} ms",
@@ -172,7 +174,11 @@ fn free_port(listen: SocketAddr) -> Result<SocketAddr, Failure> {
     TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map_err(taken)
 }
 
-fn spawn(command: &[String], log: &std::path::Path, fault: Option<&str>) -> Result<Child, Failure> {
+fn spawn(
+    command: &[String],
+    log: &std::path::Path,
+    fault: Option<&str>,
+) -> Result<(Child, Option<ChildStdin>), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(Exit::Failed, "the server cannot be started").why(error.to_string())
     };
@@ -184,7 +190,9 @@ fn spawn(command: &[String], log: &std::path::Path, fault: Option<&str>) -> Resu
     if let Some(fault) = fault {
         process.env(towpath_server::faults::VARIABLE, fault);
     }
-    process.spawn().map_err(failed)
+    let mut child = process.spawn().map_err(failed)?;
+    let input = child.stdin.take();
+    Ok((child, input))
 }
 
 #[cfg(test)]
