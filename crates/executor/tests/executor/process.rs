@@ -243,11 +243,13 @@ fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends(
     let impatient = [command(data.path()), vec!["--alone-ms".into(), "1000".into()]].concat();
     let log = std::fs::File::create(data.path().join("executor.log")).unwrap();
     let mut process = Process { child: start_executor(&impatient, log).unwrap(), data };
-    let gate = process.data.path().join("gate");
+    // Two: whoever opens one again may meet the writer of before, and its end.
+    let [gate, end] = ["gate", "end"].map(|name| process.data.path().join(name));
     let begun = process.data.path().join("begun");
     let server = process.connect(1);
+    let (first, last) = (gate.display(), end.display());
     let run =
-        format!("mkfifo {0}; read line < {0}; touch {1}; read line < {0}", gate.display(), begun.display());
+        format!("mkfifo {last} {first}; read line < {first}; touch {}; read line < {last}", begun.display());
     server.start([spec(1, &run)]);
     server.started();
     // The job keeps it, though the server is gone: only with its end there is nothing to do.
@@ -260,7 +262,7 @@ fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends(
         std::thread::yield_now();
     }
     assert!(process.child.try_wait().unwrap().is_none(), "it lives as long as its job");
-    std::fs::write(&gate, "go\n").unwrap();
+    std::fs::write(&end, "go\n").unwrap();
     assert!(process.child.wait().unwrap().success());
     assert!(!process.socket().exists(), "nobody waits for one that is gone");
     process.child = start(process.data.path());
