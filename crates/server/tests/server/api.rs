@@ -207,6 +207,11 @@ fn settings_are_read_and_set_and_a_gate_is_never_taken_away() {
     let path = "/api/v1/repos/demo/settings";
     let mut settings = world.ada(Ask::get(path)).ok();
     settings["branches"]["release"] = json!({ "approvals": 2 });
+    let refused = world.ada(Ask::put(path, settings.clone()));
+    assert_eq!(refused.status, 400, "what is not there is a slip that could not be taken back");
+    assert!(String::from_utf8_lossy(&refused.body).contains("git push towpath HEAD:refs/heads/release"));
+    let repository = world.folder.path().join("data/repos/demo.git");
+    assert!(git(&repository, &["branch", "release", "main"]).status.success());
     world.ada(Ask::put(path, settings.clone())).ok();
     world.until(|world| world.ada(Ask::get("/api/v1/repos/demo/branches/release")).status == 200);
     let none = json!({ "branches": {}, "default_branch": "main" });
