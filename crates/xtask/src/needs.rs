@@ -208,11 +208,9 @@ mod tests {
     #[test]
     fn packages_and_components_are_installed_by_one_command_each() {
         let all: Vec<&Need> = NEEDS.iter().collect();
-        let expect = expect_test::expect![[
-            "sudo apt-get update && sudo apt-get install --yes --no-install-recommends git bubblewrap \
-             slirp4netns coreutils ca-certificates chromium chromium-driver && \
-             rustup component add rustfmt clippy"
-        ]];
+        let expect = expect_test::expect![
+            "sudo apt-get update && sudo apt-get install --yes --no-install-recommends git bubblewrap slirp4netns coreutils ca-certificates chromium chromium-driver postgresql && rustup component add rustfmt clippy"
+        ];
         expect.assert_eq(&typed(&commands(&all, false)));
         assert!(!typed(&commands(&all, true)).contains("sudo"));
         assert_eq!(commands(&[], true), Vec::<Vec<&str>>::new());
