@@ -345,21 +345,13 @@ pub fn graph(count: u32) -> JobGraph {
         }
     };
     let jobs = (0..count).map(|at| job(&format!("job-{at}"), needs(at)));
-    JobGraph { jobs: jobs.collect(), budget_seconds: None }
+    jobs.collect::<Vec<_>>().into()
 }
 
 fn job(name: &str, needs: Vec<u32>) -> JobSpec {
-    use towpath_core::graph::{JobBody, JobIndex, Origin};
-    let name: towpath_core::ids::JobName = name.parse().expect("invariant: a valid name");
-    JobSpec {
-        base: name.clone(),
-        name,
-        origin: Origin::Target,
-        on: vec![Trigger::Manual],
-        required: true,
-        needs: needs.into_iter().map(JobIndex).collect(),
-        aborts: Vec::new(),
-        skip: None,
-        body: Arc::new(JobBody { checkout: false, ..JobBody::script("true") }),
-    }
+    use towpath_core::graph::{JobBody, JobIndex};
+    let name = name.parse().expect("invariant: a valid name");
+    let body = JobBody { checkout: false, ..JobBody::script("true") };
+    let needs = needs.into_iter().map(JobIndex).collect();
+    JobSpec { required: true, needs, ..JobSpec::new(name, vec![Trigger::Manual], body) }
 }

@@ -217,6 +217,12 @@ pub struct Lease {
     pub attempt: u32,
 }
 
+impl From<Vec<JobSpec>> for JobGraph {
+    fn from(jobs: Vec<JobSpec>) -> JobGraph {
+        JobGraph { jobs: jobs.into(), budget_seconds: None }
+    }
+}
+
 impl JobGraph {
     /// The job at an index.
     pub fn job(&self, index: JobIndex) -> &JobSpec {
@@ -335,6 +341,21 @@ impl JobGraph {
 }
 
 impl JobSpec {
+    /// A job of the target's definition that needs no other; landing needs it if it runs in the queue.
+    pub fn new(name: JobName, on: Vec<Trigger>, body: JobBody) -> JobSpec {
+        JobSpec {
+            base: name.clone(),
+            name,
+            origin: Origin::Target,
+            required: on.contains(&Trigger::Queue),
+            on,
+            needs: Vec::new(),
+            aborts: Vec::new(),
+            skip: None,
+            body: Arc::new(body),
+        }
+    }
+
     /// Identifies what the job does, for whom, and out of what: `needs` are the same digests of the jobs that it needs.
     fn digest<'a>(&self, needs: impl Iterator<Item = &'a Digest>) -> Digest {
         let body =
@@ -394,17 +415,8 @@ mod tests {
     use super::*;
 
     fn job(name: &str, on: &[Trigger], needs: &[u32]) -> JobSpec {
-        JobSpec {
-            name: name.parse().unwrap(),
-            base: name.parse().unwrap(),
-            origin: Origin::Target,
-            on: on.to_vec(),
-            required: on.contains(&Trigger::Queue),
-            needs: needs.iter().copied().map(JobIndex).collect(),
-            aborts: vec![],
-            skip: None,
-            body: Arc::new(JobBody::script("true")),
-        }
+        let needs = needs.iter().copied().map(JobIndex).collect();
+        JobSpec { needs, ..JobSpec::new(name.parse().unwrap(), on.to_vec(), JobBody::script("true")) }
     }
 
     #[test]

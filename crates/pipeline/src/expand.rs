@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobSpec, Origin, SkipReason};
+use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobSpec, SkipReason};
 use towpath_core::ids::JobName;
 
 use crate::definition::{Definition, Job};
@@ -71,17 +71,8 @@ impl Job {
             Changed::Paths(paths) if misses(paths) => Some(SkipReason::When),
             Changed::Paths(_) | Changed::Unknown => None,
         };
-        JobSpec {
-            name: self.name.clone(),
-            base: self.name.clone(),
-            origin: Origin::Target,
-            on: self.on.clone(),
-            required: self.required,
-            needs,
-            aborts: Vec::new(),
-            skip,
-            body: Arc::new(self.body.clone()),
-        }
+        let plain = JobSpec::new(self.name.clone(), self.on.clone(), self.body.clone());
+        JobSpec { required: self.required, needs, skip, ..plain }
     }
 
     /// How many jobs it stands for: cells times shards.

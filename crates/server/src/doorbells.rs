@@ -64,6 +64,9 @@ impl Doorbells {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use towpath_core::gate::Flag;
+
     use super::*;
 
     fn gate() -> GateId {
@@ -101,6 +104,123 @@ mod tests {
             Timestamp(7)
         });
         assert_eq!(began, Timestamp(7));
+    }
+
+    /// What may happen around a gate, in any order. A number says which of the rings, counted around.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        /// The clock's next millisecond; all else takes no time.
+        Tick,
+        /// A webhook comes; its ring is on its way unless another one covers it.
+        Webhook,
+        /// A ring gets its instant.
+        Stamped(usize),
+        /// A ring is committed, and its webhook answered.
+        Committed(usize),
+        /// A commit failed, and the webhook's sender is told so.
+        Lost(usize),
+        /// The doorbells hear that a ring is durable.
+        Told(usize),
+        /// The gate begins to read its forge: it was rung, or its poll is due.
+        ReadBegins,
+        /// What it read has come.
+        ReadEnds,
+    }
+
+    /// A gate as far as its doorbell goes, and what it owes to whoever sent webhooks.
+    #[derive(Default)]
+    struct Street {
+        bells: Doorbells,
+        now: i64,
+        /// Counts steps: which of two things was first, however coarse the clock is.
+        step: usize,
+        /// Rings on their way, with the steps of their webhooks and their instants.
+        under_way: Vec<(Ring, usize, Option<Timestamp>)>,
+        committed: Vec<Ring>,
+        flag: Flag,
+        /// The read that is under way: its step and its instant.
+        reading: Option<(usize, Timestamp)>,
+        /// Steps of webhooks that were taken.
+        taken: Vec<usize>,
+        /// The step at which the newest read began whose answer has come.
+        read: usize,
+    }
+
+    impl Street {
+        fn take(&mut self, step: Step) {
+            self.step += 1;
+            let (now, many) = (Timestamp(self.now), self.under_way.len());
+            match step {
+                Step::Tick => self.now += 1,
+                Step::Webhook => match self.bells.ring(&gate()) {
+                    Some(ring) => self.under_way.push((ring, self.step, None)),
+                    None => self.taken.push(self.step),
+                },
+                Step::Stamped(which) if many > 0 => {
+                    self.under_way[which % many].2.get_or_insert(now);
+                }
+                Step::Committed(which) if many > 0 => {
+                    let (ring, webhook, stamped) = self.under_way.remove(which % many);
+                    self.flag.set_at = self.flag.set_at.max(Some(stamped.unwrap_or(now)));
+                    self.committed.push(ring);
+                    self.taken.push(webhook);
+                }
+                Step::Lost(which) if many > 0 => drop(self.under_way.remove(which % many)),
+                Step::Told(which) if !self.committed.is_empty() => {
+                    let ring = self.committed.remove(which % self.committed.len());
+                    self.bells.is_durable(ring);
+                }
+                Step::ReadBegins if self.reading.is_none() => {
+                    self.reading = Some((self.step, self.bells.read_begins(&gate(), || now)));
+                }
+                Step::ReadEnds => {
+                    let Some((step, began)) = self.reading.take() else { return };
+                    self.read = step;
+                    self.flag.cleared_before = self.flag.cleared_before.max(Some(began));
+                }
+                _ => {}
+            }
+        }
+
+        /// Everything comes to its end: what is on its way arrives, and the gate reads as long as it is rung.
+        fn settle(&mut self) {
+            for _ in 0..self.under_way.len() {
+                self.take(Step::Committed(0));
+            }
+            self.take(Step::ReadEnds);
+            while self.flag.is_set() {
+                [Step::Tick, Step::ReadBegins, Step::ReadEnds].into_iter().for_each(|step| self.take(step));
+            }
+        }
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            2 => Just(Step::Tick),
+            4 => Just(Step::Webhook),
+            2 => (0..8usize).prop_map(Step::Stamped),
+            3 => (0..8usize).prop_map(Step::Committed),
+            1 => (0..8usize).prop_map(Step::Lost),
+            3 => (0..8usize).prop_map(Step::Told),
+            2 => Just(Step::ReadBegins),
+            2 => Just(Step::ReadEnds),
+        ];
+        proptest::collection::vec(step, 0..80)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
+
+        /// A gate that reads whenever it is rung has read after every webhook that was taken, in whatever order rings
+        /// become durable and reads begin and end.
+        #[test]
+        fn every_webhook_that_is_taken_is_followed_by_a_read(steps in steps()) {
+            let mut street = Street::default();
+            steps.into_iter().for_each(|step| street.take(step));
+            street.settle();
+            let unread: Vec<_> = street.taken.iter().filter(|webhook| **webhook > street.read).collect();
+            prop_assert!(unread.is_empty(), "steps {unread:?}, but the newest read began at {}", street.read);
+        }
     }
 
     #[test]

@@ -109,9 +109,12 @@ impl Edge {
             Face::Page => text(header::COOKIE)
                 .and_then(|cookie| session::presented(cookie, self.site.is_secure()))
                 .map_or(Credentials::None, Credentials::Session),
-            Face::Api | Face::Git => text(header::AUTHORIZATION)
-                .and_then(token::presented)
-                .map_or(Credentials::None, Credentials::Token),
+            Face::Api | Face::Git => match headers.get(header::AUTHORIZATION) {
+                None => Credentials::None,
+                Some(_) => text(header::AUTHORIZATION)
+                    .and_then(token::presented)
+                    .map_or(Credentials::NoToken, Credentials::Token),
+            },
         }
     }
 

@@ -49,6 +49,7 @@ pub fn routes() -> Vec<Route> {
     let mut all = vec![
         page!("/", Needs::User, "Show the overview", HTML, overview::show),
         page!(LOGIN_PATH, Needs::Public, "Show the login page", HTML, login::show),
+        page!("/{repo}", READER, "Go to the page of a repo's own branch", HTML, branch::go),
         page!("/{repo}/branches/{branch}", READER, "Show a branch's page", HTML, branch::show),
         page!("/{repo}/changes/{change}", READER, "Show a change's page", HTML, change::show),
         page!("/{repo}/runs/{branch}/{run}", READER, "Show a run's page", HTML, run::show),

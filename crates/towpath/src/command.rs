@@ -83,15 +83,23 @@ pub fn existing_folder(path: &Path) -> Result<(), Failure> {
 /// A line from standard input that must not be seen: a token, a password. On a terminal it is not shown while it is
 /// typed.
 pub fn secret_input(what: &str) -> Result<String, Failure> {
+    match secret_line(what)? {
+        line if line.is_empty() => {
+            Err(Failure::new(Exit::Usage, format!("there is no {what} on standard input"))
+                .hint("give it as a line of its own, or type it at a terminal"))
+        }
+        line => Ok(line),
+    }
+}
+
+/// The same where nothing is an answer, too.
+pub fn secret_line(what: &str) -> Result<String, Failure> {
     let stdin = std::io::stdin();
     let hidden = stdin.is_terminal().then(|| Hidden::begin(what)).transpose()?;
     let mut line = String::new();
     std::io::Read::take(stdin.lock(), SECRET_LINE_BYTES_MAX).read_line(&mut line)?;
     drop(hidden);
-    match line.trim_end_matches(['\r', '\n']) {
-        "" => Err(Failure::new(Exit::Usage, format!("there is no {what} on standard input"))),
-        line => Ok(line.to_owned()),
-    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// A terminal that does not show what is typed, until this is dropped.

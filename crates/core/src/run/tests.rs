@@ -22,19 +22,11 @@ fn graph(text: &str) -> JobGraph {
         body.retry_failed = if word.contains('2') { 2 } else { 0 };
         let needs: Vec<_> = needs.split(',').filter(|need| !need.is_empty()).map(index).collect();
         let aborts = if word.contains('!') { vec![JobIndex(jobs.len() as u32 - 1)] } else { vec![] };
-        jobs.push(JobSpec {
-            name: name.parse().unwrap(),
-            base: name.parse().unwrap(),
-            origin: Default::default(),
-            on: vec![Trigger::Queue],
-            required: true,
-            needs,
-            aborts,
-            skip: word.contains('?').then_some(SkipReason::When),
-            body: Arc::new(body),
-        });
+        let skip = word.contains('?').then_some(SkipReason::When);
+        let job = JobSpec::new(name.parse().unwrap(), vec![Trigger::Queue], body);
+        jobs.push(JobSpec { needs, aborts, skip, ..job });
     }
-    JobGraph { jobs: jobs.into(), budget_seconds: None }
+    jobs.into()
 }
 
 struct Bench {
@@ -364,10 +356,7 @@ fn a_chain_of_ten_thousand_falls_without_recursion() {
             ..state.graph.jobs[0].clone()
         })
         .collect();
-    let start = RunStart {
-        graph: JobGraph { jobs: jobs.into(), budget_seconds: None },
-        ..state.start().unwrap().clone()
-    };
+    let start = RunStart { graph: jobs.into(), ..state.start().unwrap().clone() };
     let mut fresh = RunState::new(&CellId::Run(start.run.clone()));
     Run::apply(&mut fresh, &RunEvent::Start(Arc::new(start)), Timestamp(1));
     Run::apply(&mut fresh, &RunEvent::Granted { total: 1 }, Timestamp(2));
@@ -453,7 +442,7 @@ fn a_deployment_that_may_be_restarted_keeps_its_turn_over_its_attempts() {
     let mut start = bench.state.start().unwrap().clone();
     let mut job = start.graph.jobs[0].clone();
     Arc::make_mut(&mut job.body).restartable = true;
-    start.graph = JobGraph { jobs: Arc::new([job]), budget_seconds: None };
+    start.graph = vec![job].into();
     bench.state = RunState::new(&CellId::Run(start.run.clone()));
     bench.event(RunEvent::Start(Arc::new(start)));
     bench.event(RunEvent::Admitted(Admission { job: JobIndex(0), number: 1, before: None }));

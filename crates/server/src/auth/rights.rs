@@ -18,6 +18,8 @@ const ADMINS: &str = "admins";
 pub enum Credentials {
     /// Nothing.
     None,
+    /// Something in which there is no token of ours: half of one, or a name and a password.
+    NoToken,
     /// The hash of a token.
     Token(Digest),
     /// The hash of a session's cookie.
@@ -78,6 +80,7 @@ pub enum Identity {
 pub fn identify(view: &View, credentials: Credentials, now: Timestamp) -> Result<Identity, ReadError> {
     let found = match credentials {
         Credentials::None => return Ok(Identity::Nobody),
+        Credentials::NoToken => None,
         Credentials::Token(hash) => view
             .token(&hash)?
             .filter(|token| super::same(&token.hash.0, &hash.0) && token.is_valid(now))

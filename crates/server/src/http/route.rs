@@ -300,8 +300,9 @@ async fn from_body<I: DeserializeOwned>(request: Request) -> Answer<I> {
 }
 
 fn malformed(what: String) -> ApiError {
-    ApiError::invalid(format!("what was sent is not what this takes: {what}"))
-        .hint("/openapi.json says what it takes")
+    ApiError::invalid(format!("what was sent is not what this takes: {what}")).hint(
+        "the server's `/openapi.json` says what it takes; docs/guide/gate.md explains a repo's settings",
+    )
 }
 
 /// The whole body, within the bound that the route has.

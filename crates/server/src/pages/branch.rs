@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
+use towpath_core::ids::GateId;
 use towpath_core::policy::Role;
 
 use super::overview::{AlertPart, alerts};
@@ -13,9 +14,11 @@ use crate::http::api::branches::{self, BranchView, FlagView};
 use crate::http::api::change_views::ChangeLine;
 use crate::http::api::changes;
 use crate::http::api::environments::{self, EnvironmentView};
+use crate::http::api::repos;
 use crate::http::call::Call;
 use crate::http::error::Answer;
 use crate::http::links;
+use crate::http::login::redirect;
 
 /// Landed changes that are shown.
 const LANDED_SHOWN: usize = 10;
@@ -66,6 +69,12 @@ impl BranchPage {
             .as_ref()
             .filter(|_| deploy.running.is_none() && deploy.newest == deploy.failed_run)
     }
+}
+
+/// `GET /{repo}`: what a person types who knows the repo's name and no more.
+pub async fn go(call: Call, _request: Request) -> Answer<Response> {
+    let (repo, settings) = (call.repo()?, repos::show(call.clone(), Nothing {}).await?);
+    Ok(redirect(&links::branch(&GateId { repo, branch: settings.default_branch.parse()? })))
 }
 
 /// `GET /{repo}/branches/{branch}`

@@ -84,6 +84,12 @@ impl ChangePage {
         format!("{} {} {} {definition} {}", line.revision, self.change.message, line.target, line.state)
     }
 
+    /// Nobody approves what they uploaded.
+    fn uploaded_by_me(&self) -> bool {
+        let newest = self.change.revisions.last();
+        newest.is_some_and(|revision| Some(&revision.uploader) == self.frame.who.as_ref())
+    }
+
     fn author(&self, commit: &str) -> &str {
         self.authors.get(commit).map_or("", String::as_str)
     }

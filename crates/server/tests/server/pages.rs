@@ -125,3 +125,24 @@ fn files_of_pages_are_kept_by_browsers_for_good() {
     assert_eq!(world.send(&Ask::get("/static/towpath-0000000000000000.js")).status, 404);
     assert_eq!(world.send(&Ask::get("/login?failed=1")).status, 401);
 }
+
+#[test]
+fn a_repos_name_alone_leads_to_its_branch() {
+    let world = World::new();
+    let cookie = world.log_in("rae");
+    let got = page(&world, &cookie, "/demo");
+    assert_eq!((got.status, got.header("location")), (303, Some("/demo/branches/main")));
+    // Who may not see a repo does not learn where it leads.
+    assert_eq!(page(&world, &cookie, "/other").status, 404);
+}
+
+#[test]
+fn nobody_is_offered_to_approve_what_they_uploaded() {
+    let world = World::new();
+    let shown = |name: &str| text(&page(&world, &world.log_in(name), "/demo/changes/1"));
+    world.ada(Ask::put("/api/v1/repos/demo/people/ann", json!({ "role": "maintainer" }))).ok();
+    let own = shown("ann");
+    assert!(own.contains("somebody else has to approve it") && !own.contains("id=\"approve\""), "{own}");
+    assert!(own.contains("/demo/changes/1/request-changes"), "{own}");
+    assert!(shown("mia").contains("id=\"approve\""));
+}

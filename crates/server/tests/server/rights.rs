@@ -122,7 +122,7 @@ fn f01_what_is_not_in_the_table_is_not_there() {
     let ada = world.token("ada");
     let absent = [
         "/api/v1/nothing",
-        "/api",
+        "/api/v2",
         "/demo.git/config",
         "/demo.git/HEAD",
         "/demo.git/objects/info/packs",

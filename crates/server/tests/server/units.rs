@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use towpath_core::cell::CellId;
-use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobSpec, Origin, Outcome, Trigger};
+use towpath_core::graph::{JobBody, JobIndex, JobSpec, Outcome, Trigger};
 use towpath_core::ids::{CommitId, RunId, TreeId};
 use towpath_core::message::RunStart;
 use towpath_core::policy::Level;
@@ -25,18 +25,9 @@ fn run(number: u64) -> RunId {
 }
 
 fn job(name: &str, needs: &[u32]) -> JobSpec {
-    let name: towpath_core::ids::JobName = name.parse().unwrap();
-    JobSpec {
-        base: name.clone(),
-        name,
-        origin: Origin::Target,
-        on: vec![Trigger::Manual],
-        required: true,
-        needs: needs.iter().copied().map(JobIndex).collect(),
-        aborts: Vec::new(),
-        skip: None,
-        body: Arc::new(JobBody { checkout: false, ..JobBody::script("true") }),
-    }
+    let body = JobBody { checkout: false, ..JobBody::script("true") };
+    let needs = needs.iter().copied().map(JobIndex).collect();
+    JobSpec { required: true, needs, ..JobSpec::new(name.parse().unwrap(), vec![Trigger::Manual], body) }
 }
 
 fn start(run: RunId) -> RunStart {
@@ -50,7 +41,7 @@ fn start(run: RunId) -> RunStart {
         commit: CommitId([1; 20]),
         tree: TreeId([1; 20]),
         level: Level::Landed,
-        graph: JobGraph { jobs: jobs.into(), budget_seconds: None },
+        graph: jobs.into(),
         carried: Default::default(),
         priority: 0,
         fail_fast: false,

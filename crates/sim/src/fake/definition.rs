@@ -1,8 +1,6 @@
 //! Definitions in small: the number in the first file decides jobs and settings. Also what a job's result truly is: a
 //! function of the content that it runs on.
 
-use std::sync::Arc;
-
 use towpath_core::candidate::Strategy;
 use towpath_core::definition::{EmptySet, GateSettings, Proof};
 use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobSpec, Origin, SkipReason, Trigger};
@@ -182,19 +180,15 @@ fn graph(jobs: &[Job], changed: Option<&[usize]>) -> JobGraph {
     let place = |name: &str| jobs.iter().position(|job| job.name == name).map(|at| JobIndex(at as u32));
     let specs = jobs.iter().map(|job| {
         let skipped = job.when.zip(changed).is_some_and(|(when, changed)| !changed.contains(&when));
+        let name = job.name.parse().expect("invariant: the names above are valid");
         JobSpec {
-            name: job.name.parse().expect("invariant: the names above are valid"),
-            base: job.name.parse().expect("invariant: the names above are valid"),
-            origin: Origin::Target,
-            on: job.on.clone(),
             required: job.required,
             needs: job.needs.and_then(place).into_iter().collect(),
-            aborts: vec![],
             skip: skipped.then_some(SkipReason::When),
-            body: Arc::new(job.body.clone()),
+            ..JobSpec::new(name, job.on.clone(), job.body.clone())
         }
     });
-    JobGraph { jobs: specs.collect(), budget_seconds: None }
+    specs.collect::<Vec<_>>().into()
 }
 
 #[cfg(test)]

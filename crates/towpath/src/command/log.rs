@@ -12,6 +12,7 @@ use crate::remote::{Next, Request};
 use crate::terminal::style::Style;
 use crate::terminal::{Sanitiser, Terminal, inline};
 
+const EMPTY: &str = "the log is empty";
 /// Bytes that are asked for at once.
 const PIECE_BYTES: usize = 2 * 1024 * 1024;
 
@@ -43,32 +44,51 @@ pub fn run(arguments: &LogArgs, terminal: &Terminal) -> Result<ExitCode, Failure
     let run = RunPlace::find(&place, &arguments.run)?;
     let job = match &arguments.job {
         Some(job) => job.clone(),
-        None => only_job(&place, &run)?,
+        None => only_job(&place, &run, terminal)?,
     };
     let ask = |what: &str| {
         Request::get(&run.path(&place, &["jobs", &job, what])).with("attempt", arguments.attempt)
     };
-    match (arguments.first_error, arguments.follow, arguments.tail) {
+    let spoke = match (arguments.first_error, arguments.follow, arguments.tail) {
         (true, ..) => {
             let found = place.client.ask(&ask("first-error"))?;
             first_error(&found, terminal)?;
-            if found["line"].is_null() && !terminal.is_json() {
-                terminal.talk(ending(&place, &run, &job)?);
-            }
+            !found["line"].is_null()
         }
-        (_, true, _) => follow(&place, &ask("follow"), terminal)?,
+        (_, true, _) => said(follow(&place, &ask("follow"), terminal)?, terminal),
         (.., Some(lines)) => {
             let bytes = place.client.bytes(&ask("log").with("tail", Some(lines)))?;
-            Printer::new(terminal).all(&bytes)?;
+            said(Printer::new(terminal).all(&bytes)?, terminal)
         }
-        _ => whole(&place, ask, terminal)?,
+        _ => said(whole(&place, ask, terminal)?, terminal),
+    };
+    if !spoke && !terminal.is_json() {
+        terminal.talk(ending(&place, &run, &job)?);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The job that is meant where none is named.
-fn only_job(place: &Place, run: &RunPlace) -> Result<String, Failure> {
+/// Whether there was anything in a log; says so where there was not, as silence can be anything.
+fn said(bytes: usize, terminal: &Terminal) -> bool {
+    if bytes == 0 && !terminal.is_json() {
+        terminal.talk(EMPTY);
+    }
+    bytes > 0
+}
+
+/// The job that is meant where none is named; says which one that is, and of what.
+fn only_job(place: &Place, run: &RunPlace, terminal: &Terminal) -> Result<String, Failure> {
     let view = place.client.ask(&Request::get(&run.path(place, &[])))?;
+    let job = chosen(&view)?;
+    if !terminal.is_json() {
+        let change = view["change"].as_u64().map(|change| format!(" (change {change})")).unwrap_or_default();
+        terminal.talk(format!("run {}{change}, job `{}`:", inline(text(&view, "run")), inline(&job)));
+    }
+    Ok(job)
+}
+
+/// The only job of a run, or the one that decided it.
+fn chosen(view: &Value) -> Result<String, Failure> {
     let jobs = items(&view["jobs"]);
     let name = |job: &Value| text(job, "name").to_owned();
     let failed = |job: &&Value| matches!(text(job, "outcome"), "failed" | "errored" | "timed_out");
@@ -90,14 +110,16 @@ fn only_job(place: &Place, run: &RunPlace) -> Result<String, Failure> {
 struct Printer<'a> {
     terminal: &'a Terminal,
     sanitiser: Sanitiser,
+    bytes: usize,
 }
 
 impl Printer<'_> {
     fn new(terminal: &Terminal) -> Printer<'_> {
-        Printer { terminal, sanitiser: Sanitiser::new(terminal.has_colour()) }
+        Printer { terminal, sanitiser: Sanitiser::new(terminal.has_colour()), bytes: 0 }
     }
 
     fn piece(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.bytes += bytes.len();
         match self.terminal.is_json() {
             true => self.terminal.record(&serde_json::json!({ "text": String::from_utf8_lossy(bytes) }))?,
             false => self.terminal.log(&mut self.sanitiser, bytes)?,
@@ -105,17 +127,19 @@ impl Printer<'_> {
         Ok(())
     }
 
-    fn end(mut self) -> Result<(), Failure> {
-        Ok(self.terminal.log_end(&mut self.sanitiser)?)
+    /// Ends it; how many bytes of the log there were.
+    fn end(mut self) -> Result<usize, Failure> {
+        self.terminal.log_end(&mut self.sanitiser)?;
+        Ok(self.bytes)
     }
 
-    fn all(mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn all(mut self, bytes: &[u8]) -> Result<usize, Failure> {
         self.piece(bytes)?;
         self.end()
     }
 }
 
-fn whole(place: &Place, ask: impl Fn(&str) -> Request, terminal: &Terminal) -> Result<(), Failure> {
+fn whole(place: &Place, ask: impl Fn(&str) -> Request, terminal: &Terminal) -> Result<usize, Failure> {
     let mut printer = Printer::new(terminal);
     let mut offset = 0;
     loop {
@@ -129,7 +153,7 @@ fn whole(place: &Place, ask: impl Fn(&str) -> Request, terminal: &Terminal) -> R
     }
 }
 
-fn follow(place: &Place, request: &Request, terminal: &Terminal) -> Result<(), Failure> {
+fn follow(place: &Place, request: &Request, terminal: &Terminal) -> Result<usize, Failure> {
     let mut printer = Printer::new(terminal);
     place.client.follow(request, |kind, data| match kind {
         "log" => {
@@ -164,7 +188,7 @@ fn first_error(found: &Value, terminal: &Terminal) -> Result<(), Failure> {
     let line = found["line"].as_u64();
     match (line, items(&found["lines"]).is_empty()) {
         (Some(_), _) => {}
-        (None, true) => terminal.talk("the log is empty"),
+        (None, true) => terminal.talk(EMPTY),
         (None, false) => terminal.talk("no line looks like an error; the last lines are:"),
     }
     for (number, content) in (first..).zip(items(&found["lines"]).iter().filter_map(Value::as_str)) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::command::answer::{self, done, flag, text, time};
-use crate::command::secret_input;
+use crate::command::{secret_input, secret_line};
 use crate::failure::Failure;
 use crate::remote::Request;
 use crate::remote::place::client;
@@ -49,7 +49,11 @@ pub enum UserCommand {
         /// The name
         name: String,
     },
-    /// Set a password, read from standard input
+    /// Set the password for the login on the pages
+    ///
+    /// Your own takes two lines on standard input: the old one, then the new one. Somebody else's, which only an admin
+    /// sets, takes one: the new one. At a terminal you are asked for them, and what you type is not shown. Who has had no
+    /// password so far leaves the line of the old one empty.
     Password {
         /// The name; without it, you
         name: Option<String>,
@@ -81,7 +85,7 @@ pub fn run(command: &UserCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             act(Request::put(&["users", name, "password"], json!({ "new": new })))
         }
         UserCommand::Password { name: None } => {
-            let (old, new) = (secret_input("old password")?, secret_input("new password")?);
+            let (old, new) = (secret_line("old password")?, secret_input("new password")?);
             act(Request::put(&["me", "password"], json!({ "old": old, "new": new })))
         }
     }

@@ -135,7 +135,8 @@ fn a_wrong_or_missing_token_is_refused_by_every_face() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     let clone_url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
     let base = clone_url.strip_suffix("/web.git").unwrap();
-    for (token, said) in [(Some("twp_0123"), "unknown, revoked or over"), (None, "nobody is logged in")] {
+    let wrong = "malformed, unknown, revoked or over";
+    for (token, said) in [(Some("twp_0123"), wrong), (Some("half"), wrong), (None, "nobody is logged in")] {
         let mut command = served.world.command(TOWPATH);
         command.env("TOWPATH_URL", base).env("HOME", served.world.folder().join("nobody"));
         command.envs(token.map(|token| ("TOWPATH_TOKEN", token)));

@@ -188,6 +188,18 @@ fn given(served: &Served, arguments: &[&str], input: &[u8]) -> Ended {
 }
 
 #[test]
+fn ones_own_password_takes_the_old_one_and_the_first_takes_none() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let set = |input: &str| given(&served, &["user", "password"], input.as_bytes());
+    refused(&set("\n"), 2, &["there is no new password"]);
+    assert_eq!(set("\ncorrect horse one\n").code, 0);
+    refused(&set("\ncorrect horse two\n"), 4, &["the present password is another one"]);
+    assert_eq!(set("correct horse one\ncorrect horse two\n").code, 0);
+    let help = served.ok(&["user", "password", "--help"]).out;
+    assert!(help.contains("two lines on standard input: the old one, then the new one"), "{help}");
+}
+
+#[test]
 fn an_empty_list_is_said_to_people_and_is_no_data() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     let lists: [(&[&str], &str); 5] = [
@@ -231,6 +243,13 @@ fn a_run_that_was_cancelled_says_so_and_is_not_cancelled_twice() {
         "{}",
         unbegun.err
     );
+    // Silence could be anything; which job is shown is said where nobody named one.
+    let unbegun = served.ok(&["log", "1", "after"]);
+    assert_eq!(unbegun.out, "");
+    assert!(unbegun.err.starts_with("the log is empty\njob `after`: cancelled"), "{}", unbegun.err);
+    let chosen = served.ok(&["log", "1"]);
+    assert!(chosen.out.starts_with("begun\n"), "{}", chosen.out);
+    assert_eq!(chosen.err, "run web/main/1 (change 1), job `slow`:\n");
 }
 
 #[test]

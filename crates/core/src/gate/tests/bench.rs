@@ -44,17 +44,7 @@ pub(super) fn commit(byte: u8, tag: u8) -> CommitId {
 }
 
 pub(super) fn job(name: &str, on: &[Trigger]) -> JobSpec {
-    JobSpec {
-        name: name.parse().unwrap(),
-        base: name.parse().unwrap(),
-        origin: Default::default(),
-        on: on.to_vec(),
-        required: on.contains(&Trigger::Queue),
-        needs: vec![],
-        aborts: vec![],
-        skip: None,
-        body: Arc::new(JobBody::script("true")),
-    }
+    JobSpec::new(name.parse().unwrap(), on.to_vec(), JobBody::script("true"))
 }
 
 impl Bench {

@@ -253,7 +253,7 @@ fn a_person_deploys_a_landed_commit_to_one_environment() {
         let environment: crate::ids::EnvironmentName = environment.parse().unwrap();
         let body = JobBody { environment: Some(environment.clone()), ..JobBody::script("true") };
         spec.body = Arc::new(body);
-        let graph = JobGraph { jobs: Arc::new([spec]), budget_seconds: None };
+        let graph = JobGraph::from(vec![spec]);
         Verb::DeployTo { environment, commit: commit(1, 1), tree: TreeId([1; 20]), graph }
     };
     let mut bench = Bench::new(GateConfig::default());

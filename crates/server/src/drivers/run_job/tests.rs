@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use towpath_core::effect::Effect;
-use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobSpec, Origin, Trigger};
+use towpath_core::graph::{JobBody, JobSpec, Trigger};
 use towpath_core::ids::{CommitId, Epoch, RunId, TreeId};
 use towpath_core::message::RunStart;
 use towpath_core::outbox::Dispatch;
@@ -270,17 +270,7 @@ fn run(number: u64) -> RunId {
 
 fn job(name: &str) -> JobSpec {
     let body = JobBody { checkout: false, retry_errored: 0, ..JobBody::script("true") };
-    JobSpec {
-        name: name.parse().unwrap(),
-        base: name.parse().unwrap(),
-        origin: Origin::Target,
-        on: vec![Trigger::Manual],
-        required: true,
-        needs: Vec::<JobIndex>::new(),
-        aborts: Vec::new(),
-        skip: None,
-        body: Arc::new(body),
-    }
+    JobSpec { required: true, ..JobSpec::new(name.parse().unwrap(), vec![Trigger::Manual], body) }
 }
 
 fn start(run: RunId, jobs: Vec<JobSpec>) -> RunStart {
@@ -293,7 +283,7 @@ fn start(run: RunId, jobs: Vec<JobSpec>) -> RunStart {
         commit: CommitId([1; 20]),
         tree: TreeId([1; 20]),
         level: Level::Landed,
-        graph: JobGraph { jobs: jobs.into(), budget_seconds: None },
+        graph: jobs.into(),
         carried: Default::default(),
         priority: 0,
         fail_fast: false,

@@ -231,7 +231,8 @@ pub async fn own_password(call: Call, input: Password) -> Answer<Said> {
         let old = input.old.unwrap_or_default();
         if !hashing(move || Ok(password::verify(&old, Some(&stored)))).await? {
             call.edge.logins.failed(call.address(), &user.name, now);
-            return Err(ApiError::denied("the present password is another one"));
+            return Err(ApiError::denied("the present password is another one")
+                .hint("an admin can set a new one: `towpath user password NAME`"));
         }
     }
     set_password(&call, user, input.new).await
