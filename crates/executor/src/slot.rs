@@ -19,7 +19,7 @@ use crate::host::{Host, TreeMode};
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
 use crate::plain::{PlainJob, PlainStart};
 use crate::profile::{self, SandboxProfile};
-use crate::pump::{Control, Life, Pump, READ_BYTES, Tree, TreeEnd, output_pipe};
+use crate::pump::{Control, Life, Pump, ReadBuffer, Tree, TreeEnd, output_pipe};
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::tree::{JobFolder, remove_tree};
 use crate::verdict::{self, Verdict};
@@ -31,7 +31,7 @@ pub(crate) struct Slot {
     host: Arc<Host>,
     group: SlotGroup,
     launcher: Option<Launcher>,
-    buffer: Vec<u8>,
+    buffer: ReadBuffer,
     /// The folder that is the home of plain jobs is there, and empty.
     has_home: bool,
     /// Removes folders while the next job runs.
@@ -49,15 +49,7 @@ struct Prepared {
 impl Slot {
     pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<JobFolder>) -> io::Result<Slot> {
         let group = host.group(number)?;
-        Ok(Slot {
-            number,
-            host,
-            group,
-            launcher: None,
-            buffer: vec![0; READ_BYTES],
-            has_home: false,
-            janitor,
-        })
+        Ok(Slot { number, host, group, launcher: None, buffer: ReadBuffer::new(), has_home: false, janitor })
     }
 
     /// Forgets what a bug may have left half done.
@@ -200,7 +192,7 @@ impl Slot {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok(output) => {
                 let deadline = deadline(spec);
-                Pump { output, log, buffer: &mut self.buffer, control, deadline, talkative: false }
+                Pump { output, log, buffer: self.buffer.bytes(), control, deadline, talkative: false }
                     .follow(&mut job, &mut watch)
             }
         };
@@ -301,7 +293,7 @@ impl Slot {
             Ok((mut job, output)) => {
                 watch.ancestor = Some(job.pid());
                 let deadline = deadline(spec);
-                Pump { output, log, buffer: &mut self.buffer, control, deadline, talkative: false }
+                Pump { output, log, buffer: self.buffer.bytes(), control, deadline, talkative: false }
                     .follow(&mut job, &mut watch)
             }
         };
