@@ -37,7 +37,7 @@ pub use review::ReviewRequest;
 pub use stack::NOBODY;
 pub(crate) use stack::STACK_COMMITS_MAX;
 pub use talk::{Draft, LabelEdit};
-pub use text::ChangeText;
+pub use text::{ChangeText, unfit_label};
 
 /// What a definition says about the gate, or every error in it.
 pub type Settings = Result<GateSettings, Vec<String>>;

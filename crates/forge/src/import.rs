@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use towpath_core::cell::RefusalClass;
-use towpath_git::{Git, GitError, Imported, Reach, Source};
+use towpath_git::{Git, GitError, ImportOptions, Imported, Reach, Source};
 
 use crate::error::{Done, Failure};
 
@@ -21,7 +21,7 @@ pub enum Importer {
 /// Imports a repository to `into`, which does not exist yet, if `by` may.
 ///
 /// Over the network only public addresses are reached, so that the server is nobody's way into its own network; a path of
-/// the server is for the local admin alone. `tolerated` are checks of `git fsck` that old history may fail.
+/// the server is for the local admin alone.
 ///
 /// # Errors
 /// `Denied` without the right; what [`towpath_git::import`] says otherwise. Nothing is left at `into` then.
@@ -29,10 +29,10 @@ pub fn import(
     git: &Git,
     by: Importer,
     (source, into): (&Source<'_>, &Path),
-    tolerated: &[&str],
+    options: ImportOptions<'_>,
 ) -> Done<Imported> {
     may_import(by, source)?;
-    towpath_git::import(git, source, into, tolerated).map_err(|error| match error {
+    towpath_git::import(git, source, into, options).map_err(|error| match error {
         GitError::SourceRefused { .. } => Failure::refused(RefusalClass::Denied, error.to_string()),
         GitError::Exists { .. } => Failure::refused(RefusalClass::Conflict, error.to_string()),
         error => error.into(),

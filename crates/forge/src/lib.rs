@@ -16,6 +16,7 @@ mod records;
 
 pub use builtin::{
     BuiltIn, ChangeText, Definitions, Draft, LabelEdit, NOBODY, Proposal, Rebuilt, ReviewRequest, Settings,
+    unfit_label,
 };
 pub use error::{Done, Failure, ForgeError};
 pub use forge::{Forge, Judged};

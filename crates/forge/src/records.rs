@@ -82,7 +82,7 @@ impl Policy {
         Policy {
             watched: BTreeSet::from([branch.clone()]),
             default_target: branch,
-            maintainer_labels: BTreeSet::from([labels.urgent.clone(), labels.never.clone()]),
+            maintainer_labels: labels.maintainers().into_iter().map(str::to_owned).collect(),
         }
     }
 }

@@ -63,6 +63,16 @@ impl std::fmt::Debug for Credentials<'_> {
     }
 }
 
+/// What an import takes and asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImportOptions<'a> {
+    /// Checks of `git fsck` that old history may fail (`zeroPaddedFilemode`); they are recorded in the repository, since
+    /// later pushes carry the same objects.
+    pub tolerated: &'a [&'a str],
+    /// A branch that has to be among what comes in.
+    pub branch: Option<&'a BranchName>,
+}
+
 /// What came in.
 #[derive(Debug)]
 pub struct Imported {
@@ -76,17 +86,21 @@ pub struct Imported {
 
 /// Imports a repository to `into`, which does not exist yet.
 ///
-/// Objects are checked as those of a push. `tolerated` names the checks of `git fsck` that old history may fail
-/// (`zeroPaddedFilemode`); they are recorded in the repository, since later pushes carry the same objects.
+/// Objects are checked as those of a push.
 ///
 /// # Errors
-/// `SourceRefused` for an address that is not allowed, `Exists`, `Failed` with git's words.
-/// Nothing is left at `into` then.
-pub fn import(git: &Git, source: &Source<'_>, into: &Path, tolerated: &[&str]) -> Result<Imported, GitError> {
+/// `SourceRefused` for an address that is not allowed, `NotThere` without the wanted branch, `Exists`, `Failed` with git's
+/// words. Nothing is left at `into` then.
+pub fn import(
+    git: &Git,
+    source: &Source<'_>,
+    into: &Path,
+    options: ImportOptions<'_>,
+) -> Result<Imported, GitError> {
     let link = Link::to(source)?;
-    check_tolerated(tolerated)?;
+    check_tolerated(options.tolerated)?;
     let draft = Repository::create_draft(git, into)?;
-    let filled = fill(&draft, &link, tolerated);
+    let filled = fill(&draft, &link, options);
     match filled {
         Ok(left_out) => {
             let repository = draft.publish(into)?;
@@ -187,9 +201,9 @@ impl Link {
     }
 }
 
-fn fill(draft: &Repository, link: &Link, tolerated: &[&str]) -> Result<Vec<String>, GitError> {
+fn fill(draft: &Repository, link: &Link, options: ImportOptions<'_>) -> Result<Vec<String>, GitError> {
     let bounds = Bounds { deadline: IMPORT_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
-    record_tolerated(draft, tolerated)?;
+    record_tolerated(draft, options.tolerated)?;
     let trusting_config = match link.protocol {
         "file" => Some(TrustingConfig::write(draft)?),
         _ => None,
@@ -224,6 +238,11 @@ fn fill(draft: &Repository, link: &Link, tolerated: &[&str]) -> Result<Vec<Strin
     }
     let mut left_out = drop_unfit_refs(draft)?;
     left_out.extend(draft.drop_unreadable_refs()?);
+    if let Some(branch) = options.branch
+        && draft.branch_tip(branch)?.is_none()
+    {
+        return Err(GitError::NotThere { what: "the source's branch", name: branch.to_string() });
+    }
     choose_head(draft, &offered)?;
     Ok(left_out)
 }

@@ -43,7 +43,7 @@ pub use environment::{Git, GitOptions, VERSION_NEEDED};
 pub use error::{ErrorClass, GitError};
 pub use export::{ExportOptions, Files, Owner};
 pub use history::{Range, Walk};
-pub use import::{Credentials, Imported, Source, import};
+pub use import::{Credentials, ImportOptions, Imported, Source, import};
 pub use land::Advance;
 pub use mend::Mended;
 pub use merge::Merged;

@@ -71,7 +71,8 @@ impl Shared {
         }
     }
 
-    fn tell_halts_to(&self, gate: &GateId) {
+    /// Tells one gate.
+    pub fn tell_halts_to(&self, gate: &GateId) {
         if let Some(halts) = self.halts_for(gate) {
             self.engine.deliver_surely(CellId::Gate(gate.clone()), halts);
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use towpath_core::gate::{GateConfig, Labels};
 use towpath_core::ids::{BranchName, GateId, RepoName};
 use towpath_executor::{Limits, SandboxKind};
-use towpath_forge::Policy;
+use towpath_forge::{Policy, unfit_label};
 
 use crate::http::wording;
 
@@ -86,6 +86,9 @@ impl RepoSettings {
             }
             let Labels { urgent, wip, stacked, never, no_test, rerun_all } = &config.labels;
             let mut names = [urgent, wip, stacked, never, no_test, rerun_all];
+            if let Some((label, why)) = names.iter().find_map(|label| Some((*label, unfit_label(label)?))) {
+                return Err(SettingsError::Label { branch: branch.clone(), label: label.clone(), why });
+            }
             names.sort();
             if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 return Err(SettingsError::OneLabel { branch: branch.clone(), label: twice[0].clone() });
@@ -109,11 +112,13 @@ impl RepoSettings {
 
     /// What the built-in forge has to know.
     pub fn policy(&self) -> Policy {
-        let labels =
-            self.branches.get(&self.default_branch).map(|config| config.labels.clone()).unwrap_or_default();
-        let mut policy = Policy::one_branch(self.default_branch.clone(), &labels);
-        policy.watched = self.branches.keys().cloned().collect();
-        policy
+        // Those of every branch, whatever a change's target is: that may be changed after the label is put on.
+        let labels = self.branches.values().flat_map(|config| config.labels.maintainers());
+        Policy {
+            watched: self.branches.keys().cloned().collect(),
+            default_target: self.default_branch.clone(),
+            maintainer_labels: labels.map(str::to_owned).collect(),
+        }
     }
 }
 
@@ -130,6 +135,16 @@ pub enum SettingsError {
         branch: BranchName,
         /// Which.
         key: &'static str,
+    },
+    /// A label that no change can bear.
+    #[error("no change can have the label `{}` of `{branch}`: {why}", .label.escape_debug())]
+    Label {
+        /// Whose.
+        branch: BranchName,
+        /// Which.
+        label: String,
+        /// Why not.
+        why: String,
     },
     /// A label that would mean two things.
     #[error("two labels of `{branch}` are called `{label}`")]
@@ -159,5 +174,17 @@ mod tests {
         assert!(check(&of_main(r#"{"change_runs_max":0}"#)).is_err());
         let refused = check(&of_main(r#"{"labels":{"wip":"prio:high"}}"#));
         assert_eq!(refused, Err("two labels of `main` are called `prio:high`".into()));
+        for odd in ["", " frozen", "a,b", "a\\u0007"] {
+            let refused = check(&of_main(&format!(r#"{{"labels":{{"never":"{odd}"}}}}"#))).unwrap_err();
+            assert!(refused.starts_with("no change can have the label"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_stops_or_hurries_any_gate_is_for_maintainers_to_label() {
+        let text = r#"{"default_branch":"main","branches":{"main":{},"release":{"labels":{"never":"frozen","urgent":"rush"}}}}"#;
+        let policy = RepoSettings::parse(text).unwrap().policy();
+        let reserved: Vec<&str> = policy.maintainer_labels.iter().map(String::as_str).collect();
+        assert_eq!(reserved, ["DO_NOT_MERGE", "frozen", "prio:high", "rush"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The schema as numbered appends. A step, once released, never changes; the next one is added below it.
 //!
 //! The SQL is the subset that SQLite and PostgreSQL share, with SQLite's names of types; a PostgreSQL implementation
-//! reads `INTEGER` as `BIGINT` and `BLOB` as `BYTEA`. A test has a PostgreSQL prepare every statement of this crate.
+//! reads `INTEGER` as `BIGINT` and `BLOB` as `BYTEA`. A test has a PostgreSQL prepare the statements of this crate.
 
 use rusqlite::{Connection, params};
 use towpath_core::ids::{Digest, Timestamp};

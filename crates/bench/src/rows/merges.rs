@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use towpath_core::candidate::CandidateSpec;
 use towpath_core::ids::CommitId;
-use towpath_git::{CandidateOutcome, Git, GitOptions, Merged, Repository, Source, import, sample};
+use towpath_git::{
+    CandidateOutcome, Git, GitOptions, ImportOptions, Merged, Repository, Source, import, sample,
+};
 
 use crate::row::{Figure, Goal, Row};
 use crate::sample::{alternate, seconds};
@@ -55,7 +57,8 @@ impl Copy {
         let folder = folder()?;
         let git = Git::find(GitOptions::default())?;
         let source = Source::Local(&this_repository()?);
-        let repository = import(&git, &source, &folder.path().join("copy.git"), &[])?.repository;
+        let repository =
+            import(&git, &source, &folder.path().join("copy.git"), ImportOptions::default())?.repository;
         Ok(Copy { repository, _folder: folder })
     }
 

@@ -51,6 +51,13 @@ pub struct Labels {
     pub rerun_all: String,
 }
 
+impl Labels {
+    /// Those that only a maintainer may put on or take off (G08).
+    pub fn maintainers(&self) -> [&str; 2] {
+        [&self.urgent, &self.never]
+    }
+}
+
 /// Seconds between polls. Source: Hail's CI polls every 300 s; a read of the built-in forge costs a few ms.
 const POLL_SECONDS_DEFAULT: u32 = 60;
 /// Change runs at once. Source: Hail's `MAX_CONCURRENT_PR_BATCHES`.

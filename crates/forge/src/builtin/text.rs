@@ -135,15 +135,24 @@ fn checked_text(text: &str, what: &str, bytes_max: usize) -> Done<String> {
 /// A label's name.
 pub(super) fn checked_label(label: &str) -> Done<String> {
     let label = label.trim();
-    let ok = !label.is_empty()
+    match unfit_label(label) {
+        None => Ok(label.to_owned()),
+        Some(why) => Err(refuse(why)),
+    }
+}
+
+/// Why a change cannot have a label of this very name; `None`: it can.
+pub fn unfit_label(label: &str) -> Option<String> {
+    let fit = !label.is_empty()
+        && label == label.trim()
         && label.chars().count() <= LABEL_CHARS_MAX
         && !label.chars().any(|c| is_unprintable(c) || c == ',');
-    match ok {
-        true => Ok(label.to_owned()),
-        false => Err(refuse(format!(
-            "a label is 1 to {LABEL_CHARS_MAX} characters without commas, control or direction characters"
-        ))),
-    }
+    (!fit).then(|| {
+        format!(
+            "a label is 1 to {LABEL_CHARS_MAX} characters without commas, control or direction characters, and begins and \
+             ends with no space"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ fn judge_branch(
 fn judge_watched(name: BranchName, command: &Command, pusher: Pusher<'_>, known: &dyn Known) -> Done<Move> {
     if command.new.is_none() {
         return Err(denied(format!(
-            "`{name}` is watched and so is not deleted by push; an admin stops watching it first"
+            "`{name}` is watched and so is not deleted by push: its record would go with it"
         )));
     }
     let here = known.exists(&format!("refs/heads/{name}"))?;

@@ -9,7 +9,7 @@ use towpath_core::cell::RefusalClass;
 use towpath_core::gate::Snapshot;
 use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_forge::{Forge, Importer};
-use towpath_git::{Credentials, Reach, Source};
+use towpath_git::{Credentials, ImportOptions, Reach, Source};
 
 use crate::contract::landing;
 use crate::raw::{RawPush, answer, status};
@@ -447,7 +447,8 @@ fn b20_import_url() {
     let world = World::new();
     let git = world.forge.repository().git().clone();
     let into = world.folder.path().join("imported.git");
-    let try_import = |by, source: &Source<'_>| towpath_forge::import(&git, by, (source, &into), &[]);
+    let try_import =
+        |by, source: &Source<'_>| towpath_forge::import(&git, by, (source, &into), ImportOptions::default());
     let remote = |address, reach| Source::Remote { address, reach, credentials: Credentials::None };
     for address in [
         "ext::sh -c id",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use towpath_git::{Credentials, ErrorClass, Git, GitError, GitOptions, Reach, Source, import};
+use towpath_git::{Credentials, ErrorClass, Git, GitError, GitOptions, ImportOptions, Reach, Source, import};
 
 use crate::support::{World, branch, every_git, latin1, pretend_git, write_program};
 
@@ -33,7 +33,7 @@ fn an_import_has_branches_and_tags_and_nothing_else() {
         let world = World::with(git);
         let path = source(&world);
         let into = world.folder.path().join("imported.git");
-        let imported = import(&world.git, &Source::Local(&path), &into, &[]).unwrap();
+        let imported = import(&world.git, &Source::Local(&path), &into, ImportOptions::default()).unwrap();
         let names: Vec<String> =
             imported.repository.all_refs().unwrap().iter().map(|found| found.name.to_string()).collect();
         assert_eq!(names, ["refs/heads/main", "refs/heads/trunk", "refs/tags/v1", "refs/tags/v2"]);
@@ -55,7 +55,7 @@ fn an_import_has_branches_and_tags_and_nothing_else() {
         assert!(!into.join("import-config").exists());
         let config = std::fs::read_to_string(into.join("config")).unwrap();
         assert!(!config.contains("remote") && !config.contains(path.to_str().unwrap()), "{config}");
-        let again = import(&world.git, &Source::Local(&path), &into, &[]).unwrap_err();
+        let again = import(&world.git, &Source::Local(&path), &into, ImportOptions::default()).unwrap_err();
         assert_eq!(again.class(), ErrorClass::Conflict);
     }
 }
@@ -66,7 +66,7 @@ fn an_empty_source_is_imported_and_a_shallow_one_is_not() {
         let world = World::with(git);
         let path = world.work();
         let into = world.folder.path().join("empty.git");
-        let imported = import(&world.git, &Source::Local(&path), &into, &[]).unwrap();
+        let imported = import(&world.git, &Source::Local(&path), &into, ImportOptions::default()).unwrap();
         assert_eq!((imported.refs, imported.repository.head().unwrap()), (0, Some(branch("main"))));
 
         world.commit_file("a", "1");
@@ -75,10 +75,36 @@ fn an_empty_source_is_imported_and_a_shallow_one_is_not() {
         world.run(&["clone", "--quiet", "--depth=1", &from, "../shallow"]);
         let shallow = world.folder.path().join("shallow");
         let into = world.folder.path().join("shallow.git");
-        let error = import(&world.git, &Source::Local(&shallow), &into, &[]).unwrap_err();
+        let error =
+            import(&world.git, &Source::Local(&shallow), &into, ImportOptions::default()).unwrap_err();
         assert!(error.to_string().contains("shallow"), "{error}");
         assert!(!into.exists());
     }
+}
+
+fn tolerating<'a>(tolerated: &'a [&'a str]) -> ImportOptions<'a> {
+    ImportOptions { tolerated, branch: None }
+}
+
+#[test]
+fn a_source_without_the_wanted_branch_leaves_nothing() {
+    let world = World::new();
+    world.commit_file("a", "1");
+    let path = world.work();
+    let into = world.folder.path().join("imported.git");
+    let try_branch = |name: &str| {
+        let branch = branch(name);
+        import(
+            &world.git,
+            &Source::Local(&path),
+            &into,
+            ImportOptions { branch: Some(&branch), ..ImportOptions::default() },
+        )
+    };
+    let error = try_branch("mian").unwrap_err();
+    assert_eq!(error.to_string(), "the source's branch `mian` does not exist");
+    assert!(!into.exists());
+    try_branch("main").unwrap();
 }
 
 #[test]
@@ -92,15 +118,17 @@ fn old_faults_come_in_only_by_name_and_stay_allowed() {
     world.run(&["update-ref", "refs/heads/main", &bad]);
     let path = world.work();
     let into = world.folder.path().join("imported.git");
-    let error = import(&world.git, &Source::Local(&path), &into, &[]).unwrap_err();
+    let error = import(&world.git, &Source::Local(&path), &into, ImportOptions::default()).unwrap_err();
     assert!(error.to_string().contains("missingSpaceBeforeEmail"), "{error}");
     assert!(!into.exists() && !world.folder.path().join("imported.git.new").exists());
-    let imported = import(&world.git, &Source::Local(&path), &into, &["missingSpaceBeforeEmail"]).unwrap();
+    let imported =
+        import(&world.git, &Source::Local(&path), &into, tolerating(&["missingSpaceBeforeEmail"])).unwrap();
     assert_eq!(imported.repository.branch_tip(&branch("main")).unwrap().unwrap().to_string(), bad);
     let config = std::fs::read_to_string(into.join("config")).unwrap();
     assert_eq!(config.matches("missingSpaceBeforeEmail = ignore").count(), 2, "{config}");
-    let odd = import(&world.git, &Source::Local(&path), &world.folder.path().join("x.git"), &["a.b=c"])
-        .unwrap_err();
+    let odd =
+        import(&world.git, &Source::Local(&path), &world.folder.path().join("x.git"), tolerating(&["a.b=c"]))
+            .unwrap_err();
     assert_eq!(odd.class(), ErrorClass::Invalid);
 }
 
@@ -125,14 +153,14 @@ fn b20_a_stranger_cannot_aim_an_import_at_the_server() {
     ];
     for address in addresses {
         let source = remote(address, Reach::Public, Credentials::None);
-        let error = import(&world.git, &source, &into, &[]).unwrap_err();
+        let error = import(&world.git, &source, &into, ImportOptions::default()).unwrap_err();
         assert!(matches!(error, GitError::SourceRefused { .. }), "{address}: {error}");
         assert_eq!(error.class(), ErrorClass::Denied);
     }
     assert!(!mark.exists() && !into.exists());
     // Port 1 of this machine refuses connections: an import that may go there fails, but for that reason.
     let source = remote("https://127.0.0.1:1/x", Reach::Anywhere, Credentials::None);
-    let error = import(&world.git, &source, &into, &[]).unwrap_err();
+    let error = import(&world.git, &source, &into, ImportOptions::default()).unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     assert!(!into.exists());
 }
@@ -153,7 +181,7 @@ fn credentials_are_neither_arguments_nor_configuration() {
     let secret = Credentials::Authorization("Basic c2VjcmV0");
     assert!(!format!("{secret:?}").contains("c2VjcmV0"));
     let source = remote("https://127.0.0.1/x", Reach::Anywhere, secret);
-    import(&git, &source, &folder.path().join("x.git"), &[]).unwrap_err();
+    import(&git, &source, &folder.path().join("x.git"), ImportOptions::default()).unwrap_err();
     let seen = std::fs::read_to_string(seen).unwrap();
     let arguments = seen.lines().find(|line| line.starts_with("args: ")).unwrap();
     assert!(!arguments.contains("c2VjcmV0"), "{arguments}");
@@ -166,7 +194,7 @@ fn credentials_are_neither_arguments_nor_configuration() {
     let split =
         remote("https://127.0.0.1/x", Reach::Anywhere, Credentials::Authorization("Basic a\nHost: b"));
     assert_eq!(
-        import(&git, &split, &folder.path().join("y.git"), &[]).unwrap_err().class(),
+        import(&git, &split, &folder.path().join("y.git"), ImportOptions::default()).unwrap_err().class(),
         ErrorClass::Invalid
     );
 }
@@ -190,10 +218,17 @@ fn ssh_speaks_to_the_host_that_was_named_and_known() {
     let credentials = Credentials::SshKey { key: &key, known_hosts: &known_hosts };
     let into = world.folder.path().join("imported.git");
     let address = "git@127.0.0.1:owner/name.git";
-    assert!(import(&git, &remote(address, Reach::Public, credentials), &into, &[]).is_err());
-    assert!(import(&git, &remote(address, Reach::Anywhere, Credentials::None), &into, &[]).is_err());
+    assert!(
+        import(&git, &remote(address, Reach::Public, credentials), &into, ImportOptions::default()).is_err()
+    );
+    assert!(
+        import(&git, &remote(address, Reach::Anywhere, Credentials::None), &into, ImportOptions::default())
+            .is_err()
+    );
     assert!(!seen.exists(), "ssh was started for an import that is not allowed");
-    let imported = import(&git, &remote(address, Reach::Anywhere, credentials), &into, &[]).unwrap();
+    let imported =
+        import(&git, &remote(address, Reach::Anywhere, credentials), &into, ImportOptions::default())
+            .unwrap();
     assert_eq!(imported.repository.refs("refs/heads").unwrap().len(), 2);
     let seen = std::fs::read_to_string(seen).unwrap();
     for wanted in [

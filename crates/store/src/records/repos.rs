@@ -1,6 +1,7 @@
 //! Repos and the rights on them.
 
 use rusqlite::{Row, params};
+use towpath_core::cell::{Refusal, RefusalClass};
 use towpath_core::ids::{RepoName, Timestamp, UserId};
 use towpath_core::policy::{Rights, Role};
 
@@ -109,10 +110,22 @@ impl Tx<'_> {
     /// Replaces a repo's settings.
     ///
     /// # Errors
-    /// There is no such repo, or those of the disk.
-    pub fn set_repo_settings(&mut self, name: &RepoName, settings: &str) -> Result<(), WriteError> {
-        const SQL: &str = "UPDATE repos SET settings = ?2 WHERE name = ?1";
-        self.change(SQL, [name.as_str(), settings], || format!("repo `{name}`"))
+    /// `Refused` with a conflict if others are stored than `before`; those of the disk.
+    pub fn replace_repo_settings(
+        &mut self,
+        name: &RepoName,
+        (before, settings): (&str, &str),
+    ) -> Result<(), WriteError> {
+        const SQL: &str = "UPDATE repos SET settings = ?2 WHERE name = ?1 AND settings = ?3";
+        match self.run(SQL, [name.as_str(), settings, before])? {
+            0 => {
+                let why = format!(
+                    "somebody else has set the settings of {name} meanwhile; look at them and try again"
+                );
+                Err(WriteError::Refused(Refusal::new(RefusalClass::Conflict, why)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Says with which secret a repo's webhooks are signed.

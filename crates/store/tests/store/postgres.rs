@@ -1,5 +1,5 @@
 //! That PostgreSQL takes the store's SQL: every statement in the sources is prepared by a real one, over the same schema.
-//! What only SQLite can have stands in the files that [`OF_SQLITE`] names.
+//! What only SQLite has is left out: the files that [`OF_SQLITE`] names, pragmas, and how a transaction begins.
 
 use std::fs;
 use std::io::Write;

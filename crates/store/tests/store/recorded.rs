@@ -1,5 +1,6 @@
 //! Records: each noun is written, changed and read back.
 
+use towpath_core::cell::RefusalClass;
 use towpath_core::effect::{Check, Verdict};
 use towpath_core::graph::{JobIndex, Outcome, Trigger};
 use towpath_core::ids::{
@@ -161,7 +162,11 @@ fn repos_are_unique_and_their_settings_change() {
     let taken = store.writer().write(move |tx| tx.add_repo(&again));
     assert_eq!(taken, Err(WriteError::Exists { what: "repo `demo`".into() }));
     write(&store, |tx| {
-        tx.set_repo_settings(&repo(), "{\"a\":1}")?;
+        let before = tx.repo(&repo())?.expect("it was added").settings;
+        tx.replace_repo_settings(&repo(), (&before, "{\"a\":1}"))?;
+        // Whoever has not seen these does not write over them.
+        let late = tx.replace_repo_settings(&repo(), (&before, "{\"b\":1}"));
+        assert!(matches!(late, Err(WriteError::Refused(refusal)) if refusal.class == RefusalClass::Conflict));
         tx.set_hook_secret(&repo(), Some("hook"))?;
         tx.put_setting("title", "\"T\"")
     });

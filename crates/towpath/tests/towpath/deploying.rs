@@ -116,14 +116,16 @@ fn a_landing_deploys_and_a_person_goes_back_to_what_landed_before() {
     assert_eq!(refused(&["nowhere"]).code, 3);
     served.ok(&["user", "add", "bob"]);
     served.ok(&["repo", "grant", "bob", "author"]);
-    // An author pushes a branch that is named like the beginning of an id.
-    let short = &second[..8];
-    served.world.git(&["push", "--quiet", "towpath", &format!("{first}:refs/heads/{short}")]);
-    let taken = refused(&["staging", "--commit", short]);
-    assert!(taken.code == 2 && taken.err.contains("is ambiguous"), "{}", taken.err);
-    assert!(taken.err.contains(&first) && taken.err.contains(&second), "{}", taken.err);
-    let said = served.ok(&["deploy", "start", "staging", "--commit", &second]).out;
-    assert!(said.starts_with(&format!("deploys {second} to staging")), "{said}");
+    // An author pushes branches that are named like the beginnings of ids, of a landed commit and of one that is not.
+    let (short, unlanded) = (&second[..8], "abcdef12");
+    for name in [short, unlanded] {
+        served.world.git(&["push", "--quiet", "towpath", &format!("{first}:refs/heads/{name}")]);
+    }
+    assert_eq!(refused(&["staging", "--commit", unlanded]).code, 3);
+    for (named, commit) in [(short, &second), (&second, &second), (&format!("refs/heads/{short}"), &first)] {
+        let said = served.ok(&["deploy", "start", "staging", "--commit", named]).out;
+        assert!(said.starts_with(&format!("deploys {commit} to staging")), "{said}");
+    }
     assert_eq!(served.as_user("bob", &["deploy", "start", "staging"]).code, 4);
     assert_eq!(served.as_user("bob", &["deploy", "self", "staging"]).code, 4);
     assert_eq!(served.as_user("bob", &["deploy", "list"]).code, 0);

@@ -237,8 +237,8 @@ type Meaning = (CommitId, String);
 /// The commit that a person means, if it can be deployed.
 async fn named_commit(call: &Call, id: &GateId, tip: CommitId, named: String) -> Answer<CommitId> {
     let (repos, repo, name) = (call.shared().repos.clone(), id.repo.clone(), named.clone());
-    // A whole id stands for nothing else.
-    let refs = match named.len() == COMMIT_DIGITS && is_beginning(&named) {
+    // What may begin an id stands for nothing else: whoever pushes a branch of such a name would choose what is deployed.
+    let refs = match is_beginning(&named) {
         true => Vec::new(),
         false => blocking(move || Ok(at_name(&repos.get(&repo)?, &name)?)).await?,
     };
@@ -252,7 +252,8 @@ async fn named_commit(call: &Call, id: &GateId, tip: CommitId, named: String) ->
         let absent = |named: &str| {
             let why = format!("no change landed on `{}` as {named}", id.branch);
             ApiError::not_found(why).hint(
-                "`towpath change list --state landed` shows what landed; the tip can be deployed as well",
+                "`towpath change list --state landed` shows what landed; the tip can be deployed as well. A branch or tag \
+                 whose name could begin an id is given as `refs/heads/NAME` or `refs/tags/NAME`",
             )
         };
         let Some(commit) = the_one(by_id.chain(refs), &named)? else {
@@ -280,10 +281,14 @@ fn no_name(id: &GateId, named: &str) -> ApiError {
     ))
 }
 
-/// What the branch and the tag of this name are at.
+/// What the branch and the tag of this name are at, or the ref whose whole name it is.
 fn at_name(repository: &Repository, name: &str) -> Result<Vec<Meaning>, GitError> {
     let mut found = Vec::new();
-    for (kind, prefix) in [("branch", "refs/heads/"), ("tag", "refs/tags/")] {
+    let kinds: &[(&str, &str)] = match name.starts_with("refs/heads/") || name.starts_with("refs/tags/") {
+        true => &[("ref", "")],
+        false => &[("branch", "refs/heads/"), ("tag", "refs/tags/")],
+    };
+    for (kind, prefix) in kinds {
         let Ok(full) = format!("{prefix}{name}").parse::<RefName>() else { continue };
         if let Some(object) = repository.ref_target(&full)? {
             let commit = repository.peel(object)?;
@@ -310,8 +315,8 @@ fn deployable(view: &View, id: &GateId, tip: CommitId, beginning: &str) -> Answe
     Ok(landed.chain([tip]).filter(|commit| commit.to_string().starts_with(beginning)).collect())
 }
 
-/// The commit for which a text stands, if there is one and no other. No meaning goes before another: an author may push a
-/// branch that is named like the beginning of an id, and what is deployed then is not for its author to choose.
+/// The commit for which a text stands, if there is one and no other. No meaning goes before another: whoever may push a
+/// branch that is named like a tag does not choose what is deployed.
 fn the_one(meanings: impl Iterator<Item = Meaning>, named: &str) -> Answer<Option<CommitId>> {
     let meanings: Vec<Meaning> = meanings.collect();
     let commits: BTreeSet<CommitId> = meanings.iter().map(|(commit, _)| *commit).collect();

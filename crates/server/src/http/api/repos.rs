@@ -9,7 +9,7 @@ use towpath_core::cell::CellId;
 use towpath_core::gate::{GateConfig, Labels, Retest};
 use towpath_core::ids::{BranchName, RepoName, Timestamp};
 use towpath_core::policy::{Actor, Rights, Role};
-use towpath_git::{Credentials, Reach, Repository, Source, import};
+use towpath_git::{Credentials, ImportOptions, Reach, Repository, Source, import};
 use towpath_store::records::Repo;
 use towpath_store::{Tx, WriteError};
 
@@ -177,7 +177,8 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
     let (branch, refs, left_out, pipeline_trouble) = blocking(move || {
         let source = source(&input)?;
         let tolerated: Vec<&str> = input.tolerated.iter().map(String::as_str).collect();
-        let imported = import(repos.git(), &source, &repos.path(&made), &tolerated)?;
+        let options = ImportOptions { tolerated: &tolerated, branch: wanted.as_ref() };
+        let imported = import(repos.git(), &source, &repos.path(&made), options)?;
         let head = imported.repository.head()?;
         let branch = wanted.or(head).ok_or_else(|| ApiError::invalid("the source has no branch"))?;
         let trouble = pipeline_trouble(&imported.repository, &branch)?;
@@ -245,15 +246,26 @@ async fn add(call: &Call, name: RepoName, branch: BranchName, what: String) -> A
     let (by, now) = (call.actor()?, call.now());
     let repo = Repo { name: name.clone(), settings: settings.to_json(), hook_secret: None, created_at: now };
     let row = repo.clone();
-    let told = told(call, &name, settings).await?;
-    call.write_with(told, move |tx| store(tx, &row, (&by, now), what), || ()).await?;
+    let told = told(call, &name, &settings).await?;
+    let once_more = halts_again(call, &name, &settings);
+    call.write_with(told, move |tx| store(tx, &row, (&by, now), what), once_more).await?;
     view(&repo, Role::Admin, &call.edge.site.url)
 }
 
 /// What the gates of a repo with new settings are told, in the very unit that stores these.
-async fn told(call: &Call, repo: &RepoName, settings: RepoSettings) -> Answer<Vec<(CellId, AnyIntake)>> {
-    let (edge, repo) = (call.edge.clone(), repo.clone());
+async fn told(call: &Call, repo: &RepoName, settings: &RepoSettings) -> Answer<Vec<(CellId, AnyIntake)>> {
+    let (edge, repo, settings) = (call.edge.clone(), repo.clone(), settings.clone());
     blocking(move || Ok(edge.shared.configuration(&repo, &settings))).await
+}
+
+/// Once the unit is durable, its gates are told of halts again: what [`told`] has read may have changed meanwhile, and
+/// whoever changed it did not know these gates or told them before.
+fn halts_again(call: &Call, repo: &RepoName, settings: &RepoSettings) -> impl FnOnce() + Send + 'static {
+    let (edge, runtime) = (call.edge.clone(), tokio::runtime::Handle::current());
+    let gates = settings.gates(repo);
+    move || {
+        runtime.spawn_blocking(move || gates.iter().for_each(|(gate, _)| edge.shared.tell_halts_to(gate)));
+    }
 }
 
 fn store(
@@ -363,7 +375,9 @@ pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
     let settings = RepoSettings::parse(&text)?;
     settings.check()?;
     let name = repo.clone();
-    let before = call.read(move |view| records::settings(view, &name)).await?;
+    let stored = call.read(move |view| Ok(view.repo(&name)?)).await?;
+    let stored = stored.ok_or_else(|| no_repo(repo.as_str()))?.settings;
+    let before = RepoSettings::parse(&stored).map_err(ApiError::internal)?;
     if let Some(gone) = before.branches.keys().find(|branch| !settings.branches.contains_key(*branch)) {
         let why = format!("`{gone}` is watched; a gate is never taken away, as its record would be");
         let hint = format!("`towpath branch freeze {gone}` stops it");
@@ -374,13 +388,17 @@ pub async fn set_settings(call: Call, input: Settings) -> Answer<Said> {
     let (by, now, name, json) = (call.actor()?, call.now(), repo.clone(), settings.to_json());
     let said = Said::new(format!("set the settings of {repo}"));
     let work = move |tx: &mut Tx<'_>| {
-        tx.set_repo_settings(&name, &json)?;
+        tx.replace_repo_settings(&name, (&stored, &json))?;
         note(tx, Some(&by), now, format!("set the settings of repo {name}: {json}"));
         Ok(())
     };
-    let told = told(&call, &repo, settings).await?;
-    let edge = call.edge.clone();
-    call.write_with(told, work, move || edge.hooks.forget(&repo)).await?;
+    let told = told(&call, &repo, &settings).await?;
+    let (edge, once_more) = (call.edge.clone(), halts_again(&call, &repo, &settings));
+    let then = move || {
+        edge.hooks.forget(&repo);
+        once_more();
+    };
+    call.write_with(told, work, then).await?;
     Ok(said)
 }
 
