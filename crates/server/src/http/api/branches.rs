@@ -168,6 +168,8 @@ pub struct PoolView {
     pub held: u64,
     /// In all.
     pub slots: u64,
+    /// Jobs that lie at the executor already, so that a slot that gets free has its next one at once.
+    pub ready: u64,
     /// Runs of this repo that wait for a slot, next one first.
     pub waiting: Vec<String>,
 }
@@ -220,13 +222,15 @@ fn line(state: &GateState, now: Timestamp) -> BranchLine {
 /// `GET /api/v1/repos/{repo}/branches/{branch}`
 pub async fn show(call: Call, _: Nothing) -> Answer<BranchView> {
     let (id, now) = (call.gate()?, call.now());
-    let repo = id.repo.clone();
+    let (repo, slots) = (id.repo.clone(), u64::from(call.shared().settings.slots));
     let pool = call.shared().engine.pool(move |live| {
         let state = &live.state;
         let own = state.waiting().filter(|run| run.gate.repo == repo);
+        let held = state.held().min(slots);
         PoolView {
-            held: state.held(),
-            slots: state.slots(),
+            held,
+            slots,
+            ready: state.held() - held,
             waiting: own.take(WAITING_SHOWN).map(ToString::to_string).collect(),
         }
     });

@@ -172,10 +172,15 @@ pub async fn metrics(call: Call, _request: Request) -> Answer<Response> {
 
 async fn pool(call: &Call, text: &mut String) {
     let look = |live: &towpath_core::turn::Live<towpath_core::pool::Pool>| {
-        (live.state.held(), live.state.slots(), live.state.waiting().count())
+        (live.state.held(), live.state.waiting().count())
     };
-    let (held, slots, waiting) = call.shared().engine.pool(look).await.unwrap_or_default();
-    single(text, ("towpath_pool_held", "gauge"), "Job slots in use.", held as f64);
+    let (held, waiting) = call.shared().engine.pool(look).await.unwrap_or_default();
+    let slots = u64::from(call.shared().settings.slots);
+    let running = held.min(slots);
+    single(text, ("towpath_pool_held", "gauge"), "Job slots in use.", running as f64);
+    let ready =
+        "Jobs that lie at the executor already, so that a slot that gets free has its next one at once.";
+    single(text, ("towpath_pool_ready", "gauge"), ready, (held - running) as f64);
     single(text, ("towpath_pool_slots", "gauge"), "Job slots in all.", slots as f64);
     single(text, ("towpath_pool_waiting_runs", "gauge"), "Runs that wait for a slot.", waiting as f64);
 }
