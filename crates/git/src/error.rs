@@ -117,9 +117,10 @@ pub enum GitError {
         /// Its name.
         name: String,
     },
-    /// Nothing is to use the repository: what a power cut has left in it was not cleared.
+    /// Nothing is to use the repository: the server that has it could not put it right since it started. Its folder is
+    /// missing, say, what a power cut left could not be looked through, or its rows could not be made from its refs.
     #[error(
-        "the repository was not put right when the server started; an admin finds the reason in the server's log"
+        "the server has not put this repository right since it started; an admin finds the reason in the server's log"
     )]
     NotCleared,
     /// There is something already at the place that was to be made.
@@ -199,7 +200,9 @@ impl GitError {
     pub fn class(&self) -> ErrorClass {
         use GitError::*;
         match self {
-            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } => ErrorClass::Transient,
+            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } | NotCleared => {
+                ErrorClass::Transient
+            }
             Exists { .. } => ErrorClass::Conflict,
             Missing { .. } | NotThere { .. } => ErrorClass::Gone,
             OutputTooLarge { .. } | WrongKind { .. } | Malformed { .. } | TooLarge { .. } => {
@@ -207,7 +210,7 @@ impl GitError {
             }
             BadRefName { .. } | Unrelated { .. } | NotForward { .. } | BadInput { .. } => ErrorClass::Invalid,
             NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
-            NotDurable { .. } | NotCleared | SourceRefused { .. } => ErrorClass::Denied,
+            NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,
         }
     }
 

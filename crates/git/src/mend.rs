@@ -12,7 +12,7 @@ use crate::object::{ObjectId, is_whole};
 use crate::refs::{Expected, RefUpdate};
 use crate::repository::{Repository, write_synced};
 
-/// The file of a repository with the boot id under which it was last found in order.
+/// The file of a repository with the boot id of the machine under which it was last found in order.
 const BOOT_SEEN: &str = "towpath-boot";
 
 /// What [`Repository::mend`] removed.
@@ -29,10 +29,9 @@ const KEEP_OF_A_PUSH: &[u8] = b"receive-pack ";
 
 impl Repository {
     /// Puts a repository in order: clears away lock files, marks and quarantines of processes that are no more, and mends
-    /// it ([`Repository::mend`]) if the machine was started anew since the last time.
+    /// it ([`Repository::mend`]) if the machine was started anew since [`Repository::mark_in_order`].
     ///
-    /// Only for the start of the only server of this repository, before anything else runs on it: a lock file
-    /// of a living git must stay.
+    /// Only for the only server of this repository, while nothing else runs on it: a lock file of a living git must stay.
     pub fn clear_leftovers(&self) -> Result<Mended, GitError> {
         remove_locks(&self.path().join("refs"))?;
         for name in ["packed-refs.lock", "HEAD.lock", "config.lock", "packed-refs.new"] {
@@ -44,14 +43,27 @@ impl Repository {
             }
         }
         remove_keeps(&self.objects().join("pack"))?;
-        let seen = self.path().join(BOOT_SEEN);
-        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
-        if !boot.is_empty() && fs::read_to_string(&seen).is_ok_and(|found| found == boot) {
-            return Ok(Mended::default());
+        match self.is_marked(&boot_id()) {
+            true => Ok(Mended::default()),
+            false => self.mend(),
         }
-        let mended = self.mend()?;
-        write_synced(&seen, &boot)?;
-        Ok(mended)
+    }
+
+    /// Notes that the repository is in order: only after the next start of the machine is all of it looked through again.
+    ///
+    /// # Errors
+    /// `Io` if the note cannot be made, on a full disk for instance: it is in order all the same, and looked through
+    /// again. `NotDurable` if the disk does not confirm it.
+    pub fn mark_in_order(&self) -> Result<(), GitError> {
+        let boot = boot_id();
+        match self.is_marked(&boot) {
+            true => Ok(()),
+            false => write_synced(&self.path().join(BOOT_SEEN), &boot),
+        }
+    }
+
+    fn is_marked(&self, boot: &str) -> bool {
+        !boot.is_empty() && fs::read_to_string(self.path().join(BOOT_SEEN)).is_ok_and(|found| found == boot)
     }
 
     /// Removes what a power cut left half-written.
@@ -110,6 +122,11 @@ impl Repository {
         let call = call.args(["--not", "--glob=refs/heads/*"]);
         Ok(call.prepare().finish(&[], self.bounds())?.status.success())
     }
+}
+
+/// Empty where the system does not say it.
+fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID).unwrap_or_default()
 }
 
 fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, GitError> {

@@ -11,7 +11,7 @@ use towpath_forge::{
     BuiltIn, Definitions, Find, ForgeError, Judged, Member, Policy, Records, RecordsError, SavedChange,
     Settings,
 };
-use towpath_git::{ErrorClass, Repository};
+use towpath_git::{ErrorClass, GitError, Repository};
 use towpath_store::records::{Alert, ChangeQuery, ChangeRow, StoredCheck};
 use towpath_store::{ReadError, Snapshot, Store, Tx, WriteError};
 
@@ -36,20 +36,35 @@ impl Forges {
         Forges { repos, store, clock, made: Mutex::default() }
     }
 
-    /// The forge of one repo.
+    /// The repositories.
+    pub fn repos(&self) -> &Repos {
+        &self.repos
+    }
+
+    /// The rows.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The forge of one repo. Whether its repository may be used is asked each time.
     ///
     /// # Errors
-    /// `Gone` if there is no such repo.
+    /// `Gone` if there is no such repo, `Transient` if its repository is not put right.
     pub fn get(&self, repo: &RepoName) -> Result<BuiltIn, ForgeError> {
+        let repository = self.repos.get(repo).map_err(|error| match error {
+            error @ GitError::NotCleared => {
+                ForgeError::Transient { what: format!("repo `{repo}`"), why: error.to_string() }
+            }
+            error => error.into(),
+        })?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(forge) = made.get(repo) {
-            return Ok(forge.clone());
-        }
-        let repository = self.repos.get(repo)?;
+        Ok(made.entry(repo.clone()).or_insert_with(|| self.over(repo, repository)).clone())
+    }
+
+    /// A forge of its own over a repository, for whoever puts that right.
+    pub fn over(&self, repo: &RepoName, repository: Repository) -> BuiltIn {
         let rows = Rows { repo: repo.clone(), store: self.store.clone(), clock: self.clock.clone() };
-        let forge = BuiltIn::new(repo.clone(), repository, Arc::new(rows), Arc::new(FromTrees));
-        made.insert(repo.clone(), forge.clone());
-        Ok(forge)
+        BuiltIn::new(repo.clone(), repository, Arc::new(rows), Arc::new(FromTrees))
     }
 }
 

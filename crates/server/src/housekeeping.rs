@@ -1,7 +1,8 @@
 //! What piles up goes again: old runs with their jobs, tests and logs, outputs, candidates that nothing asks for, and
 //! what Git no longer reaches (invariant I15).
 //!
-//! A thread of its own looks every few minutes whether it is time. It works in small units: each is a short
+//! A thread of its own looks every few minutes whether it is time, and sooner whether a repository that could not be put
+//! right for a reason that passes can be by now. It works in small units: each is a short
 //! transaction, one folder or one repository, and between two of them the server may stop. Nothing goes that an open
 //! change, a run that its gate remembers or that is not over, a job under way, or the record of a landing needs.
 
@@ -20,6 +21,8 @@ use towpath_git::{GitError, Interrupt};
 use towpath_store::{ReadError, Store, View, WriteError};
 
 use crate::clock::Clock;
+use crate::forges::Forges;
+use crate::mend;
 use crate::repos::Repos;
 
 mod objects;
@@ -28,6 +31,8 @@ mod wanted;
 
 /// Between two looks whether it is time.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// Between two tries to put a repository right: people wait to push, and a try may read the whole repository.
+const PUT_RIGHT_EVERY: Duration = Duration::from_secs(20);
 /// Names of the settings.
 const SETTING: &str = "retention";
 const FIGURES: &str = "housekeeping";
@@ -172,6 +177,8 @@ pub struct House {
     pub store: Arc<Store>,
     /// The repositories.
     pub repos: Arc<Repos>,
+    /// The forge of each.
+    pub forges: Arc<Forges>,
     /// Outputs.
     pub blobs: BlobStore,
     /// Logs.
@@ -251,14 +258,21 @@ impl Housekeeper {
 impl Keeper {
     fn serve(&self, heard: &Receiver<Word>) {
         while !self.stops() {
-            match heard.recv_timeout(LOOK_EVERY) {
+            let waits = !self.house.repos.waiting().is_empty();
+            let word = heard.recv_timeout(if waits { PUT_RIGHT_EVERY } else { LOOK_EVERY });
+            if let Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) = word {
+                return;
+            }
+            if let Err(error) = mend::those_that_wait(&self.house.forges, self.clock.now()) {
+                tracing::error!(%error, "no repository was put right: {error}");
+            }
+            match word {
                 Ok(Word::Now(answer)) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.keep());
                 }
-                Err(RecvTimeoutError::Timeout) if self.is_due() => drop(self.keep()),
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                _ if self.is_due() => drop(self.keep()),
+                _ => {}
             }
         }
     }

@@ -1,12 +1,12 @@
-//! The bare repositories of the built-in forge, each opened once.
+//! The bare repositories of the built-in forge, each opened once, and which of them may be used.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use towpath_core::ids::{RepoName, Timestamp};
-use towpath_git::{Git, GitError, Repository};
+use towpath_git::{ErrorClass, Git, GitError, Repository};
 use towpath_store::Writer;
 use towpath_store::records::{Alert, Repo};
 
@@ -17,15 +17,58 @@ use crate::settings::RepoSettings;
 pub struct Repos {
     git: Git,
     folder: PathBuf,
-    open: Mutex<HashMap<RepoName, Repository>>,
-    /// Not to be used by this server.
-    refused: Mutex<HashSet<RepoName>>,
+    known: Mutex<HashMap<RepoName, Standing>>,
+}
+
+/// How a repository stands with this server.
+#[derive(Debug)]
+enum Standing {
+    /// Whoever asks has it.
+    InUse(Repository),
+    /// Only whoever puts it right has it.
+    Refused(Again),
+}
+
+/// When a repository that could not be put right is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// By this server: what was in the way, a full disk say, passes.
+    Soon,
+    /// When the server starts the next time, after a person has seen to it.
+    NextStart,
+}
+
+/// Why a repository was not put right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Unfit {
+    /// In words, for whoever reads the log.
+    pub why: String,
+    /// When it is tried again.
+    pub again: Again,
+}
+
+impl Unfit {
+    /// A failure of one class.
+    pub fn new(class: ErrorClass, why: impl Into<String>) -> Unfit {
+        let again = match class {
+            ErrorClass::Transient | ErrorClass::Conflict => Again::Soon,
+            ErrorClass::Gone | ErrorClass::Invalid | ErrorClass::Denied => Again::NextStart,
+        };
+        Unfit { why: why.into(), again }
+    }
+}
+
+impl From<GitError> for Unfit {
+    fn from(error: GitError) -> Unfit {
+        Unfit::new(error.class(), error.to_string())
+    }
 }
 
 impl Repos {
     /// Repositories below `folder`.
     pub fn new(git: Git, folder: PathBuf) -> Repos {
-        Repos { git, folder, open: Mutex::default(), refused: Mutex::default() }
+        Repos { git, folder, known: Mutex::default() }
     }
 
     /// The git that they are used with.
@@ -48,33 +91,91 @@ impl Repos {
     /// # Errors
     /// `NotThere` if it does not; `NotCleared` if it is not to be used.
     pub fn get(&self, name: &RepoName) -> Result<Repository, GitError> {
-        if self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
-            return Err(GitError::NotCleared);
-        }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(repository) = open.get(name) {
-            return Ok(repository.clone());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get(name) {
+            Some(Standing::InUse(repository)) => return Ok(repository.clone()),
+            Some(Standing::Refused(_)) => return Err(GitError::NotCleared),
+            None => {}
         }
         let repository = Repository::open(&self.git, &self.path(name))?;
-        open.insert(name.clone(), repository.clone());
+        known.insert(name.clone(), Standing::InUse(repository.clone()));
         Ok(repository)
     }
 
-    /// Has nothing use a repository until the next start.
+    /// Has nothing use a repository until it is put right.
     pub fn refuse(&self, name: &RepoName) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        self.stand(name, Standing::Refused(Again::NextStart));
+    }
+
+    /// Takes a repository into use if `work` puts it right. Before that, and if it does not, nobody else has it.
+    ///
+    /// # Errors
+    /// It cannot be opened, or those of `work`.
+    pub fn put_right<T>(
+        &self,
+        name: &RepoName,
+        work: impl FnOnce(&Repository) -> Result<T, Unfit>,
+    ) -> Result<T, Unfit> {
+        self.refuse(name);
+        let opened = Repository::open(&self.git, &self.path(name)).map_err(Unfit::from);
+        match opened.and_then(|repository| Ok((work(&repository)?, repository))) {
+            Ok((done, repository)) => {
+                self.stand(name, Standing::InUse(repository));
+                Ok(done)
+            }
+            Err(unfit) => {
+                self.stand(name, Standing::Refused(unfit.again));
+                Err(unfit)
+            }
+        }
+    }
+
+    /// Those that are refused and to be tried again soon.
+    pub fn waiting(&self) -> BTreeSet<RepoName> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |standing: &Standing| matches!(standing, Standing::Refused(Again::Soon));
+        known.iter().filter(|(_, standing)| waits(standing)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn stand(&self, name: &RepoName, standing: Standing) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), standing);
     }
 }
 
-/// Logs that something cannot be done with a repository, and tells its people. The reason is in the log alone: it names
-/// places of this machine. Where the alert cannot be written, as on a full disk, the log has that as well.
-pub fn unusable(writer: &Writer, repo: &Repo, (what, why): (&str, &dyn Display), at: Timestamp) {
+/// Something that a repository did not let be done.
+pub struct Undone<'a> {
+    /// The repo.
+    pub repo: &'a Repo,
+    /// What was to be done.
+    pub what: &'static str,
+    /// Why it was not. For the log alone: it names places of this machine.
+    pub why: &'a dyn Display,
+    /// When it is tried again.
+    pub again: Again,
+}
+
+impl Undone<'_> {
+    /// Logs it, and tells the repo's people. Where the alert cannot be written, as on a full disk, the log has that as
+    /// well.
+    pub fn tell(&self, writer: &Writer, at: Timestamp) {
+        let (name, what) = (&self.repo.name, self.what);
+        tracing::error!(repo = %name, "{what} of {name}: {}", self.why);
+        let again = match self.again {
+            Again::Soon => "It is tried again without anybody's doing",
+            Again::NextStart => "Nothing uses it until the server is started again",
+        };
+        let text = format!(
+            "{what} of `{name}` did not work: an admin finds the reason in the server's log. {again}. If the disk has \
+             lost something of the repository, put `repos/{name}.git` in the data folder back from a backup, and start \
+             the server again"
+        );
+        tell(writer, self.repo, text, at);
+    }
+}
+
+/// Alerts the people who look after a repo's default branch.
+pub fn tell(writer: &Writer, repo: &Repo, text: String, at: Timestamp) {
     let name = &repo.name;
-    tracing::error!(repo = %name, "{what} of {name}: {why}");
-    let text = format!(
-        "{what} of `{name}` did not work: an admin finds the reason in the server's log. If the disk has lost something \
-         of the repository, put `repos/{name}.git` in the data folder back from a backup, and start the server again"
-    );
     // Whoever reads the settings says that they cannot be read.
     let Ok(RepoSettings { default_branch: branch, .. }) = RepoSettings::parse(&repo.settings) else { return };
     let alert = Alert { repo: name.clone(), branch, text, at };
@@ -89,17 +190,40 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_repository_that_was_refused_is_not_used_and_others_are() {
+    fn two() -> (tempfile::TempDir, Repos, [RepoName; 2]) {
         let folder = tempfile::tempdir().unwrap();
         let repos = Repos::new(Git::find(GitOptions::default()).unwrap(), folder.path().to_owned());
-        let [one, other]: [RepoName; 2] = ["one", "other"].map(|name| name.parse().unwrap());
-        for name in [&one, &other] {
+        let names: [RepoName; 2] = ["one", "other"].map(|name| name.parse().unwrap());
+        for name in &names {
             Repository::create(repos.git(), &repos.path(name)).unwrap();
             repos.get(name).unwrap();
         }
+        (folder, repos, names)
+    }
+
+    #[test]
+    fn a_repository_that_was_refused_is_not_used_and_others_are() {
+        let (_folder, repos, [one, other]) = two();
         repos.refuse(&one);
         assert!(matches!(repos.get(&one), Err(GitError::NotCleared)), "though it was opened before");
         repos.get(&other).unwrap();
+    }
+
+    #[test]
+    fn a_repository_is_used_once_it_is_put_right_and_by_nobody_before() {
+        let (_folder, repos, [one, other]) = two();
+        let refused = |name: &RepoName| matches!(repos.get(name), Err(GitError::NotCleared));
+        let fails = |name: &RepoName, class: ErrorClass| {
+            let work = |_: &Repository| {
+                assert!(refused(name), "only whoever puts it right has it");
+                Err::<(), _>(Unfit::new(class, "it does not work"))
+            };
+            repos.put_right(name, work).unwrap_err();
+            refused(name)
+        };
+        assert!(fails(&one, ErrorClass::Transient) && fails(&other, ErrorClass::Denied));
+        assert!(repos.waiting().iter().eq([&one]), "the other needs a person");
+        repos.put_right(&one, |_| Ok(())).unwrap();
+        assert!(!refused(&one) && refused(&other) && repos.waiting().is_empty());
     }
 }

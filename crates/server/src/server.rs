@@ -183,7 +183,7 @@ impl Server {
             succession: succession.clone(),
         };
         let drivers = Drivers::new(hands);
-        mend::repositories(&store, &repos, &forges, system_time())?;
+        mend::repositories(&forges, system_time()).map_err(OpenError::from)?;
         halts::tell_before_the_first_turn(&store, system_time()).map_err(OpenError::from)?;
         let (ready, came_up) = tokio::sync::oneshot::channel();
         let executor = Executor::start((&settings, &folders.executor), store.epoch(), &jobs, |outcome| {
@@ -194,6 +194,7 @@ impl Server {
         let house = House {
             store: store.clone(),
             repos: repos.clone(),
+            forges: forges.clone(),
             blobs: blobs.clone(),
             logs: logs.clone(),
             histories: folders.histories,

@@ -122,8 +122,28 @@ fn leftovers_of_a_power_cut_do_not_block_landing() {
 
     let cut = path.join("objects/ab").join("c".repeat(38));
     std::fs::write(&cut, "").unwrap();
+    world.repository.mark_in_order().unwrap();
     assert_eq!(world.repository.clear_leftovers().unwrap(), Mended::default(), "the machine runs on");
     std::fs::write(path.join("towpath-boot"), "another start of the machine").unwrap();
     assert_eq!(world.repository.clear_leftovers().unwrap(), Mended { objects: 1, candidates: 0 });
     assert!(!cut.exists());
+}
+
+#[test]
+fn a_mark_that_finds_no_room_leaves_the_repository_put_right_and_looked_through_again() {
+    let world = World::new();
+    let path = world.repository.path();
+    // As little can be written there as on a full disk.
+    std::fs::create_dir(path.join("towpath-boot")).unwrap();
+    let cut = path.join("objects/ab").join("c".repeat(38));
+    for _ in 0..2 {
+        std::fs::write(&cut, "").unwrap();
+        assert_eq!(world.repository.clear_leftovers().unwrap(), Mended { objects: 1, candidates: 0 });
+        let error = world.repository.mark_in_order().unwrap_err();
+        assert!(matches!(error, GitError::Io { .. }), "{error}");
+    }
+    std::fs::remove_dir(path.join("towpath-boot")).unwrap();
+    world.repository.mark_in_order().unwrap();
+    std::fs::write(&cut, "").unwrap();
+    assert_eq!(world.repository.clear_leftovers().unwrap(), Mended::default());
 }

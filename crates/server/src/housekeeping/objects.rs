@@ -10,7 +10,7 @@ use towpath_store::records::{Alert, RunQuery};
 
 use super::wanted::{self, Damaged, Outputs};
 use super::{DAY_MS, Figures, Keeper, Retention, Trouble};
-use crate::repos::unusable;
+use crate::repos::{Again, Undone};
 
 /// Runs whose outputs are looked up in one snapshot.
 const RUNS_AT_ONCE: usize = 200;
@@ -153,7 +153,8 @@ impl Keeper {
             match repository.and_then(|repository| work(&repo.name, &repository, figures)) {
                 Err(Trouble::Git(why)) => {
                     figures.trouble.push(format!("repo {}: {why}", repo.name));
-                    unusable(self.house.store.writer(), &repo, ("housekeeping", &why), now);
+                    let undone = Undone { repo: &repo, what: "housekeeping", why: &why, again: Again::Soon };
+                    undone.tell(self.house.store.writer(), now);
                 }
                 done => done?,
             }

@@ -14,7 +14,7 @@ use crate::world::World;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn keep(world: &World) -> Figures {
+pub fn keep(world: &World) -> Figures {
     world.runtime.block_on(world.shared.housekeeping.now()).unwrap()
 }
 

@@ -12,5 +12,6 @@ mod record;
 mod rights;
 mod runs;
 mod sessions;
+mod starts;
 mod units;
 mod world;

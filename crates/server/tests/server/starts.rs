@@ -1,0 +1,83 @@
+//! What could not be put right when the server started is not used, and is used once it is put right.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use towpath_core::ids::{ChangeNumber, RepoName};
+use towpath_git::ErrorClass;
+
+use crate::client::{Ask, Got};
+use crate::keeping::keep;
+use crate::world::World;
+
+const CHANGE: &str = "/api/v1/repos/demo/changes/1";
+
+fn act(verb: &str, body: serde_json::Value) -> Ask {
+    Ask::post(&format!("{CHANGE}/{verb}"), body)
+}
+
+/// What git asks before it pushes.
+fn push(world: &World, name: &str, repo: &str) -> Got {
+    world.by(name, Ask::get(&format!("/{repo}.git/info/refs?service=git-receive-pack")))
+}
+
+/// Neither the store nor the mark of a repository that was looked through finds room.
+fn fill(data: &Path) {
+    fs::remove_file(data.join("reserve")).unwrap();
+    fs::create_dir(data.join("reserve")).unwrap();
+    for repo in ["demo", "other"] {
+        fs::create_dir(data.join(format!("repos/{repo}.git/towpath-boot"))).unwrap();
+    }
+}
+
+fn give_room(world: &World) {
+    fs::remove_dir(world.folder.path().join("data/reserve")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.shared.store.writer().health().full {
+        assert!(Instant::now() < deadline, "it did not notice that there is room");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_repository_that_a_full_disk_kept_from_being_put_right_is_used_by_nobody_until_there_is_room() {
+    let world = World::new();
+    let revision = world.change(1)["revision"].clone();
+    world.by("mia", act("approve", json!({ "revision": revision }))).ok();
+    let row = |world: &World| {
+        let view = world.shared.store.reader().snapshot().unwrap();
+        view.change(&world.demo(), ChangeNumber(1)).unwrap().unwrap()
+    };
+    let approved = row(&world);
+    world.by("mia", act("withdraw", json!({}))).ok();
+    // As if the server had been killed between the refs and the row.
+    world.shared.store.writer().write(move |tx| tx.put_change(&approved)).unwrap();
+
+    let world = world.restart(|folder| fill(&folder.join("data")));
+    assert!(world.shared.store.writer().health().full);
+    let forge = |repo: &RepoName| world.shared.forges.get(repo).map(drop);
+    let error = forge(&world.demo()).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    assert!(world.change(1)["reviews"].as_array().unwrap().len() == 1, "the row is still the old one");
+    for got in [push(&world, "ann", "demo"), world.by("ann", act("comment", json!({ "text": "Well?" })))] {
+        let body = got.json();
+        assert_eq!((got.status, body["exit_code"].as_u64()), (503, Some(7)), "{body}");
+        let why = "repo `demo` does not work now: the server has not put this repository right";
+        assert!(body["why"].as_str().unwrap().starts_with(why), "{body}");
+    }
+    // Nothing of the other one had to be written but the mark, without which it is just as right.
+    assert_eq!(forge(&"other".parse().unwrap()), Ok(()));
+
+    give_room(&world);
+    assert!(forge(&world.demo()).is_err(), "room alone puts nothing right");
+    keep(&world);
+    assert_eq!(forge(&world.demo()), Ok(()));
+    assert!(world.change(1)["reviews"].as_array().unwrap().is_empty(), "the row says what the ref says");
+    assert_eq!(push(&world, "ann", "demo").status, 200);
+    world.by("ann", act("comment", json!({ "text": "Well." }))).ok();
+    let view = world.shared.store.reader().snapshot().unwrap();
+    let told = view.alerts(&world.demo(), 1).unwrap();
+    assert_eq!(told[0].text, "`demo` was put right, and is used again");
+}
