@@ -125,14 +125,14 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     render(StatusCode::OK, &page)
 }
 
-/// Who git says wrote each revision. It is only what the commit says: who uploaded it is what counts (T1).
+/// Who git says wrote each revision. It is only what the commit says: who uploaded it is what counts (T1). What cannot be
+/// read is shown without its author, as the page says above all why a change waits.
 async fn authors(call: &Call, change: &ChangeView) -> Answer<BTreeMap<String, String>> {
     let (repos, repo) = (call.shared().repos.clone(), call.repo()?);
     let newest = change.revisions.iter().rev().take(AUTHORS_SHOWN);
     let commits: Vec<CommitId> = newest.filter_map(|revision| revision.commit.parse().ok()).collect();
     blocking(move || {
-        let repository = repos.get(&repo)?;
-        // A revision whose commit cannot be read is shown without its author.
+        let Ok(repository) = repos.get(&repo) else { return Ok(BTreeMap::new()) };
         let read = |id: CommitId| Some((id.to_string(), repository.commit(id).ok()?.author));
         let found = commits.into_iter().filter_map(read);
         Ok(found.map(|(id, author)| (id, format!("{} <{}>", author.name, author.email))).collect())

@@ -81,3 +81,21 @@ fn a_repository_that_a_full_disk_kept_from_being_put_right_is_used_by_nobody_unt
     let told = view.alerts(&world.demo(), 1).unwrap();
     assert_eq!(told[0].text, "`demo` was put right, and is used again");
 }
+
+#[test]
+fn a_change_shows_why_it_waits_also_where_its_repository_is_not_there() {
+    let lost = |folder: &Path| fs::remove_dir_all(folder.join("data/repos/demo.git")).unwrap();
+    let world = World::new().restart(lost);
+    let cookie = world.log_in("ann");
+    let page = world.send(&Ask::get("/demo/changes/1").header("cookie", &cookie));
+    let text = String::from_utf8_lossy(&page.body);
+    assert_eq!(page.status, 200, "{text}");
+    assert!(text.contains("uploaded by") && !text.contains("git author"), "{text}");
+    let commented = world.by("ada", act("comment", json!({ "text": "Well?" })));
+    let body = commented.json();
+    assert_eq!(
+        (commented.status, &body["class"], &body["exit_code"]),
+        (503, &json!("unavailable"), &json!(7))
+    );
+    assert_eq!(push(&world, "ada", "demo").status, 503);
+}
