@@ -46,9 +46,6 @@ pub trait Records: Send + Sync {
     /// Puts one change in the place of its former row.
     fn save(&self, change: &SavedChange) -> Kept<()>;
 
-    /// Takes away a row that nothing in the repository explains.
-    fn remove(&self, number: ChangeNumber) -> Kept<()>;
-
     /// Keeps the newest verdict of a branch's gate on a revision, apart from those of other branches.
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()>;
 

@@ -181,11 +181,6 @@ impl Records for Rows {
         self.write(move |tx| tx.put_change(&row))
     }
 
-    fn remove(&self, number: ChangeNumber) -> Kept<()> {
-        let repo = self.repo.clone();
-        self.write(move |tx| tx.remove_change(&repo, number))
-    }
-
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()> {
         let (repo, at) = (self.repo.clone(), self.clock.now());
         let Judged { branch, revision } = judged;

@@ -142,6 +142,13 @@ impl Repos {
     }
 }
 
+/// What an alert says of a loss. A whole backup is put back, as what landed stands in rows, record and refs alike, and
+/// an admin accepts what is lost (trust T9): a repository by itself would be older than its rows.
+const RESTORE: &str = "What the disk has lost of it comes back with a whole backup: stop the server, move its data folder \
+                       away, make it again by `towpath backup restore BACKUP --data FOLDER`, start the server, and \
+                       accept what that loses, as told by `towpath backup show`, by \
+                       `towpath backup accept --lost LEAVES`";
+
 /// Something that a repository did not let be done.
 pub struct Undone<'a> {
     /// The repo.
@@ -161,13 +168,11 @@ impl Undone<'_> {
         let (name, what) = (&self.repo.name, self.what);
         tracing::error!(repo = %name, "{what} of {name}: {}", self.why);
         let again = match self.again {
-            Again::Soon => "It is tried again without anybody's doing",
-            Again::NextStart => "Nothing uses it until the server is started again",
+            Again::Soon => "is tried again by itself",
+            Again::NextStart => "nothing uses it until a start puts it right",
         };
         let text = format!(
-            "{what} of `{name}` did not work: an admin finds the reason in the server's log. {again}. If the disk has \
-             lost something of the repository, put `repos/{name}.git` in the data folder back from a backup, and start \
-             the server again"
+            "{what} of `{name}` did not work, and {again}: an admin finds the reason in the server's log. {RESTORE}"
         );
         tell(writer, self.repo, text, at);
     }

@@ -9,13 +9,17 @@ use super::{BuiltIn, meta, revision_update};
 use crate::error::{Done, ForgeError};
 use crate::records::ChangeRecord;
 
+/// The newest record of each change, by one of the two that know it.
+type Metas = BTreeMap<ChangeNumber, CommitId>;
+
+/// Changes that an error names.
+const CHANGES_NAMED_MAX: usize = 10;
+
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rebuilt {
     /// Changes whose row was missing or older than its ref.
     pub mended: Vec<ChangeNumber>,
-    /// Rows that nothing in the repository explains; they were taken away.
-    pub removed: Vec<ChangeNumber>,
     /// Refs of revisions that a crash had left out; they were made again.
     pub revisions: usize,
     /// Records that cannot be read, with the reason. Their changes are out of reach until a person mends the ref.
@@ -25,11 +29,15 @@ pub struct Rebuilt {
 impl BuiltIn {
     /// Makes every row say what the refs say. Where they agree already this costs one listing of refs, so it runs at
     /// every start.
+    ///
+    /// # Errors
+    /// `Denied`, and no row is touched, if the repository is older than its rows.
     pub fn rebuild(&self) -> Done<Rebuilt> {
         self.forget();
         let mut rebuilt = Rebuilt::default();
         let metas = self.metas()?;
         let saved = self.records().saved()?;
+        self.refuse_older_copy(&metas, &saved)?;
         for (number, meta) in &metas {
             if saved.get(number) == Some(meta) {
                 continue;
@@ -43,11 +51,38 @@ impl BuiltIn {
                 Err(error) => rebuilt.broken.push(error.to_string()),
             }
         }
-        for number in saved.keys().filter(|number| !metas.contains_key(number)) {
-            self.records().remove(*number)?;
-            rebuilt.removed.push(*number);
-        }
         Ok(rebuilt)
+    }
+
+    /// Refuses a repository without the records that rows were made from. A row is saved after its refs, which are on the
+    /// disk by then, and no record of a change ever goes: this is an older copy, or its disk has lost some. Its refs would
+    /// bring back what people have withdrawn since, and give numbers a second time; only a restore does that, and an admin
+    /// accepts it (trust T9).
+    fn refuse_older_copy(&self, metas: &Metas, saved: &Metas) -> Done<()> {
+        let mut lost = Vec::new();
+        for (number, row) in saved {
+            let is_there = match metas.get(number) {
+                Some(meta) => meta == row || self.repository().has_commit(*row)?,
+                None => false,
+            };
+            if !is_there {
+                lost.push(format!("change {number}"));
+            }
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let more = match lost.len().saturating_sub(CHANGES_NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        lost.truncate(CHANGES_NAMED_MAX);
+        let why = format!(
+            "the repository is older than its rows, and has not what they say of {}{more}; put the newer copy of it back, or \
+             restore a whole backup",
+            lost.join(", ")
+        );
+        Err(ForgeError::Denied { what: "making rows from refs".into(), why }.into())
     }
 
     /// Makes the refs of revisions again whose commits are still there.

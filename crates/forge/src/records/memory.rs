@@ -118,11 +118,6 @@ impl Records for Memory {
         Ok(())
     }
 
-    fn remove(&self, number: ChangeNumber) -> Kept<()> {
-        self.state().changes.remove(&number);
-        Ok(())
-    }
-
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()> {
         self.state().checks.insert((change, judged.branch.clone(), judged.revision), check.clone());
         Ok(())

@@ -112,7 +112,7 @@ fn one_repository_that_is_gone_keeps_neither_the_server_nor_the_others_from_goin
     world.until(|world| world.ada(Ask::get(other)).ok()["tip"].is_object());
     let alerts = |world: &World| {
         let view = world.shared.store.reader().snapshot().unwrap();
-        let told = |alert: &Alert| alert.text.contains("put `repos/demo.git` in the data folder back");
+        let told = |alert: &Alert| alert.text.contains("`towpath backup restore BACKUP --data FOLDER`");
         view.alerts(&world.demo(), 100).unwrap().into_iter().filter(told).collect::<Vec<_>>()
     };
     let told = alerts(&world);

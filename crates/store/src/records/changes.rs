@@ -188,18 +188,6 @@ impl Tx<'_> {
         self.run(SQL, values).map(drop)
     }
 
-    /// Takes a row away that nothing in the repository explains. One that is not there is success.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn remove_change(&mut self, repo: &RepoName, number: ChangeNumber) -> Result<(), WriteError> {
-        self.run(
-            "DELETE FROM changes WHERE repo = ?1 AND number = ?2",
-            params![repo.as_str(), number.0 as i64],
-        )
-        .map(drop)
-    }
-
     /// Shows a verdict on a revision; the newest of one branch wins.
     ///
     /// # Errors

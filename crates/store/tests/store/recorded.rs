@@ -189,8 +189,6 @@ fn a_change_is_set_as_a_whole_as_often_as_one_likes() {
     let view = store.reader().snapshot().unwrap();
     assert_eq!(view.change(&repo(), ChangeNumber(7)).unwrap(), Some(expect));
     assert_eq!(view.change_metas(&repo()).unwrap(), [(ChangeNumber(7), commit(9))]);
-    write(&store, |tx| tx.remove_change(&repo(), ChangeNumber(7)));
-    assert_eq!(store.reader().snapshot().unwrap().change(&repo(), ChangeNumber(7)).unwrap(), None);
 }
 
 #[test]

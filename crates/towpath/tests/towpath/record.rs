@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use towpath_store::View;
 
 use crate::served::{stop, until_landed};
 use crate::support::{Ended, TOWPATH, World, ended, wait_until};
@@ -206,6 +207,35 @@ fn h07_restore_of_the_database_alone_lands_nothing_twice() {
     let repository = site.home("data/repos/web.git").display().to_string();
     let verified = site.ok(&["audit", "verify", "--data", &site.data(), "--repo", &repository]).out;
     assert!(verified.contains("1 step by somebody else"), "{verified}");
+}
+
+#[test]
+fn a_repository_that_the_disk_has_lost_comes_back_as_its_alert_says() {
+    let mut site = Site::new();
+    site.land("1", "one");
+    let saved = site.home("saved").display().to_string();
+    site.ok(&["backup", "make", &saved, "--data", &site.data()]);
+    site.stop();
+    std::fs::remove_dir_all(site.home("data/repos/web.git")).unwrap();
+    site.start();
+    let refused = site.world.towpath(&["change", "comment", "1", "Well?"]);
+    assert_eq!(refused.code, 7, "{}", refused.err);
+
+    site.stop();
+    let view = View::open_copy(&site.home("data/towpath.db")).unwrap();
+    let alert = view.alerts(&"web".parse().unwrap(), 1).unwrap().remove(0).text;
+    drop(view);
+    let commands = alert.split('`').filter_map(|quoted| quoted.strip_prefix("towpath "));
+    let [restore, show, accept] = commands.collect::<Vec<_>>()[..] else { panic!("{alert}") };
+    std::fs::rename(site.home("data"), site.home("lost")).unwrap();
+    let restore = restore.replace("BACKUP", &saved).replace("FOLDER", &site.data());
+    site.ok(&restore.split(' ').collect::<Vec<_>>());
+    site.start();
+    let shown = site.world.records(&show.split(' ').collect::<Vec<_>>());
+    let lost = shown[0]["restored"]["leaves_lost"].as_u64().unwrap();
+    site.ok(&accept.replace("LEAVES", &lost.to_string()).split(' ').collect::<Vec<_>>());
+    site.land("2", "two");
+    assert_eq!(site.main_log(), ["Merge change 2: two", "Merge change 1: one", "first"]);
 }
 
 #[test]
