@@ -71,17 +71,20 @@ impl Repository {
     /// Candidates are not synced before they land. An object file that was cut would stay for ever: git sees that it
     /// is there and does not write it again. Reads every loose object, 20 microseconds for each of usual size.
     /// Landed history was synced; if something of it is broken nevertheless, removing the file makes that show.
+    ///
+    /// # Errors
+    /// `Io` for a file that cannot be read: what is in it is not known then, and it stays.
     pub fn mend(&self) -> Result<Mended, GitError> {
         let mut mended = Mended::default();
         for folder in entries(&self.objects())? {
             let name = folder.file_name();
             let Some(first) = name.to_str().filter(|name| name.len() == 2) else { continue };
             for file in entries(&folder.path())? {
-                let id = file
-                    .file_name()
-                    .to_str()
-                    .and_then(|rest| format!("{first}{rest}").parse::<ObjectId>().ok());
-                if id.is_some_and(|id| !is_whole(&file.path(), id)) {
+                let name = file.file_name();
+                let id = name.to_str().map(|rest| format!("{first}{rest}").parse::<ObjectId>());
+                if let Some(Ok(id)) = id
+                    && !is_whole(&file.path(), id)?
+                {
                     remove_if_there(&file.path())?;
                     mended.objects += 1;
                 }
@@ -107,8 +110,8 @@ impl Repository {
         }
         let mut removed = 0;
         for file in entries(&folder)? {
-            let text = fs::read_to_string(file.path()).unwrap_or_default();
-            if text.trim_end().parse::<ObjectId>().is_err() {
+            let text = fs::read(file.path()).map_err(GitError::io("read", &file.path()))?;
+            if ObjectId::from_hex(text.trim_ascii_end()).is_none() {
                 remove_if_there(&file.path())?;
                 removed += 1;
             }

@@ -296,18 +296,27 @@ fn write_loose(path: &Path, parts: &[&[u8]]) -> Result<(), GitError> {
 }
 
 /// Whether a loose object's file holds what its name says.
-pub(crate) fn is_whole(path: &Path, id: ObjectId) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+///
+/// # Errors
+/// `Io` if that cannot be told: the disk does not give the file, or this process may open no more. It may be whole.
+pub(crate) fn is_whole(path: &Path, id: ObjectId) -> Result<bool, GitError> {
+    let file = File::open(path).map_err(GitError::io("read", path))?;
     let mut content = ZlibDecoder::new(BufReader::new(file));
     let mut hasher = Sha1::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match content.read(&mut buffer) {
-            Ok(0) => return <[u8; 20]>::from(hasher.finalize()) == id.0,
+            Ok(0) => return Ok(<[u8; 20]>::from(hasher.finalize()) == id.0),
             Ok(count) => hasher.update(&buffer[..count]),
-            Err(_) => return false,
+            Err(error) if is_of_the_decoder(&error) => return Ok(false),
+            Err(error) => return Err(GitError::io("read", path)(error)),
         }
     }
+}
+
+/// Bytes that are no zlib stream are found by the decoder, whose errors bear no number of the system's.
+fn is_of_the_decoder(error: &std::io::Error) -> bool {
+    error.raw_os_error().is_none()
 }
 
 /// Where an object lies when it is not in a pack.

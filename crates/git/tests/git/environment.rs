@@ -147,3 +147,31 @@ fn a_mark_that_finds_no_room_leaves_the_repository_put_right_and_looked_through_
     std::fs::write(&cut, "").unwrap();
     assert_eq!(world.repository.clear_leftovers().unwrap(), Mended::default());
 }
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_cut_and_stays() {
+    let world = World::new();
+    let path = world.repository.path();
+    let no_stream = path.join("objects/ab").join("c".repeat(38));
+    std::fs::write(&no_stream, "not what zlib writes").unwrap();
+    assert_eq!(world.repository.mend().unwrap(), Mended { objects: 1, candidates: 0 });
+    assert!(!no_stream.exists());
+
+    // Two ways of a disk, or of a process at its limits: the file does not open, and it opens and does not read.
+    for (unreadable, name) in [("itself", "d"), ("/proc/self/mem", "e")] {
+        let object = path.join("objects/ab").join(name.repeat(38));
+        let target = path.join("objects/ab").join(unreadable.replace("itself", &name.repeat(38)));
+        std::os::unix::fs::symlink(&target, &object).unwrap();
+        let error = world.repository.clear_leftovers().unwrap_err();
+        assert!(matches!(error, GitError::Io { .. }), "{error}");
+        assert!(object.symlink_metadata().is_ok(), "{unreadable}: a file that may be whole was removed");
+        assert!(!path.join("towpath-boot").exists(), "{unreadable}: the boot counts as looked at");
+        std::fs::remove_file(&object).unwrap();
+    }
+    let candidates = path.join("refs/towpath/candidates");
+    std::fs::create_dir_all(&candidates).unwrap();
+    let candidate = candidates.join("ab".repeat(20));
+    std::os::unix::fs::symlink("/proc/self/mem", &candidate).unwrap();
+    assert!(world.repository.mend().is_err());
+    assert!(candidate.symlink_metadata().is_ok());
+}
