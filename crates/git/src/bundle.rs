@@ -9,7 +9,6 @@ use towpath_core::ids::CommitId;
 
 use crate::environment::{Git, OUTPUT_BYTES_MAX};
 use crate::error::GitError;
-use crate::object::{not_durable, sync_folder};
 use crate::process::Bounds;
 use crate::refs::{Expected, RefName, RefUpdate};
 use crate::repository::Repository;
@@ -61,14 +60,14 @@ impl Repository {
             let bundle = into.join(BUNDLE);
             let call = self.call("bundle").args(["create", "--quiet"]).arg(&bundle).arg("--all");
             call.prepare().output(&[], bounds())?;
-            sync_file(&bundle)?;
+            self.git().sync(&bundle)?;
         }
         for name in FILES {
             let (from, to) = (self.path().join(name), into.join(name));
             fs::copy(&from, &to).map_err(GitError::io("copy", &from))?;
-            sync_file(&to)?;
+            self.git().sync(&to)?;
         }
-        sync_folder(into)
+        self.git().sync(into)
     }
 
     /// Makes the repository again that [`Repository::save`] wrote to `from`. It appears at `path` whole, or not at all.
@@ -80,7 +79,7 @@ impl Repository {
         for name in FILES {
             let (from, to) = (from.join(name), draft.path().join(name));
             fs::copy(&from, &to).map_err(GitError::io("copy", &from))?;
-            sync_file(&to)?;
+            git.sync(&to)?;
         }
         let bundle = from.join(BUNDLE);
         if bundle.is_file() {
@@ -93,8 +92,4 @@ impl Repository {
         draft.unpin()?;
         draft.publish(path)
     }
-}
-
-fn sync_file(path: &Path) -> Result<(), GitError> {
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(not_durable(path))
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::durable::UnsyncedListener;
 use crate::error::{GitError, printable};
 use crate::process::{Bounds, Prepared};
 
@@ -76,6 +77,8 @@ pub struct GitOptions {
     pub call_deadline: Duration,
     /// Whose gits these are, for [`Git::end_orphans`]: the data folder of a server. Nobody's, if absent.
     pub owner: Option<OsString>,
+    /// Hears of writes that the disk did not confirm.
+    pub unsynced: UnsyncedListener,
 }
 
 impl Default for GitOptions {
@@ -85,6 +88,7 @@ impl Default for GitOptions {
             search_path: SEARCH_PATH.into(),
             call_deadline: CALL_DEADLINE,
             owner: None,
+            unsynced: UnsyncedListener::default(),
         }
     }
 }
@@ -103,6 +107,7 @@ struct Shared {
     search_path: OsString,
     call_deadline: Duration,
     owner: Option<OsString>,
+    unsynced: UnsyncedListener,
     /// Whether a kept-open merge answers line by line; known after the first merge.
     merges_answer_at_once: OnceLock<bool>,
 }
@@ -125,6 +130,7 @@ impl Git {
             search_path: options.search_path,
             call_deadline: options.call_deadline,
             owner: options.owner,
+            unsynced: options.unsynced,
             merges_answer_at_once: OnceLock::new(),
         };
         let version = probe_version(&shared)?;
@@ -143,6 +149,10 @@ impl Git {
 
     pub(crate) fn owner(&self) -> Option<&OsStr> {
         self.shared.owner.as_deref()
+    }
+
+    pub(crate) fn unsynced(&self) -> &UnsyncedListener {
+        &self.shared.unsynced
     }
 
     pub(crate) fn stdbuf(&self) -> Option<&Path> {

@@ -6,7 +6,6 @@ use towpath_core::ids::{CandidateId, CommitId};
 
 use crate::environment::{Call, OUTPUT_BYTES_MAX};
 use crate::error::GitError;
-use crate::object::sync_folder;
 use crate::process::{Bounds, Interrupt};
 use crate::refs::{Expected, Ref, RefName, RefUpdate};
 use crate::repository::Repository;
@@ -78,11 +77,11 @@ impl Repository {
         let pack = self.objects().join("pack");
         let run = |call: Call<'_>| call.prepare().under(interrupt).output(&[], bounds);
         run(repack())?;
-        sync_folder(&pack)?;
+        self.git().sync(&pack)?;
         run(repack().arg("-d").arg(format!("--unpack-unreachable={PRUNE_AGE}")))?;
-        sync_folder(&pack)?;
+        self.git().sync(&pack)?;
         run(self.call("prune").arg(format!("--expire={PRUNE_AGE}")))?;
         run(self.call("pack-refs").args(["--all", "--prune"]))?;
-        sync_folder(self.path())
+        self.git().sync(self.path())
     }
 }

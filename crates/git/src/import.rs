@@ -11,7 +11,7 @@ use crate::environment::{Call, Git, OUTPUT_BYTES_MAX};
 use crate::error::{GitError, printable};
 use crate::process::Bounds;
 use crate::refs::{Expected, Ref, RefUpdate};
-use crate::repository::{Repository, write_synced};
+use crate::repository::Repository;
 use crate::source::{Address, Kind, Reach};
 
 /// Time for one import: an hour is 4 GB at 10 Mbit/s.
@@ -254,7 +254,7 @@ struct TrustingConfig(PathBuf);
 impl TrustingConfig {
     fn write(draft: &Repository) -> Result<TrustingConfig, GitError> {
         let path = draft.path().join("import-config");
-        write_synced(&path, "[safe]\n\tdirectory = *\n")?;
+        draft.git().write_synced(&path, "[safe]\n\tdirectory = *\n")?;
         Ok(TrustingConfig(path))
     }
 }

@@ -1,14 +1,13 @@
 //! Landing: a branch moves by compare-and-swap, and only when the disk has everything does anybody hear of it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use towpath_core::ids::{BranchName, CommitId};
 
+use crate::environment::Git;
 use crate::error::GitError;
-use crate::object::{ObjectId, loose_path, not_durable, sync_folder};
+use crate::object::{ObjectId, loose_path};
 use crate::refs::{Expected, RefName, RefUpdate, Transaction};
 use crate::repository::Repository;
 
@@ -53,7 +52,7 @@ impl Repository {
         if !forward {
             if self.is_ancestor(to, tip)? {
                 self.sync_objects(Some(from), to)?;
-                sync_ref_folders(self, [&name])?;
+                self.sync_ref_folders([&name])?;
                 return Ok(Advance::AlreadyContained { tip });
             }
             return if tip == from {
@@ -76,7 +75,7 @@ impl Repository {
         if let Some(target) = self.ref_target(name)? {
             self.sync_objects(known, CommitId(target.0))?;
         }
-        sync_ref_folders(self, [name])
+        self.sync_ref_folders([name])
     }
 
     fn existing_tip(&self, branch: &BranchName) -> Result<CommitId, GitError> {
@@ -101,16 +100,32 @@ impl Repository {
         }
     }
 
+    /// Syncs the folders that hold refs, from their own up to the repository: any of them may be new, or have lost a name.
+    pub(crate) fn sync_ref_folders<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a RefName>,
+    ) -> Result<(), GitError> {
+        let mut synced = BTreeSet::new();
+        for name in names {
+            let path = self.path().join(name.as_str());
+            let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(self.path()));
+            for folder in folders {
+                if !synced.insert(folder.to_owned()) {
+                    break;
+                }
+                // Git removes folders that a deleted ref leaves empty.
+                self.git().sync_if_there(folder)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes everything durable that `to` reaches and `from` does not.
     fn sync_objects(&self, from: Option<CommitId>, to: CommitId) -> Result<(), GitError> {
         match self.sync_plan(from, to) {
-            Ok(plan) => plan.execute(),
+            Ok(plan) => plan.execute(self.git()),
             // Too many objects to name: the whole file system is flushed instead.
-            Err(GitError::OutputTooLarge { .. }) => {
-                let objects = self.objects();
-                let folder = File::open(&objects).map_err(not_durable(&objects))?;
-                rustix::fs::syncfs(folder).map_err(|error| not_durable(&objects)(error.into()))
-            }
+            Err(GitError::OutputTooLarge { .. }) => self.git().sync_file_system(&self.objects()),
             Err(error) => Err(error),
         }
     }
@@ -136,45 +151,17 @@ impl Repository {
 }
 
 impl SyncPlan {
-    fn execute(&self) -> Result<(), GitError> {
-        for file in &self.files {
-            match File::open(file).and_then(|open| open.sync_all()) {
-                // A repack between the listing and here moved it into a pack, which git synced.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                synced => synced.map_err(not_durable(file))?,
-            }
-        }
-        self.folders.iter().try_for_each(|folder| sync_folder(folder))
+    fn execute(&self, git: &Git) -> Result<(), GitError> {
+        // A repack between the listing and here may have moved one into a pack, which git synced.
+        self.files.iter().try_for_each(|file| git.sync_if_there(file))?;
+        self.folders.iter().try_for_each(|folder| git.sync(folder))
     }
-}
-
-/// Syncs the folders that hold a ref, from its own up to the repository: any of them may be new, or have lost a name.
-pub(crate) fn sync_ref_folders<'a>(
-    repository: &Repository,
-    names: impl IntoIterator<Item = &'a RefName>,
-) -> Result<(), GitError> {
-    let mut synced = BTreeSet::new();
-    for name in names {
-        let path = repository.path().join(name.as_str());
-        let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(repository.path()));
-        for folder in folders {
-            if !synced.insert(folder.to_owned()) {
-                break;
-            }
-            match sync_folder(folder) {
-                // Git removes folders that a deleted ref leaves empty.
-                Err(GitError::NotDurable { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-                synced => synced?,
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::{EMPTY_TREE, Git, GitOptions};
+    use crate::environment::{EMPTY_TREE, GitOptions};
 
     #[test]
     fn what_lands_is_synced_and_what_the_branch_had_is_not() {
@@ -194,11 +181,11 @@ mod tests {
         let wanted = folders.into_iter().chain([objects.clone(), objects.join("pack")]);
         assert_eq!(plan.folders, wanted.collect());
         assert_eq!(repository.sync_plan(None, commits[3]).expect("a plan").files.len(), 4);
-        plan.execute().expect("the disk is there");
+        plan.execute(&git).expect("the disk is there");
 
         let gone = SyncPlan { files: vec![objects.join("00/gone")], folders: BTreeSet::new() };
-        gone.execute().expect("an object that moved into a pack is no failure");
+        gone.execute(&git).expect("an object that moved into a pack is no failure");
         let lost = SyncPlan { files: Vec::new(), folders: BTreeSet::from([objects.join("gone")]) };
-        assert!(matches!(lost.execute(), Err(GitError::NotDurable { .. })));
+        assert!(matches!(lost.execute(&git), Err(GitError::NotDurable { .. })));
     }
 }

@@ -10,7 +10,7 @@ use crate::base::BOOT_ID;
 use crate::error::GitError;
 use crate::object::{ObjectId, is_whole};
 use crate::refs::{Expected, RefUpdate};
-use crate::repository::{Repository, write_synced};
+use crate::repository::Repository;
 
 /// The file of a repository with the boot id of the machine under which it was last found in order.
 const BOOT_SEEN: &str = "towpath-boot";
@@ -58,7 +58,7 @@ impl Repository {
         let boot = boot_id();
         match self.is_marked(&boot) {
             true => Ok(()),
-            false => write_synced(&self.path().join(BOOT_SEEN), &boot),
+            false => self.git().write_synced(&self.path().join(BOOT_SEEN), &boot),
         }
     }
 

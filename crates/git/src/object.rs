@@ -331,16 +331,6 @@ fn temporary_name() -> String {
     format!("tmp_obj_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Makes a folder's entries durable.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), GitError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(not_durable(path))
-}
-
-pub(crate) fn not_durable(path: &Path) -> impl FnOnce(std::io::Error) -> GitError + use<> {
-    let path = path.to_owned();
-    move |source| GitError::NotDurable { path, source }
-}
-
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }

@@ -2,13 +2,12 @@
 //! with the repository, and moving a ref by compare-and-swap replaces one.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use towpath_core::ids::{CommitId, Timestamp, TreeId};
 
 use crate::error::GitError;
-use crate::object::{NewCommit, ObjectId, loose_path, not_durable, sync_folder, write_commit, write_object};
+use crate::object::{NewCommit, ObjectId, loose_path, write_commit, write_object};
 use crate::repository::Repository;
 
 /// Author and committer of every record. A fixed name: a person in a record is a field of it.
@@ -56,19 +55,18 @@ impl Repository {
         };
         let id = write_commit(&objects, &commit)?;
         written.extend([tree, id.into()]);
-        sync_objects(&objects, &written)?;
+        self.sync_written(&written)?;
         Ok(id)
     }
-}
 
-/// Files first, then the folders that name them; that of the packs too, as git leaves it out.
-fn sync_objects(objects: &Path, written: &[ObjectId]) -> Result<(), GitError> {
-    let paths: Vec<PathBuf> = written.iter().map(|id| loose_path(objects, *id)).collect();
-    for path in &paths {
-        File::open(path).and_then(|file| file.sync_all()).map_err(not_durable(path))?;
+    /// Files first, then the folders that name them; that of the packs too, as git leaves it out.
+    fn sync_written(&self, written: &[ObjectId]) -> Result<(), GitError> {
+        let (git, objects) = (self.git(), self.objects());
+        let paths: Vec<PathBuf> = written.iter().map(|id| loose_path(&objects, *id)).collect();
+        paths.iter().try_for_each(|path| git.sync(path))?;
+        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        folders.into_iter().try_for_each(|folder| git.sync(folder))?;
+        git.sync(&objects.join("pack"))?;
+        git.sync(&objects)
     }
-    let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
-    folders.into_iter().try_for_each(sync_folder)?;
-    sync_folder(&objects.join("pack"))?;
-    sync_folder(objects)
 }

@@ -7,8 +7,7 @@ use towpath_core::ids::{BranchName, CandidateId, CommitId};
 
 use crate::coprocess::Coprocess;
 use crate::error::{GitError, printable};
-use crate::land::sync_ref_folders;
-use crate::object::{ObjectId, sync_folder};
+use crate::object::ObjectId;
 use crate::process::Until;
 use crate::repository::Repository;
 
@@ -179,7 +178,7 @@ impl Repository {
     pub fn set_head(&self, branch: &BranchName) -> Result<(), GitError> {
         let call = self.call("symbolic-ref").arg("HEAD").arg(RefName::branch(branch).as_str());
         call.prepare().output(&[], self.bounds())?;
-        sync_folder(self.path())
+        self.git().sync(self.path())
     }
 
     /// Makes several updates at once, or none of them, durably.
@@ -190,7 +189,7 @@ impl Repository {
     pub fn ref_transaction(&self, updates: &[RefUpdate]) -> Result<Transaction, GitError> {
         let outcome = self.write_refs(updates)?;
         if outcome == Transaction::Done {
-            sync_ref_folders(self, updates.iter().map(|update| &update.name))?;
+            self.sync_ref_folders(updates.iter().map(|update| &update.name))?;
         }
         Ok(outcome)
     }

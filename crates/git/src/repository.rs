@@ -1,14 +1,12 @@
 //! A bare repository of ours: made with the settings that the border asks for, and opened with the processes it keeps.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::coprocess::Slot;
 use crate::environment::{Call, Git};
 use crate::error::GitError;
-use crate::object::{not_durable, sync_folder};
 use crate::process::Bounds;
 
 /// The repository's own file. Pushes and fetches are served with it; every call of ours pins what matters once more.
@@ -110,9 +108,9 @@ impl Repository {
             .arg(&draft)
             .prepare()
             .output(&[], git.bounds())?;
-        write_synced(&draft.join("config"), CONFIG)?;
+        git.write_synced(&draft.join("config"), CONFIG)?;
         fs::create_dir_all(draft.join("info")).map_err(GitError::io("make", &draft))?;
-        write_synced(&draft.join("info/attributes"), ATTRIBUTES)?;
+        git.write_synced(&draft.join("info/attributes"), ATTRIBUTES)?;
         make_fan_out(&draft.join("objects"))?;
         Self::open(git, &draft)
     }
@@ -122,12 +120,12 @@ impl Repository {
         for folder in ["info", "refs/heads", "refs/tags", "refs", "objects/pack", "objects", "."] {
             let folder = self.path().join(folder);
             if folder.is_dir() {
-                sync_folder(&folder)?;
+                self.git().sync(&folder)?;
             }
         }
         self.close_processes();
         fs::rename(self.path(), path).map_err(GitError::io("rename", path))?;
-        sync_folder(path.parent().unwrap_or(Path::new("/")))?;
+        self.git().sync(path.parent().unwrap_or(Path::new("/")))?;
         Self::open(&self.inner.git, path)
     }
 
@@ -181,7 +179,7 @@ impl Repository {
         }
         fs::create_dir_all(self.inner.path.join("info")).map_err(GitError::io("make", &path))?;
         let draft = path.with_extension("new");
-        write_synced(&draft, ATTRIBUTES)?;
+        self.git().write_synced(&draft, ATTRIBUTES)?;
         fs::rename(&draft, &path).map_err(GitError::io("rename", &path))
     }
 
@@ -238,10 +236,4 @@ fn make_fan_out(objects: &Path) -> Result<(), GitError> {
         fs::create_dir(&folder).map_err(GitError::io("make", &folder))?;
     }
     Ok(())
-}
-
-pub(crate) fn write_synced(path: &Path, text: &str) -> Result<(), GitError> {
-    let mut file = fs::File::create(path).map_err(GitError::io("write", path))?;
-    file.write_all(text.as_bytes()).map_err(GitError::io("write", path))?;
-    file.sync_all().map_err(not_durable(path))
 }

@@ -69,28 +69,24 @@ pub struct Failure {
     pub class: TroubleClass,
     /// In words.
     pub why: String,
-    /// The disk did not confirm a write: what was to be safe may not be.
-    unsynced: bool,
 }
 
 impl Failure {
     /// A failure of one class.
     pub fn new(class: TroubleClass, why: impl Into<String>) -> Failure {
-        Failure { class, why: why.into(), unsynced: false }
+        Failure { class, why: why.into() }
     }
 }
 
 impl From<GitError> for Failure {
     fn from(error: GitError) -> Failure {
-        let unsynced = matches!(error, GitError::NotDurable { .. });
-        Failure { unsynced, ..Failure::new(trouble(error.class()), error.to_string()) }
+        Failure::new(trouble(error.class()), error.to_string())
     }
 }
 
 impl From<ForgeError> for Failure {
     fn from(error: ForgeError) -> Failure {
-        let unsynced = matches!(error, ForgeError::Unsynced { .. });
-        Failure { unsynced, ..Failure::new(trouble(error.class()), error.to_string()) }
+        Failure::new(trouble(error.class()), error.to_string())
     }
 }
 
@@ -185,12 +181,6 @@ impl Drivers {
                 }
             };
             let result = self.attempt(engine, &task);
-            if let Err(failure) = result.as_ref()
-                && failure.unsynced
-            {
-                // Asking again would hide it: the kernel says so once (trust S9).
-                self.hands.store.writer().stop_landing(&failure.why);
-            }
             let tries = self.finished(lane, result.is_ok());
             answer(engine, &task, result, tries);
         }

@@ -9,7 +9,7 @@ use towpath_core::gate::{Bell, GateEvent};
 use towpath_core::ids::{GateId, RepoName};
 use towpath_core::pool::PoolEvent;
 use towpath_core::turn::Intake;
-use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS};
+use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS, UnsyncedListener};
 use towpath_store::audit::AuditKey;
 use towpath_store::{AuditOptions, OpenError, Options, Store};
 
@@ -155,7 +155,7 @@ impl Server {
         let store = Arc::new(open_store(&settings)?);
         let folders = Folders::below(store.path());
         folders.make()?;
-        let repos = Arc::new(Repos::new(git_of(store.path())?, folders.repos.clone()));
+        let repos = Arc::new(Repos::new(git_of(&store)?, folders.repos.clone()));
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
         let secrets = Secrets::open(store.clone(), &settings.keys.join(KEY_OF_SECRETS))?;
         let (logs, blobs) = Executor::stores(&folders.executor)?;
@@ -261,10 +261,14 @@ impl Server {
     }
 }
 
-/// The git of a data folder, which is ours alone: whatever git still runs for it is a dead server's, and is ended.
-fn git_of(data: &Path) -> Result<Git, ServerError> {
+/// The git of a data folder, which is ours alone: whatever git still runs for it is a dead server's, and is ended. What
+/// the disk does not confirm in any repository stops all landing, whoever of us has asked it (trust S9).
+fn git_of(store: &Store) -> Result<Git, ServerError> {
+    let data = store.path();
     let owner = Some(data.canonicalize().unwrap_or_else(|_| data.to_owned()).into_os_string());
-    let git = Git::find(GitOptions { owner, ..GitOptions::default() })?;
+    let writer = store.writer().clone();
+    let unsynced = UnsyncedListener::new(move |why| writer.stop_landing(why));
+    let git = Git::find(GitOptions { owner, unsynced, ..GitOptions::default() })?;
     let orphans = git.end_orphans();
     if orphans > 0 {
         tracing::warn!(orphans, "ended {orphans} gits of a server that died");

@@ -193,6 +193,10 @@ impl Keeper {
         figures: &mut Figures,
     ) -> Result<(), Trouble> {
         self.each_repository(now, figures, |_, repository, figures| {
+            if self.house.store.writer().health().landing_stopped.is_some() {
+                // What is on the disk is not known, and what would go may be the only copy that is.
+                return Ok(());
+            }
             let (loose, packs) = repository.litter();
             if loose > retention.loose_objects_max as usize || packs > retention.packs_max as usize {
                 match repository.collect_garbage(&self.interrupt) {

@@ -1,10 +1,13 @@
 //! What the record asks of a landing: nothing lands while the disk or a restore forbids it, each landing has its note,
 //! and a candidate that a power cut took is made again.
 
+use std::os::unix::fs::symlink;
+
 use serde_json::{Value, json};
 use towpath_core::act::Act;
 use towpath_core::ids::{CandidateId, CommitId};
 use towpath_git::RefName;
+use towpath_server::housekeeping::Retention;
 use towpath_store::audit::{AuditKey, Entry, LeafProof};
 
 use crate::client::Ask;
@@ -50,6 +53,65 @@ fn e11_a_disk_that_does_not_confirm_stops_landing_and_everybody_is_told_why() {
         let got = world.ada(Ask::get("/api/v1/repos/later/branches/main"));
         got.status == 200 && got.json()["halts"][0]["cause"] == "disk"
     });
+}
+
+/// What a disk does that confirms nothing: no folder below here can be made durable.
+const NEVER_DURABLE: &str = "/proc/sys";
+
+/// Packs of a repository are found elsewhere, and their own folder is on a disk that confirms nothing.
+fn put_packs_on_a_bad_disk(world: &World, repo: &str) {
+    let repo = repo.parse().unwrap();
+    let objects = world.shared.repos.get(&repo).unwrap().path().join("objects");
+    let elsewhere = world.folder.path().join("packs-elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::rename(objects.join("pack"), elsewhere.join("pack")).unwrap();
+    std::fs::create_dir_all(objects.join("info")).unwrap();
+    std::fs::write(objects.join("info/alternates"), format!("{}\n", elsewhere.display())).unwrap();
+    symlink(NEVER_DURABLE, objects.join("pack")).unwrap();
+}
+
+fn nothing_lands_for(world: &World, why: &str) {
+    let stopped = world.shared.store.writer().health().landing_stopped.unwrap();
+    assert!(stopped.contains("did not confirm") && stopped.contains(why), "{stopped}");
+    world.until(|world| world.ada(Ask::get("/api/v1/repos/other/branches")).ok()[0]["halted"] == true);
+}
+
+#[test]
+fn a_disk_that_does_not_confirm_what_a_person_did_stops_landing() {
+    let world = World::new();
+    put_packs_on_a_bad_disk(&world, "demo");
+    let draft = Ask::post("/api/v1/repos/demo/changes/1/draft", json!({}));
+    assert!(world.by("ann", draft).status >= 400);
+    nothing_lands_for(&world, "demo.git/objects/pack");
+}
+
+#[test]
+fn a_disk_that_does_not_confirm_at_a_start_stops_landing() {
+    let world = World::new().restart(|folder| {
+        symlink("/dev/null", folder.join("data/repos/demo.git/towpath-boot")).unwrap();
+    });
+    nothing_lands_for(&world, "demo.git/towpath-boot");
+}
+
+#[test]
+fn a_disk_that_does_not_confirm_a_pack_stops_landing_and_nothing_is_collected_any_more() {
+    let world = World::new();
+    world.ada(Ask::post("/api/v1/repos", json!({ "repo": "empty" }))).ok();
+    put_packs_on_a_bad_disk(&world, "empty");
+    // Nothing to pack, and enough to look at.
+    let objects = world.shared.repos.get(&"empty".parse().unwrap()).unwrap().path().join("objects");
+    std::fs::write(objects.join("17").join("a".repeat(38)), "").unwrap();
+    let retention = Retention { packs_max: 0, loose_objects_max: 0, ..Retention::default() };
+    world.shared.store.writer().write(move |tx| retention.write(tx)).unwrap();
+    let keep = || world.runtime.block_on(world.shared.housekeeping.now()).unwrap();
+    let figures = keep();
+    assert!(figures.trouble.iter().any(|trouble| trouble.starts_with("repo empty: ")), "{figures:?}");
+    nothing_lands_for(&world, "empty.git/objects/pack");
+    // The kernel says it once: whoever asks again is told that all is well, and would delete what the pack has.
+    std::fs::remove_file(objects.join("pack")).unwrap();
+    std::fs::create_dir(objects.join("pack")).unwrap();
+    let figures = keep();
+    assert_eq!((figures.repositories, &figures.trouble[..]), (0, &[][..]), "{figures:?}");
 }
 
 #[test]
