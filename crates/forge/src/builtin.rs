@@ -2,8 +2,10 @@
 //!
 //! Truth and order of writing: a change is the file `change.json` of the commit that `refs/changes/<n>/meta` names, and its
 //! revisions are `refs/changes/<n>/<k>`. Both move in one transaction of refs, by compare-and-swap; only then is the row
-//! saved. A crash in between leaves a row that is older than its ref, which is seen (`meta`) and mended by the next write
-//! or [`BuiltIn::rebuild`]. `refs/towpath/pushes` is the journal of pushes: who brought which commits, and whose a branch is.
+//! saved. A crash in between leaves a row that is older than its ref, which is seen (`meta`) and mended by the next edit
+//! or [`BuiltIn::rebuild`]. The record's commit also says who did what ([`ChangeAct`]), so that whoever makes a row of it
+//! writes the leaf in the same unit: nothing that a person did counts without its leaf, and none has two (I8).
+//! `refs/towpath/pushes` is the journal of pushes: who brought which commits, and whose a branch is.
 //! No push can write any of these refs.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,11 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use towpath_core::cell::RefusalClass;
 use towpath_core::definition::GateSettings;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, Timestamp, TreeId, UserId};
-use towpath_core::policy::Role;
+use towpath_core::policy::{Actor, Role};
 use towpath_git::{Expected, RefName, RefUpdate, Repository, Transaction};
 
 use crate::error::{Done, Failure, ForgeError};
-use crate::records::{ChangeRecord, ChangeState, Member, Records, RevisionRecord, SavedChange};
+use crate::records::{
+    ChangeAct, ChangeRecord, ChangeState, Member, Records, RevisionRecord, RowStep, SavedChange,
+};
 
 mod journal;
 mod land;
@@ -159,46 +163,77 @@ impl BuiltIn {
     }
 
     fn recorded(&self, number: ChangeNumber) -> Done<SavedChange> {
+        // The row first: it is never newer than a ref that is read after it, whoever writes meanwhile.
+        let row = self.records().change(number)?;
         let missing = || Failure::refused(RefusalClass::NotFound, format!("there is no change {number}"));
         let target = self.repository().ref_target(&meta::meta_ref(number))?.ok_or_else(missing)?;
         let meta = CommitId(target.0);
-        match self.records().change(number)? {
-            Some(saved) if saved.meta == meta => Ok(saved),
-            _ => {
-                let saved = meta::read(self.repository(), number, meta)?;
-                self.records().save(&saved)?;
-                Ok(saved)
-            }
-        }
+        let from = match row {
+            Some(saved) if saved.meta == meta => return Ok(saved),
+            row => row.map(|saved| saved.meta),
+        };
+        // Who moved the ref may not have come to this.
+        self.repository().sync_refs(&[meta::meta_ref(number)])?;
+        let step = self.step(number, from, meta)?;
+        self.records().save(&step)?;
+        Ok(step.to)
     }
 
-    /// Makes one edit of a change, from its newest record. An edit that changes nothing writes nothing.
+    /// What brings a row from one record to another.
+    fn step(
+        &self,
+        number: ChangeNumber,
+        from: Option<CommitId>,
+        to: CommitId,
+    ) -> Result<RowStep, ForgeError> {
+        let saved = meta::read(self.repository(), number, to)?;
+        let acts = meta::acts(self.repository(), number, (from, to))?;
+        Ok(RowStep { from, to: saved, acts })
+    }
+
+    /// Makes one edit of a change for a person, from its newest record; `edit` returns what it did, in words.
     fn edit(
         &self,
         number: ChangeNumber,
+        by: UserId,
         now: Timestamp,
-        edit: impl FnOnce(&mut ChangeRecord) -> Done<()>,
+        edit: impl FnOnce(&mut ChangeRecord) -> Done<String>,
+    ) -> Done<ChangeRecord> {
+        let by = Actor { user: by, name: self.member(by)?.name };
+        self.rewrite(number, now, |change| {
+            let what = format!("{} ({} change {number})", edit(change)?, self.name());
+            Ok(Some(ChangeAct { by, at: now, what }))
+        })
+    }
+
+    /// Writes the next record of a change, if it says anything new.
+    fn rewrite(
+        &self,
+        number: ChangeNumber,
+        now: Timestamp,
+        edit: impl FnOnce(&mut ChangeRecord) -> Done<Option<ChangeAct>>,
     ) -> Done<ChangeRecord> {
         let writing = lock(&self.inner.write);
         let saved = self.current(number)?;
         let mut next = saved.change.clone();
-        edit(&mut next)?;
+        let act = edit(&mut next)?;
         if next == saved.change {
             return Ok(next);
         }
         next.updated_at = now.max(next.updated_at);
-        self.write_change(&writing, next, Some(&saved))
+        self.write_change(&writing, next, Some(&saved), act)
     }
 
-    /// Moves a change's refs to a new record, then saves the row.
+    /// Moves a change's refs to a new record, then saves the row, with the leaf of what a person did.
     fn write_change(
         &self,
         _writing: &MutexGuard<'_, Writing>,
         change: ChangeRecord,
         before: Option<&SavedChange>,
+        act: Option<ChangeAct>,
     ) -> Done<ChangeRecord> {
         let previous = before.map(|before| before.meta);
-        let meta = meta::write(self.repository(), &change, previous)?;
+        let meta = meta::write(self.repository(), (&change, act.as_ref()), previous)?;
         let expected = previous.map_or(Expected::Absent, |previous| Expected::At(previous.into()));
         let mut updates =
             vec![RefUpdate { name: meta::meta_ref(change.number), expected, target: Some(meta.into()) }];
@@ -214,7 +249,8 @@ impl BuiltIn {
                 return Err(ForgeError::Conflict { what, why }.into());
             }
         }
-        self.records().save(&SavedChange { change: change.clone(), meta })?;
+        let to = SavedChange { change: change.clone(), meta };
+        self.records().save(&RowStep { from: previous, to, acts: act.into_iter().collect() })?;
         Ok(change)
     }
 

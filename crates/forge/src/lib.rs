@@ -22,6 +22,6 @@ pub use error::{Done, Failure, ForgeError};
 pub use forge::{Forge, Judged};
 pub use import::{Importer, import};
 pub use records::{
-    ChangeRecord, ChangeState, CommentRecord, Find, LandingRecord, Member, Memory, Policy, Records,
-    RecordsError, ReviewRecord, RevisionRecord, SavedChange,
+    ChangeAct, ChangeRecord, ChangeState, CommentRecord, Find, LandingRecord, Member, Memory, Policy,
+    Records, RecordsError, ReviewRecord, RevisionRecord, RowStep, SavedChange,
 };

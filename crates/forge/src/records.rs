@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use towpath_core::effect::Check;
 use towpath_core::gate::{Labels, Review, message_digest};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, UserId};
-use towpath_core::policy::{Rights, Role};
+use towpath_core::policy::{Actor, Rights, Role};
 
 use crate::forge::Judged;
 
@@ -23,7 +23,7 @@ type Kept<T> = Result<T, RecordsError>;
 
 /// Rows of one repo. Changes are copies of what refs say, saved after the refs moved; people and policy are the server's own.
 ///
-/// Calls come from many threads. Writes of one change never overlap.
+/// Calls come from many threads.
 pub trait Records: Send + Sync {
     /// A person with a right on this repo; `None` for everybody else, and for disabled accounts.
     fn member(&self, user: UserId) -> Kept<Option<Member>>;
@@ -43,8 +43,10 @@ pub trait Records: Send + Sync {
     /// From which record in the repository each row was made.
     fn saved(&self) -> Kept<BTreeMap<ChangeNumber, CommitId>>;
 
-    /// Puts one change in the place of its former row.
-    fn save(&self, change: &SavedChange) -> Kept<()>;
+    /// Brings a row from one record to a newer one, and puts what people did on the way into the audit log: all of it, in
+    /// one unit, or nothing (I8). If the row is not at `from`, somebody else has brought it on, acts included: then nothing
+    /// is left to do. So it may be repeated, and called by many at once.
+    fn save(&self, step: &RowStep) -> Kept<()>;
 
     /// Keeps the newest verdict of a branch's gate on a revision, apart from those of other branches.
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()>;
@@ -104,6 +106,28 @@ pub struct SavedChange {
     pub change: ChangeRecord,
     /// What `refs/changes/<n>/meta` named.
     pub meta: CommitId,
+}
+
+/// What a person did to a change. The record that came of it says so, and from there it becomes a leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeAct {
+    /// Who, as authenticated.
+    pub by: Actor,
+    /// When.
+    pub at: Timestamp,
+    /// What, in words that stand alone.
+    pub what: String,
+}
+
+/// What a row lacks to be as new as its ref.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowStep {
+    /// The record that the row was made from; `None`: there is no row.
+    pub from: Option<CommitId>,
+    /// The record that it is to be made from.
+    pub to: SavedChange,
+    /// What people did from the one to the other, oldest first.
+    pub acts: Vec<ChangeAct>,
 }
 
 /// A change, whole: the content of `change.json` in its record.

@@ -194,6 +194,14 @@ impl Repository {
         Ok(outcome)
     }
 
+    /// Makes refs durable that somebody moved who may not have come to that; the objects that they name were synced before.
+    ///
+    /// # Errors
+    /// `NotDurable` if the disk did not confirm.
+    pub fn sync_refs(&self, names: &[RefName]) -> Result<(), GitError> {
+        self.sync_ref_folders(names)
+    }
+
     /// The same without syncing the folders: for refs that are made again when they are lost.
     pub(crate) fn write_refs(&self, updates: &[RefUpdate]) -> Result<Transaction, GitError> {
         let request = transaction_text(updates);

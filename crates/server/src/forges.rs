@@ -8,13 +8,14 @@ use towpath_core::effect::Check;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, TreeId, UserId};
 use towpath_core::policy::Rights;
 use towpath_forge::{
-    BuiltIn, Definitions, Find, ForgeError, Judged, Member, Policy, Records, RecordsError, SavedChange,
-    Settings,
+    BuiltIn, ChangeAct, Definitions, Find, ForgeError, Judged, Member, Policy, Records, RecordsError,
+    RowStep, SavedChange, Settings,
 };
 use towpath_git::{ErrorClass, GitError, Repository};
 use towpath_store::records::{Alert, ChangeQuery, ChangeRow, StoredCheck};
 use towpath_store::{ReadError, Snapshot, Store, Tx, WriteError};
 
+use crate::auth::accounts::note;
 use crate::auth::rights;
 use crate::clock::Clock;
 use crate::definitions;
@@ -176,9 +177,18 @@ impl Records for Rows {
         Ok(self.view()?.change_metas(&self.repo).map_err(read_failed)?.into_iter().collect())
     }
 
-    fn save(&self, change: &SavedChange) -> Kept<()> {
-        let row = self.row(change);
-        self.write(move |tx| tx.put_change(&row))
+    fn save(&self, step: &RowStep) -> Kept<()> {
+        let (row, from, acts) = (self.row(&step.to), step.from, step.acts.clone());
+        self.write(move |tx| {
+            if tx.change_meta(&row.repo, row.number)? != from {
+                return Ok(());
+            }
+            tx.put_change(&row)?;
+            for ChangeAct { by, at, what } in acts {
+                note(tx, Some(&by), at, what);
+            }
+            Ok(())
+        })
     }
 
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()> {

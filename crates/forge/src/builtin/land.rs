@@ -36,7 +36,7 @@ impl BuiltIn {
         if tried == LandTried::Landed {
             let state = ChangeState::Landed { commit: landing.to };
             let done = ChangeRecord { state, landing: None, ..saved.change.clone() };
-            self.write_change(&writing, done, Some(&saved)).map_err(told)?;
+            self.write_change(&writing, done, Some(&saved), None).map_err(told)?;
         }
         Ok(tried)
     }
@@ -49,7 +49,7 @@ impl BuiltIn {
         saved: &SavedChange,
     ) -> Result<SavedChange, ForgeError> {
         let number = intent.number;
-        self.write_change(writing, intent, Some(saved)).map_err(told)?;
+        self.write_change(writing, intent, Some(saved), None).map_err(told)?;
         self.repository().make_durable(&meta::meta_ref(number), Some(saved.meta))?;
         self.recorded(number).map_err(told)
     }
@@ -67,7 +67,8 @@ impl BuiltIn {
     pub(super) fn close_as_landed(&self, change: ChangeNumber, commit: CommitId) -> Result<(), ForgeError> {
         let time = self.repository().commit(commit)?.committer.time;
         let what = || format!("marking change {change} as landed");
-        let marked = self.edit(change, time, |record| match record.state {
+        // The gate has the leaf of a landing.
+        let marked = self.rewrite(change, time, |record| match record.state {
             ChangeState::Landed { commit: other } if other != commit => {
                 let why = format!("it is marked as landed by {other} already");
                 Err(ForgeError::Conflict { what: what(), why }.into())
@@ -75,7 +76,7 @@ impl BuiltIn {
             ChangeState::Landed { .. } | ChangeState::Open | ChangeState::Closed { .. } => {
                 record.state = ChangeState::Landed { commit };
                 record.landing = None;
-                Ok(())
+                Ok(None)
             }
         });
         match marked {

@@ -1,11 +1,11 @@
 //! The record of a change inside its repository.
 
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_git::{FileAt, Record, RefName, Repository};
+use towpath_git::{CommitInfo, FileAt, Record, RefName, Repository};
 
 use super::own_ref;
 use crate::error::ForgeError;
-use crate::records::{ChangeRecord, SavedChange};
+use crate::records::{ChangeAct, ChangeRecord, SavedChange};
 
 /// The folder of all changes' refs.
 pub(super) const CHANGES: &str = "refs/changes";
@@ -13,6 +13,10 @@ pub(super) const CHANGES: &str = "refs/changes";
 const FILE: &str = "change.json";
 /// Bytes of one record: 500 comments of 16 KiB with their quotes, and some more.
 const RECORD_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Records of one change that are read back at most, where its row was lost.
+const RECORDS_MAX: usize = 1_000_000;
+/// Between what the commit's message says for people and what it says for us.
+const ACT_BEGINS: &str = "\n\n";
 
 /// `refs/changes/<n>/meta`.
 pub(super) fn meta_ref(number: ChangeNumber) -> RefName {
@@ -30,14 +34,19 @@ pub(super) fn number_of_meta(name: &RefName) -> Option<ChangeNumber> {
     rest.strip_suffix("/meta")?.parse().ok()
 }
 
-/// Writes a record. Nothing points to it yet.
+/// Writes a record, and who made it what it is. Nothing points to it yet.
 pub(super) fn write(
     repository: &Repository,
-    change: &ChangeRecord,
+    (change, act): (&ChangeRecord, Option<&ChangeAct>),
     previous: Option<CommitId>,
 ) -> Result<CommitId, ForgeError> {
     let content = serde_json::to_vec_pretty(change).map_err(|error| broken(change.number, error))?;
-    let message = format!("change {}: revision {}\n", change.number, change.newest().number);
+    let mut message = format!("change {}: revision {}", change.number, change.newest().number);
+    if let Some(act) = act {
+        message += ACT_BEGINS;
+        message += &serde_json::to_string(act).expect("invariant: an act is plain data");
+    }
+    message.push('\n');
     let file = Some((FILE, &content[..]));
     let record = Record { previous, file, message: &message, time: change.updated_at };
     Ok(repository.write_record(&record)?)
@@ -58,6 +67,34 @@ pub(super) fn read(
         true => Ok(SavedChange { change, meta }),
         false => Err(broken(number, "it speaks of another change, or of no revision")),
     }
+}
+
+/// What people did in the records of a change after one, up to another, oldest first; `None`: in all of them.
+///
+/// Records that no person made, or that were written when only the server's log said who had, have none.
+pub(super) fn acts(
+    repository: &Repository,
+    number: ChangeNumber,
+    (after, up_to): (Option<CommitId>, CommitId),
+) -> Result<Vec<ChangeAct>, ForgeError> {
+    let (mut acts, mut at) = (Vec::new(), up_to);
+    for _ in 0..RECORDS_MAX {
+        let record = repository.commit(at)?;
+        acts.extend(act(number, &record)?);
+        let previous = record.parents.first().copied();
+        match previous {
+            Some(previous) if after != Some(previous) => at = previous,
+            _ if after == previous => return Ok(acts.into_iter().rev().collect()),
+            // The ref has gone back, as after a disk's loss: what there is now has been told before.
+            _ => return Ok(Vec::new()),
+        }
+    }
+    Err(broken(number, format!("it has more than {RECORDS_MAX} of them")))
+}
+
+fn act(number: ChangeNumber, record: &CommitInfo) -> Result<Option<ChangeAct>, ForgeError> {
+    let Some((_, act)) = record.message.split_once(ACT_BEGINS) else { return Ok(None) };
+    serde_json::from_str(act).map(Some).map_err(|error| broken(number, error))
 }
 
 fn broken(number: ChangeNumber, why: impl std::fmt::Display) -> ForgeError {

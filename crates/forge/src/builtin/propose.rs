@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, UserId};
-use towpath_core::policy::Role;
+use towpath_core::policy::{Actor, Role};
 use towpath_git::{CommitInfo, ErrorClass, Range, Repository, Walk};
 
 use super::stack::STACK_COMMITS_MAX;
 use super::text::{ChangeText, change_id, checked_body, checked_label, checked_title, from_commits};
 use super::{BuiltIn, lock};
 use crate::error::{Done, Failure};
-use crate::records::{ChangeRecord, ChangeState, Find, Member, RevisionRecord, SavedChange};
+use crate::records::{ChangeAct, ChangeRecord, ChangeState, Find, Member, RevisionRecord, SavedChange};
 
 /// Open changes of one person. More are a robot that went wild.
 const OPEN_CHANGES_MAX: usize = 200;
@@ -51,7 +51,7 @@ pub(crate) struct Proposed {
 }
 
 impl BuiltIn {
-    /// Opens or updates a change from a commit that is in the repository and that `by` uploaded or may read.
+    /// Opens or updates a change from a commit that `by` has just uploaded. Who pushed it, the journal says.
     pub fn propose(
         &self,
         by: UserId,
@@ -59,8 +59,18 @@ impl BuiltIn {
         proposal: &Proposal,
         now: Timestamp,
     ) -> Done<ChangeRecord> {
+        self.write_proposal((by, commit), proposal, now, |_| None)
+    }
+
+    fn write_proposal(
+        &self,
+        by: (UserId, CommitId),
+        proposal: &Proposal,
+        now: Timestamp,
+        act: impl FnOnce(&ChangeRecord) -> Option<ChangeAct>,
+    ) -> Done<ChangeRecord> {
         let mut writing = lock(&self.inner.write);
-        let mut proposed = self.plan_proposal(self.repository(), (by, commit), proposal, now)?;
+        let mut proposed = self.plan_proposal(self.repository(), by, proposal, now)?;
         if let Some(before) = &proposed.before {
             if before.change == proposed.record {
                 return Ok(proposed.record);
@@ -68,7 +78,8 @@ impl BuiltIn {
         } else {
             proposed.record.number = self.next_number(&mut writing)?;
         }
-        self.write_change(&writing, proposed.record, proposed.before.as_ref())
+        let act = act(&proposed.record);
+        self.write_change(&writing, proposed.record, proposed.before.as_ref(), act)
     }
 
     /// Opens a change from a branch that was pushed before.
@@ -79,13 +90,19 @@ impl BuiltIn {
         proposal: &Proposal,
         now: Timestamp,
     ) -> Done<ChangeRecord> {
-        self.require(by, Role::Author, "opening a change")?;
+        let member = self.require(by, Role::Author, "opening a change")?;
         let missing = || {
             Failure::refused(RefusalClass::NotFound, format!("there is no branch `{branch}`; push it first"))
         };
         let commit = self.repository().branch_tip(branch)?.ok_or_else(missing)?;
         let source = Some(branch.clone());
-        self.propose(by, commit, &Proposal { source, ..proposal.clone() }, now)
+        let actor = Actor { user: by, name: member.name };
+        let opened = |change: &ChangeRecord| {
+            let what =
+                format!("opened {} change {} at {}", self.name(), change.number, change.newest().commit);
+            Some(ChangeAct { by: actor, at: now, what })
+        };
+        self.write_proposal((by, commit), &Proposal { source, ..proposal.clone() }, now, opened)
     }
 
     /// What a proposal would make, decided on `view`, which may be the quarantine of a push. Writes nothing.

@@ -35,18 +35,20 @@ impl BuiltIn {
     pub fn rebuild(&self) -> Done<Rebuilt> {
         self.forget();
         let mut rebuilt = Rebuilt::default();
-        let metas = self.metas()?;
         let saved = self.records().saved()?;
+        let metas = self.metas()?;
         self.refuse_older_copy(&metas, &saved)?;
-        for (number, meta) in &metas {
-            if saved.get(number) == Some(meta) {
-                continue;
-            }
-            match meta::read(self.repository(), *number, *meta) {
-                Ok(change) => {
-                    rebuilt.revisions += self.mend_revisions(&change.change)?;
-                    self.records().save(&change)?;
-                    rebuilt.mended.push(*number);
+        let stale = metas.iter().filter(|(number, meta)| saved.get(number) != Some(meta));
+        let stale: Vec<_> = stale.map(|(number, meta)| (*number, *meta)).collect();
+        // Who moved them may not have come to this.
+        let names: Vec<_> = stale.iter().map(|(number, _)| meta::meta_ref(*number)).collect();
+        self.repository().sync_refs(&names)?;
+        for (number, meta) in stale {
+            match self.step(number, saved.get(&number).copied(), meta) {
+                Ok(step) => {
+                    rebuilt.revisions += self.mend_revisions(&step.to.change)?;
+                    self.records().save(&step)?;
+                    rebuilt.mended.push(number);
                 }
                 Err(error) => rebuilt.broken.push(error.to_string()),
             }

@@ -41,7 +41,7 @@ impl BuiltIn {
     ) -> Done<ChangeRecord> {
         self.require(by, Role::Maintainer, "reviewing")?;
         let text = checked_words(&request.text)?;
-        self.edit(number, now, |change| {
+        self.edit(number, by, now, |change| {
             must_be_open(change)?;
             must_be_seen(change, request)?;
             if request.verdict == Verdict::Approve && change.newest().uploader == by {
@@ -55,18 +55,20 @@ impl BuiltIn {
             let ReviewRequest { verdict, revision, target, definition, message, text: _ } = request.clone();
             let review = Review { by, verdict, revision, target, definition, message, at: now };
             change.reviews.push(ReviewRecord { review, text });
-            Ok(())
+            Ok(match verdict {
+                Verdict::Approve => format!("approved revision {revision}"),
+                Verdict::RequestChanges => format!("asked for changes of revision {revision}"),
+            })
         })
     }
 
     /// Takes one's own review back.
     pub fn withdraw_review(&self, by: UserId, number: ChangeNumber, now: Timestamp) -> Done<ChangeRecord> {
-        self.member(by)?;
-        self.edit(number, now, |change| {
+        self.edit(number, by, now, |change| {
             let before = change.reviews.len();
             change.reviews.retain(|other| other.review.by != by);
             match change.reviews.len() < before {
-                true => Ok(()),
+                true => Ok("withdrew a review".into()),
                 false => Err(Failure::refused(
                     RefusalClass::NotFound,
                     format!("you have no review on change {number} to withdraw"),

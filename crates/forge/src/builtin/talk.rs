@@ -37,14 +37,14 @@ impl BuiltIn {
         if text.trim().is_empty() {
             return Err(Failure::refused(RefusalClass::Invalid, "a comment needs a word at least"));
         }
-        self.edit(number, now, |change| {
+        self.edit(number, by, now, |change| {
             if change.comments.len() >= COMMENTS_MAX {
                 let why = format!("change {number} has {COMMENTS_MAX} comments, the most");
                 return Err(Failure::refused(RefusalClass::Invalid, why));
             }
             let next = change.comments.last().map_or(1, |last| last.number + 1);
             change.comments.push(CommentRecord { number: next, by, text, at: now });
-            Ok(())
+            Ok("commented".into())
         })
     }
 
@@ -59,7 +59,7 @@ impl BuiltIn {
         let member = self.member(by)?;
         let add = edit.add.iter().map(|label| checked_label(label)).collect::<Done<Vec<_>>>()?;
         let remove = edit.remove.iter().map(|label| checked_label(label)).collect::<Done<Vec<_>>>()?;
-        self.edit(number, now, |change| {
+        self.edit(number, by, now, |change| {
             for label in add.iter().chain(&remove) {
                 self.may_label((by, &member), change, label)?;
             }
@@ -67,6 +67,7 @@ impl BuiltIn {
                 let why = format!("change {number} has no label `{label}`; {}", its_labels(change));
                 return Err(Failure::refused(RefusalClass::NotFound, why));
             }
+            let what = format!("set labels: on {add:?}, off {remove:?}");
             change.labels.extend(add);
             remove.iter().for_each(|label| {
                 change.labels.remove(label);
@@ -76,7 +77,7 @@ impl BuiltIn {
                     RefusalClass::Invalid,
                     format!("a change has at most {LABELS_MAX} labels"),
                 )),
-                false => Ok(()),
+                false => Ok(what),
             }
         })
     }
@@ -108,7 +109,7 @@ impl BuiltIn {
         self.edit_own((by, "closing it"), number, now, |change| {
             must_be_open(change)?;
             change.state = ChangeState::Closed { by };
-            Ok(())
+            Ok("closed".into())
         })
     }
 
@@ -117,7 +118,7 @@ impl BuiltIn {
         self.edit_own((by, "reopening it"), number, now, |change| match change.state {
             ChangeState::Closed { .. } => {
                 change.state = ChangeState::Open;
-                Ok(())
+                Ok("reopened".into())
             }
             ChangeState::Open => {
                 Err(Failure::refused(RefusalClass::Conflict, format!("change {number} is open already")))
@@ -140,7 +141,10 @@ impl BuiltIn {
         self.edit_own((by, "this"), number, now, |change| {
             must_be_open(change)?;
             change.draft = draft == Draft::Yes;
-            Ok(())
+            Ok(match draft {
+                Draft::Yes => "made a draft".into(),
+                Draft::No => "made ready".into(),
+            })
         })
     }
 
@@ -158,7 +162,7 @@ impl BuiltIn {
             let tip = self.repository().commit(change.newest().commit)?;
             self.stack(self.repository(), target, &tip)?;
             change.target = target.clone();
-            Ok(())
+            Ok(format!("retargeted to {target}"))
         })
     }
 
@@ -174,7 +178,7 @@ impl BuiltIn {
         self.edit_own((by, "editing it"), number, now, |change| {
             must_be_open(change)?;
             (change.title, change.body, change.edited) = (title, body, true);
-            Ok(())
+            Ok("edited title or body".into())
         })
     }
 
@@ -184,10 +188,10 @@ impl BuiltIn {
         (by, what): (UserId, &str),
         number: ChangeNumber,
         now: Timestamp,
-        edit: impl FnOnce(&mut ChangeRecord) -> Done<()>,
+        edit: impl FnOnce(&mut ChangeRecord) -> Done<String>,
     ) -> Done<ChangeRecord> {
         let member = self.member(by)?;
-        self.edit(number, now, |change| {
+        self.edit(number, by, now, |change| {
             let own = change.owner == by && member.role >= Role::Author;
             if !own && member.role < Role::Maintainer {
                 let owner = self.name_of(change.owner);

@@ -9,7 +9,7 @@ use towpath_core::policy::Rights;
 
 use crate::forge::Judged;
 
-use super::{Find, Kept, Member, Policy, Records, SavedChange};
+use super::{ChangeAct, Find, Kept, Member, Policy, Records, RecordsError, RowStep, SavedChange};
 
 /// Complete records that end with the process.
 #[derive(Debug)]
@@ -24,13 +24,22 @@ struct State {
     changes: BTreeMap<ChangeNumber, SavedChange>,
     checks: BTreeMap<(ChangeNumber, BranchName, CommitId), Check>,
     alerts: Vec<(BranchName, String)>,
+    acts: Vec<ChangeAct>,
+    room: Room,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Room {
+    #[default]
+    Enough,
+    None,
 }
 
 impl Memory {
     /// Empty records of a repo.
     pub fn new(policy: Policy) -> Memory {
-        let (members, changes, checks, alerts) = Default::default();
-        Memory { kept: Mutex::new(State { policy, members, changes, checks, alerts }) }
+        let (members, changes, checks, alerts, acts, room) = Default::default();
+        Memory { kept: Mutex::new(State { policy, members, changes, checks, alerts, acts, room }) }
     }
 
     /// Gives a person a role, and says whether their uploads run without being asked for.
@@ -53,6 +62,21 @@ impl Memory {
         let mut state = self.state();
         state.changes.clear();
         state.checks.clear();
+    }
+
+    /// Takes no change any more, as a full disk would.
+    pub fn fill(&self) {
+        self.state().room = Room::None;
+    }
+
+    /// Takes changes again.
+    pub fn make_room(&self) {
+        self.state().room = Room::Enough;
+    }
+
+    /// What people did to changes, in the order in which it was saved.
+    pub fn acts(&self) -> Vec<ChangeAct> {
+        self.state().acts.clone()
     }
 
     /// The newest verdict of a branch's gate on a revision.
@@ -113,8 +137,16 @@ impl Records for Memory {
         Ok(self.state().changes.iter().map(|(number, saved)| (*number, saved.meta)).collect())
     }
 
-    fn save(&self, change: &SavedChange) -> Kept<()> {
-        self.state().changes.insert(change.change.number, change.clone());
+    fn save(&self, step: &RowStep) -> Kept<()> {
+        let mut state = self.state();
+        if state.room == Room::None {
+            return Err(RecordsError("there is no room".into()));
+        }
+        let number = step.to.change.number;
+        if state.changes.get(&number).map(|saved| saved.meta) == step.from {
+            state.changes.insert(number, step.to.clone());
+            state.acts.extend(step.acts.iter().cloned());
+        }
         Ok(())
     }
 

@@ -1,14 +1,28 @@
 //! Rows are made again from refs.
 
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_forge::{ChangeState, Failure, Find, Forge, ForgeError, LabelEdit, Records};
+use towpath_core::policy::Actor;
+use towpath_forge::{
+    ChangeAct, ChangeState, Draft, Failure, Find, Forge, ForgeError, LabelEdit, Records, RowStep, SavedChange,
+};
 
 use crate::contract::landing;
 use crate::support::{ANN, BOB, MAINTAINER, World, approval, branch};
 
-fn all(world: &World) -> Vec<towpath_forge::SavedChange> {
+fn all(world: &World) -> Vec<SavedChange> {
     let numbers: Vec<ChangeNumber> = world.memory.saved().unwrap().into_keys().collect();
     numbers.into_iter().map(|number| world.memory.change(number).unwrap().unwrap()).collect()
+}
+
+/// Makes a row what it was, as if the server had died before it was saved.
+fn put_row(world: &World, saved: &SavedChange) {
+    let now = world.memory.change(saved.change.number).unwrap();
+    let step = RowStep { from: now.map(|now| now.meta), to: saved.clone(), acts: Vec::new() };
+    world.memory.save(&step).unwrap();
+}
+
+fn told(acts: &[ChangeAct]) -> Vec<(&str, &str)> {
+    acts.iter().map(|act| (&*act.by.name, &*act.what)).collect()
 }
 
 #[test]
@@ -50,14 +64,143 @@ fn a_row_older_than_its_ref_is_seen_and_mended() {
     let old = world.memory.change(change.number).unwrap().unwrap();
     world.forge.comment(BOB, change.number, "Nice.", world.now()).unwrap();
     // As after a crash between the refs and the row.
-    world.memory.save(&old).unwrap();
+    put_row(&world, &old);
     assert_eq!(world.forge.change(change.number).unwrap().comments.len(), 1);
-    world.memory.save(&old).unwrap();
+    put_row(&world, &old);
     let both = world.forge.comment(ANN, change.number, "Thanks.", world.now()).unwrap();
     assert_eq!(both.comments.len(), 2);
-    world.memory.save(&old).unwrap();
+    put_row(&world, &old);
     assert_eq!(world.forge.rebuild().unwrap().mended, [change.number]);
     assert_eq!(world.memory.change(change.number).unwrap().unwrap().change.comments.len(), 2);
+}
+
+#[test]
+fn what_a_person_did_is_told_once_with_the_row_that_shows_it() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    let number = change.number;
+    assert_eq!(world.memory.acts(), [], "the journal says who pushed");
+    let at = world.now();
+    world.forge.review(MAINTAINER, number, &approval(&change), at).unwrap();
+    let by = Actor { user: MAINTAINER, name: "mia".into() };
+    let what = format!("approved revision {} (demo change 1)", change.newest().commit);
+    assert_eq!(world.memory.acts(), [ChangeAct { by, at, what: what.clone() }]);
+
+    // There is no room for the row when the ref has moved already: the person is told that it did not work.
+    world.memory.fill();
+    assert!(world.forge.withdraw_review(MAINTAINER, number, world.now()).is_err());
+    assert!(world.forge.change(number).is_err(), "it is not shown either");
+    world.memory.make_room();
+    assert_eq!(told(&world.memory.acts()), [("mia", &*what)]);
+    // Whoever looks next has it count, and told. Who tries again has nothing left to do.
+    assert_eq!(world.forge.change(number).unwrap().reviews, []);
+    assert!(world.forge.withdraw_review(MAINTAINER, number, world.now()).is_err());
+    world.forge.comment(BOB, number, "Why?", world.now()).unwrap();
+    world.forge.rebuild().unwrap();
+    let all =
+        [("mia", &*what), ("mia", "withdrew a review (demo change 1)"), ("bob", "commented (demo change 1)")];
+    assert_eq!(told(&world.memory.acts()), all);
+    // What changes nothing writes nothing.
+    world.forge.set_draft(ANN, number, Draft::No, world.now()).unwrap();
+    assert_eq!(told(&world.memory.acts()), all);
+}
+
+#[test]
+fn a_rebuild_tells_what_people_did_since_the_row_and_nothing_else() {
+    let world = World::new();
+    let clone = world.clone_of("ann");
+    clone.commit_file("one", "one\n");
+    clone.push(&["HEAD:refs/heads/one"]).unwrap();
+    let change = world.forge.propose_branch(ANN, &branch("one"), &Default::default(), world.now()).unwrap();
+    let number = change.number;
+    let opened = format!("opened demo change 1 at {}", change.newest().commit);
+    world.forge.comment(BOB, number, "One.", world.now()).unwrap();
+    let old = world.memory.change(number).unwrap().unwrap();
+    world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+    world.forge.close(ANN, number, world.now()).unwrap();
+    let newest = world.memory.change(number).unwrap().unwrap();
+    let before = world.memory.acts();
+    let since = [("ann", "made a draft (demo change 1)"), ("ann", "closed (demo change 1)")];
+    assert_eq!(told(&before)[1..], [[("bob", "commented (demo change 1)")].as_slice(), &since].concat());
+
+    // A backup: its rows are older than the refs, and its record is as old as its rows.
+    put_row(&world, &old);
+    world.forge.rebuild().unwrap();
+    assert_eq!(told(&world.memory.acts()[before.len()..]), since);
+    // No row at all, and so no record of anything.
+    let so_far = world.memory.acts().len();
+    world.memory.forget_changes();
+    world.forge.rebuild().unwrap();
+    let again = &world.memory.acts()[so_far..];
+    assert_eq!(told(again)[0], ("ann", &*opened));
+    assert_eq!(again, before);
+
+    // Refs of an older day: what they say has been told.
+    let so_far = world.memory.acts();
+    let meta = old.meta.to_string();
+    assert!(world.in_store(&["update-ref", "refs/changes/1/meta", &meta]).status.success());
+    assert_eq!(world.forge.rebuild().unwrap().mended, [number]);
+    assert_eq!(
+        (world.memory.change(number).unwrap().as_ref(), world.memory.acts()),
+        (Some(&old), so_far.clone())
+    );
+    // Two who find a row behind at once.
+    let step = RowStep { from: Some(old.meta), to: newest.clone(), acts: before[..1].to_vec() };
+    world.memory.save(&step).unwrap();
+    world.memory.save(&step).unwrap();
+    assert_eq!(world.memory.acts().len(), so_far.len() + 1);
+}
+
+#[test]
+fn a_row_is_made_only_of_a_ref_that_the_disk_has_confirmed() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    let old = world.memory.change(change.number).unwrap().unwrap();
+    world.forge.comment(BOB, change.number, "Nice.", world.now()).unwrap();
+    let told = world.memory.acts();
+    put_row(&world, &old);
+    // The ref can be read, and the folder that names it is an empty one of a disk that confirms nothing.
+    assert!(world.in_store(&["pack-refs", "--all", "--prune"]).status.success());
+    let folder = world.forge.repository().path().join("refs/changes/1");
+    let _ = std::fs::remove_dir(&folder);
+    std::os::unix::fs::symlink("/proc/tty/ldisc", &folder).unwrap();
+    assert!(world.forge.change(change.number).is_err());
+    assert!(world.forge.rebuild().is_err());
+    assert_eq!((world.memory.change(change.number).unwrap(), world.memory.acts()), (Some(old), told));
+    std::fs::remove_file(&folder).unwrap();
+    assert_eq!(world.forge.change(change.number).unwrap().comments.len(), 1);
+}
+
+#[test]
+fn a_record_from_before_it_said_who_did_it_is_read_as_ever() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    let old = world.memory.change(change.number).unwrap().unwrap();
+    world.forge.comment(BOB, change.number, "Nice.", world.now()).unwrap();
+    let number = change.number;
+    let told = world.memory.acts();
+    let tree = world.in_store(&["rev-parse", "refs/changes/1/meta^{tree}"]).stdout;
+    let tree = String::from_utf8(tree).unwrap();
+    let [parent, message] = [old.meta.to_string(), "change 1: revision 1".to_owned()];
+    let plain = world.in_store(&[
+        "-c",
+        "user.name=T",
+        "-c",
+        "user.email=t@localhost",
+        "commit-tree",
+        "-p",
+        &parent,
+        "-m",
+        &message,
+        tree.trim(),
+    ]);
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    assert!(world.in_store(&["update-ref", "refs/changes/1/meta", plain.trim()]).status.success());
+    put_row(&world, &old);
+    assert_eq!(world.forge.change(number).unwrap().comments.len(), 1);
+    world.forge.comment(ANN, number, "Thanks.", world.now()).unwrap();
+    assert_eq!(world.memory.acts()[..told.len()], told);
+    assert_eq!(world.memory.acts().len(), told.len() + 1);
 }
 
 #[test]
@@ -88,7 +231,7 @@ fn a_repository_that_is_older_than_its_rows_is_refused_and_takes_no_row_away() {
     // A copy from before somebody took an approval back, which would count again.
     let mut newer = world.memory.change(one.number).unwrap().unwrap();
     newer.meta = CommitId([7; 20]);
-    world.memory.save(&newer).unwrap();
+    put_row(&world, &newer);
     refused("change 1, change 2");
     // A database that is older than the repository takes everything from it.
     world.memory.forget_changes();

@@ -2,13 +2,19 @@
 //! and a candidate that a power cut took is made again.
 
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use towpath_core::act::Act;
-use towpath_core::ids::{CandidateId, CommitId};
-use towpath_git::RefName;
+use towpath_core::gate::Verdict;
+use towpath_core::ids::{CandidateId, ChangeNumber, CommitId, TreeId};
+use towpath_core::policy::{Actor, Role};
+use towpath_forge::{
+    BuiltIn, ChangeAct, Definitions, ForgeError, Member, Memory, ReviewRequest, RowStep, Settings,
+};
+use towpath_git::{RefName, Repository};
 use towpath_server::housekeeping::Retention;
-use towpath_store::audit::{AuditKey, Entry, LeafProof};
+use towpath_store::audit::{AuditKey, Entry, Leaf, LeafProof};
 
 use crate::client::Ask;
 use crate::runs::after_a_run;
@@ -53,6 +59,85 @@ fn e11_a_disk_that_does_not_confirm_stops_landing_and_everybody_is_told_why() {
         let got = world.ada(Ask::get("/api/v1/repos/later/branches/main"));
         got.status == 200 && got.json()["halts"][0]["cause"] == "disk"
     });
+}
+
+/// Reads no definition: nothing here is tested.
+struct NoDefinitions;
+
+impl Definitions for NoDefinitions {
+    fn settings(&self, _: &Repository, _: TreeId) -> Result<Settings, ForgeError> {
+        Ok(Err(Vec::new()))
+    }
+}
+
+/// Leaves a change as a server does that dies between ref and row: mia's approval is in the repository, and in no row.
+fn approve_and_die(world: &World) {
+    let forge = world.shared.forges.get(&world.demo()).unwrap();
+    let change = forge.change(ChangeNumber(1)).unwrap();
+    let memory = Memory::new(forge.records().policy().unwrap());
+    let mia = Member { name: "mia".into(), role: Role::Maintainer };
+    memory.admit(world.user("mia"), mia, true);
+    let twin =
+        BuiltIn::new(world.demo(), forge.repository().clone(), Arc::new(memory), Arc::new(NoDefinitions));
+    let request = ReviewRequest {
+        verdict: Verdict::Approve,
+        revision: change.newest().commit,
+        target: change.target.clone(),
+        definition: None,
+        message: change.message(),
+        text: String::new(),
+    };
+    let now = world.shared.engine.clock().now();
+    twin.review(world.user("mia"), ChangeNumber(1), &request, now).unwrap();
+}
+
+/// Who did what to change 1, as the record has it.
+fn acts(world: &World) -> Vec<(String, String)> {
+    let leaves = world.ada(Ask::get("/api/v1/audit/leaves")).ok()["leaves"].clone();
+    let entries = leaves.as_array().unwrap().iter().map(|leaf| {
+        let leaf: Leaf = serde_json::from_str(leaf.as_str().unwrap()).unwrap();
+        leaf.entry
+    });
+    let of_change = entries.filter_map(|entry| match entry {
+        Entry::Act(Act::Administered { by: Some(by), what }) if what.contains("demo change 1") => {
+            Some((by.name, what))
+        }
+        _ => None,
+    });
+    of_change.collect()
+}
+
+#[test]
+fn an_act_that_counts_after_a_crash_has_its_leaf_and_only_one() {
+    let world = World::new();
+    let revision = world.change(1)["revision"].as_str().unwrap().to_owned();
+    let opened = ("ann".to_owned(), format!("opened demo change 1 at {revision}"));
+    let approved = ("mia".to_owned(), format!("approved revision {revision} (demo change 1)"));
+    let commented = ("bob".to_owned(), "commented (demo change 1)".to_owned());
+    approve_and_die(&world);
+    assert_eq!((acts(&world), world.change(1)["reviews"].clone()), (vec![opened.clone()], json!([])));
+
+    let world = world.restart(|_| ());
+    assert_eq!(world.change(1)["reviews"][0]["by"], "mia");
+    assert_eq!(acts(&world), [opened.clone(), approved.clone()]);
+    let world = world.restart(|_| ());
+    world.by("bob", Ask::post("/api/v1/repos/demo/changes/1/comment", json!({ "text": "Why?" }))).ok();
+    let so_far = [opened, approved.clone(), commented.clone()];
+    assert_eq!(acts(&world), so_far);
+
+    // No start comes between: whoever does something next finds the row behind.
+    approve_and_die(&world);
+    world.by("bob", Ask::post("/api/v1/repos/demo/changes/1/comment", json!({ "text": "So." }))).ok();
+    assert_eq!(world.change(1)["reviews"][0]["by"], "mia");
+    let all = [&so_far[..], &[approved, commented]].concat();
+    assert_eq!(acts(&world), all);
+    // Two may find it at once: the one who comes later adds nothing.
+    let forge = world.shared.forges.get(&world.demo()).unwrap();
+    let saved = forge.records().change(ChangeNumber(1)).unwrap().unwrap();
+    let by = Actor { user: world.user("mia"), name: "mia".into() };
+    let act = ChangeAct { by, at: world.shared.engine.clock().now(), what: "twice (demo change 1)".into() };
+    forge.records().save(&RowStep { from: None, to: saved, acts: vec![act] }).unwrap();
+    assert_eq!(acts(&world), all);
 }
 
 /// What a disk does that confirms nothing: no folder below here can be made durable.

@@ -138,6 +138,15 @@ impl View {
         self.all(SQL, [repo.as_str()], |row| Ok((ChangeNumber(get_u64(row, 0)?), parsed(row, 1)?)))
     }
 
+    /// From which record of the forge a change's row was made.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn change_meta(&self, repo: &RepoName, number: ChangeNumber) -> Result<Option<CommitId>, ReadError> {
+        const SQL: &str = "SELECT meta FROM changes WHERE repo = ?1 AND number = ?2";
+        self.one(SQL, params![repo.as_str(), number.0 as i64], |row| parsed(row, 0))
+    }
+
     /// The verdicts of a branch's gate on a change's revisions, oldest first.
     ///
     /// # Errors

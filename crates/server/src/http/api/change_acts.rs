@@ -6,17 +6,13 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::{RetryScope, Verb, Verdict};
-use towpath_core::ids::{BranchName, ChangeNumber, CommitId, GateId, RepoName, Timestamp, UserId};
-use towpath_core::policy::Actor;
+use towpath_core::ids::{ChangeNumber, CommitId, GateId, Timestamp, UserId};
 use towpath_forge::{BuiltIn, ChangeRecord, ChangeText, Done, Draft, LabelEdit, Proposal, ReviewRequest};
-use towpath_store::Tx;
 
 use super::{Nothing, Said, Why, checked_why, command};
-use crate::auth::accounts::note;
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::{labels, links, records};
-use crate::server::Shared;
 
 /// Seconds for which a maintainer's word holds when nobody says otherwise: a day, as long as one looks at a change.
 const VOUCH_SECONDS_DEFAULT: u32 = 24 * 3600;
@@ -30,41 +26,25 @@ struct Acting {
     now: Timestamp,
 }
 
-/// Has the forge do something with a change, puts it on record, and rings the gates that it concerns: all of it also
-/// where the sender has hung up meanwhile.
-async fn on_forge<F>(call: &Call, what: String, act: F) -> Answer<ChangeRecord>
+/// Has the forge do something with a change, which also puts it on record, and rings the gates that it concerns: all of
+/// it also where the sender has hung up meanwhile.
+async fn on_forge<F>(call: &Call, act: F) -> Answer<ChangeRecord>
 where
     F: FnOnce(&BuiltIn, &Acting) -> Done<ChangeRecord> + Send + 'static,
 {
     let (repo, number) = (call.repo()?, call.change()?);
     let acting = Acting { by: call.person()?.user, number, now: call.now() };
-    let (edge, by) = (call.edge.clone(), call.actor()?);
+    let edge = call.edge.clone();
     blocking(move || {
         let forge = edge.shared.forges.get(&repo)?;
         let before = forge.change(acting.number)?.target;
-        let (now, after) = (acting.now, act(&forge, &acting)?);
-        let text = format!("{what} ({repo} change {number})");
-        follow(&edge.shared, &repo, [&before, &after.target], (by, now, text))?;
+        let after = act(&forge, &acting)?;
+        for branch in BTreeSet::from([&before, &after.target]) {
+            edge.shared.ring(&GateId { repo: repo.clone(), branch: branch.clone() });
+        }
         Ok(after)
     })
     .await
-}
-
-/// What follows from an act at the forge: its gates are rung, and as no gate sees who acted, it is a leaf (I8).
-fn follow<'a>(
-    shared: &Shared,
-    repo: &RepoName,
-    branches: impl IntoIterator<Item = &'a BranchName>,
-    (by, now, what): (Actor, Timestamp, String),
-) -> Answer<()> {
-    for branch in branches.into_iter().collect::<BTreeSet<_>>() {
-        shared.ring(&GateId { repo: repo.clone(), branch: branch.clone() });
-    }
-    let record = move |tx: &mut Tx<'_>| {
-        note(tx, Some(&by), now, what);
-        Ok(())
-    };
-    Ok(shared.store.writer().write(record)?)
 }
 
 /// The gate at which a change is open.
@@ -127,11 +107,10 @@ pub async fn open(call: Call, input: Open) -> Answer<Opened> {
         labels: input.labels,
         ..Proposal::default()
     };
-    let (edge, actor, name) = (call.edge.clone(), call.actor()?, repo.clone());
+    let (edge, name) = (call.edge.clone(), repo.clone());
     let opened = move || {
         let record = edge.shared.forges.get(&name)?.propose_branch(by, &source, &proposal, now)?;
-        let text = format!("opened {name} change {} at {}", record.number, record.newest().commit);
-        follow(&edge.shared, &name, [&record.target], (actor, now, text))?;
+        edge.shared.ring(&GateId { repo: name, branch: record.target.clone() });
         Ok(record)
     };
     let record = blocking(opened).await?;
@@ -187,8 +166,7 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
         Verdict::Approve => format!("approved revision {revision}"),
         Verdict::RequestChanges => format!("asked for changes of revision {revision}"),
     };
-    let said = format!("{what} of change {number}");
-    on_forge(&call, what, move |forge, acting| {
+    on_forge(&call, move |forge, acting| {
         let now = forge.change(acting.number)?;
         let request = ReviewRequest {
             verdict,
@@ -201,7 +179,7 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
         forge.review(acting.by, acting.number, &request, acting.now)
     })
     .await?;
-    Ok(Said::new(said))
+    Ok(Said::new(format!("{what} of change {number}")))
 }
 
 /// The definition that the gate shows for a revision, if the change edits it.
@@ -222,7 +200,7 @@ async fn shown_definition(
 /// `POST /api/v1/repos/{repo}/changes/{change}/withdraw`
 pub async fn withdraw(call: Call, _: Nothing) -> Answer<Said> {
     let act = |forge: &BuiltIn, at: &Acting| forge.withdraw_review(at.by, at.number, at.now);
-    on_forge(&call, "withdrew a review".into(), act).await?;
+    on_forge(&call, act).await?;
     Ok(Said::new("your review no longer counts"))
 }
 
@@ -262,10 +240,7 @@ pub struct Comment {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/comment`
 pub async fn comment(call: Call, input: Comment) -> Answer<Said> {
-    on_forge(&call, "commented".into(), move |forge, at| {
-        forge.comment(at.by, at.number, &input.text, at.now)
-    })
-    .await?;
+    on_forge(&call, move |forge, at| forge.comment(at.by, at.number, &input.text, at.now)).await?;
     Ok(Said::new("commented"))
 }
 
@@ -283,9 +258,8 @@ pub struct Labels {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/label`
 pub async fn label(call: Call, input: Labels) -> Answer<Said> {
-    let what = format!("set labels: on {:?}, off {:?}", input.add, input.remove);
     let edit = LabelEdit { add: input.add, remove: input.remove };
-    let change = on_forge(&call, what, move |forge, at| forge.label(at.by, at.number, &edit, at.now)).await?;
+    let change = on_forge(&call, move |forge, at| forge.label(at.by, at.number, &edit, at.now)).await?;
     let near = near_labels(&call, &change).await?;
     let labels: Vec<String> = change.labels.into_iter().collect();
     let labels = if labels.is_empty() { "none".into() } else { labels.join(", ") };
@@ -314,28 +288,27 @@ pub async fn release(call: Call, _: Nothing) -> Answer<Said> {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/close`
 pub async fn close(call: Call, _: Nothing) -> Answer<Said> {
-    let change = on_forge(&call, "closed".into(), |forge, at| forge.close(at.by, at.number, at.now)).await?;
+    let change = on_forge(&call, |forge, at| forge.close(at.by, at.number, at.now)).await?;
     Ok(Said::new(format!("closed change {}", change.number)))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/reopen`
 pub async fn reopen(call: Call, _: Nothing) -> Answer<Said> {
-    let change =
-        on_forge(&call, "reopened".into(), |forge, at| forge.reopen(at.by, at.number, at.now)).await?;
+    let change = on_forge(&call, |forge, at| forge.reopen(at.by, at.number, at.now)).await?;
     Ok(Said::new(format!("reopened change {}", change.number)))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/draft`
 pub async fn draft(call: Call, _: Nothing) -> Answer<Said> {
     let act = |forge: &BuiltIn, at: &Acting| forge.set_draft(at.by, at.number, Draft::Yes, at.now);
-    let change = on_forge(&call, "made a draft".into(), act).await?;
+    let change = on_forge(&call, act).await?;
     Ok(Said::new(format!("change {} is a draft; nothing of it runs", change.number)))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/ready`
 pub async fn ready(call: Call, _: Nothing) -> Answer<Said> {
     let act = |forge: &BuiltIn, at: &Acting| forge.set_draft(at.by, at.number, Draft::No, at.now);
-    let change = on_forge(&call, "made ready".into(), act).await?;
+    let change = on_forge(&call, act).await?;
     Ok(Said::new(format!("change {} is ready", change.number)))
 }
 
@@ -353,7 +326,7 @@ pub struct Edit {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/edit`
 pub async fn edit(call: Call, input: Edit) -> Answer<Said> {
-    on_forge(&call, "edited title or body".into(), move |forge, at| {
+    on_forge(&call, move |forge, at| {
         let now = forge.change(at.number)?;
         let text =
             ChangeText { title: input.title.unwrap_or(now.title), body: input.body.unwrap_or(now.body) };
@@ -374,8 +347,7 @@ pub struct Retarget {
 /// `POST /api/v1/repos/{repo}/changes/{change}/retarget`
 pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
     let target = input.target.parse()?;
-    let what = format!("retargeted to {}", input.target);
-    on_forge(&call, what, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
+    on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
     Ok(Said::new(format!("it is for `{}` now; earlier approvals count no more", input.target)))
 }
 
