@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use towpath_blob::{BlobError, BlobStore, LogStore};
 use towpath_core::ids::{Epoch, LeaseId};
@@ -23,6 +23,10 @@ const FIND_PATIENCE: Duration = Duration::from_millis(20);
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries to start it.
 const START_PAUSE: Duration = Duration::from_secs(2);
+/// A connection that is over sooner is brief: one that its executor ends at each word, as its disk is full, say.
+const BRIEF: Duration = START_PAUSE;
+/// Connections in a row that may be brief before the next one is waited with.
+const BRIEF_MAX: u32 = 1;
 
 /// How long one may take to end with its jobs: each has five seconds after it was asked, and is killed then.
 const END_PATIENCE: Duration = Duration::from_secs(15);
@@ -37,6 +41,7 @@ pub struct Executor {
     client: Mutex<Option<ExecutorClient>>,
     /// Held while it is found or started.
     connecting: Mutex<()>,
+    spells: Mutex<Spells>,
     closing: AtomicBool,
     me: Weak<Executor>,
 }
@@ -77,6 +82,7 @@ impl Executor {
             jobs: Arc::downgrade(jobs),
             client: Mutex::default(),
             connecting: Mutex::default(),
+            spells: Mutex::default(),
             closing: AtomicBool::new(false),
             me: me.clone(),
         });
@@ -147,6 +153,10 @@ impl Executor {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn spells(&self) -> MutexGuard<'_, Spells> {
+        self.spells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, say: impl FnOnce(&ExecutorClient) -> io::Result<()>) {
         if let Some(client) = &*self.client()
             && let Err(error) = say(client)
@@ -177,6 +187,7 @@ impl Executor {
         let leases = client.welcome().leases.clone();
         let mut former = None;
         let adopt = || former = self.client().replace(client);
+        self.spells().begin(Instant::now());
         match self.jobs.upgrade() {
             Some(jobs) => jobs.resume(&leases, adopt),
             None => adopt(),
@@ -208,8 +219,11 @@ impl Executor {
             ExecutorEvent::Leases(_) => {}
             ExecutorEvent::Gone(why) if !self.closing.load(Ordering::Relaxed) => {
                 tracing::error!("the executor is gone, another one is started: {why}");
-                let me = self.clone();
-                on_thread(move || me.revive());
+                let (me, pause) = (self.clone(), self.spells().end(Instant::now()));
+                on_thread(move || {
+                    std::thread::park_timeout(pause);
+                    me.revive();
+                });
             }
             ExecutorEvent::Gone(_) => {}
         }
@@ -228,6 +242,27 @@ impl Executor {
             }
             std::thread::park_timeout(START_PAUSE);
         }
+    }
+}
+
+/// How long connections last.
+#[derive(Debug, Default)]
+struct Spells {
+    began: Option<Instant>,
+    /// So many in a row were brief.
+    brief: u32,
+}
+
+impl Spells {
+    fn begin(&mut self, now: Instant) {
+        self.began = Some(now);
+    }
+
+    /// A connection is over: how long the next one is waited with.
+    fn end(&mut self, now: Instant) -> Duration {
+        let is_brief = self.began.take().is_some_and(|began| now.duration_since(began) < BRIEF);
+        self.brief = if is_brief { self.brief + 1 } else { 0 };
+        if self.brief > BRIEF_MAX { START_PAUSE } else { Duration::ZERO }
     }
 }
 
@@ -253,4 +288,22 @@ fn command(settings: &ServerSettings, folder: &Path) -> Vec<OsString> {
         "--sandbox".into(),
         sandbox.into(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executor_that_ends_one_connection_after_the_other_is_not_asked_without_rest() {
+        let (mut spells, mut now) = (Spells::default(), Instant::now());
+        let mut pause = |lasted: Duration| {
+            spells.begin(now);
+            now += lasted;
+            spells.end(now)
+        };
+        let brief = Duration::from_millis(1);
+        assert_eq!([pause(brief), pause(brief), pause(brief)], [Duration::ZERO, START_PAUSE, START_PAUSE]);
+        assert_eq!([pause(BRIEF), pause(brief)], [Duration::ZERO; 2]);
+    }
 }

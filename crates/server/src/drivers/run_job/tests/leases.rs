@@ -1,0 +1,168 @@
+//! What the server takes a job for before it prepares it, gives it away, stops it or makes up its end.
+
+use towpath_core::outbox::TroubleClass;
+
+use super::*;
+
+const PASSED: &str = "exit code 0";
+
+/// A job with the files of a repository that is not there: preparing it goes wrong.
+fn unpreparable(name: &str) -> JobSpec {
+    let body = JobBody { checkout: true, ..(*job(name).body).clone() };
+    JobSpec { body: Arc::new(body), ..job(name) }
+}
+
+fn unacked(lease: LeaseId) -> Leases {
+    Leases { active: Vec::new(), unacked: vec![lease] }
+}
+
+impl World {
+    /// A run of one job, which it asks for.
+    fn wanted(&self, job: JobSpec) -> (Wanted, LeaseId) {
+        let wanted = self.run(1, vec![job]).remove(0);
+        let lease = self.lease(&wanted);
+        (wanted, lease)
+    }
+
+    fn start(&self, wanted: &Wanted) {
+        self.jobs.start(&self.engine, wanted.clone());
+    }
+
+    fn cancel(&self, wanted: &Wanted) {
+        self.jobs.cancel(&self.engine, wanted.clone());
+    }
+
+    /// The executor has heard everything by now; nothing of it was of the job.
+    fn hears_nothing(&self) {
+        self.executor().cancel(&OTHER);
+        assert_eq!(self.peer.heard(), ToExecutor::Cancel { lease: OTHER });
+    }
+
+    /// The executor says how the only job ended, and that counts.
+    fn ends_as_told(&self, lease: LeaseId) {
+        self.peer.say(&ended(lease, Outcome::Passed, PASSED));
+        assert_eq!(self.ends(1), [("a".to_owned(), Outcome::Passed, PASSED.to_owned())]);
+        assert_eq!(self.peer.heard(), ToExecutor::Ack { leases: vec![lease] });
+    }
+
+    fn is_cancelled_before_it_began(&self) {
+        let why = "cancelled before it began".to_owned();
+        assert_eq!(self.ends(1), [("a".to_owned(), Outcome::Cancelled, why)]);
+    }
+}
+
+#[test]
+fn a_job_that_is_cancelled_before_an_executor_is_found_stops_there_and_ends_as_it_says() {
+    let mut world = World::new();
+    let (wanted, lease) = world.wanted(job("a"));
+    world.cancel(&wanted);
+    world.connect(active(lease));
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease });
+    world.hears_nothing();
+    world.ends_as_told(lease);
+}
+
+#[test]
+fn a_job_that_an_executor_turned_out_to_have_is_cancelled_there_and_ends_as_it_says() {
+    let mut world = World::new();
+    let (wanted, lease) = world.wanted(job("a"));
+    world.connect(active(lease));
+    world.cancel(&wanted);
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease });
+    world.hears_nothing();
+    world.ends_as_told(lease);
+}
+
+#[test]
+fn the_end_that_an_executor_has_counts_though_its_job_is_cancelled() {
+    for is_found_first in [false, true] {
+        let mut world = World::new();
+        let (wanted, lease) = world.wanted(job("a"));
+        if is_found_first {
+            world.connect(unacked(lease));
+        }
+        world.cancel(&wanted);
+        if !is_found_first {
+            world.connect(unacked(lease));
+        }
+        world.ends_as_told(lease);
+    }
+}
+
+#[test]
+fn a_cancelled_job_ends_by_itself_once_it_is_known_that_no_executor_has_it() {
+    let mut world = World::new();
+    let (wanted, _) = world.wanted(job("a"));
+    world.cancel(&wanted);
+    assert!(!world.jobs.lock().held.is_empty(), "it is not over yet");
+    world.connect(Leases::default());
+    world.is_cancelled_before_it_began();
+}
+
+#[test]
+fn a_job_that_an_executor_has_is_neither_prepared_again_nor_stopped_as_that_goes_wrong() {
+    for is_found_first in [false, true] {
+        let mut world = World::new();
+        let (wanted, lease) = world.wanted(unpreparable("a"));
+        if is_found_first {
+            world.connect(active(lease));
+        }
+        world.start(&wanted);
+        if !is_found_first {
+            world.connect(active(lease));
+        }
+        world.jobs.all_claimed();
+        world.hears_nothing();
+        world.ends_as_told(lease);
+    }
+}
+
+#[test]
+fn a_job_that_went_down_with_its_connection_is_given_to_the_next_executor() {
+    let mut world = World::new();
+    world.connect(Leases::default());
+    let (wanted, lease) = world.wanted(job("a"));
+    world.start(&wanted);
+    for _ in 0..2 {
+        assert!(matches!(world.peer.heard(), ToExecutor::Start { spec } if spec.lease == lease));
+        world.connect(Leases::default());
+    }
+    assert!(matches!(world.peer.heard(), ToExecutor::Start { spec } if spec.lease == lease));
+    world.ends_as_told(lease);
+}
+
+#[test]
+fn a_job_that_went_down_with_its_connection_and_is_cancelled_has_never_begun() {
+    let mut world = World::new();
+    world.connect(Leases::default());
+    let (wanted, lease) = world.wanted(job("a"));
+    world.start(&wanted);
+    assert!(matches!(world.peer.heard(), ToExecutor::Start { spec } if spec.lease == lease));
+    world.cancel(&wanted);
+    world.connect(Leases::default());
+    world.is_cancelled_before_it_began();
+}
+
+#[test]
+fn a_job_whose_repository_is_not_to_be_used_now_is_tried_again_later() {
+    let mut world = World::new();
+    world.jobs.sources.repos.refuse(&run(1).gate.repo);
+    world.connect(Leases::default());
+    let (wanted, _) = world.wanted(unpreparable("a"));
+    world.start(&wanted);
+    let key = wanted.key.clone();
+    let trouble = async {
+        let mut changes = world.engine.changes();
+        loop {
+            let key = key.clone();
+            let trouble = world.engine.run(run(1), move |live| live.outbox.rows[&key].trouble.clone()).await;
+            if let Some(trouble) = trouble.flatten() {
+                return trouble;
+            }
+            changes.recv().await.unwrap();
+        }
+    };
+    let trouble = world.runtime.block_on(async { tokio::time::timeout(PATIENCE, trouble).await }).unwrap();
+    assert_eq!((trouble.class, trouble.tries), (TroubleClass::Denied, 1));
+    world.hears_nothing();
+}
