@@ -7,16 +7,17 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use towpath_core::ids::{Epoch, LeaseId};
 
 use crate::protocol::{FromExecutor, Leases, PROTOCOL_VERSION, StopMode, ToExecutor, Welcome};
+use crate::sender::Sender;
 use crate::spec::{JobEnd, StartSpec};
 use crate::wire::EncodeError;
 use crate::{socket, wire};
@@ -25,6 +26,9 @@ use crate::{socket, wire};
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// How long an executor may take to answer a hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an executor may read nothing before it is taken for stuck. What it does between two reads takes milliseconds.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two looks at an executor that ends.
 const END_LOOK: Duration = Duration::from_millis(5);
@@ -95,8 +99,7 @@ impl fmt::Debug for StartMessage {
 /// A connection to an executor. Dropping it leaves the executor and its jobs as they are.
 #[derive(Debug)]
 pub struct ExecutorClient {
-    stream: UnixStream,
-    sending: Mutex<()>,
+    sender: Sender,
     welcome: Welcome,
     listener: Option<JoinHandle<()>>,
     teller: Option<JoinHandle<()>>,
@@ -126,20 +129,16 @@ impl ExecutorClient {
             Some(FromExecutor::Refused { why, epoch }) => return Err(ConnectError::Refused { why, epoch }),
             _ => return Err(unreachable(io::Error::other("it closed the connection"))),
         };
-        let reading = stream.try_clone().map_err(unreachable)?;
+        let [reading, hanging_up] = [stream.try_clone(), stream.try_clone()];
+        let (reading, hanging_up) = (reading.map_err(unreachable)?, hanging_up.map_err(unreachable)?);
+        let sender = Sender::start(stream, SEND_TIMEOUT).map_err(unreachable)?;
         // Whoever hears an event may wait for somebody who is writing, and the executor reads on only once it is listened
         // to. So one thread listens and waits for nobody; what it has heard is bounded by the executor's jobs.
         let (tell, told) = channel();
         let listener = spawn("executor-listener", move || listen(&reading, &tell)).map_err(unreachable)?;
-        let teller = spawn("executor-events", move || told.into_iter().for_each(on_event));
+        let teller = spawn("executor-events", move || pass_on(told, &hanging_up, on_event));
         let teller = teller.map_err(unreachable)?;
-        Ok(ExecutorClient {
-            stream,
-            sending: Mutex::new(()),
-            welcome,
-            listener: Some(listener),
-            teller: Some(teller),
-        })
+        Ok(ExecutorClient { sender, welcome, listener: Some(listener), teller: Some(teller) })
     }
 
     /// What the executor said at the beginning.
@@ -147,13 +146,14 @@ impl ExecutorClient {
         &self.welcome
     }
 
-    /// Starts jobs. Safe to repeat.
+    /// Starts jobs. Safe to repeat. Returns at once, as all that is said here does: an executor that does not read is gone
+    /// after a while, and what was said to it may not have been heard.
     ///
     /// # Errors
     /// If the connection is over; connect again and repeat.
     pub fn start(&self, jobs: impl IntoIterator<Item = StartMessage>) -> io::Result<()> {
         let frames: Vec<Vec<u8>> = jobs.into_iter().map(|job| job.frame).collect();
-        self.write(&frames.concat())
+        self.sender.send(&frames.concat())
     }
 
     /// Ends a job; its end is told like any other. Safe to repeat, also for a lease that is unknown.
@@ -202,22 +202,13 @@ impl ExecutorClient {
     }
 
     fn send(&self, message: &ToExecutor) -> io::Result<()> {
-        self.write(&wire::encode(message)?)
-    }
-
-    /// Writes whole messages.
-    fn write(&self, frames: &[u8]) -> io::Result<()> {
-        use io::Write;
-        // The lock guards no data, only the order of whole messages.
-        let _whole = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        (&self.stream).write_all(frames)
+        self.sender.send(&wire::encode(message)?)
     }
 }
 
 impl Drop for ExecutorClient {
     fn drop(&mut self) {
-        // It may be closed already.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        self.sender.shut();
         for thread in [self.listener.take(), self.teller.take()].into_iter().flatten() {
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
@@ -230,8 +221,24 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
     std::thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
+/// Tells `on_event` what was heard. If that panics, it has missed something that only a new connection tells again: this one
+/// is over then.
+fn pass_on(
+    told: Receiver<ExecutorEvent>,
+    stream: &UnixStream,
+    mut on_event: impl FnMut(ExecutorEvent) + Send + 'static,
+) {
+    for event in told {
+        if catch_unwind(AssertUnwindSafe(|| on_event(event))).is_err() {
+            let _ = stream.shutdown(Shutdown::Both);
+            let why = "what it said was not taken in: a bug of Towpath".to_owned();
+            return on_event(ExecutorEvent::Gone(why));
+        }
+    }
+}
+
 /// Hears all that the executor says. Nobody is left to be told once the teller has panicked.
-fn listen(stream: &UnixStream, tell: &Sender<ExecutorEvent>) {
+fn listen(stream: &UnixStream, tell: &mpsc::Sender<ExecutorEvent>) {
     let mut reader = io::BufReader::with_capacity(RECEIVE_BYTES, stream);
     let mut ended = Vec::new();
     let why = loop {
@@ -345,5 +352,30 @@ mod tests {
         let number = |end: &JobEnd| u32::from_be_bytes(*end.lease.0.first_chunk().unwrap());
         assert!(heard.iter().map(number).eq(0..ENDS), "all of them, in their order");
         drop(client);
+    }
+
+    #[test]
+    fn a_connection_whose_events_cannot_be_taken_in_is_over_and_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let telling = std::thread::spawn(move || {
+            let told = tell_ends(&listener);
+            // It goes on as if nothing were.
+            told.err().map(|error| error.kind())
+        });
+        let (heard, events) = channel();
+        let client = ExecutorClient::connect(&socket, (Epoch(1), None), PATIENCE, move |event| {
+            let is_gone = matches!(event, ExecutorEvent::Gone(_));
+            let _ = heard.send(event);
+            assert!(is_gone, "as this test wants");
+        });
+        let first = events.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(first, ExecutorEvent::Ended(_)), "{first:?}");
+        let last = events.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(&last, ExecutorEvent::Gone(why) if why.contains("a bug")), "{last:?}");
+        assert!(client.unwrap().ack(Vec::new()).is_err(), "nothing is said to it any more");
+        telling.join().unwrap();
+        assert!(events.recv_timeout(PATIENCE).is_err(), "and nothing more is told");
     }
 }
