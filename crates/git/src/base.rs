@@ -1,7 +1,8 @@
 //! Bases: one immutable copy of a tree for all jobs that start from it, each under an overlay of its own.
 //!
 //! A base is made aside and moved to its place in one step. It is counted by its open handles; what nobody holds is
-//! removed when the store grows over its size, least recently used first. Bases are not synced to the disk: after a
+//! removed when the store grows over its size, least recently used first. What an earlier process has left counts as held
+//! until [`BaseStore::let_former_go`]: jobs that it started may still read it. Bases are not synced to the disk: after a
 //! restart of the machine they are all removed, since some may be incomplete.
 
 use std::collections::HashMap;
@@ -38,6 +39,8 @@ pub struct BaseStore {
     options: BaseOptions,
     cells: Mutex<HashMap<TreeId, Arc<Cell>>>,
     counter: AtomicU64,
+    /// On the bases of an earlier process.
+    former: Mutex<Vec<Pin>>,
     /// Held as long as the store is open; the system lets go of it when the process dies.
     _lock: File,
 }
@@ -53,6 +56,11 @@ struct Cell {
 pub struct Base {
     path: PathBuf,
     measure: TreeMeasure,
+    _pin: Pin,
+}
+
+/// Keeps a base where it is for as long as this lives.
+pub struct Pin {
     _cell: Arc<Cell>,
 }
 
@@ -90,8 +98,27 @@ impl BaseStore {
             }
         }
         fs::write(&boot_file, boot).map_err(GitError::io("write", &boot_file))?;
-        let (folder, cells) = (folder.to_owned(), Mutex::new(cells));
-        Ok(BaseStore { folder, options, cells, counter: AtomicU64::new(0), _lock: lock })
+        let former = cells.values().map(|cell| Pin { _cell: Arc::clone(cell) }).collect();
+        Ok(BaseStore {
+            folder: folder.to_owned(),
+            options,
+            cells: Mutex::new(cells),
+            counter: AtomicU64::new(0),
+            former: Mutex::new(former),
+            _lock: lock,
+        })
+    }
+
+    /// Keeps the base of a tree, if there is one: for a job that an earlier process has started from it.
+    pub fn pin(&self, tree: TreeId) -> Option<Pin> {
+        self.lock_cells().get(&tree).map(|cell| Pin { _cell: cell.clone() })
+    }
+
+    /// Every job of an earlier process that goes on has its pin by now: what nobody holds may be removed. Returns how many
+    /// bases went at once.
+    pub fn let_former_go(&self) -> Result<usize, GitError> {
+        std::mem::take(&mut *self.former.lock().unwrap_or_else(PoisonError::into_inner));
+        self.evict()
     }
 
     /// The base of a tree, made now if it is not there. Threads that want the same one wait for the first.
@@ -108,7 +135,7 @@ impl BaseStore {
         if fresh {
             self.evict()?;
         }
-        Ok(Base { path: self.folder.join(tree.to_string()), measure, _cell: cell })
+        Ok(Base { path: self.folder.join(tree.to_string()), measure, _pin: Pin { _cell: cell } })
     }
 
     /// Removes unused bases until the store is within its size; returns how many went. Making a base does this too.

@@ -35,7 +35,7 @@ mod service;
 mod source;
 mod walk;
 
-pub use base::{Base, BaseOptions, BaseStore, spread_folders};
+pub use base::{Base, BaseOptions, BaseStore, Pin, spread_folders};
 pub use candidate::CandidateOutcome;
 pub use checkout::{Checkout, CheckoutFiles, CheckoutHead, Remote, Setting};
 pub use copy::Copied;

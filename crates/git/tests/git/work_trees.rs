@@ -187,6 +187,38 @@ fn a_store_is_adopted_by_the_next_process_but_not_after_a_restart_of_the_machine
 }
 
 #[test]
+fn bases_of_an_earlier_process_stay_until_those_who_use_them_have_said_so() {
+    let world = World::new();
+    let trees = ["1", "2", "3"].map(|text| {
+        let commit = world.commit_file("a", &text.repeat(10_000));
+        world.push(commit, "main");
+        world.repository.commit(commit).unwrap().tree
+    });
+    let folder = world.folder.path().join("bases");
+    let [used, unused, new] = trees.map(|tree| folder.join(tree.to_string()));
+    let are_there = || [&used, &unused, &new].map(|base| base.exists());
+    let former = BaseStore::open(&folder, options(1 << 30)).unwrap();
+    trees[..2].iter().for_each(|tree| drop(former.base(&world.repository, *tree).unwrap()));
+    drop(former);
+
+    let store = BaseStore::open(&folder, options(15_000)).unwrap();
+    let make_new = || {
+        drop(store.base(&world.repository, trees[2]).unwrap());
+        store.evict().unwrap();
+    };
+    make_new();
+    assert_eq!(are_there(), [true, true, false], "only what this process has made may go");
+    let pin = store.pin(trees[0]).unwrap();
+    assert!(store.pin(trees[2]).is_none());
+    assert_eq!(store.let_former_go().unwrap(), 1);
+    make_new();
+    assert_eq!(are_there(), [true, false, false], "a base is in the way as long as it is pinned");
+    drop(pin);
+    make_new();
+    assert_eq!(are_there(), [false, false, true]);
+}
+
+#[test]
 fn a_base_that_cannot_be_made_leaves_nothing() {
     let world = World::new();
     let (_, tree) = odd_commit(&world);
