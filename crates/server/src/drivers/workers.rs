@@ -1,5 +1,6 @@
 //! A few threads that carry out what blocks.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,8 +36,29 @@ fn run(queue: &Mutex<Receiver<Work>>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
-            Ok(work) => work(),
+            // Whoever gave the work looks after what a panic costs; here it must not cost the thread.
+            Ok(work) => {
+                if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                    tracing::error!("a driver's thread panicked: a bug of Towpath");
+                }
+            }
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn work_that_panics_costs_no_thread() {
+        let workers = Workers::start(1);
+        workers.run(Box::new(|| panic!("as this test wants")));
+        let (done, is_done) = channel();
+        workers.run(Box::new(move || done.send(()).unwrap()));
+        is_done.recv_timeout(Duration::from_secs(30)).expect("the thread goes on");
     }
 }
