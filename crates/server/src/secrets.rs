@@ -11,6 +11,7 @@ use towpath_core::ids::{BranchName, RepoName};
 use towpath_core::policy::Level;
 use towpath_executor::GrantedSecret;
 use towpath_store::Store;
+use towpath_store::records::Secret;
 use zeroize::Zeroizing;
 
 use crate::random;
@@ -99,6 +100,15 @@ pub enum SecretError {
     Length(usize),
 }
 
+/// Why a job does not get its secrets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ungranted {
+    /// It may not have what it asks for. In words for its author, whose doing it is.
+    Refused(String),
+    /// A secret cannot be read here, which is not the job's doing.
+    Unreadable(String),
+}
+
 impl Secrets {
     /// Secrets of a store, under the master key at `path`, which is made if it is not there. The key lies outside the
     /// data folder, so that a backup never holds it (trust S11).
@@ -160,39 +170,50 @@ impl Secrets {
     /// The secrets that a job asks for, if it may have every one of them.
     ///
     /// # Errors
-    /// Why it may not, in words for its author.
-    pub fn grant(&self, order: &JobOrder) -> Result<Vec<GrantedSecret>, String> {
+    /// [`Ungranted`].
+    pub fn grant(&self, order: &JobOrder) -> Result<Vec<GrantedSecret>, Ungranted> {
         let names = order.spec.body.secrets.iter();
         let granted = names.map(|name| self.grant_one(order, name)).collect::<Result<Vec<_>, _>>()?;
         let bytes: usize = granted.iter().map(|secret| secret.value.len()).sum();
         match bytes > SECRETS_BYTES_MAX {
-            true => Err(format!(
+            true => Err(Ungranted::Refused(format!(
                 "the secrets of job `{}` have {bytes} bytes together, at most {SECRETS_BYTES_MAX}; let several jobs have a \
                  part of them each",
                 order.spec.name
-            )),
+            ))),
             false => Ok(granted),
         }
     }
 
-    fn grant_one(&self, order: &JobOrder, name: &str) -> Result<GrantedSecret, String> {
-        let refused = |why: &str| format!("secret `{name}` is not given to job `{}`: {why}", order.spec.name);
-        let repo = &order.run.gate.repo;
-        let snapshot = self.store.reader().snapshot().map_err(|error| refused(&error.to_string()))?;
-        let mut found = snapshot.secret(Some(repo), name).map_err(|error| refused(&error.to_string()))?;
-        if found.is_none() {
-            found = snapshot.secret(None, name).map_err(|error| refused(&error.to_string()))?;
-        }
+    fn grant_one(&self, order: &JobOrder, name: &str) -> Result<GrantedSecret, Ungranted> {
+        let refused = |why: &str| {
+            Ungranted::Refused(format!("secret `{name}` is not given to job `{}`: {why}", order.spec.name))
+        };
         // What one may not have and what does not exist look alike.
-        let secret = found.ok_or_else(|| refused("the server's policy gives it no such secret"))?;
+        let secret = self.find(&order.run.gate.repo, name)?;
+        let secret = secret.ok_or_else(|| refused("the server's policy gives it no such secret"))?;
         let policy: Policy =
-            serde_json::from_str(&secret.policy).map_err(|error| refused(&error.to_string()))?;
+            serde_json::from_str(&secret.policy).map_err(|error| unreadable(name, &error))?;
         if let Some(why) = policy.refuses(order) {
             return Err(refused(&why));
         }
-        let value = self.unseal(secret.repo.as_ref(), name, &secret.sealed)?;
+        let value = self.unseal(secret.repo.as_ref(), name, &secret.sealed).map_err(Ungranted::Unreadable)?;
         Ok(GrantedSecret { name: name.to_owned(), value, variable: policy.variable })
     }
+
+    /// A secret of a repo, or else one of all repos.
+    fn find(&self, repo: &RepoName, name: &str) -> Result<Option<Secret>, Ungranted> {
+        let failed = |error| unreadable(name, &error);
+        let view = self.store.reader().snapshot().map_err(failed)?;
+        match view.secret(Some(repo), name).map_err(failed)? {
+            Some(secret) => Ok(Some(secret)),
+            None => view.secret(None, name).map_err(failed),
+        }
+    }
+}
+
+fn unreadable(name: &str, error: &dyn fmt::Display) -> Ungranted {
+    Ungranted::Unreadable(format!("secret `{name}` cannot be read here: {error}"))
 }
 
 /// What a sealed value is bound to: it cannot be moved to another repo or name.

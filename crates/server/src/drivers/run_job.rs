@@ -1,5 +1,7 @@
 //! Runs jobs on the executor: prepares what a job sees, hands it over, and takes its end into the run's inbox.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use towpath_core::cell::CellId;
@@ -29,10 +31,13 @@ mod tests;
 use deliver::Finished;
 use held::{Compared, Has, Held, Nobodys, Place, Started, State, Stopped};
 pub use sources::Sources;
-use sources::{Prepared, Tree, Unprepared, is_light};
+use sources::{Prepared, Tree, Unprepared, is_light, lease_of, set_aside};
 
 /// Work trees prepared at once: each is one git walk and the writing of files.
 const PREPARERS: usize = 2;
+
+/// Reports of jobs read at once: most have none, and one may take a second.
+const READERS: usize = 1;
 
 /// A job that a run owes, and where its end goes.
 #[derive(Debug, Clone)]
@@ -55,6 +60,7 @@ pub struct Jobs {
     state: Mutex<State>,
     pace: Mutex<Pace>,
     preparers: Workers,
+    readers: Workers,
 }
 
 impl Jobs {
@@ -67,6 +73,7 @@ impl Jobs {
             engine: OnceLock::new(),
             state: Mutex::default(),
             preparers: Workers::start(PREPARERS),
+            readers: Workers::start(READERS),
         })
     }
 
@@ -91,11 +98,15 @@ impl Jobs {
         let lease = self.lease(&wanted.order.lease.id);
         let mut state = self.lock();
         match state.start(lease, wanted) {
-            Started::Waits | Started::Adopted => {}
+            Started::Waits => {}
+            Started::Adopted => {
+                let held = state.held.entry(lease);
+                held.and_modify(|held| held.tree = self.sources.pin(&held.wanted.order));
+            }
             Started::New => self.queue(engine, &mut state, lease),
-            Started::Over(wanted, end) => {
+            Started::Over(wanted, over) => {
                 drop(state);
-                self.deliver_end(engine, wanted, lease, *end);
+                self.deliver_ends(engine, vec![Finished { wanted, over: *over }]);
             }
         }
     }
@@ -127,13 +138,13 @@ impl Jobs {
                     executor.cancel(&lease);
                 }
             }
-            Stopped::Over(wanted, end) => {
+            Stopped::Over(wanted, over) => {
                 drop(state);
-                self.deliver_end(engine, wanted, lease, *end);
+                self.deliver_ends(engine, vec![Finished { wanted, over: *over }]);
             }
             Stopped::Never(wanted) => {
                 drop(state);
-                self.deliver_end(engine, wanted, lease, *never_begun(lease));
+                self.end_never_begun(engine, vec![(lease, wanted)]);
             }
         }
     }
@@ -175,7 +186,7 @@ impl Jobs {
         for end in ends {
             let lease = end.lease;
             match state.ended(&lease) {
-                Some(held) => finished.push(Finished { wanted: held.wanted, lease, end }),
+                Some(held) => finished.push(Finished { wanted: held.wanted, over: end.into() }),
                 // From an earlier server's time: the run that owns it asks for it.
                 None => state.ends.told(end),
             }
@@ -183,16 +194,33 @@ impl Jobs {
         self.drop_nobodys(&mut state);
         drop(state);
         if let Some(engine) = self.engine.get() {
-            finished.iter().for_each(|one| self.note_pace(engine, one.end.result.duration_ms));
+            finished.iter().for_each(|one| self.note_pace(engine, one.over.end.result.duration_ms));
             self.deliver_ends(engine, finished);
         }
     }
 
-    /// Every run has said what it wants: whatever else the executor has is nobody's.
-    pub fn all_claimed(&self) {
+    /// Every run has said what it wants: whatever else the executor has is nobody's, and so is what earlier servers have
+    /// prepared for jobs.
+    pub fn all_claimed(self: &Arc<Self>) {
         let mut state = self.lock();
         state.all_claimed();
         self.drop_nobodys(&mut state);
+        drop(state);
+        let me = self.clone();
+        self.preparers.run(Box::new(move || me.let_former_go()));
+    }
+
+    fn let_former_go(&self) {
+        if let Err(error) = self.sources.bases.let_former_go() {
+            tracing::warn!(%error, "work trees that no job uses stay for now: {error}");
+        }
+        let folders = self.sources.histories();
+        let state = self.lock();
+        let is_nobodys = |folder: &&PathBuf| !lease_of(folder).is_some_and(|lease| state.is_open(&lease));
+        // Under the lock, so that a job whose run asks only now has its folder made anew.
+        let aside = folders.iter().filter(is_nobodys).filter_map(|folder| set_aside(folder)).collect();
+        drop(state);
+        sources::remove_all(aside);
     }
 
     fn drop_nobodys(&self, state: &mut State) {
@@ -248,7 +276,7 @@ impl Jobs {
     }
 
     fn end_never_begun(self: &Arc<Self>, engine: &Engine, never: Vec<(LeaseId, Wanted)>) {
-        let finished = |(lease, wanted)| Finished { wanted, lease, end: *never_begun(lease) };
+        let finished = |(lease, wanted)| Finished { wanted, over: (*never_begun(lease)).into() };
         self.deliver_ends(engine, never.into_iter().map(finished).collect());
     }
 
@@ -270,7 +298,10 @@ impl Jobs {
         let order = |held: &Held| (!held.cancelled).then(|| held.wanted.order.clone());
         let order = self.lock().held.get(&lease).map(order)?;
         let prepared = match order {
-            Some(order) => make(&order),
+            Some(order) => catch_unwind(AssertUnwindSafe(|| make(&order))).unwrap_or_else(|_| {
+                let why = "it could not be prepared: a bug of Towpath, of which the server's log has more";
+                Err(Unprepared::Over(unrun(lease, Outcome::Errored, why)))
+            }),
             None => Err(Unprepared::Over(never_begun(lease))),
         };
         let mut state = self.lock();
@@ -289,7 +320,8 @@ impl Jobs {
             Err(unprepared) => {
                 let wanted = state.release(&lease)?.wanted;
                 drop(state);
-                self.deliver_end(engine, wanted, lease, *unprepared.end(lease));
+                let over = (*unprepared.end(lease)).into();
+                self.deliver_ends(engine, vec![Finished { wanted, over }]);
             }
         }
         None

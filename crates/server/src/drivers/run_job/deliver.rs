@@ -1,15 +1,16 @@
 //! Ends of jobs on their way into their runs.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use towpath_core::cell::CellId;
 use towpath_core::ids::{LeaseId, Timestamp};
 use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
-use towpath_executor::JobEnd;
 use towpath_store::WriteError;
 
+use super::ends::Over;
 use super::{Jobs, Wanted};
 use crate::engine::{AnyIntake, BATCH_MAX, Batch, Engine};
 use crate::faults;
@@ -18,35 +19,62 @@ use crate::reports;
 /// A job that is over, on the way into its run.
 pub(super) struct Finished {
     pub wanted: Wanted,
-    pub lease: LeaseId,
-    pub end: JobEnd,
+    pub over: Over,
 }
 
 impl Finished {
+    fn lease(&self) -> LeaseId {
+        self.over.end.lease
+    }
+
+    fn is_read(&self) -> bool {
+        self.over.tests.is_some()
+    }
+
     fn intake(&self) -> AnyIntake {
         let Wanted { key, token, order, .. } = &self.wanted;
-        let result =
-            RunEvent::JobEnded { lease: order.lease.clone(), result: Box::new(self.end.result.clone()) };
+        let result = Box::new(self.over.end.result.clone());
+        let result = RunEvent::JobEnded { lease: order.lease.clone(), result };
         let intake = Intake::Done { key: key.clone(), token: *token, result: Some(result) };
         AnyIntake::Run(intake)
+    }
+
+    fn rows(&self, now: Timestamp) -> reports::Rows {
+        let Over { end, tests } = &self.over;
+        let tests = tests.as_deref().unwrap_or_default();
+        reports::Rows::new(&self.wanted.order, end.lease, end, tests, now)
     }
 }
 
 impl Jobs {
-    pub(super) fn deliver_end(
-        self: &Arc<Self>,
-        engine: &Engine,
-        wanted: Wanted,
-        lease: LeaseId,
-        end: JobEnd,
-    ) {
-        self.deliver_ends(engine, vec![Finished { wanted, lease, end }]);
+    /// Makes ends, which are on their way already, durable with the next turns of their runs, and their rows with them;
+    /// only then the executor may forget them. Returns at once: reports are read elsewhere first.
+    pub(super) fn deliver_ends(self: &Arc<Self>, engine: &Engine, mut finished: Vec<Finished>) {
+        faults::point("run-job", "ended");
+        for mut one in finished.extract_if(.., |one| !one.is_read()) {
+            let (me, engine) = (self.clone(), engine.clone());
+            self.readers.run(Box::new(move || {
+                me.read_reports(&mut one.over);
+                me.deliver_read(&engine, vec![one]);
+            }));
+        }
+        self.deliver_read(engine, finished);
     }
 
-    /// Makes ends durable with the next turns of their runs, and their rows with them; only then the executor may forget
-    /// them.
-    pub(super) fn deliver_ends(self: &Arc<Self>, engine: &Engine, finished: Vec<Finished>) {
-        faults::point("run-job", "ended");
+    /// Takes in what the reports of a job say. They decide nothing: where they cannot be read, it had no tests.
+    fn read_reports(&self, over: &mut Over) {
+        let Some(junit) = &over.end.junit else { return };
+        let read = catch_unwind(AssertUnwindSafe(|| reports::read(&self.sources.blobs, junit)));
+        let tests = read.unwrap_or_else(|_| {
+            let lease = over.end.lease;
+            tracing::error!(%lease, "reading the reports of a job panicked: a bug of Towpath");
+            Vec::new()
+        });
+        over.end.result.failed_tests = reports::failed(&tests);
+        over.tests = Some(tests.into());
+    }
+
+    fn deliver_read(self: &Arc<Self>, engine: &Engine, finished: Vec<Finished>) {
         let mut of_run: BTreeMap<CellId, Vec<Finished>> = BTreeMap::new();
         finished.into_iter().for_each(|one| of_run.entry(one.wanted.cell.clone()).or_default().push(one));
         for (cell, mut finished) in of_run {
@@ -58,12 +86,9 @@ impl Jobs {
         }
     }
 
-    fn batch(self: &Arc<Self>, engine: &Engine, cell: CellId, mut finished: Vec<Finished>) -> Batch {
+    fn batch(self: &Arc<Self>, engine: &Engine, cell: CellId, finished: Vec<Finished>) -> Batch {
         let now = engine.clock().now();
-        let mut state = self.lock();
-        finished.iter().for_each(|one| state.ends.deliver(one.lease));
-        drop(state);
-        let rows: Vec<reports::Rows> = finished.iter_mut().map(|one| self.rows(one, now)).collect();
+        let rows: Vec<reports::Rows> = finished.iter().map(|one| one.rows(now)).collect();
         let intakes = finished.iter().map(Finished::intake).collect();
         let me = self.clone();
         Batch {
@@ -74,36 +99,32 @@ impl Jobs {
         }
     }
 
-    /// Takes in what the reports say, and makes the rows of an end.
-    fn rows(&self, finished: &mut Finished, now: Timestamp) -> reports::Rows {
-        let Finished { wanted, lease, end } = finished;
-        let junit = end.junit.as_ref();
-        let tests = junit.map(|junit| reports::read(&self.sources.blobs, junit)).unwrap_or_default();
-        end.result.failed_tests = reports::failed(&tests);
-        reports::Rows::new(&wanted.order, *lease, end, &tests, now)
-    }
-
     fn delivered(self: &Arc<Self>, finished: Vec<Finished>, outcome: Result<(), WriteError>) {
-        let (mut heard, mut again) = (Vec::new(), Vec::new());
+        let (mut heard, mut again, mut histories) = (Vec::new(), Vec::new(), Vec::new());
         let mut state = self.lock();
         for one in finished {
             let token = one.wanted.token;
-            match (state.ends.arrived(&one.lease, |newest| newest.token == token), &outcome) {
+            match (state.ends.arrived(&one.lease(), |newest| newest.token == token), &outcome) {
                 // The next server hears of it: the executor keeps it until it is acknowledged, which this one must not do.
-                (_, Err(WriteError::Closed | WriteError::Fenced { .. })) => {
-                    state.ends.keep(Box::new(one.end))
-                }
+                (_, Err(WriteError::Closed | WriteError::Fenced { .. })) => state.ends.keep(one.over),
                 // Whatever the turn made of it, its run has not listened.
                 (Some(wanted), _) => again.push(Finished { wanted, ..one }),
-                (None, Ok(())) => heard.push(one.lease),
+                (None, Ok(())) => {
+                    histories.extend(one.wanted.order.spec.body.history.then_some(one.lease()));
+                    heard.push(one.lease());
+                }
                 // The run goes back to its rows and hands its jobs out anew: an answer to the former order would be
                 // ignored, and must not be acknowledged.
-                (None, Err(_)) => state.ends.keep(Box::new(one.end)),
+                (None, Err(_)) => state.ends.keep(one.over),
             }
         }
         drop(state);
         if let Err(error) = &outcome {
             tracing::error!(%error, "the ends of jobs were not stored; their runs ask for them again: {error}");
+        }
+        if !histories.is_empty() {
+            let me = self.clone();
+            self.preparers.run(Box::new(move || me.sources.forget(&histories)));
         }
         if let Some(executor) = self.executor.get().filter(|_| !heard.is_empty()) {
             executor.ack(heard);

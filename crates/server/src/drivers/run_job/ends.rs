@@ -1,25 +1,41 @@
 //! Ends of jobs that a run has yet to hear: where each is, and under which order it is to be told.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use towpath_core::ids::LeaseId;
 use towpath_executor::JobEnd;
+use towpath_pipeline::junit::TestCase;
+
+/// How a job ended.
+pub(super) struct Over {
+    pub end: JobEnd,
+    /// What its reports say; `None`: they have not been read.
+    pub tests: Option<Arc<[TestCase]>>,
+}
+
+impl From<JobEnd> for Over {
+    fn from(end: JobEnd) -> Over {
+        let tests = end.junit.is_none().then(Arc::default);
+        Over { end, tests }
+    }
+}
 
 /// Ends that the executor has told and that are not known to be durable. `W` is what a run asks by.
 pub(super) struct Ends<W> {
     /// Of jobs that an earlier server started and that no run has asked for again yet.
-    unclaimed: HashMap<LeaseId, Box<JobEnd>>,
+    unclaimed: HashMap<LeaseId, Box<Over>>,
     /// On their way into the next turns of their runs, with the newest order that came meanwhile: a run that went back to
     /// its rows hands its job out anew, and hears nothing that is told under the former order.
     delivering: HashMap<LeaseId, Option<W>>,
     /// Their turn was not written. The run that owns one hands its job out again, and gets it then.
-    returned: HashMap<LeaseId, Box<JobEnd>>,
+    returned: HashMap<LeaseId, Box<Over>>,
 }
 
 /// What is known of a job that a run asks for.
 pub(super) enum Asked<W> {
     /// It is over, and this is how.
-    Over(W, Box<JobEnd>),
+    Over(W, Box<Over>),
     /// It is over, and on its way into its run's next turn; should that not listen, it is told under this order.
     Coming,
     /// Nothing.
@@ -37,7 +53,7 @@ impl<W> Ends<W> {
     /// for nobody's, and acknowledged before it is durable.
     pub fn told(&mut self, end: JobEnd) {
         if !self.knows(&end.lease) {
-            self.unclaimed.insert(end.lease, Box::new(end));
+            self.unclaimed.insert(end.lease, Box::new(end.into()));
         }
     }
 
@@ -53,9 +69,9 @@ impl<W> Ends<W> {
             return Asked::Coming;
         }
         match self.unclaimed.remove(lease).or_else(|| self.returned.remove(lease)) {
-            Some(end) => {
+            Some(over) => {
                 self.deliver(*lease);
-                Asked::Over(wanted, end)
+                Asked::Over(wanted, over)
             }
             None => Asked::Unknown(wanted),
         }
@@ -75,8 +91,8 @@ impl<W> Ends<W> {
     }
 
     /// Keeps an end whose turn was not written.
-    pub fn keep(&mut self, end: Box<JobEnd>) {
-        self.returned.insert(end.lease, end);
+    pub fn keep(&mut self, over: Over) {
+        self.returned.insert(over.end.lease, Box::new(over));
     }
 
     /// Forgets what is nobody's, and says what that was.
@@ -106,7 +122,7 @@ mod tests {
     /// Asks under an order that is a number; what comes of it.
     fn ask(ends: &mut Ends<u64>, order: u64) -> &'static str {
         match ends.ask(&LEASE, order) {
-            Asked::Over(same, end) if same == order && end.result.outcome == Outcome::Passed => "over",
+            Asked::Over(same, over) if same == order && over.end.result.outcome == Outcome::Passed => "over",
             Asked::Coming => "coming",
             Asked::Unknown(same) if same == order => "unknown",
             Asked::Over(..) | Asked::Unknown(_) => "mixed up",
@@ -130,7 +146,7 @@ mod tests {
         let mut ends = Ends::default();
         ends.deliver(LEASE);
         assert_eq!(ends.arrived(&LEASE, |order| *order == 1), None);
-        ends.keep(Box::new(end()));
+        ends.keep(end().into());
         assert_eq!(ends.kept(), 1);
         assert_eq!([ask(&mut ends, 2), ask(&mut ends, 3)], ["over", "coming"]);
         assert_eq!(ends.kept(), 0);
@@ -157,7 +173,7 @@ mod tests {
         ends.told(end());
         assert_eq!(ends.take_unclaimed(), []);
         ends.arrived(&LEASE, |_| true);
-        ends.keep(Box::new(end()));
+        ends.keep(end().into());
         ends.told(end());
         assert_eq!(ends.take_unclaimed(), []);
         assert_eq!(ask(&mut ends, 2), "over");

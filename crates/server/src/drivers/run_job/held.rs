@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use towpath_core::ids::{LeaseId, Timestamp};
+use towpath_executor::StartMessage;
 use towpath_executor::protocol::Leases;
-use towpath_executor::{JobEnd, StartMessage};
 
-use super::ends::{Asked, Ends};
+use super::ends::{Asked, Ends, Over};
 use super::{Tree, Wanted};
 
 /// A job that a run waits for.
@@ -18,7 +18,7 @@ pub(super) struct Held {
     pub cancelled: bool,
     pub place: Place,
     pub started_at: Option<Timestamp>,
-    /// Keeps the base of the work tree from being evicted.
+    /// Keeps its files.
     pub tree: Option<Tree>,
 }
 
@@ -68,7 +68,7 @@ pub(super) enum Started {
     /// It is to be prepared.
     New,
     /// It is over.
-    Over(Wanted, Box<JobEnd>),
+    Over(Wanted, Box<Over>),
 }
 
 /// What follows when a run has no more use for a job.
@@ -78,7 +78,7 @@ pub(super) enum Stopped {
     /// The executor is to be told.
     There,
     /// It is over.
-    Over(Wanted, Box<JobEnd>),
+    Over(Wanted, Box<Over>),
     /// It has not begun and never does.
     Never(Wanted),
 }
@@ -121,7 +121,7 @@ impl State {
     pub fn start(&mut self, lease: LeaseId, wanted: Wanted) -> Started {
         let wanted = match self.ends.ask(&lease, wanted) {
             Asked::Coming => return Started::Waits,
-            Asked::Over(wanted, end) => return Started::Over(wanted, end),
+            Asked::Over(wanted, over) => return Started::Over(wanted, over),
             Asked::Unknown(wanted) => wanted,
         };
         let place = self.place_of_unheld(&lease);
@@ -143,7 +143,7 @@ impl State {
     pub fn cancel(&mut self, lease: LeaseId, wanted: Wanted) -> Stopped {
         let wanted = match self.ends.ask(&lease, wanted) {
             Asked::Coming => return Stopped::Waits,
-            Asked::Over(wanted, end) => return Stopped::Over(wanted, end),
+            Asked::Over(wanted, over) => return Stopped::Over(wanted, over),
             Asked::Unknown(wanted) => wanted,
         };
         let place = self.place_of_unheld(&lease);
@@ -241,6 +241,11 @@ impl State {
         let tries = self.given_back.entry(*lease).or_default();
         *tries += 1;
         Some((held.wanted, *tries))
+    }
+
+    /// Whether a job is not over for its run, as far as this server knows.
+    pub fn is_open(&self, lease: &LeaseId) -> bool {
+        self.held.contains_key(lease) || self.ends.knows(lease) || self.given_back.contains_key(lease)
     }
 
     /// Every run has said what it wants.

@@ -1,21 +1,22 @@
 //! Where a job's files and secrets come from, and what the executor is told of it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use towpath_blob::BlobStore;
 use towpath_core::effect::JobOrder;
 use towpath_core::graph::Outcome;
-use towpath_core::ids::LeaseId;
+use towpath_core::ids::{CommitId, LeaseId};
 use towpath_core::outbox::TroubleClass;
 use towpath_executor::{EncodeError, FRAME_BYTES_MAX, JobEnd, Limits, StartMessage, StartSpec};
-use towpath_git::{Base, BaseStore, ExportOptions, Files, GitError};
+use towpath_git::{Base, BaseStore, ExportOptions, Files, GitError, Pin, Repository};
 use towpath_store::Incarnation;
 
 use super::super::Failure;
 use super::{never_begun, unrun};
 use crate::repos::Repos;
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, Ungranted};
 
 /// Where a job's files come from.
 pub struct Sources {
@@ -35,11 +36,13 @@ pub struct Sources {
     pub limits: Limits,
 }
 
-/// What is held for as long as a job may read it.
+/// What keeps a job's files where they are. A repository of its own stays until it is forgotten.
 #[expect(dead_code, reason = "dropping it is its only use")]
 pub(super) enum Tree {
+    /// Of a job that this server has prepared.
     Base(Base),
-    History(tempfile::TempDir),
+    /// Of one that an earlier server has.
+    Former(Pin),
 }
 
 /// What the executor is to do, and what it reads meanwhile.
@@ -67,12 +70,14 @@ impl Sources {
     /// What the executor is to do.
     pub(super) fn prepare(&self, lease: LeaseId, order: &JobOrder) -> Prepared {
         let over = |outcome: Outcome, why: &str| Unprepared::Over(unrun(lease, outcome, why));
-        let secrets = self.secrets.grant(order).map_err(|why| over(Outcome::Failed, &why))?;
-        let (base, tree) = self.tree(order).map_err(|missing| match missing {
+        let unprepared = |why: &str| over(Outcome::Errored, &format!("it could not be prepared: {why}"));
+        let secrets = self.secrets.grant(order).map_err(|ungranted| match ungranted {
+            Ungranted::Refused(why) => over(Outcome::Failed, &why),
+            Ungranted::Unreadable(why) => unprepared(&why),
+        })?;
+        let (base, tree) = self.tree(lease, order).map_err(|missing| match missing {
             Missing::NotNow(failure) => Unprepared::Later(failure),
-            Missing::Failed(failure) => {
-                over(Outcome::Errored, &format!("it could not be prepared: {}", failure.why))
-            }
+            Missing::Failed(failure) => unprepared(&failure.why),
         })?;
         // The core names them by their keys; a job sees them as variables that no definition can set.
         let mut facts: BTreeMap<String, String> =
@@ -90,28 +95,93 @@ impl Sources {
             limits: self.limits,
             ..StartSpec::new(lease, order.spec.name.clone(), (*order.spec.body).clone())
         };
-        let job = StartMessage::new(spec).map_err(|error| over(Outcome::Errored, &unsendable(&error)))?;
+        let job = StartMessage::new(spec).map_err(|error| {
+            let (outcome, why) = unsendable(&error);
+            over(outcome, &why)
+        })?;
         Ok((job, tree))
     }
 
-    fn tree(&self, order: &JobOrder) -> Result<(Option<PathBuf>, Option<Tree>), Missing> {
+    fn tree(&self, lease: LeaseId, order: &JobOrder) -> Result<(Option<PathBuf>, Option<Tree>), Missing> {
         let body = &order.spec.body;
         if !body.checkout {
             return Ok((None, None));
         }
         let repository = self.repos.get(&order.run.gate.repo)?;
-        if !body.history {
-            let base = self.bases.base(&repository, order.tree)?;
-            return Ok((Some(base.path().to_owned()), Some(Tree::Base(base))));
+        match body.history {
+            true => Ok((Some(self.make_history(lease, &repository, order.commit)?), None)),
+            false => {
+                let base = self.bases.base(&repository, order.tree)?;
+                Ok((Some(base.path().to_owned()), Some(Tree::Base(base))))
+            }
         }
-        let folder = tempfile::Builder::new().prefix("history-").tempdir_in(&self.histories);
-        let folder = folder.map_err(|error| {
+    }
+
+    /// A repository for one job. Its place is the lease's, so that whichever server hears of the job's end can remove it.
+    /// No executor has the job: what lies there is the rest of an earlier try.
+    fn make_history(
+        &self,
+        lease: LeaseId,
+        repository: &Repository,
+        commit: CommitId,
+    ) -> Result<PathBuf, Missing> {
+        let folder = self.history(lease);
+        let made = remove_folder(&folder).and_then(|()| std::fs::create_dir(&folder));
+        made.map_err(|error| {
             let why = format!("cannot make a folder for the job's repository: {error}");
             Missing::Failed(Failure::new(TroubleClass::Transient, why))
         })?;
-        let into = folder.path().join("tree");
-        repository.export_repository(order.commit, &into, (Files::Written, &ExportOptions::default()))?;
-        Ok((Some(into), Some(Tree::History(folder))))
+        let into = folder.join("tree");
+        repository.export_repository(commit, &into, (Files::Written, &ExportOptions::default()))?;
+        Ok(into)
+    }
+
+    fn history(&self, lease: LeaseId) -> PathBuf {
+        self.histories.join(lease.to_string())
+    }
+
+    /// Keeps the files of a job that an earlier server may have given to an executor.
+    pub(super) fn pin(&self, order: &JobOrder) -> Option<Tree> {
+        let has_base = order.spec.body.checkout && !order.spec.body.history;
+        has_base.then(|| self.bases.pin(order.tree)).flatten().map(Tree::Former)
+    }
+
+    /// Removes the repositories of jobs whose ends are durable. The disk may take its time.
+    pub(super) fn forget(&self, leases: &[LeaseId]) {
+        remove_all(leases.iter().map(|lease| self.history(*lease)).collect());
+    }
+
+    /// Every folder that was made for a job, by this server or an earlier one.
+    pub(super) fn histories(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.histories).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+}
+
+/// The job that a folder was made for.
+pub(super) fn lease_of(folder: &Path) -> Option<LeaseId> {
+    folder.file_name()?.to_str()?.parse().ok()
+}
+
+/// Frees a folder's place at once; `None` if that cannot be.
+pub(super) fn set_aside(folder: &Path) -> Option<PathBuf> {
+    let aside = folder.with_extension("old");
+    std::fs::rename(folder, &aside).is_ok().then_some(aside)
+}
+
+/// Removes folders. One that does not go is in nobody's way, and goes at a later start.
+pub(super) fn remove_all(folders: Vec<PathBuf>) {
+    for folder in folders {
+        if let Err(error) = remove_folder(&folder) {
+            tracing::warn!(%error, "the repository of a job that is over stays for now: {error}");
+        }
+    }
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -137,13 +207,16 @@ pub(super) fn is_light(order: &JobOrder) -> bool {
     !order.spec.body.checkout && order.spec.body.secrets.is_empty()
 }
 
-/// Why a job cannot be handed to the executor, and what to do.
-fn unsendable(error: &EncodeError) -> String {
+/// How a job ends that cannot be handed to the executor, and what to do. How large it is follows from its definition.
+fn unsendable(error: &EncodeError) -> (Outcome, String) {
     match error {
-        EncodeError::TooLarge { bytes } => format!(
-            "it is too large to hand over: its script, variables, secrets and inputs take {bytes} bytes, at most \
-             {FRAME_BYTES_MAX}; put long values into files of the repository, or ask for fewer secrets and outputs"
+        EncodeError::TooLarge { bytes } => (
+            Outcome::Failed,
+            format!(
+                "it is too large to hand over: its script, variables, secrets and inputs take {bytes} bytes, at most \
+                 {FRAME_BYTES_MAX}; put long values into files of the repository, or ask for fewer secrets and outputs"
+            ),
         ),
-        EncodeError::Unwritable(_) => format!("it cannot be handed over: {error}"),
+        EncodeError::Unwritable(_) => (Outcome::Errored, format!("it cannot be handed over: {error}")),
     }
 }

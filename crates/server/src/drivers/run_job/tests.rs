@@ -1,5 +1,6 @@
 //! Jobs between the runs of a real turn loop and an executor that says what the test wants.
 
+mod files;
 mod leases;
 
 use std::io::{Read, Write};
@@ -18,7 +19,7 @@ use towpath_core::outbox::Dispatch;
 use towpath_core::policy::Level;
 use towpath_core::run::RunEvent;
 use towpath_executor::protocol::{FromExecutor, PROTOCOL_VERSION, ToExecutor, Welcome};
-use towpath_executor::{FRAME_BYTES_MAX, Limits, SandboxKind};
+use towpath_executor::{FRAME_BYTES_MAX, Limits, SandboxKind, StartSpec};
 use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS};
 use towpath_store::records::Secret;
 use towpath_store::{Load, Options, Store, WriteError};
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A lease that no run knows.
 const OTHER: LeaseId = LeaseId([9; 16]);
+
+/// Bytes of all bases together.
+const BASES_BYTES: u64 = 1 << 20;
 
 struct World {
     jobs: Arc<Jobs>,
@@ -84,7 +88,7 @@ fn sources(folder: &TempDir, store: &Arc<Store>) -> Sources {
     let export = ExportOptions { owner: None, limits: TREE_LIMITS };
     Sources {
         repos: Arc::new(Repos::new(Git::find(GitOptions::default()).unwrap(), at("repos"))),
-        bases: BaseStore::open(&at("bases"), BaseOptions { export, bytes_max: 1 << 20 }).unwrap(),
+        bases: BaseStore::open(&at("bases"), BaseOptions { export, bytes_max: BASES_BYTES }).unwrap(),
         histories: at("histories"),
         blobs: BlobStore::open(at("blobs")).unwrap(),
         secrets: Secrets::open(store.clone(), &at("secrets.key")).unwrap(),
@@ -95,7 +99,10 @@ fn sources(folder: &TempDir, store: &Arc<Store>) -> Sources {
 
 impl World {
     fn new() -> World {
-        let folder = TempDir::new().unwrap();
+        World::below(TempDir::new().unwrap())
+    }
+
+    fn below(folder: TempDir) -> World {
         let store = Store::open(Options::new(folder.path().join("data"), system_time())).unwrap();
         let store = Arc::new(store);
         let jobs = Jobs::new(sources(&folder, &store), 4);
@@ -142,8 +149,13 @@ impl World {
 
     /// Starts a run of these jobs, and takes what it asks for.
     fn run(&self, number: u64, jobs: Vec<JobSpec>) -> Vec<Wanted> {
+        self.run_of((CommitId([1; 20]), TreeId([1; 20])), number, jobs)
+    }
+
+    fn run_of(&self, (commit, tree): (CommitId, TreeId), number: u64, jobs: Vec<JobSpec>) -> Vec<Wanted> {
         let count = jobs.len();
-        let start = RunEvent::Start(Arc::new(start(run(number), jobs)));
+        let start = RunStart { commit, tree, ..start(run(number), jobs) };
+        let start = RunEvent::Start(Arc::new(start));
         self.engine.deliver_surely(CellId::Run(run(number)), AnyIntake::Run(Intake::Event(start)));
         (0..count).map(|_| self.asked()).collect()
     }
@@ -191,15 +203,19 @@ impl World {
 
     /// Has jobs wait to be prepared until the answer is dropped.
     fn keep_preparers(&self) -> Vec<Sender<()>> {
-        let keep = |_| {
-            let (busy, until) = channel::<()>();
-            self.jobs.preparers.run(Box::new(move || {
-                let _ = until.recv();
-            }));
-            busy
-        };
-        (0..PREPARERS).map(keep).collect()
+        keep(&self.jobs.preparers, PREPARERS)
     }
+}
+
+fn keep(workers: &Workers, count: usize) -> Vec<Sender<()>> {
+    let keep = |_| {
+        let (busy, until) = channel::<()>();
+        workers.run(Box::new(move || {
+            let _ = until.recv();
+        }));
+        busy
+    };
+    (0..count).map(keep).collect()
 }
 
 impl Peer {
@@ -226,6 +242,17 @@ impl Peer {
         let mut body = vec![0; u32::from_le_bytes(length) as usize];
         stream.read_exact(&mut body).unwrap();
         serde_json::from_slice(&body).unwrap()
+    }
+
+    /// The next job that the server hands over; ends of others may be acknowledged before.
+    fn heard_start(&self) -> StartSpec {
+        loop {
+            match self.heard() {
+                ToExecutor::Start { spec } => return *spec,
+                ToExecutor::Ack { .. } => {}
+                other => panic!("the server says something else: {other:?}"),
+            }
+        }
     }
 
     fn say(&self, message: &FromExecutor) {
@@ -313,6 +340,47 @@ fn a_job_that_cannot_be_prepared_ends_under_the_order_that_is_the_newest_by_then
 }
 
 #[test]
+fn a_panic_while_a_job_is_prepared_ends_that_job() {
+    let mut world = World::new();
+    world.connect(Leases::default());
+    let busy = world.keep_preparers();
+    let mut wanted = world.run(1, vec![job("a"), job("b")]);
+    wanted.sort_by_key(|wanted| wanted.order.lease.job);
+    let [a, b] = [&wanted[0], &wanted[1]].map(|wanted| world.lease(wanted));
+    wanted.into_iter().for_each(|wanted| world.jobs.start(&world.engine, wanted));
+    assert!(world.jobs.prepared(&world.engine, a, |_| panic!("as this test wants")).is_none());
+    drop(busy);
+    assert_eq!(world.peer.heard_start().lease, b);
+    world.peer.say(&ended(b, Outcome::Passed, "exit code 0"));
+    let [(_, outcome, why), _] = &world.ends(1)[..] else { panic!("two jobs") };
+    assert!(*outcome == Outcome::Errored && why.contains("a bug of Towpath"), "{why}");
+}
+
+#[test]
+fn a_run_that_asks_for_an_end_does_not_wait_until_its_reports_are_read() {
+    let mut world = World::new();
+    world.connect(Leases::default());
+    let busy = keep(&world.jobs.readers, READERS);
+    let asks = world.run(1, vec![job("a")]).remove(0);
+    let end = unrun(world.lease(&asks), Outcome::Passed, "exit code 0");
+    world.jobs.ended(vec![JobEnd { junit: Some(Digest([7; 32])), ..*end }]);
+    world.jobs.start(&world.engine, asks);
+    let other = world.run(2, vec![job("b")]).remove(0);
+    let lease = world.lease(&other);
+    world.jobs.start(&world.engine, other);
+    assert_eq!(world.peer.heard_start().lease, lease);
+    world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
+    world.ends(2);
+    let is_over = |number| {
+        let view = world.store.reader().snapshot().unwrap();
+        view.run(&run(number)).unwrap().unwrap().outcome.is_some()
+    };
+    assert!(is_over(2) && !is_over(1), "what it left is not read yet, and nobody waits");
+    drop(busy);
+    world.ends(1);
+}
+
+#[test]
 fn an_end_on_its_way_into_its_run_is_acknowledged_when_it_is_durable_and_not_before() {
     let mut world = World::new();
     let wanted = world.run(1, vec![job("a")]).remove(0);
@@ -394,17 +462,18 @@ fn a_job_that_is_too_large_to_hand_over_ends_and_takes_no_other_with_it() {
     world.connect(Leases::default());
     // Six bytes each in JSON.
     let script = "\u{1}".repeat(FRAME_BYTES_MAX / 6);
-    let body = JobBody { checkout: false, retry_errored: 0, ..JobBody::script(&script) };
+    let body = JobBody { checkout: false, ..JobBody::script(&script) };
+    assert!(body.retry_errored > 0);
     let large = JobSpec { body: Arc::new(body), ..job("large") };
     let busy = world.keep_preparers();
     let wanted = world.run(1, vec![large, job("small")]);
     wanted.into_iter().for_each(|wanted| world.jobs.start(&world.engine, wanted));
     drop(busy);
-    let ToExecutor::Start { spec } = world.peer.heard() else { panic!("the small one is handed over") };
+    let spec = world.peer.heard_start();
     assert_eq!(spec.job.as_str(), "small");
     world.peer.say(&ended(spec.lease, Outcome::Passed, "exit code 0"));
-    let [(_, large, why), (_, small, _)] = &world.ends(1)[..] else { panic!("two jobs") };
-    assert_eq!((*large, *small), (Outcome::Errored, Outcome::Passed));
+    let [(_, large, why), (_, small, _)] = &world.ends(1)[..] else { panic!("two jobs, tried once each") };
+    assert_eq!((*large, *small), (Outcome::Failed, Outcome::Passed));
     assert!(why.starts_with("it is too large to hand over: ") && why.contains("; put long values"), "{why}");
 }
 
@@ -435,4 +504,38 @@ fn a_job_gets_no_more_secrets_than_a_program_can_start_with() {
     };
     let why = "the secrets of job `a` have 589824 bytes together, at most 524288; let several jobs have a part of them each";
     assert_eq!((end.result.outcome, end.result.why.as_str()), (Outcome::Failed, why));
+}
+
+#[test]
+fn a_secret_that_the_server_cannot_open_is_not_its_jobs_doing() {
+    let world = World::new();
+    let secret = |name: &str, policy: &str| Secret {
+        repo: None,
+        name: name.to_owned(),
+        sealed: vec![7; 64],
+        policy: policy.to_owned(),
+        updated_by: None,
+        updated_at: system_time(),
+    };
+    let secrets = [
+        secret("damaged", r#"{"level":"landed"}"#),
+        secret("unreadable", "{"),
+        secret("others", r#"{"level":"landed","jobs":["b"]}"#),
+    ];
+    let stored =
+        world.store.writer().write(move |tx| secrets.iter().try_for_each(|secret| tx.put_secret(secret)));
+    stored.unwrap();
+    let wants = |name: &str| {
+        let body = JobBody { secrets: vec![name.to_owned()], ..(*job("a").body).clone() };
+        JobSpec { body: Arc::new(body), ..job("a") }
+    };
+    let cases =
+        [("damaged", Outcome::Errored), ("unreadable", Outcome::Errored), ("others", Outcome::Failed)];
+    for (number, (name, outcome)) in (1..).zip(cases) {
+        let wanted = world.run(number, vec![wants(name)]).remove(0);
+        let Err(Unprepared::Over(end)) = world.jobs.sources.prepare(OTHER, &wanted.order) else {
+            panic!("`{name}` is given")
+        };
+        assert_eq!(end.result.outcome, outcome, "{name}: {}", end.result.why);
+    }
 }

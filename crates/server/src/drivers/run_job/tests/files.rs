@@ -1,0 +1,115 @@
+//! What jobs read stays where it is for as long as they may read it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Barrier;
+
+use towpath_git::Repository;
+
+use super::*;
+
+/// More than half of what bases may take.
+const FILE_BYTES: usize = BASES_BYTES as usize * 2 / 3;
+
+fn git(folder: &Path, words: &[&str], input: &[u8]) -> String {
+    let person = ["-c", "user.name=test", "-c", "user.email=test@example.com"];
+    let mut command = Command::new("git");
+    command.arg("-C").arg(folder).args(person).args(words);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "git {words:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A repository for the runs of these tests, with a commit of one file for each of these letters.
+fn commits(folder: &Path, letters: [&str; 2]) -> [(CommitId, TreeId); 2] {
+    let repos = Repos::new(Git::find(GitOptions::default()).unwrap(), folder.join("repos"));
+    let path = repos.path(&run(1).gate.repo);
+    std::fs::create_dir_all(folder.join("repos")).unwrap();
+    Repository::create(repos.git(), &path).unwrap();
+    letters.map(|letter| {
+        let blob = git(&path, &["hash-object", "-w", "--stdin"], letter.repeat(FILE_BYTES).as_bytes());
+        let tree = git(&path, &["mktree"], format!("100644 blob {blob}\tfile\n").as_bytes());
+        let commit = git(&path, &["commit-tree", "-m", letter, &tree], b"");
+        (commit.parse().unwrap(), tree.parse().unwrap())
+    })
+}
+
+fn with_files(name: &str, history: bool) -> JobSpec {
+    let body = JobBody { checkout: true, history, ..(*job(name).body).clone() };
+    JobSpec { body: Arc::new(body), ..job(name) }
+}
+
+impl World {
+    /// Everything that preparers were given until now is done.
+    fn preparers_rest(&self) {
+        let all = Arc::new(Barrier::new(PREPARERS + 1));
+        for _ in 0..PREPARERS {
+            let all = all.clone();
+            self.jobs.preparers.run(Box::new(move || {
+                all.wait();
+            }));
+        }
+        all.wait();
+    }
+
+    fn start_heard(&self) -> (LeaseId, PathBuf) {
+        let spec = self.peer.heard_start();
+        (spec.lease, spec.base.expect("it has files"))
+    }
+}
+
+#[test]
+fn the_base_of_a_job_that_an_executor_has_outlives_a_restart_of_the_server() {
+    let folder = TempDir::new().unwrap();
+    let [new, former] = commits(folder.path(), ["n", "f"]);
+    let store = Arc::new(Store::open(Options::new(folder.path().join("of-before"), system_time())).unwrap());
+    let before = sources(&folder, &store);
+    let repository = before.repos.get(&run(1).gate.repo).unwrap();
+    let base = before.bases.base(&repository, former.1).unwrap().path().to_owned();
+    drop((before, store));
+
+    let mut world = World::below(folder);
+    let goes_on = world.run_of(former, 1, vec![with_files("a", false)]).remove(0);
+    let begins = world.run_of(new, 2, vec![with_files("b", false)]).remove(0);
+    let lease = world.lease(&goes_on);
+    world.connect(active(lease));
+    world.jobs.start(&world.engine, begins);
+    let (_, new_base) = world.start_heard();
+    assert!(new_base.is_dir() && base.is_dir(), "its run has not asked yet");
+    world.jobs.start(&world.engine, goes_on);
+    world.jobs.all_claimed();
+    world.preparers_rest();
+    assert!(new_base.is_dir() && base.is_dir(), "it may read it still");
+    world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
+    world.ends(1);
+    world.jobs.sources.bases.evict().unwrap();
+    assert!(new_base.is_dir() && !base.exists());
+}
+
+#[test]
+fn the_repository_of_a_job_outlives_its_server_and_goes_when_its_end_is_durable() {
+    let folder = TempDir::new().unwrap();
+    let [commit, _] = commits(folder.path(), ["a", "b"]);
+    let mut world = World::below(folder);
+    let histories = world.jobs.sources.histories.clone();
+    std::fs::create_dir_all(histories.join(OTHER.to_string())).unwrap();
+    world.connect(Leases::default());
+    let wanted = world.run_of(commit, 1, vec![with_files("a", true)]).remove(0);
+    world.jobs.start(&world.engine, wanted.clone());
+    let (lease, files) = world.start_heard();
+
+    // Another server's memory knows nothing of it.
+    world.jobs.lock().held.clear();
+    world.connect(active(lease));
+    world.jobs.start(&world.engine, wanted);
+    world.jobs.all_claimed();
+    world.preparers_rest();
+    assert!(files.join(".git").is_dir() && !histories.join(OTHER.to_string()).exists());
+    world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
+    world.ends(1);
+    assert_eq!(world.peer.heard(), ToExecutor::Ack { leases: vec![lease] });
+    world.preparers_rest();
+    assert_eq!(std::fs::read_dir(histories).unwrap().count(), 0);
+}
