@@ -131,6 +131,21 @@ impl Glob {
         }
         true
     }
+
+    /// A path that matches without the folders that the glob names in full: `dist/sub/a.whl` of `dist/**` is
+    /// `sub/a.whl`, as a copy of what the glob names would have it. A name is always left.
+    pub fn within<'a>(&self, path: &'a [u8]) -> &'a [u8] {
+        let folders = &self.parts[..self.parts.len() - 1];
+        let named = folders.iter().take_while(|part| part.is_plain()).count();
+        path.splitn(named + 1, |byte| *byte == b'/').last().unwrap_or(path)
+    }
+}
+
+impl Part {
+    /// Whether it is one name and nothing else.
+    fn is_plain(&self) -> bool {
+        matches!(self, Part::Name(tokens) if tokens.iter().all(|token| matches!(token, Token::Byte(_))))
+    }
 }
 
 impl fmt::Display for Glob {
@@ -312,6 +327,21 @@ mod tests {
         for (glob, folder) in [("dist/*.whl", "src"), ("a/**/b", "b"), ("a/b/c", "a/c"), ("*/b/c", "a/c")] {
             assert!(!enters(glob, folder), "{glob} below {folder}");
         }
+    }
+
+    #[test]
+    fn folders_that_a_glob_names_are_not_part_of_what_it_takes() {
+        let within = |glob: &str, path: &str| {
+            let glob = Glob::parse(glob).unwrap();
+            String::from_utf8_lossy(glob.within(path.as_bytes())).into_owned()
+        };
+        assert_eq!(within("dist/*.whl", "dist/a.whl"), "a.whl");
+        assert_eq!(within("./out/deb/**/*.deb", "out/deb/x/y/a.deb"), "x/y/a.deb");
+        assert_eq!(within("target/release/towpath", "target/release/towpath"), "towpath");
+        assert_eq!(within("dist/sub", "dist/sub/run.sh"), "sub/run.sh");
+        assert_eq!(within("dist", "dist/sub/run.sh"), "dist/sub/run.sh");
+        assert_eq!(within("**/x/*.whl", "a/x/b.whl"), "a/x/b.whl");
+        assert_eq!(within("di[s]t/*", "dist/a"), "dist/a");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::command::JobCommand;
 use crate::environment::{JobFolders, environment};
 use crate::host::{Host, TreeMode};
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
+use crate::outputs::{TAKING_TIMEOUT, Taking};
 use crate::plain::{PlainJob, PlainStart};
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, Pump, ReadBuffer, Tree, TreeEnd, output_pipe};
@@ -198,7 +199,7 @@ impl Slot {
         };
         let (breach, cpu_ms, counters) = watch.at_end();
         self.group.settle(counters);
-        let verdict = self.judge(spec, life, breach, None);
+        let verdict = self.judge(spec, control, (life, breach), None);
         // A launcher that failed once is not trusted again.
         if verdict.outcome != Outcome::Errored {
             self.launcher = Some(job.launcher);
@@ -297,7 +298,7 @@ impl Slot {
                     .follow(&mut job, &mut watch)
             }
         };
-        let verdict = self.judge(spec, life, None, tree);
+        let verdict = self.judge(spec, control, (life, None), tree);
         let emptied = empty(&home);
         self.has_home = emptied.as_ref().is_ok_and(|is_there| *is_there);
         match emptied {
@@ -349,8 +350,8 @@ impl Slot {
     fn judge(
         &self,
         spec: &StartSpec,
-        life: Life,
-        breach: Option<Breach>,
+        control: &Control,
+        (life, breach): (Life, Option<Breach>),
         plain_tree: Option<PathBuf>,
     ) -> Verdict {
         let Life { stop, end } = life;
@@ -361,7 +362,9 @@ impl Slot {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let plain = plain_tree.and_then(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
         if let Some(tree) = tree.or(plain) {
-            verdict.take_outputs(spec, tree.as_fd(), &self.host.blobs);
+            let until = Instant::now() + TAKING_TIMEOUT;
+            let taking = Taking { tree: tree.as_fd(), store: &self.host.blobs, control, until };
+            verdict.take_outputs(spec, &taking);
         }
         verdict
     }

@@ -169,3 +169,22 @@ pub(crate) fn spread_folders(folder: &Path) {
     };
     let _ = spread();
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+
+    use super::*;
+
+    /// Makes so many folders of one name within each other, deeper than a path can say; the innermost one.
+    pub(crate) fn nest(folder: &Path, (name, levels): (&[u8], usize)) -> OwnedFd {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let top = open(folder, flags, Mode::empty()).unwrap();
+        (0..levels).fold(top, |folder, _| {
+            mkdirat(&folder, name, Mode::RWXU).unwrap();
+            openat(&folder, name, flags, Mode::empty()).unwrap()
+        })
+    }
+}

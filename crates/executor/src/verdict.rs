@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::BorrowedFd;
 
-use towpath_blob::{BlobStore, LogReader};
+use towpath_blob::LogReader;
 use towpath_core::graph::Outcome;
 use towpath_core::ids::Digest;
 
 use crate::launcher::Exit;
-use crate::outputs::{self, OutputBudget, OutputError};
+use crate::outputs::{OutputBudget, OutputError, Taking};
 use crate::pump::Stop;
 use crate::spec::{JUNIT_BYTES_MAX, JobEnd, Limits, StartSpec};
 use crate::watch::{Breach, size_text};
@@ -102,14 +101,17 @@ impl Verdict {
     }
 
     /// Takes JUnit reports of a job that ran to its end, and outputs of one that passed.
-    pub(crate) fn take_outputs(&mut self, spec: &StartSpec, tree: BorrowedFd<'_>, store: &BlobStore) {
+    pub(crate) fn take_outputs(&mut self, spec: &StartSpec, taking: &Taking<'_>) {
         if !matches!(self.outcome, Outcome::Passed | Outcome::Failed) {
             return;
         }
-        if let Err(error) = self.try_outputs(spec, tree, store) {
+        if let Err(error) = self.try_outputs(spec, taking) {
             self.outputs.clear();
             let outcome = match error {
                 OutputError::Refused(_) => Outcome::Failed,
+                OutputError::Cancelled => Outcome::Cancelled,
+                // What makes it long are the job's files: were it errored, a job could have itself tried again.
+                OutputError::Late => Outcome::TimedOut,
                 OutputError::Store(_) | OutputError::Tree(_) => Outcome::Errored,
             };
             // A job that failed by itself keeps its own reason.
@@ -119,17 +121,12 @@ impl Verdict {
         }
     }
 
-    fn try_outputs(
-        &mut self,
-        spec: &StartSpec,
-        tree: BorrowedFd<'_>,
-        store: &BlobStore,
-    ) -> Result<(), OutputError> {
+    fn try_outputs(&mut self, spec: &StartSpec, taking: &Taking<'_>) -> Result<(), OutputError> {
         if let Some(pattern) = &spec.body.junit {
             let mut budget = OutputBudget { bytes: JUNIT_BYTES_MAX, files: spec.limits.output_files };
-            let manifest = outputs::take(tree, ("report `junit`", pattern), &mut budget, store)?;
+            let manifest = taking.take(("report `junit`", pattern), &mut budget)?;
             if !manifest.files().is_empty() {
-                self.junit = Some(manifest.put(store)?.digest);
+                self.junit = Some(manifest.put(taking.store)?.digest);
             }
         }
         if self.outcome != Outcome::Passed {
@@ -138,11 +135,11 @@ impl Verdict {
         let mut budget = OutputBudget { bytes: spec.limits.output_bytes, files: spec.limits.output_files };
         for (name, pattern) in &spec.body.outputs {
             let what = format!("output `{name}`");
-            let manifest = outputs::take(tree, (&what, pattern), &mut budget, store)?;
+            let manifest = taking.take((&what, pattern), &mut budget)?;
             if manifest.files().is_empty() {
                 return Err(OutputError::Refused(format!("{what}: nothing matches `{pattern}`")));
             }
-            self.outputs.insert(name.clone(), manifest.put(store)?.digest);
+            self.outputs.insert(name.clone(), manifest.put(taking.store)?.digest);
         }
         Ok(())
     }
@@ -187,4 +184,45 @@ pub(crate) fn hint(verdict: &Verdict, spec: &StartSpec, log: &LogReader) -> Opti
         .iter()
         .any(|failure| end.contains(failure))
         .then_some("a name did not resolve: jobs have no network unless they say `network: true`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::{Duration, Instant};
+
+    use tempfile::TempDir;
+    use towpath_blob::BlobStore;
+    use towpath_core::graph::JobBody;
+    use towpath_core::ids::LeaseId;
+
+    use super::*;
+    use crate::pump::Control;
+
+    /// What becomes of a job that passed and left its output, where the taking may go on `until` then.
+    fn taken(control: &Control, until: Instant) -> (Outcome, String) {
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a"), "x").unwrap();
+        let tree = std::fs::File::open(folder.path()).unwrap();
+        let store = TempDir::new().unwrap();
+        let store = BlobStore::open(store.path()).unwrap();
+        let body = JobBody { outputs: [("o".into(), "a".into())].into(), ..JobBody::script("true") };
+        let spec = StartSpec::new(LeaseId([1; 16]), "unit".parse().unwrap(), body);
+        let mut verdict = Verdict::of_end(None, None, (Exit::Code(0), true), &spec);
+        verdict.take_outputs(&spec, &Taking { tree: tree.as_fd(), store: &store, control, until });
+        assert_eq!(verdict.outputs.len(), usize::from(verdict.outcome == Outcome::Passed));
+        (verdict.outcome, verdict.why)
+    }
+
+    #[test]
+    fn a_job_whose_outputs_are_still_taken_can_be_cancelled_and_has_its_time() {
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(60));
+        assert_eq!(taken(&Control::default(), later).0, Outcome::Passed);
+        let (outcome, why) = taken(&Control::default(), now);
+        assert_eq!(outcome, Outcome::TimedOut);
+        assert!(why.contains("could not be taken within 900 s"), "{why}");
+        let cancelled = Control::default();
+        cancelled.cancel();
+        assert_eq!(taken(&cancelled, later), (Outcome::Cancelled, "cancelled".into()));
+    }
 }
