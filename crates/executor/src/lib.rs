@@ -32,6 +32,7 @@ mod sys;
 pub mod toolchains;
 mod tree;
 mod verdict;
+mod walk;
 mod watch;
 mod wire;
 

@@ -263,7 +263,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::tree::tests::nest;
+    use crate::walk::tests::nest;
 
     /// Takes what a pattern names out of a tree that `make` fills.
     fn take(

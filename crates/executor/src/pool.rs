@@ -1,6 +1,7 @@
 //! Slots and the jobs that wait for one.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::DirEntry;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,8 @@ use crate::probe::{ProbeRefusal, SandboxCapabilities, probe};
 use crate::pump::Control;
 use crate::slot::Slot;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
-use crate::tree::{JobFolder, remove_tree};
+use crate::tree::JobFolder;
+use crate::walk::remove_tree;
 
 /// Jobs that wait for a slot. The server keeps the real queue; this one hides the way to it.
 pub const BACKLOG_MAX: usize = 100_000;
@@ -264,12 +266,35 @@ fn remove_folder(folder: JobFolder) {
     }
 }
 
-/// Removes what an executor that died left on disk. Its mounts and processes died with it.
+/// Begins the name of a folder of a lease that could not be removed, so that the lease can have another one.
+const UNSWEPT: &str = "unswept-";
+
+/// Removes what an executor that died left on disk. Its mounts and processes died with it. A job made those folders: what
+/// cannot be removed is set aside, is said, and is tried again at the next start, but keeps no executor from starting.
 fn sweep(config: &ExecutorConfig) -> io::Result<()> {
     let jobs = config.spool.join("jobs");
     match std::fs::read_dir(&jobs) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(entries) => entries.flatten().try_for_each(|entry| remove_tree(&entry.path())),
+        Ok(entries) => {
+            entries.flatten().for_each(|entry| sweep_one(&entry));
+            Ok(())
+        }
     }
+}
+
+fn sweep_one(entry: &DirEntry) {
+    let Err(error) = remove_tree(&entry.path()) else { return };
+    let mut path = entry.path();
+    let name = entry.file_name().to_string_lossy().into_owned();
+    if !name.starts_with(UNSWEPT) {
+        let aside = path.with_file_name(format!("{UNSWEPT}{name}"));
+        if std::fs::rename(&path, &aside).is_ok() {
+            path = aside;
+        }
+    }
+    eprintln!(
+        "towpath executor: cannot remove {}, which a job left: {error}; remove it by hand, or let the next start try again",
+        path.display()
+    );
 }

@@ -14,7 +14,7 @@ use crate::host::{Host, TreeMode, find_program};
 use crate::pump::Control;
 use crate::slot::Slot;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
-use crate::tree::remove_tree;
+use crate::walk::remove_tree;
 
 /// Lease of the probes' jobs; no server ever grants it.
 const PROBE_LEASE: LeaseId = LeaseId([0xff; 16]);

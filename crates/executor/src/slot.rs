@@ -22,8 +22,9 @@ use crate::plain::{PlainJob, PlainStart};
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, Pump, ReadBuffer, Tree, TreeEnd, output_pipe};
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
-use crate::tree::{JobFolder, remove_tree};
+use crate::tree::JobFolder;
 use crate::verdict::{self, Verdict};
+use crate::walk::remove_tree;
 use crate::watch::{Breach, Watch};
 
 /// A slot and what it keeps between jobs.

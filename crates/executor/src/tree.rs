@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use towpath_blob::{BlobError, BlobStore, Manifest};
 use towpath_core::ids::{Digest, LeaseId};
 
+use crate::walk::remove_tree;
+
 /// The folder of one lease. Removed by [`JobFolder::remove`], or at the next start of the executor.
 #[derive(Debug)]
 pub(crate) struct JobFolder {
@@ -70,29 +72,6 @@ impl JobFolder {
     }
 }
 
-/// Removes a tree that a job made: also folders that it made unreadable for us.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path)?;
-            fs::remove_dir_all(path)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn make_writable(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            make_writable(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Copies folders, files (sharing blocks where the file system can) and links, with their modes.
 fn copy_folder(from: &Path, to: &Path, owner: Option<u32>) -> io::Result<()> {
     let mode = from.metadata()?.mode() & 0o777;
@@ -131,34 +110,6 @@ fn copy_bytes(from: &mut File, to: &Path, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode))
 }
 
-/// What a folder holds, as far as it was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct TreeSize {
-    pub(crate) bytes: u64,
-    pub(crate) files: u64,
-}
-
-/// Counts a folder until it is over a limit. Files that vanish meanwhile count nothing.
-pub(crate) fn tree_size(path: &Path, limit: TreeSize) -> TreeSize {
-    let mut size = TreeSize::default();
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            size.files += 1;
-            size.bytes += meta.blocks() * 512;
-            if meta.is_dir() {
-                folders.push(entry.path());
-            }
-            if size.bytes > limit.bytes || size.files > limit.files {
-                return size;
-            }
-        }
-    }
-    size
-}
-
 /// Asks ext4 to spread the jobs' folders over the disk: making files where others were deleted a moment ago is 30
 /// times slower there without a journal. Source: reference/platform. Other file systems say no, and need it not.
 pub(crate) fn spread_folders(folder: &Path) {
@@ -168,23 +119,4 @@ pub(crate) fn spread_folders(folder: &Path) {
         Ok(rustix::fs::ioctl_setflags(&folder, flags | rustix::fs::IFlags::TOPDIR)?)
     };
     let _ = spread();
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use std::os::fd::OwnedFd;
-
-    use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
-
-    use super::*;
-
-    /// Makes so many folders of one name within each other, deeper than a path can say; the innermost one.
-    pub(crate) fn nest(folder: &Path, (name, levels): (&[u8], usize)) -> OwnedFd {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let top = open(folder, flags, Mode::empty()).unwrap();
-        (0..levels).fold(top, |folder, _| {
-            mkdirat(&folder, name, Mode::RWXU).unwrap();
-            openat(&folder, name, flags, Mode::empty()).unwrap()
-        })
-    }
 }

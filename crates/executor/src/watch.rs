@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::{Counters, SlotGroup};
 use crate::spec::Limits;
-use crate::tree::{TreeSize, tree_size};
+use crate::walk::{TreeSize, tree_size};
 
 /// The first look at a job comes after this long; most jobs of a fast suite are over by then.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(100);

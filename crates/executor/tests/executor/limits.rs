@@ -105,6 +105,23 @@ fn e04_disk_fill() {
 }
 
 #[test]
+fn files_below_a_path_too_long_to_say_count() {
+    let worlds = [World::sandboxed("files_below_a_path_too_long_to_say_count"), Some(World::plain())];
+    for world in worlds.into_iter().flatten() {
+        let program = "import os, time\n\
+             for _ in range(100):\n\
+             \x20   os.mkdir('d' * 250)\n\
+             \x20   os.chdir('d' * 250)\n\
+             for at in range(100000): open(str(at), 'w')\n\
+             time.sleep(30)\n";
+        let mut spec = world.with_tree(&[("x", "")], "/usr/bin/python3 deep.py");
+        std::fs::write(spec.base.as_ref().unwrap().join("deep.py"), program).unwrap();
+        spec.limits = small_limits();
+        world.run_spec(spec).failed("ended at its limit of 2000 files");
+    }
+}
+
+#[test]
 fn e05_log_flood() {
     let worlds = [World::sandboxed("e05_log_flood"), Some(World::plain())];
     for world in worlds.into_iter().flatten() {

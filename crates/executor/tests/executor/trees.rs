@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use towpath_blob::Manifest;
 use towpath_core::graph::Outcome;
 use towpath_core::ids::Digest;
-use towpath_executor::{SandboxKind, TreeMode};
+use towpath_executor::{JobPool, SandboxKind, TreeMode};
 
-use crate::support::{Done, World, needs_root, small_limits};
+use crate::support::{Done, World, config, needs_root, small_limits};
 
 fn both(test: &str, check: impl Fn(&World, SandboxKind)) {
     if let Some(world) = World::sandboxed(test) {
@@ -59,6 +60,47 @@ fn trees_are_overlays_here_and_are_removed() {
     assert_eq!(fs::read_dir(jobs).unwrap().count(), 0);
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(world.folder.path().to_str().unwrap()), "{mounts}");
+}
+
+/// Makes folders within each other, deeper than a path can say.
+const NEST: &str =
+    "/usr/bin/python3 -c 'import os\nfor _ in range(2000): os.mkdir(\"deep\"); os.chdir(\"deep\")'";
+
+/// As many descriptors as a process has where nobody asks for more.
+fn few_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum }).unwrap();
+}
+
+#[test]
+fn a_tree_that_is_very_deep_is_removed() {
+    few_descriptors();
+    let worlds = [World::sandboxed("a_tree_that_is_very_deep_is_removed"), Some(World::plain())];
+    for world in worlds.into_iter().flatten() {
+        world.run_spec(world.with_tree(&[("x", "")], NEST)).passed();
+        let jobs = world.folder.path().join("executor/jobs");
+        drop(world.pool); // Waits for the janitor.
+        assert_eq!(fs::read_dir(jobs).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn what_cannot_be_swept_keeps_no_executor_from_starting() {
+    few_descriptors();
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = folder.path().join("executor/jobs");
+    let killed = jobs.join("ab".repeat(16));
+    fs::create_dir_all(&killed).unwrap();
+    let nested = Command::new("sh").args(["-c", NEST]).current_dir(&killed).status();
+    assert!(nested.unwrap().success());
+    // No executor makes a file there.
+    fs::write(jobs.join("cd".repeat(16)), "x").unwrap();
+    for _ in 0..2 {
+        drop(JobPool::start(config(folder.path(), SandboxKind::None), |_| {}).unwrap());
+        let left: Vec<_> = fs::read_dir(&jobs).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [format!("unswept-{}", "cd".repeat(16)).as_str()]);
+    }
 }
 
 #[test]
