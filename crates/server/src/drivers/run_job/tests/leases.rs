@@ -163,6 +163,6 @@ fn a_job_whose_repository_is_not_to_be_used_now_is_tried_again_later() {
         }
     };
     let trouble = world.runtime.block_on(async { tokio::time::timeout(PATIENCE, trouble).await }).unwrap();
-    assert_eq!((trouble.class, trouble.tries), (TroubleClass::Denied, 1));
+    assert_eq!((trouble.class, trouble.tries), (TroubleClass::Transient, 1));
     world.hears_nothing();
 }
