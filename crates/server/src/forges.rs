@@ -54,7 +54,7 @@ impl Forges {
     pub fn get(&self, repo: &RepoName) -> Result<BuiltIn, ForgeError> {
         let repository = self.repos.get(repo).map_err(|error| match error {
             error @ GitError::NotCleared => {
-                ForgeError::Transient { what: format!("repo `{repo}`"), why: error.to_string() }
+                ForgeError::new(error.class(), format!("repo `{repo}`"), error.to_string())
             }
             error => error.into(),
         })?;

@@ -31,7 +31,7 @@ const WHAT: &str = "putting right what the last server left";
 pub fn repositories(forges: &Forges, now: Timestamp) -> Result<(), ReadError> {
     for (repo, gates) in found(forges.store())? {
         if let Err(unfit) = put_right(forges, &repo.name, &gates) {
-            told(forges, &repo, &unfit, now);
+            tell_unfit(forges, &repo, &unfit, now);
         }
     }
     Ok(())
@@ -63,13 +63,13 @@ pub fn those_that_wait(forges: &Forges, now: Timestamp) -> Result<(), ReadError>
             Err(unfit) if unfit.again == Again::Soon => {
                 tracing::warn!(repo = %name, "{WHAT} of {name}, tried again: {unfit}");
             }
-            Err(unfit) => told(forges, &repo, &unfit, now),
+            Err(unfit) => tell_unfit(forges, &repo, &unfit, now),
         }
     }
     Ok(())
 }
 
-fn told(forges: &Forges, repo: &Repo, unfit: &Unfit, at: Timestamp) {
+fn tell_unfit(forges: &Forges, repo: &Repo, unfit: &Unfit, at: Timestamp) {
     Undone { repo, what: WHAT, why: unfit, again: unfit.again }.tell(forges.store().writer(), at);
 }
 

@@ -91,11 +91,14 @@ fn a_change_shows_why_it_waits_also_where_its_repository_is_not_there() {
     let text = String::from_utf8_lossy(&page.body);
     assert_eq!(page.status, 200, "{text}");
     assert!(text.contains("uploaded by") && !text.contains("git author"), "{text}");
-    let commented = world.by("ada", act("comment", json!({ "text": "Well?" })));
-    let body = commented.json();
-    assert_eq!(
-        (commented.status, &body["class"], &body["exit_code"]),
-        (503, &json!("unavailable"), &json!(7))
-    );
+    // Acts by way of the forge, and what looks into the repository itself.
+    let mut settings = world.ada(Ask::get("/api/v1/repos/demo/settings")).ok();
+    settings["branches"]["next"] = settings["branches"]["main"].clone();
+    for ask in [act("comment", json!({ "text": "Well?" })), Ask::put("/api/v1/repos/demo/settings", settings)]
+    {
+        let got = world.ada(ask);
+        let body = got.json();
+        assert_eq!((got.status, &body["class"], &body["exit_code"]), (503, &json!("unavailable"), &json!(7)));
+    }
     assert_eq!(push(&world, "ada", "demo").status, 503);
 }
