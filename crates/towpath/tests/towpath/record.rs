@@ -461,7 +461,12 @@ fn e11_a_full_disk_is_said_and_loses_nothing() {
     let block = vec![1; 1 << 16];
     while file.write_all(&block).is_ok() {}
     drop(file);
-    let comment = || site.world.towpath(&["change", "comment", "1", &"word ".repeat(2_000)]);
+    let answered = std::cell::Cell::new(0);
+    let comment = || {
+        let ended = site.world.towpath(&["change", "comment", "1", &"word ".repeat(2_000)]);
+        answered.set(answered.get() + usize::from(ended.code == 0));
+        ended
+    };
     let mut refused = comment();
     wait_until("refusal", || {
         refused = comment();
@@ -472,8 +477,19 @@ fn e11_a_full_disk_is_said_and_loses_nothing() {
     assert!(said.iter().any(|said| refused.err.contains(said)), "{}", refused.err);
     assert_eq!(site.world.towpath(&["change", "show", "1"]).code, 0, "what was answered can be read");
 
+    // Once the database has no room either, the reserve is given back: git finds room in it, and a row does not.
+    let mint = || site.world.towpath(&["token", "create", "--label", "x"]);
+    wait_until("full database", || mint().err.contains(said[1]));
+    assert!(comment().err.contains(said[1]));
+
     std::fs::remove_file(&fill).unwrap();
     wait_until("room", || comment().code == 0);
+    // What was refused when it lay in the repository already counts, and is in the record as everything else.
+    let shown = site.world.records(&["change", "show", "1"])[0]["comments"].as_array().unwrap().len();
+    let leaves = site.world.records(&["audit", "show", "--count", "500"]);
+    let told = |leaf: &&Value| leaf["entry"]["act"]["what"] == "commented (web change 1)";
+    assert!(shown > answered.get(), "none was refused halfway");
+    assert_eq!(leaves.iter().filter(told).count(), shown);
     site.land("2", "two");
     // From inside of the namespaces: SQLite follows a path to its end, and this one ends in them.
     let server = site.server.as_ref().unwrap().id().to_string();
