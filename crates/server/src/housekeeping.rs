@@ -183,8 +183,6 @@ pub struct House {
     pub blobs: BlobStore,
     /// Logs.
     pub logs: LogStore,
-    /// Where repositories for jobs with history are.
-    pub histories: std::path::PathBuf,
 }
 
 /// The way to the thread.
@@ -323,11 +321,10 @@ impl Keeper {
 
     fn parts(&self, retention: &Retention, now: Timestamp, figures: &mut Figures) {
         type Part = fn(&Keeper, &Retention, Timestamp, &mut Figures) -> Result<(), Trouble>;
-        let parts: [(&str, Part); 6] = [
+        let parts: [(&str, Part); 5] = [
             ("runs", Keeper::runs),
             ("lists", Keeper::lists),
             ("outputs", Keeper::outputs),
-            ("leftovers", Keeper::leftovers),
             ("candidates", Keeper::candidates),
             ("repositories", Keeper::repositories),
         ];

@@ -162,7 +162,7 @@ impl Server {
         let sources = Sources {
             repos: repos.clone(),
             bases: BaseStore::open(&folders.bases, BASES)?,
-            histories: folders.histories.clone(),
+            histories: folders.histories,
             blobs: blobs.clone(),
             secrets: secrets.clone(),
             incarnation: store.incarnation(),
@@ -197,7 +197,6 @@ impl Server {
             forges: forges.clone(),
             blobs: blobs.clone(),
             logs: logs.clone(),
-            histories: folders.histories,
         };
         let (housekeeping, housekeeper) = Housekeeping::start(house)
             .map_err(|why| ServerError::Io { what: "start housekeeping".into(), why })?;

@@ -121,23 +121,6 @@ impl Keeper {
         Ok(outputs)
     }
 
-    /// Repositories for jobs of servers that were killed: their jobs are long over.
-    pub(super) fn leftovers(
-        &self,
-        retention: &Retention,
-        _now: Timestamp,
-        _figures: &mut Figures,
-    ) -> Result<(), Trouble> {
-        let age = Duration::from_secs(u64::from(retention.grace_days.max(1)) * DAY_MS as u64 / 1000);
-        for entry in fs::read_dir(&self.house.histories)?.flatten() {
-            let old = |time: SystemTime| SystemTime::now().duration_since(time).is_ok_and(|past| past >= age);
-            if entry.metadata().and_then(|meta| meta.modified()).is_ok_and(old) {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Does something with each repository; one that does not let it is alerted of and keeps no other from it.
     fn each_repository(
         &self,
