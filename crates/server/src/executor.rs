@@ -28,7 +28,8 @@ const BRIEF: Duration = START_PAUSE;
 /// Connections in a row that may be brief before the next one is waited with.
 const BRIEF_MAX: u32 = 1;
 
-/// How long one may take to end with its jobs: each has five seconds after it was asked, and is killed then.
+/// How long the end of one with its jobs is waited for. It kills them at once; one that the kernel is slow to let go of
+/// keeps it for up to a minute, and is not waited for.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The way to the executor's process.

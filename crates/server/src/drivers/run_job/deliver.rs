@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use towpath_blob::BlobStore;
 use towpath_core::cell::CellId;
 use towpath_core::ids::{LeaseId, Timestamp};
 use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
+use towpath_pipeline::junit::TestCase;
 use towpath_store::WriteError;
 
-use super::ends::Over;
+use super::ends::{Over, Reports};
 use super::{Jobs, Wanted};
 use crate::engine::{AnyIntake, BATCH_MAX, Batch, Engine};
 use crate::faults;
@@ -27,8 +29,8 @@ impl Finished {
         self.over.end.lease
     }
 
-    fn is_read(&self) -> bool {
-        self.over.tests.is_some()
+    fn is_unread(&self) -> bool {
+        matches!(self.over.reports, Reports::Unread)
     }
 
     fn intake(&self) -> AnyIntake {
@@ -39,10 +41,28 @@ impl Finished {
         AnyIntake::Run(intake)
     }
 
-    fn rows(&self, now: Timestamp) -> reports::Rows {
-        let Over { end, tests } = &self.over;
-        let tests = tests.as_deref().unwrap_or_default();
-        reports::Rows::new(&self.wanted.order, end.lease, end, tests, now)
+    fn rows(&self, now: Timestamp) -> Arc<reports::Rows> {
+        match &self.over.reports {
+            Reports::Read(rows) => rows.clone(),
+            Reports::None | Reports::Unread => self.make_rows(&[], now),
+        }
+    }
+
+    fn make_rows(&self, tests: &[TestCase], now: Timestamp) -> Arc<reports::Rows> {
+        Arc::new(reports::Rows::new(&self.wanted.order, self.lease(), &self.over.end, tests, now))
+    }
+
+    /// Takes in what the reports say. They decide nothing: where they cannot be read, the job had no tests.
+    fn read_reports(&mut self, blobs: &BlobStore, now: Timestamp) {
+        let Some(junit) = &self.over.end.junit else { return };
+        let read = catch_unwind(AssertUnwindSafe(|| reports::read(blobs, junit)));
+        let tests = read.unwrap_or_else(|_| {
+            let lease = self.lease();
+            tracing::error!(%lease, "reading the reports of a job panicked: a bug of Towpath");
+            Vec::new()
+        });
+        self.over.end.result.failed_tests = reports::failed(&tests);
+        self.over.reports = Reports::Read(self.make_rows(&tests, now));
     }
 }
 
@@ -51,27 +71,14 @@ impl Jobs {
     /// only then the executor may forget them. Returns at once: reports are read elsewhere first.
     pub(super) fn deliver_ends(self: &Arc<Self>, engine: &Engine, mut finished: Vec<Finished>) {
         faults::point("run-job", "ended");
-        for mut one in finished.extract_if(.., |one| !one.is_read()) {
+        for mut one in finished.extract_if(.., |one| one.is_unread()) {
             let (me, engine) = (self.clone(), engine.clone());
             self.readers.run(Box::new(move || {
-                me.read_reports(&mut one.over);
+                one.read_reports(&me.sources.blobs, engine.clock().now());
                 me.deliver_read(&engine, vec![one]);
             }));
         }
         self.deliver_read(engine, finished);
-    }
-
-    /// Takes in what the reports of a job say. They decide nothing: where they cannot be read, it had no tests.
-    fn read_reports(&self, over: &mut Over) {
-        let Some(junit) = &over.end.junit else { return };
-        let read = catch_unwind(AssertUnwindSafe(|| reports::read(&self.sources.blobs, junit)));
-        let tests = read.unwrap_or_else(|_| {
-            let lease = over.end.lease;
-            tracing::error!(%lease, "reading the reports of a job panicked: a bug of Towpath");
-            Vec::new()
-        });
-        over.end.result.failed_tests = reports::failed(&tests);
-        over.tests = Some(tests.into());
     }
 
     fn deliver_read(self: &Arc<Self>, engine: &Engine, finished: Vec<Finished>) {
@@ -88,7 +95,7 @@ impl Jobs {
 
     fn batch(self: &Arc<Self>, engine: &Engine, cell: CellId, finished: Vec<Finished>) -> Batch {
         let now = engine.clock().now();
-        let rows: Vec<reports::Rows> = finished.iter().map(|one| one.rows(now)).collect();
+        let rows: Vec<Arc<reports::Rows>> = finished.iter().map(|one| one.rows(now)).collect();
         let intakes = finished.iter().map(Finished::intake).collect();
         let me = self.clone();
         Batch {

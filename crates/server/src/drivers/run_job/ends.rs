@@ -5,19 +5,29 @@ use std::sync::Arc;
 
 use towpath_core::ids::LeaseId;
 use towpath_executor::JobEnd;
-use towpath_pipeline::junit::TestCase;
+
+use crate::reports;
 
 /// How a job ended.
 pub(super) struct Over {
     pub end: JobEnd,
-    /// What its reports say; `None`: they have not been read.
-    pub tests: Option<Arc<[TestCase]>>,
+    pub reports: Reports,
+}
+
+/// What is known of the reports that a job left.
+pub(super) enum Reports {
+    /// It left none.
+    None,
+    /// They have not been read.
+    Unread,
+    /// What they say is in the end's rows.
+    Read(Arc<reports::Rows>),
 }
 
 impl From<JobEnd> for Over {
     fn from(end: JobEnd) -> Over {
-        let tests = end.junit.is_none().then(Arc::default);
-        Over { end, tests }
+        let reports = if end.junit.is_some() { Reports::Unread } else { Reports::None };
+        Over { end, reports }
     }
 }
 

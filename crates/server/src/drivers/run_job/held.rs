@@ -201,7 +201,10 @@ impl State {
                 // An executor writes down what it begins before it begins: what it was given and has no word of, it has not
                 // begun.
                 (None, Place::Unasked | Place::There(_)) if held.cancelled => never.push(*lease),
-                (None, Place::Unasked | Place::There(_)) => compared.prepare.push(*lease),
+                (None, Place::Unasked | Place::There(_)) => {
+                    held.started_at = None;
+                    compared.prepare.push(*lease);
+                }
             }
         }
         self.found = Some(found);
