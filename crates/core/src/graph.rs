@@ -165,7 +165,7 @@ pub struct JobResult {
     /// Exit code, or 128 + signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// One sentence for people: `exit code 3`, `killed at its limit of 2 GiB memory`.
+    /// One sentence for people, of at most [`WHY_BYTES_MAX`]: `exit code 3`, `killed at its limit of 2 GiB memory`.
     pub why: String,
     /// Output name to the digest of its manifest in the blob store.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -192,7 +192,7 @@ impl JobResult {
         JobResult {
             outcome,
             exit_code: None,
-            why: why.into(),
+            why: cut_why(why),
             outputs: BTreeMap::new(),
             log: None,
             failed_tests: Vec::new(),
@@ -205,6 +205,20 @@ impl JobResult {
 
 /// Failed test names kept with a result; the full list is in the report.
 pub const TESTS_SHOWN_MAX: usize = 20;
+
+/// Bytes of the sentence in a result: a run tells its gate those of all its jobs in one message.
+pub const WHY_BYTES_MAX: usize = 1000;
+
+/// A sentence for people, as much of it as a result keeps.
+pub fn cut_why(why: impl Into<String>) -> String {
+    const CUT: &str = "…";
+    let mut why = why.into();
+    if why.len() > WHY_BYTES_MAX {
+        why.truncate(why.floor_char_boundary(WHY_BYTES_MAX - CUT.len()));
+        why.push_str(CUT);
+    }
+    why
+}
 
 /// A job that is to be started: addressed by a lease that is never used twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -433,6 +447,15 @@ mod tests {
         let names: Vec<_> = queue.jobs.iter().map(|job| job.name.as_str()).collect();
         assert_eq!(names, ["wheel", "unit"]);
         assert_eq!(queue.jobs[1].needs, [JobIndex(0)]);
+    }
+
+    #[test]
+    fn a_long_sentence_is_cut_where_a_character_ends() {
+        let whole = "ü".repeat(WHY_BYTES_MAX / 2);
+        assert_eq!(cut_why(whole.as_str()), whole);
+        let cut = cut_why(format!("x{whole}"));
+        assert_eq!(cut, format!("x{}…", "ü".repeat(WHY_BYTES_MAX / 2 - 2)));
+        assert_eq!(JobResult::unrun(Outcome::Errored, "y".repeat(100_000)).why.len(), WHY_BYTES_MAX);
     }
 
     #[test]

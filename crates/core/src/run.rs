@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::act::Act;
 use crate::cell::{Cell, CellId, CellState, Field, Notes, Row, RowError, Rows, Table};
 use crate::effect::{Effect, EffectKey, JobInput, JobOrder, Plan};
-use crate::graph::{JobGraph, JobIndex, JobResult, Lease, Outcome, SkipReason, Trigger};
+use crate::graph::{
+    JobGraph, JobIndex, JobResult, Lease, Outcome, SkipReason, Trigger, WHY_BYTES_MAX, cut_why,
+};
 use crate::ids::{CommitId, Digest, EnvironmentId, JobName, LeaseId, RunId, Timestamp};
 use crate::message::{Admission, Demand, JobReport, Message, RunReport, RunStart};
 
 mod deploying;
+mod giving_up;
 mod progress;
 
 pub use progress::counts;
@@ -45,6 +48,11 @@ pub enum RunEvent {
         lease: Lease,
         /// What it left.
         result: Box<JobResult>,
+    },
+    /// What it would write is more than the store takes, and would be each time.
+    TooLarge {
+        /// The store's words.
+        why: String,
     },
 }
 
@@ -113,6 +121,9 @@ struct Whole {
     /// Slots granted so far.
     granted: u64,
     cancelled: Option<String>,
+    /// Why what its jobs left can be neither kept nor told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_up: Option<String>,
     ended: Option<(Outcome, Timestamp)>,
 }
 
@@ -148,6 +159,7 @@ impl Cell for Run {
             RunEvent::Granted { total } => state.granted(*total, now),
             RunEvent::Admitted(admission) => state.admitted(admission),
             RunEvent::JobEnded { lease, result } => state.job_ended(lease, result, now),
+            RunEvent::TooLarge { why } => state.give_up(why, now),
         }
         state.advance(now);
     }
@@ -295,11 +307,15 @@ impl RunState {
 }
 
 /// A result as gates are told of it: without the names of tests, which decide nothing and of which thousands of jobs could
-/// have more than a message may hold.
+/// have more than a message may hold. A row of an earlier version may have a longer sentence, too.
 fn told(result: &Arc<JobResult>) -> Arc<JobResult> {
-    match result.failed_tests.is_empty() {
+    match result.failed_tests.is_empty() && result.why.len() <= WHY_BYTES_MAX {
         true => result.clone(),
-        false => Arc::new(JobResult { failed_tests: Vec::new(), ..(**result).clone() }),
+        false => Arc::new(JobResult {
+            failed_tests: Vec::new(),
+            why: cut_why(result.why.as_str()),
+            ..(**result).clone()
+        }),
     }
 }
 

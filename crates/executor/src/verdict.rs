@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use towpath_blob::LogReader;
-use towpath_core::graph::Outcome;
+use towpath_core::graph::{Outcome, cut_why};
 use towpath_core::ids::Digest;
 
 use crate::launcher::Exit;
@@ -153,7 +153,7 @@ impl Verdict {
     pub(crate) fn fill(self, end: &mut JobEnd) {
         end.result.outcome = self.outcome;
         end.result.exit_code = self.exit_code;
-        end.result.why = self.why;
+        end.result.why = cut_why(self.why);
         end.result.outputs = self.outputs;
         end.junit = self.junit;
     }
@@ -212,6 +212,13 @@ mod tests {
         verdict.take_outputs(&spec, &Taking { tree: tree.as_fd(), store: &store, control, until });
         assert_eq!(verdict.outputs.len(), usize::from(verdict.outcome == Outcome::Passed));
         (verdict.outcome, verdict.why)
+    }
+
+    #[test]
+    fn a_result_has_a_sentence_of_bounded_length() {
+        let mut end = crate::pool::unrun(LeaseId([1; 16]), Outcome::Errored, "");
+        Verdict::errored("%E4".repeat(33_000)).fill(&mut end);
+        assert_eq!(end.result.why.len(), towpath_core::graph::WHY_BYTES_MAX);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl RunState {
             self.skip(job, SkipReason::When, now);
         }
         free.into_iter().for_each(|job| self.make_ready(job));
-        if let Some(why) = self.whole.cancelled.clone() {
+        if let Some(why) = self.whole.cancelled.clone().or_else(|| self.whole.given_up.clone()) {
             self.stop_all(&why, now);
         }
     }
@@ -105,13 +105,14 @@ impl RunState {
         if self.whole.ended.is_some() || self.whole.cancelled.is_some() {
             return;
         }
+        let why = cut_why(why);
         // Remembered also before the start, should the two messages come the wrong way round.
-        self.whole.edit().cancelled = Some(why.to_owned());
-        self.stop_all(why, now);
+        self.whole.edit().cancelled = Some(why.clone());
+        self.stop_all(&why, now);
     }
 
     /// Stops what runs, drops what waits.
-    fn stop_all(&mut self, why: &str, now: Timestamp) {
+    pub(super) fn stop_all(&mut self, why: &str, now: Timestamp) {
         let open: Vec<JobIndex> =
             self.graph.iter().map(|(job, _)| job).filter(|job| !is_done(self.jobs.get(&job.0))).collect();
         open.into_iter().for_each(|job| self.stop(job, why, now));
@@ -139,7 +140,7 @@ impl RunState {
         };
         self.running.remove(&lease.job);
         self.fresh.remove(&lease.job);
-        let result = Arc::new(result.clone());
+        let result = Arc::new(JobResult { why: cut_why(result.why.as_str()), ..result.clone() });
         match stopping {
             Some(why) if result.outcome != Outcome::Passed => {
                 let result = JobResult { outcome: Outcome::Cancelled, why, ..(*result).clone() };
@@ -180,6 +181,7 @@ impl RunState {
             if is_done(self.jobs.get(&job.0)) || self.running.contains(&job) {
                 continue;
             }
+            let result = self.kept(result);
             let tries = self.jobs.get(&job.0).map(|state| state.tries().to_vec()).unwrap_or_default();
             self.jobs.insert(job.0, JobState::Done { result: result.clone(), tries, carried, at: now });
             self.ready.remove(&job);
@@ -225,7 +227,7 @@ impl RunState {
     }
 
     /// Remembers the first required job that is over without counting for the bar.
-    fn note_lost(&mut self, job: JobIndex, result: &JobResult) {
+    pub(super) fn note_lost(&mut self, job: JobIndex, result: &JobResult) {
         let spec = self.graph.job(job);
         if self.lost.is_none() && spec.required && !counts(result) {
             self.lost = Some(spec.name.clone());
@@ -242,6 +244,9 @@ impl RunState {
             self.stop_all(&format!("required job `{name}` did not pass, so this run cannot"), now);
         }
         if self.open == 0 {
+            if let Some(why) = self.untellable() {
+                self.give_up(&why, now);
+            }
             self.end(&start, now);
         }
     }
@@ -255,9 +260,10 @@ impl RunState {
     }
 
     fn end(&mut self, start: &RunStart, now: Timestamp) {
-        let outcome = match &self.whole.cancelled {
-            Some(_) => Outcome::Cancelled,
-            None => self.outcome(start.trigger),
+        let outcome = match (&self.whole.cancelled, &self.whole.given_up) {
+            (Some(_), _) => Outcome::Cancelled,
+            (None, Some(_)) => Outcome::Failed,
+            (None, None) => self.outcome(start.trigger),
         };
         self.whole.edit().ended = Some((outcome, now));
         let results = self.results_digest();
