@@ -8,7 +8,8 @@ use towpath_core::ids::{Epoch, LeaseId};
 
 use crate::spec::{JobEnd, StartSpec};
 
-/// Both sides must speak the same version; a server that was replaced by a newer one restarts its executor.
+/// Both sides must speak the same version. An executor outlives a server that is replaced, so a change here takes a
+/// version that the executor before still understands, or a person who stops that one.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// From the server.
@@ -52,7 +53,8 @@ pub enum ToExecutor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopMode {
-    /// Takes no further jobs and ends when the last is over. Its end stays in the journal for the next executor.
+    /// Takes no further jobs and ends when the last is over. Its end stays in the journal for the next executor. For
+    /// people and tools: no server asks for it.
     WhenIdle,
     /// Cancels everything and ends.
     Now,
@@ -90,7 +92,7 @@ pub enum FromExecutor {
 pub struct Welcome {
     /// [`PROTOCOL_VERSION`] of the executor.
     pub version: u32,
-    /// Random, new for each process: a server sees that it was replaced.
+    /// Random, new for each process: it tells two executors apart, for people and tests. Servers go by the leases.
     pub incarnation: String,
     /// Process id, for people.
     pub pid: u32,

@@ -12,7 +12,8 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Bytes of one frame. A job's script and secrets fit many times.
+/// Bytes of one frame. A job's script, variables, secrets and inputs fit many times where people write them; a job for
+/// which they do not is refused before it is sent.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Descriptors in one frame.
 const DESCRIPTORS_MAX: usize = 2;
