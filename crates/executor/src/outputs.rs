@@ -179,6 +179,7 @@ impl Search<'_> {
         for entry in Dir::read_from(&folder)? {
             let name = entry?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
+                self.taking.go_on()?;
                 self.entries += 1;
                 if self.entries > ENTRIES_MAX {
                     return Err(refused(self.what, &path, "there are too many files to look through"));
@@ -259,11 +260,20 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use rustix::fs::openat;
+    use rustix::fs::{mkdirat, openat};
     use tempfile::TempDir;
 
     use super::*;
-    use crate::walk::tests::nest;
+
+    /// Makes so many folders of one name within each other, deeper than a path can say; the innermost one.
+    fn nest(folder: &Path, (name, levels): (&[u8], usize)) -> OwnedFd {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let top = rustix::fs::open(folder, flags, Mode::empty()).unwrap();
+        (0..levels).fold(top, |folder, _| {
+            mkdirat(&folder, name, Mode::RWXU).unwrap();
+            openat(&folder, name, flags, Mode::empty()).unwrap()
+        })
+    }
 
     /// Takes what a pattern names out of a tree that `make` fills.
     fn take(

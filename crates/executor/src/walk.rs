@@ -232,7 +232,7 @@ fn is_named(entry: &rustix::fs::DirEntry) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use rustix::fs::{mkdirat, open};
@@ -244,7 +244,7 @@ pub(crate) mod tests {
     const ENDLESS: TreeSize = TreeSize { bytes: u64::MAX, files: u64::MAX };
 
     /// Makes so many folders of one name within each other, deeper than a path can say; the innermost one.
-    pub(crate) fn nest(folder: &Path, (name, levels): (&[u8], usize)) -> OwnedFd {
+    fn nest(folder: &Path, (name, levels): (&[u8], usize)) -> OwnedFd {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let top = open(folder, flags, Mode::empty()).unwrap();
         (0..levels).fold(top, |folder, _| {
