@@ -129,8 +129,11 @@ impl From<WriteSet> for EncodedTurn {
 }
 
 impl EncodedTurn {
-    /// Before anything is written, so that a turn that does not fit harms nobody.
-    fn check_sizes(&self) -> Result<(), WriteError> {
+    /// Whether the store takes it. Asked before anything is written, so that a turn that does not fit harms nobody.
+    ///
+    /// # Errors
+    /// [`WriteError::TooLarge`].
+    pub fn check_sizes(&self) -> Result<(), WriteError> {
         let rows = self.rows.iter().filter_map(|row| Some(("a row", row.value.as_ref()?.len())));
         let effects = self.outbox.iter().filter_map(|(_, body)| Some(("an effect", body.as_ref()?.len())));
         let messages = self.messages.iter().map(|message| ("a delivery", message.body.len()));

@@ -7,8 +7,13 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use towpath_core::effect::Effect;
 use towpath_core::gate::Bell;
-use towpath_core::ids::CommitId;
+use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobResult, JobSpec, Origin, Outcome, Trigger};
+use towpath_core::ids::{CommitId, Digest, JobName, TreeId};
+use towpath_core::message::RunStart;
 use towpath_core::outbox::Stage;
+use towpath_core::policy::Level;
+use towpath_core::pool::PoolEvent;
+use towpath_core::run::{JobState, RunEvent};
 use towpath_store::{BODY_BYTES_MAX, Options};
 
 use super::*;
@@ -59,4 +64,81 @@ fn a_result_that_the_store_never_takes_becomes_trouble_that_says_so() {
     assert_eq!((stage, trouble.class), (Stage::Waiting, TroubleClass::Invalid));
     assert!(trouble.why.starts_with("its result cannot be stored: a delivery has 671"), "{}", trouble.why);
     running.stop().unwrap();
+}
+
+/// A run of two jobs.
+fn start_of(run: &RunId) -> RunStart {
+    let spec = |name: JobName| JobSpec {
+        name: name.clone(),
+        base: name,
+        origin: Origin::Target,
+        on: vec![Trigger::Manual],
+        required: true,
+        needs: vec![],
+        aborts: vec![],
+        skip: None,
+        body: Arc::new(JobBody::script("true")),
+    };
+    RunStart {
+        run: run.clone(),
+        trigger: Trigger::Manual,
+        change: None,
+        reason: "tested".into(),
+        by: None,
+        commit: CommitId([1; 20]),
+        tree: TreeId([1; 20]),
+        level: Level::Landed,
+        graph: JobGraph {
+            jobs: ["unit", "docs"].map(|name| spec(name.parse().unwrap())).into(),
+            budget_seconds: None,
+        },
+        carried: Default::default(),
+        priority: 0,
+        fail_fast: false,
+        facts: Default::default(),
+    }
+}
+
+/// Tells a run each time that it asks or cancels that its job passed, with more outputs than the store takes.
+fn tell_too_much(engine: &Engine, cell: &CellId, dispatch: Dispatch) {
+    let (Dispatch::Do { key, token, effect } | Dispatch::Cancel { key, token, effect }) = dispatch;
+    let Effect::RunJob(order) = effect else { return };
+    let outputs = [("x".repeat(BODY_BYTES_MAX), Digest([1; 32]))].into();
+    let result = JobResult { outputs, ..JobResult::unrun(Outcome::Passed, "exit code 0") };
+    let event = RunEvent::JobEnded { lease: order.lease, result: Box::new(result) };
+    engine.deliver_with_turn(Batch {
+        cell: cell.clone(),
+        intakes: vec![AnyIntake::Run(Intake::Done { key, token, result: Some(event) })],
+        records: Box::new(|_| Ok(())),
+        done: Box::new(|_| {}),
+    });
+}
+
+#[test]
+fn a_run_whose_turn_the_store_never_takes_ends_with_that_as_its_reason() {
+    let folder = TempDir::new().unwrap();
+    let store = Arc::new(Store::open(Options::new(folder.path().join("data"), system_time())).unwrap());
+    let (keep, kept) = mpsc::channel();
+    let dispatcher = Arc::new(Kept(Mutex::new(keep)));
+    let (engine, running) = Engine::start(store.clone(), dispatcher, |_| {}).unwrap();
+    let run: RunId = "demo/main/1".parse().unwrap();
+    let cell = CellId::Run(run.clone());
+    let mut changes = engine.changes();
+    let capacity = PoolEvent::Capacity { slots: 1 };
+    engine.deliver_surely(CellId::Pool, AnyIntake::Pool(Intake::Event(capacity)));
+    let start = RunEvent::Start(Arc::new(start_of(&run)));
+    engine.deliver_surely(cell.clone(), AnyIntake::Run(Intake::Event(start)));
+    let (teller, of) = (engine.clone(), cell.clone());
+    std::thread::spawn(move || kept.into_iter().for_each(|dispatch| tell_too_much(&teller, &of, dispatch)));
+    let over =
+        async { while !changes.recv().await.is_ok_and(|changed| changed.is_over && changed.cell == cell) {} };
+    let over = Runtime::new().unwrap().block_on(async { tokio::time::timeout(2 * PATIENCE, over).await });
+    over.expect("the run ends in time");
+    running.stop().unwrap();
+    let stored = store.reader().snapshot().unwrap().cell(&cell).unwrap();
+    let live = Live::<Run>::load(cell, store.epoch(), &stored.rows, []).unwrap();
+    assert_eq!(live.state.ended().unwrap().0, Outcome::Failed);
+    let Some(JobState::Done { result, .. }) = live.state.job(JobIndex(0)) else { panic!("it is over") };
+    assert!(result.why.contains("at most 67108864"), "{}", result.why);
+    assert!(result.outputs.is_empty());
 }

@@ -10,12 +10,13 @@ use towpath_core::cell::{Answer, CellId};
 use towpath_core::gate::{GateEvent, Halts};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
+use towpath_core::run::RunEvent;
 use towpath_core::turn::{EVENTS_PER_TURN_MAX, Intake, Turn};
 use towpath_store::{Placed, Store, StoredCell, WriteError};
 
 use super::slot::{AnyCell, AnyIntake};
 use super::unit::{HEADS_MAX, Outcome, Part, Unit, UnitNumber};
-use super::{Batch, Changed, Dispatcher, Engine, EngineEnd, Note, ReadCell};
+use super::{Batch, Changed, Dispatcher, Engine, EngineEnd, Note, ReadCell, TOO_LARGE_REST_MS};
 use crate::faults;
 
 /// Notes taken in before the next round of turns: bounds how long a flood keeps turns from happening.
@@ -36,6 +37,8 @@ struct Slot {
     in_flight: Option<UnitNumber>,
     /// Its last unit was refused: the next turn is alone, so that what is wrong with one cell stops no other.
     is_alone: bool,
+    /// What it wrote was too large, which it has heard.
+    knows_too_large: bool,
     /// Its last turn left nothing to do.
     is_finished: bool,
     wake_at: Option<Timestamp>,
@@ -285,6 +288,7 @@ impl Turns {
             seq,
             in_flight: None,
             is_alone: false,
+            knows_too_large: false,
             is_finished: false,
             wake_at: None,
             reads: Vec::new(),
@@ -409,15 +413,32 @@ impl Turns {
                 }
             }
             error => {
-                let rested = self.rested();
-                for cell in cells {
+                for part in &outcome.parts {
+                    let cell = &part.cell;
                     tracing::error!(%cell, %error, "a turn of {cell} was not written; it is tried again: {error}");
                     self.reload(cell, &error)?;
-                    self.slot(cell)?.is_alone = true;
-                    self.wake(cell, rested);
+                    self.rest(part)?;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Lets a cell whose turn was refused try again later, and alone. What is too large would be so each time: a run hears
+    /// of it, and ends with that as its reason. Any other cell can only wait until what it is about has become smaller.
+    fn rest(&mut self, part: &Part) -> Result<(), EngineEnd> {
+        let (cell, mut at) = (&part.cell, self.rested());
+        let slot = self.slot(cell)?;
+        slot.is_alone = true;
+        if let Some(error) = &part.too_large {
+            let knows = std::mem::replace(&mut slot.knows_too_large, true);
+            at = Timestamp(at.0 + TOO_LARGE_REST_MS);
+            if !knows && matches!(cell, CellId::Run(_)) {
+                let event = RunEvent::TooLarge { why: error.to_string() };
+                self.engine.deliver_surely(cell.clone(), AnyIntake::Run(Intake::Event(event)));
+            }
+        }
+        self.wake(cell, at);
         Ok(())
     }
 
@@ -442,6 +463,7 @@ impl Turns {
         let slot = self.slots.get_mut(cell).expect("invariant: a cell in flight stays in memory");
         slot.in_flight = None;
         slot.is_alone = false;
+        slot.knows_too_large = false;
         let reads = std::mem::take(&mut slot.reads);
         reads.into_iter().for_each(|read| read(Some(&slot.cell)));
         let is_over = part.finished && !slot.has_mail();

@@ -54,6 +54,9 @@ pub(super) struct Part {
     pub answers: Vec<Answer>,
     pub wake_at: Option<Timestamp>,
     pub finished: bool,
+    /// Why the store never takes what the cell writes, if so: it refuses the whole unit then, in which nobody else is to
+    /// blame.
+    pub too_large: Option<WriteError>,
 }
 
 /// A unit that was committed, or refused as a whole.
@@ -114,6 +117,7 @@ impl Unit {
             answers,
             wake_at: write.wake_at,
             finished: write.finished,
+            too_large: None,
         };
         match self.places.entry(write.cell.clone()) {
             Entry::Occupied(place) => {
@@ -135,9 +139,12 @@ impl Unit {
     }
 
     /// What to write, and what is to be told of it.
-    pub fn split(self) -> (Written, Outcome) {
+    pub fn split(mut self) -> (Written, Outcome) {
         let lines = self.writes.iter().flat_map(projection::of_turn).collect();
-        let turns = self.writes.into_iter().map(EncodedTurn::from).collect();
+        let turns: Vec<EncodedTurn> = self.writes.into_iter().map(EncodedTurn::from).collect();
+        for (part, turn) in self.parts.iter_mut().zip(&turns) {
+            part.too_large = turn.check_sizes().err();
+        }
         let written = Written { is_alone: self.is_alone, turns, lines, records: self.records };
         let result = Err(WriteError::Closed);
         (written, Outcome { now: self.now, parts: self.parts, done: self.done, result })
