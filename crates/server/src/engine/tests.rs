@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use towpath_core::effect::Effect;
 use towpath_core::gate::Bell;
-use towpath_core::graph::{JobBody, JobGraph, JobIndex, JobResult, JobSpec, Origin, Outcome, Trigger};
-use towpath_core::ids::{CommitId, Digest, JobName, TreeId};
+use towpath_core::graph::{JobBody, JobIndex, JobResult, JobSpec, Outcome, Trigger};
+use towpath_core::ids::{CommitId, Digest, TreeId};
 use towpath_core::message::RunStart;
 use towpath_core::outbox::Stage;
 use towpath_core::policy::Level;
@@ -68,16 +68,9 @@ fn a_result_that_the_store_never_takes_becomes_trouble_that_says_so() {
 
 /// A run of two jobs.
 fn start_of(run: &RunId) -> RunStart {
-    let spec = |name: JobName| JobSpec {
-        name: name.clone(),
-        base: name,
-        origin: Origin::Target,
-        on: vec![Trigger::Manual],
-        required: true,
-        needs: vec![],
-        aborts: vec![],
-        skip: None,
-        body: Arc::new(JobBody::script("true")),
+    let spec = |name: &str| {
+        let job = JobSpec::new(name.parse().unwrap(), vec![Trigger::Manual], JobBody::script("true"));
+        JobSpec { required: true, ..job }
     };
     RunStart {
         run: run.clone(),
@@ -88,10 +81,7 @@ fn start_of(run: &RunId) -> RunStart {
         commit: CommitId([1; 20]),
         tree: TreeId([1; 20]),
         level: Level::Landed,
-        graph: JobGraph {
-            jobs: ["unit", "docs"].map(|name| spec(name.parse().unwrap())).into(),
-            budget_seconds: None,
-        },
+        graph: ["unit", "docs"].map(spec).to_vec().into(),
         carried: Default::default(),
         priority: 0,
         fail_fast: false,
