@@ -89,6 +89,8 @@ pub struct Batch {
     pub intakes: Vec<AnyIntake>,
     /// Written in the turn's transaction. Fails only as the disk does: what it refuses, it refuses for its whole group.
     pub records: Records,
+    /// Bytes that the records write, roughly.
+    pub bytes: usize,
     /// Hears of the commit, or why there was none.
     pub done: Done,
 }

@@ -139,7 +139,7 @@ pub struct Rows {
     job: JobRow,
     tests: Vec<TestRow>,
     /// What the tests take in memory.
-    _share: Option<Share>,
+    share: Option<Share>,
 }
 
 impl Rows {
@@ -179,7 +179,12 @@ impl Rows {
             );
         }
         let tests = if share.is_some() { tests } else { &[] };
-        Rows { job, tests: tests.iter().map(row).collect(), _share: share }
+        Rows { job, tests: tests.iter().map(row).collect(), share }
+    }
+
+    /// Bytes that they take, roughly.
+    pub fn bytes(&self) -> usize {
+        self.share.as_ref().map_or(0, |share| share.bytes) + self.job.why.len()
     }
 
     /// Writes them.

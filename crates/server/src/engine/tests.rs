@@ -100,6 +100,7 @@ fn tell_too_much(engine: &Engine, cell: &CellId, dispatch: Dispatch) {
         cell: cell.clone(),
         intakes: vec![AnyIntake::Run(Intake::Done { key, token, result: Some(event) })],
         records: Box::new(|_| Ok(())),
+        bytes: 0,
         done: Box::new(|_| {}),
     });
 }
@@ -131,4 +132,14 @@ fn a_run_whose_turn_the_store_never_takes_ends_with_that_as_its_reason() {
     let Some(JobState::Done { result, .. }) = live.state.job(JobIndex(0)) else { panic!("it is over") };
     assert!(result.why.contains("at most 67108864"), "{}", result.why);
     assert!(result.outputs.is_empty());
+}
+
+#[test]
+fn what_is_written_beside_a_turn_counts_in_the_load_of_its_unit() {
+    let mut unit = unit::Unit::new(unit::UnitNumber(1), Timestamp(1));
+    for _ in 0..2 {
+        unit.attach((Box::new(|_| Ok(())), 5 << 20), Box::new(|_| {}));
+    }
+    let (written, _) = unit.split();
+    assert_eq!(written.load().bytes, 10 << 20);
 }

@@ -73,7 +73,7 @@ impl Slot {
                 break;
             }
             batch.intakes.into_iter().for_each(|intake| self.cell.push(NEVER_STORED, at, intake));
-            unit.attach(batch.records, batch.done);
+            unit.attach((batch.records, batch.bytes), batch.done);
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Unit {
     writes: Vec<WriteSet>,
     parts: Vec<Part>,
     records: Vec<Records>,
+    /// What those write, roughly.
+    record_bytes: usize,
     done: Vec<Done>,
     /// Cells that a message of this unit is stored for: what is sent to them later must not overtake it.
     stored_for: BTreeSet<CellId>,
@@ -75,6 +77,8 @@ pub(super) struct Written {
     turns: Vec<EncodedTurn>,
     lines: Vec<Line>,
     records: Vec<Records>,
+    /// What those write, roughly.
+    record_bytes: usize,
 }
 
 impl Unit {
@@ -88,6 +92,7 @@ impl Unit {
             writes: Vec::new(),
             parts: Vec::new(),
             records: Vec::new(),
+            record_bytes: 0,
             done: Vec::new(),
             stored_for: BTreeSet::new(),
         }
@@ -133,8 +138,9 @@ impl Unit {
     }
 
     /// Adds what is written beside a turn, and who hears of it.
-    pub fn attach(&mut self, records: Records, done: Done) {
+    pub fn attach(&mut self, (records, bytes): (Records, usize), done: Done) {
         self.records.push(records);
+        self.record_bytes += bytes;
         self.done.push(done);
     }
 
@@ -145,7 +151,13 @@ impl Unit {
         for (part, turn) in self.parts.iter_mut().zip(&turns) {
             part.too_large = turn.check_sizes().err();
         }
-        let written = Written { is_alone: self.is_alone, turns, lines, records: self.records };
+        let written = Written {
+            is_alone: self.is_alone,
+            turns,
+            lines,
+            records: self.records,
+            record_bytes: self.record_bytes,
+        };
         let result = Err(WriteError::Closed);
         (written, Outcome { now: self.now, parts: self.parts, done: self.done, result })
     }
@@ -162,7 +174,7 @@ impl Part {
 
 impl Written {
     pub fn load(&self) -> Load {
-        let load = Load::bytes(self.turns.iter().map(EncodedTurn::bytes).sum());
+        let load = Load::bytes(self.record_bytes + self.turns.iter().map(EncodedTurn::bytes).sum::<usize>());
         if self.is_alone { load } else { load.refused_first() }
     }
 

@@ -108,6 +108,7 @@ fn facts_that_come_with_a_turn_are_durable_with_it_or_not_at_all() {
     let give = |slots: u64, refused: Option<WriteError>| {
         let (send, receive) = std::sync::mpsc::channel();
         world.shared.engine.deliver_with_turn(Batch {
+            bytes: 0,
             cell: CellId::Pool,
             intakes: vec![AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }))],
             records: Box::new(move |tx| match refused {
@@ -138,6 +139,7 @@ fn what_is_refused_with_the_pool_keeps_no_run_from_its_end() {
     let refuse = || {
         let (send, receive) = std::sync::mpsc::channel();
         world.shared.engine.deliver_with_turn(Batch {
+            bytes: 0,
             cell: CellId::Pool,
             intakes: vec![AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots: 1 }))],
             records: Box::new(|_| Err(WriteError::Io { why: "the disk is gone".into() })),

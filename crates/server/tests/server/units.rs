@@ -53,6 +53,7 @@ fn start(run: RunId) -> RunStart {
 fn refuse(engine: &Engine) {
     let (send, receive) = channel();
     engine.deliver_with_turn(Batch {
+        bytes: 0,
         cell: CellId::Pool,
         intakes: vec![AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots: 1 }))],
         records: Box::new(|_| Err(WriteError::Io { why: "the disk is gone".into() })),

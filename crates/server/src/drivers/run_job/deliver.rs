@@ -101,6 +101,7 @@ impl Jobs {
         Batch {
             cell,
             intakes,
+            bytes: rows.iter().map(|rows| rows.bytes()).sum(),
             records: Box::new(move |tx| rows.iter().try_for_each(|rows| rows.write(tx))),
             done: Box::new(move |outcome| me.delivered(finished, outcome)),
         }

@@ -177,6 +177,7 @@ impl World {
         self.engine.deliver_with_turn(Batch {
             cell: CellId::Run(run(number)),
             intakes: Vec::new(),
+            bytes: 0,
             records: Box::new(|_| Err(WriteError::Io { why: "refused, as this test wants".into() })),
             done: Box::new(|outcome| assert!(outcome.is_err())),
         });
