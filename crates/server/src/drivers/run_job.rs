@@ -33,6 +33,9 @@ use held::{Compared, Has, Held, Nobodys, Place, Started, State, Stopped};
 pub use sources::Sources;
 use sources::{Prepared, Tree, Unprepared, is_light, lease_of, set_aside};
 
+/// Times that a job is tried which may not begin now: a minute in all, with the rests between them. It keeps its slot
+/// meanwhile, and a few runs of one repository would keep all slots from the others.
+const TRIES_MAX: u32 = 8;
 /// Work trees prepared at once: each is one git walk and the writing of files.
 const PREPARERS: usize = 2;
 
@@ -305,6 +308,7 @@ impl Jobs {
             None => Err(Unprepared::Over(never_begun(lease))),
         };
         let mut state = self.lock();
+        let is_patient = state.times_given_back(&lease) < TRIES_MAX;
         // Making it took its time: whatever its run has asked meanwhile holds. Nothing is heard under the order before.
         let held = state.held.get_mut(&lease).filter(|held| matches!(held.place, Place::Here))?;
         match prepared {
@@ -312,15 +316,15 @@ impl Jobs {
                 held.tree = tree;
                 return Some(job);
             }
-            Err(Unprepared::Later(failure)) if !held.cancelled => {
+            Err(Unprepared::Later(failure)) if is_patient && !held.cancelled => {
                 let (wanted, tries) = state.give_back(&lease)?;
                 drop(state);
                 tell_trouble(engine, wanted, failure, tries);
             }
             Err(unprepared) => {
-                let wanted = state.release(&lease)?.wanted;
+                let Held { wanted, cancelled, .. } = state.release(&lease)?;
                 drop(state);
-                let over = (*unprepared.end(lease)).into();
+                let over = (*unprepared.end(lease, cancelled)).into();
                 self.deliver_ends(engine, vec![Finished { wanted, over }]);
             }
         }

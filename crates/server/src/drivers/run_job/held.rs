@@ -153,6 +153,7 @@ impl State {
                 (held.wanted, held.cancelled) = (wanted, true);
             }
             Entry::Vacant(_) if matches!(place, Place::Here) => {
+                self.given_back.remove(&lease);
                 self.ends.deliver(lease);
                 return Stopped::Never(wanted);
             }
@@ -244,6 +245,11 @@ impl State {
         let tries = self.given_back.entry(*lease).or_default();
         *tries += 1;
         Some((held.wanted, *tries))
+    }
+
+    /// How often in a row a job was given back.
+    pub fn times_given_back(&self, lease: &LeaseId) -> u32 {
+        self.given_back.get(lease).copied().unwrap_or_default()
     }
 
     /// Whether a job is not over for its run, as far as this server knows.

@@ -57,11 +57,12 @@ pub(super) enum Unprepared {
 }
 
 impl Unprepared {
-    /// How the job ended, if its run has no more use for it: no executor has it.
-    pub fn end(self, lease: LeaseId) -> Box<JobEnd> {
+    /// How the job ended, if it is not tried again: no executor has it.
+    pub fn end(self, lease: LeaseId, is_cancelled: bool) -> Box<JobEnd> {
         match self {
             Unprepared::Over(end) => end,
-            Unprepared::Later(_) => never_begun(lease),
+            Unprepared::Later(_) if is_cancelled => never_begun(lease),
+            Unprepared::Later(failure) => unrun(lease, Outcome::Errored, &failure.why),
         }
     }
 }

@@ -166,3 +166,21 @@ fn a_job_whose_repository_is_not_to_be_used_now_is_tried_again_later() {
     assert_eq!((trouble.class, trouble.tries), (TroubleClass::Transient, 1));
     world.hears_nothing();
 }
+
+#[test]
+fn a_job_that_may_not_begin_for_a_minute_ends_and_frees_its_slot() {
+    let mut world = World::new();
+    world.jobs.sources.repos.refuse(&run(1).gate.repo);
+    world.connect(Leases::default());
+    let (wanted, lease) = world.wanted(unpreparable("a"));
+    let mut state = world.jobs.lock();
+    for _ in 0..TRIES_MAX {
+        state.start(lease, wanted.clone());
+        state.give_back(&lease);
+    }
+    drop(state);
+    world.start(&wanted);
+    let [(_, outcome, why)] = &world.ends(1)[..] else { panic!("one end") };
+    assert!(*outcome == Outcome::Errored && why.contains("has not put this repository right"), "{why}");
+    assert!(!world.jobs.lock().is_open(&lease));
+}
