@@ -44,5 +44,6 @@ pub use pool::{BACKLOG_MAX, ExecutorError, JobEvent, JobPool};
 pub use probe::{ProbeRefusal, SandboxCapabilities};
 pub use serve::serve;
 pub use spec::{GrantedSecret, JUNIT_BYTES_MAX, JobEnd, Limits, SandboxKind, StartSpec};
+pub use walk::remove_tree;
 pub use watch::{DISK_RESERVE_BYTES, DISK_RESERVE_FILES};
 pub use wire::{EncodeError, FRAME_BYTES_MAX};

@@ -163,7 +163,7 @@ impl Visit for Count {
 
 /// Removes a tree that a job made and that nobody uses any more: also folders that it made unreadable for us. A tree
 /// that is not there is success.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+pub fn remove_tree(path: &Path) -> io::Result<()> {
     let open = || {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(path, flags, Mode::empty())
