@@ -15,6 +15,7 @@ use towpath_core::glob::Glob;
 use towpath_core::ids::is_unprintable;
 
 use crate::pump::Control;
+use crate::spec::StartSpec;
 
 /// How long the taking of all outputs of a job may take. As many files as are allowed, each synced thrice at 20 ms, take
 /// ten minutes; whatever takes longer would keep its slot.
@@ -70,8 +71,14 @@ pub(crate) struct OutputBudget {
 pub(crate) struct Taking<'a> {
     pub(crate) tree: BorrowedFd<'a>,
     pub(crate) store: &'a BlobStore,
-    pub(crate) control: &'a Control,
+    /// See [`heeded`].
+    pub(crate) control: Option<&'a Control>,
     pub(crate) until: Instant,
+}
+
+/// The cancel that ends the taking of a job's outputs: a deployment that has happened is not undone by one.
+pub(crate) fn heeded<'a>(spec: &StartSpec, control: &'a Control) -> Option<&'a Control> {
+    spec.body.environment.is_none().then_some(control)
 }
 
 impl Taking<'_> {
@@ -125,7 +132,7 @@ impl Taking<'_> {
 
     /// Whether to go on, asked at every step that a job's files can repeat.
     fn go_on(&self) -> Result<(), OutputError> {
-        if self.control.is_cancelled() {
+        if self.control.is_some_and(Control::is_cancelled) {
             return Err(OutputError::Cancelled);
         }
         if Instant::now() >= self.until {
@@ -287,7 +294,7 @@ mod tests {
         let store = TempDir::new().unwrap();
         let store = BlobStore::open(store.path()).unwrap();
         let tree = File::open(folder.path()).unwrap();
-        let taking = Taking { tree: tree.as_fd(), store: &store, control, until };
+        let taking = Taking { tree: tree.as_fd(), store: &store, control: Some(control), until };
         taking.take(("output `o`", pattern), &mut OutputBudget { bytes: 1 << 20, files: 10 })
     }
 
@@ -324,7 +331,7 @@ mod tests {
         let tree = TempDir::new().unwrap();
         fs::write(tree.path().join("a"), "x").unwrap();
         let (root, control) = (File::open(tree.path()).unwrap(), Control::default());
-        let taking = Taking { tree: root.as_fd(), store: &store, control: &control, until: later() };
+        let taking = Taking { tree: root.as_fd(), store: &store, control: Some(&control), until: later() };
         let mut source = Source { file: File::open(tree.path().join("a")).unwrap(), taking: &taking };
         assert_eq!(source.read(&mut [0; 1]).unwrap(), 1);
         control.cancel();

@@ -17,7 +17,7 @@ use crate::command::JobCommand;
 use crate::environment::{JobFolders, environment};
 use crate::host::{Host, TreeMode};
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
-use crate::outputs::{TAKING_TIMEOUT, Taking};
+use crate::outputs::{TAKING_TIMEOUT, Taking, heeded};
 use crate::plain::{PlainJob, PlainStart};
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, Pump, ReadBuffer, Tree, TreeEnd, output_pipe};
@@ -364,6 +364,7 @@ impl Slot {
         let plain = plain_tree.and_then(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
         if let Some(tree) = tree.or(plain) {
             let until = Instant::now() + TAKING_TIMEOUT;
+            let control = heeded(spec, control);
             let taking = Taking { tree: tree.as_fd(), store: &self.host.blobs, control, until };
             verdict.take_outputs(spec, &taking);
         }

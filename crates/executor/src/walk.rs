@@ -107,6 +107,11 @@ fn open_folder(above: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     openat(above, name, flags, Mode::empty())
 }
 
+fn open_top(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
 /// What a folder holds, as far as it was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct TreeSize {
@@ -117,9 +122,10 @@ pub(crate) struct TreeSize {
 /// Counts a folder until it is over a limit. Files that vanish meanwhile count nothing.
 pub(crate) fn tree_size(path: &Path, limit: TreeSize) -> TreeSize {
     let mut count = Count { size: TreeSize::default(), limit };
-    if let Ok(top) = fs::File::open(path) {
+    // No folder, which a job may have put in its place, counts nothing: opening a FIFO would wait.
+    if let Ok(top) = open_top(path) {
         // Where it is over its limit, no more need be known.
-        let _ = walk(top.into(), &mut count);
+        let _ = walk(top, &mut count);
     }
     count.size
 }
@@ -161,16 +167,13 @@ impl Visit for Count {
     }
 }
 
-/// Removes a tree that a job made and that nobody uses any more: also folders that it made unreadable for us. A tree
-/// that is not there is success.
+/// Removes a tree that a job made and that nobody uses any more: also folders that it made unreadable for us, and a link
+/// that it put in its place, but not where that leads. A tree that is not there is success.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let open = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty())
-    };
     let permit = || rustix::fs::chmod(path, Mode::RWXU);
-    match permitted(permit, open) {
+    match permitted(permit, || open_top(path)) {
         Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) if path.is_symlink() => fs::remove_file(path),
         Err(error) => Err(error.into()),
         Ok(top) => {
             walk(top, &mut Removal)?;
@@ -318,5 +321,18 @@ mod tests {
         remove_tree(&tree).unwrap();
         assert!(!tree.exists() && beside.join("kept").exists());
         assert!(remove_tree(&beside.join("kept")).is_err(), "it is no folder");
+    }
+
+    #[test]
+    fn what_a_job_put_in_the_place_of_a_tree_is_not_waited_for_and_not_followed() {
+        let folder = TempDir::new().unwrap();
+        let [fifo, kept, link] = ["fifo", "kept", "link"].map(|name| folder.path().join(name));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert_eq!(tree_size(&fifo, ENDLESS), TreeSize::default());
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(&kept, &link).unwrap();
+        remove_tree(&link).unwrap();
+        assert!(!link.is_symlink() && kept.join("file").exists());
     }
 }

@@ -43,6 +43,9 @@ pub(crate) use stack::STACK_COMMITS_MAX;
 pub use talk::{Draft, LabelEdit};
 pub use text::{ChangeText, unfit_label};
 
+/// Looks at a row that others bring on in the same moment.
+const ROW_STEPS_MAX: u32 = 16;
+
 /// What a definition says about the gate, or every error in it.
 pub type Settings = Result<GateSettings, Vec<String>>;
 
@@ -162,21 +165,27 @@ impl BuiltIn {
         Ok(saved)
     }
 
+    /// The record that a change's ref names; its row is there by then.
     fn recorded(&self, number: ChangeNumber) -> Done<SavedChange> {
-        // The row first: it is never newer than a ref that is read after it, whoever writes meanwhile.
-        let row = self.records().change(number)?;
-        let missing = || Failure::refused(RefusalClass::NotFound, format!("there is no change {number}"));
-        let target = self.repository().ref_target(&meta::meta_ref(number))?.ok_or_else(missing)?;
-        let meta = CommitId(target.0);
-        let from = match row {
-            Some(saved) if saved.meta == meta => return Ok(saved),
-            row => row.map(|saved| saved.meta),
-        };
-        // Who moved the ref may not have come to this.
-        self.repository().sync_refs(&[meta::meta_ref(number)])?;
-        let step = self.step(number, from, meta)?;
-        self.records().save(&step)?;
-        Ok(step.to)
+        for _ in 0..ROW_STEPS_MAX {
+            // The row first: it is never newer than a ref that is read after it, whoever writes meanwhile.
+            let row = self.records().change(number)?;
+            let missing = || Failure::refused(RefusalClass::NotFound, format!("there is no change {number}"));
+            let target = self.repository().ref_target(&meta::meta_ref(number))?.ok_or_else(missing)?;
+            let meta = CommitId(target.0);
+            let from = match row {
+                Some(saved) if saved.meta == meta => return Ok(saved),
+                row => row.map(|saved| saved.meta),
+            };
+            // Who moved the ref may not have come to this.
+            self.repository().sync_refs(&[meta::meta_ref(number)])?;
+            let step = self.step(number, from, meta)?;
+            if self.records().save(&step)? {
+                return Ok(step.to);
+            }
+        }
+        let (what, why) = (format!("change {number}"), "others write it all the time".to_owned());
+        Err(ForgeError::Conflict { what, why }.into())
     }
 
     /// What brings a row from one record to another.
@@ -250,7 +259,10 @@ impl BuiltIn {
             }
         }
         let to = SavedChange { change: change.clone(), meta };
-        self.records().save(&RowStep { from: previous, to, acts: act.into_iter().collect() })?;
+        if !self.records().save(&RowStep { from: previous, to, acts: act.into_iter().collect() })? {
+            // Somebody has brought it on, and perhaps only to the record before this one.
+            self.recorded(change.number)?;
+        }
         Ok(change)
     }
 

@@ -44,9 +44,9 @@ pub trait Records: Send + Sync {
     fn saved(&self) -> Kept<BTreeMap<ChangeNumber, CommitId>>;
 
     /// Brings a row from one record to a newer one, and puts what people did on the way into the audit log: all of it, in
-    /// one unit, or nothing (I8). If the row is not at `from`, somebody else has brought it on, acts included: then nothing
-    /// is left to do. So it may be repeated, and called by many at once.
-    fn save(&self, step: &RowStep) -> Kept<()>;
+    /// one unit, or nothing (I8). `false`, and nothing happens, if the row is not at `from`: somebody else has brought it
+    /// on, acts included, though perhaps not as far. So it may be repeated, and called by many at once.
+    fn save(&self, step: &RowStep) -> Kept<bool>;
 
     /// Keeps the newest verdict of a branch's gate on a revision, apart from those of other branches.
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()>;

@@ -32,23 +32,25 @@ impl fmt::Debug for UnsyncedListener {
 }
 
 impl Git {
-    /// Makes a file's content durable, or a folder's entries.
+    /// Makes a file's content durable, or a folder's entries. What cannot be opened is no "no" of the disk: a process has
+    /// too many files open, say, and nothing was asked yet.
     pub(crate) fn sync(&self, path: &Path) -> Result<(), GitError> {
-        self.confirmed(path, sync(path))
+        let open = File::open(path).map_err(GitError::io("open", path))?;
+        self.confirmed(path, open.sync_all())
     }
 
     /// The same for what another process may have taken away meanwhile.
     pub(crate) fn sync_if_there(&self, path: &Path) -> Result<(), GitError> {
-        match sync(path) {
+        match File::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            synced => self.confirmed(path, synced),
+            open => self.confirmed(path, open.map_err(GitError::io("open", path))?.sync_all()),
         }
     }
 
     /// Makes the whole file system of a folder durable.
     pub(crate) fn sync_file_system(&self, folder: &Path) -> Result<(), GitError> {
-        let synced = File::open(folder).and_then(|open| Ok(rustix::fs::syncfs(open)?));
-        self.confirmed(folder, synced)
+        let open = File::open(folder).map_err(GitError::io("open", folder))?;
+        self.confirmed(folder, rustix::fs::syncfs(open).map_err(io::Error::from))
     }
 
     /// Writes a file, durably but for its name.
@@ -66,10 +68,6 @@ impl Git {
         }
         Err(error)
     }
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]
@@ -90,17 +88,15 @@ mod tests {
         git.sync_file_system(folder.path()).unwrap();
         git.write_synced(&folder.path().join("file"), "text").unwrap();
         assert!(git.write_synced(&folder.path().join("no/file"), "text").is_err(), "nothing was written");
+        let gone = folder.path().join("gone");
+        for unasked in [git.sync(&gone), git.sync_file_system(&gone)] {
+            assert!(matches!(unasked, Err(GitError::Io { .. })), "{unasked:?}");
+        }
         assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
 
         // Neither confirms anything.
         let (disk, file) = (Path::new("/proc/sys"), Path::new("/dev/null"));
-        let unsynced = [
-            git.sync(disk),
-            git.sync_if_there(disk),
-            git.write_synced(file, "text"),
-            git.sync(&folder.path().join("gone")),
-            git.sync_file_system(&folder.path().join("gone")),
-        ];
+        let unsynced = [git.sync(disk), git.sync_if_there(disk), git.write_synced(file, "text")];
         let told = unsynced.map(|result| match result.unwrap_err() {
             error @ GitError::NotDurable { .. } => error.to_string(),
             error => panic!("{error}"),

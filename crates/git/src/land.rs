@@ -152,9 +152,9 @@ impl Repository {
 
 impl SyncPlan {
     fn execute(&self, git: &Git) -> Result<(), GitError> {
-        // A repack between the listing and here may have moved one into a pack, which git synced.
-        self.files.iter().try_for_each(|file| git.sync_if_there(file))?;
-        self.folders.iter().try_for_each(|folder| git.sync(folder))
+        // A repack between the listing and here may have moved one into a pack, which git synced, and its folder is gone
+        // with the last of them.
+        self.files.iter().chain(&self.folders).try_for_each(|path| git.sync_if_there(path))
     }
 }
 
@@ -183,9 +183,9 @@ mod tests {
         assert_eq!(repository.sync_plan(None, commits[3]).expect("a plan").files.len(), 4);
         plan.execute(&git).expect("the disk is there");
 
-        let gone = SyncPlan { files: vec![objects.join("00/gone")], folders: BTreeSet::new() };
+        let gone = SyncPlan { files: vec![objects.join("00/gone")], folders: [objects.join("00")].into() };
         gone.execute(&git).expect("an object that moved into a pack is no failure");
-        let lost = SyncPlan { files: Vec::new(), folders: BTreeSet::from([objects.join("gone")]) };
+        let lost = SyncPlan { files: Vec::new(), folders: BTreeSet::from([PathBuf::from("/proc/sys")]) };
         assert!(matches!(lost.execute(&git), Err(GitError::NotDurable { .. })));
     }
 }

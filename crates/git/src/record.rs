@@ -59,13 +59,14 @@ impl Repository {
         Ok(id)
     }
 
-    /// Files first, then the folders that name them; that of the packs too, as git leaves it out.
+    /// Files first, then the folders that name them; that of the packs too, as git leaves it out. What was there already, as
+    /// the empty tree is, a repack may have moved into a pack meanwhile.
     fn sync_written(&self, written: &[ObjectId]) -> Result<(), GitError> {
         let (git, objects) = (self.git(), self.objects());
         let paths: Vec<PathBuf> = written.iter().map(|id| loose_path(&objects, *id)).collect();
-        paths.iter().try_for_each(|path| git.sync(path))?;
+        paths.iter().try_for_each(|path| git.sync_if_there(path))?;
         let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
-        folders.into_iter().try_for_each(|folder| git.sync(folder))?;
+        folders.into_iter().try_for_each(|folder| git.sync_if_there(folder))?;
         git.sync(&objects.join("pack"))?;
         git.sync(&objects)
     }

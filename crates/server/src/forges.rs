@@ -177,17 +177,17 @@ impl Records for Rows {
         Ok(self.view()?.change_metas(&self.repo).map_err(read_failed)?.into_iter().collect())
     }
 
-    fn save(&self, step: &RowStep) -> Kept<()> {
+    fn save(&self, step: &RowStep) -> Kept<bool> {
         let (row, from, acts) = (self.row(&step.to), step.from, step.acts.clone());
         self.write(move |tx| {
             if tx.change_meta(&row.repo, row.number)? != from {
-                return Ok(());
+                return Ok(false);
             }
             tx.put_change(&row)?;
             for ChangeAct { by, at, what } in acts {
                 note(tx, Some(&by), at, what);
             }
-            Ok(())
+            Ok(true)
         })
     }
 

@@ -20,7 +20,7 @@ const FAILED_ROOM: Room = Room { tests: 10_000, bytes: 8 << 20 };
 const OTHER_ROOM: Room = Room { tests: 90_000, bytes: 8 << 20 };
 /// Bytes in memory for the tests of all ends that are on their way into the records. After a restart, and while the disk
 /// is slow, those are the ends of many jobs, and each has a job's room.
-const IN_HAND_BYTES_MAX: usize = 256 << 20;
+const IN_HAND_BYTES_MAX: usize = 128 << 20;
 /// Bytes that a test takes in memory beside its texts, roughly.
 const TEST_BYTES: usize = 300;
 

@@ -171,9 +171,11 @@ impl Undone<'_> {
             Again::Soon => "is tried again by itself",
             Again::NextStart => "nothing uses it until a start puts it right",
         };
+        let way_back = if self.again == Again::NextStart { RESTORE } else { "" };
         let text = format!(
-            "{what} of `{name}` did not work, and {again}: an admin finds the reason in the server's log. {RESTORE}"
+            "{what} of `{name}` did not work, and {again}: an admin finds the reason in the server's log. {way_back}"
         );
+        let text = text.trim_end().to_owned();
         tell(writer, self.repo, text, at);
     }
 }

@@ -1,7 +1,7 @@
 //! The record of a change inside its repository.
 
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_git::{CommitInfo, FileAt, Record, RefName, Repository};
+use towpath_git::{CommitInfo, ErrorClass, FileAt, Record, RefName, Repository};
 
 use super::own_ref;
 use crate::error::ForgeError;
@@ -79,8 +79,16 @@ pub(super) fn acts(
 ) -> Result<Vec<ChangeAct>, ForgeError> {
     let (mut acts, mut at) = (Vec::new(), up_to);
     for _ in 0..RECORDS_MAX {
-        let record = repository.commit(at)?;
-        acts.extend(act(number, &record)?);
+        let found = repository.commit(at).map_err(ForgeError::from);
+        let record = match found.and_then(|record| Ok((act(number, &record)?, record))) {
+            Ok((act, record)) => {
+                acts.extend(act);
+                record
+            }
+            Err(error) if at == up_to || error.class() == ErrorClass::Transient => return Err(error),
+            // Whoever damaged it has taken what people did until then; the change itself is whole in its newest record.
+            Err(_) => return Ok(acts.into_iter().rev().collect()),
+        };
         let previous = record.parents.first().copied();
         match previous {
             Some(previous) if after != Some(previous) => at = previous,

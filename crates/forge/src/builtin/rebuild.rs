@@ -47,7 +47,9 @@ impl BuiltIn {
             match self.step(number, saved.get(&number).copied(), meta) {
                 Ok(step) => {
                     rebuilt.revisions += self.mend_revisions(&step.to.change)?;
-                    self.records().save(&step)?;
+                    if !self.records().save(&step)? {
+                        self.recorded(number)?;
+                    }
                     rebuilt.mended.push(number);
                 }
                 Err(error) => rebuilt.broken.push(error.to_string()),

@@ -1,5 +1,7 @@
 //! What people do with a change beside pushing and reviewing it.
 
+use std::collections::BTreeSet;
+
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{BranchName, ChangeNumber, Timestamp, UserId};
 use towpath_core::policy::Role;
@@ -67,8 +69,13 @@ impl BuiltIn {
                 let why = format!("change {number} has no label `{label}`; {}", its_labels(change));
                 return Err(Failure::refused(RefusalClass::NotFound, why));
             }
-            let what = format!("set labels: on {add:?}, off {remove:?}");
-            change.labels.extend(add);
+            // What really changes, and each once: the words are kept, and only so many fit.
+            let [on, off]: [BTreeSet<&String>; 2] = [
+                add.iter().filter(|label| !change.labels.contains(*label)).collect(),
+                remove.iter().collect(),
+            ];
+            let what = format!("set labels: on {:?}, off {:?}", Vec::from_iter(on), Vec::from_iter(off));
+            change.labels.extend(add.iter().cloned());
             remove.iter().for_each(|label| {
                 change.labels.remove(label);
             });

@@ -137,17 +137,18 @@ impl Records for Memory {
         Ok(self.state().changes.iter().map(|(number, saved)| (*number, saved.meta)).collect())
     }
 
-    fn save(&self, step: &RowStep) -> Kept<()> {
+    fn save(&self, step: &RowStep) -> Kept<bool> {
         let mut state = self.state();
         if state.room == Room::None {
             return Err(RecordsError("there is no room".into()));
         }
         let number = step.to.change.number;
-        if state.changes.get(&number).map(|saved| saved.meta) == step.from {
+        let is_next = state.changes.get(&number).map(|saved| saved.meta) == step.from;
+        if is_next {
             state.changes.insert(number, step.to.clone());
             state.acts.extend(step.acts.iter().cloned());
         }
-        Ok(())
+        Ok(is_next)
     }
 
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()> {

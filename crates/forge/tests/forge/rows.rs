@@ -152,6 +152,35 @@ fn a_rebuild_tells_what_people_did_since_the_row_and_nothing_else() {
 }
 
 #[test]
+fn an_older_record_that_is_lost_keeps_nobody_from_the_change() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    let number = change.number;
+    let old = world.memory.change(number).unwrap().unwrap();
+    world.forge.comment(BOB, number, "One.", world.now()).unwrap();
+    let lost = world.memory.change(number).unwrap().unwrap().meta.to_string();
+    world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+    let before = world.memory.acts().len();
+    put_row(&world, &old);
+    let object = world.forge.repository().path().join("objects").join(&lost[..2]).join(&lost[2..]);
+    std::fs::remove_file(&object).unwrap();
+    assert_eq!(world.forge.change(number).unwrap().comments.len(), 1);
+    assert_eq!(told(&world.memory.acts()[before..]), [("ann", "made a draft (demo change 1)")]);
+}
+
+#[test]
+fn the_words_of_an_act_say_what_changed_and_each_thing_once() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    let labels = vec!["docs".to_owned(); 10_000];
+    let edit = LabelEdit { add: labels, remove: Vec::new() };
+    world.forge.label(ANN, change.number, &edit, world.now()).unwrap();
+    let acts = world.memory.acts();
+    let said = "set labels: on [\"docs\"], off [] (demo change 1)";
+    assert_eq!(told(&acts).last(), Some(&("ann", said)));
+}
+
+#[test]
 fn a_row_is_made_only_of_a_ref_that_the_disk_has_confirmed() {
     let world = World::new();
     let (_, change) = world.change("ann", "one");

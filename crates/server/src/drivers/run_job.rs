@@ -35,7 +35,9 @@ use sources::{Prepared, Tree, Unprepared, is_light, lease_of, set_aside};
 
 /// Times that a job is tried which may not begin now: a minute in all, with the rests between them. It keeps its slot
 /// meanwhile, and a few runs of one repository would keep all slots from the others.
-const TRIES_MAX: u32 = 8;
+const TRIES_MAX: u32 = 16;
+/// Between two of them at most: a cancel is heard after it.
+const REST_MS_MAX: i64 = 5_000;
 /// Work trees prepared at once: each is one git walk and the writing of files.
 const PREPARERS: usize = 2;
 
@@ -340,7 +342,8 @@ impl Jobs {
 fn tell_trouble(engine: &Engine, wanted: Wanted, failure: Failure, tries: u32) {
     let Wanted { cell, key, token, .. } = wanted;
     tracing::warn!(effect.key = %key, tries, "the job of `{key}` cannot begin now: {}", failure.why);
-    let next_try = next_try(engine.clock().now(), failure.class, tries);
+    let now = engine.clock().now();
+    let next_try = next_try(now, failure.class, tries).min(Timestamp(now.0 + REST_MS_MAX));
     let trouble = Trouble { class: failure.class, why: failure.why, tries, next_try };
     engine.deliver_surely(cell, AnyIntake::Run(Intake::Trouble { key, token, trouble }));
 }

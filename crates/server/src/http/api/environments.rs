@@ -202,8 +202,8 @@ pub struct What {
     /// The branch on which it landed; absent: the repo's own.
     #[serde(default)]
     pub branch: Option<String>,
-    /// A commit that landed there, by its id, the beginning of its id, or the name of a branch or tag that is at it;
-    /// absent: the branch's tip.
+    /// A commit that landed there, by its id, the beginning of its id, or the name of a branch or tag that is at it (its
+    /// whole name, `refs/tags/2024`, if that could begin an id); absent: the branch's tip.
     #[serde(default)]
     pub commit: Option<String>,
 }
