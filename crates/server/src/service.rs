@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::http::origin::Site;
@@ -35,12 +35,18 @@ pub enum Progress {
     Draining,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains: nothing new is begun, answers and commits under way end, jobs live on in
-/// the executor.
+/// Serves until SIGTERM, SIGINT or `asked`, then drains: nothing new is begun, answers and commits under way end, jobs live
+/// on in the executor.
 ///
 /// # Errors
 /// It cannot start, jobs cannot run on this machine, or another server took over.
-pub async fn run(settings: ServerSettings, told: impl Fn(Progress)) -> Result<(), ServerError> {
+pub async fn run(
+    settings: ServerSettings,
+    told: impl Fn(Progress),
+    asked: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    // Before anything is begun: a signal that ended a server which starts would leave behind the executor that is its own.
+    let ends = Ends::listen(asked)?;
     let failed = |what: String| move |why| ServerError::Io { what, why };
     let (kept, listener) = match listener(settings.listen) {
         Ok(both) => both,
@@ -55,18 +61,25 @@ pub async fn run(settings: ServerSettings, told: impl Fn(Progress)) -> Result<()
     let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));
     let site = Site::new(&url)?;
     let mut server = Server::start(settings).await?;
-    let edge = Edge::open(server.shared.clone(), site)?;
-    let (stop, stopping) = watch::channel(false);
-    let http = tokio::spawn(serve::serve(edge, listener, until_set(stopping)));
-    told(Progress::Serving { listen, url });
-    replace::confirm(&data).map_err(failed("confirm that this program serves".into()))?;
     let (shared, succession) = (server.shared.clone(), server.succession());
-    let ended = live(&mut server, &succession, &told).await;
-    told(Progress::Draining);
-    let _ = stop.send(true);
-    if let Ok(Err(error)) = http.await {
-        tracing::error!(%error, "the listener failed: {error}");
-    }
+    let ended = match Edge::open(shared.clone(), site) {
+        Err(error) => Err(error.into()),
+        Ok(edge) => {
+            let (stop, stopping) = watch::channel(false);
+            let http = tokio::spawn(serve::serve(edge, listener, until_set(stopping)));
+            told(Progress::Serving { listen, url });
+            let ended = match replace::confirm(&data) {
+                Err(why) => Err(failed("confirm that this program serves".into())(why)),
+                Ok(()) => live(&mut server, &succession, &told, ends).await,
+            };
+            told(Progress::Draining);
+            let _ = stop.send(true);
+            if let Ok(Err(error)) = http.await {
+                tracing::error!(%error, "the listener failed: {error}");
+            }
+            ended
+        }
+    };
     let stopped = tokio::task::spawn_blocking(move || server.stop()).await;
     match ended? {
         End::Stop => stopped.unwrap_or(Ok(())),
@@ -93,21 +106,38 @@ fn listener(listen: SocketAddr) -> std::io::Result<(std::net::TcpListener, TcpLi
     Ok((listener.try_clone()?, TcpListener::from_std(listener)?))
 }
 
+/// What ends a service that could go on.
+struct Ends<A> {
+    terminate: Signal,
+    interrupt: Signal,
+    asked: A,
+}
+
+impl<A> Ends<A> {
+    fn listen(asked: A) -> Result<Ends<A>, ServerError> {
+        let failed = |why| ServerError::Io { what: "listen for signals".into(), why };
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(Ends { terminate, interrupt, asked })
+    }
+}
+
 /// Until it is told to end, or cannot go on.
 async fn live(
     server: &mut Server,
     succession: &Succession,
     told: &impl Fn(Progress),
+    ends: Ends<impl Future<Output = ()>>,
 ) -> Result<End, ServerError> {
-    let failed = |why| ServerError::Io { what: "listen for signals".into(), why };
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let Ends { mut terminate, mut interrupt, asked } = ends;
+    let mut asked = std::pin::pin!(asked);
     let mut ready = false;
     let mut look = tokio::time::interval(TAKEOVER_LOOK);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(End::Stop),
             _ = interrupt.recv() => return Ok(End::Stop),
+            () = &mut asked => return Ok(End::Stop),
             trial = succession.wanted() => return Ok(End::GiveWay(Box::new(trial))),
             up = server.executor_ready(), if !ready => {
                 up?;

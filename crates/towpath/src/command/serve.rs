@@ -113,9 +113,7 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         terminal.talk(warning);
     }
     // A program that was given the listener has it as its input.
-    if arguments.until_input_ends && std::env::var_os(replace::LISTENER_VARIABLE).is_none() {
-        end_with_input();
-    }
+    let heeds_input = arguments.until_input_ends && std::env::var_os(replace::LISTENER_VARIABLE).is_none();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new(Exit::Unavailable, "no threads").why(error.to_string()))?;
@@ -127,7 +125,7 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         Progress::GivingWay => terminal.talk("the deployed program takes over"),
         Progress::Draining => terminal.talk("draining: answers and commits under way end first"),
     };
-    runtime.block_on(service::run(settings, told)).map_err(failure)?;
+    runtime.block_on(service::run(settings, told, input_ends(heeds_input))).map_err(failure)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,14 +151,19 @@ fn in_plain_text(settings: &ServerSettings) -> Option<String> {
     })
 }
 
-/// Ends this process as SIGTERM does, once nobody holds the other end of standard input any more.
-fn end_with_input() {
+/// Comes when nobody holds the other end of standard input any more; never, if that is not heeded.
+async fn input_ends(is_heeded: bool) {
+    if !is_heeded {
+        return std::future::pending().await;
+    }
+    let (over, ended) = tokio::sync::oneshot::channel();
     std::thread::spawn(|| {
         // What is written there means nothing; an input that breaks has ended, too.
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        // It fails only if there is no such process, and this is it.
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+        let _ = over.send(());
     });
+    // A reader that is gone hears of no end any more: it is one.
+    let _ = ended.await;
 }
 
 /// Executes what was deployed to this server instead, if that is another program than this one.

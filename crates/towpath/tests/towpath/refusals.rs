@@ -295,6 +295,20 @@ fn the_line_end_of_a_piped_secret_is_no_part_of_it() {
     assert_eq!(sizes, ["9", "25"]);
 }
 
+/// Whoever had the server is gone before it serves: it drains nevertheless, and takes along the executor that it starts.
+#[test]
+fn a_server_whose_input_has_ended_while_it_starts_takes_its_executor_along() {
+    let world = World::with(&[]);
+    let data = world.home().join("data").display().to_string();
+    assert_eq!(world.towpath(&["init", "--data", &data]).code, 0);
+    let mut command = world.command(TOWPATH);
+    command.args(["serve", "--until-input-ends", "--data", &data, "--listen", "127.0.0.1:0"]).args(PLAIN);
+    let ended = ended(command.stdin(Stdio::null()).output().unwrap());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("draining"), "{}", ended.err);
+    assert_eq!(servants(world.folder()), []);
+}
+
 /// A demo leaves nobody behind: not when it ends by itself, and not when it is ended, however that is.
 #[test]
 fn a_demo_takes_its_server_and_executor_along() {
