@@ -28,7 +28,8 @@ pub fn serve(folder: &str) -> Result<(), Fault> {
         Progress::Ready => println!("ready"),
         Progress::GivingWay | Progress::Draining => {}
     };
-    Ok(runtime.block_on(service::run(settings, told))?)
+    let never_asked = std::future::pending();
+    Ok(runtime.block_on(service::run(settings, told, never_asked))?)
 }
 
 /// A running service. Dropping it ends it; its executor is left to [`crate::world::World::end_executor_of`].
