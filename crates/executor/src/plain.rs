@@ -5,20 +5,17 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid,
-};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 
 use crate::launcher::Exit;
 use crate::pump::{Tree, TreeEnd};
+use crate::sys::spawn::{Program, Spawned, Spawner};
 
 /// Rounds of killing orphans. Each round kills all that are there; a job that still makes new ones outruns nobody.
 const ORPHAN_ROUNDS_MAX: usize = 100;
@@ -30,59 +27,31 @@ const EXEC_LOOK: Duration = Duration::from_millis(1);
 
 /// A started job.
 pub(crate) struct PlainJob {
-    child: Child,
-    pid: Pid,
-    end: OwnedFd,
+    process: Spawned,
     /// Variables that together only this job's processes have: `TOWPATH_RUN`, `_JOB` and `_ATTEMPT`.
     marks: Vec<String>,
 }
 
-/// What to start.
-pub(crate) struct PlainStart<'a> {
-    /// Where the command's program is, if that is known: a search by name would need a `fork`.
-    pub(crate) program: Option<&'a Path>,
-    pub(crate) command: &'a [String],
-    pub(crate) environment: &'a std::collections::BTreeMap<String, String>,
-    pub(crate) folder: &'a Path,
-    pub(crate) output: OwnedFd,
-}
-
 impl PlainJob {
-    /// Starts it as a process group of its own. By `posix_spawn`, which costs the same however large we are.
-    pub(crate) fn start(start: PlainStart<'_>) -> io::Result<PlainJob> {
-        let (name, arguments) =
-            start.command.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
-        let child = Command::new(start.program.unwrap_or(Path::new(name)))
-            .arg0(name)
-            .args(arguments)
-            .env_clear()
-            .envs(start.environment)
-            .current_dir(start.folder)
-            .stdin(Stdio::null())
-            .stdout(start.output.try_clone()?)
-            .stderr(start.output)
-            .process_group(0)
-            .spawn()?;
-        let pid = Pid::from_child(&child);
+    /// Starts it as a process group of its own.
+    pub(crate) fn start(spawner: &mut Spawner, program: &Program<'_>) -> io::Result<PlainJob> {
         let marks = ["TOWPATH_RUN", "TOWPATH_JOB", "TOWPATH_ATTEMPT"];
-        let mark = |key: &&str| Some(format!("{key}={}", start.environment.get(*key)?));
+        let mark = |key: &&str| Some(format!("{key}={}", program.environment.get(*key)?));
         let marks = marks.iter().filter_map(mark).collect();
-        Ok(PlainJob { child, pid, end: pidfd_open(pid, PidfdFlags::empty())?, marks })
+        Ok(PlainJob { process: spawner.start(program)?, marks })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Kills processes that left the group: the executor inherits them when their parents die.
     fn kill_orphans(&self) -> io::Result<()> {
         let mute_until = Instant::now() + EXEC_TIME;
         for _ in 0..ORPHAN_ROUNDS_MAX {
-            let children = children();
-            let pids = children
-                .split_ascii_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .filter_map(Pid::from_raw);
+            let orphans = orphans();
+            let pids =
+                orphans.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw);
             // Dead ones are only buried: their variables are gone, so they are nobody's.
             let alive = |pid: &Pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
             let alive: Vec<Pid> = pids.filter(alive).collect();
@@ -115,17 +84,15 @@ impl PlainJob {
     }
 }
 
-/// The ids of our children, orphans among them. The kernel's list of them stays open: opening it for each job would be as
-/// much work as all the rest of a job's burial. One reads it at a time, as it is made anew for who begins.
-fn children() -> String {
-    static LIST: Mutex<Option<File>> = Mutex::new(None);
-    let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
-    if list.is_none() {
-        *list = File::open(format!("/proc/self/task/{}/children", std::process::id())).ok();
-    }
+/// The ids of the orphans that we have inherited: the children of our first thread, which starts no job. The kernel's list of
+/// them stays open: opening it for each job would be as much work as all the rest of a job's burial.
+fn orphans() -> String {
+    static LIST: OnceLock<Option<File>> = OnceLock::new();
+    let list =
+        LIST.get_or_init(|| File::open(format!("/proc/self/task/{}/children", std::process::id())).ok());
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
-    while let Some(list) = &*list
+    while let Some(list) = list
         && let Ok(count) = list.read_at(&mut buffer, text.len() as u64)
         && count > 0
     {
@@ -166,19 +133,25 @@ pub(crate) fn kill_leftovers(spool: &Path) -> io::Result<()> {
 
 impl Tree for PlainJob {
     fn end_event(&self) -> BorrowedFd<'_> {
-        self.end.as_fd()
+        self.process.end.as_fd()
     }
 
     fn kill(&self) {
         // The group's leader is not reaped yet, so the group's id is its own.
-        let _ = kill_process_group(self.pid, Signal::KILL);
+        let _ = kill_process_group(self.process.pid, Signal::KILL);
     }
 
     fn end(&mut self) -> io::Result<TreeEnd> {
         self.kill(); // What the leader left in its group; before it is reaped.
-        let status = self.child.wait()?;
+        let ended = loop {
+            match waitpid(Some(self.process.pid), WaitOptions::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other?,
+            }
+        };
+        let (_, status) = ended.ok_or_else(|| io::Error::other("no wait status"))?;
         self.kill_orphans()?;
-        let exit = match (status.code(), status.signal()) {
+        let exit = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Exit::Code(code),
             (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
         };

@@ -1,7 +1,7 @@
 //! The life of a started job as its slot sees it: output comes, time passes, limits are looked at, it ends.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -124,16 +124,26 @@ pub(crate) struct Life {
     pub(crate) end: io::Result<TreeEnd>,
 }
 
-/// A pipe for a job's output: ours to read without waiting, and the job's to write.
-pub(crate) fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
-    Ok((read, write))
+/// A pipe for a job's output. Its other end stays open here, too: that no process of the job has it any more is no news, as
+/// the job's end is heard otherwise, and being woken for both would be once too often.
+pub(crate) struct OutputPipe {
+    /// Ours to read, without waiting.
+    read: OwnedFd,
+    /// The job's to write.
+    pub(crate) write: OwnedFd,
+}
+
+impl OutputPipe {
+    pub(crate) fn new() -> io::Result<OutputPipe> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+        Ok(OutputPipe { read, write })
+    }
 }
 
 /// What a pump works with.
 pub(crate) struct Pump<'a> {
-    pub(crate) output: OwnedFd,
+    pub(crate) output: OutputPipe,
     pub(crate) log: &'a mut LogWriter,
     pub(crate) buffer: &'a mut [u8],
     pub(crate) control: &'a Control,
@@ -171,7 +181,6 @@ impl Pump<'_> {
         self.control.wake()?;
         let mut look_at = Instant::now() + FIRST_LOOK;
         let mut killed_until = None;
-        let mut open = true;
         loop {
             let now = Instant::now();
             if stop.is_none() {
@@ -185,14 +194,11 @@ impl Pump<'_> {
                 return Err(io::Error::other("its processes did not die within a minute of being killed"));
             }
             let until = killed_until.unwrap_or(self.deadline.min(look_at));
-            let ready = self.poll(tree, open, until.saturating_duration_since(now))?;
-            if ready.output {
-                match self.read() {
-                    Ok(count) => open = count > 0 || !ready.closed,
-                    Err(error) => {
-                        stop.get_or_insert(Stop::Log(error));
-                    }
-                }
+            let ready = self.poll(tree, until.saturating_duration_since(now))?;
+            if ready.output
+                && let Err(error) = self.read()
+            {
+                stop.get_or_insert(Stop::Log(error));
             }
             if ready.ended {
                 return Ok(());
@@ -215,7 +221,7 @@ impl Pump<'_> {
         breach.map(Stop::Limit)
     }
 
-    /// Reads what is left in the pipe. All writers are dead, so it does not wait.
+    /// Reads what is left in the pipe. No process writes to it any more.
     fn drain(&mut self) -> Result<(), BlobError> {
         for _ in 0..DRAIN_READS_MAX {
             if self.read()? == 0 {
@@ -225,12 +231,12 @@ impl Pump<'_> {
         Ok(())
     }
 
-    fn poll(&self, tree: &impl Tree, open: bool, timeout: Duration) -> io::Result<Ready> {
+    fn poll(&self, tree: &impl Tree, timeout: Duration) -> io::Result<Ready> {
         let end = tree.end_event();
         let mut events = [
             PollFd::from_borrowed_fd(end, PollFlags::IN),
             PollFd::new(self.control.wake()?, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.output.as_fd(), PollFlags::IN),
+            PollFd::new(&self.output.read, PollFlags::IN),
         ];
         // Once cancelled the event stays readable: it is not looked at again.
         let from = usize::from(self.control.is_cancelled());
@@ -239,23 +245,18 @@ impl Pump<'_> {
         }
         let timeout =
             Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: i64::from(timeout.subsec_nanos()) };
-        let watched = if open { 3 } else { 2 };
-        match poll(&mut events[from..watched], Some(&timeout)) {
+        match poll(&mut events[from..], Some(&timeout)) {
             Err(rustix::io::Errno::INTR) => {}
             other => {
                 other?;
             }
         }
-        Ok(Ready {
-            ended: !events[from].revents().is_empty(),
-            output: !events[2].revents().is_empty(),
-            closed: events[2].revents().contains(PollFlags::HUP),
-        })
+        Ok(Ready { ended: !events[from].revents().is_empty(), output: !events[2].revents().is_empty() })
     }
 
     /// One read into the log; 0 when there is nothing.
     fn read(&mut self) -> Result<usize, BlobError> {
-        let count = match rustix::io::read(&self.output, &mut *self.buffer) {
+        let count = match rustix::io::read(&self.output.read, &mut *self.buffer) {
             Ok(count) => count,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
             Err(error) => return Err(BlobError::Source(error.into())),
@@ -267,7 +268,7 @@ impl Pump<'_> {
         if count == PIPE_BYTES_DEFAULT && !self.talkative {
             self.talkative = true;
             // A user's pipes may be bounded; then it stays as it is.
-            let _ = fcntl_setpipe_size(&self.output, PIPE_BYTES);
+            let _ = fcntl_setpipe_size(&self.output.read, PIPE_BYTES);
         }
         Ok(count)
     }
@@ -276,5 +277,4 @@ impl Pump<'_> {
 struct Ready {
     ended: bool,
     output: bool,
-    closed: bool,
 }

@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::io::Errno;
 use towpath_blob::{LogOptions, LogWriter, Masker, Secret};
 use towpath_core::graph::{JobResult, Outcome};
 
@@ -18,14 +20,18 @@ use crate::environment::{JobFolders, environment};
 use crate::host::{Host, TreeMode};
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
 use crate::outputs::{TAKING_TIMEOUT, Taking, heeded};
-use crate::plain::{PlainJob, PlainStart};
+use crate::plain::PlainJob;
 use crate::profile::{self, SandboxProfile};
-use crate::pump::{Control, Life, Pump, ReadBuffer, Tree, TreeEnd, output_pipe};
+use crate::pump::{Control, Life, OutputPipe, Pump, ReadBuffer, Tree, TreeEnd};
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
+use crate::sys::spawn::{Program, Spawner};
 use crate::tree::JobFolder;
 use crate::verdict::{self, Verdict};
 use crate::walk::remove_tree;
 use crate::watch::{Breach, Watch};
+
+/// Bytes for the first entries of a folder: three of the longest names.
+const ENTRIES_BYTES: usize = 1024;
 
 /// A slot and what it keeps between jobs.
 pub(crate) struct Slot {
@@ -34,6 +40,8 @@ pub(crate) struct Slot {
     group: SlotGroup,
     launcher: Option<Launcher>,
     buffer: ReadBuffer,
+    /// Starts plain jobs.
+    spawner: Spawner,
     /// The folder that is the home of plain jobs is there, and empty.
     has_home: bool,
     /// Removes folders while the next job runs.
@@ -51,7 +59,8 @@ struct Prepared {
 impl Slot {
     pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<JobFolder>) -> io::Result<Slot> {
         let group = host.group(number)?;
-        Ok(Slot { number, host, group, launcher: None, buffer: ReadBuffer::new(), has_home: false, janitor })
+        let (buffer, spawner) = (ReadBuffer::new(), Spawner::new()?);
+        Ok(Slot { number, host, group, launcher: None, buffer, spawner, has_home: false, janitor })
     }
 
     /// Forgets what a bug may have left half done.
@@ -188,8 +197,9 @@ impl Slot {
         watch.ancestor = Some(launcher.pid());
         watch.grows = grows(prepared);
         let mut job = SandboxedJob { launcher };
+        let output = OutputPipe::new();
         let started =
-            output_pipe().and_then(|(read, write)| job.launcher.launch(launch, write.as_fd()).map(|()| read));
+            output.and_then(|output| job.launcher.launch(launch, output.write.as_fd()).map(|()| output));
         let life = match started {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok(output) => {
@@ -281,8 +291,6 @@ impl Slot {
         control: &Control,
         log: &mut LogWriter,
     ) -> (Verdict, Option<u64>) {
-        let mut watch = Watch::new(spec.limits, &self.group);
-        watch.grows = grows(prepared);
         let tree = match &prepared.tree {
             Some(TreeSource::Plain { folder }) => Some(folder.clone()),
             _ => None,
@@ -290,6 +298,8 @@ impl Slot {
         let home = self.host.config.spool.join(format!("home-{}", self.number));
         let home_made = if self.has_home { Ok(()) } else { make_empty(&home) };
         let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
+        let mut watch = Watch::new(spec.limits, &self.group);
+        watch.grows = grows(prepared);
         let life = match started {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok((mut job, output)) => {
@@ -309,12 +319,12 @@ impl Slot {
     }
 
     fn start_plain(
-        &self,
+        &mut self,
         spec: &StartSpec,
         prepared: &Prepared,
         home: &PathBuf,
         tree: Option<&PathBuf>,
-    ) -> io::Result<(PlainJob, OwnedFd)> {
+    ) -> io::Result<(PlainJob, OutputPipe)> {
         let secrets = home.join(".towpath-secrets");
         let start = tree.unwrap_or(home);
         let text = |path: &PathBuf| path.display().to_string();
@@ -333,18 +343,20 @@ impl Slot {
         if let JobCommand::ScriptFile(script_text) = &command {
             fs::write(&script, script_text)?;
         }
-        let (read, write) = output_pipe()?;
+        let output = OutputPipe::new()?;
         let environment = environment(spec, &self.host.variables, &folders);
         let line = command.line(&text(&script));
-        let program = program.or_else(|| self.host.program(line.first()?));
-        let job = PlainJob::start(PlainStart {
-            program: program.as_deref(),
-            command: &line,
+        let name = line.first().ok_or_else(|| io::Error::other("an empty command"))?;
+        let program = program.or_else(|| self.host.program(name));
+        let program = Program {
+            path: program.as_deref().unwrap_or(Path::new(name)),
+            line: &line,
             environment: &environment,
             folder: start,
-            output: write,
-        })?;
-        Ok((job, read))
+            output: output.write.as_fd(),
+        };
+        let job = PlainJob::start(&mut self.spawner, &program)?;
+        Ok((job, output))
     }
 
     /// From the end of the process tree to a verdict; takes outputs where there are any.
@@ -394,14 +406,29 @@ fn make_empty(home: &PathBuf) -> io::Result<()> {
     }
 }
 
-/// Removes what a plain job left in its home; says whether there still is one. Costs one look when it left nothing.
-fn empty(home: &PathBuf) -> io::Result<bool> {
-    match fs::read_dir(home).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => remove_tree(home).map(|()| false),
-        Ok(false) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+/// Removes what a plain job left in its home, or in its place; says whether there still is one. Costs one look when it left
+/// nothing.
+fn empty(home: &Path) -> io::Result<bool> {
+    match holds_nothing(home) {
+        Ok(true) => Ok(true),
+        Ok(false) | Err(Errno::NOTDIR | Errno::LOOP) => remove_tree(home).map(|()| false),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a folder, not a link to one, has no entries.
+fn holds_nothing(folder: &Path) -> rustix::io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let mut entries = [MaybeUninit::uninit(); ENTRIES_BYTES];
+    let mut entries = RawDir::new(folder, &mut entries);
+    while let Some(entry) = entries.next() {
+        if ![c".", c".."].contains(&entry?.file_name()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 struct SandboxedJob {

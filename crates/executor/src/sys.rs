@@ -1,6 +1,8 @@
 //! The few system calls that no safe library offers. Each function says why it is sound.
 #![allow(unsafe_code)] // The only place of this crate with it.
 
+pub(crate) mod spawn;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
