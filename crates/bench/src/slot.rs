@@ -55,7 +55,7 @@ impl Slot {
         self.logs.remove(&before)?;
         let spec = StartSpec { base, limits, ..StartSpec::new(lease, "measured".parse()?, body) };
         seconds(|| {
-            self.pool.submit(spec);
+            self.pool.submit([spec]);
             loop {
                 if let JobEvent::Ended(end) = self.events.recv_timeout(PATIENCE)? {
                     return match end.result.outcome {

@@ -272,7 +272,7 @@ fn run_all(
                 timeout_seconds: PROBE_SECONDS,
                 ..JobBody::script(&canaries.script(probe))
             };
-            pool.submit(StartSpec::new(lease, "probe".parse().map_err(io::Error::other)?, body));
+            pool.submit([StartSpec::new(lease, "probe".parse().map_err(io::Error::other)?, body)]);
             let outcome = wait(&events);
             let said = reader.reader(&lease).bytes(0, 4096).unwrap_or_default();
             Ok((outcome, String::from_utf8_lossy(&said).into_owned()))

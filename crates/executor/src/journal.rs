@@ -85,14 +85,16 @@ impl Journal {
         }
     }
 
-    /// Records that a lease begins; `false` if it is known already.
-    pub(crate) fn begin(&mut self, lease: LeaseId) -> io::Result<bool> {
-        if self.active.contains(&lease) || self.unacked.contains_key(&lease) || self.acked.contains(&lease) {
-            return Ok(false);
-        }
-        self.write(format!("S {lease}\n").as_bytes())?;
-        self.active.insert(lease);
-        Ok(true)
+    /// Records that leases begin, and gives those of them that were not known.
+    pub(crate) fn begin(&mut self, leases: impl Iterator<Item = LeaseId>) -> io::Result<HashSet<LeaseId>> {
+        let is_known = |lease: &LeaseId| {
+            self.active.contains(lease) || self.unacked.contains_key(lease) || self.acked.contains(lease)
+        };
+        let begun: HashSet<LeaseId> = leases.filter(|lease| !is_known(lease)).collect();
+        let lines: String = begun.iter().map(|lease| format!("S {lease}\n")).collect();
+        self.write(lines.as_bytes())?;
+        self.active.extend(&begun);
+        Ok(begun)
     }
 
     /// Makes what was recorded outlive a power cut as well.
@@ -226,13 +228,14 @@ mod tests {
     fn a_dead_executors_leases_are_errored_and_ends_are_kept() {
         let spool = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(spool.path()).unwrap();
-        for number in 1..=3 {
-            assert!(journal.begin(lease(number)).unwrap());
-        }
-        assert!(!journal.begin(lease(1)).unwrap());
+        assert_eq!(journal.begin([1, 2].map(lease).into_iter()).unwrap().len(), 2);
+        assert_eq!(journal.begin([1, 3, 3].map(lease).into_iter()).unwrap(), HashSet::from([lease(3)]));
         journal.end(&[passed(1), passed(2)]).unwrap();
         journal.acknowledge(&[lease(1), lease(9)]).unwrap();
-        assert!(!journal.begin(lease(1)).unwrap(), "a late start of an acknowledged lease starts nothing");
+        assert!(
+            journal.begin([lease(1)].into_iter()).unwrap().is_empty(),
+            "a late start of an acknowledged lease starts nothing"
+        );
         drop(journal);
         let again = Journal::open(spool.path()).unwrap();
         assert_eq!(outcomes(&again), [(2, Outcome::Passed), (3, Outcome::Errored)]);
@@ -245,7 +248,7 @@ mod tests {
     fn a_line_that_was_cut_is_left_out() {
         let spool = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(spool.path()).unwrap();
-        journal.begin(lease(1)).unwrap();
+        journal.begin([lease(1)].into_iter()).unwrap();
         journal.end(&[passed(1)]).unwrap();
         drop(journal);
         let path = spool.path().join("journal");
@@ -267,7 +270,7 @@ mod tests {
         long.result.why = "x".repeat(1 << 20);
         for number in 0..20 {
             long.lease = lease(number);
-            journal.begin(long.lease).unwrap();
+            journal.begin([long.lease].into_iter()).unwrap();
             journal.end(std::slice::from_ref(&long)).unwrap();
             journal.acknowledge(&[long.lease]).unwrap();
         }

@@ -121,25 +121,26 @@ impl JobPool {
         &self.capabilities
     }
 
-    /// Puts a job into the backlog. A lease that is there already is left alone.
-    pub fn submit(&self, spec: StartSpec) {
+    /// Puts jobs into the backlog. A lease that is there already is left alone.
+    pub fn submit(&self, specs: impl IntoIterator<Item = StartSpec>) {
+        let mut refused = Vec::new();
         let mut state = self.shared.lock();
-        if state.leases.contains_key(&spec.lease) {
-            return;
+        for spec in specs {
+            let why = match (state.closed, state.backlog.len() >= BACKLOG_MAX) {
+                _ if state.leases.contains_key(&spec.lease) => continue,
+                (true, _) => "the executor is stopping".to_owned(),
+                (_, true) => format!("the executor has {BACKLOG_MAX} jobs waiting already"),
+                (false, false) => {
+                    state.leases.insert(spec.lease, Arc::default());
+                    state.backlog.push_back(spec);
+                    self.shared.work.notify_one();
+                    continue;
+                }
+            };
+            refused.push(unrun(spec.lease, Outcome::Errored, &why));
         }
-        let refused = match (state.closed, state.backlog.len() >= BACKLOG_MAX) {
-            (true, _) => "the executor is stopping".to_owned(),
-            (_, true) => format!("the executor has {BACKLOG_MAX} jobs waiting already"),
-            (false, false) => {
-                state.leases.insert(spec.lease, Arc::default());
-                state.backlog.push_back(spec);
-                drop(state);
-                self.shared.work.notify_one();
-                return;
-            }
-        };
         drop(state);
-        (self.shared.on_event)(JobEvent::Ended(Box::new(unrun(spec.lease, Outcome::Errored, &refused))));
+        refused.into_iter().for_each(|end| (self.shared.on_event)(JobEvent::Ended(Box::new(end))));
     }
 
     /// Ends a job, whether it waits or runs. Its end is an event like any other. Nothing for an unknown lease.

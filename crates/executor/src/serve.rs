@@ -31,6 +31,8 @@ const TELL_INTERVAL: Duration = Duration::from_millis(2);
 const TELL_INTERVAL_BUSY: Duration = Duration::from_millis(20);
 /// How long a server may leave its socket full before it is taken for dead. Its successor gets the ends again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes to be received at once.
+const RECEIVE_BYTES: usize = 64 * 1024;
 /// Bytes to be sent at once.
 const SEND_BYTES: usize = 256 * 1024;
 
@@ -168,9 +170,13 @@ impl Desk {
 
     /// Does what a server says until it says nothing more, or another one has the executor.
     fn hear(&self, connection: u64, stream: &UnixStream) -> io::Result<()> {
-        let mut reader = io::BufReader::new(stream);
-        while let Some(message) = wire::receive::<ToExecutor>(&mut reader)? {
-            if !self.handle(connection, message)? {
+        let mut reader = io::BufReader::with_capacity(RECEIVE_BYTES, stream);
+        while let Some(first) = wire::receive::<ToExecutor>(&mut reader)? {
+            let mut messages = vec![first];
+            while wire::begins_with_whole(reader.buffer()) {
+                messages.extend(wire::receive(&mut reader)?);
+            }
+            if !self.handle(connection, messages)? {
                 return Ok(());
             }
         }
@@ -229,14 +235,29 @@ impl Desk {
     }
 
     /// Does what a server says, if it still has the executor; `false` if not.
-    fn handle(&self, connection: u64, message: ToExecutor) -> io::Result<bool> {
+    fn handle(&self, connection: u64, messages: Vec<ToExecutor>) -> io::Result<bool> {
         let mut books = self.books();
         if books.server.as_ref().is_none_or(|server| server.connection != connection) {
             return Ok(false);
         }
+        let mut starts = Vec::new();
+        for message in messages {
+            match message {
+                ToExecutor::Start { spec } => starts.push(*spec),
+                other => {
+                    self.start(&mut books, std::mem::take(&mut starts))?;
+                    self.obey(&mut books, other)?;
+                }
+            }
+        }
+        self.start(&mut books, starts)?;
+        Ok(true)
+    }
+
+    fn obey(&self, books: &mut Books, message: ToExecutor) -> io::Result<()> {
         match message {
             ToExecutor::Hello { .. } => return Err(io::Error::other("it said hello twice")),
-            ToExecutor::Start { spec } => self.start(&mut books, *spec)?,
+            ToExecutor::Start { spec } => self.start(books, vec![*spec])?,
             ToExecutor::Cancel { lease } => self.pool.cancel(&lease),
             ToExecutor::Ack { leases } => books.journal.acknowledge(&leases)?,
             ToExecutor::List => {
@@ -248,35 +269,26 @@ impl Desk {
                 if mode == StopMode::Now {
                     self.pool.leases().iter().for_each(|lease| self.pool.cancel(lease));
                 }
-                self.stop_if_idle(&books);
+                self.stop_if_idle(books);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn start(&self, books: &mut Books, spec: StartSpec) -> io::Result<()> {
-        if books.stopping {
-            return Ok(()); // Not begun, so the next executor may have it.
+    /// Starts jobs: writes down in one go that they begin, then lets them.
+    fn start(&self, books: &mut Books, mut specs: Vec<StartSpec>) -> io::Result<()> {
+        if books.stopping || specs.is_empty() {
+            return Ok(()); // Not begun, so the next executor may have them.
         }
-        if let Some(end) = books.journal.unacked(&spec.lease) {
-            let again = FromExecutor::Ended { end: Box::new(end.clone()) };
-            books.tell(&[again]);
-            return Ok(());
+        specs.retain(|spec| books.is_new(&spec.lease));
+        let begun = books.journal.begin(specs.iter().map(|spec| spec.lease))?;
+        specs.retain(|spec| begun.contains(&spec.lease));
+        if specs.iter().any(|spec| spec.body.environment.is_some()) {
+            // A power cut that took this line would let the same deployment begin again. What is begun and not
+            // started is told by a successor.
+            books.journal.sync().unwrap_or_else(|error| give_up(&error));
         }
-        if books.journal.is_acknowledged(&spec.lease) {
-            // Whoever asks again has lost the answer; one that never comes would keep its run waiting for ever.
-            let end = unrun(spec.lease, Outcome::Errored, "its end was acknowledged before");
-            books.tell(&[FromExecutor::Ended { end: Box::new(end) }]);
-            return Ok(());
-        }
-        if books.journal.begin(spec.lease)? {
-            if spec.body.environment.is_some() {
-                // A power cut that took this line would let the same deployment begin again. What is begun and not
-                // started is told by a successor.
-                books.journal.sync().unwrap_or_else(|error| give_up(&error));
-            }
-            self.pool.submit(spec);
-        }
+        self.pool.submit(specs);
         Ok(())
     }
 
@@ -329,6 +341,18 @@ impl Books {
     /// Forgets a server whose connection is over, unless another one has come since.
     fn part_with(&mut self, connection: u64) {
         self.server = self.server.take().filter(|server| server.connection != connection);
+    }
+
+    /// Whether a lease has not ended; tells the end of one that has. Whoever asks for it again has lost the answer, and one
+    /// that never comes would keep its run waiting for ever.
+    fn is_new(&mut self, lease: &LeaseId) -> bool {
+        let end = match self.journal.unacked(lease) {
+            Some(end) => end.clone(),
+            None if !self.journal.is_acknowledged(lease) => return true,
+            None => unrun(*lease, Outcome::Errored, "its end was acknowledged before"),
+        };
+        self.tell(&[FromExecutor::Ended { end: Box::new(end) }]);
+        false
     }
 
     fn leases(&self) -> Leases {

@@ -204,7 +204,7 @@ fn the_same_lease_starts_once() {
     let world = World::plain();
     let spec = world.spec("echo once");
     let job = world.submit(spec.clone());
-    world.pool.submit(spec);
+    world.pool.submit([spec]);
     world.wait(&job).passed();
 }
 

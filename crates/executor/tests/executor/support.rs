@@ -147,7 +147,7 @@ impl World {
         let (send, events) = channel();
         let lease = spec.lease;
         self.waiting.lock().unwrap().insert(lease, send);
-        self.pool.submit(spec);
+        self.pool.submit([spec]);
         Running { lease, events }
     }
 

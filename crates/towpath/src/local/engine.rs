@@ -228,7 +228,7 @@ impl<'a> Engine<'a> {
         };
         self.leases.insert(order.lease.job, order.lease.id);
         self.issued.insert(order.lease.id, Issued { key, token, lease: order.lease });
-        self.executor.submit(spec);
+        self.executor.submit([spec]);
     }
 
     fn answer(&mut self, key: EffectKey, token: u64, lease: Lease, result: JobResult) {
