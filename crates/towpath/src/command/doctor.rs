@@ -139,14 +139,14 @@ fn git() -> Finding {
 /// Why not, and how to mend it.
 pub fn sandbox() -> Result<(), Failure> {
     let folder = RunFolder::make()?;
-    let config = command::run::executor_config(folder.path(), Default::default())?;
+    let config = command::run::executor_config(folder.path(), Default::default());
     Ok(JobPool::start(config, |_| {}).map(drop)?)
 }
 
 /// Starts an executor, which probes the sandbox by using it.
 fn executor() -> Result<Vec<Finding>, Failure> {
     let folder = RunFolder::make()?;
-    let config = command::run::executor_config(folder.path(), Default::default())?;
+    let config = command::run::executor_config(folder.path(), Default::default());
     Ok(match JobPool::start(config, |_| {}) {
         Ok(pool) => capabilities(pool.capabilities()),
         Err(ExecutorError::Sandbox(refusal)) => vec![Finding {
@@ -160,7 +160,7 @@ fn executor() -> Result<Vec<Finding>, Failure> {
 /// Tries to break out of the sandbox, and as a control does the same without one.
 fn border() -> Result<Vec<Finding>, Failure> {
     let folder = RunFolder::make()?;
-    let config = command::run::executor_config(folder.path(), Default::default())?;
+    let config = command::run::executor_config(folder.path(), Default::default());
     let reports = run_border_probes(&config)?;
     let held = reports.iter().filter(|report| report.holds()).count();
     let summary = format!("{held} of {} attacks are refused, and only by the sandbox", reports.len());

@@ -45,7 +45,7 @@ impl From<SandboxArg> for SandboxKind {
 }
 
 pub fn run(arguments: &ExecutorArgs) -> Result<ExitCode, Failure> {
-    let config = executor_config(&arguments.folder, arguments.sandbox.into())?;
+    let config = executor_config(&arguments.folder, arguments.sandbox.into());
     let config = ExecutorConfig { slots: arguments.slots, ..config };
     towpath_executor::serve(config, &arguments.socket)?;
     Ok(ExitCode::SUCCESS)

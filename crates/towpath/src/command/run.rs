@@ -17,6 +17,7 @@ use towpath_core::run::JobState;
 use towpath_executor::{ExecutorConfig, JobEvent, JobPool, SandboxKind};
 use towpath_git::{Checkout, TREE_LIMITS};
 use towpath_pipeline::{Changed, FILE_NAME};
+use towpath_server::program::OWN;
 
 use crate::command::executor::SandboxArg;
 use crate::command::{SANDBOX_HELPER, own_checkout, own_git};
@@ -110,7 +111,7 @@ pub fn run(arguments: &RunArgs, terminal: &Terminal) -> Result<ExitCode, Failure
             Style::Yellow.paint("warning:")
         ));
     }
-    let mut config = executor_config(folder.path(), sandbox)?;
+    let mut config = executor_config(folder.path(), sandbox);
     config.slots = arguments.slots.unwrap_or(config.slots);
     let slots = config.slots;
     let unkept = |error: towpath_blob::BlobError| {
@@ -133,13 +134,11 @@ pub fn run(arguments: &RunArgs, terminal: &Terminal) -> Result<ExitCode, Failure
     following.follow(&happenings)
 }
 
-/// An executor below one folder, with this program as its sandbox helper.
-pub fn executor_config(folder: &Path, sandbox: SandboxKind) -> Result<ExecutorConfig, Failure> {
-    let program = std::env::current_exe().map_err(|error| {
-        Failure::new(Exit::Usage, "towpath cannot find its own program").why(error.to_string())
-    })?;
-    let helper: Vec<OsString> = vec![program.into(), SANDBOX_HELPER.into()];
-    Ok(ExecutorConfig { sandbox, ..ExecutorConfig::in_folder(folder, helper) })
+/// An executor below one folder, with this program as its sandbox helper: this very file, though another one may bear its
+/// name by the time that a helper is started, or none.
+pub fn executor_config(folder: &Path, sandbox: SandboxKind) -> ExecutorConfig {
+    let helper: Vec<OsString> = vec![OWN.into(), SANDBOX_HELPER.into()];
+    ExecutorConfig { sandbox, ..ExecutorConfig::in_folder(folder, helper) }
 }
 
 /// Copies the work tree, reads its definition, selects the jobs.

@@ -6,6 +6,7 @@ mod attacks;
 mod bad_input;
 mod demo;
 mod deploying;
+mod executors;
 mod guide;
 mod keeping;
 mod local_run;

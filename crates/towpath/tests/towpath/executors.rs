@@ -1,0 +1,76 @@
+//! The executor beside a server: what it needs of its own file.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use towpath_core::graph::{JobBody, Outcome};
+use towpath_core::ids::{Epoch, LeaseId};
+use towpath_executor::protocol::StopMode;
+use towpath_executor::{ExecutorClient, ExecutorEvent, StartMessage, StartSpec, start_executor};
+
+use crate::support::{TOWPATH, has_sandbox};
+
+/// No test waits so long for anything, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An executor of a program that is a file of its own.
+fn executor_of(program: &PathBuf, folder: &std::path::Path) -> std::process::Child {
+    let words = ["executor", "--slots", "1", "--sandbox", "bubblewrap", "--folder"];
+    let mut command = vec![program.clone().into_os_string()];
+    command.extend(words.map(Into::into));
+    command.extend([folder.into(), "--socket".into(), folder.join("socket").into()]);
+    let log = std::fs::File::create(folder.join("executor.log")).unwrap();
+    start_executor(&command, log).unwrap()
+}
+
+fn children_of(pid: u32) -> Vec<String> {
+    let is_child = |process: &String| {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        status.lines().any(|line| line == format!("PPid:\t{pid}"))
+    };
+    let names = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(is_child).collect()
+}
+
+#[test]
+fn an_executor_whose_file_is_gone_starts_helpers_of_its_own() {
+    if !has_sandbox("an_executor_whose_file_is_gone_starts_helpers_of_its_own") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let (program, folder) = (place.path().join("program"), place.path().join("data"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(TOWPATH, &program).unwrap();
+    let mut executor = executor_of(&program, &folder);
+    let (tell, ends) = channel();
+    let hear = move |event| {
+        if let ExecutorEvent::Ended(told) = event {
+            told.into_iter().for_each(|end| drop(tell.send(end)));
+        }
+    };
+    let client = ExecutorClient::connect(&folder.join("socket"), (Epoch(1), None), PATIENCE, hear).unwrap();
+    let job = |number: u8| {
+        let body = JobBody { checkout: false, ..JobBody::script("true") };
+        let spec = StartSpec::new(LeaseId([number; 16]), "unit".parse().unwrap(), body);
+        client.start([StartMessage::new(spec).unwrap()]).unwrap();
+        ends.recv_timeout(PATIENCE).unwrap().result
+    };
+    assert_eq!(job(1).outcome, Outcome::Passed);
+    std::fs::remove_file(&program).unwrap();
+    for helper in children_of(executor.id()) {
+        assert!(Command::new("kill").args(["-KILL", &helper]).status().unwrap().success());
+    }
+    // The first may find that its helper was killed; the next one starts another.
+    let _ = job(2);
+    let last = job(3);
+    assert_eq!((last.outcome, last.why.as_str()), (Outcome::Passed, "exit code 0"));
+    client.stop(StopMode::Now).unwrap();
+    assert!(executor.wait().unwrap().success());
+}
