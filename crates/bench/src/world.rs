@@ -78,7 +78,7 @@ impl World {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
         let mut server = runtime.block_on(Server::start(settings(folder, sandbox)?))?;
-        runtime.block_on(server.executor_ready())?;
+        runtime.block_on(server.executor_answered())?;
         let view = server.shared.store.reader().snapshot()?;
         let mut next_run = 1;
         while view.run(&run_id(next_run))?.is_some() {

@@ -188,10 +188,10 @@ impl ExecutorClient {
         self.send(&ToExecutor::Stop { mode })
     }
 
-    /// Ends the executor with its jobs; whether it has ended within `patience`.
-    pub fn end(self, patience: Duration) -> bool {
+    /// Ends the executor, its jobs as `mode` has it; whether it has ended within `patience`.
+    pub fn end(&self, mode: StopMode, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        if self.stop(StopMode::Now).is_err() {
+        if self.stop(mode).is_err() {
             return true; // It is gone.
         }
         let is_over = || self.listener.as_ref().is_none_or(JoinHandle::is_finished);
@@ -320,6 +320,7 @@ mod tests {
             pid: std::process::id(),
             slots: 1,
             unsandboxed: true,
+            stopping: false,
             leases: Leases::default(),
         };
         wire::send(&stream, &FromExecutor::Welcome(welcome))?;

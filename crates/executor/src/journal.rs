@@ -97,6 +97,18 @@ impl Journal {
         Ok(begun)
     }
 
+    /// Forgets leases that were to begin and never did, so that another executor may have them. If that cannot be written,
+    /// the next executor takes them for jobs that died with this one.
+    pub(crate) fn forget(&mut self, leases: &[LeaseId]) -> io::Result<()> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        for lease in leases {
+            self.active.remove(lease);
+        }
+        self.compact()
+    }
+
     /// Makes what was recorded outlive a power cut as well.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()

@@ -157,6 +157,15 @@ impl JobPool {
         }
     }
 
+    /// Takes back every job that waits for a slot: none of them begins here any more, and none of them has an end.
+    pub(crate) fn withdraw(&self) -> Vec<LeaseId> {
+        let mut state = self.shared.lock();
+        let waiting: Vec<LeaseId> = state.backlog.drain(..).map(|spec| spec.lease).collect();
+        waiting.iter().for_each(|lease| drop(state.leases.remove(lease)));
+        self.shared.low.notify_all();
+        waiting
+    }
+
     /// Every lease that waits or runs.
     pub fn leases(&self) -> Vec<LeaseId> {
         self.shared.lock().leases.keys().copied().collect()

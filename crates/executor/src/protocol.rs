@@ -53,8 +53,8 @@ pub enum ToExecutor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopMode {
-    /// Takes no further jobs and ends when the last is over. Its end stays in the journal for the next executor. For
-    /// people and tools: no server asks for it.
+    /// Takes no further jobs, lets go of those that wait for a slot, and ends when the last that runs is over. Its end
+    /// stays in the journal for the next executor.
     WhenIdle,
     /// Cancels everything and ends.
     Now,
@@ -100,6 +100,9 @@ pub struct Welcome {
     pub slots: u32,
     /// Whether results will be marked as unsandboxed.
     pub unsandboxed: bool,
+    /// It was told to end, and begins no further job. One that does not say so takes jobs, as far as it knows.
+    #[serde(default)]
+    pub stopping: bool,
     /// What it has.
     pub leases: Leases,
 }

@@ -219,6 +219,7 @@ impl Desk {
             pid: std::process::id(),
             slots: self.slots,
             unsandboxed: self.unsandboxed,
+            stopping: books.stopping,
             leases: books.leases(),
         };
         let ends = books.journal.all_unacked().map(|end| FromExecutor::Ended { end: Box::new(end.clone()) });
@@ -266,8 +267,10 @@ impl Desk {
             }
             ToExecutor::Stop { mode } => {
                 books.stopping = true;
-                if mode == StopMode::Now {
-                    self.pool.leases().iter().for_each(|lease| self.pool.cancel(lease));
+                match mode {
+                    StopMode::Now => self.pool.leases().iter().for_each(|lease| self.pool.cancel(lease)),
+                    // Not begun, as far as anybody will find: the next executor may have them.
+                    StopMode::WhenIdle => books.journal.forget(&self.pool.withdraw())?,
                 }
                 self.stop_if_idle(books);
             }

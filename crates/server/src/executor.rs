@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use towpath_blob::{BlobError, BlobStore, LogStore};
 use towpath_core::ids::{Epoch, LeaseId};
+use towpath_executor::protocol::{StopMode, Welcome};
 use towpath_executor::{
     ConnectError, ExecutorClient, ExecutorConfig, ExecutorEvent, SandboxKind, StartMessage, start_executor,
 };
@@ -37,14 +38,80 @@ pub struct Executor {
     socket: PathBuf,
     log: PathBuf,
     command: Vec<OsString>,
+    wanted: Wanted,
     epoch: Epoch,
     jobs: Weak<Jobs>,
-    client: Mutex<Option<ExecutorClient>>,
+    connection: Mutex<Option<Connection>>,
     /// Held while it is found or started.
     connecting: Mutex<()>,
+    /// The newest connection's.
+    number: AtomicU64,
     spells: Mutex<Spells>,
     closing: AtomicBool,
     me: Weak<Executor>,
+}
+
+/// What an executor is to this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is given jobs.
+    Serves,
+    /// It is given none, as it does not run them as this server was told to have them run. What it has it brings to its end;
+    /// then its successor is started.
+    Leaves {
+        /// What it does otherwise.
+        why: String,
+        /// Jobs that it has.
+        jobs: usize,
+    },
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Standing::Serves => write!(f, "jobs can run"),
+            Standing::Leaves { why, jobs } => {
+                write!(
+                    f,
+                    "new jobs wait until the {jobs} of an executor are over which is started anew then: {why}"
+                )
+            }
+        }
+    }
+}
+
+/// How this server was told to have jobs run. An executor of another server may do otherwise.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    sandbox: SandboxKind,
+    slots: u32,
+}
+
+impl Wanted {
+    /// What an executor is to a server that wants this.
+    fn standing(self, welcome: &Welcome) -> Standing {
+        let runs = if welcome.unsandboxed { SandboxKind::None } else { SandboxKind::Bubblewrap };
+        let why = match (runs, self.sandbox) {
+            (SandboxKind::None, SandboxKind::Bubblewrap) => {
+                "it runs them without a sandbox, and this server wants one".to_owned()
+            }
+            (SandboxKind::Bubblewrap, SandboxKind::None) => {
+                "it runs them in the sandbox, and this server was started with `--sandbox none`".to_owned()
+            }
+            _ if welcome.slots != self.slots => {
+                format!("it runs {} at once, and this server wants {}", welcome.slots, self.slots)
+            }
+            _ if welcome.stopping => "it was told to end".to_owned(),
+            _ => return Standing::Serves,
+        };
+        Standing::Leaves { why, jobs: welcome.leases.active.len() }
+    }
+}
+
+struct Connection {
+    number: u64,
+    client: ExecutorClient,
+    standing: Standing,
 }
 
 /// Why the executor cannot be used.
@@ -68,27 +135,29 @@ pub enum ExecutorTrouble {
 
 impl Executor {
     /// Finds the executor of an earlier server, or starts one: on a thread of its own, as one that starts probes the
-    /// sandbox first. What it says goes to `jobs`; `ready` hears whether it came up.
+    /// sandbox first. What it says goes to `jobs`; `answered` hears whether it came up.
     pub fn start(
         (settings, folder): (&ServerSettings, &Path),
         epoch: Epoch,
         jobs: &Arc<Jobs>,
-        ready: impl FnOnce(Result<(), ExecutorTrouble>) + Send + 'static,
+        answered: impl FnOnce(Result<Standing, ExecutorTrouble>) + Send + 'static,
     ) -> Arc<Executor> {
         let executor = Arc::new_cyclic(|me| Executor {
             socket: folder.join("socket"),
             log: folder.join("executor.log"),
             command: command(settings, folder),
+            wanted: Wanted { sandbox: settings.sandbox, slots: settings.slots },
             epoch,
             jobs: Arc::downgrade(jobs),
-            client: Mutex::default(),
+            connection: Mutex::default(),
             connecting: Mutex::default(),
+            number: AtomicU64::new(0),
             spells: Mutex::default(),
             closing: AtomicBool::new(false),
             me: me.clone(),
         });
         let me = executor.clone();
-        on_thread(move || ready(me.connect()));
+        on_thread(move || answered(me.connect(0)));
         executor
     }
 
@@ -101,18 +170,18 @@ impl Executor {
         Ok((LogStore::open(config.logs)?, BlobStore::open(config.blobs)?))
     }
 
-    /// Has jobs run; gives them back if there is no executor now. The same lease again changes nothing.
+    /// Has jobs run; gives them back if there is no executor now that takes them. The same lease again changes nothing.
     ///
     /// # Errors
     /// The jobs, to be given again when [`Jobs::resume`] tells of an executor.
     pub fn submit(&self, jobs: Vec<StartMessage>) -> Result<(), Vec<StartMessage>> {
-        match &*self.client() {
+        match &*self.connection() {
             // It fails as the connection does, and a successor is asked about the leases.
-            Some(client) => {
+            Some(Connection { client, standing: Standing::Serves, .. }) => {
                 let _ = client.start(jobs);
                 Ok(())
             }
-            None => Err(jobs),
+            Some(_) | None => Err(jobs),
         }
     }
 
@@ -128,15 +197,15 @@ impl Executor {
 
     /// The executor's process, for people.
     pub fn pid(&self) -> Option<u32> {
-        self.client().as_ref().map(|client| client.welcome().pid)
+        self.connection().as_ref().map(|connection| connection.client.welcome().pid)
     }
 
     /// Lets go of the executor, which goes on with its jobs.
     pub fn leave(&self) {
         self.closing.store(true, Ordering::Relaxed);
-        let client = self.client().take();
+        let connection = self.connection().take();
         // It waits for whoever is just told something, which may want to answer.
-        drop(client);
+        drop(connection);
     }
 
     /// Ends the executor with its jobs, and waits for it.
@@ -144,14 +213,14 @@ impl Executor {
         self.closing.store(true, Ordering::Relaxed);
         // One that is just starting would be left behind.
         let _last = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(client) = self.client().take() else { return };
-        if !client.end(END_PATIENCE) {
+        let Some(connection) = self.connection().take() else { return };
+        if !connection.client.end(StopMode::Now, END_PATIENCE) {
             tracing::warn!("the executor does not end; it does once its jobs have");
         }
     }
 
-    fn client(&self) -> MutexGuard<'_, Option<ExecutorClient>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spells(&self) -> MutexGuard<'_, Spells> {
@@ -159,52 +228,77 @@ impl Executor {
     }
 
     fn tell(&self, say: impl FnOnce(&ExecutorClient) -> io::Result<()>) {
-        if let Some(client) = &*self.client()
-            && let Err(error) = say(client)
+        if let Some(connection) = &*self.connection()
+            && let Err(error) = say(&connection.client)
         {
             // The connection's end is an event of its own, after which everything is compared again.
             tracing::warn!(%error, "the executor could not be told something: {error}");
         }
     }
 
-    /// Finds or starts it, and tells the jobs what it has.
-    fn connect(&self) -> Result<(), ExecutorTrouble> {
+    /// Finds or starts it, unless somebody has since the connection `lost` was over, and tells the jobs what it has.
+    fn connect(&self, lost: u64) -> Result<Standing, ExecutorTrouble> {
         let _alone = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.closing.load(Ordering::Relaxed) {
-            return Ok(());
+        if self.closing.load(Ordering::Relaxed) || self.number.load(Ordering::Relaxed) > lost {
+            return Ok(Standing::Serves);
         }
-        let client = match self.connect_within(FIND_PATIENCE) {
-            Ok(client) => client,
+        let mut found = self.find_or_start()?;
+        if found.standing != Standing::Serves && found.client.welcome().leases.active.is_empty() {
+            // Nothing keeps it, so nobody needs to hear that jobs wait.
+            tracing::info!("{}", found.standing);
+            if found.client.end(StopMode::WhenIdle, END_PATIENCE) {
+                found = self.find_or_start()?;
+            }
+        }
+        let standing = found.standing.clone();
+        if standing != Standing::Serves {
+            tracing::warn!("{standing}");
+            // It has fewer leases then than it has said: those that wait for a slot there are given to its successor.
+            let asked = found.client.stop(StopMode::WhenIdle).and_then(|()| found.client.list());
+            asked.unwrap_or_else(|error| tracing::warn!(%error, "it could not be told to end: {error}"));
+        }
+        let leases = found.client.welcome().leases.clone();
+        let mut former = None;
+        let adopt = || former = self.connection().replace(found);
+        self.spells().begin(Instant::now());
+        match self.jobs.upgrade() {
+            Some(jobs) => jobs.resume(&leases, &standing, adopt),
+            None => adopt(),
+        }
+        // It waits for whoever is still told its last words, which may want what was locked until here.
+        drop(former);
+        if lost > 0 && standing == Standing::Serves {
+            tracing::info!("there is an executor again: jobs can run");
+        }
+        Ok(standing)
+    }
+
+    fn find_or_start(&self) -> Result<Connection, ExecutorTrouble> {
+        match self.connect_within(FIND_PATIENCE) {
+            Ok(found) => Ok(found),
             Err(ConnectError::Unreachable { .. }) => {
                 let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
                 let mut child = start_executor(&self.command, log)?;
                 let tried = self.connect_within(START_PATIENCE);
                 // It outlives this server; its end is seen at the socket. Waiting keeps it from staying a zombie.
                 std::thread::Builder::new().name("executor-reaper".into()).spawn(move || child.wait())?;
-                tried.map_err(|source| ExecutorTrouble::Connect { source, said: self.last_words() })?
+                tried.map_err(|source| ExecutorTrouble::Connect { source, said: self.last_words() })
             }
-            Err(source) => return Err(ExecutorTrouble::Connect { source, said: self.last_words() }),
-        };
-        let leases = client.welcome().leases.clone();
-        let mut former = None;
-        let adopt = || former = self.client().replace(client);
-        self.spells().begin(Instant::now());
-        match self.jobs.upgrade() {
-            Some(jobs) => jobs.resume(&leases, adopt),
-            None => adopt(),
+            Err(source) => Err(ExecutorTrouble::Connect { source, said: self.last_words() }),
         }
-        // It waits for whoever is still told its last words, which may want what was locked until here.
-        drop(former);
-        Ok(())
     }
 
-    fn connect_within(&self, patience: Duration) -> Result<ExecutorClient, ConnectError> {
-        let me = self.me.clone();
-        ExecutorClient::connect(&self.socket, (self.epoch, None), patience, move |event| {
+    fn connect_within(&self, patience: Duration) -> Result<Connection, ConnectError> {
+        let (me, number) = (self.me.clone(), self.number.load(Ordering::Relaxed) + 1);
+        let client = ExecutorClient::connect(&self.socket, (self.epoch, None), patience, move |event| {
             if let Some(me) = me.upgrade() {
-                me.heard(event);
+                me.heard(number, event);
             }
-        })
+        })?;
+        // Under the lock of whoever connects: nobody else has the same.
+        self.number.store(number, Ordering::Relaxed);
+        let standing = self.wanted.standing(client.welcome());
+        Ok(Connection { number, client, standing })
     }
 
     fn last_words(&self) -> String {
@@ -212,29 +306,45 @@ impl Executor {
         text.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n       ")
     }
 
-    fn heard(self: &Arc<Self>, event: ExecutorEvent) {
+    fn heard(self: &Arc<Self>, number: u64, event: ExecutorEvent) {
         let Some(jobs) = self.jobs.upgrade() else { return };
         match event {
             ExecutorEvent::Started(lease) => jobs.started(lease),
             ExecutorEvent::Ended(ends) => jobs.ended(ends),
-            ExecutorEvent::Leases(_) => {}
+            ExecutorEvent::Leases(leases) => {
+                if let Some(standing) = self.standing_of(number) {
+                    jobs.resume(&leases, &standing, || {});
+                }
+            }
             ExecutorEvent::Gone(why) if !self.closing.load(Ordering::Relaxed) => {
-                tracing::error!("the executor is gone, another one is started: {why}");
+                match self.standing_of(number) {
+                    Some(Standing::Serves) => {
+                        tracing::error!("the executor is gone, another one is started: {why}");
+                    }
+                    // It ended as it was told to.
+                    Some(Standing::Leaves { .. }) | None => tracing::info!("another executor is started"),
+                }
                 let (me, pause) = (self.clone(), self.spells().end(Instant::now()));
                 on_thread(move || {
                     std::thread::park_timeout(pause);
-                    me.revive();
+                    me.revive(number);
                 });
             }
             ExecutorEvent::Gone(_) => {}
         }
     }
 
-    /// Starts the executor's successor, however often it takes.
-    fn revive(&self) {
+    /// What the executor at the other end of a connection is, as far as it is the one that there is now.
+    fn standing_of(&self, number: u64) -> Option<Standing> {
+        let connection = self.connection();
+        connection.as_ref().filter(|found| found.number == number).map(|found| found.standing.clone())
+    }
+
+    /// Starts the executor's successor after a connection is over, however often it takes.
+    fn revive(&self, lost: u64) {
         while !self.closing.load(Ordering::Relaxed) {
-            match self.connect() {
-                Ok(()) => return,
+            match self.connect(lost) {
+                Ok(_) => return,
                 Err(ExecutorTrouble::Connect { source: ConnectError::Refused { why, .. }, .. }) => {
                     tracing::error!("another server has the executor: {why}");
                     return;
@@ -293,7 +403,39 @@ fn command(settings: &ServerSettings, folder: &Path) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use towpath_executor::protocol::Leases;
+
     use super::*;
+
+    #[test]
+    fn an_executor_is_given_jobs_only_if_it_runs_them_as_the_server_wants() {
+        let found = |unsandboxed, slots, stopping| Welcome {
+            version: 1,
+            incarnation: "test".into(),
+            pid: 1,
+            slots,
+            unsandboxed,
+            stopping,
+            leases: Leases { active: vec![LeaseId([1; 16])], unacked: vec![LeaseId([2; 16])] },
+        };
+        let check = |sandbox, welcome: Welcome, expected: Option<&str>| {
+            let leaves = |why: &str| Standing::Leaves { why: why.to_owned(), jobs: 1 };
+            let standing = Wanted { sandbox, slots: 2 }.standing(&welcome);
+            assert_eq!(standing, expected.map_or(Standing::Serves, leaves));
+        };
+        use SandboxKind::{Bubblewrap, None as Plain};
+        check(Bubblewrap, found(false, 2, false), None);
+        check(Plain, found(true, 2, false), None);
+        check(
+            Bubblewrap,
+            found(true, 2, false),
+            Some("it runs them without a sandbox, and this server wants one"),
+        );
+        let boxed = "it runs them in the sandbox, and this server was started with `--sandbox none`";
+        check(Plain, found(false, 2, false), Some(boxed));
+        check(Plain, found(true, 6, false), Some("it runs 6 at once, and this server wants 2"));
+        check(Plain, found(true, 2, true), Some("it was told to end"));
+    }
 
     #[test]
     fn an_executor_that_ends_one_connection_after_the_other_is_not_asked_without_rest() {

@@ -18,7 +18,7 @@ use crate::doorbells::Doorbells;
 use crate::drivers::run_job::{Jobs, Sources};
 use crate::drivers::{Drivers, Hands};
 use crate::engine::{AnyIntake, Engine, EngineEnd, Running};
-use crate::executor::{Executor, ExecutorTrouble};
+use crate::executor::{Executor, ExecutorTrouble, Standing};
 use crate::forges::Forges;
 use crate::halts;
 use crate::housekeeping::{House, Housekeeper, Housekeeping};
@@ -141,7 +141,7 @@ pub struct Server {
     turns: Running,
     drivers: Arc<Drivers>,
     executor: Arc<Executor>,
-    came_up: tokio::sync::oneshot::Receiver<Result<(), ExecutorTrouble>>,
+    answered: tokio::sync::oneshot::Receiver<Result<Standing, ExecutorTrouble>>,
     succession: Arc<Succession>,
     housekeeper: Housekeeper,
 }
@@ -185,9 +185,9 @@ impl Server {
         let drivers = Drivers::new(hands);
         mend::repositories(&forges, system_time()).map_err(OpenError::from)?;
         halts::tell_before_the_first_turn(&store, system_time()).map_err(OpenError::from)?;
-        let (ready, came_up) = tokio::sync::oneshot::channel();
+        let (answer, answered) = tokio::sync::oneshot::channel();
         let executor = Executor::start((&settings, &folders.executor), store.epoch(), &jobs, |outcome| {
-            let _ = ready.send(outcome);
+            let _ = answer.send(outcome);
         });
         let join = |engine: &Engine| jobs.connect(engine.clone(), executor.clone());
         let (engine, turns) = Engine::start(store.clone(), drivers.clone(), join)?;
@@ -218,18 +218,18 @@ impl Server {
         shared.configure_all()?;
         shared.engine.quiet().await;
         shared.drop_unclaimed_when_turned();
-        Ok(Server { shared, turns, drivers, executor, came_up, succession, housekeeper })
+        Ok(Server { shared, turns, drivers, executor, answered, succession, housekeeper })
     }
 
-    /// Waits until jobs can run. Requests may be answered before; jobs wait.
+    /// Waits until an executor has answered, and says whether it is given jobs. Requests may be answered before; jobs wait.
+    /// Asked once.
     ///
     /// # Errors
     /// The executor does not come up: the sandbox does not work here, say.
-    pub async fn executor_ready(&mut self) -> Result<(), ServerError> {
-        match (&mut self.came_up).await {
+    pub async fn executor_answered(&mut self) -> Result<Standing, ServerError> {
+        match (&mut self.answered).await {
             Ok(outcome) => Ok(outcome?),
-            // Asked before: it had come up.
-            Err(_) => Ok(()),
+            Err(_) => Err(ExecutorTrouble::Start(std::io::Error::other("nobody starts it")).into()),
         }
     }
 

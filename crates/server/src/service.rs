@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::executor::Standing;
 use crate::http::origin::Site;
 use crate::http::{Edge, serve};
 use crate::replace::record::Trial;
@@ -131,7 +132,7 @@ async fn live(
 ) -> Result<End, ServerError> {
     let Ends { mut terminate, mut interrupt, asked } = ends;
     let mut asked = std::pin::pin!(asked);
-    let mut ready = false;
+    let mut has_answered = false;
     let mut look = tokio::time::interval(TAKEOVER_LOOK);
     loop {
         tokio::select! {
@@ -139,10 +140,11 @@ async fn live(
             _ = interrupt.recv() => return Ok(End::Stop),
             () = &mut asked => return Ok(End::Stop),
             trial = succession.wanted() => return Ok(End::GiveWay(Box::new(trial))),
-            up = server.executor_ready(), if !ready => {
-                up?;
-                ready = true;
-                told(Progress::Ready);
+            standing = server.executor_answered(), if !has_answered => {
+                has_answered = true;
+                if standing? == Standing::Serves {
+                    told(Progress::Ready);
+                }
             }
             _ = look.tick() => {
                 if server.is_over() {

@@ -238,6 +238,44 @@ fn it_stops_when_idle_and_when_told() {
 }
 
 #[test]
+fn what_waits_for_a_slot_when_it_is_to_stop_does_not_begin_and_is_left_to_the_next_one() {
+    let mut process = Process::new();
+    let server = process.connect(1);
+    let gate = process.data.path().join("gate");
+    let run = format!("mkfifo {0}; read line < {0}", gate.display());
+    server.start([spec(1, &run), spec(2, "sleep 31559")]);
+    server.started();
+    server.started();
+    server.start([spec(3, "true")]);
+    server.client.stop(StopMode::WhenIdle).unwrap();
+    let mut active = server.leases().active;
+    active.sort_unstable();
+    assert_eq!(active, [LeaseId([1; 16]), LeaseId([2; 16])]);
+    drop(server);
+    // Whoever has it next can see that it takes nothing.
+    let server = process.connect(2);
+    assert!(server.client.welcome().stopping);
+    while !gate.exists() {
+        std::thread::yield_now();
+    }
+    std::fs::write(&gate, "go\n").unwrap();
+    assert_eq!(server.next_end().result.outcome, Outcome::Passed);
+    server.client.cancel(LeaseId([2; 16])).unwrap();
+    assert_eq!(server.next_end().result.outcome, Outcome::Cancelled);
+    assert!(process.child.wait().unwrap().success());
+    process.child = start(process.data.path());
+    let next = process.connect(3);
+    let mut leases = next.client.welcome().leases.clone();
+    leases.unacked.sort_unstable();
+    assert_eq!((leases.active, leases.unacked), (Vec::new(), vec![LeaseId([1; 16]), LeaseId([2; 16])]));
+    assert!(!next.client.welcome().stopping);
+    next.start([spec(3, "true")]);
+    let mut ends = [next.next_end(), next.next_end(), next.next_end()];
+    ends.sort_by_key(|end| end.lease);
+    assert_eq!(ends[2].result.outcome, Outcome::Passed, "{ends:?}");
+}
+
+#[test]
 fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends() {
     let data = tempfile::tempdir().unwrap();
     let impatient = [command(data.path()), vec!["--alone-ms".into(), "1000".into()]].concat();

@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::workers::Workers;
 use super::{Failure, next_try};
 use crate::engine::{AnyIntake, Engine};
-use crate::executor::Executor;
+use crate::executor::{Executor, Standing};
 use crate::faults;
 
 mod deliver;
@@ -161,15 +161,20 @@ impl Jobs {
 
     /// Jobs that runs may have at the executor at once, for the pool.
     pub fn capacity(&self) -> u64 {
-        self.pace().capacity()
+        // Whoever is given none waits in the pool, where it is seen to wait and may be overtaken.
+        if self.lock().leaves() { 0 } else { self.pace().capacity() }
     }
 
     fn note_pace(&self, engine: &Engine, duration_ms: u64) {
-        let changed = self.pace().note(duration_ms);
-        if let Some(slots) = changed {
-            let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }));
-            engine.deliver_surely(CellId::Pool, intake);
+        if self.pace().note(duration_ms).is_some() {
+            self.tell_capacity(engine);
         }
+    }
+
+    fn tell_capacity(&self, engine: &Engine) {
+        let slots = self.capacity();
+        let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }));
+        engine.deliver_surely(CellId::Pool, intake);
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -237,13 +242,15 @@ impl Jobs {
         }
     }
 
-    /// There is an executor, the first one or a successor: what this server takes each job for is put right by what that
-    /// one has. `adopt` makes it the one that jobs are given to: a job that it gets before its list is looked at would not
+    /// There is an executor, the first one or a successor, or it has let go of some jobs: what this server takes each job for
+    /// is put right by what that one has. `adopt` makes it the one that jobs are given to: a job that it gets before its list is looked at would not
     /// be on that list.
-    pub fn resume(self: &Arc<Self>, leases: &Leases, adopt: impl FnOnce()) {
+    pub fn resume(self: &Arc<Self>, leases: &Leases, standing: &Standing, adopt: impl FnOnce()) {
         let mut state = self.lock();
         adopt();
-        let Compared { cancel, prepare, send, never } = state.found(leases);
+        let left = state.leaves();
+        let Compared { cancel, prepare, send, never } = state.found(leases, standing);
+        let turned = left != state.leaves();
         self.drop_nobodys(&mut state);
         if let Some(executor) = self.executor.get() {
             cancel.iter().for_each(|lease| executor.cancel(lease));
@@ -254,6 +261,9 @@ impl Jobs {
         drop(state);
         self.submit(send);
         self.end_never_begun(engine, never);
+        if turned {
+            self.tell_capacity(engine);
+        }
     }
 
     /// Gives jobs to the executor, or keeps them until there is one.
@@ -270,7 +280,8 @@ impl Jobs {
             state.held.entry(*lease).and_modify(|held| held.place = Place::There(Has::Job));
         }
         for job in given.err().into_iter().flatten() {
-            state.held.entry(job.lease()).and_modify(|held| held.place = Place::Ready(job));
+            let (lease, place) = (job.lease(), state.place_of_unsent(job));
+            state.held.entry(lease).and_modify(|held| held.place = place);
         }
         let never = kept.into_iter().filter_map(|lease| Some((lease, state.release_cancelled(&lease)?)));
         let never = never.collect();

@@ -49,7 +49,7 @@ fn land(served: &Served, change: &str, path: &str) -> String {
 }
 
 /// A file for which a job waits, where every user may see it.
-fn gate_of(served: &Served, name: &str) -> PathBuf {
+pub fn gate_of(served: &Served, name: &str) -> PathBuf {
     let mut folder = served.world.folder();
     loop {
         let mode = folder.metadata().unwrap().permissions().mode();

@@ -1,4 +1,4 @@
-//! The executor beside a server: what it needs of its own file.
+//! The executor beside a server: which one a server takes, and what it needs of its own file.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -11,10 +11,50 @@ use towpath_core::ids::{Epoch, LeaseId};
 use towpath_executor::protocol::StopMode;
 use towpath_executor::{ExecutorClient, ExecutorEvent, StartMessage, StartSpec, start_executor};
 
-use crate::support::{TOWPATH, has_sandbox};
+use crate::deploying::gate_of;
+use crate::served::Served;
+use crate::support::{TOWPATH, has_sandbox, wait_until};
 
 /// No test waits so long for anything, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_server_that_wants_the_sandbox_has_no_job_begun_by_an_executor_without_one() {
+    if !has_sandbox("a_server_that_wants_the_sandbox_has_no_job_begun_by_an_executor_without_one") {
+        return;
+    }
+    let mut served =
+        Served::with_options(&[("towpath.yaml", "jobs: { unit: 'true' }\n")], &["--sandbox", "none"], &[]);
+    let go = gate_of(&served, "go");
+    let pipeline = format!(
+        "jobs:\n  unit: {{ run: 'id -u' }}\n  slow:\n    on: [manual]\n    \
+         run: 'echo began; until [ -e {} ]; do sleep 0.1; done; echo ended'\n",
+        go.display()
+    );
+    served.push("first", "towpath.yaml", &pipeline);
+    served.until("1", |change| change["state"] == "landed");
+    served.ok(&["branch", "run", "--job", "slow"]);
+    let newest = |served: &Served, is_manual: bool| {
+        let runs = served.world.records(&["runs"]);
+        runs.into_iter().find(|run| (run["trigger"] == "manual") == is_manual)
+    };
+    let mut slow = String::new();
+    wait_until("job that has begun", || {
+        let Some(run) = newest(&served, true) else { return false };
+        slow = run["run"].as_str().unwrap().trim_start_matches("web/").to_owned();
+        served.world.towpath(&["log", &slow, "slow"]).out == "began\n"
+    });
+    served.terminate();
+    served.again_with(&[]);
+    served.push("second", "new", "x\n");
+    wait_until("run that waits", || newest(&served, false).is_some_and(|run| run["outcome"].is_null()));
+    std::fs::write(&go, "").unwrap();
+    served.until("2", |change| change["state"] == "landed");
+    let tested = newest(&served, false).unwrap();
+    assert_eq!((&tested["outcome"], &tested["unsandboxed"]), (&"passed".into(), &false.into()), "{tested}");
+    let slow = newest(&served, true).unwrap();
+    assert_eq!((&slow["outcome"], &slow["unsandboxed"]), (&"passed".into(), &true.into()), "{slow}");
+}
 
 /// An executor of a program that is a file of its own.
 fn executor_of(program: &PathBuf, folder: &std::path::Path) -> std::process::Child {

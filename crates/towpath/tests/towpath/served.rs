@@ -57,6 +57,19 @@ impl Served {
         (self.server, _) = serve(&self.world, listen, (&self.options, &self.variables));
     }
 
+    /// The same with other options than before.
+    pub fn again_with(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+        self.again();
+    }
+
+    /// Ends the server as a person would. Its executor lives on.
+    pub fn terminate(&mut self) {
+        let ended = Command::new("kill").args(["-TERM", &self.server.id().to_string()]).status();
+        assert!(ended.unwrap().success());
+        assert!(self.server.wait().unwrap().success());
+    }
+
     fn login(&self, url: &str, token: &str) {
         let mut command = self.world.command(TOWPATH);
         command.args(["token", "login", url]).stdin(Stdio::piped()).stdout(Stdio::null());

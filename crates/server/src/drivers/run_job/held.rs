@@ -11,6 +11,7 @@ use towpath_executor::protocol::Leases;
 
 use super::ends::{Asked, Ends, Over};
 use super::{Tree, Wanted};
+use crate::executor::Standing;
 
 /// A job that a run waits for.
 pub(super) struct Held {
@@ -31,6 +32,9 @@ pub(super) enum Place {
     Here,
     /// No executor has it, and there is none now; it is prepared.
     Ready(StartMessage),
+    /// No executor has it, and the one that is there takes no more. That may last for hours, so that nothing is prepared
+    /// which would be stale by then: rights and secrets are those of the moment in which the next one is given the job.
+    Later,
     /// The executor has it, or was given it: its end comes from there and from nowhere else.
     There(Has),
 }
@@ -54,6 +58,8 @@ pub(super) struct State {
     pub ends: Ends<Wanted>,
     /// What the executor had when it was found, and has not told the end of since. `None` before the first was found.
     found: Option<HashMap<LeaseId, Has>>,
+    /// It is given no jobs.
+    leaves: bool,
     all_claimed: bool,
     /// How often jobs were left to their runs because this server may not prepare them.
     given_back: HashMap<LeaseId, u32>,
@@ -132,9 +138,13 @@ impl State {
                 Started::Waits
             }
             Entry::Vacant(free) => {
-                let is_new = matches!(place, Place::Here);
+                let started = match place {
+                    Place::Here => Started::New,
+                    Place::Later => Started::Waits,
+                    Place::Unasked | Place::Ready(_) | Place::There(_) => Started::Adopted,
+                };
                 free.insert(Held::new(wanted, place));
-                if is_new { Started::New } else { Started::Adopted }
+                started
             }
         }
     }
@@ -152,7 +162,7 @@ impl State {
                 let held = held.get_mut();
                 (held.wanted, held.cancelled) = (wanted, true);
             }
-            Entry::Vacant(_) if matches!(place, Place::Here) => {
+            Entry::Vacant(_) if matches!(place, Place::Here | Place::Later) => {
                 self.given_back.remove(&lease);
                 self.ends.deliver(lease);
                 return Stopped::Never(wanted);
@@ -164,7 +174,7 @@ impl State {
         match self.held[&lease].place {
             Place::Unasked | Place::Here | Place::There(Has::End) => Stopped::Waits,
             Place::There(Has::Job) => Stopped::There,
-            Place::Ready(_) => {
+            Place::Ready(_) | Place::Later => {
                 let held = self.release(&lease).expect("invariant: it was just found");
                 Stopped::Never(held.wanted)
             }
@@ -174,12 +184,27 @@ impl State {
     fn place_of_unheld(&self, lease: &LeaseId) -> Place {
         match &self.found {
             None => Place::Unasked,
-            Some(found) => found.get(lease).map_or(Place::Here, |has| Place::There(*has)),
+            Some(found) => match found.get(lease) {
+                Some(has) => Place::There(*has),
+                None if self.leaves => Place::Later,
+                None => Place::Here,
+            },
         }
     }
 
+    /// Whether the executor that there is is given no jobs.
+    pub fn leaves(&self) -> bool {
+        self.leaves
+    }
+
+    /// Where a prepared job is that could not be given away.
+    pub fn place_of_unsent(&self, job: StartMessage) -> Place {
+        if self.leaves { Place::Later } else { Place::Ready(job) }
+    }
+
     /// The executor that there is from now on, the first one or a successor, has these leases.
-    pub fn found(&mut self, leases: &Leases) -> Compared {
+    pub fn found(&mut self, leases: &Leases, standing: &Standing) -> Compared {
+        self.leaves = matches!(standing, Standing::Leaves { .. });
         let jobs = leases.active.iter().map(|lease| (*lease, Has::Job));
         // An end may be heard before this, and acknowledged to nobody.
         let ends = leases.unacked.iter().map(|lease| (*lease, Has::End));
@@ -198,13 +223,16 @@ impl State {
                 }
                 // Whoever prepares it goes on.
                 (None, Place::Here) => {}
-                (None, Place::Ready(job)) => compared.send.push(job),
+                (None, Place::Ready(job)) if !self.leaves => compared.send.push(job),
                 // An executor writes down what it begins before it begins: what it was given and has no word of, it has not
                 // begun.
-                (None, Place::Unasked | Place::There(_)) if held.cancelled => never.push(*lease),
-                (None, Place::Unasked | Place::There(_)) => {
+                (None, _) if held.cancelled => never.push(*lease),
+                (None, _) => {
                     held.started_at = None;
-                    compared.prepare.push(*lease);
+                    match self.leaves {
+                        true => held.place = Place::Later,
+                        false => compared.prepare.push(*lease),
+                    }
                 }
             }
         }

@@ -34,6 +34,9 @@ use crate::settings::{ExecutorLife, ServerSettings};
 /// No test waits so long for anything, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the server wants of its executor.
+const SLOTS: u32 = 4;
+
 /// A lease that no run knows.
 const OTHER: LeaseId = LeaseId([9; 16]);
 
@@ -55,6 +58,7 @@ struct World {
 struct Peer {
     listener: UnixListener,
     stream: Option<UnixStream>,
+    slots: u32,
 }
 
 /// What a run asks for.
@@ -113,7 +117,7 @@ impl World {
         engine.deliver_surely(CellId::Pool, AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots: 4 })));
         let runtime = Runtime::new().unwrap();
         let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
-        let peer = Peer { listener, stream: None };
+        let peer = Peer { listener, stream: None, slots: SLOTS };
         World { jobs, engine, store, orders, running: Some(running), runtime, peer, folder }
     }
 
@@ -229,8 +233,9 @@ impl Peer {
             version: PROTOCOL_VERSION,
             incarnation: "test".into(),
             pid: std::process::id(),
-            slots: 4,
+            slots: self.slots,
             unsandboxed: true,
+            stopping: false,
             leases,
         }));
     }
@@ -280,7 +285,7 @@ fn settings(folder: &std::path::Path) -> ServerSettings {
         keys: folder.into(),
         listen: ([127, 0, 0, 1], 0).into(),
         url: None,
-        slots: 4,
+        slots: SLOTS,
         sandbox: SandboxKind::None,
         limits: Limits::default(),
         // Nobody is to start it: there is a peer at the socket.

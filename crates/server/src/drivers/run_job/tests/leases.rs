@@ -1,6 +1,7 @@
 //! What the server takes a job for before it prepares it, gives it away, stops it or makes up its end.
 
 use towpath_core::outbox::TroubleClass;
+use towpath_executor::protocol::StopMode;
 
 use super::*;
 
@@ -183,4 +184,77 @@ fn a_job_that_may_not_begin_for_a_minute_ends_and_frees_its_slot() {
     let [(_, outcome, why)] = &world.ends(1)[..] else { panic!("one end") };
     assert!(*outcome == Outcome::Errored && why.contains("has not put this repository right"), "{why}");
     assert!(!world.jobs.lock().is_open(&lease));
+}
+
+impl World {
+    /// The server finds an executor that it does not want, with these jobs.
+    fn connect_to_another(&mut self, leases: Leases) {
+        self.peer.slots = SLOTS + 2;
+        self.connect(leases);
+        self.peer.slots = SLOTS;
+        assert_eq!(self.peer.heard(), ToExecutor::Stop { mode: StopMode::WhenIdle });
+        assert_eq!(self.peer.heard(), ToExecutor::List);
+    }
+}
+
+#[test]
+fn an_executor_that_runs_jobs_otherwise_ends_with_those_it_has_and_its_successor_is_given_the_others() {
+    let mut world = World::new();
+    let jobs = world.run(1, vec![job("a"), job("b"), job("c")]);
+    let leases: Vec<LeaseId> = jobs.iter().map(|wanted| world.lease(wanted)).collect();
+    jobs[..2].iter().for_each(|wanted| world.start(wanted));
+    world.connect_to_another(Leases { active: leases[..2].to_vec(), unacked: Vec::new() });
+    assert_eq!(world.jobs.capacity(), 0, "whoever comes now waits in the pool");
+    // The second one waited for a slot there, and is let go of.
+    world.peer.say(&FromExecutor::Leases(active(leases[0])));
+    world.start(&jobs[2]);
+    world.peer.say(&ended(leases[0], Outcome::Passed, PASSED));
+    assert_eq!(world.peer.heard(), ToExecutor::Ack { leases: vec![leases[0]] });
+    world.hears_nothing();
+
+    world.connect(Leases::default());
+    let mut given = [world.peer.heard_start().lease, world.peer.heard_start().lease];
+    given.sort_unstable();
+    let mut expected = [leases[1], leases[2]];
+    expected.sort_unstable();
+    assert_eq!(given, expected);
+    assert!(world.jobs.capacity() > 0);
+    leases[1..].iter().for_each(|lease| world.peer.say(&ended(*lease, Outcome::Passed, PASSED)));
+    assert!(world.ends(1).iter().all(|(_, outcome, _)| *outcome == Outcome::Passed));
+}
+
+#[test]
+fn a_job_that_waits_for_the_next_executor_is_cancelled_at_once() {
+    for is_asked_first in [true, false] {
+        let mut world = World::new();
+        let (wanted, _) = world.wanted(job("a"));
+        world.connect_to_another(active(OTHER));
+        if is_asked_first {
+            world.start(&wanted);
+        }
+        world.cancel(&wanted);
+        world.is_cancelled_before_it_began();
+    }
+}
+
+#[test]
+fn an_executor_that_runs_jobs_otherwise_and_has_none_is_replaced_before_jobs_can_run() {
+    let mut world = World::new();
+    let (answer, answered) = channel();
+    let folder = world.folder.path();
+    let tell = move |outcome: Result<_, _>| drop(answer.send(outcome.unwrap()));
+    let executor = Executor::start((&settings(folder), folder), Epoch(1), &world.jobs, tell);
+    world.jobs.connect(world.engine.clone(), executor);
+    world.peer.slots = SLOTS + 2;
+    world.peer.welcome(Leases::default());
+    assert_eq!(world.peer.heard(), ToExecutor::Stop { mode: StopMode::WhenIdle });
+    assert!(answered.try_recv().is_err());
+    world.peer.slots = SLOTS;
+    world.peer.stream = None;
+    world.peer.welcome(Leases::default());
+    assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), Standing::Serves);
+    let (wanted, lease) = world.wanted(job("a"));
+    world.start(&wanted);
+    assert_eq!(world.peer.heard_start().lease, lease);
+    world.ends_as_told(lease);
 }
