@@ -321,6 +321,7 @@ mod tests {
             slots: 1,
             unsandboxed: true,
             stopping: false,
+            ends_with_server: false,
             leases: Leases::default(),
         };
         wire::send(&stream, &FromExecutor::Welcome(welcome))?;

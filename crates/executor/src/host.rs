@@ -32,6 +32,9 @@ const JOB_USER_BLOCKS: u32 = 524_288;
 /// or two, and its first job starts at once if the executor is still there; after that a new executor costs a second for
 /// its probes, and nothing is lost: ends that no server has taken are in the journal.
 pub const ALONE_MAX: Duration = Duration::from_secs(10 * 60);
+/// How long an executor that is its server's waits for the next one. A demo that kills its server has another one serve in a
+/// second or two; a terminal that closes takes the server along, and its executor should not outlive it for long.
+pub const ORPHAN_MAX: Duration = Duration::from_secs(15);
 /// Folders that a launcher may cover in its own mount namespace; every system has one (FHS 3.0).
 const STAGES: &[&str] = &["/mnt", "/media", "/srv", "/opt"];
 
@@ -56,6 +59,8 @@ pub struct ExecutorConfig {
     pub path: OsString,
     /// How long the process stays with nothing to do and no server.
     pub alone_max: Duration,
+    /// How long it stays without a server, whatever it has to do: its jobs end with it. `None`: as long as they take.
+    pub orphan_max: Option<Duration>,
 }
 
 impl ExecutorConfig {
@@ -72,6 +77,7 @@ impl ExecutorConfig {
             helper,
             path: std::env::var_os("PATH").unwrap_or_default(),
             alone_max: ALONE_MAX,
+            orphan_max: None,
         }
     }
 }

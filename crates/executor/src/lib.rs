@@ -38,7 +38,7 @@ mod wire;
 
 pub use cgroup::LimitMode;
 pub use client::{ConnectError, ExecutorClient, ExecutorEvent, StartMessage, start_executor};
-pub use host::{ALONE_MAX, ExecutorConfig, JOB_USER_FIRST, JOB_USERS_PER_EXECUTOR, TreeMode};
+pub use host::{ALONE_MAX, ExecutorConfig, JOB_USER_FIRST, JOB_USERS_PER_EXECUTOR, ORPHAN_MAX, TreeMode};
 pub use launcher::sandbox_helper;
 pub use pool::{BACKLOG_MAX, ExecutorError, JobEvent, JobPool};
 pub use probe::{ProbeRefusal, SandboxCapabilities};

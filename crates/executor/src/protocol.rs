@@ -103,6 +103,9 @@ pub struct Welcome {
     /// It was told to end, and begins no further job. One that does not say so takes jobs, as far as it knows.
     #[serde(default)]
     pub stopping: bool,
+    /// It ends with its server, and its jobs with it.
+    #[serde(default)]
+    pub ends_with_server: bool,
     /// What it has.
     pub leases: Leases,
 }

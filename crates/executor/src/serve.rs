@@ -62,7 +62,7 @@ pub fn serve(config: ExecutorConfig, socket_path: &Path) -> Result<(), ExecutorE
         incarnation: incarnation()?,
         slots: config.slots,
         unsandboxed: config.sandbox == SandboxKind::None,
-        alone_max: config.alone_max,
+        patience: Patience { alone: config.alone_max, orphan: config.orphan_max },
         pool,
         stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?,
         books: Mutex::new(Books {
@@ -88,11 +88,26 @@ struct Desk {
     incarnation: String,
     slots: u32,
     unsandboxed: bool,
-    alone_max: Duration,
+    patience: Patience,
     pool: JobPool,
     /// Readable when the process shall end.
     stop: std::os::fd::OwnedFd,
     books: Mutex<Books>,
+}
+
+/// How long an executor stays without a server.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// With nothing to do.
+    alone: Duration,
+    /// Whatever it has to do.
+    orphan: Option<Duration>,
+}
+
+impl Patience {
+    fn shortest(self) -> Duration {
+        self.orphan.map_or(self.alone, |orphan| orphan.min(self.alone))
+    }
 }
 
 struct Books {
@@ -116,7 +131,7 @@ impl Desk {
     }
 
     fn accept(self: &Arc<Desk>, listener: &UnixListener) -> io::Result<()> {
-        let look = Timespec::try_from(self.alone_max / LOOKS_ALONE).map_err(io::Error::other)?;
+        let look = Timespec::try_from(self.patience.shortest() / LOOKS_ALONE).map_err(io::Error::other)?;
         let mut alone_since = None;
         loop {
             let mut events = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
@@ -128,13 +143,15 @@ impl Desk {
                 return Ok(());
             }
             if events[0].revents().is_empty() {
-                alone_since = self.books().is_alone().then(|| alone_since.unwrap_or_else(Instant::now));
-                if alone_since.is_some_and(|since| since.elapsed() >= self.alone_max) {
-                    eprintln!(
-                        "towpath executor: no server and nothing to do for {:?}: it ends",
-                        self.alone_max
-                    );
-                    return Ok(());
+                let mut books = self.books();
+                let patience = books.patience_left(self.patience);
+                alone_since = patience.map(|_| alone_since.unwrap_or_else(Instant::now));
+                if let (Some(since), Some(patience)) = (alone_since, patience)
+                    && since.elapsed() >= patience
+                    && !books.stopping
+                {
+                    eprintln!("towpath executor: no server for {patience:?}: it ends");
+                    self.stop(&mut books, StopMode::Now)?;
                 }
                 continue;
             }
@@ -220,6 +237,7 @@ impl Desk {
             slots: self.slots,
             unsandboxed: self.unsandboxed,
             stopping: books.stopping,
+            ends_with_server: self.patience.orphan.is_some(),
             leases: books.leases(),
         };
         let ends = books.journal.all_unacked().map(|end| FromExecutor::Ended { end: Box::new(end.clone()) });
@@ -265,16 +283,19 @@ impl Desk {
                 let leases = books.leases();
                 books.tell(&[FromExecutor::Leases(leases)]);
             }
-            ToExecutor::Stop { mode } => {
-                books.stopping = true;
-                match mode {
-                    StopMode::Now => self.pool.leases().iter().for_each(|lease| self.pool.cancel(lease)),
-                    // Not begun, as far as anybody will find: the next executor may have them.
-                    StopMode::WhenIdle => books.journal.forget(&self.pool.withdraw())?,
-                }
-                self.stop_if_idle(books);
-            }
+            ToExecutor::Stop { mode } => self.stop(books, mode)?,
         }
+        Ok(())
+    }
+
+    fn stop(&self, books: &mut Books, mode: StopMode) -> io::Result<()> {
+        books.stopping = true;
+        match mode {
+            StopMode::Now => self.pool.leases().iter().for_each(|lease| self.pool.cancel(lease)),
+            // Not begun, as far as anybody will find: the next executor may have them.
+            StopMode::WhenIdle => books.journal.forget(&self.pool.withdraw())?,
+        }
+        self.stop_if_idle(books);
         Ok(())
     }
 
@@ -336,9 +357,13 @@ impl Desk {
 }
 
 impl Books {
-    /// Whether nobody is there and nothing runs.
-    fn is_alone(&self) -> bool {
-        self.server.is_none() && self.journal.active().next().is_none()
+    /// How long the executor may stay as it is: for ever with a server, or with a job that needs none.
+    fn patience_left(&self, patience: Patience) -> Option<Duration> {
+        match (&self.server, patience.orphan) {
+            (Some(_), _) => None,
+            (None, Some(orphan)) => Some(orphan.min(patience.alone)),
+            (None, None) => self.journal.active().next().is_none().then_some(patience.alone),
+        }
     }
 
     /// Forgets a server whose connection is over, unless another one has come since.

@@ -16,7 +16,7 @@ use towpath_executor::{
 };
 
 use crate::drivers::run_job::Jobs;
-use crate::settings::ServerSettings;
+use crate::settings::{ExecutorLife, ServerSettings};
 
 /// How long an executor that should be there may take to answer.
 const FIND_PATIENCE: Duration = Duration::from_millis(20);
@@ -70,12 +70,12 @@ impl std::fmt::Display for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Standing::Serves => write!(f, "jobs can run"),
-            Standing::Leaves { why, jobs } => {
-                write!(
-                    f,
-                    "new jobs wait until the {jobs} of an executor are over which is started anew then: {why}"
-                )
-            }
+            Standing::Leaves { why, jobs: 0 } => write!(f, "the executor that was there is replaced: {why}"),
+            Standing::Leaves { why, jobs } => write!(
+                f,
+                "the executor that was there is replaced once its jobs, {jobs} by now, are over, and new ones wait until \
+                 then: {why}\n hint: cancel their runs to have it sooner"
+            ),
         }
     }
 }
@@ -85,6 +85,7 @@ impl std::fmt::Display for Standing {
 struct Wanted {
     sandbox: SandboxKind,
     slots: u32,
+    life: ExecutorLife,
 }
 
 impl Wanted {
@@ -100,6 +101,12 @@ impl Wanted {
             }
             _ if welcome.slots != self.slots => {
                 format!("it runs {} at once, and this server wants {}", welcome.slots, self.slots)
+            }
+            _ if welcome.ends_with_server && self.life == ExecutorLife::Own => {
+                "it ends with its server, and this one wants jobs to outlive it".to_owned()
+            }
+            _ if !welcome.ends_with_server && self.life == ExecutorLife::WithServer => {
+                "it outlives its server, and this one wants no jobs without it".to_owned()
             }
             _ if welcome.stopping => "it was told to end".to_owned(),
             _ => return Standing::Serves,
@@ -146,7 +153,7 @@ impl Executor {
             socket: folder.join("socket"),
             log: folder.join("executor.log"),
             command: command(settings, folder),
-            wanted: Wanted { sandbox: settings.sandbox, slots: settings.slots },
+            wanted: Wanted { sandbox: settings.sandbox, slots: settings.slots, life: settings.executor },
             epoch,
             jobs: Arc::downgrade(jobs),
             connection: Mutex::default(),
@@ -387,7 +394,7 @@ fn command(settings: &ServerSettings, folder: &Path) -> Vec<OsString> {
         SandboxKind::Bubblewrap => "bubblewrap",
         SandboxKind::None => "none",
     };
-    vec![
+    let mut words: Vec<OsString> = vec![
         settings.program.clone().into(),
         "executor".into(),
         "--folder".into(),
@@ -398,7 +405,11 @@ fn command(settings: &ServerSettings, folder: &Path) -> Vec<OsString> {
         settings.slots.to_string().into(),
         "--sandbox".into(),
         sandbox.into(),
-    ]
+    ];
+    if settings.executor == ExecutorLife::WithServer {
+        words.push("--with-server".into());
+    }
+    words
 }
 
 #[cfg(test)]
@@ -416,11 +427,12 @@ mod tests {
             slots,
             unsandboxed,
             stopping,
+            ends_with_server: false,
             leases: Leases { active: vec![LeaseId([1; 16])], unacked: vec![LeaseId([2; 16])] },
         };
         let check = |sandbox, welcome: Welcome, expected: Option<&str>| {
             let leaves = |why: &str| Standing::Leaves { why: why.to_owned(), jobs: 1 };
-            let standing = Wanted { sandbox, slots: 2 }.standing(&welcome);
+            let standing = Wanted { sandbox, slots: 2, life: ExecutorLife::Own }.standing(&welcome);
             assert_eq!(standing, expected.map_or(Standing::Serves, leaves));
         };
         use SandboxKind::{Bubblewrap, None as Plain};
@@ -435,6 +447,13 @@ mod tests {
         check(Plain, found(false, 2, false), Some(boxed));
         check(Plain, found(true, 6, false), Some("it runs 6 at once, and this server wants 2"));
         check(Plain, found(true, 2, true), Some("it was told to end"));
+        let mortal = Welcome { ends_with_server: true, ..found(true, 2, false) };
+        check(Plain, mortal.clone(), Some("it ends with its server, and this one wants jobs to outlive it"));
+        let mut wanted = Wanted { sandbox: Plain, slots: 2, life: ExecutorLife::WithServer };
+        assert_eq!(wanted.standing(&mortal), Standing::Serves);
+        assert_ne!(wanted.standing(&found(true, 2, false)), Standing::Serves);
+        wanted.life = ExecutorLife::Own;
+        assert_eq!(wanted.standing(&found(true, 2, false)), Standing::Serves);
     }
 
     #[test]

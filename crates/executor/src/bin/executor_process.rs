@@ -12,16 +12,20 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["sandbox-helper"] => towpath_executor::sandbox_helper(),
-        ["serve", data] => serve(Path::new(data), SandboxKind::Bubblewrap, ALONE_MAX),
-        ["serve", data, "--sandbox", "none"] => serve(Path::new(data), SandboxKind::None, ALONE_MAX),
-        ["serve", data, "--sandbox", "none", "--alone-ms", count] => match count.parse() {
-            Ok(count) => serve(Path::new(data), SandboxKind::None, Duration::from_millis(count)),
-            Err(_) => ExitCode::from(2),
-        },
+        ["serve", data] => serve(Path::new(data), SandboxKind::Bubblewrap, (ALONE_MAX, None)),
+        ["serve", data, "--sandbox", "none"] => serve(Path::new(data), SandboxKind::None, (ALONE_MAX, None)),
+        ["serve", data, "--sandbox", "none", patience, count] => {
+            let patience = match (patience, count.parse().map(Duration::from_millis)) {
+                ("--alone-ms", Ok(alone)) => (alone, None),
+                ("--orphan-ms", Ok(orphan)) => (ALONE_MAX, Some(orphan)),
+                _ => return ExitCode::from(2),
+            };
+            serve(Path::new(data), SandboxKind::None, patience)
+        }
         ["try", data] => try_sandbox(Path::new(data)),
         _ => {
             eprintln!(
-                "usage: towpath-executor-process sandbox-helper | serve FOLDER [--sandbox none [--alone-ms COUNT]] | try FOLDER"
+                "usage: towpath-executor-process sandbox-helper | serve FOLDER [--sandbox none [--alone-ms | --orphan-ms COUNT]] | try FOLDER"
             );
             ExitCode::from(2)
         }
@@ -29,7 +33,11 @@ fn main() -> ExitCode {
 }
 
 /// Serves at `FOLDER/executor.sock`.
-fn serve(data: &Path, sandbox: SandboxKind, alone_max: Duration) -> ExitCode {
+fn serve(
+    data: &Path,
+    sandbox: SandboxKind,
+    (alone_max, orphan_max): (Duration, Option<Duration>),
+) -> ExitCode {
     let program = match std::env::current_exe() {
         Ok(program) => program,
         Err(error) => {
@@ -38,7 +46,13 @@ fn serve(data: &Path, sandbox: SandboxKind, alone_max: Duration) -> ExitCode {
         }
     };
     let helper = vec![program.into(), "sandbox-helper".into()];
-    let config = ExecutorConfig { sandbox, slots: 2, alone_max, ..ExecutorConfig::in_folder(data, helper) };
+    let config = ExecutorConfig {
+        sandbox,
+        slots: 2,
+        alone_max,
+        orphan_max,
+        ..ExecutorConfig::in_folder(data, helper)
+    };
     match towpath_executor::serve(config, &data.join("executor.sock")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

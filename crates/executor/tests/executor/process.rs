@@ -308,6 +308,28 @@ fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends(
 }
 
 #[test]
+fn one_that_is_its_servers_ends_soon_after_it_with_its_jobs_and_waits_for_the_next_one_a_while() {
+    let data = tempfile::tempdir().unwrap();
+    let mortal = [command(data.path()), vec!["--orphan-ms".into(), "5000".into()]].concat();
+    let log = std::fs::File::create(data.path().join("executor.log")).unwrap();
+    let mut process = Process { child: start_executor(&mortal, log).unwrap(), data };
+    let first = process.connect(1);
+    first.start([spec(1, "sleep 31561")]);
+    first.started();
+    drop(first);
+    let next = process.connect(2);
+    assert!(next.client.welcome().ends_with_server);
+    assert_eq!(next.client.welcome().leases.active, [LeaseId([1; 16])]);
+    drop(next);
+    assert!(process.child.wait().unwrap().success());
+    assert_eq!(processes_with("31561"), Vec::<String>::new());
+    process.child = start(process.data.path());
+    let server = process.connect(3);
+    assert!(!server.client.welcome().ends_with_server);
+    assert_eq!(server.next_end().result.outcome, Outcome::Cancelled);
+}
+
+#[test]
 fn hundreds_of_jobs_in_one_message() {
     let process = Process::new();
     let server = process.connect(1);

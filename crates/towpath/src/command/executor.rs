@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use towpath_executor::{ExecutorConfig, SandboxKind};
+use towpath_executor::{ExecutorConfig, ORPHAN_MAX, SandboxKind};
 
 use crate::command::run::executor_config;
 use crate::failure::Failure;
@@ -24,6 +24,9 @@ pub struct ExecutorArgs {
     /// Whether jobs run behind the border
     #[arg(long, value_enum)]
     sandbox: SandboxArg,
+    /// End soon after the server has, and the jobs with it
+    #[arg(long)]
+    with_server: bool,
 }
 
 /// How jobs are boxed in.
@@ -46,7 +49,8 @@ impl From<SandboxArg> for SandboxKind {
 
 pub fn run(arguments: &ExecutorArgs) -> Result<ExitCode, Failure> {
     let config = executor_config(&arguments.folder, arguments.sandbox.into());
-    let config = ExecutorConfig { slots: arguments.slots, ..config };
+    let orphan_max = arguments.with_server.then_some(ORPHAN_MAX);
+    let config = ExecutorConfig { slots: arguments.slots, orphan_max, ..config };
     towpath_executor::serve(config, &arguments.socket)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -316,13 +317,14 @@ fn a_demo_takes_its_server_and_executor_along() {
     let demo = |folder: &str| {
         let mut command = world.command(TOWPATH);
         command.args(["demo", "--json", "--folder", folder]).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap()
+        command.process_group(0).spawn().unwrap()
     };
-    for signal in ["-INT", "-KILL"] {
+    // A terminal that closes and Ctrl-\\ reach all of its group: the server has no time to end its executor.
+    for (signal, whom) in [("-INT", ""), ("-KILL", ""), ("-HUP", "-"), ("-QUIT", "-")] {
         let mut child = demo(&format!("demo{signal}"));
         wait_until("server and executor of the demo", || servants(world.folder()).len() >= 2);
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let whom = format!("{whom}{}", child.id());
+        assert!(Command::new("kill").args([signal, "--", &whom]).status().unwrap().success());
         child.wait().unwrap();
         wait_until("end of both", || servants(world.folder()).is_empty());
     }

@@ -236,6 +236,7 @@ impl Peer {
             slots: self.slots,
             unsandboxed: true,
             stopping: false,
+            ends_with_server: false,
             leases,
         }));
     }
