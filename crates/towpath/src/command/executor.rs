@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use towpath_executor::{ExecutorConfig, ORPHAN_MAX, SandboxKind};
 
 use crate::command::run::executor_config;
 use crate::failure::Failure;
+
+/// Bytes of a core dump.
+const CORE_BYTES_MAX: u64 = 1;
 
 /// Run jobs for the server that started this
 #[derive(Debug, clap::Args)]
@@ -47,7 +51,18 @@ impl From<SandboxArg> for SandboxKind {
     }
 }
 
+/// Keeps what this process has in memory, keys and secrets, out of core dumps. One byte: with none at all the system still
+/// hands a dump to a program that `core_pattern` names; one keeps it from both, a file and a program (core(5), and
+/// `vfs_coredump` in Linux).
+pub fn leave_no_core_dump() {
+    let maximum = getrlimit(Resource::Core).maximum;
+    let current = Some(maximum.map_or(CORE_BYTES_MAX, |maximum| maximum.min(CORE_BYTES_MAX)));
+    // A limit that is lower than the highest one can always be set.
+    let _ = setrlimit(Resource::Core, Rlimit { current, maximum });
+}
+
 pub fn run(arguments: &ExecutorArgs) -> Result<ExitCode, Failure> {
+    leave_no_core_dump();
     let config = executor_config(&arguments.folder, arguments.sandbox.into());
     let orphan_max = arguments.with_server.then_some(ORPHAN_MAX);
     let config = ExecutorConfig { slots: arguments.slots, orphan_max, ..config };

@@ -12,7 +12,7 @@ use towpath_server::settings::{ExecutorLife, ServerSettings};
 use towpath_server::setup;
 use towpath_store::OpenError;
 
-use crate::command::executor::SandboxArg;
+use crate::command::executor::{SandboxArg, leave_no_core_dump};
 use crate::command::job_limit::{self, JobLimit};
 use crate::failure::{Exit, Failure};
 use crate::terminal::Terminal;
@@ -104,6 +104,7 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         terminal.talk(format!("this server will kill itself at `{fault}`"));
     }
     crate::terminal::log::to_stderr();
+    leave_no_core_dump();
     if !setup::is_made(&arguments.place.data) {
         return Err(not_made(&arguments.place.data));
     }

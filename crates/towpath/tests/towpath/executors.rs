@@ -13,7 +13,7 @@ use towpath_executor::{ExecutorClient, ExecutorEvent, StartMessage, StartSpec, s
 
 use crate::deploying::gate_of;
 use crate::served::Served;
-use crate::support::{TOWPATH, has_sandbox, wait_until};
+use crate::support::{TOWPATH, has_sandbox, servants, wait_until};
 
 /// No test waits so long for anything, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -113,4 +113,19 @@ fn an_executor_whose_file_is_gone_starts_helpers_of_its_own() {
     assert_eq!((last.outcome, last.why.as_str()), (Outcome::Passed, "exit code 0"));
     client.stop(StopMode::Now).unwrap();
     assert!(executor.wait().unwrap().success());
+}
+
+#[test]
+fn what_holds_keys_and_secrets_leaves_no_core_dump() {
+    let served =
+        Served::with_options(&[("towpath.yaml", "jobs: { unit: 'true' }\n")], &["--sandbox", "none"], &[]);
+    wait_until("server and executor", || servants(served.world.folder()).len() == 2);
+    let cores = |pid: &str| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
+        line.split_whitespace().nth(4).unwrap().parse::<u64>().unwrap_or(u64::MAX)
+    };
+    for process in servants(served.world.folder()) {
+        wait_until("limit of core dumps", || cores(&process.pid) <= 1);
+    }
 }
