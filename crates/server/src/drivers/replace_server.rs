@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,7 +22,7 @@ use crate::replace::Succession;
 /// Time for a program to say its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(20);
 /// Bytes of that.
-const VERSION_BYTES_MAX: u64 = 4096;
+const VERSION_BYTES_MAX: usize = 4096;
 /// Bytes of a program: the debug build of this one has 200 MB.
 const PROGRAM_BYTES_MAX: u64 = 2 << 30;
 /// Anybody may run it; nobody may change it.
@@ -160,17 +160,31 @@ fn schema_of(path: &Path) -> Result<u32, Unfit> {
         return refused("`--version` does not end");
     }
     let status = child.wait()?;
-    let mut said = String::new();
-    let out = child.stdout.take().expect("invariant: it was asked for");
-    let read = out.take(VERSION_BYTES_MAX).read_to_string(&mut said);
+    let said = printed(child.stdout.take().expect("invariant: it was asked for"))?;
     let schema = said.strip_prefix("towpath ").and_then(|rest| {
         let (_, rest) = rest.split_once("(schema ")?;
         rest.split_once(')')?.0.parse().ok()
     });
-    match schema.filter(|_| status.success() && read.is_ok()) {
+    match schema.filter(|_| status.success()) {
         Some(schema) => Ok(schema),
         None => refused("it is no Towpath: `--version` does not say `towpath … (schema …)`"),
     }
+}
+
+/// What a process that has ended has printed. Its end is not waited for: whoever it left behind may hold it open.
+fn printed(mut out: ChildStdout) -> io::Result<String> {
+    rustix::io::ioctl_fionbio(&out, true)?;
+    let (mut said, mut buffer) = (Vec::new(), [0; 512]);
+    while said.len() < VERSION_BYTES_MAX {
+        match out.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => said.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 /// Waits for a process's end. What it prints fits into the pipe, or it does not end.
@@ -186,5 +200,25 @@ fn ends_within(child: &Child, patience: Duration) -> bool {
             Ok(0) | Err(_) => return false,
             Ok(_) => return true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_leaves_somebody_with_its_output_is_understood_all_the_same() {
+        let place = tempfile::tempdir().unwrap();
+        let [program, gate] = ["program", "gate"].map(|name| place.path().join(name));
+        let left =
+            format!("mkfifo {0}; {{ read line < {0}; }} & echo 'towpath 1.2.3 (schema 7)'", gate.display());
+        fs::write(&program, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{left}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(MODE)).unwrap();
+        assert!(matches!(schema_of(&program), Ok(7)));
+        // It waits for a line, and is gone then.
+        fs::write(&gate, "go\n").unwrap();
     }
 }
