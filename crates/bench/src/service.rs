@@ -28,7 +28,7 @@ pub fn serve(folder: &str) -> Result<(), Fault> {
         Progress::Ready => println!("ready"),
         Progress::GivingWay | Progress::Draining => {}
     };
-    let never_asked = std::future::pending();
+    let never_asked = (Default::default(), std::future::pending());
     Ok(runtime.block_on(service::run(settings, told, never_asked))?)
 }
 

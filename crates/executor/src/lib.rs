@@ -12,6 +12,7 @@ pub mod command;
 pub mod doctor;
 pub mod environment;
 mod etc;
+pub mod held_signals;
 mod host;
 mod journal;
 mod launcher;

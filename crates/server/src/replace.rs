@@ -4,9 +4,12 @@
 //! waits in the listener's backlog. Jobs go on in the executor and are found again.
 //!
 //! A program that does not come up must not end the server. Before it is executed, a *steward* is started: this
-//! program once more, in a process of its own. It waits until the new one says that it serves. If that one dies or is
-//! silent for too long, the steward ends it and serves itself, as the server did before. What was tried and failed is
+//! program once more, in a process of its own. It waits until the new one says that it serves, which that one does once jobs
+//! can run. If it dies or is silent for too long, the steward ends it and serves itself, as the server did before. What was tried and failed is
 //! on the disk, so that the next server knows it, whoever starts that.
+//!
+//! Signals that end a server are held back from before the steward starts until the new program listens: whoever ends the
+//! server meanwhile has it ended, and not brought back.
 //!
 //! What is on the disk ([`record`]) also makes the program that a person starts, `towpath serve`, give way to the one
 //! that was deployed last, until that person installs another.
@@ -26,9 +29,11 @@ use tokio::sync::Notify;
 use towpath_blob::BlobStore;
 use towpath_core::effect::Replacement;
 use towpath_core::ids::Digest;
+use towpath_executor::held_signals;
 use towpath_store::Store;
 
 use crate::program::OWN;
+use crate::settings::ExecutorLife;
 
 pub mod record;
 pub mod steward;
@@ -44,22 +49,49 @@ pub const STEWARD_COMMAND: &str = "steward";
 /// Time for the steward's answer: it does nothing else.
 const STEWARD_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The file of the program that serves, as it was when that began: another one may bear its name by now.
+struct Own {
+    path: PathBuf,
+    installed: Installed,
+}
+
+impl Own {
+    /// Looks for it, at the start. `Err`: why no other program can ever take this server's place.
+    fn look(life: ExecutorLife, process: u32) -> Result<Own, String> {
+        if process == 1 {
+            return Err("the server is process 1 of its container, where nobody could end a program that does not serve; \
+                        start it below an init, with `docker run --init` say"
+                .into());
+        }
+        if life == ExecutorLife::WithServer {
+            return Err("the server is a part of the program that started it, and ends with that".into());
+        }
+        let found = std::env::current_exe().and_then(|path| {
+            let installed = Installed::of(&path)?;
+            Ok(Own { path, installed })
+        });
+        found.map_err(|error| {
+            format!(
+                "the file of the program that serves was not found when it started; start it again: {error}"
+            )
+        })
+    }
+}
+
 /// Where a server and its drivers meet when another program is to serve.
 pub struct Succession {
     folder: Folder,
+    own: Result<Own, String>,
     blobs: BlobStore,
     wanted: Mutex<Option<Trial>>,
     told: Notify,
 }
 
 impl Succession {
-    /// None is wanted yet.
-    ///
-    /// # Errors
-    /// The folder cannot be made.
-    pub fn open(data: &Path, blobs: BlobStore) -> io::Result<Arc<Succession>> {
-        let folder = Folder::of(data);
-        Ok(Arc::new(Succession { folder, blobs, wanted: Mutex::default(), told: Notify::new() }))
+    /// None is wanted yet. Looks for this program's own file, so it is called while that still has its name.
+    pub fn open(data: &Path, blobs: BlobStore, life: ExecutorLife) -> Arc<Succession> {
+        let (folder, own) = (Folder::of(data), Own::look(life, std::process::id()));
+        Arc::new(Succession { folder, own, blobs, wanted: Mutex::default(), told: Notify::new() })
     }
 
     /// Where programs and records are.
@@ -88,19 +120,20 @@ impl Succession {
         }
     }
 
-    /// What would be tried for a replacement whose program lies ready.
+    /// What would be tried for a replacement whose program lies ready; else why none ever will be while this program serves.
     ///
     /// # Errors
     /// The records cannot be read.
-    pub fn trial(&self, replacement: &Replacement, program: Digest) -> io::Result<Trial> {
-        let before = std::env::current_exe()?;
-        let serving = self.folder.serving()?;
-        let installed = match &serving {
-            Some(serving) => serving.installed.clone(),
-            None => Installed::of(&before)?,
+    pub fn trial(&self, replacement: &Replacement, program: Digest) -> io::Result<Result<Trial, String>> {
+        let Own { path, installed } = match &self.own {
+            Ok(own) => own,
+            Err(why) => return Ok(Err(why.clone())),
         };
+        let serving = self.folder.serving()?;
+        let installed = serving.as_ref().map_or(installed, |serving| &serving.installed).clone();
         let (environment, number) = (replacement.environment.clone(), replacement.number);
-        Ok(Trial { environment, number, program, before, serving, installed, backup: None })
+        let before = path.clone();
+        Ok(Ok(Trial { environment, number, program, before, serving, installed, backup: None }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Trial>> {
@@ -167,9 +200,20 @@ pub fn execute_instead(program: &Path) -> io::Error {
 }
 
 /// Executes a program in this process, after a steward was started; without one, this very program again. Returns only
-/// if that cannot be: then the steward serves once this process has ended.
-pub fn execute(succession: &Succession, trial: &Trial, store: &Store, listener: TcpListener) -> io::Error {
+/// if `is_to_end` says so by then, with nothing tried, or if that cannot be: then the steward serves once this process has
+/// ended.
+///
+/// # Errors
+/// It cannot be executed.
+pub fn execute(
+    succession: &Succession,
+    trial: &Trial,
+    (store, listener): (&Store, TcpListener),
+    is_to_end: impl Fn() -> bool,
+) -> io::Result<()> {
     let folder = &succession.folder;
+    // What other threads take in until this one is another program is in `is_to_end`; all later ones wait for it.
+    held_signals::hold_back()?;
     let prepared = || -> io::Result<()> {
         if let Some(copy) = &trial.backup {
             back_up(store, copy)?;
@@ -187,11 +231,17 @@ pub fn execute(succession: &Succession, trial: &Trial, store: &Store, listener: 
             OWN.into()
         }
     };
-    Command::new(program)
-        .args(std::env::args_os().skip(1))
+    let mut next = Command::new(program);
+    next.args(std::env::args_os().skip(1))
         .env(LISTENER_VARIABLE, STDIN)
-        .stdin(Stdio::from(OwnedFd::from(listener)))
-        .exec()
+        .stdin(Stdio::from(OwnedFd::from(listener)));
+    if is_to_end() {
+        // Its deployment is owed as before, and the next server tries it.
+        folder.remove_trial()?;
+        tell_steward(folder, &Word::Stops);
+        return Ok(());
+    }
+    Err(next.exec())
 }
 
 /// Copies the database to where a steward looks for it. Whole or not there at all: what was killed on the way is no copy,
@@ -209,34 +259,122 @@ fn back_up(store: &Store, copy: &Path) -> io::Result<()> {
     fs::rename(&draft, copy)
 }
 
+/// What a program that is being tried says to its steward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// It serves, and jobs can run.
+    Serves,
+    /// It was told to end, and nobody is to serve.
+    Stops,
+    /// It cannot serve: why.
+    Unfit(String),
+}
+
+/// Whether this program is being tried.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn is_tried(data: &Path) -> io::Result<bool> {
+    Ok(trial_of(&Folder::of(data), &std::env::current_exe()?)?.is_some())
+}
+
+fn trial_of(folder: &Folder, program: &Path) -> io::Result<Option<Trial>> {
+    Ok(folder.trial()?.filter(|trial| program == folder.program(&trial.program)))
+}
+
 /// This program serves: what was tried is confirmed. Nothing is to be done where nothing was tried.
 ///
 /// # Errors
 /// The records cannot be written. The steward then ends this process, and goes back.
 pub fn confirm(data: &Path) -> io::Result<()> {
-    let folder = Folder::of(data);
-    let own = std::env::current_exe()?;
-    let Some(trial) = folder.trial()?.filter(|trial| own == folder.program(&trial.program)) else {
-        return Ok(());
-    };
-    // Before the steward is asked: should it go back all the same, it puts the former record back as well.
-    folder.set_serving(&Serving { program: trial.program, installed: trial.installed.clone() })?;
-    // From its answer on the steward does not go back any more. One that is not there cannot.
-    if let Err(error) = ask_steward(&folder) {
-        tracing::warn!(%error, "no steward answers: {error}");
-    }
-    folder.remove_trial()?;
-    folder.remove_programs_but(&[own, trial.before])
+    confirm_as(&Folder::of(data), &std::env::current_exe()?)
 }
 
-fn ask_steward(folder: &Folder) -> io::Result<()> {
-    let mut stream = UnixStream::connect(folder.socket())?;
-    stream.set_read_timeout(Some(STEWARD_PATIENCE))?;
-    stream.write_all(steward::SERVES.as_bytes())?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
-    match answer == steward::HEARD {
-        true => Ok(()),
-        false => Err(io::Error::other("it says nothing")),
+fn confirm_as(folder: &Folder, program: &Path) -> io::Result<()> {
+    let Some(trial) = trial_of(folder, program)? else { return Ok(()) };
+    // Before it is confirmed: should the steward go back all the same, it puts the former record back as well.
+    folder.set_serving(&Serving { program: trial.program, installed: trial.installed.clone() })?;
+    // This decides. Whoever finds no trial goes back to nothing, whatever the steward has heard by then.
+    folder.remove_trial()?;
+    tell_steward(folder, &Word::Serves);
+    folder.remove_programs_but(&[folder.program(&trial.program), trial.before])
+}
+
+/// Says something to the steward, if this program is being tried.
+pub fn tell(data: &Path, word: Word) {
+    if is_tried(data).unwrap_or(false) {
+        tell_steward(&Folder::of(data), &word);
+    }
+}
+
+fn tell_steward(folder: &Folder, word: &Word) {
+    let told = || -> io::Result<()> {
+        let mut stream = UnixStream::connect(folder.socket())?;
+        stream.set_read_timeout(Some(STEWARD_PATIENCE))?;
+        stream.write_all(steward::line(word).as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        match answer == steward::HEARD {
+            true => Ok(()),
+            false => Err(io::Error::other("it says nothing")),
+        }
+    };
+    // One that is not there goes back to nothing.
+    told().unwrap_or_else(|error| tracing::warn!(%error, "no steward answers: {error}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_nobody_could_bring_back_gives_way_to_none() {
+        let why = |life, process| Own::look(life, process).err().unwrap_or_default();
+        let first = why(ExecutorLife::Own, 1);
+        assert!(first.starts_with("the server is process 1 of its container"), "{first}");
+        let part = why(ExecutorLife::WithServer, 2);
+        assert!(part.starts_with("the server is a part of the program that started it"), "{part}");
+        let own = Own::look(ExecutorLife::Own, 2).ok().map(|own| own.path);
+        assert_eq!(own, std::env::current_exe().ok());
+    }
+
+    #[test]
+    fn a_program_is_confirmed_on_the_disk_before_its_steward_hears_of_it() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::of(place.path());
+        folder.make().unwrap();
+        let [before, program, other] = [1, 2, 3].map(|byte| folder.program(&Digest([byte; 32])));
+        [&before, &program, &other].into_iter().for_each(|path| fs::write(path, "x").unwrap());
+        fs::write(folder.backup(), "what was before").unwrap();
+        let installed = Installed::of(&before).unwrap();
+        let trial = Trial {
+            environment: "demo/live".parse().unwrap(),
+            number: 3,
+            program: Digest([2; 32]),
+            before: before.clone(),
+            serving: None,
+            installed: installed.clone(),
+            backup: Some(folder.backup()),
+        };
+        folder.set_trial(&trial).unwrap();
+        confirm_as(&folder, &other).unwrap();
+        assert!(folder.trial().unwrap().is_some(), "another program's is not its own");
+        let door = UnixListener::bind(folder.socket()).unwrap();
+        let seen = folder.clone();
+        let steward = std::thread::spawn(move || {
+            let (mut stream, _) = door.accept().unwrap();
+            let mut said = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut said).unwrap();
+            // As if the machine stopped now: the next start finds what is there.
+            let found = (said, seen.trial().unwrap(), seen.backup().exists(), seen.serving().unwrap());
+            stream.write_all(steward::HEARD.as_bytes()).unwrap();
+            found
+        });
+        confirm_as(&folder, &program).unwrap();
+        let serving = Serving { program: Digest([2; 32]), installed };
+        assert_eq!(steward.join().unwrap(), ("serves\n".to_owned(), None, false, Some(serving)));
+        assert_eq!([&before, &program, &other].map(|path| path.exists()), [true, true, false]);
     }
 }

@@ -169,9 +169,7 @@ impl Server {
             limits: settings.limits,
         };
         let jobs = Jobs::new(sources, settings.slots);
-        let opened = Succession::open(store.path(), blobs.clone());
-        let succession =
-            opened.map_err(|why| ServerError::Io { what: "look for deployed programs".into(), why })?;
+        let succession = Succession::open(store.path(), blobs.clone(), settings.executor);
         let doorbells = Arc::new(Doorbells::default());
         let hands = Hands {
             repos: repos.clone(),

@@ -1,6 +1,9 @@
 //! The whole service: a listener, the server behind it, and an orderly end.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -11,7 +14,7 @@ use crate::executor::Standing;
 use crate::http::origin::Site;
 use crate::http::{Edge, serve};
 use crate::replace::record::Trial;
-use crate::replace::{self, Succession};
+use crate::replace::{self, Succession, Word};
 use crate::server::{Server, ServerError};
 use crate::settings::ServerSettings;
 
@@ -37,17 +40,31 @@ pub enum Progress {
 }
 
 /// Serves until SIGTERM, SIGINT or `asked`, then drains: nothing new is begun, answers and commits under way end, jobs live
-/// on in the executor.
+/// on in the executor. `signalled` is set by handlers of these signals that were there before this process let any in.
 ///
 /// # Errors
 /// It cannot start, jobs cannot run on this machine, or another server took over.
 pub async fn run(
     settings: ServerSettings,
     told: impl Fn(Progress),
-    asked: impl Future<Output = ()>,
+    (signalled, asked): (Arc<AtomicBool>, impl Future<Output = ()>),
 ) -> Result<(), ServerError> {
     // Before anything is begun: a signal that ended a server which starts would leave behind the executor that is its own.
-    let ends = Ends::listen(asked)?;
+    let mut ends = Ends::listen(signalled, asked)?;
+    let data = settings.data.clone();
+    let ended = serve_and_drain(settings, &told, &mut ends).await;
+    if let Err(error) = &ended {
+        // Only a program that is being tried has somebody who goes back.
+        replace::tell(&data, Word::Unfit(error.to_string()));
+    }
+    ended
+}
+
+async fn serve_and_drain(
+    settings: ServerSettings,
+    told: &impl Fn(Progress),
+    ends: &mut Ends<impl Future<Output = ()>>,
+) -> Result<(), ServerError> {
     let failed = |what: String| move |why| ServerError::Io { what, why };
     let (kept, listener) = match listener(settings.listen) {
         Ok(both) => both,
@@ -61,33 +78,43 @@ pub async fn run(
     let data = settings.data.clone();
     let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));
     let site = Site::new(&url)?;
+    let is_tried = replace::is_tried(&data).map_err(failed("look for deployed programs".into()))?;
     let mut server = Server::start(settings).await?;
     let (shared, succession) = (server.shared.clone(), server.succession());
-    let ended = match Edge::open(shared.clone(), site) {
-        Err(error) => Err(error.into()),
-        Ok(edge) => {
-            let (stop, stopping) = watch::channel(false);
-            let http = tokio::spawn(serve::serve(edge, listener, until_set(stopping)));
-            told(Progress::Serving { listen, url });
-            let ended = match replace::confirm(&data) {
-                Err(why) => Err(failed("confirm that this program serves".into())(why)),
-                Ok(()) => live(&mut server, &succession, &told, ends).await,
-            };
-            told(Progress::Draining);
-            let _ = stop.send(true);
-            if let Ok(Err(error)) = http.await {
-                tracing::error!(%error, "the listener failed: {error}");
-            }
-            ended
+    let (stop, stopping) = watch::channel(false);
+    let mut http = None;
+    let lived = async {
+        let edge = Edge::open(shared.clone(), site)?;
+        let mut executor = AskedExecutor { server: &mut server, told, has_answered: false };
+        // What is answered counts, and whoever is tried may have to go: nobody is answered before it is sure to stay.
+        if is_tried && !executor.answers_before(ends).await? {
+            return Ok(End::Stop);
         }
+        http = Some(tokio::spawn(serve::serve(edge, listener, until_set(stopping))));
+        told(Progress::Serving { listen, url });
+        replace::confirm(&data).map_err(failed("confirm that this program serves".into()))?;
+        live(executor, &succession, ends).await
     };
+    let ended = lived.await;
+    if matches!(ended, Ok(End::Stop)) {
+        replace::tell(&data, Word::Stops);
+    }
+    told(Progress::Draining);
+    let _ = stop.send(true);
+    if let Some(http) = http
+        && let Ok(Err(error)) = http.await
+    {
+        tracing::error!(%error, "the listener failed: {error}");
+    }
     let stopped = tokio::task::spawn_blocking(move || server.stop()).await;
     match ended? {
         End::Stop => stopped.unwrap_or(Ok(())),
+        // Whoever ended this server while it drained did not mean the program that follows to serve.
+        End::GiveWay(_) if ends.have_come().await => stopped.unwrap_or(Ok(())),
         End::GiveWay(trial) => {
             told(Progress::GivingWay);
-            let why = replace::execute(&succession, &trial, &shared.store, kept);
-            Err(ServerError::Io { what: "execute the deployed program".into(), why })
+            replace::execute(&succession, &trial, (&shared.store, kept), || ends.are_signalled())
+                .map_err(failed("execute the deployed program".into()))
         }
     }
 }
@@ -109,45 +136,99 @@ fn listener(listen: SocketAddr) -> std::io::Result<(std::net::TcpListener, TcpLi
 
 /// What ends a service that could go on.
 struct Ends<A> {
+    signalled: Arc<AtomicBool>,
     terminate: Signal,
     interrupt: Signal,
-    asked: A,
+    asked: Pin<Box<A>>,
+    over: bool,
 }
 
-impl<A> Ends<A> {
-    fn listen(asked: A) -> Result<Ends<A>, ServerError> {
+impl<A: Future<Output = ()>> Ends<A> {
+    fn listen(signalled: Arc<AtomicBool>, asked: A) -> Result<Ends<A>, ServerError> {
         let failed = |why| ServerError::Io { what: "listen for signals".into(), why };
         let terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        Ok(Ends { terminate, interrupt, asked })
+        Ok(Ends { signalled, terminate, interrupt, asked: Box::pin(asked), over: false })
+    }
+
+    /// Comes once this service is to end, and at once from then on.
+    async fn come(&mut self) {
+        if self.over || self.are_signalled() {
+            return;
+        }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = &mut self.asked => {}
+        }
+        self.over = true;
+    }
+
+    /// Whether it is to end by now.
+    async fn have_come(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.come() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    /// As far as signals go, whoever runs what else is to run.
+    fn are_signalled(&self) -> bool {
+        self.signalled.load(Ordering::SeqCst)
+    }
+}
+
+/// The executor of a server, which answers once.
+struct AskedExecutor<'a, T> {
+    server: &'a mut Server,
+    told: &'a T,
+    has_answered: bool,
+}
+
+impl<T: Fn(Progress)> AskedExecutor<'_, T> {
+    /// Waits for its answer; for ever after that.
+    async fn answers(&mut self) -> Result<(), ServerError> {
+        if self.has_answered {
+            return std::future::pending().await;
+        }
+        let standing = self.server.executor_answered().await;
+        self.has_answered = true;
+        if standing? == Standing::Serves {
+            (self.told)(Progress::Ready);
+        }
+        Ok(())
+    }
+
+    /// The same; `false` if the service is to end before.
+    async fn answers_before(
+        &mut self,
+        ends: &mut Ends<impl Future<Output = ()>>,
+    ) -> Result<bool, ServerError> {
+        tokio::select! {
+            biased;
+            () = ends.come() => Ok(false),
+            answered = self.answers() => answered.map(|()| true),
+        }
     }
 }
 
 /// Until it is told to end, or cannot go on.
 async fn live(
-    server: &mut Server,
+    mut executor: AskedExecutor<'_, impl Fn(Progress)>,
     succession: &Succession,
-    told: &impl Fn(Progress),
-    ends: Ends<impl Future<Output = ()>>,
+    ends: &mut Ends<impl Future<Output = ()>>,
 ) -> Result<End, ServerError> {
-    let Ends { mut terminate, mut interrupt, asked } = ends;
-    let mut asked = std::pin::pin!(asked);
-    let mut has_answered = false;
     let mut look = tokio::time::interval(TAKEOVER_LOOK);
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(End::Stop),
-            _ = interrupt.recv() => return Ok(End::Stop),
-            () = &mut asked => return Ok(End::Stop),
+            // Whoever is told to end and to give way at once ends.
+            biased;
+            () = ends.come() => return Ok(End::Stop),
             trial = succession.wanted() => return Ok(End::GiveWay(Box::new(trial))),
-            standing = server.executor_answered(), if !has_answered => {
-                has_answered = true;
-                if standing? == Standing::Serves {
-                    told(Progress::Ready);
-                }
-            }
+            answered = executor.answers() => answered?,
             _ = look.tick() => {
-                if server.is_over() {
+                if executor.server.is_over() {
                     // Why it ended comes with its stop.
                     return Ok(End::Stop);
                 }
@@ -159,4 +240,30 @@ async fn live(
 async fn until_set(mut stopping: watch::Receiver<bool>) {
     // A sender that is gone is an end, too.
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn what_ends_a_service_is_heard_whenever_it_is_asked_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (keep, asked) = oneshot::channel::<()>();
+            let asked = async { drop(asked.await) };
+            let signalled = Arc::new(AtomicBool::new(false));
+            let mut ends = Ends::listen(signalled, asked).unwrap();
+            assert!(!ends.have_come().await);
+            drop(keep);
+            assert!(ends.have_come().await && ends.have_come().await, "it is not forgotten");
+            let signalled = Arc::new(AtomicBool::new(false));
+            let mut ends = Ends::listen(Arc::clone(&signalled), std::future::pending()).unwrap();
+            assert!(!ends.have_come().await);
+            signalled.store(true, Ordering::SeqCst);
+            assert!(ends.have_come().await, "also what a handler saw that was there before");
+        });
+    }
 }

@@ -77,6 +77,10 @@ fn step(succession: &Succession, replacement: &Replacement) -> Result<(), Unfit>
             None => Ok(()),
         };
     }
+    let mut trial = match succession.trial(replacement, file.digest)? {
+        Ok(trial) => trial,
+        Err(why) => return refused(why),
+    };
     folder.make()?;
     let path = folder.program(&file.digest);
     put(succession, &file, &path)?;
@@ -86,7 +90,6 @@ fn step(succession: &Succession, replacement: &Replacement) -> Result<(), Unfit>
             "it is older than the data: it knows schema {schema}, the data has {SCHEMA}"
         ));
     }
-    let mut trial = succession.trial(replacement, file.digest)?;
     trial.backup = (schema > SCHEMA).then(|| folder.backup());
     succession.want(trial);
     Err(Unfit::Failed(transient("the server gives way to it".into())))

@@ -4,8 +4,9 @@
 //! listener, as its standard input, so that nobody is turned away whichever program serves in the end.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use towpath_executor::held_signals;
 
 use super::record::{Folder, Trial};
-use super::{LISTENER_VARIABLE, STDIN, STEWARD_COMMAND};
+use super::{LISTENER_VARIABLE, STDIN, STEWARD_COMMAND, Word};
 use crate::program::OWN;
 
 /// Time until a program that takes over has to serve: it opens the database, perhaps brings it to a newer schema, and
@@ -24,12 +26,14 @@ use crate::program::OWN;
 const TRIAL_DEADLINE: Duration = Duration::from_secs(60);
 /// Shortens the time where tests wait for its end, in milliseconds.
 pub const DEADLINE_VARIABLE: &str = "TOWPATH_TRIAL_MS";
-/// Time for the dead server's locks to be free.
-const DEATH_PATIENCE: Duration = Duration::from_secs(10);
-/// What the new program says.
-pub const SERVES: &str = "serves\n";
-/// What the steward answers: it does not go back any more.
+/// Between two times that a program which does not die is spoken of.
+const DEATH_LOOK: Duration = Duration::from_secs(10);
+/// Time for whoever rings to say something.
+const WORD_PATIENCE: Duration = Duration::from_secs(5);
+/// What the steward answers: it acts on the word.
 pub const HEARD: &str = "heard\n";
+/// Bytes of a word: a reason is a sentence or two.
+const WORD_BYTES_MAX: u64 = 64 * 1024;
 /// What the steward says once it watches.
 const WATCHES: &str = "watches";
 
@@ -65,6 +69,8 @@ fn data_of(folder: &Folder) -> &Path {
 /// # Errors
 /// It cannot watch, or cannot go back.
 pub fn run(words: &[OsString]) -> io::Result<()> {
+    // Held back by the server that started it, and meant for that.
+    held_signals::let_in()?;
     let [what, data, pid, arguments @ ..] = words else {
         return Err(io::Error::other("a steward is started by a server alone"));
     };
@@ -93,16 +99,34 @@ fn watch(folder: &Folder, pid: Pid, arguments: &[OsString]) -> io::Result<()> {
     io::stdout().flush()?;
     // Nobody reads it any more; what is printed later must not fail.
     rustix::stdio::dup2_stdout(std::fs::OpenOptions::new().write(true).open("/dev/null")?)?;
-    let Some(why) = wait(&door, &server) else {
-        let _ = std::fs::remove_file(&socket);
-        return Ok(());
-    };
+    let found = wait(&door, &server);
     let _ = std::fs::remove_file(&socket);
-    Err(go_back(folder, &trial, (&server, &why), arguments))
+    // Asked before its end: what waits for a process is gone with it.
+    let is_to_end = held_signals::waits_for(pid);
+    match found {
+        Found::Serves => Ok(()),
+        // It had been confirmed, so this is an end like any other.
+        Found::Dead if folder.trial()?.is_none() => Ok(()),
+        Found::Dead => go_back((folder, &trial), "it ended before it served", is_to_end, arguments),
+        Found::Unfit(why) => {
+            end(&server);
+            go_back((folder, &trial), &why, is_to_end, arguments)
+        }
+    }
 }
 
-/// Waits for the new program's word; `Some`: why it must go.
-fn wait(door: &UnixListener, server: &OwnedFd) -> Option<String> {
+/// What the steward finds.
+enum Found {
+    /// There is nothing to watch any more: it serves, or was told to end.
+    Serves,
+    /// It has ended.
+    Dead,
+    /// It must go: why.
+    Unfit(String),
+}
+
+/// Waits for the new program's word.
+fn wait(door: &UnixListener, server: &OwnedFd) -> Found {
     let named = std::env::var(DEADLINE_VARIABLE).ok().and_then(|text| text.parse().ok());
     let patience = named.map_or(TRIAL_DEADLINE, Duration::from_millis);
     let deadline = Instant::now() + patience;
@@ -114,14 +138,15 @@ fn wait(door: &UnixListener, server: &OwnedFd) -> Option<String> {
         let (died, asked) = (watched[0].revents(), watched[1].revents());
         match heard {
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Some(format!("it cannot be watched: {error}")),
-            Ok(0) => return Some(format!("it did not serve within {} s", patience.as_secs())),
-            Ok(_)
-                if asked.contains(PollFlags::IN) && door.accept().is_ok_and(|(stream, _)| serves(stream)) =>
-            {
-                return None;
-            }
-            Ok(_) if !died.is_empty() => return Some("it ended before it served".to_owned()),
+            Err(error) => return Found::Unfit(format!("it cannot be watched: {error}")),
+            Ok(0) => return Found::Unfit(format!("it did not serve within {} s", patience.as_secs())),
+            // First: a program that says why it cannot serve ends then.
+            Ok(_) if asked.contains(PollFlags::IN) => match door.accept().map(|(stream, _)| word(stream)) {
+                Ok(Some(Word::Serves | Word::Stops)) => return Found::Serves,
+                Ok(Some(Word::Unfit(why))) => return Found::Unfit(why),
+                Ok(None) | Err(_) => {}
+            },
+            Ok(_) if !died.is_empty() => return Found::Dead,
             Ok(_) => {}
         }
     }
@@ -131,35 +156,88 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec::try_from(duration).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
 }
 
-fn serves(mut stream: UnixStream) -> bool {
-    let mut said = String::new();
-    let heard = stream.try_clone().and_then(|stream| BufReader::new(stream).read_line(&mut said));
-    heard.is_ok() && said == SERVES && stream.write_all(HEARD.as_bytes()).is_ok()
+/// How a word is written.
+pub(super) fn line(word: &Word) -> String {
+    match word {
+        Word::Serves => "serves\n".to_owned(),
+        Word::Stops => "stops\n".to_owned(),
+        Word::Unfit(why) => format!("unfit {}\n", why.lines().map(str::trim).collect::<Vec<_>>().join(" ")),
+    }
 }
 
-/// Ends what was tried, and serves as the server did before.
-fn go_back(
-    folder: &Folder,
-    trial: &Trial,
-    (server, why): (&OwnedFd, &str),
-    arguments: &[OsString],
-) -> io::Error {
-    eprintln!("the deployed program does not serve, the one before does: {why}");
+fn parsed(line: &str) -> Option<Word> {
+    match line.strip_suffix('\n')? {
+        "serves" => Some(Word::Serves),
+        "stops" => Some(Word::Stops),
+        other => Some(Word::Unfit(other.strip_prefix("unfit ")?.to_owned())),
+    }
+}
+
+/// What somebody says, who is told that it was heard.
+fn word(mut stream: UnixStream) -> Option<Word> {
+    stream.set_read_timeout(Some(WORD_PATIENCE)).ok()?;
+    let mut said = String::new();
+    let reader = stream.try_clone().ok()?;
+    BufReader::new(reader.take(WORD_BYTES_MAX)).read_line(&mut said).ok()?;
+    let word = parsed(&said)?;
+    stream.write_all(HEARD.as_bytes()).ok().map(|()| word)
+}
+
+/// Ends what was tried. Whatever it takes: two programs on one database are worse than none.
+fn end(server: &OwnedFd) {
     let _ = pidfd_send_signal(server, Signal::KILL);
-    let mut watched = [PollFd::new(server, PollFlags::IN)];
-    let _ = poll(&mut watched, Some(&timespec(DEATH_PATIENCE)));
+    await_death(server, DEATH_LOOK, || {
+        eprintln!(
+            "the deployed program was killed and does not die; until it does, nothing serves in its place"
+        );
+    });
+}
+
+fn await_death(server: &OwnedFd, look: Duration, mut still_lives: impl FnMut()) {
+    loop {
+        match poll(&mut [PollFd::new(server, PollFlags::IN)], Some(&timespec(look))) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) => still_lives(),
+            Ok(_) => return,
+            Err(_) => std::thread::park_timeout(look),
+        }
+    }
+}
+
+/// Serves as the server did before, after what was tried has ended; nobody does where the server was to end.
+fn go_back(
+    (folder, trial): (&Folder, &Trial),
+    why: &str,
+    is_to_end: bool,
+    arguments: &[OsString],
+) -> io::Result<()> {
+    if folder.trial()?.is_none() {
+        // It was confirmed in the moment in which its time was up.
+        return Err(execute(&folder.program(&trial.program), arguments));
+    }
+    eprintln!("the deployed program does not serve, the one before does: {why}");
     let back = restore(folder, trial).and_then(|()| folder.give_up(trial, why));
     if let Err(error) = back {
         // The former program would begin an empty database of its own.
         eprintln!("what was before could not be put back whole, so nothing serves: {error}");
-        return error;
+        return Err(error);
     }
-    Command::new(own(&trial.before)).args(arguments).env(LISTENER_VARIABLE, STDIN).exec()
+    if is_to_end {
+        eprintln!("the server was told to end meanwhile, so nothing serves");
+        return Ok(());
+    }
+    Err(execute(&own(&trial.before), arguments))
 }
 
-/// The program before, by its name where it is still there: what it starts is found by that name.
+fn execute(program: &Path, arguments: &[OsString]) -> io::Error {
+    Command::new(program).args(arguments).env(LISTENER_VARIABLE, STDIN).exec()
+}
+
+/// The program before, by its name where that is still its own: what it starts is found by that name.
 fn own(before: &Path) -> PathBuf {
-    if before.is_file() { before.to_owned() } else { OWN.into() }
+    let file = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let is_own = file(before).is_some_and(|named| file(OWN.as_ref()) == Some(named));
+    if is_own { before.to_owned() } else { OWN.into() }
 }
 
 /// Puts the database back that the program may have brought to a newer schema. The next start finds that it was
@@ -182,4 +260,34 @@ pub(super) fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
         let _ = std::fs::remove_file(data.join("towpath.db"));
         moved.iter().for_each(|(from, to)| drop(std::fs::rename(to, from)));
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_says_is_understood() {
+        let words = [Word::Serves, Word::Stops, Word::Unfit("it cannot: no room".into())];
+        words.iter().for_each(|word| assert_eq!(parsed(&line(word)).as_ref(), Some(word)));
+        let said = line(&Word::Unfit("error: it cannot\n  why: no room".into()));
+        assert_eq!(parsed(&said), Some(Word::Unfit("error: it cannot why: no room".into())));
+        for nonsense in ["", "serves", "hello\n"] {
+            assert_eq!(parsed(nonsense), None);
+        }
+    }
+
+    #[test]
+    fn a_program_that_does_not_die_is_waited_for() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let (mut input, mut looks) = (child.stdin.take(), 0);
+        await_death(&pidfd, Duration::from_millis(1), || {
+            looks += 1;
+            if looks == 3 {
+                drop(input.take());
+            }
+        });
+        assert!(looks >= 3 && child.try_wait().unwrap().is_some());
+    }
 }

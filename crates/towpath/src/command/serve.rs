@@ -3,7 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use towpath_executor::held_signals;
 use towpath_server::faults;
 use towpath_server::replace;
 use towpath_server::server::ServerError;
@@ -76,8 +80,7 @@ impl PlaceArgs {
 impl ServeArgs {
     /// A server at a place, with the defaults otherwise.
     pub fn settings(&self) -> Result<ServerSettings, Failure> {
-        let program = std::env::current_exe();
-        let program = program.map_err(|error| {
+        let program = own_program().map_err(|error| {
             Failure::new(Exit::Usage, "this program's own file cannot be found").why(error.to_string())
         })?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -109,6 +112,7 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         return Err(not_made(&arguments.place.data));
     }
     give_way(&arguments.place.data)?;
+    let signalled = listen_for_signals()?;
     let settings = arguments.settings()?;
     if let Some(warning) = in_plain_text(&settings) {
         terminal.talk(warning);
@@ -126,8 +130,29 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         Progress::GivingWay => terminal.talk("the deployed program takes over"),
         Progress::Draining => terminal.talk("draining: answers and commits under way end first"),
     };
-    runtime.block_on(service::run(settings, told, input_ends(heeds_input))).map_err(failure)?;
+    let ends = (signalled, input_ends(heeds_input));
+    runtime.block_on(service::run(settings, told, ends)).map_err(failure)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is set as soon as this process is told to end. Before any other thread is there: those that a server before this
+/// program held back for it come in now.
+fn listen_for_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let signalled = Arc::new(AtomicBool::new(false));
+    let listens = [SIGTERM, SIGINT]
+        .into_iter()
+        .try_for_each(|signal| signal_hook::flag::register(signal, Arc::clone(&signalled)).map(drop));
+    listens.and_then(|()| held_signals::let_in()).map_err(|error| {
+        Failure::new(Exit::Unavailable, "signals cannot be listened for").why(error.to_string())
+    })?;
+    Ok(signalled)
+}
+
+/// This program's file. Where another one has its name by now, or none, the system has a way to it while this process is.
+fn own_program() -> std::io::Result<PathBuf> {
+    let named = std::env::current_exe()?;
+    let is_there = named.is_file();
+    Ok(if is_there { named } else { format!("/proc/{}/exe", std::process::id()).into() })
 }
 
 fn not_made(data: &Path) -> Failure {

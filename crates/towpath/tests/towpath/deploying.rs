@@ -14,9 +14,9 @@ use crate::support::servants;
 /// Time for a deployment on a loaded machine, with a debug build that hashes programs.
 const DEPLOYS_WITHIN: Duration = Duration::from_secs(180);
 /// Jobs here wait for files of the test, so they run without a sandbox: what is under test is the server.
-const PLAIN: [&str; 2] = ["--sandbox", "none"];
+pub const PLAIN: [&str; 2] = ["--sandbox", "none"];
 
-fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let end = Instant::now() + DEPLOYS_WITHIN;
     loop {
         if let Some(found) = look() {
@@ -27,7 +27,7 @@ fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 }
 
 /// The newest deployment once it is as wanted.
-fn deployment(served: &Served, environment: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn deployment(served: &Served, environment: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     until(&format!("a deployment to {environment}"), || {
         let shown = served.world.towpath(&["deploy", "show", environment, "--json"]);
         let shown: Value = serde_json::from_str(&shown.out).ok()?;
@@ -35,11 +35,11 @@ fn deployment(served: &Served, environment: &str, wanted: impl Fn(&Value) -> boo
     })
 }
 
-fn is_over(deployment: &Value) -> bool {
+pub fn is_over(deployment: &Value) -> bool {
     !deployment["outcome"].is_null()
 }
 
-fn land(served: &Served, change: &str, path: &str) -> String {
+pub fn land(served: &Served, change: &str, path: &str) -> String {
     served.push(&format!("branch-{change}"), path, "x\n");
     let landed = until_landed(&served.world, change)["landed"].as_str().unwrap().to_owned();
     served.world.git(&["fetch", "--quiet", "towpath"]);
@@ -175,7 +175,7 @@ fn a_deployment_goes_on_while_no_server_runs_and_is_tried_no_second_time() {
 }
 
 /// This program without what only a debugger needs: it is hashed and copied several times.
-fn program(served: &Served) -> PathBuf {
+pub fn program(served: &Served) -> PathBuf {
     let path = gate_of(served, "program");
     let stripped = Command::new("strip").arg("-o").arg(&path).arg(TOWPATH).status();
     if !stripped.is_ok_and(|status| status.success()) {
@@ -185,7 +185,7 @@ fn program(served: &Served) -> PathBuf {
     path
 }
 
-fn executable(pid: u32) -> PathBuf {
+pub fn executable(pid: u32) -> PathBuf {
     std::fs::read_link(format!("/proc/{pid}/exe")).unwrap()
 }
 
@@ -259,7 +259,7 @@ fn a_landing_replaces_the_server_while_jobs_go_on() {
 }
 
 /// A program that says it is one of ours, and does not serve.
-fn impostor(serve: &str) -> String {
+pub fn impostor(serve: &str) -> String {
     let version = Command::new(TOWPATH).arg("--version").output().unwrap().stdout;
     let version = String::from_utf8(version).unwrap();
     format!("#!/bin/sh\nif [ \"$1\" = --version ]; then echo '{}'; else {serve}; fi\n", version.trim())

@@ -8,6 +8,7 @@ mod demo;
 mod deploying;
 mod executors;
 mod guide;
+mod handover;
 mod keeping;
 mod local_run;
 mod newcomer;

@@ -1,7 +1,9 @@
 //! Commands against a real server, with real pushes.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use expect_test::expect;
@@ -19,6 +21,8 @@ pub struct Served {
     url: String,
     options: Vec<String>,
     variables: Vec<(String, String)>,
+    /// What the server says.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 const PIPELINE: &str = "jobs:\n  unit: { run: './check' }\n";
@@ -44,8 +48,8 @@ impl Served {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (server, url) = serve(&world, "127.0.0.1:0", (&options, &variables));
-        let served = Served { world, server, url, options, variables };
+        let (server, url, said) = serve(&world, (TOWPATH, "127.0.0.1:0"), (&options, &variables));
+        let served = Served { world, server, url, options, variables, said };
         let token = std::fs::read_to_string(format!("{data}-keys/admin.token")).unwrap();
         served.login(&served.url, &token);
         served
@@ -53,8 +57,24 @@ impl Served {
 
     /// Starts the server again at its address, after it ended.
     pub fn again(&mut self) {
+        self.again_from(TOWPATH);
+    }
+
+    /// The same from another file of the program.
+    pub fn again_from(&mut self, program: &str) {
         let listen = self.url.trim_start_matches("http://");
-        (self.server, _) = serve(&self.world, listen, (&self.options, &self.variables));
+        let settings = (&*self.options, &*self.variables);
+        (self.server, _, self.said) = serve(&self.world, (program, listen), settings);
+    }
+
+    /// Whether the server has said something.
+    pub fn has_said(&self, words: &str) -> bool {
+        self.said.lock().unwrap().iter().any(|line| line.contains(words))
+    }
+
+    /// A connection to it.
+    pub fn call(&self) -> TcpStream {
+        TcpStream::connect(self.url.trim_start_matches("http://")).unwrap()
     }
 
     /// The same with other options than before.
@@ -122,11 +142,11 @@ impl Served {
 /// A server process in a world, once it serves, and its address.
 fn serve(
     world: &World,
-    listen: &str,
+    (program, listen): (&str, &str),
     (options, variables): (&[String], &[(String, String)]),
-) -> (Child, String) {
+) -> (Child, String, Arc<Mutex<Vec<String>>>) {
     let data = world.home().join("data").display().to_string();
-    let mut command = world.command(TOWPATH);
+    let mut command = world.command(program);
     command.args(["serve", "--data", &data, "--listen", listen]).args(options);
     command.envs(variables.iter().cloned()).stderr(Stdio::piped());
     let mut server = command.spawn().unwrap();
@@ -134,8 +154,10 @@ fn serve(
     let serving = lines.by_ref().find(|line| line.contains("serving at")).unwrap();
     let url = serving.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
     // Somebody has to read it to its end, or the server waits for a reader.
-    std::thread::spawn(move || lines.for_each(drop));
-    (server, url)
+    let said = Arc::<Mutex<Vec<String>>>::default();
+    let heard = Arc::clone(&said);
+    std::thread::spawn(move || lines.for_each(|line| heard.lock().unwrap().push(line)));
+    (server, url, said)
 }
 
 impl Drop for Served {

@@ -1,0 +1,176 @@
+//! What ends, or goes wrong, while another program takes the server's place.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::deploying::{PLAIN, deployment, executable, gate_of, impostor, is_over, land, program};
+use crate::served::Served;
+use crate::support::{TOWPATH, servants, wait_until};
+
+/// A request that has not come whole is given up after a multiple of this.
+const HELD: Duration = Duration::from_secs(2);
+
+const SHIPS: &str = "jobs:\n  unit: { run: 'true' }\n  ship:\n    on: [land]\n    environment: live\n    \
+    run: 'cp program towpath; chmod +x towpath'\n    outputs: { towpath: towpath }\n";
+
+/// A server whose next landing deploys this program, which is a script.
+fn shipping(program: &str, variables: &[(&str, &str)]) -> Served {
+    let files = [("towpath.yaml", SHIPS), ("program", program)];
+    let served = Served::with_options(&files, &PLAIN, variables);
+    served.ok(&["deploy", "self", "live"]);
+    served
+}
+
+/// The same with this very program, in another file.
+fn shipping_itself() -> Served {
+    let served = Served::with_options(&[("towpath.yaml", "jobs: { unit: 'true' }\n")], &PLAIN, &[]);
+    let program = program(&served);
+    let pipeline =
+        SHIPS.replace("cp program towpath", &format!("cp {} towpath; echo >> towpath", program.display()));
+    served.world.write("towpath.yaml", &pipeline);
+    land(&served, "1", "pipeline");
+    let shipped = deployment(&served, "live", is_over);
+    assert_eq!(shipped["outcome"], "passed", "{shipped}");
+    served.ok(&["deploy", "self", "live"]);
+    served
+}
+
+/// A request that keeps a server from having answered everything.
+fn half_a_request(served: &Served) -> impl Sized {
+    let token = std::fs::read_to_string(served.world.home().join("data-keys/admin.token")).unwrap();
+    let mut stream = served.call();
+    let head = format!(
+        "POST /api/v1/repos/web/branches/main/freeze HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 1000\r\n\r\n{{",
+        token.trim()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// Waits until a server gives way, and keeps it from being done with that until the answer is dropped.
+fn until_it_drains(served: &Served) -> impl Sized {
+    let (mut held, mut newest) = (vec![half_a_request(served)], Instant::now());
+    wait_until("server that drains", || {
+        // Each is heard out for so long and no longer.
+        if newest.elapsed() > HELD {
+            held.push(half_a_request(served));
+            newest = Instant::now();
+        }
+        served.has_said("draining")
+    });
+    held
+}
+
+fn terminate(served: &Served) {
+    let ended = Command::new("kill").args(["-TERM", &served.server.id().to_string()]).status();
+    assert!(ended.unwrap().success());
+}
+
+fn servers(served: &Served) -> Vec<String> {
+    let found = servants(served.world.folder()).into_iter();
+    found.filter(|process| process.words[1] != "executor").map(|process| process.words.join(" ")).collect()
+}
+
+/// The server has ended as it was told to, and nobody serves in its place.
+fn check_that_nothing_serves(served: &mut Served) {
+    wait_until("end of the server", || served.server.try_wait().unwrap().is_some());
+    wait_until("end of its steward", || servers(served).is_empty());
+}
+
+#[test]
+fn a_server_that_is_told_to_end_while_it_gives_way_ends() {
+    let mut served = shipping_itself();
+    served.push("second", "second", "x\n");
+    let held = until_it_drains(&served);
+    terminate(&served);
+    drop(held);
+    check_that_nothing_serves(&mut served);
+    assert!(!served.world.home().join("data/server/trial.json").exists());
+    // What was owed is owed as before.
+    served.again();
+    assert_eq!(deployment(&served, "live", is_over)["outcome"], "passed");
+    assert_ne!(executable(served.server.id()), Path::new(TOWPATH));
+}
+
+#[test]
+fn a_word_to_end_that_comes_before_the_new_program_listens_ends_it() {
+    // As if somebody had sent it at the very moment.
+    let mut served = shipping(&impostor(&format!("kill -TERM $$; exec {TOWPATH} \"$@\"")), &[]);
+    served.push("first", "first", "x\n");
+    check_that_nothing_serves(&mut served);
+    assert!(served.server.try_wait().unwrap().unwrap().success());
+}
+
+#[test]
+fn a_word_to_end_that_the_new_program_never_hears_brings_no_server_back() {
+    let mut served = shipping(&impostor("kill -TERM $$; exec sleep 31562"), &[("TOWPATH_TRIAL_MS", "3000")]);
+    served.push("first", "first", "x\n");
+    check_that_nothing_serves(&mut served);
+    served.again();
+    let failed = deployment(&served, "live", is_over);
+    assert_eq!(failed["outcome"], "failed", "{failed}");
+}
+
+/// Is there in the executor's stead, refuses the first server that comes, and is gone.
+fn refuse_once(socket: PathBuf) -> std::thread::JoinHandle<()> {
+    let aside = socket.with_extension("aside");
+    std::fs::rename(&socket, &aside).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_frame(&mut stream);
+        std::fs::rename(&aside, &socket).unwrap();
+        let refused = json!({ "say": "refused", "why": "it speaks another version", "epoch": 1 }).to_string();
+        stream.write_all(&u32::try_from(refused.len()).unwrap().to_le_bytes()).unwrap();
+        stream.write_all(refused.as_bytes()).unwrap();
+    })
+}
+
+fn read_frame(stream: &mut UnixStream) {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut body).unwrap();
+}
+
+#[test]
+fn a_program_that_gets_no_executor_does_not_end_the_server() {
+    let mut served = shipping_itself();
+    served.push("second", "second", "x\n");
+    let held = until_it_drains(&served);
+    let refused = refuse_once(served.world.home().join("data/executor/socket"));
+    drop(held);
+    let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    refused.join().unwrap();
+    assert_eq!(failed["outcome"], "failed", "{failed}");
+    assert!(failed["why"].as_str().unwrap().contains("it speaks another version"), "{failed}");
+    assert!(served.server.try_wait().unwrap().is_some(), "another process serves");
+    served.ok(&["deploy", "self", "live", "--off"]);
+    land(&served, "3", "third");
+}
+
+#[test]
+fn a_deployment_does_not_hang_where_the_installed_file_was_replaced_while_the_server_runs() {
+    let mut served = shipping(&impostor("exit 1"), &[]);
+    served.terminate();
+    let installed = gate_of(&served, "installed");
+    let fresh = installed.with_extension("new");
+    std::fs::copy(TOWPATH, &installed).unwrap();
+    served.again_from(installed.to_str().unwrap());
+    std::fs::copy(TOWPATH, &fresh).unwrap();
+    std::fs::rename(&fresh, &installed).unwrap();
+    land(&served, "1", "first");
+    let failed = deployment(&served, "live", is_over);
+    assert!(failed["why"].as_str().unwrap().contains("it ended before it served"), "{failed}");
+    // The program before is the one that ran, and not the one that has its name by now.
+    let serves =
+        servants(served.world.folder()).into_iter().find(|process| process.words[1] == "serve").unwrap();
+    let shown = executable(serves.pid.parse().unwrap());
+    assert!(shown.to_str().unwrap().ends_with(" (deleted)"), "{shown:?}");
+}
