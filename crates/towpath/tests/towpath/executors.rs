@@ -120,12 +120,17 @@ fn what_holds_keys_and_secrets_leaves_no_core_dump() {
     let served =
         Served::with_options(&[("towpath.yaml", "jobs: { unit: 'true' }\n")], &["--sandbox", "none"], &[]);
     wait_until("server and executor", || servants(served.world.folder()).len() == 2);
-    let cores = |pid: &str| {
+    let limits = |pid: &str| {
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
-        line.split_whitespace().nth(4).unwrap().parse::<u64>().unwrap_or(u64::MAX)
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let bytes = |word: &str| word.parse::<u64>().unwrap_or(u64::MAX);
+        let words: Vec<u64> = line.split_whitespace().skip(4).take(2).map(bytes).collect();
+        (words[0], words[1])
     };
     for process in servants(served.world.folder()) {
-        wait_until("limit of core dumps", || cores(&process.pid) <= 1);
+        wait_until("limit of core dumps", || {
+            let (now, highest) = limits(&process.pid);
+            now == highest.min(1)
+        });
     }
 }
