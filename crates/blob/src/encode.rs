@@ -23,6 +23,7 @@ pub fn forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
         all.extend(url_forms(part));
         all.extend(json_forms(part));
         all.extend(shell_forms(part));
+        all.extend(xml_forms(part));
     }
     let url_safe: Vec<Vec<u8>> = all.iter().map(|form| base64_url(form)).collect();
     all.extend(url_safe);
@@ -131,6 +132,51 @@ fn shell_forms(value: &[u8]) -> Vec<Vec<u8>> {
         ),
         escape(|byte| b"\\'".contains(&byte), &backslash), // $'...'
     ]
+}
+
+/// Characters and what stands for them.
+type Escapes = &'static [(u8, &'static str)];
+
+/// What writers of XML and HTML put for characters of a text or an attribute. Reports of tests are made by them.
+const XML_WRITERS: &[Escapes] = &[
+    &[(b'&', "&amp;"), (b'<', "&lt;")],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;")], // a text, by nearly everybody
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'"', "&quot;")],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;")],
+    // quick-xml (cargo-nextest), Java, Jest
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&apos;")],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#39;")],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#x27;")], // Python's html
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#039;")], // PHP
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&#34;"), (b'\'', "&#39;")],
+];
+
+/// How they write the white space of an attribute, which a reader would take for spaces.
+const XML_SPACES: &[Escapes] = &[
+    &[],
+    &[(b'\n', "&#10;"), (b'\r', "&#13;"), (b'\t', "&#9;")],
+    &[(b'\n', "&#10;"), (b'\r', "&#13;"), (b'\t', "&#09;")], // Python
+    &[(b'\n', "&#xA;"), (b'\r', "&#xD;"), (b'\t', "&#x9;")], // Go
+    &[(b'\n', "&#x0A;"), (b'\r', "&#x0D;"), (b'\t', "&#x09;")], // GoogleTest
+    &[(b'\r', "&#13;")],
+    &[(b'\r', "&#xD;")],
+];
+
+/// In a text or an attribute of XML or HTML.
+fn xml_forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
+    let of_writer = |writer: &Escapes| XML_SPACES.iter().map(|spaces| xml_form(value, &[writer, spaces]));
+    XML_WRITERS.iter().flat_map(of_writer).collect()
+}
+
+fn xml_form(value: &[u8], escapes: &[&[(u8, &str)]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len());
+    for byte in value {
+        match escapes.iter().copied().flatten().find(|(escaped, _)| escaped == byte) {
+            Some((_, text)) => out.extend_from_slice(text.as_bytes()),
+            None => out.push(*byte),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -12,6 +12,6 @@ pub mod store;
 
 pub use log::{LogEnd, LogOptions, LogStore, LogWriter};
 pub use manifest::{FilePath, Manifest, ManifestFile};
-pub use mask::{Masker, Secret};
+pub use mask::{MaskError, Masked, Masker, Secret};
 pub use read::{LogLines, LogReader};
 pub use store::{BlobError, BlobInfo, BlobStore, Removed};

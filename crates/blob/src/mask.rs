@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
 
@@ -39,7 +41,7 @@ pub struct MaskError(#[from] aho_corasick::BuildError);
 /// Replaces every form of every secret in a stream of bytes. See [`encode::forms`].
 #[derive(Default)]
 pub struct Masker {
-    finder: Option<Finder>,
+    finder: Option<Arc<Finder>>,
     /// Bytes that may be the beginning of a secret.
     held: Vec<u8>,
     /// Leading bytes of `held` that belong to a secret whose mask is already shown.
@@ -64,7 +66,24 @@ impl Masker {
         let patterns: Vec<Vec<u8>> = patterns.into_iter().collect();
         let Some(longest) = patterns.iter().map(Vec::len).max() else { return Ok(Masker::default()) };
         let automaton = AhoCorasick::builder().build(&patterns)?;
-        Ok(Masker { finder: Some(Finder { automaton, patterns, longest }), ..Masker::default() })
+        Ok(Masker::of(Some(Arc::new(Finder { automaton, patterns, longest }))))
+    }
+
+    fn of(finder: Option<Arc<Finder>>) -> Masker {
+        Masker { finder, ..Masker::default() }
+    }
+
+    /// A masker of the same secrets for another stream; costs nothing.
+    pub fn for_another(&self) -> Masker {
+        Masker::of(self.finder.clone())
+    }
+
+    /// A whole text with its secrets blanked. It is never longer than before.
+    pub fn masked(&self, text: &[u8]) -> Vec<u8> {
+        let mut masker = self.for_another();
+        let mut out = masker.push(text).to_vec();
+        out.extend_from_slice(masker.finish());
+        out
     }
 
     /// Takes the next bytes; answers what is safe to show so far. May hold back a tail that is shorter than the
@@ -108,6 +127,47 @@ impl Masker {
         self.covered = spans.last().map_or(0, |span| span.end.saturating_sub(safe));
         self.held.drain(..safe);
         &self.out
+    }
+}
+
+/// Reads a stream with its secrets blanked. What comes out is never longer than what goes in.
+pub struct Masked<R> {
+    source: R,
+    masker: Masker,
+    chunk: Vec<u8>,
+    shown: Vec<u8>,
+    /// How much of `shown` was given away.
+    given: usize,
+    is_over: bool,
+}
+
+/// Bytes that are read from a masked stream at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+impl<R: Read> Masked<R> {
+    /// What `source` gives, as `masker` shows it, which is at its beginning.
+    pub fn new(source: R, masker: Masker) -> Masked<R> {
+        let chunk = vec![0; CHUNK_BYTES];
+        Masked { source, masker, chunk, shown: Vec::new(), given: 0, is_over: false }
+    }
+}
+
+impl<R: Read> Read for Masked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.given == self.shown.len() && !self.is_over {
+            let count = self.source.read(&mut self.chunk)?;
+            self.is_over = count == 0;
+            let shown = match self.is_over {
+                true => self.masker.finish(),
+                false => self.masker.push(&self.chunk[..count]),
+            };
+            self.shown.clear();
+            self.shown.extend_from_slice(shown);
+            self.given = 0;
+        }
+        let count = (&self.shown[self.given..]).read(buffer)?;
+        self.given += count;
+        Ok(count)
     }
 }
 
@@ -205,6 +265,21 @@ mod tests {
         assert_eq!(masker.idle(), b"Password: ");
         assert_eq!(masker.push(b"gry").len(), 0);
         assert_eq!(masker.idle(), b"hungry");
+    }
+
+    #[test]
+    fn a_masked_stream_is_read_in_any_portions_and_each_has_a_beginning_of_its_own() {
+        let masker = Masker::new(&[Secret::new("hunter2-secret")]).unwrap();
+        for portion in [1, 5, 4096] {
+            let text = b"hunter2-secret, and hunter2-secret, and hunter2".as_slice();
+            let mut source = Masked::new(text, masker.for_another());
+            let (mut out, mut buffer) = (Vec::new(), vec![0; portion]);
+            while let Ok(count @ 1..) = source.read(&mut buffer) {
+                out.extend_from_slice(&buffer[..count]);
+            }
+            assert_eq!(String::from_utf8(out).unwrap(), "***, and ***, and hunter2", "by {portion}");
+        }
+        assert_eq!(masker.masked(b"-secret"), b"-secret");
     }
 
     #[test]

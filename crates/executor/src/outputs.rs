@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
-use towpath_blob::{BlobError, BlobStore, FilePath, Manifest, ManifestFile};
+use towpath_blob::{BlobError, BlobStore, FilePath, Manifest, ManifestFile, MaskError, Masked, Masker};
 use towpath_core::glob::Glob;
 use towpath_core::ids::is_unprintable;
 
@@ -48,6 +48,9 @@ pub(crate) enum OutputError {
     /// Our machine's doing.
     #[error("cannot read the work tree: {0}")]
     Tree(#[from] io::Error),
+    /// Nothing is kept that is to be masked and cannot be.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
 }
 
 impl From<rustix::io::Errno> for OutputError {
@@ -63,6 +66,17 @@ pub(crate) struct OutputBudget {
     pub(crate) bytes: u64,
     /// Files.
     pub(crate) files: u32,
+}
+
+/// What is taken.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Names it in refusals.
+    pub(crate) what: &'a str,
+    /// Which files of the tree.
+    pub(crate) pattern: &'a str,
+    /// Blanks secrets in what the server reads and shows; files that the job means to leave are kept as they are.
+    pub(crate) masker: Option<&'a Masker>,
 }
 
 /// Where a job's outputs are taken from and put, and what ends that early: its processes are dead, but its slot is not
@@ -82,16 +96,17 @@ pub(crate) fn heeded<'a>(spec: &StartSpec, control: &'a Control) -> Option<&'a C
 }
 
 impl Taking<'_> {
-    /// Takes the files that a pattern names; `what` names the output in refusals. An empty match is an empty manifest.
-    /// Files lie in the manifest as they lie below the folders that the pattern names in full.
+    /// Takes the files that a pattern names. An empty match is an empty manifest. Files lie in the manifest as they
+    /// lie below the folders that the pattern names in full.
     ///
     /// # Errors
     /// [`OutputError::Refused`] if it is no pattern, a match is no regular file, or there are too many or too large ones.
     pub(crate) fn take(
         &self,
-        (what, pattern): (&str, &str),
+        wanted: Wanted<'_>,
         budget: &mut OutputBudget,
     ) -> Result<Manifest, OutputError> {
+        let Wanted { what, pattern, .. } = wanted;
         let glob = Glob::parse(pattern).map_err(|error| {
             OutputError::Refused(format!("{what}: `{}`: {error}; {}", shown(pattern), error.hint()))
         })?;
@@ -103,14 +118,15 @@ impl Taking<'_> {
         // Counted and sized as a whole before the first byte is copied.
         let files = found.into_iter().map(|found| {
             let path = kept_path(what, glob.within(found.path.as_bytes()))?;
-            Ok(ManifestFile { path, ..self.store_file(what, found)? })
+            Ok(ManifestFile { path, ..self.store_file(wanted, found)? })
         });
         let manifest = Manifest::new(files.collect::<Result<_, OutputError>>()?)?;
         *budget = left;
         Ok(manifest)
     }
 
-    fn store_file(&self, what: &str, found: Found) -> Result<ManifestFile, OutputError> {
+    fn store_file(&self, wanted: Wanted<'_>, found: Found) -> Result<ManifestFile, OutputError> {
+        let what = wanted.what;
         self.go_on()?;
         let path = found.path.as_bytes();
         // Not blocking: if the entry were swapped for a FIFO, opening it would wait for ever. All processes are dead, so
@@ -122,7 +138,11 @@ impl Taking<'_> {
             return Err(refused(what, path, "it is not a regular file"));
         }
         let source = Source { file: File::from(file), taking: self };
-        let info = self.store.put_at_most(source, found.size).or_else(|error| {
+        let stored = match wanted.masker {
+            Some(masker) => self.store.put_at_most(Masked::new(source, masker.for_another()), found.size),
+            None => self.store.put_at_most(source, found.size),
+        };
+        let info = stored.or_else(|error| {
             self.go_on()?;
             Err(OutputError::from(error))
         })?;
@@ -295,7 +315,11 @@ mod tests {
         let store = BlobStore::open(store.path()).unwrap();
         let tree = File::open(folder.path()).unwrap();
         let taking = Taking { tree: tree.as_fd(), store: &store, control: Some(control), until };
-        taking.take(("output `o`", pattern), &mut OutputBudget { bytes: 1 << 20, files: 10 })
+        taking.take(wanted(pattern), &mut OutputBudget { bytes: 1 << 20, files: 10 })
+    }
+
+    fn wanted(pattern: &str) -> Wanted<'_> {
+        Wanted { what: "output `o`", pattern, masker: None }
     }
 
     fn later() -> Instant {
@@ -337,7 +361,7 @@ mod tests {
         control.cancel();
         assert!(source.read(&mut [0; 1]).is_err());
         let found = Found { path: FilePath::new("a").unwrap(), size: 1 };
-        let ended = taking.store_file("output `o`", found);
+        let ended = taking.store_file(wanted("a"), found);
         assert!(matches!(ended, Err(OutputError::Cancelled)), "{ended:?}");
     }
 

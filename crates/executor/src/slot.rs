@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
-use towpath_blob::{LogOptions, LogWriter, Masker, Secret};
+use towpath_blob::{LogOptions, LogWriter};
 use towpath_core::graph::{JobResult, Outcome};
 
 use crate::cgroup::SlotGroup;
@@ -96,9 +96,7 @@ impl Slot {
     }
 
     fn open_log(&self, spec: &StartSpec) -> Result<LogWriter, String> {
-        let secrets: Vec<Secret> =
-            spec.secrets.iter().map(|secret| Secret::new(secret.value.clone())).collect();
-        let masker = Masker::new(&secrets).map_err(|error| error.to_string())?;
+        let masker = spec.masker().map_err(|error| error.to_string())?;
         let options = LogOptions { bytes_max: Some(spec.limits.log_bytes), masker };
         Ok(self.host.logs.writer(&spec.lease, options))
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use towpath_blob::FilePath;
+use towpath_blob::{FilePath, MaskError, Masker, Secret};
 use towpath_core::graph::{JobBody, JobResult};
 use towpath_core::ids::{Digest, JobName, LeaseId, RunId};
 
@@ -86,7 +86,27 @@ impl StartSpec {
     }
 }
 
-/// A secret and how the job gets it. Masked in the log in every form.
+impl StartSpec {
+    /// What blanks its secrets wherever the job's own words are kept.
+    ///
+    /// # Errors
+    /// [`MaskError`].
+    pub(crate) fn masker(&self) -> Result<Masker, MaskError> {
+        let secrets: Vec<Secret> =
+            self.secrets.iter().map(|secret| Secret::new(secret.value.clone())).collect();
+        Masker::new(&secrets)
+    }
+
+    /// A sentence for people that may hold words of the job's, with the secrets blanked.
+    pub(crate) fn masked(&self, text: &str) -> String {
+        match self.masker() {
+            Ok(masker) => String::from_utf8_lossy(&masker.masked(text.as_bytes())).into_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// A secret and how the job gets it. Masked in every form in the job's log and its reports.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantedSecret {
     /// Its name: the file's name below `TOWPATH_SECRETS`.
@@ -151,7 +171,8 @@ pub struct JobEnd {
     pub lease: LeaseId,
     /// What it left behind.
     pub result: JobResult,
-    /// JUnit reports as the job wrote them: manifest of an output like any other, bounded by [`JUNIT_BYTES_MAX`].
+    /// JUnit reports as the job wrote them, but for its secrets: manifest of an output like any other, bounded by
+    /// [`JUNIT_BYTES_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub junit: Option<Digest>,
     /// Bytes in the log.

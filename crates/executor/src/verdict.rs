@@ -8,7 +8,7 @@ use towpath_core::graph::{Outcome, cut_why};
 use towpath_core::ids::Digest;
 
 use crate::launcher::Exit;
-use crate::outputs::{OutputBudget, OutputError, Taking};
+use crate::outputs::{OutputBudget, OutputError, Taking, Wanted};
 use crate::pump::Stop;
 use crate::spec::{JUNIT_BYTES_MAX, JobEnd, Limits, StartSpec};
 use crate::watch::{Breach, size_text};
@@ -112,11 +112,12 @@ impl Verdict {
                 OutputError::Cancelled => Outcome::Cancelled,
                 // What makes it long are the job's files: were it errored, a job could have itself tried again.
                 OutputError::Late => Outcome::TimedOut,
-                OutputError::Store(_) | OutputError::Tree(_) => Outcome::Errored,
+                OutputError::Store(_) | OutputError::Tree(_) | OutputError::Mask(_) => Outcome::Errored,
             };
             // A job that failed by itself keeps its own reason.
             if self.outcome == Outcome::Passed {
-                (self.outcome, self.why) = (outcome, error.to_string());
+                // It names files, and a job chooses their names.
+                (self.outcome, self.why) = (outcome, spec.masked(&error.to_string()));
             }
         }
     }
@@ -124,7 +125,10 @@ impl Verdict {
     fn try_outputs(&mut self, spec: &StartSpec, taking: &Taking<'_>) -> Result<(), OutputError> {
         if let Some(pattern) = &spec.body.junit {
             let mut budget = OutputBudget { bytes: JUNIT_BYTES_MAX, files: spec.limits.output_files };
-            let manifest = taking.take(("report `junit`", pattern), &mut budget)?;
+            // Whoever may see the run sees what is in its reports, as with its log.
+            let masker = spec.masker()?;
+            let wanted = Wanted { what: "report `junit`", pattern, masker: Some(&masker) };
+            let manifest = taking.take(wanted, &mut budget)?;
             if !manifest.files().is_empty() {
                 self.junit = Some(manifest.put(taking.store)?.digest);
             }
@@ -135,7 +139,7 @@ impl Verdict {
         let mut budget = OutputBudget { bytes: spec.limits.output_bytes, files: spec.limits.output_files };
         for (name, pattern) in &spec.body.outputs {
             let what = format!("output `{name}`");
-            let manifest = taking.take((&what, pattern), &mut budget)?;
+            let manifest = taking.take(Wanted { what: &what, pattern, masker: None }, &mut budget)?;
             if manifest.files().is_empty() {
                 return Err(OutputError::Refused(format!("{what}: nothing matches `{pattern}`")));
             }

@@ -8,7 +8,7 @@ use std::process::Command;
 use towpath_blob::Manifest;
 use towpath_core::graph::Outcome;
 use towpath_core::ids::Digest;
-use towpath_executor::{JobPool, SandboxKind, TreeMode};
+use towpath_executor::{GrantedSecret, JobPool, SandboxKind, TreeMode};
 
 use crate::support::{Done, World, config, needs_root, small_limits};
 
@@ -223,6 +223,42 @@ fn junit_of_a_failed_job_is_kept() {
         let done = world.run_spec(spec).failed("exit code 1");
         assert_eq!(files(world, &done.end.junit.unwrap())[0].2, "<testsuite/>\n");
         assert!(done.end.result.outputs.is_empty(), "outputs are those of jobs that passed");
+    });
+}
+
+/// What a test framework makes of a failure that talks of a secret: in an attribute, in a text, in another form.
+const TALKING: &str = r#"import base64, os
+from xml.sax.saxutils import escape, quoteattr
+secret = open(os.environ['TOWPATH_SECRETS'] + '/token').read()
+print(f'<testsuite name="s"><testcase name={quoteattr(secret)}><failure message={quoteattr("is " + secret)}>'
+      f'{escape(secret)} {secret.encode().hex()}</failure></testcase></testsuite>', file=open('r.xml', 'w'))
+open('kept', 'w').write(secret)
+os.mkfifo('fifo-' + secret.replace('/', ''))
+"#;
+
+#[test]
+fn secrets_are_masked_in_reports_and_refusals_and_left_in_outputs() {
+    both("secrets_are_masked_in_reports_and_refusals_and_left_in_outputs", |world, _| {
+        let spec = |output: &str, secret: &str| {
+            let mut spec =
+                world.with_tree(&[("x", "")], &format!("/usr/bin/python3 - <<'END'\n{TALKING}END\n"));
+            spec.secrets = vec![GrantedSecret {
+                name: "token".into(),
+                value: secret.as_bytes().to_vec(),
+                variable: None,
+            }];
+            spec.body.junit = Some("r.xml".to_owned());
+            spec.body.outputs = [("o".to_owned(), output.to_owned())].into();
+            spec
+        };
+        let secret = "a<canary>&'\"77";
+        let done = world.run_spec(spec("kept", secret)).passed();
+        assert_eq!(files(world, &done.end.result.outputs["o"])[0].2, secret);
+        let report = files(world, &done.end.junit.unwrap()).remove(0).2;
+        let masked = "<testsuite name=\"s\"><testcase name=\"***\"><failure message=\"is ***\">*** ***</failure>\
+                      </testcase></testsuite>\n";
+        assert_eq!(report, masked);
+        world.run_spec(spec("fifo*", "canary-77")).failed("refuses `fifo-***`: it is not a regular file");
     });
 }
 

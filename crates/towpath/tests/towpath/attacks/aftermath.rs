@@ -40,6 +40,8 @@ impl Fort {
         });
         let log = self.log_of(run.as_str().unwrap(), "sign");
         assert!(log.contains("***"), "the landed job has the secret, and its log has not: {log}");
+        let failed = self.run(&run)["jobs"].to_string();
+        assert!(failed.contains("with ***"), "its report is read, without the secret: {failed}");
     }
 
     /// (2) For every tip that `main` has had, a run in which each job that the commit before it requires has passed, on

@@ -130,7 +130,7 @@ impl Search {
     }
 }
 
-/// Raw, base64 at the three offsets that it can have, hex, URL and JSON. Only what every writing of it has in common: the
+/// Raw, base64 at the three offsets that it can have, hex, URL, JSON and XML. Only what every writing of it has in common: the
 /// ends of base64 depend on what stands beside it.
 fn forms(value: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> + use<> {
     let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -139,8 +139,9 @@ fn forms(value: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> + use<> 
         other => format!("%{other:02X}"),
     };
     let url: String = value.iter().map(escaped).collect();
-    let json =
-        std::str::from_utf8(value).map(|text| serde_json::to_string(text).unwrap()).unwrap_or_default();
+    // What is no text has neither JSON nor XML.
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let json = serde_json::to_string(text).unwrap();
     let base64 = (0..3).map(|offset| {
         let padded = [&b"\0\0"[..offset], value].concat();
         let text = STANDARD.encode(padded);
@@ -154,9 +155,9 @@ fn forms(value: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> + use<> 
         ("HEX", hex.to_uppercase().into_bytes()),
         ("URL", url.into_bytes()),
         ("JSON", json.trim_matches('"').as_bytes().to_vec()),
+        ("XML", text.replace('"', "&quot;").into_bytes()),
     ];
     let all = others.into_iter().chain(base64.collect::<Vec<_>>());
-    // What is no text has no JSON.
     all.filter(|(_, form)| !form.is_empty())
 }
 
@@ -173,6 +174,7 @@ fn the_search_finds_every_form() {
         value.bytes().map(|byte| format!("{byte:02x}")).collect(),
         value.replace('/', "%2F").replace('+', "%2B").replace('"', "%22"),
         serde_json::json!({ "x": value }).to_string(),
+        value.replace('"', "&quot;"),
     ] {
         assert!(!search.found_in(format!("before{form}after").as_bytes()).is_empty(), "{form}");
     }

@@ -26,14 +26,20 @@ const PEOPLE: [(&str, &str, bool); 5] = [
 ];
 
 /// What `web` begins with: one required job that runs whatever a change brings along as `attack`, one that may use a
-/// secret once its commit has landed, and talks of it.
+/// secret once its commit has landed, and talks of it in its log and in a report.
 pub const PIPELINE: &str = r#"gate: { approvals: 1 }
 jobs:
   unit: { run: sh ./check, timeout: 2m }
-  sign: { run: sh ./sign, on: [land, manual], secrets: [cloud-config] }
+  sign: { run: sh ./sign, on: [land, manual], secrets: [cloud-config], reports: { junit: signing.xml } }
 "#;
 const CHECK: &str = "if test -e attack; then . ./attack; fi\ntest ! -e bad\n";
-const SIGN: &str = "cd \"$TOWPATH_SECRETS\"; cat cloud-config; echo; base64 cloud-config; od -An -tx1 cloud-config | tr -d ' \\n'\n";
+const SIGN: &str = r#"value=$(cat "$TOWPATH_SECRETS/cloud-config")
+quoted=$(echo "$value" | sed 's/"/\&quot;/g')
+cat > signing.xml << END
+<testsuite name="signing"><testcase name="with $quoted"><failure message="$quoted">$value <![CDATA[$value]]></failure></testcase></testsuite>
+END
+cd "$TOWPATH_SECRETS"; cat cloud-config; echo; base64 cloud-config; od -An -tx1 cloud-config | tr -d ' \n'
+"#;
 
 pub struct Fort {
     pub world: World,
