@@ -33,6 +33,7 @@ pub mod hooks;
 mod labels;
 pub mod links;
 pub mod login;
+mod objects;
 pub mod openapi;
 pub mod origin;
 mod records;

@@ -41,6 +41,10 @@ const WHY_CHARS_MAX: usize = 500;
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
+/// A text, or `null`, that has to be there: what is taken away is said to be, never left out.
+#[derive(Clone, Deserialize, JsonSchema)]
+pub struct TextOrNull(pub Option<String>);
+
 /// What was done, in a sentence.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Said {

@@ -66,7 +66,8 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, error: &schemars::S
     match input {
         Some(schema) if takes_query(route) => parameters.extend(query_parameters(&schema, generator)),
         Some(schema) => {
-            operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
+            let content = json!({ "application/json": { "schema": schema } });
+            operation["requestBody"] = json!({ "required": route.needs_body, "content": content });
         }
         None => {}
     }

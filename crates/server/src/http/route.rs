@@ -114,6 +114,8 @@ pub struct Route {
     pub deadline: Duration,
     /// What it takes.
     pub input: Option<SchemaOf>,
+    /// Whether it takes fields in a body: those are sent, were it as `{}`.
+    pub needs_body: bool,
     /// What it answers, where that is JSON.
     pub output: Option<SchemaOf>,
     /// How an answer that is not JSON is called.
@@ -134,6 +136,11 @@ fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
+fn has_fields<T: JsonSchema>() -> bool {
+    let schema = T::json_schema(&mut SchemaGenerator::default());
+    schema.get("properties").and_then(|fields| fields.as_object()).is_some_and(|fields| !fields.is_empty())
+}
+
 impl Route {
     /// An API route that takes and answers JSON. The input comes from the query of a read, else from the body.
     pub fn json<I, O, F, W>(
@@ -149,14 +156,18 @@ impl Route {
         W: Future<Output = Answer<O>> + Send + 'static,
     {
         let reads = has_query(&method);
+        let needs_body = !reads && has_fields::<I>();
         let handle = move |call: Call, request: Request| -> Handling {
             Box::pin(async move {
-                let input = if reads { from_query::<I>(&request)? } else { from_body::<I>(request).await? };
+                let input = match reads {
+                    true => from_query::<I>(&request)?,
+                    false => from_body::<I>(request, needs_body).await?,
+                };
                 Ok(json(&handler(call, input).await?))
             })
         };
         let route = Route::raw((method, path), needs, summary, "application/json", handle);
-        Route { input: Some(schema_of::<I>), output: Some(schema_of::<O>), ..route }
+        Route { input: Some(schema_of::<I>), needs_body, output: Some(schema_of::<O>), ..route }
     }
 
     /// A page's form: its body is read and shown to be of the caller's session before the handler sees it.
@@ -201,6 +212,7 @@ impl Route {
             body_bytes_max: JSON_BYTES_MAX,
             deadline: DEADLINE,
             input: None,
+            needs_body: false,
             output: None,
             media,
             reads_forms: false,
@@ -285,12 +297,15 @@ pub fn from_query<I: DeserializeOwned>(request: &Request) -> Answer<I> {
     query.map(|query| query.0).map_err(|error| ApiError::invalid(error.body_text()))
 }
 
-async fn from_body<I: DeserializeOwned>(request: Request) -> Answer<I> {
+async fn from_body<I: DeserializeOwned>(request: Request, needed: bool) -> Answer<I> {
     let media = request.headers().get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
     let is_json = media.is_some_and(|media| media.split(';').next() == Some("application/json"));
     let bytes = body(request).await?;
     if bytes.is_empty() {
-        return wording::read(b"{}").map_err(malformed);
+        return match needed {
+            true => Err(malformed("the body is empty, where an object belongs".into())),
+            false => wording::read(b"{}").map_err(malformed),
+        };
     }
     // Forms and plain text can be sent by any page without asking; JSON cannot.
     if !is_json {

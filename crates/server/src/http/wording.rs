@@ -2,13 +2,15 @@
 
 use serde::de::DeserializeOwned;
 
-/// Reads JSON.
+use super::objects::Objects;
+
+/// Reads JSON; a struct from an object alone.
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without a point.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Objects(&mut reader)).map_err(|error| {
         let path = error.path().to_string();
         said(&path, error.inner())
     })?;
@@ -50,9 +52,6 @@ fn in_words(text: &str) -> String {
     }
     if let Some((word, rest)) = text.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", ")) {
         return format!("{word} is none of what can stand there{}", choice(rest));
-    }
-    if text.starts_with("invalid length ") && text.contains(", expected struct ") {
-        return "there is a list, where an object belongs".into();
     }
     let wrong = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     match wrong.and_then(|rest| rest.split_once(", expected ")) {
@@ -105,6 +104,20 @@ mod tests {
         days: u32,
         #[serde(default)]
         inner: Vec<Inner>,
+        #[serde(default)]
+        more: Option<Vec<Defaults>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(default)]
+    struct Defaults {
+        hours: u32,
+    }
+
+    impl Default for Defaults {
+        fn default() -> Defaults {
+            Defaults { hours: 24 }
+        }
     }
 
     #[derive(Debug, Deserialize)]
@@ -130,14 +143,22 @@ mod tests {
             r#"{"days": -1}"#,
             "at `days`, there is the number `-1`, where a whole number, not below 0, belongs",
         );
-        check(r#"{"days": 1, "hours": 2}"#, "there is no `hours`; there is `days` or `inner`");
+        check(r#"{"days": 1, "hours": 2}"#, "there is no `hours`; there is `days`, `inner`, `more`");
         check(
             r#"{"days": 1, "inner": ["three"]}"#,
             "at `inner[0]`, `three` is none of what can stand there; there is `one` or `two`",
         );
-        check("[]", "there is a list, where an object belongs");
         check("7", "there is the number `7`, where an object belongs");
         check("{", "it is not JSON: EOF while parsing an object at line 1 column 1");
+        check(r#"{"days": 1, "days": 2}"#, "duplicate field `days`");
         check(r#"{"days": 1} x"#, "it is not JSON: trailing characters at line 1 column 13");
+    }
+    #[test]
+    fn a_list_is_no_object_at_any_depth() {
+        check("[]", "there is a list, where an object belongs");
+        check("[1]", "there is a list, where an object belongs");
+        check(r#"{"days": 1, "more": [{}, []]}"#, "at `more[1]`, there is a list, where an object belongs");
+        let whole: Outer = read(br#"{"days": 1, "inner": ["one"], "more": [{}]}"#).unwrap();
+        assert_eq!(whole.more.unwrap()[0].hours, 24);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::http::Method;
 use serde_json::{Value, json};
 use towpath_core::policy::Role;
+use towpath_server::http::origin::is_read;
 use towpath_server::http::route::{Face, Needs, Route};
 use towpath_server::http::routes::table;
 
@@ -247,4 +248,37 @@ fn f11_a_stream_ends_when_the_right_does() {
     let mut heard = String::new();
     stream.read_to_string(&mut heard).unwrap();
     assert_eq!(world.by("rae", Ask::get("/api/v1/repos/demo")).status, 404);
+}
+
+#[test]
+fn what_takes_an_object_takes_no_list_and_nothing_but_the_word_takes_away() {
+    let world = World::new();
+    world.log_in("ada");
+    world.ada(Ask::put("/api/v1/repos/demo/secrets/hook", json!({ "value": "a long secret" }))).ok();
+    world.ada(Ask::put("/api/v1/repos/demo/hook", json!({ "secret": "hook" }))).ok();
+    let before = world.leaves();
+    let mut walked = 0;
+    let takes_json =
+        |route: &&Route| !is_read(&route.method) && route.method != Method::DELETE && route.output.is_some();
+    for route in table().iter().filter(takes_json) {
+        let list = world.ada(ask(route).json(json!([])));
+        assert_eq!(list.status, 400, "{route:?}: {}", list.json());
+        assert!(
+            list.json()["why"].as_str().unwrap().contains("there is a list, where an object belongs"),
+            "{}",
+            list.json()
+        );
+        if route.needs_body {
+            let empty = world.ada(ask(route));
+            assert_eq!(empty.status, 400, "{route:?}: {}", empty.json());
+            walked += 1;
+        }
+    }
+    for path in ["/api/v1/me/password", "/api/v1/users/ada/password", "/api/v1/repos/demo/hook"] {
+        assert_eq!(world.ada(Ask::put(path, json!({}))).status, 400, "{path}");
+    }
+    assert!(walked > 20, "{walked}");
+    assert_eq!(world.leaves(), before, "something was done");
+    world.ada(Ask::put("/api/v1/users/ada/password", json!({ "new": null }))).ok();
+    world.ada(Ask::put("/api/v1/repos/demo/hook", json!({ "secret": null }))).ok();
 }

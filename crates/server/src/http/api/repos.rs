@@ -13,7 +13,7 @@ use towpath_git::{Credentials, ImportOptions, Reach, Repository, Source, import}
 use towpath_store::records::Repo;
 use towpath_store::{Tx, WriteError};
 
-use super::{Nothing, Said, millis, word};
+use super::{Nothing, Said, TextOrNull, millis, word};
 use crate::auth::accounts::note;
 use crate::definitions;
 use crate::engine::AnyIntake;
@@ -421,18 +421,22 @@ async fn are_there(call: &Call, repo: &RepoName, branches: Vec<BranchName>) -> A
 }
 
 /// How webhooks are signed.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hook {
-    /// The name of a secret of this repo; absent: no webhook is accepted.
-    #[serde(default)]
-    pub secret: Option<String>,
+    /// The name of a secret of this repo; `null`: no webhook is accepted.
+    pub secret: TextOrNull,
 }
 
 /// `PUT /api/v1/repos/{repo}/hook`
 pub async fn set_hook(call: Call, input: Hook) -> Answer<Said> {
     let (repo, by, now) = (call.repo()?, call.actor()?, call.now());
-    let (name, secret) = (repo.clone(), input.secret.clone());
+    let TextOrNull(secret) = input.secret;
+    let said = match secret {
+        Some(_) => Said::new(format!("send webhooks to {}/hooks/{repo}", call.edge.site.url)),
+        None => Said::new("no webhook is accepted any more"),
+    };
+    let name = repo.clone();
     let work = move |tx: &mut Tx<'_>| {
         if let Some(secret) = &secret
             && tx.secret(Some(&name), secret)?.is_none()
@@ -445,12 +449,9 @@ pub async fn set_hook(call: Call, input: Hook) -> Answer<Said> {
         note(tx, Some(&by), now, format!("webhooks of repo {name} are signed with {how}"));
         Ok(())
     };
-    let (edge, forgotten) = (call.edge.clone(), repo.clone());
-    call.write_then(work, move || edge.hooks.forget(&forgotten)).await?;
-    Ok(match input.secret {
-        Some(_) => Said::new(format!("send webhooks to {}/hooks/{repo}", call.edge.site.url)),
-        None => Said::new("no webhook is accepted any more"),
-    })
+    let edge = call.edge.clone();
+    call.write_then(work, move || edge.hooks.forget(&repo)).await?;
+    Ok(said)
 }
 
 #[cfg(test)]

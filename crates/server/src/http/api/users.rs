@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use towpath_core::policy::Role;
 use towpath_store::records::User;
 
-use super::{Nothing, Said, millis, word};
+use super::{Nothing, Said, TextOrNull, millis, word};
 use crate::auth::accounts::{add_user, note};
 use crate::auth::password;
 use crate::auth::rights::{Means, is_admin, set_admin};
@@ -212,9 +212,8 @@ pub struct Password {
     /// The present one, if there is one and it is one's own.
     #[serde(default)]
     pub old: Option<String>,
-    /// The new one; absent: no login by password any more.
-    #[serde(default)]
-    pub new: Option<String>,
+    /// The new one; `null`: no login by password any more.
+    pub new: TextOrNull,
 }
 
 /// `PUT /api/v1/me/password`: every session ends.
@@ -235,13 +234,13 @@ pub async fn own_password(call: Call, input: Password) -> Answer<Said> {
                 .hint("an admin can set a new one: `towpath user password NAME`"));
         }
     }
-    set_password(&call, user, input.new).await
+    set_password(&call, user, input.new.0).await
 }
 
 /// `PUT /api/v1/users/{user}/password`
 pub async fn others_password(call: Call, input: Password) -> Answer<Said> {
     let user = named(&call).await?;
-    set_password(&call, user, input.new).await
+    set_password(&call, user, input.new.0).await
 }
 
 async fn set_password(call: &Call, user: User, new: Option<String>) -> Answer<Said> {

@@ -48,3 +48,14 @@ fn every_reference_of_the_document_leads_somewhere() {
     assert!(count > 100, "{count}");
     assert_eq!(document["openapi"], "3.1.0");
 }
+
+#[test]
+fn a_body_is_required_where_there_is_something_to_say() {
+    let document = openapi::document(&table());
+    let required =
+        |path: &str, method: &str| document["paths"][path][method]["requestBody"]["required"].clone();
+    assert_eq!(required("/api/v1/repos/{repo}/changes/{change}/approve", "post"), true);
+    assert_eq!(required("/api/v1/repos/{repo}/changes/{change}/close", "post"), false);
+    let password = &document["components"]["schemas"]["Password"];
+    assert_eq!(password["required"], serde_json::json!(["new"]), "{password}");
+}
