@@ -33,6 +33,7 @@ pub mod hooks;
 mod labels;
 pub mod links;
 pub mod login;
+mod next;
 mod objects;
 pub mod openapi;
 pub mod origin;
@@ -168,8 +169,10 @@ pub fn router(edge: &Arc<Edge>) -> Router {
         let handle = move |params: RawPathParams, request: Request| dispatch(edge, route, params, request);
         router = router.route(&path, on(filter, handle));
     }
-    let absent = || async { ApiError::not_found("there is nothing at this path").into_response() };
-    let wrong = || async { ApiError::new(Class::NoMethod, "this path takes another method").into_response() };
+    let absent = |request: Request| async move { outside(&request, nothing_here()) };
+    let wrong = |request: Request| async move {
+        outside(&request, ApiError::new(Class::NoMethod, "this path takes another method"))
+    };
     let guard = edge.clone();
     router.fallback(absent).method_not_allowed_fallback(wrong).layer(axum::middleware::from_fn(
         move |request: Request, next: axum::middleware::Next| headers::guard(guard.clone(), request, next),
@@ -223,7 +226,7 @@ fn parameters(route: &Route, raw: &RawPathParams) -> Result<Vec<(String, String)
         true => value.strip_suffix(".git").map(|repo| (name.to_owned(), repo.to_owned())),
         false => Some((name.to_owned(), value.to_owned())),
     });
-    pairs.collect::<Option<_>>().ok_or_else(|| ApiError::not_found("there is nothing at this path"))
+    pairs.collect::<Option<_>>().ok_or_else(nothing_here)
 }
 
 fn check_length(route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -235,11 +238,29 @@ fn check_length(route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// The answer to what failed. A person without a session is shown the way to log in.
-fn refuse(route: &Route, mut error: ApiError, target: &str) -> Response {
-    if error.what.is_empty() {
-        error.what = route.failing();
+fn nothing_here() -> ApiError {
+    ApiError::not_found("there is nothing at this path")
+        .hint("`/` leads to the pages, and `/openapi.json` lists what programs can ask")
+}
+
+/// The answer to what no route is for: a page for whoever reads pages.
+fn outside(request: &Request, error: ApiError) -> Response {
+    let error = error.told("cannot answer this request", request.uri().path());
+    let reads_pages =
+        |accepts: &header::HeaderValue| accepts.as_bytes().windows(9).any(|part| part == b"text/html");
+    match request.headers().get(header::ACCEPT).is_some_and(reads_pages) {
+        true => {
+            let mut page = login::error_page(&error);
+            headers::allow_page(page.headers_mut());
+            page
+        }
+        false => error.into_response(),
     }
+}
+
+/// The answer to what failed. A person without a session is shown the way to log in.
+fn refuse(route: &Route, error: ApiError, target: &str) -> Response {
+    let error = error.told(&route.failing(), route.path);
     if route.face == Face::Page {
         if error.class == Class::Unauthenticated && route.needs != Needs::Public {
             // A form cannot be sent again by a link: its page is shown instead.

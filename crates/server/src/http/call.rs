@@ -174,9 +174,10 @@ impl Call {
             .ok_or_else(|| ApiError::internal(format!("no parameter {name}")))
     }
 
-    /// What was not done, when it fails.
-    pub fn failing(&self) -> String {
-        self.route.failing()
+    /// An error with all that a person is told of it.
+    #[must_use]
+    pub fn told(&self, error: ApiError) -> ApiError {
+        error.told(&self.route.failing(), self.route.path)
     }
 
     /// The same call as if its path had another parameter: for pages that show several things at once. The rights on

@@ -11,6 +11,7 @@ use towpath_forge::{Failure, ForgeError};
 use towpath_git::{ErrorClass, GitError};
 use towpath_store::{ReadError, WriteError};
 
+use super::next;
 use crate::engine::CommandError;
 use crate::settings::SettingsError;
 
@@ -101,7 +102,7 @@ pub struct ApiError {
     pub what: String,
     /// Why.
     pub why: String,
-    /// What to do next.
+    /// What to do next. Absent: the class and the route say it.
     pub hint: Option<String>,
     /// Seconds after which trying again may help.
     pub retry_seconds: Option<u32>,
@@ -116,7 +117,7 @@ pub struct ErrorBody {
     pub what: String,
     /// Why.
     pub why: String,
-    /// What to do next; may be empty.
+    /// What to do next.
     pub hint: String,
     /// The exit code of a command that gets this answer.
     pub exit_code: u8,
@@ -134,6 +135,13 @@ impl ApiError {
     /// The same with what to do next.
     pub fn hint(self, hint: impl Into<String>) -> ApiError {
         ApiError { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same with all that a person is told: what was not done, and what to do next, where it does not say so itself.
+    pub fn told(self, what: &str, path: &str) -> ApiError {
+        let what = if self.what.is_empty() { what.to_owned() } else { self.what };
+        let hint = self.hint.or_else(|| Some(next::step(self.class, path).to_owned()));
+        ApiError { what, hint, ..self }
     }
 
     /// Wrong in itself.

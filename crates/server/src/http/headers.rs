@@ -62,7 +62,7 @@ pub async fn guard(edge: Arc<Edge>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = match edge.site.check_host(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => error.told("cannot answer this request", "").into_response(),
     };
     let status = response.status().as_u16();
     edge.counters.count(status, started);

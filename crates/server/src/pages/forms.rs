@@ -19,10 +19,11 @@ fn done(call: &Call, said: Answer<Said>, back: String) -> Answer<Response> {
 }
 
 fn explained(call: &Call, error: ApiError) -> ApiError {
-    let what = if error.what.is_empty() { call.failing() } else { error.what.clone() };
-    let stale = "the page shows how it is now; look at it, and decide again".to_owned();
-    let hint = error.hint.clone().or_else(|| (error.class == Class::Conflict).then_some(stale));
-    ApiError { what, hint, ..error }
+    let stale = "the page shows how it is now; look at it, and decide again";
+    match (&error.hint, error.class) {
+        (None, Class::Conflict) => call.told(error.hint(stale)),
+        _ => call.told(error),
+    }
 }
 
 fn why(form: &Form) -> Why {

@@ -136,17 +136,43 @@ fn errors_have_one_shape() {
         (act("vouch", json!({ "revision": "xyz", "why": "y" })), 400, "invalid", 2),
         (Ask::new("POST", "/api/v1/users").body("user=zoe"), 400, "invalid", 2),
         (Ask::new("PATCH", "/api/v1/users"), 405, "no_method", 2),
+        (Ask::get("/api/v1/nothing"), 404, "not_found", 3),
+        (Ask::post("/api/v1/repos/demo/branches/main/unfreeze", json!({})), 409, "conflict", 5),
+        (Ask::post("/api/v1/repos/demo/changes", json!({ "source": "nope" })), 404, "not_found", 3),
+        (Ask::post("/api/v1/repos/demo/environments/nope/deploy", json!({})), 404, "not_found", 3),
+        (Ask::new("DELETE", "/api/v1/repos/demo/secrets/nope"), 404, "not_found", 3),
+        (act("release", json!({})), 409, "conflict", 5),
     ];
     for (ask, status, class, exit_code) in cases {
         let got = world.ada(ask.clone());
-        let body = got.json();
+        let body = got.error();
         assert_eq!(got.status, status, "{ask:?} {body}");
         let classed = (body["class"].as_str(), body["exit_code"].as_u64());
         assert_eq!(classed, (Some(class), Some(exit_code)), "{ask:?}");
-        assert!(!body["why"].as_str().unwrap().is_empty() && body["hint"].is_string(), "{body}");
     }
     let large = Ask::post("/api/v1/users", json!({})).header("content-length", "2000000");
-    assert_eq!(world.ada(large).json()["class"], "too_large");
+    assert_eq!(world.ada(large).error()["class"], "too_large");
+    let open = world.ada(Ask::post("/api/v1/repos/demo/changes", json!({ "source": "nope" }))).error();
+    assert_eq!(open["hint"], "push it first: `git push towpath HEAD:refs/heads/nope`");
+}
+
+#[test]
+fn a_browser_at_no_page_gets_a_page() {
+    let world = World::new();
+    let browser = |method: &str, path: &str| {
+        let got =
+            world.send(&Ask::new(method, path).header("accept", "text/html,application/xhtml+xml;q=0.9"));
+        let text = String::from_utf8_lossy(&got.body).into_owned();
+        assert!(got.header("content-type").unwrap().starts_with("text/html"), "{path}: {text}");
+        assert!(got.header("content-security-policy").unwrap().contains("style-src 'self'"));
+        (got.status, text)
+    };
+    let (status, text) = browser("GET", "/no/such");
+    assert!(
+        status == 404 && text.contains("there is nothing at this path") && text.contains("href=\"/\""),
+        "{text}"
+    );
+    assert_eq!(browser("PATCH", "/login").0, 405);
 }
 
 #[test]

@@ -109,6 +109,17 @@ impl Got {
             .unwrap_or_else(|_| panic!("no JSON: {} {}", self.status, String::from_utf8_lossy(&self.body)))
     }
 
+    /// An error with all of its words: what was not done, why, and what to do next.
+    #[track_caller]
+    pub fn error(&self) -> Value {
+        let body = self.json();
+        for part in ["what", "why", "hint"] {
+            let is_said = body[part].as_str().is_some_and(|text| !text.is_empty());
+            assert!(is_said, "without `{part}`: {} {body}", self.status);
+        }
+        body
+    }
+
     pub fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         self.json()

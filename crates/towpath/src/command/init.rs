@@ -13,7 +13,7 @@ use towpath_server::setup::{self, SetupError};
 
 use crate::command::executor::SandboxArg;
 use crate::command::file_failure;
-use crate::command::serve::{LISTEN_DEFAULT, LISTEN_VARIABLE, PlaceArgs, ServeArgs, failure};
+use crate::command::serve::{LISTEN_DEFAULT, LISTEN_VARIABLE, PlaceArgs, ServeArgs, URL_HINT, failure};
 use crate::command::token;
 use crate::failure::{Exit, Failure};
 use crate::remote::place::checked;
@@ -41,7 +41,7 @@ pub struct InitArgs {
 pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let url = arguments.url.clone().unwrap_or_else(|| format!("http://{}", arguments.listen));
     let base = checked(&url)?;
-    Site::new(&base).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    Site::new(&base).map_err(|error| Failure::new(Exit::Usage, error.to_string()).hint(URL_HINT))?;
     setup::check_name(&arguments.user).map_err(|error| not_set_up(error, arguments))?;
     let settings = settings(arguments)?;
     if setup::is_made(&settings.data) {

@@ -26,6 +26,9 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:7700";
 /// Says so for a server and for those who start it.
 pub const LISTEN_VARIABLE: &str = "TOWPATH_LISTEN";
 
+/// How a server's address is written.
+pub const URL_HINT: &str = "write it as `--url https://towpath.example.org` or `--url http://127.0.0.1:7700`";
+
 /// Jobs at once at most: each has a launcher that waits, and a user of its own from a block of so many.
 const SLOTS_MAX: i64 = towpath_executor::JOB_USERS_PER_EXECUTOR as i64;
 
@@ -224,9 +227,12 @@ pub fn failure(error: ServerError) -> Failure {
     let is_taken =
         matches!(&error, ServerError::Io { why, .. } if why.kind() == std::io::ErrorKind::AddrInUse);
     let failure = Failure::new(exit, "the server cannot serve").why(error.to_string());
-    match is_taken {
-        true => failure.hint("`--listen` takes another address; `--listen 127.0.0.1:0` takes any free port"),
-        false => failure,
+    match error {
+        _ if is_taken => {
+            failure.hint("`--listen` takes another address; `--listen 127.0.0.1:0` takes any free port")
+        }
+        ServerError::Url(_) => failure.hint(URL_HINT),
+        _ => failure,
     }
 }
 

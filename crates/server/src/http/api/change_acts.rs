@@ -113,13 +113,20 @@ pub async fn open(call: Call, input: Open) -> Answer<Opened> {
         edge.shared.ring(&GateId { repo: name, branch: record.target.clone() });
         Ok(record)
     };
-    let record = blocking(opened).await?;
+    let record = blocking(opened).await.map_err(|error| missing_source(error, &input.source))?;
     Ok(Opened {
         change: record.number.0,
         revision: record.newest().commit.to_string(),
         url: format!("{}{}", call.edge.site.url, links::change(&repo, record.number)),
         notes: near_labels(&call, &record).await?,
     })
+}
+
+fn missing_source(error: ApiError, source: &str) -> ApiError {
+    match error.class {
+        Class::NotFound => error.hint(format!("push it first: `git push towpath HEAD:refs/heads/{source}`")),
+        _ => error,
+    }
 }
 
 /// A verdict. It counts for just what its giver saw: say what that was.

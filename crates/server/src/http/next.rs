@@ -1,0 +1,68 @@
+//! What to do next, where nobody who refuses knows more than the class of the error: where to look at what was asked for.
+
+use super::error::Class;
+
+/// Where to look, by what the path is about; the first that it has counts.
+const LOOKS: [(&str, &str); 16] = [
+    ("/jobs/", "`towpath runs RUN` shows the run with its jobs, and what each came to"),
+    ("/runs", "`towpath runs` lists the runs that there are"),
+    ("/changes/{change}", "`towpath change show NUMBER` shows the change as it is now"),
+    ("/changes", "`towpath change list` shows the changes that there are"),
+    ("/branches/{branch}", "`towpath branch show BRANCH` shows the branch as it is now"),
+    ("/branches", "`towpath branch list` shows the branches that are watched"),
+    ("/environments", "`towpath deploy list` shows what runs where"),
+    ("/secrets", "`towpath secret list` shows the secrets that there are"),
+    ("/people", "`towpath repo people` shows who may do what here"),
+    ("/hook", "`towpath secret list` shows the secrets that there are"),
+    ("/users", "`towpath user list` shows the users that there are"),
+    ("/tokens", "`towpath token list` shows the tokens that there are"),
+    ("/audit", "`towpath audit show` shows the newest leaves of the log"),
+    ("/restore", "`towpath doctor` says how the server is"),
+    ("{repo}", "`towpath repo list` shows the repos that you may see"),
+    ("/repos", "`towpath repo list` shows the repos that you may see"),
+];
+
+/// What to do after an error of this class about `path`, as the route table has it.
+pub fn step(class: Class, path: &str) -> &'static str {
+    match class {
+        Class::Invalid => {
+            "mend what was sent: `--help` of the command and `/openapi.json` of the server say what is taken"
+        }
+        Class::Unauthenticated => "`towpath token login URL` takes a token in",
+        Class::Denied => "`towpath user me` says what you may; an admin can give you more, or do it for you",
+        Class::NotFound | Class::Conflict => look(path),
+        Class::NoMethod => "`/openapi.json` of the server says how each path is asked",
+        Class::TooLarge => "send less at once",
+        Class::Misdirected => "ask it by its own address",
+        Class::Limited => "wait a little, then try again",
+        Class::TimedOut => "look whether it has happened before you try again",
+        Class::Unavailable => "try again in a moment; `towpath doctor` says what is wrong, if it goes on",
+        Class::Internal => "look into the server's log, and report what it says there",
+    }
+}
+
+fn look(path: &str) -> &'static str {
+    let known = LOOKS.iter().find(|(part, _)| path.contains(part));
+    known.map_or("`/openapi.json` of the server lists what can be asked", |(_, look)| look)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_misses_something_is_told_where_its_like_are_shown() {
+        for (path, verb) in [
+            ("/api/v1/repos/{repo}/changes/{change}/retry", "towpath change show"),
+            ("/api/v1/repos/{repo}/branches/{branch}/unfreeze", "towpath branch show"),
+            ("/api/v1/repos/{repo}/runs/{branch}/{run}/jobs/{job}/log", "towpath runs RUN"),
+            ("/api/v1/repos/{repo}/secrets/{secret}", "towpath secret list"),
+            ("/api/v1/secrets/{secret}", "towpath secret list"),
+            ("/api/v1/users/{user}/tokens", "towpath user list"),
+            ("/api/v1/repos/{repo}", "towpath repo list"),
+            ("/no/such", "/openapi.json"),
+        ] {
+            assert!(step(Class::NotFound, path).contains(verb), "{path}");
+        }
+    }
+}
