@@ -173,6 +173,9 @@ pub struct JobResult {
     /// Digest over the masked log's bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
+    /// Digest of the manifest of its JUnit reports, whatever can be read of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub junit: Option<Digest>,
     /// Names of failed tests from JUnit, at most [`TESTS_SHOWN_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_tests: Vec<String>,
@@ -195,6 +198,7 @@ impl JobResult {
             why: cut_why(why),
             outputs: BTreeMap::new(),
             log: None,
+            junit: None,
             failed_tests: Vec::new(),
             duration_ms: 0,
             unsandboxed: false,

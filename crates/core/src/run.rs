@@ -306,12 +306,14 @@ impl RunState {
     }
 }
 
-/// A result as gates are told of it: without the names of tests, which decide nothing and of which thousands of jobs could
-/// have more than a message may hold. A row of an earlier version may have a longer sentence, too.
+/// A result as gates are told of it: without reports and the names of tests, which decide nothing and of which thousands
+/// of jobs could have more than a message may hold. A row of an earlier version may have a longer sentence, too.
 fn told(result: &Arc<JobResult>) -> Arc<JobResult> {
-    match result.failed_tests.is_empty() && result.why.len() <= WHY_BYTES_MAX {
+    let is_short = result.why.len() <= WHY_BYTES_MAX;
+    match result.junit.is_none() && result.failed_tests.is_empty() && is_short {
         true => result.clone(),
         false => Arc::new(JobResult {
+            junit: None,
             failed_tests: Vec::new(),
             why: cut_why(result.why.as_str()),
             ..(**result).clone()

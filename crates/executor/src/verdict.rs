@@ -129,8 +129,13 @@ impl Verdict {
             let masker = spec.masker()?;
             let wanted = Wanted { what: "report `junit`", pattern, masker: Some(&masker) };
             let manifest = taking.take(wanted, &mut budget)?;
-            if !manifest.files().is_empty() {
-                self.junit = Some(manifest.put(taking.store)?.digest);
+            match manifest.files().is_empty() {
+                false => self.junit = Some(manifest.put(taking.store)?.digest),
+                // A job that failed may not have come so far.
+                true if self.outcome == Outcome::Passed => {
+                    self.why.push_str(&format!("; report `junit`: nothing matches `{pattern}`"));
+                }
+                true => {}
             }
         }
         if self.outcome != Outcome::Passed {

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use towpath_blob::{BlobStore, Manifest};
+use towpath_blob::{BlobStore, Manifest, ManifestFile};
 use towpath_core::effect::JobOrder;
-use towpath_core::graph::{TESTS_SHOWN_MAX, cut_why};
-use towpath_core::ids::{Digest, LeaseId, Timestamp};
+use towpath_core::graph::{JobResult, TESTS_SHOWN_MAX, cut_why};
+use towpath_core::ids::{Digest, LeaseId, Timestamp, is_unprintable};
 use towpath_executor::{JUNIT_BYTES_MAX, JobEnd};
 use towpath_pipeline::junit::{self, TestCase, TestReport};
 use towpath_store::records::{JobRow, JobStage, TestOutcome, TestRow};
 use towpath_store::{Tx, WriteError};
 
-/// Characters of a failed test's message that are kept; the whole report is an artifact.
+/// Characters of a failed test's message that are kept; the whole report is among what the job left.
 const MESSAGE_CHARS_MAX: usize = 4000;
 
 /// Tests of one job that are kept if they failed: beside them a suite of any size that passed is of no use.
@@ -100,36 +100,76 @@ fn text_bytes(test: &TestCase) -> usize {
     test.suite.len() + test.name.len() + test.message.as_ref().map_or(0, String::len)
 }
 
-/// The tests in a job's JUnit reports, as many as are kept. A report that cannot be read has none: it decides nothing.
-pub fn read(blobs: &BlobStore, manifest: &Digest) -> Vec<TestCase> {
+/// What a job's JUnit reports say.
+#[derive(Debug, Default)]
+pub struct Reported {
+    /// As many tests as are kept.
+    pub tests: Vec<TestCase>,
+    /// What is wrong with the first report of which there may be more than was read.
+    pub fault: Option<String>,
+    /// How many more such there are.
+    pub more_faults: usize,
+}
+
+/// Reads a job's JUnit reports. One that cannot be read has no tests: it decides nothing.
+pub fn read(blobs: &BlobStore, manifest: &Digest) -> Reported {
     let loaded = match Manifest::load(blobs, manifest) {
         Ok(loaded) => loaded,
         Err(error) => {
             tracing::warn!(%manifest, %error, "the manifest of a JUnit report cannot be read: {error}");
-            return Vec::new();
+            return Reported {
+                fault: Some("its JUnit reports are not stored as they were".into()),
+                ..Reported::default()
+            };
         }
     };
-    let mut kept = Kept::new();
+    let (mut kept, mut fault, mut more_faults) = (Kept::new(), None, 0);
     for file in loaded.files() {
-        match blobs.read(&file.digest, JUNIT_BYTES_MAX).map(|bytes| TestReport::parse(&bytes)) {
-            Ok(report) => {
-                if let Some(fault) = &report.incomplete {
-                    tracing::warn!(%manifest, "a JUnit report was not read to its end: {fault}");
-                }
-                kept.take(report.cases);
-            }
-            Err(error) => tracing::warn!(%manifest, %error, "a JUnit report cannot be read: {error}"),
+        let (tests, found) = read_file(blobs, file);
+        kept.take(tests);
+        match (found, &fault) {
+            (Some(found), None) => fault = Some(format!("JUnit report `{}`: {found}", file.path)),
+            (Some(_), Some(_)) => more_faults += 1,
+            (None, _) => {}
         }
     }
     if kept.left_out > 0 {
         let left_out = kept.left_out;
         tracing::warn!(%manifest, left_out, "a job reports more tests than are kept; {left_out} were left out");
     }
-    kept.tests
+    Reported { tests: kept.tests, fault, more_faults }
+}
+
+fn read_file(blobs: &BlobStore, file: &ManifestFile) -> (Vec<TestCase>, Option<String>) {
+    match blobs.read(&file.digest, JUNIT_BYTES_MAX) {
+        Ok(bytes) => {
+            let report = TestReport::parse(&bytes);
+            (report.cases, report.incomplete.map(|fault| fault.to_string()))
+        }
+        Err(error) => {
+            tracing::warn!(digest = %file.digest, %error, "a JUnit report cannot be read: {error}");
+            (Vec::new(), Some("it is not stored as it was".into()))
+        }
+    }
+}
+
+impl Reported {
+    /// Puts into a result what people are told of its reports.
+    pub fn tell(&self, result: &mut JobResult) {
+        result.failed_tests = failed(&self.tests);
+        let Some(fault) = &self.fault else { return };
+        let more = match self.more_faults {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        // The parser's words may hold some of the report's.
+        let fault: String = fault.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect();
+        result.why = cut_why(format!("{}; {fault}{more}", result.why));
+    }
 }
 
 /// Names of the tests that failed, as many as a result keeps.
-pub fn failed(tests: &[TestCase]) -> Vec<String> {
+fn failed(tests: &[TestCase]) -> Vec<String> {
     let failed = tests.iter().filter(|test| outcome(test) == TestOutcome::Failed);
     failed.map(name).take(TESTS_SHOWN_MAX).collect()
 }
@@ -218,7 +258,8 @@ fn outcome(test: &TestCase) -> TestOutcome {
 #[cfg(test)]
 mod tests {
     use tempfile::TempDir;
-    use towpath_blob::{FilePath, ManifestFile};
+    use towpath_blob::FilePath;
+    use towpath_core::graph::Outcome;
 
     use super::*;
 
@@ -237,10 +278,32 @@ mod tests {
             ManifestFile { path, executable: false, size: blob.size, digest: blob.digest }
         };
         let manifest = Manifest::new((0..20).map(file).collect()).unwrap().put(&blobs).unwrap();
-        let tests = read(&blobs, &manifest.digest);
+        let tests = read(&blobs, &manifest.digest).tests;
         let bytes: usize = tests.iter().map(text_bytes).sum();
         assert!(tests.len() > 8_000 && bytes <= OTHER_ROOM.bytes + 2_000, "{} of {bytes} bytes", tests.len());
         assert_eq!(failed(&tests), [format!("{suite}::late")]);
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_told_of_with_the_result() {
+        let folder = TempDir::new().unwrap();
+        let blobs = BlobStore::open(folder.path()).unwrap();
+        let told = |files: &[(&str, &str)]| {
+            let file = |(name, text): &(&str, &str)| {
+                let blob = blobs.put_bytes(text.as_bytes()).unwrap();
+                let path = FilePath::new(*name).unwrap();
+                ManifestFile { path, executable: false, size: blob.size, digest: blob.digest }
+            };
+            let manifest = Manifest::new(files.iter().map(file).collect()).unwrap().put(&blobs).unwrap();
+            let mut result = JobResult::unrun(Outcome::Passed, "exit code 0");
+            read(&blobs, &manifest.digest).tell(&mut result);
+            (result.why, result.failed_tests)
+        };
+        let good = ("a.xml", "<testsuite><testcase name='t'><failure/></testcase></testsuite>");
+        assert_eq!(told(&[good]), ("exit code 0".into(), vec!["t".into()]));
+        let (why, failed) = told(&[good, ("b.xml", "<broken"), ("c.xml", "<html/>")]);
+        assert!(why.starts_with("exit code 0; JUnit report `b.xml`: it is not "), "{why}");
+        assert!(why.ends_with(", and 1 more") && failed == ["t"], "{why}");
     }
 
     #[test]

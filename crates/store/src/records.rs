@@ -27,7 +27,7 @@ pub use repos::{Repo, Right};
 pub use runs::{RunCursor, RunQuery, RunRow};
 pub use secrets::Secret;
 pub use sessions::Session;
-pub use tests::{TestOutcome, TestRow};
+pub use tests::{TestOutcome, TestPage, TestRow};
 pub use tokens::{Scope, Token};
 pub use users::User;
 

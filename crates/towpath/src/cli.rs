@@ -40,6 +40,7 @@ pub enum Command {
     Branch(command::branch::BranchArgs),
     Runs(command::runs::RunsArgs),
     Log(command::log::LogArgs),
+    Tests(command::test_results::TestsArgs),
     Cancel(command::runs::CancelArgs),
     Deploy(command::deploy::DeployArgs),
     #[command(subcommand)]
@@ -106,6 +107,7 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<ExitCode, Failure> 
         Command::Branch(arguments) => command::branch::run(&arguments, terminal),
         Command::Runs(arguments) => command::runs::run(&arguments, terminal),
         Command::Log(arguments) => command::log::run(&arguments, terminal),
+        Command::Tests(arguments) => command::test_results::run(&arguments, terminal),
         Command::Cancel(arguments) => command::runs::cancel(&arguments, terminal),
         Command::Deploy(arguments) => command::deploy::run(&arguments, terminal),
         Command::Retention(retention) => command::retention::run(&retention, terminal),

@@ -22,6 +22,7 @@ pub mod runs;
 pub mod secret;
 pub mod serve;
 pub mod sim;
+pub mod test_results;
 pub mod token;
 pub mod user;
 

@@ -324,12 +324,13 @@ fn answers_under_an_old_lease_change_nothing() {
 }
 
 #[test]
-fn names_of_failed_tests_stay_with_their_run() {
+fn reports_and_names_of_failed_tests_stay_with_their_run() {
     let mut bench = Bench::new("a", false);
     bench.event(RunEvent::Granted { total: 1 });
     let lease = bench.state.lease(JobIndex(0)).cloned().unwrap();
     let failed_tests = vec!["test_login".to_owned()];
-    let result = JobResult { failed_tests, ..JobResult::unrun(Outcome::Failed, "exit code 1") };
+    let junit = Some(Digest([1; 32]));
+    let result = JobResult { junit, failed_tests, ..JobResult::unrun(Outcome::Failed, "exit code 1") };
     bench.event(RunEvent::JobEnded { lease, result: Box::new(result) });
     let plan = Run::plan(&bench.state, Timestamp(bench.clock));
     let told = plan.effects.values().find_map(|effect| match effect {
@@ -338,7 +339,7 @@ fn names_of_failed_tests_stay_with_their_run() {
     });
     assert_eq!(*told.unwrap(), JobResult::unrun(Outcome::Failed, "exit code 1"));
     let JobState::Done { result, .. } = &bench.state.jobs.map()[&0] else { panic!("it is over") };
-    assert_eq!(result.failed_tests, ["test_login"]);
+    assert_eq!((result.junit, &result.failed_tests[..]), (junit, &["test_login".to_owned()][..]));
 }
 
 impl Bench {

@@ -263,6 +263,22 @@ fn secrets_are_masked_in_reports_and_refusals_and_left_in_outputs() {
 }
 
 #[test]
+fn a_report_that_is_not_there_is_told_of_where_the_job_passed() {
+    both("a_report_that_is_not_there_is_told_of_where_the_job_passed", |world, _| {
+        let run = |script: &str| {
+            let mut spec = world.with_tree(&[("x", "")], script);
+            spec.body.junit = Some("none.xml".to_owned());
+            world.run_spec(spec)
+        };
+        let passed = run("true");
+        let why = "exit code 0; report `junit`: nothing matches `none.xml`";
+        assert_eq!((passed.end.result.outcome, passed.end.result.why.as_str()), (Outcome::Passed, why));
+        assert!(passed.log.contains(why), "{}", passed.log);
+        run("exit 1").failed("exit code 1");
+    });
+}
+
+#[test]
 fn c11_config_bomb() {
     both("c11_config_bomb", |world, _| {
         let marker = world.folder.path().join("marker");

@@ -114,10 +114,13 @@ impl Outputs {
         }
         for row in view.cell_rows(&cell, "job/")? {
             match decoded::<JobState>(&row)? {
-                JobState::Done { result, carried, .. } => {
-                    self.of_result(&result, carried.as_ref().unwrap_or(run));
+                JobState::Done { result, tries, carried, .. } => {
+                    let run = carried.as_ref().unwrap_or(run);
+                    tries.iter().chain([&result]).for_each(|result| self.of_result(result, run));
                 }
-                JobState::Again { .. } | JobState::Running { .. } => {}
+                JobState::Again { tries } | JobState::Running { tries, .. } => {
+                    tries.iter().for_each(|result| self.of_result(result, run));
+                }
             }
         }
         Ok(())
@@ -128,7 +131,7 @@ impl Outputs {
     }
 
     fn of_result(&mut self, result: &JobResult, run: &RunId) {
-        result.outputs.values().for_each(|manifest| self.want(*manifest, run));
+        result.outputs.values().chain(&result.junit).for_each(|manifest| self.want(*manifest, run));
     }
 
     fn want(&mut self, manifest: Digest, run: &RunId) {

@@ -26,6 +26,7 @@ pub mod restore;
 pub mod retention;
 pub mod runs;
 pub mod secrets;
+pub mod test_results;
 pub mod tokens;
 pub mod users;
 

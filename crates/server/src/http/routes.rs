@@ -393,6 +393,12 @@ fn run_routes() -> Vec<Route> {
         Route::json(get("/api/v1/repos/{repo}/runs"), READER, "List runs", runs::list),
         Route::json(get("/api/v1/repos/{repo}/runs/{branch}/{run}"), READER, "Show a run", runs::show),
         Route::json(
+            get("/api/v1/repos/{repo}/tests"),
+            READER,
+            "Show how a test ended lately",
+            test_results::history,
+        ),
+        Route::json(
             post("/api/v1/repos/{repo}/runs/{branch}/{run}/cancel"),
             MAINTAINER,
             "Cancel a run",
@@ -404,6 +410,7 @@ fn run_routes() -> Vec<Route> {
         Route::raw(of_job!("follow"), READER, "Follow a job's log", EVENTS, handler(logs::follow))
             .takes::<logs::Follow>(),
         Route::json(of_job!("artifacts"), READER, "List what a job left", artifacts::list),
+        Route::json(of_job!("tests"), READER, "Show the tests that a job reported", test_results::of_job),
         Route::raw(
             of_job!("artifacts/{output}/{*path}"),
             READER,

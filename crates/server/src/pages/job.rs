@@ -14,6 +14,7 @@ use super::{Frame, crumb, render, sgr, text};
 use crate::http::api::artifacts::{self, Artifact};
 use crate::http::api::jobs::JobView;
 use crate::http::api::logs::{self, Shown, Window};
+use crate::http::api::test_results::{self, TestsView};
 use crate::http::api::{Nothing, runs};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError};
@@ -26,6 +27,8 @@ const LINES_SHOWN: u64 = 1_000;
 const LINES_ABOVE: u64 = 100;
 /// Files that a job left that are listed.
 const FILES_SHOWN: usize = 200;
+/// Tests that are listed, those that failed first.
+const TESTS_SHOWN: usize = 100;
 /// Which part of which attempt.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +61,7 @@ struct JobPage {
     first_error: Option<u64>,
     files: Vec<FilePart>,
     more_files: usize,
+    tests: TestsView,
 }
 
 struct FilePart {
@@ -77,6 +81,11 @@ impl JobPage {
 
     fn earlier(&self) -> Option<u64> {
         (self.first() > 1).then(|| self.first().saturating_sub(LINES_SHOWN).max(1))
+    }
+
+    /// Tests that are there, whether they are listed or not.
+    fn all_tests(&self) -> u64 {
+        self.tests.passed + self.tests.failed + self.tests.skipped
     }
 
     fn later(&self) -> Option<u64> {
@@ -102,6 +111,12 @@ pub async fn show(call: Call, request: Request) -> Answer<Response> {
     let mut files = artifacts::list(call.clone(), logs::Attempt { attempt: asked.attempt }).await?;
     let more_files = files.len().saturating_sub(FILES_SHOWN);
     files.truncate(FILES_SHOWN);
+    let shown_tests = test_results::Filter {
+        attempt: asked.attempt,
+        count: Some(TESTS_SHOWN),
+        ..test_results::Filter::default()
+    };
+    let tests = test_results::of_job(call.clone(), shown_tests).await?;
     let (url, run_url) = (links::job(&id, &job.name), links::run(&id));
     let branch = crumb(format!("{} / {}", id.gate.repo, id.gate.branch), links::branch(&id.gate));
     let mut crumbs = vec![branch];
@@ -114,6 +129,7 @@ pub async fn show(call: Call, request: Request) -> Answer<Response> {
         frame: Frame::within(&call, crumbs)?,
         files: files.iter().map(|file| file_part(&url, file, shown.attempt)).collect(),
         more_files,
+        tests,
         lines: lines(&shown, first_error),
         attempt: shown.attempt,
         over: shown.over,

@@ -9,6 +9,7 @@ mod hooks;
 mod keeping;
 mod pages;
 mod record;
+mod reports;
 mod rights;
 mod runs;
 mod sessions;

@@ -71,10 +71,19 @@ impl World {
         World::with_slots(1)
     }
 
+    /// The same, where the repo has another pipeline.
+    pub fn with_pipeline(definition: &str) -> World {
+        World::make(1, definition)
+    }
+
     fn with_slots(slots: u32) -> World {
+        World::make(slots, DEFINITION)
+    }
+
+    fn make(slots: u32, definition: &str) -> World {
         let mut world = World::serve(TempDir::new().unwrap(), slots);
         world.admit();
-        world.fill();
+        world.fill(definition);
         world
     }
 
@@ -151,8 +160,8 @@ impl World {
     }
 
     /// `demo` with change 1 of ann's, and `other`, which the stranger reads.
-    fn fill(&mut self) {
-        let source = self.source();
+    fn fill(&mut self, definition: &str) {
+        let source = self.source(definition);
         for repo in ["demo", "other"] {
             let path = source.to_str().unwrap();
             self.ada(Ask::post("/api/v1/import", json!({ "repo": repo, "path": path }))).ok();
@@ -168,7 +177,7 @@ impl World {
     }
 
     /// A repository to import: main, and one commit on `feature`.
-    fn source(&self) -> PathBuf {
+    fn source(&self, definition: &str) -> PathBuf {
         let source = self.folder.path().join("source");
         std::fs::create_dir(&source).unwrap();
         let git = |arguments: &[&str]| {
@@ -176,7 +185,7 @@ impl World {
             assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
         };
         git(&["init", "--quiet", "--initial-branch=main", "."]);
-        std::fs::write(source.join("towpath.yaml"), DEFINITION).unwrap();
+        std::fs::write(source.join("towpath.yaml"), definition).unwrap();
         git(&["add", "."]);
         git(&["commit", "--quiet", "-m", "Begin"]);
         git(&["checkout", "--quiet", "-b", "feature"]);

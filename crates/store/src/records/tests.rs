@@ -64,15 +64,49 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TestRow> {
     })
 }
 
+/// Which tests of one attempt are read, those that failed before the others, and of each kind the slowest first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TestPage {
+    /// Only those that did not go well.
+    pub failed: bool,
+    /// So many of them not.
+    pub skip: usize,
+    /// At most so many.
+    pub count: usize,
+}
+
 impl View {
-    /// Every test of a run, in the order of its reports.
+    /// Tests of one attempt of a job.
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn tests(&self, run: &RunId) -> Result<Vec<TestRow>, ReadError> {
-        const SQL: &str =
-            concat!("SELECT ", columns!(), " FROM tests WHERE run = ?1 ORDER BY job, attempt, position");
-        self.all(SQL, [run.to_string()], read)
+    pub fn tests(
+        &self,
+        (run, job, attempt): (&RunId, JobIndex, u32),
+        page: TestPage,
+    ) -> Result<Vec<TestRow>, ReadError> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM tests WHERE run = ?1 AND job = ?2 AND attempt = ?3 \
+              AND (NOT ?4 OR outcome IN ('failed', 'errored')) \
+              ORDER BY outcome IN ('failed', 'errored') DESC, duration_ms DESC, position LIMIT ?5 OFFSET ?6"
+        );
+        let count = page.count.min(PAGE_ROWS_MAX) as i64;
+        self.all(SQL, params![run.to_string(), job.0, attempt, page.failed, count, page.skip as i64], read)
+    }
+
+    /// How many tests of one attempt of a job ended how.
+    ///
+    /// # Errors
+    /// They cannot be counted.
+    pub fn test_counts(
+        &self,
+        (run, job, attempt): (&RunId, JobIndex, u32),
+    ) -> Result<Vec<(TestOutcome, u64)>, ReadError> {
+        const SQL: &str = "SELECT outcome, count(*) FROM tests \
+             WHERE run = ?1 AND job = ?2 AND attempt = ?3 GROUP BY outcome ORDER BY outcome";
+        self.all(SQL, params![run.to_string(), job.0, attempt], |row| Ok((word(row, 0)?, get_u64(row, 1)?)))
     }
 
     /// How one test of a repo ended lately, newest first.

@@ -341,7 +341,15 @@ fn attempts_and_tests_of_a_run() {
     assert_eq!(view.jobs(&run).unwrap(), std::slice::from_ref(&ended));
     assert_eq!(view.attempts(&run, JobIndex(2)).unwrap(), std::slice::from_ref(&ended));
     assert_eq!(view.job_by_lease(LeaseId([3; 16])).unwrap(), Some(ended));
-    assert_eq!(view.tests(&run).unwrap(), tests);
+    let of = (&run, JobIndex(2), 1);
+    let [passed, failed, skipped] = tests;
+    let all = TestPage { count: 9, ..TestPage::default() };
+    assert_eq!(view.tests(of, all).unwrap(), [failed.clone(), passed, skipped.clone()]);
+    assert_eq!(view.tests(of, TestPage { failed: true, ..all }).unwrap(), [failed]);
+    assert_eq!(view.tests(of, TestPage { skip: 2, count: 1, ..all }).unwrap(), [skipped]);
+    assert_eq!(view.tests((&run, JobIndex(2), 2), all).unwrap(), []);
+    let counts = [(TestOutcome::Failed, 1), (TestOutcome::Passed, 1), (TestOutcome::Skipped, 1)];
+    assert_eq!(view.test_counts(of).unwrap(), counts);
     assert_eq!(view.test_history(&repo(), "a", 9).unwrap().len(), 2);
 }
 

@@ -77,7 +77,7 @@ fn said(bytes: usize, terminal: &Terminal) -> bool {
 }
 
 /// The job that is meant where none is named; says which one that is, and of what.
-fn only_job(place: &Place, run: &RunPlace, terminal: &Terminal) -> Result<String, Failure> {
+pub fn only_job(place: &Place, run: &RunPlace, terminal: &Terminal) -> Result<String, Failure> {
     let view = place.client.ask(&Request::get(&run.path(place, &[])))?;
     let job = chosen(&view)?;
     if !terminal.is_json() {

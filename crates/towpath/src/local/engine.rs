@@ -115,8 +115,10 @@ impl<'a> Engine<'a> {
     /// Takes a job's end in. One that nobody waits for any more is no fact.
     pub fn ended(&mut self, end: JobEnd) {
         let Some(Issued { key, token, lease }) = self.issued.remove(&end.lease) else { return };
-        let tests = end.junit.map(|junit| reports::read(&self.blobs, &junit)).unwrap_or_default();
-        let result = JobResult { failed_tests: reports::failed(&tests), ..end.result };
+        let mut result = end.result;
+        if let Some(junit) = end.junit {
+            reports::read(&self.blobs, &junit).tell(&mut result);
+        }
         self.answer(key, token, lease, result);
     }
 

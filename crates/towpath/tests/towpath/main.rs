@@ -16,6 +16,7 @@ mod pages;
 mod polling;
 mod record;
 mod refusals;
+mod reporting;
 mod repository_words;
 mod self_hosting;
 mod served;

@@ -16,7 +16,7 @@ use super::ends::{Over, Reports};
 use super::{Jobs, Wanted};
 use crate::engine::{AnyIntake, BATCH_MAX, Batch, Engine};
 use crate::faults;
-use crate::reports;
+use crate::reports::{self, Reported};
 
 /// A job that is over, on the way into its run.
 pub(super) struct Finished {
@@ -52,17 +52,18 @@ impl Finished {
         Arc::new(reports::Rows::new(&self.wanted.order, self.lease(), &self.over.end, tests, now))
     }
 
-    /// Takes in what the reports say. They decide nothing: where they cannot be read, the job had no tests.
+    /// Takes in what the reports say. They decide nothing: where they cannot be read, the job had no tests, and says so.
     fn read_reports(&mut self, blobs: &BlobStore, now: Timestamp) {
         let Some(junit) = &self.over.end.junit else { return };
         let read = catch_unwind(AssertUnwindSafe(|| reports::read(blobs, junit)));
-        let tests = read.unwrap_or_else(|_| {
+        let reported = read.unwrap_or_else(|_| {
             let lease = self.lease();
             tracing::error!(%lease, "reading the reports of a job panicked: a bug of Towpath");
-            Vec::new()
+            let fault = Some("its JUnit reports cannot be read, by a bug of Towpath".into());
+            Reported { fault, ..Reported::default() }
         });
-        self.over.end.result.failed_tests = reports::failed(&tests);
-        self.over.reports = Reports::Read(self.make_rows(&tests, now));
+        reported.tell(&mut self.over.end.result);
+        self.over.reports = Reports::Read(self.make_rows(&reported.tests, now));
     }
 }
 

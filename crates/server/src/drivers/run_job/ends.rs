@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use towpath_core::graph::JobResult;
 use towpath_core::ids::LeaseId;
 use towpath_executor::JobEnd;
 
@@ -27,7 +28,9 @@ pub(super) enum Reports {
 impl From<JobEnd> for Over {
     fn from(end: JobEnd) -> Over {
         let reports = if end.junit.is_some() { Reports::Unread } else { Reports::None };
-        Over { end, reports }
+        // What stays of the job is its result.
+        let result = JobResult { junit: end.junit, ..end.result };
+        Over { end: JobEnd { result, ..end }, reports }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::graph::{JobGraph, JobIndex, JobResult, JobSpec};
-use towpath_core::ids::{JobName, LeaseId, RunId, Timestamp};
+use towpath_core::ids::{Digest, JobName, LeaseId, RunId, Timestamp};
 use towpath_core::run::{JobState, RunState};
 use towpath_store::View;
 
@@ -160,14 +160,16 @@ pub struct Found {
     pub run: RunId,
     /// The job's name.
     pub name: JobName,
+    /// The job's place in the graph.
+    pub index: JobIndex,
     /// Which attempt.
     pub attempt: u32,
     /// Under which lease its log and outputs are; absent: it never ran.
     pub lease: Option<LeaseId>,
     /// Whether it is over, so that its log grows no more.
     pub over: bool,
-    /// What it left.
-    pub outputs: BTreeMap<String, towpath_core::ids::Digest>,
+    /// What it left, its reports included.
+    pub outputs: BTreeMap<String, Digest>,
 }
 
 /// The attempt of the job in the path: its newest one, unless another is asked for. A result that was taken from an
@@ -209,15 +211,15 @@ fn step(
     let start = state.start().ok_or_else(|| super::runs::no_run(run))?;
     let (index, spec) = find_job(&start.graph, job)?;
     let mut running = None;
-    let (newest, outputs) = match state.job(index) {
-        None => (0, BTreeMap::new()),
+    let newest = match state.job(index) {
+        None => 0,
         Some(JobState::Done { carried: Some(earlier), .. }) => return Ok(Step::Elsewhere(earlier.clone())),
-        Some(JobState::Again { tries }) => (tries.len() as u32, BTreeMap::new()),
+        Some(JobState::Again { tries }) => tries.len() as u32,
         Some(JobState::Running { lease, .. }) => {
             running = Some(named(&lease.id));
-            (lease.attempt, BTreeMap::new())
+            lease.attempt
         }
-        Some(JobState::Done { result, tries, .. }) => (tries.len() as u32 + 1, result.outputs.clone()),
+        Some(JobState::Done { tries, .. }) => tries.len() as u32 + 1,
     };
     let wanted = attempt.unwrap_or(newest);
     if attempt.is_some_and(|attempt| attempt == 0 || attempt > newest) {
@@ -236,13 +238,31 @@ fn step(
     Ok(Step::Found(Box::new(Found {
         run: run.clone(),
         name: spec.name.clone(),
+        index,
         attempt: wanted,
         lease: running.or_else(|| ended.and_then(|row| row.lease)),
         over: !waiting || state.ended().is_some(),
-        outputs: if wanted == newest { outputs } else { BTreeMap::new() },
+        outputs: result_of(state.job(index), wanted).map(left).unwrap_or_default(),
     })))
 }
 
+/// What an attempt, counted from 1, came to, if it is over.
+fn result_of(state: Option<&JobState>, attempt: u32) -> Option<&JobResult> {
+    let at = attempt.checked_sub(1)? as usize;
+    let result = match state? {
+        JobState::Again { tries } | JobState::Running { tries, .. } => tries.get(at),
+        JobState::Done { result, tries, .. } => tries.iter().chain([result]).nth(at),
+    };
+    result.map(|result| &**result)
+}
+
+fn left(result: &JobResult) -> BTreeMap<String, Digest> {
+    let reports = result.junit.map(|junit| (JUNIT_REPORTS.to_owned(), junit));
+    result.outputs.clone().into_iter().chain(reports).collect()
+}
+
+/// What a job's JUnit reports are called among what it left. No output has a colon in its name.
+const JUNIT_REPORTS: &str = "reports:junit";
 /// Jobs that a hint names.
 const JOBS_NAMED_MAX: usize = 12;
 

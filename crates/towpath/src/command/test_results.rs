@@ -1,0 +1,105 @@
+//! `towpath tests RUN [JOB]`: what the tests of a job came to, and how one of them ended lately.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::command::answer::{self, items, number, rows, text, time, verdict};
+use crate::command::log::only_job;
+use crate::command::runs::RunPlace;
+use crate::failure::Failure;
+use crate::remote::Request;
+use crate::remote::place::{Place, RepoArg};
+use crate::terminal::style::{Style, span};
+use crate::terminal::table::{Cell, styled};
+use crate::terminal::{Terminal, inline};
+
+/// Show the tests of a job, those that failed first, then the slowest; or how one test ended lately
+#[derive(Debug, clap::Args)]
+pub struct TestsArgs {
+    #[command(flatten)]
+    repo: RepoArg,
+    /// The run: `12`, or `release/1.0/12`
+    #[arg(required_unless_present = "history")]
+    run: Option<String>,
+    /// The job; without it, the only one, or the first that did not pass
+    job: Option<String>,
+    /// Only those that failed
+    #[arg(long)]
+    failed: bool,
+    /// Which attempt, from 1 [default: the newest]
+    #[arg(long)]
+    attempt: Option<u32>,
+    /// Show how this test ended lately, newest first
+    #[arg(long, value_name = "TEST", conflicts_with_all = ["run", "job", "failed", "attempt"])]
+    history: Option<String>,
+    /// At most so many
+    #[arg(long)]
+    count: Option<usize>,
+}
+
+pub fn run(arguments: &TestsArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let place = Place::find(&arguments.repo)?;
+    if let Some(test) = &arguments.history {
+        let request =
+            Request::get(&place.path(&["tests"])).with("name", Some(test)).with("count", arguments.count);
+        return answer::list(&place.client.ask(&request)?, "reports of this test", terminal, past);
+    }
+    let run = RunPlace::find(&place, arguments.run.as_deref().unwrap_or_default())?;
+    let job = match &arguments.job {
+        Some(job) => job.clone(),
+        None => only_job(&place, &run, terminal)?,
+    };
+    let request = Request::get(&run.path(&place, &["jobs", &job, "tests"]))
+        .with("attempt", arguments.attempt)
+        .with("failed", arguments.failed.then_some(true))
+        .with("count", arguments.count);
+    let view = place.client.ask(&request)?;
+    if terminal.is_json() {
+        terminal.record(&view)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    show(&view, arguments.failed, terminal)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(view: &Value, only_failed: bool, terminal: &Terminal) -> Result<(), Failure> {
+    let count = |key: &str| view[key].as_u64().unwrap_or(0);
+    let (passed, failed, skipped) = (count("passed"), count("failed"), count("skipped"));
+    if passed + failed + skipped == 0 {
+        terminal
+            .talk("the job reported no tests: `reports: { junit: FILE }` in the pipeline names its reports");
+        return Ok(());
+    }
+    let tests = items(&view["tests"]);
+    for test in tests {
+        rows(&[row(test)], "", terminal)?;
+        for line in text(test, "message").lines() {
+            terminal.data(format!("    {}", inline(line)))?;
+        }
+    }
+    let shown = tests.len() as u64;
+    let all = if only_failed { failed } else { passed + failed + skipped };
+    let more = if all > shown { format!("; {shown} are shown") } else { String::new() };
+    terminal.talk(format!("{failed} failed, {passed} passed, {skipped} skipped{more}"));
+    Ok(())
+}
+
+fn row(test: &Value) -> Vec<Cell> {
+    vec![verdict(text(test, "outcome")), duration(test), text(test, "name").into()]
+}
+
+fn past(time_of: &Value) -> Vec<Cell> {
+    vec![
+        text(time_of, "run").into(),
+        verdict(text(time_of, "outcome")),
+        duration(time_of),
+        format!("attempt {}", number(time_of, "attempt")).into(),
+        styled(Style::Dim, time(time_of, "at")),
+        text(time_of, "message").lines().next().unwrap_or_default().into(),
+    ]
+}
+
+fn duration(test: &Value) -> Cell {
+    span(test["duration_ms"].as_u64().unwrap_or(0)).into()
+}
