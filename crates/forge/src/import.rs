@@ -3,19 +3,31 @@
 use std::path::Path;
 
 use towpath_core::cell::RefusalClass;
-use towpath_git::{Git, GitError, ImportOptions, Imported, Reach, Source};
+use towpath_git::{Credentials, Git, GitError, ImportOptions, Imported, Reach, Source};
 
 use crate::error::{Done, Failure};
 
-/// Who asks for an import, as the server authenticated them.
+/// Which admin of the server asks for an import, as the server authenticated them. Nobody else may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Importer {
-    /// An admin of the server, on its own machine, where they can read what the server can.
+    /// One on its own machine, where they can read and reach what the server can.
     LocalAdmin,
-    /// An admin of the server, over the network.
+    /// One over the network.
     Admin,
-    /// Anybody else.
-    Other,
+}
+
+/// What is imported. How far the server reaches for it follows from who asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// An address, as git takes it.
+    Address {
+        /// `https://` or `ssh://`.
+        address: &'a str,
+        /// What opens it. Not kept.
+        credentials: Credentials<'a>,
+    },
+    /// A folder of the server's own machine.
+    Folder(&'a Path),
 }
 
 /// Imports a repository to `into`, which does not exist yet, if `by` may.
@@ -28,29 +40,29 @@ pub enum Importer {
 pub fn import(
     git: &Git,
     by: Importer,
-    (source, into): (&Source<'_>, &Path),
+    (origin, into): (Origin<'_>, &Path),
     options: ImportOptions<'_>,
 ) -> Done<Imported> {
-    may_import(by, source)?;
-    towpath_git::import(git, source, into, options).map_err(|error| match error {
+    let source = permitted(by, origin)?;
+    towpath_git::import(git, &source, into, options).map_err(|error| match error {
         GitError::SourceRefused { .. } => Failure::refused(RefusalClass::Denied, error.to_string()),
         GitError::Exists { .. } => Failure::refused(RefusalClass::Conflict, error.to_string()),
         error => error.into(),
     })
 }
 
-fn may_import(by: Importer, source: &Source<'_>) -> Done<()> {
-    let why = match (by, source) {
-        (Importer::LocalAdmin, _) => return Ok(()),
-        (Importer::Admin, Source::Remote { reach: Reach::Public, .. }) => return Ok(()),
-        (Importer::Admin, Source::Remote { reach: Reach::Anywhere, .. }) => {
-            "importing from an address that is not public takes an admin on the server's own machine: run \
-             `towpath repo import` there"
+fn permitted<'a>(by: Importer, origin: Origin<'a>) -> Done<Source<'a>> {
+    match (by, origin) {
+        (Importer::LocalAdmin, Origin::Address { address, credentials }) => {
+            Ok(Source::Remote { address, reach: Reach::Anywhere, credentials })
         }
-        (Importer::Admin, Source::Local(_)) => {
-            "importing a path of the server takes an admin on the server's own machine: run `towpath repo import` there"
+        (Importer::Admin, Origin::Address { address, credentials }) => {
+            Ok(Source::Remote { address, reach: Reach::Public, credentials })
         }
-        (Importer::Other, _) => "importing makes a repo, which takes an admin of the server",
-    };
-    Err(Failure::refused(RefusalClass::Denied, why))
+        (Importer::LocalAdmin, Origin::Folder(path)) => Ok(Source::Local(path)),
+        (Importer::Admin, Origin::Folder(_)) => {
+            let why = "a folder of the server is imported only for an admin on the server's own machine";
+            Err(Failure::refused(RefusalClass::Denied, why))
+        }
+    }
 }

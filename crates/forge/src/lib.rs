@@ -20,7 +20,7 @@ pub use builtin::{
 };
 pub use error::{Done, Failure, ForgeError};
 pub use forge::{Forge, Judged};
-pub use import::{Importer, import};
+pub use import::{Importer, Origin, import};
 pub use records::{
     ChangeAct, ChangeRecord, ChangeState, CommentRecord, Find, LandingRecord, Member, Memory, Policy,
     Records, RecordsError, ReviewRecord, RevisionRecord, RowStep, SavedChange,

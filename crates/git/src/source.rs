@@ -89,7 +89,7 @@ impl Address {
         })?;
         let mut found: Vec<SocketAddr> = found.collect();
         if reach == Reach::Public && !found.iter().all(|address| is_public(address.ip())) {
-            let why = "it is, or stands for, an address that is not public; the server's admin may import it";
+            let why = "it is, or stands for, an address that is not public; an admin on the server's own machine may import it";
             return Err(GitError::SourceRefused { address: shown(&self.text), why });
         }
         found.sort_by_key(SocketAddr::is_ipv6);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use towpath_core::cell::RefusalClass;
 use towpath_core::gate::Snapshot;
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_forge::{Forge, Importer};
-use towpath_git::{Credentials, ImportOptions, Reach, Source};
+use towpath_forge::{Failure, Forge, Importer, Origin};
+use towpath_git::{Credentials, ImportOptions};
 
 use crate::contract::landing;
 use crate::raw::{RawPush, answer, status};
@@ -448,39 +448,33 @@ fn b20_import_url() {
     let git = world.forge.repository().git().clone();
     let into = world.folder.path().join("imported.git");
     let try_import =
-        |by, source: &Source<'_>| towpath_forge::import(&git, by, (source, &into), ImportOptions::default());
-    let remote = |address, reach| Source::Remote { address, reach, credentials: Credentials::None };
-    for address in [
-        "ext::sh -c id",
-        "-uid",
-        "file:///etc",
-        "/etc",
-        "http://169.254.169.254/",
+        |by, origin: Origin<'_>| towpath_forge::import(&git, by, (origin, &into), ImportOptions::default());
+    let remote = |address| Origin::Address { address, credentials: Credentials::None };
+    let never = ["ext::sh -c id", "-uid", "file:///etc", "/etc", "http://169.254.169.254/"];
+    let inside = [
         "https://169.254.169.254/latest",
-        "https://127.0.0.1/x.git",
+        "https://127.0.0.1:1/x.git",
         "https://[::ffff:127.0.0.1]/x.git",
         "https://localhost/x.git",
-    ] {
-        for by in [Importer::Other, Importer::Admin] {
-            let (class, text) = why(try_import(by, &remote(address, Reach::Public)));
-            assert_eq!(class, RefusalClass::Denied, "{address}: {text}");
-        }
-        assert_eq!(
-            why(try_import(Importer::Admin, &remote(address, Reach::Anywhere))).0,
-            RefusalClass::Denied
-        );
+    ];
+    for address in never.into_iter().chain(inside) {
+        let (class, text) = why(try_import(Importer::Admin, remote(address)));
+        assert_eq!(class, RefusalClass::Denied, "{address}: {text}");
         assert!(!into.exists());
+    }
+    for address in never {
+        assert_eq!(why(try_import(Importer::LocalAdmin, remote(address))).0, RefusalClass::Denied);
     }
     let here = world.clone_of("ann");
     here.commit_file("a", "a\n");
-    let local = Source::Local(&here.folder);
-    for by in [Importer::Other, Importer::Admin] {
-        assert!(why(try_import(by, &local)).1.contains("admin"));
-    }
-    // The control: the admin of the machine may.
-    let imported = try_import(Importer::LocalAdmin, &local).unwrap();
+    let local = Origin::Folder(&here.folder);
+    assert!(why(try_import(Importer::Admin, local)).1.contains("admin"));
+    // The control: the admin of the machine may, and reaches what nobody else does through the server.
+    let tried = try_import(Importer::LocalAdmin, remote("https://127.0.0.1:1/x.git"));
+    assert!(matches!(tried, Err(Failure::Failed(_))), "nobody listens there: {:?}", tried.err());
+    let imported = try_import(Importer::LocalAdmin, local).unwrap();
     assert_eq!(imported.repository.branch_tip(&branch("work")).unwrap(), Some(here.head()));
-    assert_eq!(why(try_import(Importer::LocalAdmin, &local)).0, RefusalClass::Conflict);
+    assert_eq!(why(try_import(Importer::LocalAdmin, local)).0, RefusalClass::Conflict);
 }
 
 #[test]

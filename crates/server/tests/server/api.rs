@@ -179,15 +179,41 @@ fn a_browser_at_no_page_gets_a_page() {
 fn b20_import_url() {
     let world = World::new();
     let import = |name: &str, body: Value| world.by(name, Ask::post("/api/v1/import", body));
-    let addresses =
-        ["ext::sh -c id", "-uid", "file:///etc", "http://169.254.169.254/", "https://127.0.0.1/x.git"];
+    let addresses = ["ext::sh -c id", "-uid", "file:///etc", "http://169.254.169.254/"];
     for address in addresses {
         assert_eq!(import("ada", json!({ "repo": "new", "url": address })).status, 403, "{address}");
         assert_eq!(import("ann", json!({ "repo": "new", "url": address })).status, 403, "{address}");
     }
     assert_eq!(import("ann", json!({ "repo": "new", "path": "/etc" })).status, 403);
     assert_eq!(import("ada", json!({ "repo": "new" })).status, 400);
+    // An admin who sits at the server reaches what the server does; nobody listens there.
+    let inside = json!({ "repo": "new", "url": "https://127.0.0.1:1/x.git" });
+    assert_eq!(import("ann", inside.clone()).status, 403);
+    let tried = import("ada", inside);
+    assert_eq!((tried.status, tried.error()["class"].as_str()), (503, Some("unavailable")));
     assert_eq!(world.ada(Ask::get("/api/v1/repos/new")).status, 404);
+}
+
+#[test]
+fn b20_an_admin_who_may_sit_anywhere_imports_nothing_of_the_servers_machine_and_is_told_the_way() {
+    let world = World::behind("http://gate.example");
+    let source = world.source("jobs: {}\n");
+    let import = |body: Value| world.ada(Ask::post("/api/v1/import", body).header("host", "gate.example"));
+    for from in [
+        json!({ "repo": "new", "url": "https://127.0.0.1:1/x.git" }),
+        json!({ "repo": "new", "url": "https://10.0.0.5/x.git" }),
+        json!({ "repo": "new", "path": source.to_str().unwrap() }),
+    ] {
+        let refused = import(from);
+        assert_eq!(refused.status, 403, "{}", refused.json());
+        let hint = refused.error()["hint"].as_str().unwrap().to_owned();
+        assert!(hint.contains("`towpath repo create NAME`") && hint.contains("git push"), "{hint}");
+    }
+    // What it names is open to them.
+    world.ada(Ask::post("/api/v1/repos", json!({ "repo": "new" })).header("host", "gate.example")).ok();
+    let remote = format!("http://ada:{}@{}/new.git", world.token("ada"), world.address);
+    let pushed = git(&source, &["-c", "http.extraHeader=Host: gate.example", "push", &remote, "main"]);
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
 }
 
 #[test]

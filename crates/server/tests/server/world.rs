@@ -76,12 +76,19 @@ impl World {
         World::make(1, definition)
     }
 
+    /// A server without a repo that others reach by another address than this machine's own.
+    pub fn behind(url: &str) -> World {
+        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url));
+        world.admit();
+        world
+    }
+
     fn with_slots(slots: u32) -> World {
         World::make(slots, DEFINITION)
     }
 
     fn make(slots: u32, definition: &str) -> World {
-        let mut world = World::serve(TempDir::new().unwrap(), slots);
+        let mut world = World::serve(TempDir::new().unwrap(), slots, None);
         world.admit();
         world.fill(definition);
         world
@@ -94,12 +101,12 @@ impl World {
         let (tokens, users) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.users));
         drop(self);
         meanwhile(folder.path());
-        let mut world = World::serve(folder, 0);
+        let mut world = World::serve(folder, 0, None);
         (world.tokens, world.users) = (tokens, users);
         world
     }
 
-    fn serve(folder: TempDir, slots: u32) -> World {
+    fn serve(folder: TempDir, slots: u32, url: Option<&str>) -> World {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -107,7 +114,7 @@ impl World {
             data: folder.path().join("data"),
             keys: folder.path().join("keys"),
             listen: address,
-            url: None,
+            url: url.map(str::to_owned),
             slots,
             sandbox: SandboxKind::None,
             limits: Limits::default(),
@@ -116,7 +123,7 @@ impl World {
         };
         let server = runtime.block_on(Server::start(settings)).unwrap();
         let shared = server.shared.clone();
-        let edge = Edge::open(shared.clone(), site(None, address).unwrap()).unwrap();
+        let edge = Edge::open(shared.clone(), site(url, address).unwrap()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;
@@ -177,7 +184,7 @@ impl World {
     }
 
     /// A repository to import: main, and one commit on `feature`.
-    fn source(&self, definition: &str) -> PathBuf {
+    pub fn source(&self, definition: &str) -> PathBuf {
         let source = self.folder.path().join("source");
         std::fs::create_dir(&source).unwrap();
         let git = |arguments: &[&str]| {

@@ -9,7 +9,8 @@ use towpath_core::cell::CellId;
 use towpath_core::gate::{GateConfig, Labels, Retest};
 use towpath_core::ids::{BranchName, RepoName, Timestamp};
 use towpath_core::policy::{Actor, Rights, Role};
-use towpath_git::{Credentials, ImportOptions, Reach, Repository, Source, import};
+use towpath_forge::{Importer, Origin, import};
+use towpath_git::{Credentials, ImportOptions, Repository};
 use towpath_store::records::Repo;
 use towpath_store::{Tx, WriteError};
 
@@ -161,12 +162,7 @@ pub struct Imported {
 pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
     let name = new_name(&input.repo)?;
     let wanted: Option<BranchName> = input.branch.as_deref().map(str::parse).transpose()?;
-    if input.path.is_some() && !is_local(&call) {
-        return Err(ApiError::denied(
-            "a folder of the server is imported only from the server's own machine",
-        )
-        .hint("run `towpath repo import` there, or give an https address"));
-    }
+    let by = importer(&call);
     absent(&call, &name).await?;
     let (repos, made) = (call.shared().repos.clone(), name.clone());
     let what = match (&input.url, &input.path) {
@@ -175,10 +171,11 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
         _ => return Err(ApiError::invalid("an import takes either `url` or `path`")),
     };
     let (branch, refs, left_out, pipeline_trouble) = blocking(move || {
-        let source = source(&input)?;
+        let origin = origin(&input)?;
         let tolerated: Vec<&str> = input.tolerated.iter().map(String::as_str).collect();
         let options = ImportOptions { tolerated: &tolerated, branch: wanted.as_ref() };
-        let imported = import(repos.git(), &source, &repos.path(&made), options)?;
+        let imported = import(repos.git(), by, (origin, &repos.path(&made)), options)
+            .map_err(|failure| refused(failure.into(), by))?;
         let head = imported.repository.head()?;
         let branch = wanted.or(head).ok_or_else(|| ApiError::invalid("the source has no branch"))?;
         let trouble = pipeline_trouble(&imported.repository, &branch)?;
@@ -206,22 +203,37 @@ fn pipeline_trouble(repository: &Repository, branch: &BranchName) -> Answer<Opti
     }))
 }
 
-fn source(input: &Import) -> Answer<Source<'_>> {
+fn origin(input: &Import) -> Answer<Origin<'_>> {
     match (&input.url, &input.path) {
         (Some(address), None) => {
             let credentials =
                 input.authorization.as_deref().map_or(Credentials::None, Credentials::Authorization);
-            Ok(Source::Remote { address, reach: Reach::Public, credentials })
+            Ok(Origin::Address { address, credentials })
         }
-        (None, Some(path)) => Ok(Source::Local(Path::new(path))),
+        (None, Some(path)) => Ok(Origin::Folder(Path::new(path))),
         _ => Err(ApiError::invalid("an import takes either `url` or `path`")),
     }
 }
 
-/// Whether the caller sits at the server's own machine: it speaks to loopback, and no proxy stands in between.
-fn is_local(call: &Call) -> bool {
+/// Who the admin is that asks. One sits at the server's own machine for certain if they speak to loopback, and no proxy
+/// can stand in between: a server with another address is asked by everybody in the same way.
+fn importer(call: &Call) -> Importer {
     let site = &call.edge.site;
-    call.peer.is_loopback() && !site.is_secure() && site.is_loopback()
+    match call.peer.is_loopback() && !site.is_secure() && site.is_loopback() {
+        true => Importer::LocalAdmin,
+        false => Importer::Admin,
+    }
+}
+
+/// A refusal with the way that is open where the server cannot know who sits at its own machine.
+fn refused(error: ApiError, by: Importer) -> ApiError {
+    match (error.class, by) {
+        (Class::Denied, Importer::Admin) => error.hint(
+            "bring it by a push: `towpath repo create NAME`, then in a clone `towpath repo connect NAME` and \
+             `git push towpath BRANCH`",
+        ),
+        _ => error,
+    }
 }
 
 fn new_name(name: &str) -> Answer<RepoName> {
