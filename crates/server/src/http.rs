@@ -26,6 +26,7 @@ use crate::server::Shared;
 
 pub mod api;
 pub mod call;
+mod documented;
 pub mod error;
 pub mod git;
 pub mod headers;
@@ -265,7 +266,7 @@ fn refuse(route: &Route, error: ApiError, target: &str) -> Response {
         if error.class == Class::Unauthenticated && route.needs != Needs::Public {
             // A form cannot be sent again by a link: its page is shown instead.
             let page = target.rsplit_once('/').map_or("/", |(page, _)| page);
-            return login::to_login(if route.reads_forms { page } else { target });
+            return login::to_login(if route.reads_forms() { page } else { target });
         }
         let mut page = login::error_page(&error);
         if let Some(seconds) = error.retry_seconds {

@@ -48,8 +48,8 @@ macro_rules! page {
 pub fn routes() -> Vec<Route> {
     let mut all = vec![
         page!("/", Needs::User, "Show the overview", HTML, overview::show),
-        page!(LOGIN_PATH, Needs::Public, "Show the login page", HTML, login::show),
-        page!("/{repo}", READER, "Go to the page of a repo's own branch", HTML, branch::go),
+        page!(LOGIN_PATH, Needs::Public, "Show the login page", HTML, login::show).takes::<login::Asked>(),
+        page!("/{repo}", READER, "Go to the page of a repo's own branch", HTML, branch::go).leads_on(),
         page!("/{repo}/branches/{branch}", READER, "Show a branch's page", HTML, branch::show),
         page!("/{repo}/changes/{change}", READER, "Show a change's page", HTML, change::show),
         page!("/{repo}/runs/{branch}/{run}", READER, "Show a run's page", HTML, run::show),
@@ -61,11 +61,13 @@ pub fn routes() -> Vec<Route> {
             "Show a file of the pages",
             "text/css",
             handler(assets::show),
-        ),
+        )
+        .answers(&["text/css", "text/javascript", "image/svg+xml"]),
     ];
     all.extend(branch_forms());
     all.extend(change_forms());
-    all.push(form("/{repo}/runs/{branch}/{run}/cancel", MAINTAINER, "Cancel a run", forms::cancel));
+    let cancel = form("/{repo}/runs/{branch}/{run}/cancel", MAINTAINER, "Cancel a run", forms::cancel);
+    all.push(cancel.fields(&["why"]));
     all
 }
 
@@ -84,9 +86,9 @@ fn branch_forms() -> Vec<Route> {
         };
     }
     vec![
-        act!("freeze", MAINTAINER, "Let nothing land on a branch", forms::freeze),
+        act!("freeze", MAINTAINER, "Let nothing land on a branch", forms::freeze).fields(&["why"]),
         act!("unfreeze", MAINTAINER, "Let changes land on a branch again", forms::unfreeze),
-        act!("accept", ADMIN, "Accept a foreign push", forms::accept),
+        act!("accept", ADMIN, "Accept a foreign push", forms::accept).fields(&["tip"]),
         act!("deploy", MAINTAINER, "Run the deploy jobs of a branch again", forms::deploy),
         act!("ring", AUTHOR, "Have a branch looked at again", forms::ring),
     ]
@@ -99,19 +101,21 @@ fn change_forms() -> Vec<Route> {
         };
     }
     vec![
-        act!("approve", MAINTAINER, "Approve a revision of a change", forms::approve),
-        act!("request-changes", MAINTAINER, "Ask for changes of a revision", forms::request_changes),
+        act!("approve", MAINTAINER, "Approve a revision of a change", forms::approve).fields(forms::REVIEW),
+        act!("request-changes", MAINTAINER, "Ask for changes of a revision", forms::request_changes)
+            .fields(forms::REVIEW),
         act!("withdraw", MAINTAINER, "Withdraw your review of a change", forms::withdraw),
-        act!("vouch", MAINTAINER, "Let a revision run that nobody authorised uploaded", forms::vouch),
-        act!("comment", AUTHOR, "Comment on a change", forms::comment),
-        act!("label", OWNER, "Set labels of a change", forms::label),
-        act!("hold", OWNER, "Hold a change", forms::hold),
+        act!("vouch", MAINTAINER, "Let a revision run that nobody authorised uploaded", forms::vouch)
+            .fields(&["revision", "why"]),
+        act!("comment", AUTHOR, "Comment on a change", forms::comment).fields(&["text"]),
+        act!("label", OWNER, "Set labels of a change", forms::label).fields(&["add", "remove"]),
+        act!("hold", OWNER, "Hold a change", forms::hold).fields(&["why"]),
         act!("release", MAINTAINER, "Release a change that is held", forms::release),
         act!("close", OWNER, "Close a change", forms::close),
         act!("reopen", OWNER, "Reopen a change", forms::reopen),
         act!("draft", OWNER, "Make a change a draft", forms::draft),
         act!("ready", OWNER, "Make a change ready", forms::ready),
-        act!("retry", OWNER, "Run a change again", forms::retry),
+        act!("retry", OWNER, "Run a change again", forms::retry).fields(&["revision", "scope", "job"]),
     ]
 }
 

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use towpath_core::ids::UserId;
 
 use super::call::{Call, hashing};
+use super::documented::Sent;
 use super::error::{Answer, ApiError, Class};
 use super::route::{Needs, body};
 use crate::auth::rights::{Credentials, Means};
@@ -18,8 +19,12 @@ pub const CSRF_FIELD: &str = "csrf";
 pub const LOGIN_PATH: &str = "/login";
 
 /// The fields of a form, in their order.
-#[derive(Debug, Clone, Default)]
-pub struct Form(Vec<(String, String)>);
+#[derive(Debug, Clone)]
+pub struct Form {
+    sent: Vec<(String, String)>,
+    /// Those of which the route table tells.
+    known: &'static [&'static str],
+}
 
 impl Form {
     /// Reads a form, and checks that it comes from a page of the caller's session.
@@ -32,7 +37,12 @@ impl Form {
         let mut whole = Request::new(axum::body::Body::from(bytes));
         (*whole.headers_mut(), *whole.method_mut()) = (headers, axum::http::Method::POST);
         let read = AxumForm::<Vec<(String, String)>>::from_request(whole, &()).await;
-        let form = Form(read.map_err(|error| ApiError::invalid(error.body_text()))?.0);
+        let sent = read.map_err(|error| ApiError::invalid(error.body_text()))?.0;
+        let known = match call.route.sent {
+            Some(Sent::Form(fields)) => fields,
+            _ => &[],
+        };
+        let form = Form { sent, known };
         // Whoever logs in has no page of a session yet, whatever the browser still sends along.
         if call.route.needs != Needs::Public
             && let Some(Means::Session { csrf, .. }) = call.person.as_ref().map(|person| &person.by)
@@ -45,12 +55,8 @@ impl Form {
 
     /// A field; empty if it is not there.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
-    }
-
-    /// Every value of a field.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        debug_assert!(name == CSRF_FIELD || self.known.contains(&name), "the document has no field {name}");
+        self.sent.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
     }
 }
 

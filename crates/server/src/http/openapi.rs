@@ -8,7 +8,9 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
+use super::documented::{Header, Sent};
 use super::error::{Answer, ErrorBody};
+use super::login::CSRF_FIELD;
 use super::route::{Face, Needs, Route, takes_query};
 use super::{routes, stream};
 
@@ -27,7 +29,7 @@ pub fn document(routes: &[Route]) -> Value {
     let error = generator.subschema_for::<ErrorBody>();
     let mut paths = Map::new();
     for route in routes {
-        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        let path = paths.entry(route.shown_path()).or_insert_with(|| json!({}));
         path[route.method.as_str().to_lowercase()] = operation(route, &mut generator, &error);
     }
     json!({
@@ -59,10 +61,13 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, error: &schemars::S
         "security": security(route),
         "x-needs": route.needs.words(),
         "x-verb": route.verb.word(),
-        "responses": { "default": { "description": "What went wrong", "content": { "application/json": { "schema": error } } } },
     });
     let output = route.output.map_or(json!({}), |schema| json!({ "schema": schema(generator) }));
-    operation["responses"]["200"] = json!({ "description": "Done", "content": { route.media: output } });
+    operation["responses"] = responses(route, &output, error);
+    parameters.extend(route.headers.iter().map(header));
+    if let Some(sent) = &route.sent {
+        operation["requestBody"] = body(route, sent);
+    }
     match input {
         Some(schema) if takes_query(route) => parameters.extend(query_parameters(&schema, generator)),
         Some(schema) => {
@@ -73,6 +78,53 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, error: &schemars::S
     }
     operation["parameters"] = Value::Array(parameters);
     operation
+}
+
+/// What it answers. What fails is told to programs as JSON, to browsers as a page, and to git as it understands it.
+fn responses(route: &Route, output: &Value, error: &schemars::Schema) -> Value {
+    let of = |medias: &[&str], value: &Value| -> Value {
+        medias.iter().map(|media| ((*media).to_owned(), value.clone())).collect::<Map<_, _>>().into()
+    };
+    let json = of(&["application/json"], &json!({ "schema": error }));
+    let failed = match route.face {
+        Face::Page => of(&["text/html"], &json!({})),
+        Face::Git => json!({ "application/json": json["application/json"], "text/plain": {} }),
+        Face::Api | Face::Open => json,
+    };
+    let mut responses = json!({ "default": { "description": "What went wrong", "content": failed } });
+    let elsewhere = |description: &str| {
+        let place = json!({ "required": true, "schema": { "type": "string" } });
+        json!({ "description": description, "headers": { "Location": place } })
+    };
+    if route.face == Face::Page && route.needs != Needs::Public {
+        responses["303"] = elsewhere("Nobody is logged in: the login, and back");
+    }
+    match route.leads_on {
+        true => responses["303"] = elsewhere("Done, and on; or nobody is logged in: the login, and back"),
+        false => {
+            responses["200"] = json!({ "description": "Done", "content": of(&route.medias, output) });
+        }
+    }
+    responses
+}
+
+fn body(route: &Route, sent: &Sent) -> Value {
+    let fields = match sent {
+        Sent::Bytes(media) => return json!({ "required": true, "content": { *media: {} } }),
+        Sent::Form(fields) => fields,
+    };
+    let owned = route.needs != Needs::Public;
+    let named = fields.iter().chain(owned.then_some(&CSRF_FIELD));
+    let properties: Map<String, Value> =
+        named.map(|field| ((*field).to_owned(), json!({ "type": "string" }))).collect();
+    let required: Vec<&str> = owned.then_some(CSRF_FIELD).into_iter().collect();
+    let schema = json!({ "type": "object", "properties": properties, "required": required });
+    json!({ "required": true, "content": { "application/x-www-form-urlencoded": { "schema": schema } } })
+}
+
+fn header(header: &Header) -> Value {
+    let Header { name, required, says } = header;
+    json!({ "name": name, "in": "header", "required": required, "description": says, "schema": { "type": "string" } })
 }
 
 fn path_parameter(name: &str) -> Value {
@@ -114,7 +166,8 @@ pub fn guide(routes: &[Route]) -> String {
          Browsers log in with a session's cookie. Neither is accepted in the other's place.\n\
          - Times are milliseconds since 1970. Names in a path are percent-encoded: the branch `release/1.0` is\n  \
          `release%2F1.0`.\n\
-         - Every error is `{class, what, why, hint, exit_code}`.\n\
+         - A body is a JSON object. What it leaves out has its default; what is to be taken away is said by `null`.\n\
+         - Every error is `{class, what, why, hint, exit_code}`; for a browser it is a page.\n\
          - A repo on which one has no right, or that the token does not reach, is answered for as one that does not exist.\n\n\
          | class | HTTP | exit code |\n|---|---|---|\n",
     );
@@ -130,7 +183,7 @@ pub fn guide(routes: &[Route]) -> String {
         text.push_str(&format!(
             "| `{} {}` | {} | {} | {} | {} |\n",
             route.method,
-            route.path,
+            route.shown_path(),
             route.summary,
             route.needs.words(),
             if route.needs == Needs::Public || route.face == Face::Page { "-" } else { route.verb.word() },

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use towpath_core::policy::Role;
 
 use super::call::Call;
+use super::documented::{Header, Sent};
 use super::error::{Answer, ApiError, Class};
 use super::login::Form;
 use super::origin::is_read;
@@ -118,10 +119,14 @@ pub struct Route {
     pub needs_body: bool,
     /// What it answers, where that is JSON.
     pub output: Option<SchemaOf>,
-    /// How an answer that is not JSON is called.
-    pub media: &'static str,
-    /// It is a page's form: nothing else may change anything for a browser.
-    pub reads_forms: bool,
+    /// What a body is that is not JSON of a type of ours.
+    pub sent: Option<Sent>,
+    /// Headers that it takes.
+    pub headers: &'static [Header],
+    /// How its answers are called.
+    pub medias: Vec<&'static str>,
+    /// It answers with the way to another page.
+    pub leads_on: bool,
     /// The code.
     pub handler: Handler,
 }
@@ -183,7 +188,17 @@ impl Route {
             })
         };
         let route = Route::raw((Method::POST, path), needs, summary, "text/html", handle);
-        Route { face: Face::Page, reads_forms: true, ..route }
+        Route { face: Face::Page, sent: Some(Sent::Form(&[])), leads_on: true, ..route }
+    }
+
+    /// The same form with fields.
+    pub fn fields(self, fields: &'static [&'static str]) -> Route {
+        Route { sent: Some(Sent::Form(fields)), ..self }
+    }
+
+    /// Whether it is a page's form: nothing else may change anything for a browser.
+    pub fn reads_forms(&self) -> bool {
+        matches!(self.sent, Some(Sent::Form(_)))
     }
 
     /// An API route that deals with request and answer itself.
@@ -214,8 +229,10 @@ impl Route {
             input: None,
             needs_body: false,
             output: None,
-            media,
-            reads_forms: false,
+            sent: None,
+            headers: &[],
+            medias: vec![media],
+            leads_on: false,
             handler: Arc::new(handler),
         }
     }
@@ -240,6 +257,31 @@ impl Route {
         Route { input: Some(schema_of::<I>), ..self }
     }
 
+    /// The same that takes bytes of a media type.
+    pub fn takes_bytes(self, media: &'static str) -> Route {
+        Route { sent: Some(Sent::Bytes(media)), ..self }
+    }
+
+    /// The same that takes headers.
+    pub fn takes_headers(self, headers: &'static [Header]) -> Route {
+        Route { headers, ..self }
+    }
+
+    /// The same that answers with one of several media types.
+    pub fn answers(self, medias: &[&'static str]) -> Route {
+        Route { medias: medias.to_vec(), ..self }
+    }
+
+    /// The same that leads to another page.
+    pub fn leads_on(self) -> Route {
+        Route { leads_on: true, ..self }
+    }
+
+    /// The path as documents have it: that a parameter holds all that follows is the router's own spelling.
+    pub fn shown_path(&self) -> String {
+        self.path.replace("{*", "{")
+    }
+
     /// The path as the router has it: a parameter is a whole segment there.
     pub fn router_path(&self) -> String {
         self.path.replace("{repo}.git", "{repo}")
@@ -247,7 +289,8 @@ impl Route {
 
     /// Names of the path's parameters.
     pub fn parameters(&self) -> impl Iterator<Item = &'static str> {
-        self.path.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
+        let named = |rest: &'static str| Some(rest.split_once('}')?.0.trim_start_matches('*'));
+        self.path.split('{').skip(1).filter_map(named)
     }
 
     /// What was not done, when it fails.

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::error::Answer;
 use super::route::{DEADLINE, DEADLINE_LONG, Face, Needs, Route, handler};
 use super::stream::respond;
-use super::{git, hooks, login, openapi};
+use super::{documented, git, hooks, login, openapi};
 use crate::auth::token::TokenVerb;
 
 const READER: Needs = Needs::Repo(Role::Reader);
@@ -465,15 +465,18 @@ fn restore_routes() -> Vec<Route> {
 
 fn git_routes() -> Vec<Route> {
     vec![
-        Route::raw(get("/{repo}.git/info/refs"), READER, "List refs for git", "git", handler(git::info_refs))
+        Route::raw(get("/{repo}.git/info/refs"), READER, "List refs for git", TEXT, handler(git::info_refs))
+            .takes::<documented::InfoRefs>()
+            .answers(&documented::ADVERTISEMENTS)
             .face(Face::Git),
         Route::raw(
             post("/{repo}.git/git-upload-pack"),
             READER,
             "Fetch with git",
-            "git",
+            "application/x-git-upload-pack-result",
             handler(git::upload_pack),
         )
+        .takes_bytes("application/x-git-upload-pack-request")
         .face(Face::Git)
         .verb(TokenVerb::Read)
         .bounds(git::BODY_BYTES_MAX, DEADLINE_LONG),
@@ -481,9 +484,10 @@ fn git_routes() -> Vec<Route> {
             post("/{repo}.git/git-receive-pack"),
             AUTHOR,
             "Push with git",
-            "git",
+            "application/x-git-receive-pack-result",
             handler(git::receive_pack),
         )
+        .takes_bytes("application/x-git-receive-pack-request")
         .face(Face::Git)
         .verb(TokenVerb::Push)
         .bounds(git::BODY_BYTES_MAX, DEADLINE_LONG),
@@ -494,6 +498,8 @@ fn git_routes() -> Vec<Route> {
             "application/json",
             handler(hooks::take),
         )
+        .takes_bytes("application/json")
+        .takes_headers(&documented::WEBHOOK)
         .bounds(hooks::BODY_BYTES_MAX, hooks::DEADLINE),
     ]
 }
@@ -506,6 +512,7 @@ fn session_routes() -> Vec<Route> {
     }
     vec![
         Route::form(login::LOGIN_PATH, Needs::Public, "Log in", login::log_in)
+            .fields(&["name", "password", "token", "next"])
             .bounds(super::route::JSON_BYTES_MAX, DEADLINE),
         Route::form("/logout", Needs::User, "Log out", login::log_out),
         // What scripts of pages fetch. The handlers are the API's; only who authenticates differs.

@@ -75,6 +75,9 @@ fn change_page(call: &Call) -> Answer<String> {
     Ok(links::change(&call.repo()?, call.change()?))
 }
 
+/// Fields of a verdict's form.
+pub const REVIEW: &[&str] = &["revision", "target", "message", "definition", "text"];
+
 /// What was on the page: a verdict counts for just that.
 ///
 /// # Errors

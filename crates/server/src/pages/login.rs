@@ -15,7 +15,7 @@ use crate::http::route::from_query;
 /// What the address says.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-struct Asked {
+pub struct Asked {
     /// A login just failed.
     failed: Option<String>,
     /// Where to go afterwards.

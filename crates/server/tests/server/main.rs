@@ -4,6 +4,7 @@
 
 mod api;
 mod client;
+mod documented;
 mod git;
 mod hooks;
 mod keeping;

@@ -27,6 +27,7 @@ fn path_of(route: &Route) -> String {
         ("{secret}", "nothing"),
         ("{output}", "nothing"),
         ("{*path}", "nothing"),
+        ("{path}", "nothing"),
     ];
     let path = values.iter().fold(route.path.to_owned(), |path, (name, value)| path.replace(name, value));
     if route.path.ends_with("info/refs") { format!("{path}?service=git-upload-pack") } else { path }

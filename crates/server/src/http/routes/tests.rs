@@ -21,7 +21,7 @@ fn no_two_routes_are_one() {
 #[test]
 fn a_browser_changes_things_by_forms_alone() {
     for route in table().iter().filter(|route| route.face == Face::Page) {
-        assert!(is_read(&route.method) || route.reads_forms, "{route:?}");
+        assert!(is_read(&route.method) || route.reads_forms(), "{route:?}");
     }
 }
 

@@ -52,7 +52,7 @@ impl Things {
             ("{token}", "1"),
             ("{secret}", "cloud-config"),
             ("{output}", "o"),
-            ("{*path}", "x"),
+            ("{path}", "x"),
             ("{file}", "towpath.css"),
         ];
         let path = names.iter().fold(route.to_owned(), |path, (name, value)| path.replace(name, value));
