@@ -4,6 +4,7 @@
 //! arguments; what the world is owed comes out as [`effect`]s.
 
 pub mod act;
+pub mod address;
 pub mod candidate;
 pub mod cell;
 pub mod definition;

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
+use towpath_core::address::without_secrets;
+
 use crate::error::{GitError, printable};
 
 /// Bytes of an address; browsers stop at about as many.
@@ -132,7 +134,7 @@ fn is_plain(text: &str, also: &str) -> bool {
 }
 
 fn shown(text: &str) -> String {
-    printable(text.as_bytes()).replace('\n', "?").chars().take(200).collect()
+    printable(without_secrets(text).as_bytes()).replace('\n', "?").chars().take(200).collect()
 }
 
 /// Whether an address is one of the public internet. Source: the IANA registries of special-purpose addresses.
@@ -195,6 +197,9 @@ mod tests {
             "https://example.org",
             "https://example.org/",
             "https://user:secret@example.org/x",
+            "http://secret@example.org/x",
+            "user:secret@example.org:x",
+            "https://example.org/x?token=secret",
             "https://-oProxyCommand=id/x",
             "https://exa mple.org/x",
             "https://example.org:0/x",
@@ -211,6 +216,7 @@ mod tests {
         bad.iter().for_each(|text| {
             let error = Address::parse(text).expect_err(text);
             assert!(matches!(error, GitError::SourceRefused { .. }), "{text}");
+            assert!(!error.to_string().contains("secret"), "{error}");
         });
     }
 

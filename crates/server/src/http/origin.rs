@@ -23,7 +23,7 @@ pub struct Site {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{url}` cannot be the server's address: {why}")]
 pub struct UnfitUrl {
-    /// As it was given.
+    /// As it was given, without a login.
     pub url: String,
     /// What is wrong with it.
     pub why: &'static str,
@@ -35,7 +35,7 @@ impl Site {
     /// # Errors
     /// It has another scheme, no host, or a path.
     pub fn new(url: &str) -> Result<Site, UnfitUrl> {
-        let unfit = |why| UnfitUrl { url: url.to_owned(), why };
+        let unfit = |why| UnfitUrl { url: towpath_core::address::without_secrets(url), why };
         let (scheme, rest) = url.split_once("://").ok_or_else(|| unfit("it has no scheme"))?;
         let authority = rest.strip_suffix('/').unwrap_or(rest).to_ascii_lowercase();
         let (secure, port_default) = match scheme {
@@ -206,6 +206,7 @@ mod tests {
         for url in odd.into_iter().chain(ports) {
             assert!(Site::new(url).is_err(), "{url}");
         }
+        assert!(!Site::new("http://u:secret@h").unwrap_err().to_string().contains("secret"));
         assert!(Site::new("http://[::1]").is_ok());
         assert_eq!(Site::new("http://gate:80").unwrap().url, "http://gate");
     }

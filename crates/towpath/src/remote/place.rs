@@ -1,5 +1,6 @@
 //! Which server and which repo a command is about.
 
+use towpath_core::address::without_secrets;
 use towpath_git::Checkout;
 use towpath_server::http::origin::has_fit_port;
 
@@ -25,13 +26,15 @@ pub struct RemotePlace {
 }
 
 impl RemotePlace {
-    /// Takes `http://host:port/repo.git` apart.
+    /// Takes `http://host:port/repo.git` apart. A login in it is git's: it is neither used nor kept here.
     pub fn parse(url: &str) -> Option<RemotePlace> {
-        let is_http = url.starts_with("http://") || url.starts_with("https://");
-        let (base, name) = url.trim_end_matches('/').rsplit_once('/').filter(|_| is_http)?;
+        let (scheme, rest) =
+            url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+        let (host, name) = place.trim_end_matches('/').rsplit_once('/')?;
         let repo = name.strip_suffix(".git").unwrap_or(name);
-        let host = base.split_once("://").map_or("", |(_, host)| host);
-        (!host.is_empty() && !repo.is_empty()).then(|| RemotePlace { base: base.into(), repo: repo.into() })
+        let base = format!("{scheme}://{host}");
+        (!host.is_empty() && !repo.is_empty()).then(|| RemotePlace { base, repo: repo.into() })
     }
 }
 
@@ -116,9 +119,12 @@ fn remote() -> Result<Option<RemotePlace>, Failure> {
 pub fn checked(url: &str) -> Result<String, Failure> {
     let base = url.trim_end_matches('/').to_owned();
     let refuse = |why: &str, hint: &str| {
-        Err(Failure::new(Exit::Usage, format!("`{base}` cannot be used as a server's address"))
-            .why(why)
-            .hint(hint))
+        Err(Failure::new(
+            Exit::Usage,
+            format!("`{}` cannot be used as a server's address", without_secrets(&base)),
+        )
+        .why(why)
+        .hint(hint))
     };
     let Some((scheme, host)) = base.split_once("://") else {
         return refuse("it has no scheme", "write it as https://towpath.example.org");
@@ -158,6 +164,7 @@ mod tests {
         let place = |url: &str| RemotePlace::parse(url).map(|place| (place.base, place.repo));
         let expected = Some(("http://127.0.0.1:7777".to_owned(), "web".to_owned()));
         assert_eq!(place("http://127.0.0.1:7777/web.git"), expected);
+        assert_eq!(place("http://ann:tp_secret@127.0.0.1:7777/web.git"), expected);
         assert_eq!(place("git@example.org:web.git"), None);
         assert_eq!(place("http://web.git"), None);
     }
@@ -179,5 +186,15 @@ mod tests {
             "https://h:70000/x",
         ];
         assert_eq!(bad.iter().filter(|url| ok(url)).collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+
+    #[test]
+    fn an_address_that_is_refused_is_shown_without_its_login() {
+        for url in
+            ["https://u:tp_secret@h", "u:tp_secret@h", "https://h/?token=tp_secret", "ftp://tp_secret@h"]
+        {
+            let refused = checked(url).expect_err("it has no place for a login").to_string();
+            assert!(refused.contains("…") && !refused.contains("tp_secret"), "{refused}");
+        }
     }
 }

@@ -224,3 +224,27 @@ fn a_token_that_is_replaced_by_a_login_is_kept() {
         &["you are `ann`", "it is kept in ", "former-1.token"],
     );
 }
+
+/// Logins that people paste into addresses, as git takes them: they are neither shown nor used.
+#[test]
+fn a_login_in_an_address_is_never_shown() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
+    let with_login = |login: &str| url.replacen("://", &format!("://{login}@"), 1);
+    let secretly = |variables: &[(&str, &str)], arguments: &[&str], code: i32| {
+        let mut command = served.world.command(TOWPATH);
+        let answer = ended(command.args(arguments).envs(variables.iter().copied()).output().unwrap());
+        says(&answer, code, &[]);
+        assert!(!format!("{}{}", answer.out, answer.err).contains("pasted"), "{}{}", answer.out, answer.err);
+    };
+    served.world.git(&["remote", "set-url", "towpath", &with_login("ann:twp_pasted")]);
+    secretly(&[], &["change", "list"], 0);
+    secretly(&[("TOWPATH_URL", &with_login("twp_pasted"))], &["repo", "list"], 2);
+    secretly(&[], &["repo", "import", "https://ann:pasted@git.invalid/x.git"], 4);
+    secretly(&[], &["init", "--data", "new", "--url", "http://ann:pasted@127.0.0.1:7700"], 2);
+    secretly(&[], &["token", "login", "https://ann:pasted@git.invalid"], 2);
+    secretly(&[], &["repo", "connect", "web"], 0);
+    assert_eq!(served.world.git(&["remote", "get-url", "towpath"]).trim(), url);
+    served.world.git(&["remote", "set-url", "towpath", "https://ann:pasted@git.invalid/web.git"]);
+    secretly(&[("TOWPATH_URL", url.trim_end_matches("/web.git"))], &["repo", "connect", "web"], 5);
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use towpath_core::address::without_secrets;
 use towpath_core::ids::{BranchName, IdError};
 use towpath_git::{Checkout, Setting};
 
@@ -209,7 +210,7 @@ fn checkout_at(path: &Path) -> Result<Checkout, Failure> {
 fn proposed_name(source: &str, checkout: Option<&Checkout>) -> Result<String, Failure> {
     let last = match checkout {
         Some(checkout) => checkout.top().file_name().map(|name| name.to_string_lossy().into_owned()),
-        None => source.trim_end_matches('/').rsplit('/').next().map(str::to_owned),
+        None => without_secrets(source).trim_end_matches('/').rsplit('/').next().map(str::to_owned),
     };
     let last = last.unwrap_or_default().to_lowercase();
     let last = last.strip_suffix(".git").unwrap_or(&last);
@@ -223,19 +224,23 @@ fn proposed_name(source: &str, checkout: Option<&Checkout>) -> Result<String, Fa
     }
 }
 
-/// Makes the remote lead to the repo. Doing it again changes nothing but the token.
+/// Makes the remote lead to the repo. Doing it again changes nothing but the token, and a login that git kept in the
+/// address goes.
 fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<(), Failure> {
     let url = text(repo, "clone_url");
-    let other = checkout.remotes()?.into_iter().find(|remote| remote.name == REMOTE && remote.url != url);
+    let place = RemotePlace::parse(url);
+    let leads_elsewhere = |url: &str| RemotePlace::parse(url) != place;
+    let other =
+        checkout.remotes()?.into_iter().find(|remote| remote.name == REMOTE && leads_elsewhere(&remote.url));
     if let Some(other) = other {
         return Err(Failure::new(Exit::Conflict, format!("this clone has a remote `{REMOTE}` already"))
-            .why(format!("it leads to {}, not to {url}", inline(&other.url)))
+            .why(format!("it leads to {}, not to {url}", inline(&without_secrets(&other.url))))
             .hint(format!(
                 "`git remote rename {REMOTE} OTHER`, then `towpath repo connect {}`",
                 text(repo, "repo")
             )));
     }
-    let base = RemotePlace::parse(url).map(|place| place.base).ok_or_else(|| {
+    let base = place.map(|place| place.base).ok_or_else(|| {
         Failure::new(Exit::Unavailable, "the server names no address to push to").why(inline(url))
     })?;
     if let Some(token) = token_for_git(client, text(repo, "repo"))? {
@@ -281,5 +286,6 @@ mod tests {
         assert_eq!(name("https://example.org/Ann/Web_API.git"), Some("web_api".into()));
         assert_eq!(name("https://example.org/my repo/"), Some("my-repo".into()));
         assert_eq!(name("https://example.org/…/"), None);
+        assert_eq!(name("https://ann:secret@example.org"), Some("example.org".into()));
     }
 }
