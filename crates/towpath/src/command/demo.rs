@@ -11,6 +11,7 @@ use crate::remote::Request;
 use crate::terminal::Terminal;
 
 mod cases;
+mod folder;
 mod project;
 mod record;
 mod serve;

@@ -72,6 +72,10 @@ fn at_a_terminal_the_demo_serves_until_ctrl_c() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(terminal.try_wait().unwrap().is_none());
     }
+    // Another demo would replace what this one serves.
+    let second = world.towpath(&["demo", "--no-serve", "--folder", folder.to_str().unwrap()]);
+    assert!(second.code == 5 && second.err.contains("another demo has it (process "), "{}", second.err);
+    assert!(folder.join("data/towpath.db").exists() && TcpStream::connect(address).is_ok());
     keys.write_all(b"\x03").unwrap();
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();

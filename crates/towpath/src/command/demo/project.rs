@@ -10,13 +10,11 @@ use serde_json::json;
 use towpath_server::setup;
 
 use super::cases::{Case, START, Who};
+use super::folder::DemoFolder;
 use crate::command::executor::SandboxArg;
 use crate::command::serve::{PlaceArgs, ServeArgs};
 use crate::failure::{Exit, Failure};
 use crate::remote::{Client, Request};
-
-/// Marks a folder as a demo's: no other folder is ever replaced.
-const MARK: &str = "towpath-demo";
 
 /// Somebody in the demo.
 pub struct Person {
@@ -27,7 +25,7 @@ pub struct Person {
 
 /// What the demo works on.
 pub struct Project {
-    folder: PathBuf,
+    folder: DemoFolder,
     /// The maintainer, who is also the server's admin.
     pub ann: Person,
     /// Those who come once the server is there: an authorised author, and one who is not.
@@ -49,8 +47,7 @@ struct Said {
 impl Project {
     /// Makes the folder with a working copy, a data folder and the first admin.
     pub fn make(folder: &Path) -> Result<Project, Failure> {
-        clear(folder)?;
-        let folder = folder.canonicalize().map_err(|error| cannot("use", folder, &error))?;
+        let folder = DemoFolder::take(folder)?;
         let ann = Person { name: "ann", token: String::new() };
         let mut project = Project { folder, ann, others: Vec::new() };
         let admin = setup::first_admin(&project.serve_arguments().settings()?, "ann", |_| Ok(()));
@@ -93,7 +90,7 @@ impl Project {
 
     /// The data folder.
     pub fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        self.folder.data()
     }
 
     /// The repository as the server has it.
@@ -108,17 +105,17 @@ impl Project {
 
     /// The folder of keys.
     pub fn keys(&self) -> PathBuf {
-        self.folder.join("keys")
+        self.folder.path().join("keys")
     }
 
     /// Where the maintainer's token is.
     pub fn token_file(&self) -> PathBuf {
-        self.folder.join("token")
+        self.folder.path().join("token")
     }
 
     /// What the server says about itself.
     pub fn log_file(&self) -> PathBuf {
-        self.folder.join("server.log")
+        self.folder.path().join("server.log")
     }
 
     /// Makes a change on a branch of its own from the first commit, and pushes it as `git push towpath` would.
@@ -149,7 +146,7 @@ impl Project {
     }
 
     fn work(&self) -> PathBuf {
-        self.folder.join("work")
+        self.folder.path().join("work")
     }
 
     fn person(&self, who: Who) -> &Person {
@@ -192,23 +189,6 @@ impl Project {
             }
         }
     }
-}
-
-/// Empties a demo's folder, and refuses any other that is not empty.
-fn clear(folder: &Path) -> Result<(), Failure> {
-    let mark = folder.join(MARK);
-    let foreign =
-        folder.is_dir() && !mark.exists() && fs::read_dir(folder).is_ok_and(|mut all| all.next().is_some());
-    if foreign {
-        return Err(Failure::new(Exit::Conflict, format!("`{}` is not a demo's folder", folder.display()))
-            .why("it is not empty, and what is in it is not replaced")
-            .hint("name another one with `--folder`"));
-    }
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|error| cannot("empty", folder, &error))?;
-    }
-    fs::create_dir_all(folder).map_err(|error| cannot("make", folder, &error))?;
-    fs::write(&mark, "made by `towpath demo`\n").map_err(|error| cannot("write", &mark, &error))
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), Failure> {

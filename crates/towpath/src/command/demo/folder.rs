@@ -1,0 +1,145 @@
+//! The demo's own folder: which one may be replaced, and that no two demos have it at once.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::command::file_failure;
+use crate::failure::{Exit, Failure};
+
+/// Marks a folder as a demo's, and says which process made it: no other folder is ever replaced.
+const MARK: &str = "towpath-demo";
+/// Where the data are.
+const DATA: &str = "data";
+
+/// A folder that this demo has alone until it is dropped.
+///
+/// The lock is on the folder itself: it holds while the server, which has one on its data, is started or killed.
+#[derive(Debug)]
+pub struct DemoFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DemoFolder {
+    /// Takes a folder, and empties it of what an earlier demo left there.
+    ///
+    /// # Errors
+    /// `Conflict`: another demo or a server has it, or it is not a demo's. Nothing is touched then.
+    pub fn take(path: &Path) -> Result<DemoFolder, Failure> {
+        fs::create_dir_all(path).map_err(|error| file_failure("make", path, &error))?;
+        let path = path.canonicalize().map_err(|error| file_failure("use", path, &error))?;
+        check_ours(&path)?;
+        let lock = lock(&path)?;
+        check_unserved(&path)?;
+        empty(&path).map_err(|error| file_failure("empty", &path, &error))?;
+        Ok(DemoFolder { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.path.join(DATA)
+    }
+}
+
+fn check_ours(path: &Path) -> Result<(), Failure> {
+    let mut all = fs::read_dir(path).map_err(|error| file_failure("read", path, &error))?;
+    if path.join(MARK).exists() || all.next().is_none() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Conflict, format!("`{}` is not a demo's folder", path.display()))
+        .why("it is not empty, and what is in it is not replaced")
+        .hint("name another one with `--folder`"))
+}
+
+fn lock(path: &Path) -> Result<File, Failure> {
+    let failed = |error: io::Error| file_failure("lock", path, &error);
+    let handle = File::open(path).map_err(failed)?;
+    match handle.try_lock() {
+        Ok(()) => Ok(handle),
+        Err(TryLockError::WouldBlock) => {
+            let mark = fs::read_to_string(path.join(MARK)).unwrap_or_default();
+            let process = mark.trim().rsplit_once(' ').map_or("", |(_, process)| process);
+            Err(in_use(path).why(format!("another demo has it (process {process})")))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Whether nothing serves what an earlier demo left: a server that somebody started there, or one that is just ending.
+fn check_unserved(path: &Path) -> Result<(), Failure> {
+    let data = path.join(DATA);
+    if !data.is_dir() {
+        return Ok(());
+    }
+    towpath_store::check_free(&data).map_err(|error| in_use(path).why(error.to_string()))
+}
+
+fn in_use(path: &Path) -> Failure {
+    Failure::new(Exit::Conflict, format!("`{}` is in use", path.display()))
+        .hint("end what uses it, or name another folder with `--folder`")
+}
+
+/// Removes everything but the mark, which is there before the first of it goes: what is cut short can be repeated.
+fn empty(path: &Path) -> io::Result<()> {
+    fs::write(path.join(MARK), format!("made by `towpath demo` in process {}\n", std::process::id()))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            _ if entry.file_name() == MARK => {}
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(path: &Path) -> String {
+        let failure = DemoFolder::take(path).expect_err("it is somebody else's");
+        assert_eq!(failure.exit(), Exit::Conflict);
+        failure.to_string()
+    }
+
+    #[test]
+    fn a_folder_is_one_demos_at_a_time_and_only_a_demos_is_replaced() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("demo");
+        let first = DemoFolder::take(&path).unwrap();
+        fs::write(first.path().join("token"), "twp_x").unwrap();
+        let own = format!("another demo has it (process {})", std::process::id());
+        assert!(refused(&path).contains(&own), "{}", refused(&path));
+        assert!(first.path().join("token").exists());
+        drop(first);
+        let second = DemoFolder::take(&path).unwrap();
+        assert!(!second.path().join("token").exists());
+        drop(second);
+        fs::remove_file(path.join(MARK)).unwrap();
+        fs::write(path.join("mine"), "").unwrap();
+        assert!(refused(&path).contains("is not a demo's folder"));
+        assert!(path.join("mine").exists());
+    }
+
+    #[test]
+    fn a_folder_whose_data_are_served_is_left_alone() {
+        use std::os::unix::fs::DirBuilderExt;
+        let base = tempfile::tempdir().unwrap();
+        let data = DemoFolder::take(base.path()).unwrap().data();
+        fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
+        let server = File::open(&data).unwrap();
+        server.try_lock().unwrap();
+        assert!(refused(base.path()).contains("in use by another server"), "{}", refused(base.path()));
+        assert!(data.exists());
+        drop(server);
+        DemoFolder::take(base.path()).unwrap();
+        assert!(!data.exists());
+    }
+}
