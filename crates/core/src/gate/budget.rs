@@ -13,7 +13,8 @@ use crate::ids::{ChangeNumber, CommitId, Timestamp};
 pub struct Wait {
     /// Since when it may be tested: its push, or what came later, as a vouching or the end of a draft.
     pub testable_since: Option<Timestamp>,
-    /// When a run of it first said whether it may land. A retry does not make people wait again for that.
+    /// When a run of it, or what keeps it from being tested at all, first said whether it may land. A retry does not make
+    /// people wait again for that.
     pub verdict_at: Option<Timestamp>,
     /// The budget in seconds that it has exceeded. Stays: what is late does not become punctual by another definition.
     pub exceeded_seconds: Option<u32>,
@@ -79,6 +80,16 @@ impl GateState {
             let change = self.changes.get_mut(&number).expect("invariant: it was just found");
             change.wait.verdict_at = Some(now);
         }
+    }
+
+    /// A revision that cannot be tested, or would be tested by nothing, has its verdict without a run: it stands as it is
+    /// until somebody changes it or its target.
+    pub(super) fn note_refused(&mut self, now: Timestamp) {
+        let open = self.changes.map().values().filter(|change| change.wait.verdict_at.is_none());
+        let refused = open.filter(|change| self.candidate_obstacle(change, now).is_some());
+        let refused: Vec<(ChangeNumber, CommitId)> =
+            refused.map(|change| (change.facts.number, change.facts.revision.commit)).collect();
+        refused.into_iter().for_each(|(number, revision)| self.note_verdict(number, revision, now));
     }
 
     /// Remembers what is late, before the next fact can make it look otherwise.

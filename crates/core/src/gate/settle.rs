@@ -38,6 +38,7 @@ impl GateState {
     pub(super) fn settle(&mut self, now: Timestamp) {
         self.bind_vouches();
         self.note_testable(now);
+        self.note_refused(now);
         self.stop_unowned_runs(now);
         self.ask_for_candidates(now);
         self.start_queue_runs(now);

@@ -22,6 +22,7 @@ pub(super) struct Bench {
     pub(super) budget_seconds: Option<u32>,
     pub(super) conflicts: BTreeSet<ChangeNumber>,
     pub(super) edits_definition: BTreeSet<ChangeNumber>,
+    pub(super) breaks_definition: BTreeSet<ChangeNumber>,
     pub(super) runs: BTreeMap<u64, Arc<RunStart>>,
     pub(super) closed: Vec<ForgeChange>,
     /// Whether the forge does not take it that a change has landed.
@@ -68,6 +69,7 @@ impl Bench {
             budget_seconds: None,
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
+            breaks_definition: BTreeSet::new(),
             runs: BTreeMap::new(),
             closed: vec![],
             deaf: false,
@@ -233,6 +235,10 @@ impl Bench {
         let number = ChangeNumber(u64::from(spec.revision.0[1]));
         if self.conflicts.contains(&number) && spec.parent != commit(1, 1) {
             return CandidateResult::Conflict { paths: vec!["a.txt".into()] };
+        }
+        if self.breaks_definition.contains(&number) {
+            let errors = vec!["towpath.yaml:1:1: broken".to_owned()];
+            return CandidateResult::BadDefinition { definition: Digest([8; 32]), errors };
         }
         let mixed = Digest::of_fields([&spec.parent.0[..], &spec.revision.0]).0;
         let target = Digest([0; 32]);
@@ -440,6 +446,7 @@ impl Bench {
                 self.open.insert(change, known);
             }
             "conflicts" => drop(self.conflicts.insert(change)),
+            "breaks-definition" => drop(self.breaks_definition.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
             "deaf" => self.deaf = true,
             "foreign" => self.tip = 200,

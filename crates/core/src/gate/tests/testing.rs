@@ -280,6 +280,33 @@ fn a_verdict_beyond_its_budget_alerts_once_and_kills_nothing() {
 }
 
 #[test]
+fn a_change_that_cannot_be_tested_has_its_verdict_at_once() {
+    check(
+        "budget 100; breaks-definition 1; push 1; later; why 1; push 2; approve 2; pass 1; conflicts 3; push 3; later; why 3",
+        expect![[r#"
+            budget 100
+            breaks-definition 1
+            push 1
+            later
+            why 1
+              its towpath.yaml cannot be used; revision 650101010101 has 0 of 1 approvals
+            push 2
+              run 1: Change of 2 (initial run)
+            approve 2
+            pass 1
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 2: Land of - (landing of 017474747474)
+            conflicts 3
+            push 3
+            later
+            why 3
+              it conflicts with the branch in a.txt; revision 650303030303 has 0 of 1 approvals
+        "#]],
+    );
+}
+
+#[test]
 fn a_budget_counts_from_when_a_revision_may_be_tested() {
     check(
         "budget 100; push-as-outsider 1; later; vouch 1; why 1; pass 1; later; push 2; draft 2; later; undraft 2; pass 2",
