@@ -108,7 +108,7 @@ pub struct JobBody {
     pub timeout_seconds: u32,
     /// Further attempts after [`Outcome::Errored`].
     pub retry_errored: u8,
-    /// Further attempts after [`Outcome::Failed`] or [`Outcome::TimedOut`]; a pass after one is flaky.
+    /// Further attempts after [`Outcome::Failed`] or [`Outcome::TimedOut`]; a pass after one of those is flaky.
     #[serde(default)]
     pub retry_failed: u8,
     /// Output name to glob below the work tree.

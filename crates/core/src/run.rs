@@ -80,7 +80,7 @@ pub enum JobState {
     Done {
         /// What counts.
         result: Arc<JobResult>,
-        /// Results of earlier tries, oldest first. A pass after a failed one is flaky.
+        /// Results of earlier tries, oldest first.
         tries: Vec<Arc<JobResult>>,
         /// The earlier run that the result was taken from.
         carried: Option<RunId>,
@@ -96,6 +96,14 @@ impl JobState {
                 tries
             }
         }
+    }
+
+    /// Whether it passed after a try at which the code under test was at fault. A try that our machines lost says nothing
+    /// about the code.
+    pub fn is_flaky(&self) -> bool {
+        let JobState::Done { result, tries, .. } = self else { return false };
+        let at_fault = |tried: &Arc<JobResult>| matches!(tried.outcome, Outcome::Failed | Outcome::TimedOut);
+        result.outcome == Outcome::Passed && tries.iter().any(at_fault)
     }
 }
 

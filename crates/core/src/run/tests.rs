@@ -540,3 +540,17 @@ fn a_deployment_that_may_be_restarted_keeps_its_turn_over_its_attempts() {
     bench.end("a", Outcome::Errored);
     assert_eq!((bench.state.ready(), told(&bench.state)), (1, vec!["demo/staging: claim a".into()]));
 }
+
+#[test]
+fn only_a_pass_after_a_fault_of_the_code_is_flaky() {
+    let is_flaky = |tries: &[Outcome], last: Outcome| {
+        let result = |outcome: &Outcome| Arc::new(JobResult::unrun(*outcome, "said so"));
+        let tries = tries.iter().map(result).collect();
+        JobState::Done { result: result(&last), tries, carried: None, at: Timestamp(0) }.is_flaky()
+    };
+    assert!(is_flaky(&[Outcome::Failed], Outcome::Passed));
+    assert!(is_flaky(&[Outcome::Errored, Outcome::TimedOut], Outcome::Passed));
+    assert!(!is_flaky(&[Outcome::Errored], Outcome::Passed));
+    assert!(!is_flaky(&[], Outcome::Passed));
+    assert!(!is_flaky(&[Outcome::Failed], Outcome::Failed));
+}

@@ -80,8 +80,9 @@ impl<'a> Progress<'a> {
         let ended: Vec<JobIndex> = self.open.iter().filter(is_done).copied().collect();
         for index in &ended {
             self.open.remove(index);
-            if let Some(JobState::Done { result, tries, .. }) = state.job(*index) {
-                let line = self.end_line(self.graph.job(*index), result, tries.len());
+            if let Some(job) = state.job(*index)
+                && let Some(line) = end_line(self.graph.job(*index), job, self.name_width)
+            {
                 self.say(&line);
             }
         }
@@ -102,33 +103,6 @@ impl<'a> Progress<'a> {
         if !self.terminal.is_json() {
             self.terminal.talk(line);
         }
-    }
-
-    fn end_line(&self, job: &JobSpec, result: &towpath_core::graph::JobResult, earlier: usize) -> String {
-        let verdict = format!("{:<9}", outcome(result.outcome));
-        let name = inline(job.name.as_str());
-        let mut line =
-            format!("{}  {name:<width$}", Style::of(result.outcome).paint(verdict), width = self.name_width);
-        if result.duration_ms > 0 {
-            line.push_str(&format!("  {}", Style::Dim.paint(span(result.duration_ms))));
-        }
-        if result.outcome != Outcome::Passed {
-            line.push_str(&format!("  {}", inline(&result.why)));
-        }
-        if !result.failed_tests.is_empty() {
-            line.push_str(&format!("  failed tests: {}", inline(&result.failed_tests.join(", "))));
-        }
-        match (earlier, result.outcome) {
-            (0, _) => {}
-            (earlier, Outcome::Passed) => {
-                line.push_str(&format!("  flaky: passed at attempt {}", earlier + 1))
-            }
-            (earlier, _) => line.push_str(&format!("  after {} attempts", earlier + 1)),
-        }
-        if result.unsandboxed {
-            line.push_str(&format!("  {}", Style::Yellow.paint("[no sandbox]")));
-        }
-        line.trim_end().to_owned()
     }
 
     fn draw(&mut self) {
@@ -164,6 +138,35 @@ impl<'a> Progress<'a> {
         let room = columns.saturating_sub(head.chars().count() + 3);
         format!("{}  {}", Style::Cyan.paint(cut(&head, columns)), Style::Dim.paint(cut(&inline(&last), room)))
     }
+}
+
+/// What is said of a job that is over.
+fn end_line(spec: &JobSpec, job: &JobState, name_width: usize) -> Option<String> {
+    let JobState::Done { result, tries, .. } = job else { return None };
+    let verdict = format!("{:<9}", outcome(result.outcome));
+    let name = inline(spec.name.as_str());
+    let mut line = format!("{}  {name:<name_width$}", Style::of(result.outcome).paint(verdict));
+    if result.duration_ms > 0 {
+        line.push_str(&format!("  {}", Style::Dim.paint(span(result.duration_ms))));
+    }
+    if result.outcome != Outcome::Passed {
+        line.push_str(&format!("  {}", inline(&result.why)));
+    }
+    if !result.failed_tests.is_empty() {
+        line.push_str(&format!("  failed tests: {}", inline(&result.failed_tests.join(", "))));
+    }
+    match (tries.len(), result.outcome) {
+        (0, _) => {}
+        (earlier, Outcome::Passed) => {
+            let flaky = if job.is_flaky() { "flaky: " } else { "" };
+            line.push_str(&format!("  {flaky}passed at attempt {}", earlier + 1));
+        }
+        (earlier, _) => line.push_str(&format!("  after {} attempts", earlier + 1)),
+    }
+    if result.unsandboxed {
+        line.push_str(&format!("  {}", Style::Yellow.paint("[no sandbox]")));
+    }
+    Some(line.trim_end().to_owned())
 }
 
 /// The last line of a log that has something in it, without its colours.

@@ -73,7 +73,9 @@ impl JobView {
     /// A job as its run knows it.
     pub fn of(state: &RunState, (index, spec): (JobIndex, &JobSpec), now: Timestamp) -> JobView {
         let mut view = JobView::waiting(index, spec);
-        match state.job(index) {
+        let known = state.job(index);
+        view.flaky = known.is_some_and(JobState::is_flaky);
+        match known {
             None => {}
             Some(JobState::Again { tries }) => {
                 view.why = "tried before; waits for a slot again".into();
@@ -95,7 +97,6 @@ impl JobView {
             }
             Some(JobState::Done { result, tries, carried, at }) => {
                 view.end(result);
-                view.flaky = word(&result.outcome) == "passed" && !tries.is_empty();
                 view.carried = carried.as_ref().map(ToString::to_string);
                 view.ended_at = Some(millis(*at));
                 view.attempts = attempts(tries, 1);
