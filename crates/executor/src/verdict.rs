@@ -15,18 +15,50 @@ use crate::watch::{Breach, size_text};
 
 /// Bytes of a log's end that are searched for a hint.
 const HINT_BYTES: u64 = 64 * 1024;
-/// What programs say when a name does not resolve: curl, git, glibc, Rust, Python, Go, Node.
+/// What programs say where there is no network, and what that means. The first that fits is told.
+const NO_NETWORK: [(&[&str], &str); 3] = [
+    (LOOKUP_FAILURES, "a name did not resolve: jobs have no network unless they say `network: true`"),
+    (
+        &["etwork is unreachable", "ENETUNREACH"],
+        "an address was out of reach: jobs have no network unless they say `network: true`",
+    ),
+    (
+        // All that pip says without tries: no more than that an index, if there is one, has nothing.
+        &["(from versions: none)"],
+        "if it asks an index: jobs have no network unless they say `network: true`",
+    ),
+];
+/// What programs say when a name does not resolve.
 const LOOKUP_FAILURES: &[&str] = &[
-    "Could not resolve host",
-    "could not resolve host",
+    // curl, git, ssh, cargo; wget.
+    "ould not resolve host",
     "Couldn't resolve host",
+    "unable to resolve host address",
+    // glibc, and with it Python, .NET and most others; apt; musl and busybox.
     "Temporary failure in name resolution",
-    "failed to lookup address",
     "Name or service not known",
     "Temporary failure resolving",
-    "getaddrinfo EAI_AGAIN",
+    "Name does not resolve",
+    "bad address '",
+    // Rust; Node and with it npm; Ruby and PHP; Perl.
+    "failed to lookup address",
+    "getaddrinfo E",
+    "getaddrinfo: ",
+    "getaddrinfo failed",
+    "Bad hostname",
+    // Java; Erlang and Elixir; Go with its own resolver, which speaks to the server itself.
+    "UnknownHostException",
+    ":nxdomain",
+    "dial tcp: lookup ",
+    "no such host",
     "server misbehaving",
 ];
+/// Programs that can be told to say nothing, or never do, and the exit codes by which they say that a name did not resolve
+/// or nothing could be reached. Source: curl(1), wget(1), getent(1).
+const QUIET: [(&str, i32); 4] = [("curl", 6), ("curl", 7), ("wget", 4), ("getent", 2)];
+/// For those.
+const QUIET_HINT: &str =
+    "its exit code is that of a program without network: jobs have none unless they say `network: true`";
 
 /// A job's outcome in the making.
 #[derive(Debug)]
@@ -188,11 +220,23 @@ pub(crate) fn hint(verdict: &Verdict, spec: &StartSpec, log: &LogReader) -> Opti
     }
     let size = log.size().ok()?;
     let end = log.bytes(size.saturating_sub(HINT_BYTES), usize::try_from(HINT_BYTES).ok()?).ok()?;
-    let end = String::from_utf8_lossy(&end);
-    LOOKUP_FAILURES
-        .iter()
-        .any(|failure| end.contains(failure))
-        .then_some("a name did not resolve: jobs have no network unless they say `network: true`")
+    let told = network_hint(&String::from_utf8_lossy(&end));
+    told.or_else(|| quiet_hint(&spec.body.run, verdict.exit_code?))
+}
+
+/// What a log says of a network that was missing.
+fn network_hint(log: &str) -> Option<&'static str> {
+    let is_told = |(failures, _): &&(&[&str], &str)| failures.iter().any(|failure| log.contains(failure));
+    NO_NETWORK.iter().find(is_told).map(|(_, hint)| *hint)
+}
+
+/// What an exit code says of it, where the script itself runs such a program. Any other script that fails without a word
+/// has a hundred reasons, and a hint for each of them would be noise.
+fn quiet_hint(script: &str, code: i32) -> Option<&'static str> {
+    let runs = |program: &str| {
+        script.split(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)).any(|word| word == program)
+    };
+    QUIET.iter().any(|(program, failed)| *failed == code && runs(program)).then_some(QUIET_HINT)
 }
 
 #[cfg(test)]
@@ -225,6 +269,53 @@ mod tests {
         verdict.take_outputs(&spec, &Taking { tree: tree.as_fd(), store: &store, control, until });
         assert_eq!(verdict.outputs.len(), usize::from(verdict.outcome == Outcome::Passed));
         (verdict.outcome, verdict.why)
+    }
+
+    #[test]
+    fn a_job_that_misses_the_network_is_told_so_in_whatever_words_its_tools_have() {
+        let unresolved = [
+            "curl: (6) Could not resolve host: example.org",
+            "fatal: unable to access 'https://h/x/': Could not resolve host: h",
+            "ssh: Could not resolve hostname h: Temporary failure in name resolution",
+            "wget: unable to resolve host address \u{2018}example.org\u{2019}",
+            "wget: bad address 'example.org'",
+            "ping: h: Name or service not known",
+            "W: Failed to fetch http://h/ Temporary failure resolving 'h'",
+            "error: failed to lookup address information: Name does not resolve",
+            "Error: getaddrinfo EAI_AGAIN registry.npmjs.org",
+            "Error: getaddrinfo ENOTFOUND example.org",
+            "Failed to open TCP connection to h:443 (getaddrinfo: System error)",
+            "php_network_getaddresses: getaddrinfo failed",
+            "IO::Socket::INET: Bad hostname 'example.org:80' at -e line 1.",
+            "Caused by: java.net.UnknownHostException: repo.maven.apache.org",
+            "** (Mix) httpc request failed with: {:failed_connect, [{:inet, [:inet], :nxdomain}]}",
+            "dial tcp: lookup proxy.golang.org on 10.0.0.53:53: dial udp 10.0.0.53:53: connect: network is unreachable",
+            "dial tcp: lookup h on 127.0.0.53:53: read udp 127.0.0.1:1->127.0.0.53:53: read: connection refused",
+            "lookup h: no such host",
+        ];
+        for said in unresolved {
+            assert_eq!(network_hint(said), Some(NO_NETWORK[0].1), "{said}");
+        }
+        for said in ["connect: Network is unreachable", "Error: connect ENETUNREACH 192.0.2.1:80"] {
+            assert_eq!(network_hint(said), Some(NO_NETWORK[1].1), "{said}");
+        }
+        let pip = "ERROR: Could not find a version that satisfies the requirement x (from versions: none)";
+        assert_eq!(network_hint(pip), Some(NO_NETWORK[2].1));
+        assert_eq!(network_hint("assertion failed: left == right"), None);
+    }
+
+    #[test]
+    fn a_program_that_says_nothing_is_known_by_its_exit_code() {
+        let quiet = [
+            ("curl -sf https://example.org | sh", 6),
+            ("a=$(curl -s http://192.0.2.1)", 7),
+            ("make\nwget -q https://example.org/x", 4),
+            ("getent hosts example.org", 2),
+        ];
+        quiet.iter().for_each(|(script, code)| assert!(quiet_hint(script, *code).is_some(), "{script}"));
+        let others =
+            [("curl -sf https://example.org", 22), ("./curl.sh", 6), ("grep -q x y", 2), ("exit 4", 4)];
+        others.iter().for_each(|(script, code)| assert!(quiet_hint(script, *code).is_none(), "{script}"));
     }
 
     #[test]
