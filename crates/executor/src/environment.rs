@@ -39,6 +39,7 @@ pub fn environment(spec: &StartSpec, host: &HostVariables, folders: &JobFolders)
     set("HOME", &folders.home);
     set("USER", "job");
     set("LANG", "C.UTF-8");
+    set("CI", "true");
     host.toolchains.iter().for_each(|(key, value)| {
         set(key, value);
     });
@@ -50,7 +51,6 @@ pub fn environment(spec: &StartSpec, host: &HostVariables, folders: &JobFolders)
     spec.body.env.iter().filter(|(key, _)| !is_reserved(key)).for_each(|(key, value)| {
         set(key, value);
     });
-    set("CI", "true");
     spec.facts.iter().for_each(|(key, value)| {
         set(&fact_variable(key), value);
     });
@@ -92,4 +92,28 @@ fn is_reserved(key: &str) -> bool {
 
 fn variable_part(key: &str) -> String {
     key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_core::graph::JobBody;
+    use towpath_core::ids::LeaseId;
+
+    use super::*;
+
+    #[test]
+    fn what_a_definition_names_wins_but_over_towpaths_own() {
+        let named = [("CI", "false"), ("LANG", "de_DE.UTF-8"), ("TOWPATH", "no"), ("TOWPATH_JOB", "other")];
+        let env = named.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let set = |env| {
+            let body = JobBody { env, ..JobBody::script("true") };
+            let spec = StartSpec::new(LeaseId([1; 16]), "unit".parse().expect("a name"), body);
+            let folder = || "/x".to_owned();
+            let folders = JobFolders { home: folder(), start: folder(), inputs: folder(), secrets: folder() };
+            let variables = environment(&spec, &HostVariables::default(), &folders);
+            ["CI", "LANG", "TOWPATH", "TOWPATH_JOB"].map(|key| variables[key].clone())
+        };
+        assert_eq!(set(env), ["false", "de_DE.UTF-8", "true", "unit"]);
+        assert_eq!(set(BTreeMap::new()), ["true", "C.UTF-8", "true", "unit"]);
+    }
 }
