@@ -10,8 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use towpath_core::gate::ForgeChange;
+use towpath_core::gate::{ForgeChange, GateState};
 use towpath_core::ids::{ChangeNumber, GateId, RepoName};
 use towpath_core::policy::Role;
 use towpath_forge::ChangeRecord;
@@ -26,6 +27,8 @@ use super::error::{Answer, ApiError, Class};
 use super::stream::{Outlet, pipe};
 use super::{Edge, labels, links};
 use crate::auth::token::TokenVerb;
+
+mod verdict;
 
 /// Requests of git at once: each is a process of git and a thread.
 const GIT_REQUESTS_MAX: usize = 64;
@@ -253,12 +256,18 @@ struct Bells {
 impl Listener for Bells {
     fn moved(&self, repo: &RepoName, change: ChangeNumber) -> String {
         let link = format!("{}{}", self.edge.site.url, links::change(repo, change));
-        let verdict = async { tokio::time::timeout(VERDICT_DEADLINE, self.verdict(repo, change)).await };
-        let waits = self.runtime.block_on(verdict);
+        let mut waits = None;
+        let watch = async {
+            let watch = self.watch(repo, change, &mut waits);
+            tokio::time::timeout(VERDICT_DEADLINE, watch).await
+        };
+        if !matches!(self.runtime.block_on(watch), Ok(Some(()))) {
+            tracing::debug!(%repo, %change, "change {change} was not decided on while its push waited");
+        }
+        // Where the gate is busy, its page says the rest.
         let first = match waits {
-            Ok(Some(waits)) => format!("{link} {waits}"),
-            // The gate is busy: its page says the rest.
-            Ok(None) | Err(_) => link,
+            Some(waits) => format!("{link} waits for: {waits}"),
+            None => link,
         };
         let near = self.edge.shared.store.reader().snapshot().ok().and_then(|view| {
             let record = super::records::change(&view, repo, change).ok()?;
@@ -269,8 +278,8 @@ impl Listener for Bells {
 }
 
 impl Bells {
-    /// What the gate says once it has seen the newest revision.
-    async fn verdict(&self, repo: &RepoName, number: ChangeNumber) -> Option<String> {
+    /// Keeps `waits` at what the gate says of the newest revision, until the machine has nothing more to say of it.
+    async fn watch(&self, repo: &RepoName, number: ChangeNumber, waits: &mut Option<String>) -> Option<()> {
         let shared = &self.edge.shared;
         let mut changes = shared.engine.changes();
         let (store, name) = (shared.store.clone(), repo.clone());
@@ -284,23 +293,35 @@ impl Bells {
         loop {
             let now = shared.engine.clock().now();
             let record = record.clone();
-            let seen = shared.engine.gate(gate.clone(), move |live| {
-                let change = live.state.changes().get(&number)?;
-                is_seen(&record, &change.facts)
-                    .then(|| live.state.reasons(number, now).first().map(towpath_core::gate::Reason::in_full))
+            let reasons = shared.engine.gate(gate.clone(), move |live| {
+                is_seen(&record, &live.state).then(|| live.state.reasons(number, now))
             });
-            if let Some(first) = seen.await.flatten() {
-                return first.map(|reason| format!("waits for: {reason}"));
+            if let Some(reasons) = reasons.await.flatten() {
+                *waits = verdict::waits_for(&reasons);
+                if !verdict::is_settling(&reasons) {
+                    return Some(());
+                }
             }
-            changes.recv().await.ok()?;
+            // What was missed in between is looked at all the same.
+            if let Err(RecvError::Closed) = changes.recv().await {
+                return None;
+            }
         }
     }
 }
 
-/// Whether a gate has seen a change as its record is now: a push may bring options and no new commit.
-fn is_seen(record: &ChangeRecord, facts: &ForgeChange) -> bool {
-    let newest = record.newest().commit == facts.revision.commit;
-    newest && record.draft == facts.draft && record.labels == facts.labels && record.title == facts.title
+/// Whether a gate has seen a change as its record is now: a push may bring options and no new commit, and a change for
+/// which everything is there lands at once.
+fn is_seen(record: &ChangeRecord, state: &GateState) -> bool {
+    let newest = record.newest().commit;
+    let is_same = |facts: &ForgeChange| {
+        newest == facts.revision.commit
+            && record.draft == facts.draft
+            && record.labels == facts.labels
+            && record.title == facts.title
+    };
+    let landed = state.landed().get(&record.number).is_some_and(|landed| landed.revision == newest);
+    landed || state.changes().get(&record.number).is_some_and(|change| is_same(&change.facts))
 }
 
 /// Rings a gate: the forge has news. Not waited for, as the next poll makes up for a bell that is lost.

@@ -39,7 +39,7 @@ fn a_push_opens_a_change_and_says_what_it_waits_for() {
     let said = said(&pushed);
     assert!(pushed.status.success(), "{said}");
     let link = format!("change 2: http://{}/demo/changes/2", world.address);
-    assert!(said.contains(&link), "{said}");
+    assert!(said.contains(&format!("{link} waits for: run demo/main/2, 1 approval")), "{said}");
     assert_eq!(world.change(2)["owner"], "bob");
     world.until(|world| world.why(2).contains(&"approvals".to_owned()));
     // Straight to the gated branch there is no way.

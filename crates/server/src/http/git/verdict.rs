@@ -1,0 +1,79 @@
+//! What a pusher hears of the change that a push moved.
+
+use towpath_core::gate::Reason;
+
+/// Whether a gate is about to say more: a run has its name only once the candidate is made.
+pub fn is_settling(reasons: &[Reason]) -> bool {
+    reasons.iter().any(|reason| matches!(reason, Reason::ReadingBranch | Reason::MakingCandidate))
+}
+
+/// What a change waits for: its run, where it has one, and the first thing that a person has to do. `None`: for nothing.
+pub fn waits_for(reasons: &[Reason]) -> Option<String> {
+    let run = reasons.iter().find_map(|reason| match reason {
+        Reason::WaitsForRun { run } => Some(format!("run {run}")),
+        _ => None,
+    });
+    let person = reasons.iter().find(|reason| reason.keeps_out_of_queue()).map(in_brief);
+    match (run, person) {
+        (Some(run), Some(person)) => Some(format!("{run}, {person}")),
+        (Some(run), None) => Some(run),
+        (None, Some(person)) => Some(person),
+        (None, None) => reasons.first().map(Reason::in_full),
+    }
+}
+
+/// Who has just pushed a revision need not hear which.
+fn in_brief(reason: &Reason) -> String {
+    match reason {
+        Reason::Approvals { have, need, .. } => match need.saturating_sub(*have) {
+            1 => "1 approval".into(),
+            missing => format!("{missing} approvals"),
+        },
+        other => other.in_full(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_core::ids::{ChangeNumber, CommitId};
+
+    use super::*;
+
+    fn run() -> Reason {
+        Reason::WaitsForRun { run: "demo/main/12".parse().unwrap() }
+    }
+
+    fn approvals(need: u32) -> Reason {
+        Reason::Approvals { have: 0, need, revision: CommitId([0xab; 20]) }
+    }
+
+    #[track_caller]
+    fn check(reasons: &[Reason], expected: Option<&str>) {
+        assert_eq!(waits_for(reasons).as_deref(), expected);
+    }
+
+    #[test]
+    fn the_run_is_named_also_where_a_person_is_waited_for() {
+        check(&[run()], Some("run demo/main/12"));
+        check(&[approvals(1), run()], Some("run demo/main/12, 1 approval"));
+        check(&[approvals(2), run()], Some("run demo/main/12, 2 approvals"));
+        let held = Reason::Held { by: "ann".into(), why: "wait".into() };
+        check(&[held, approvals(1), run()], Some("run demo/main/12, ann holds it: wait"));
+        check(&[run(), Reason::Ahead { changes: vec![ChangeNumber(3)] }], Some("run demo/main/12"));
+    }
+
+    #[test]
+    fn without_a_run_the_first_reason_is_told() {
+        check(&[], None);
+        check(&[Reason::Draft, approvals(1)], Some("it is a draft, so nothing runs"));
+        check(&[approvals(1), Reason::WaitsForChangeRuns { running: 3 }], Some("1 approval"));
+        check(&[Reason::Ahead { changes: vec![ChangeNumber(3)] }], Some("ahead of it: 3"));
+    }
+
+    #[test]
+    fn a_gate_that_reads_or_merges_is_about_to_say_more() {
+        assert!(is_settling(&[approvals(1), Reason::MakingCandidate]));
+        assert!(is_settling(&[Reason::ReadingBranch]));
+        assert!(!is_settling(&[approvals(1), run()]) && !is_settling(&[]));
+    }
+}
