@@ -202,6 +202,9 @@ fn report(failure: &Failure, terminal: &Terminal) -> ExitCode {
 }
 
 #[cfg(test)]
+mod hints;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

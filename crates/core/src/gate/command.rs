@@ -11,7 +11,7 @@ use super::{Freeze, GateState, Hold, Standing, Vouch};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
 use crate::graph::{JobGraph, Trigger};
-use crate::ids::{ChangeNumber, CommitId, EnvironmentName, Timestamp, TreeId};
+use crate::ids::{BranchName, ChangeNumber, CommitId, EnvironmentName, Timestamp, TreeId};
 use crate::policy::{Actor, Role};
 
 /// A person's request.
@@ -363,8 +363,8 @@ impl GateState {
         graph: &JobGraph,
         (by, now): (&Actor, Timestamp),
     ) -> Outcome {
-        if self.branch.foreign.is_some() {
-            return Err(foreign_tip());
+        if let Some(tip) = self.branch.foreign {
+            return Err(foreign_tip(&self.id.branch, tip));
         }
         let deploys = |job: &crate::graph::JobSpec| {
             job.skip.is_none() && job.body.environment.as_ref() == Some(environment)
@@ -383,8 +383,8 @@ impl GateState {
     /// The tip and its jobs, if it is ours or accepted (trust T1: only what landed runs as landed).
     fn landed_jobs(&self) -> Result<(CommitId, TreeId, JobGraph), Refusal> {
         let conflict = |why: &str| Err(Refusal::new(RefusalClass::Conflict, why));
-        if self.branch.foreign.is_some() {
-            return Err(foreign_tip());
+        if let Some(tip) = self.branch.foreign {
+            return Err(foreign_tip(&self.id.branch, tip));
         }
         let Some(tip) = &self.branch.tip else { return conflict("the branch is being read; try again") };
         match &*self.landed_graph {
@@ -419,7 +419,9 @@ impl GateState {
 }
 
 /// Only what landed runs as landed (trust T1).
-fn foreign_tip() -> Refusal {
-    let why = "the tip was pushed by somebody else; an admin can run `towpath branch accept`";
+fn foreign_tip(branch: &BranchName, tip: CommitId) -> Refusal {
+    let why = format!(
+        "the tip was pushed by somebody else; an admin can run `towpath branch accept {branch} {tip}`"
+    );
     Refusal::new(RefusalClass::Conflict, why)
 }

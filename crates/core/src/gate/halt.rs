@@ -21,7 +21,7 @@ impl HaltCause {
     pub fn mend(self) -> &'static str {
         match self {
             HaltCause::Disk => "an admin looks at the disk and starts the server again",
-            HaltCause::Restore => "an admin can run `towpath backup accept`",
+            HaltCause::Restore => "`towpath backup show` says what is lost and how an admin accepts that",
         }
     }
 }

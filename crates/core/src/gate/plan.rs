@@ -141,8 +141,8 @@ impl GateState {
         }
         if let Some(commit) = self.branch.foreign {
             let text = format!(
-                "somebody else pushed {commit} to {}; an admin can run `towpath branch accept`",
-                self.id
+                "somebody else pushed {commit} to {}; an admin can run `towpath branch accept {} {commit}`",
+                self.id, self.id.branch
             );
             alert("alert-foreign", self.about(commit), text);
         }
@@ -151,7 +151,10 @@ impl GateState {
             alert("alert-halt", format!("{} {cause:?}", self.id), text);
         }
         if let Some(freeze) = self.branch.frozen.as_ref().filter(|freeze| freeze.by.is_none()) {
-            let text = format!("{} is frozen: {}; look, then `towpath branch unfreeze`", self.id, freeze.why);
+            let text = format!(
+                "{} is frozen: {}; look, then `towpath branch unfreeze {}`",
+                self.id, freeze.why, self.id.branch
+            );
             alert("alert-frozen", format!("{} {}", self.id, freeze.at.0), text);
         }
     }

@@ -200,7 +200,7 @@ impl Reason {
         Some(match self {
             Reason::Untrusted { revision } => {
                 format!(
-                    "a maintainer can run `towpath change vouch {change} --revision {}`",
+                    "a maintainer can run `towpath change vouch {change} --revision {} --why '…'`",
                     revision.short()
                 )
             }
@@ -236,7 +236,7 @@ impl Reason {
             }
             Reason::NothingToLand => format!("`towpath change close {change}`"),
             Reason::Halted { cause, .. } => cause.mend().into(),
-            Reason::Frozen { .. } => "a maintainer can run `towpath branch unfreeze`".into(),
+            Reason::Frozen { .. } => format!("a maintainer can run `towpath branch unfreeze {target}`"),
             Reason::NoBranch => "push the branch first, or `towpath repo import`".into(),
             _ => return None,
         })

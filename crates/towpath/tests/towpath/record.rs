@@ -150,7 +150,7 @@ fn h07_restore_old() {
         why.contains(&format!("nothing lands on this server: the data were restored, {lost} of"))
     });
     let branch = site.ok(&["branch", "show"]).out;
-    assert!(branch.contains("halted") && branch.contains("towpath backup accept"), "{branch}");
+    assert!(branch.contains("halted") && branch.contains("towpath backup show"), "{branch}");
     assert!(site.ok(&["branch", "list"]).out.trim_end().ends_with("halted"));
     assert_eq!(site.main_log(), ["Merge change 1: one", "first"]);
 

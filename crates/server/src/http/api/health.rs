@@ -95,7 +95,8 @@ async fn checks(call: &Call) -> Vec<Check> {
     let landing =
         health.landing_stopped.map(|why| format!("landing stopped: {why}; check the disk, then restart"));
     let restored = call.read(|view| Ok(view.restored()?)).await.ok().flatten();
-    let restored = restored.map(|restored| format!("{restored}; an admin can run `towpath backup accept`"));
+    let restored =
+        restored.map(|restored| format!("{restored}; `towpath backup show` says how an admin accepts that"));
     let git = format!("git {}", shared.repos.git().version());
     vec![
         check("turns", true, stuck, "the turn loop answers"),
