@@ -446,7 +446,8 @@ impl GateState {
         }
     }
 
-    fn vouch_holds(&self, change: &Change, vouch: &Vouch, now: Timestamp) -> bool {
+    /// Whether a vouch for a change counts now: it has not ended, and its giver still has the right.
+    pub fn vouch_holds(&self, change: &Change, vouch: &Vouch, now: Timestamp) -> bool {
         let giver =
             self.rights(vouch.by).is_some_and(|rights| rights.role >= crate::policy::Role::Maintainer);
         giver && vouch.revision == change.facts.revision.commit && now < vouch.expires

@@ -116,8 +116,14 @@ pub async fn withdraw(call: Call, _form: Form) -> Answer<Response> {
 pub async fn vouch(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
     let why = form.get("why").to_owned();
-    let vouch = Vouch { revision: form.get("revision").to_owned(), why, seconds: None };
+    let seconds = given(&form, "hours").map(|hours| seconds_of(&hours)).transpose()?;
+    let vouch = Vouch { revision: form.get("revision").to_owned(), why, seconds };
     done(&call, acts::vouch(call.clone(), vouch).await, back)
+}
+
+fn seconds_of(hours: &str) -> Answer<u32> {
+    let seconds = hours.parse::<u32>().ok().and_then(|hours| hours.checked_mul(3600));
+    seconds.ok_or_else(|| ApiError::invalid(format!("`{hours}` is no number of hours")).hint("write say 24"))
 }
 
 /// `POST /{repo}/changes/{change}/comment`

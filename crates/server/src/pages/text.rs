@@ -69,7 +69,7 @@ pub fn sha(commit: &str) -> Html {
     Safe(format!("<code class=\"sha\" title=\"{}\">{}</code>", escape(commit), escape(&short)))
 }
 
-/// A point in time, as people say it, with the exact one at hand.
+/// A point in time, past or to come, as people say it, with the exact one at hand.
 pub fn when(at: i64, now: i64) -> Html {
     let exact = utc(at);
     let machine = exact.replace(' ', "T");
@@ -78,6 +78,10 @@ pub fn when(at: i64, now: i64) -> Html {
 
 fn ago(at: i64, now: i64) -> String {
     match now - at {
+        gap if gap <= -DAY => format!("in {} d", -gap / DAY),
+        gap if gap <= -HOUR => format!("in {} h", -gap / HOUR),
+        gap if gap <= -MINUTE => format!("in {} min", -gap / MINUTE),
+        gap if gap <= -10 * SECOND => format!("in {} s", -gap / SECOND),
         gap if gap < 10 * SECOND => "just now".into(),
         gap if gap < MINUTE => format!("{} s ago", gap / SECOND),
         gap if gap < HOUR => format!("{} min ago", gap / MINUTE),
@@ -165,6 +169,8 @@ mod tests {
         assert_eq!(ago(0, 5_000), "just now");
         assert_eq!(ago(0, 125_000), "2 min ago");
         assert_eq!(ago(0, 40 * DAY), "1970-01-01");
+        assert_eq!(ago(125_000, 0), "in 2 min");
+        assert_eq!(ago(2 * DAY - 1, 0), "in 1 d");
     }
 
     #[test]

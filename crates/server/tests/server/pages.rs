@@ -146,3 +146,31 @@ fn nobody_is_offered_to_approve_what_they_uploaded() {
     assert!(own.contains("/demo/changes/1/request-changes"), "{own}");
     assert!(shown("mia").contains("id=\"approve\""));
 }
+
+#[test]
+fn a_vouch_is_shown_with_its_end() {
+    let world = World::new();
+    let cookie = world.log_in("mia");
+    let revision = world.change(1)["revision"].as_str().unwrap().to_owned();
+    let vouch = |hours: &str| {
+        let fields =
+            format!("csrf={}&revision={revision}&why=read+it&hours={hours}", csrf_of(&world, &cookie));
+        world.send(&world.form("/demo/changes/1/vouch", &fields).header("cookie", &cookie))
+    };
+    assert_eq!(vouch("many").status, 400);
+    assert_eq!(vouch("2").status, 303);
+    let now = || world.change(1)["gate"]["vouch"].clone();
+    let (given, ends) = (now()["at"].as_i64().unwrap(), now()["expires"].as_i64().unwrap());
+    assert!((ends - given - 2 * 3_600_000).abs() < 60_000, "{}", now());
+    let shown = || text(&page(&world, &cookie, "/demo/changes/1"));
+    assert!(now()["standing"] == "holds" && shown().contains("It ends <time "), "{}", shown());
+    world
+        .ada(Ask::put("/api/v1/repos/demo/people/mia", json!({ "role": "author", "authorised": true })))
+        .ok();
+    world.until(|_| now()["standing"] == "void");
+    assert!(shown().contains("It <strong>no longer counts</strong>: mia does not maintain"), "{}", shown());
+    let short = json!({ "revision": revision, "why": "read it", "seconds": 1 });
+    world.ada(Ask::post("/api/v1/repos/demo/changes/1/vouch", short)).ok();
+    crate::runs::wait_for("the vouch ends", || now()["standing"] == "ended");
+    assert!(shown().contains("It <strong>ended</strong> <time "), "{}", shown());
+}

@@ -178,7 +178,7 @@ fn refuse_writes(world: &World) -> Arc<AtomicBool> {
 }
 
 /// Waits for something that no cell tells of.
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < end, "{what}: not within a minute");

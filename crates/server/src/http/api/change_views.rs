@@ -323,6 +323,8 @@ pub struct VouchView {
     pub at: i64,
     /// When it ends.
     pub expires: i64,
+    /// `holds`; `ended`, by the clock; or `void`, as its giver no longer maintains the repo.
+    pub standing: String,
 }
 
 pub(super) fn revisions(

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_core::candidate::CandidateResult;
-use towpath_core::gate::{GateState, Reason};
+use towpath_core::gate::{Change, GateState, Reason, Vouch};
 use towpath_core::ids::{BranchName, ChangeNumber, GateId, RepoName, Timestamp};
 use towpath_forge::ChangeRecord;
 use towpath_store::records::{ChangeQuery, RunQuery};
@@ -147,9 +147,11 @@ struct Seen {
     place: Option<usize>,
     reasons: Vec<Reason>,
     target: BranchName,
-    change: towpath_core::gate::Change,
+    change: Change,
     budget: Option<BudgetView>,
     definition: Option<String>,
+    /// How somebody's word for the revision stands.
+    vouched: &'static str,
 }
 
 impl Seen {
@@ -162,6 +164,7 @@ impl Seen {
             target: state.id.branch.clone(),
             definition: edited_definition(state, &change),
             budget: state.budget(&change).map(|budget| BudgetView::of(budget, now)),
+            vouched: change.vouch.as_ref().map_or("", |vouch| standing(state, &change, (vouch, now))),
             change,
         })
     }
@@ -174,6 +177,7 @@ impl Seen {
                 why: vouch.why.clone(),
                 at: millis(vouch.at),
                 expires: millis(vouch.expires),
+                standing: self.vouched.to_owned(),
             }),
             None => None,
         };
@@ -193,8 +197,16 @@ impl Seen {
     }
 }
 
+fn standing(state: &GateState, change: &Change, (vouch, now): (&Vouch, Timestamp)) -> &'static str {
+    match state.vouch_holds(change, vouch, now) {
+        true => "holds",
+        false if vouch.expires <= now => "ended",
+        false => "void",
+    }
+}
+
 /// The definition that a change would land, if it edits it: the newest candidate of its newest revision says so.
-pub fn edited_definition(state: &GateState, change: &towpath_core::gate::Change) -> Option<String> {
+pub fn edited_definition(state: &GateState, change: &Change) -> Option<String> {
     let made = state.candidates().values().filter(|record| record.change == change.facts.number);
     let newest = made.filter(|record| record.spec.revision == change.facts.revision.commit);
     let tip = state.branch().tip.as_ref().map(|tip| tip.commit);

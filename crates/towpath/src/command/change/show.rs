@@ -65,6 +65,17 @@ pub fn list(arguments: &ListArgs, place: &Place, terminal: &Terminal) -> Result<
     answer::list(&place.client.ask(&request)?, &things, terminal, row)
 }
 
+/// Somebody's word for the newest revision, and how long it holds.
+fn vouched(vouch: &Value) -> String {
+    let term = match text(vouch, "standing") {
+        "holds" => format!("until {}", time(vouch, "expires")),
+        "ended" => format!("ended {}", time(vouch, "expires")),
+        "void" => "no longer counts, as who gave it does not maintain the repo now".to_owned(),
+        _ => return String::new(),
+    };
+    format!("by {}, {term}: {}", text(vouch, "by"), text(vouch, "why"))
+}
+
 /// The commands that show the newest revision in a clone.
 fn how_to_look(change: &Value) -> String {
     let (target, number) = (text(change, "target"), &change["change"]);
@@ -90,6 +101,7 @@ pub fn show(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode,
         ("definition", text(&change, "definition").to_owned()),
         ("landed as", text(&change, "landed").to_owned()),
         ("labels", joined(&change, "labels")),
+        ("vouched for", vouched(&change["gate"]["vouch"])),
         ("page", text(&change, "url").to_owned()),
     ];
     let facts: Vec<Vec<Cell>> = facts
@@ -190,5 +202,23 @@ fn show_reason(reason: &Value, indent: &str, terminal: &Terminal) -> Result<(), 
     match text(reason, "hint") {
         "" => Ok(()),
         hint => Ok(terminal.data(format!("{indent}  {} {}", Style::Dim.paint("hint:"), inline(hint)))?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_vouch_is_shown_with_its_end() {
+        let vouch = |standing: &str| {
+            vouched(&json!({ "by": "mia", "why": "read it", "expires": 1_000, "standing": standing }))
+        };
+        assert_eq!(vouch("holds"), "by mia, until 1970-01-01 00:00:01 UTC: read it");
+        assert_eq!(vouch("ended"), "by mia, ended 1970-01-01 00:00:01 UTC: read it");
+        assert!(vouch("void").starts_with("by mia, no longer counts, as "));
+        assert_eq!(vouched(&Value::Null), "");
     }
 }
