@@ -80,7 +80,7 @@ struct Whole {
     claims: u64,
     /// What runs there.
     current: Option<Current>,
-    /// The newest deployment that could not replace the server, and why. One alert for each.
+    /// The newest deployment that could not replace the server, and why, until a later one passes. One alert for each.
     unreplaced: Option<Unreplaced>,
 }
 
@@ -127,13 +127,12 @@ impl Cell for Environment {
         if let Some(deploying) = &*state.deploying {
             state.owe_deploying(deploying, &mut plan);
         }
-        if let Some(Unreplaced { number, run, why }) = &state.whole.unreplaced {
+        if let (Some(Unreplaced { number, run, why }), Some(key)) = (&state.whole.unreplaced, state.alert()) {
             let text = format!(
                 "deployment {number} to {} does not serve, the server goes on as it was: {why}",
                 state.id
             );
-            let effect = Effect::Alert { gate: run.gate.clone(), text };
-            plan.owe(EffectKey::once("alert-server", &state.id, *number), effect);
+            plan.owe(key, Effect::Alert { gate: run.gate.clone(), text });
         }
         plan
     }
@@ -148,6 +147,12 @@ impl EnvironmentState {
     /// What runs there.
     pub fn current(&self) -> Option<&Current> {
         self.whole.current.as_ref()
+    }
+
+    /// The alert of the newest deployment that could not replace the server, until a later one passes.
+    pub fn alert(&self) -> Option<EffectKey> {
+        let unreplaced = self.whole.unreplaced.as_ref()?;
+        Some(EffectKey::once("alert-server", &self.id, unreplaced.number))
     }
 
     /// The deployment under way.
@@ -232,7 +237,9 @@ impl EnvironmentState {
     fn end(&mut self, outcome: Outcome, why: String, now: Timestamp) {
         let Some(Deploying { number, claim, .. }) = self.deploying.edit().take() else { return };
         if outcome == Outcome::Passed {
-            self.whole.edit().current = Some(Current { number, commit: claim.commit, since: now });
+            let whole = self.whole.edit();
+            whole.current = Some(Current { number, commit: claim.commit, since: now });
+            whole.unreplaced = None;
         }
         self.notes.acts.push(Act::DeploymentEnded { environment: self.id.clone(), number, outcome, why });
     }

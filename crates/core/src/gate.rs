@@ -17,6 +17,7 @@ use crate::graph::{JobGraph, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
 use crate::policy::{Level, Rights};
 
+mod alerts;
 mod budget;
 mod command;
 mod config;

@@ -1,6 +1,6 @@
 //! A forge, as the gate's drivers need it.
 
-use towpath_core::effect::{Check, Landing};
+use towpath_core::effect::{Check, EffectKey, Landing};
 use towpath_core::gate::{LandTried, Snapshot};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId};
 
@@ -53,9 +53,10 @@ pub trait Forge: Send + Sync {
     /// `Gone` if there is no such change or revision.
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Result<(), ForgeError>;
 
-    /// Tells the people who look after the branch.
+    /// Tells the people who look after the branch. `cause` names what it is about: whoever owes it can say when that is
+    /// over.
     ///
     /// # Errors
     /// `Transient` if asking again may help.
-    fn alert(&self, branch: &BranchName, text: &str) -> Result<(), ForgeError>;
+    fn alert(&self, branch: &BranchName, cause: &EffectKey, text: &str) -> Result<(), ForgeError>;
 }

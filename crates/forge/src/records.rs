@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use towpath_core::effect::Check;
+use towpath_core::effect::{Check, EffectKey};
 use towpath_core::gate::{Labels, Review, message_digest};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
@@ -52,7 +52,7 @@ pub trait Records: Send + Sync {
     fn set_check(&self, change: ChangeNumber, judged: Judged<'_>, check: &Check) -> Kept<()>;
 
     /// Brings a text before the people who look after a branch. The same text twice in a row is told once.
-    fn alert(&self, branch: &BranchName, text: &str) -> Kept<()>;
+    fn alert(&self, branch: &BranchName, cause: &EffectKey, text: &str) -> Kept<()>;
 }
 
 /// A person with a right on the repo.

@@ -240,7 +240,7 @@ impl Drivers {
                 None
             }
             Effect::Alert { gate, text } => {
-                forge(&gate.repo)?.alert(&gate.branch, text)?;
+                forge(&gate.repo)?.alert(&gate.branch, &task.key, text)?;
                 None
             }
             Effect::Send { .. } | Effect::RunJob(_) => {

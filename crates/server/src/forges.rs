@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::effect::Check;
+use towpath_core::effect::{Check, EffectKey};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, TreeId, UserId};
 use towpath_core::policy::Rights;
 use towpath_forge::{
@@ -198,10 +198,11 @@ impl Records for Rows {
         self.write(move |tx| tx.put_check(&repo, change, &check))
     }
 
-    fn alert(&self, branch: &BranchName, text: &str) -> Kept<()> {
+    fn alert(&self, branch: &BranchName, cause: &EffectKey, text: &str) -> Kept<()> {
         let alert = Alert {
             repo: self.repo.clone(),
             branch: branch.clone(),
+            cause: Some(cause.clone()),
             text: text.to_owned(),
             at: self.clock.now(),
         };

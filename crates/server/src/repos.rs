@@ -185,7 +185,7 @@ pub fn tell(writer: &Writer, repo: &Repo, text: String, at: Timestamp) {
     let name = &repo.name;
     // Whoever reads the settings says that they cannot be read.
     let Ok(RepoSettings { default_branch: branch, .. }) = RepoSettings::parse(&repo.settings) else { return };
-    let alert = Alert { repo: name.clone(), branch, text, at };
+    let alert = Alert { repo: name.clone(), branch, cause: None, text, at };
     if let Err(why) = writer.write(move |tx| tx.add_alert(&alert)) {
         tracing::error!(repo = %name, "nobody was told of it: {why}");
     }

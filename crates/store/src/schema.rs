@@ -8,10 +8,11 @@ use towpath_core::ids::{Digest, Timestamp};
 
 use crate::error::{OpenError, WriteError};
 
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("schema/0001_engine.sql"),
     include_str!("schema/0002_records.sql"),
     include_str!("schema/0003_proofs.sql"),
+    include_str!("schema/0004_causes.sql"),
 ];
 
 /// Marks the file as ours: `towp` in ASCII.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reason::Span;
 use super::{Change, GateState, Reason};
-use crate::effect::{Effect, EffectKey, Plan};
+use crate::effect::{Effect, Plan};
 use crate::ids::{ChangeNumber, CommitId, Timestamp};
 
 /// How long a revision has waited for its verdict.
@@ -126,8 +126,7 @@ impl GateState {
                     revision.short(),
                     Span(seconds)
                 );
-                let key = EffectKey::once("alert-budget", format!("{} {number} {revision}", self.id), 1);
-                plan.owe(key, Effect::Alert { gate: self.id.clone(), text });
+                plan.owe(self.late_alert(number, revision), Effect::Alert { gate: self.id.clone(), text });
             } else if let Some(budget) = budget.filter(|budget| budget.verdict_at.is_none()) {
                 plan.wake(Timestamp(budget.deadline.0 + 1));
             }

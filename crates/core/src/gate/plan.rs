@@ -127,7 +127,7 @@ impl GateState {
         Check { verdict: if broken { Verdict::Failure } else { verdict }, text: why(), run }
     }
 
-    fn owe_alerts(&self, plan: &mut Plan) {
+    pub(super) fn owe_alerts(&self, plan: &mut Plan) {
         let mut alert = |kind: &str, about: String, text: String| {
             plan.owe(EffectKey::once(kind, about, 1), Effect::Alert { gate: self.id.clone(), text });
         };
@@ -159,7 +159,7 @@ impl GateState {
         }
     }
 
-    fn about(&self, commit: CommitId) -> String {
+    pub(super) fn about(&self, commit: CommitId) -> String {
         format!("{} {commit}", self.id)
     }
 

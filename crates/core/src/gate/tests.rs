@@ -16,6 +16,7 @@ use crate::outbox::Dispatch;
 use crate::policy::{Actor, Role};
 use crate::turn::{Delivered, Intake, Live};
 
+mod alerts;
 mod bench;
 mod flags;
 mod labels;

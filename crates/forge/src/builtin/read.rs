@@ -1,6 +1,6 @@
 //! The built-in forge as the gate sees it.
 
-use towpath_core::effect::{Check, Landing};
+use towpath_core::effect::{Check, EffectKey, Landing};
 use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
 use towpath_git::GitError;
@@ -45,8 +45,8 @@ impl Forge for BuiltIn {
         }
     }
 
-    fn alert(&self, branch: &BranchName, text: &str) -> Result<(), ForgeError> {
-        Ok(self.records().alert(branch, text)?)
+    fn alert(&self, branch: &BranchName, cause: &EffectKey, text: &str) -> Result<(), ForgeError> {
+        Ok(self.records().alert(branch, cause, text)?)
     }
 }
 

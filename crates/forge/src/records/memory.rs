@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use towpath_core::effect::Check;
+use towpath_core::effect::{Check, EffectKey};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, UserId};
 use towpath_core::policy::Rights;
 
@@ -156,7 +156,7 @@ impl Records for Memory {
         Ok(())
     }
 
-    fn alert(&self, branch: &BranchName, text: &str) -> Kept<()> {
+    fn alert(&self, branch: &BranchName, _cause: &EffectKey, text: &str) -> Kept<()> {
         let mut state = self.state();
         let told = (branch.clone(), text.to_owned());
         if state.alerts.last() != Some(&told) {

@@ -1,6 +1,6 @@
 //! What every forge adapter promises, as functions over a [`Subject`]; here for the built-in one.
 
-use towpath_core::effect::{Check, Landing, Verdict};
+use towpath_core::effect::{Check, EffectKey, Landing, Verdict};
 use towpath_core::gate::LandTried;
 use towpath_core::ids::{BranchName, CandidateId, ChangeNumber, CommitId};
 use towpath_forge::{Forge, ForgeError, Judged};
@@ -225,7 +225,8 @@ fn the_built_in_forge_keeps_the_contract() {
 #[test]
 fn alerts_reach_people_once() {
     let world = World::new();
-    world.forge.alert(&branch("main"), "landing stopped").unwrap();
-    world.forge.alert(&branch("main"), "landing stopped").unwrap();
+    let cause = EffectKey::once("alert-halt", "demo/main Disk", 1);
+    world.forge.alert(&branch("main"), &cause, "landing stopped").unwrap();
+    world.forge.alert(&branch("main"), &cause, "landing stopped").unwrap();
     assert_eq!(world.memory.alerts(), [(branch("main"), "landing stopped".to_owned())]);
 }

@@ -74,7 +74,7 @@ impl Keeper {
         damaged.runs.iter().for_each(|run| of_gate.entry(&run.gate).or_default().push(run));
         for (gate, runs) in of_gate {
             let (repo, branch) = (gate.repo.clone(), gate.branch.clone());
-            let alert = Alert { repo, branch, text: text(&runs), at };
+            let alert = Alert { repo, branch, cause: None, text: text(&runs), at };
             self.house.store.writer().write(move |tx| tx.add_alert(&alert))?;
         }
         Ok(text(&damaged.runs.iter().collect::<Vec<_>>()))

@@ -8,6 +8,7 @@ use towpath_core::ids::{GateId, Timestamp, is_unprintable};
 use super::call::Call;
 use super::error::{Answer, ApiError};
 
+pub mod alerts;
 pub mod artifacts;
 pub mod audit;
 pub mod branches;

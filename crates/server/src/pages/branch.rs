@@ -7,9 +7,10 @@ use axum::response::Response;
 use towpath_core::ids::GateId;
 use towpath_core::policy::Role;
 
-use super::overview::{AlertPart, alerts};
+use super::overview::ALERTS_SHOWN;
 use super::{Frame, crumb, render, text};
 use crate::http::api::Nothing;
+use crate::http::api::alerts::AlertView;
 use crate::http::api::branches::{self, BranchView, FlagView};
 use crate::http::api::change_views::ChangeLine;
 use crate::http::api::changes;
@@ -22,8 +23,6 @@ use crate::http::login::redirect;
 
 /// Landed changes that are shown.
 const LANDED_SHOWN: usize = 10;
-/// Alerts of the repo among which those of the branch are looked for.
-const ALERTS_READ: usize = 20;
 
 #[derive(Template)]
 #[template(path = "branch.html")]
@@ -33,7 +32,6 @@ struct BranchPage {
     url: String,
     landed: Vec<ChangeLine>,
     environments: Vec<EnvironmentView>,
-    alerts: Vec<AlertPart>,
     /// May freeze.
     maintains: bool,
     /// May accept a foreign push.
@@ -61,13 +59,9 @@ impl BranchPage {
         deploy.wanted.is_some() || deploy.running.is_some() || deploy.newest.is_some()
     }
 
-    /// The commit of the newest deploy run, if that did not pass.
-    fn failed(&self) -> Option<&String> {
-        let deploy = &self.branch.deploy;
-        deploy
-            .failed_commit
-            .as_ref()
-            .filter(|_| deploy.running.is_none() && deploy.newest == deploy.failed_run)
+    /// What the people who look after the branch have to know now.
+    fn news(&self) -> impl Iterator<Item = &AlertView> {
+        self.branch.alerts.iter().filter(|alert| alert.current).take(ALERTS_SHOWN)
     }
 }
 
@@ -88,9 +82,6 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     };
     let landed = changes::list(call.clone(), filter).await?;
     let environments = environments::list(call.clone(), Nothing {}).await?;
-    let mut alerts = alerts(&call, &call.repo()?, ALERTS_READ).await?;
-    alerts.retain(|alert| alert.branch == branch.branch);
-    alerts.truncate(3);
     let url = links::branch(&call.gate()?);
     let crumbs = vec![crumb(format!("{} / {}", branch.repo, branch.branch), url.clone())];
     let role = call.role.unwrap_or(Role::Reader);
@@ -99,7 +90,6 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
         url,
         landed,
         environments,
-        alerts,
         branch,
         maintains: role >= Role::Maintainer,
         administers: role >= Role::Admin,

@@ -1,20 +1,23 @@
 //! The overview: every repo that one may read, with its branches.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
-use towpath_core::ids::{GateId, RepoName};
+use towpath_core::ids::GateId;
 
 use super::{Frame, render, text};
+use crate::http::api::alerts::{self, AlertView};
 use crate::http::api::branches::{self, BranchView};
 use crate::http::api::{Nothing, repos};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::links;
 
-/// Alerts of a repo that are shown.
-const ALERTS_SHOWN: usize = 3;
+/// Alerts of a branch that are shown at once.
+pub const ALERTS_SHOWN: usize = 5;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
@@ -28,12 +31,13 @@ struct RepoPart {
     role: String,
     clone_url: String,
     branches: Vec<BranchPart>,
-    alerts: Vec<AlertPart>,
 }
 
 struct BranchPart {
     name: String,
     url: String,
+    /// Those that are still so.
+    alerts: Vec<AlertView>,
     /// Absent before the branch's gate was read for the first time.
     view: Option<BranchView>,
 }
@@ -51,33 +55,15 @@ impl BranchPart {
     }
 }
 
-/// Something that the people of a branch have to know.
-pub struct AlertPart {
-    /// On which branch.
-    pub branch: String,
-    /// What.
-    pub text: String,
-    /// When.
-    pub at: i64,
-}
-
 /// `GET /`
 pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     let mut parts = Vec::new();
     for repo in repos::list(call.clone(), Nothing {}).await? {
-        let name: RepoName = repo.repo.parse()?;
         let mut branches = Vec::new();
         for branch in repo.branches {
             branches.push(branch_part(&call, &repo.repo, branch).await?);
         }
-        let alerts = alerts(&call, &name, ALERTS_SHOWN).await?;
-        parts.push(RepoPart {
-            repo: repo.repo,
-            role: repo.role,
-            clone_url: repo.clone_url,
-            branches,
-            alerts,
-        });
+        parts.push(RepoPart { repo: repo.repo, role: repo.role, clone_url: repo.clone_url, branches });
     }
     render(StatusCode::OK, &Overview { frame: Frame::of(&call), repos: parts })
 }
@@ -90,20 +76,10 @@ async fn branch_part(call: &Call, repo: &str, branch: String) -> Answer<BranchPa
         Err(ApiError { class: Class::NotFound, .. }) => None,
         Err(error) => return Err(error),
     };
-    Ok(BranchPart { name: branch, url: links::branch(&id), view })
-}
-
-/// The newest alerts of a repo.
-pub async fn alerts(call: &Call, repo: &RepoName, count: usize) -> Answer<Vec<AlertPart>> {
-    let repo = repo.clone();
-    call.read(move |view| {
-        let alerts = view.alerts(&repo, count)?.into_iter();
-        let part = |alert: towpath_store::records::Alert| AlertPart {
-            branch: alert.branch.to_string(),
-            text: alert.text,
-            at: alert.at.0,
-        };
-        Ok(alerts.map(part).collect())
-    })
-    .await
+    let told = match &view {
+        Some(view) => view.alerts.clone(),
+        None => alerts::of(call, &id, BTreeSet::new()).await?,
+    };
+    let alerts = told.into_iter().filter(|alert| alert.current).take(ALERTS_SHOWN).collect();
+    Ok(BranchPart { name: branch, url: links::branch(&id), alerts, view })
 }

@@ -1,10 +1,11 @@
 //! Records: each noun is written, changed and read back.
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::effect::{Check, Verdict};
+use towpath_core::effect::{Check, EffectKey, Verdict};
 use towpath_core::graph::{JobIndex, Outcome, Trigger};
 use towpath_core::ids::{
-    BranchName, ChangeNumber, CommitId, Digest, EnvironmentId, LeaseId, RepoName, RunId, Timestamp, UserId,
+    BranchName, ChangeNumber, CommitId, Digest, EnvironmentId, GateId, LeaseId, RepoName, RunId, Timestamp,
+    UserId,
 };
 use towpath_core::policy::{Rights, Role};
 use towpath_store::records::*;
@@ -219,12 +220,44 @@ fn changes_are_found_by_what_is_known_of_them_newest_first() {
 #[test]
 fn an_alert_is_told_once_in_a_row() {
     let (_place, store) = with_repo();
-    let alert =
-        |text: &str| Alert { repo: repo(), branch: "main".parse().unwrap(), text: text.into(), at: NOW };
+    let cause = EffectKey::once("alert-halt", "demo/main Disk", 1);
+    let alert = |text: &str| Alert {
+        repo: repo(),
+        branch: "main".parse().unwrap(),
+        cause: Some(cause.clone()),
+        text: text.into(),
+        at: NOW,
+    };
     let alerts = [alert("a"), alert("a"), alert("b"), alert("a")];
     write(&store, move |tx| alerts.iter().try_for_each(|alert| tx.add_alert(alert)));
     let told = store.reader().snapshot().unwrap().alerts(&repo(), 9).unwrap();
     assert_eq!(told.iter().map(|alert| alert.text.as_str()).collect::<Vec<_>>(), ["a", "b", "a"]);
+    assert!(told.iter().all(|alert| alert.cause.as_ref() == Some(&cause)));
+    let of = |branch: &str| {
+        let gate = GateId { repo: repo(), branch: branch.parse().unwrap() };
+        store.reader().snapshot().unwrap().alerts_of(&gate, 2).unwrap()
+    };
+    assert_eq!((of("main"), of("next").len()), (told[..2].to_vec(), 0));
+}
+
+#[test]
+fn an_alert_that_nobody_can_call_over_is_as_new_as_its_last_telling() {
+    let (_place, store) = with_repo();
+    let newest = |cause: Option<&str>| {
+        let cause = cause.map(|cause| EffectKey::once(cause, "demo/main", 1));
+        let branch: BranchName = "main".parse().unwrap();
+        let text = format!("{cause:?}");
+        let told = [1, 2].map(|at| Alert {
+            repo: repo(),
+            branch: branch.clone(),
+            cause: cause.clone(),
+            text: text.clone(),
+            at: Timestamp(at),
+        });
+        write(&store, move |tx| told.iter().try_for_each(|alert| tx.add_alert(alert)));
+        store.reader().snapshot().unwrap().alerts(&repo(), 1).unwrap()[0].at
+    };
+    assert_eq!((newest(None), newest(Some("alert-halt"))), (Timestamp(2), Timestamp(1)));
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct BranchArgs {
 enum BranchVerb {
     /// List watched branches
     List,
-    /// Show a branch: flags, queue, what waits, runs
+    /// Show a branch: flags, alerts, queue, what waits, runs
     Show(Name),
     /// Let nothing land
     Freeze {
@@ -129,6 +129,12 @@ fn show(place: &Place, branch: Option<&str>, terminal: &Terminal) -> Result<Exit
     let name = format!("{}/{}", text(&view, "repo"), text(&view, "branch"));
     terminal.data(Style::Bold.paint(inline(&name)))?;
     rows(&facts(&view), "  ", terminal)?;
+    let news: Vec<Vec<Cell>> =
+        items(&view["alerts"]).iter().filter(|alert| flag(alert, "current")).map(alert).collect();
+    if !news.is_empty() {
+        terminal.data("alerts")?;
+        rows(&news, "  ", terminal)?;
+    }
     for (title, key) in [("queue", "queue"), ("waiting", "waiting")] {
         if items(&view[key]).is_empty() {
             continue;
@@ -152,10 +158,6 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
     };
     let halts =
         items(&view["halts"]).iter().map(|halt| format!("{}; {}", text(halt, "why"), text(halt, "mend")));
-    // A newer run that passed makes it history.
-    let deploy = &view["deploy"];
-    let failed = text(deploy, "failed_run");
-    let failed = if failed == text(deploy, "newest") { failed } else { "" };
     let flags: Vec<String> = ["forge", "runs", "state"]
         .iter()
         .filter(|name| flag(&view["flags"][**name], "set"))
@@ -171,10 +173,14 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
         ("to look at", flags.join(", ")),
         ("last landed", text(&view["landed"], "commit").to_owned()),
         ("deploys", text(&view["deploy"], "running").to_owned()),
-        ("deploy failed", failed.to_owned()),
+        ("deploy failed", text(&view["deploy"], "failed_run").to_owned()),
     ];
     let shown = facts.into_iter().filter(|(_, value)| !value.is_empty());
     shown.map(|(label, value)| vec![styled(Style::Dim, label), value.into()]).collect()
+}
+
+fn alert(alert: &Value) -> Vec<Cell> {
+    vec![styled(Style::Dim, time(alert, "at")), text(alert, "text").into()]
 }
 
 /// A change with what it waits for first.

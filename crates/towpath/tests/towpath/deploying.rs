@@ -40,7 +40,11 @@ pub fn is_over(deployment: &Value) -> bool {
 }
 
 pub fn land(served: &Served, change: &str, path: &str) -> String {
-    served.push(&format!("branch-{change}"), path, "x\n");
+    land_with(served, change, (path, "x\n"))
+}
+
+fn land_with(served: &Served, change: &str, (path, content): (&str, &str)) -> String {
+    served.push(&format!("branch-{change}"), path, content);
     let landed = until_landed(&served.world, change)["landed"].as_str().unwrap().to_owned();
     served.world.git(&["fetch", "--quiet", "towpath"]);
     served.world.git(&["switch", "--quiet", "main"]);
@@ -59,6 +63,31 @@ pub fn gate_of(served: &Served, name: &str) -> PathBuf {
             _ => return served.world.folder().join(name),
         }
     }
+}
+
+#[test]
+fn the_alert_of_a_deployment_that_failed_is_history_once_one_passes() {
+    let pipeline = "jobs:\n  unit: { run: 'true' }\n  \
+        ship: { on: [land], run: 'grep good state' }\n";
+    let served = Served::with_options(&[("towpath.yaml", pipeline)], &PLAIN, &[]);
+    let branch = || served.record(&["branch", "show"]);
+    let failed = land_with(&served, "1", ("state", "bad\n"));
+    let told = until("the alert", || branch()["alerts"].get(0).cloned());
+    let text = told["text"].as_str().unwrap().to_owned();
+    assert!(told["current"] == true && text.contains(&failed) && text.ends_with("did not pass"), "{told}");
+    let shown = served.ok(&["branch", "show"]).out;
+    assert!(
+        shown.contains("\nalerts\n") && shown.contains(&text) && shown.contains("deploy failed"),
+        "{shown}"
+    );
+
+    land_with(&served, "2", ("state", "good\n"));
+    let mended = |branch: &Value| branch["deploy"]["failed_run"].is_null();
+    let after = until("a deployment that passes", || Some(branch()).filter(mended));
+    let [history] = after["alerts"].as_array().unwrap().as_slice() else { panic!("one alert: {after}") };
+    assert_eq!((&history["text"], &history["current"]), (&text.into(), &false.into()), "{after}");
+    let shown = served.ok(&["branch", "show"]).out;
+    assert!(!shown.contains("alerts") && !shown.contains("deploy failed"), "{shown}");
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{Flag, GateState, Phase, Verb};
+use towpath_core::gate::{Flag, Gate, GateState, Phase, Verb};
 use towpath_core::ids::{CommitId, GateId, Timestamp};
+use towpath_core::turn::Live;
 
+use super::alerts::{self, AlertView};
 use super::change_views::Entry;
 use super::{Nothing, Said, Why, checked_why, command, gate, millis, word};
 use crate::http::call::Call;
@@ -52,6 +54,8 @@ pub struct BranchView {
     pub halts: Vec<HaltView>,
     /// A tip that somebody else put there and no admin has accepted.
     pub foreign: Option<String>,
+    /// The newest alerts, newest first: those that are still so, and history.
+    pub alerts: Vec<AlertView>,
     /// The queue, next to land first.
     pub queue: Vec<Entry>,
     /// Open changes that are not in the queue.
@@ -132,7 +136,7 @@ pub struct DeployView {
     pub running: Option<String>,
     /// The newest run.
     pub newest: Option<String>,
-    /// The newest commit whose run did not pass.
+    /// The newest commit whose run did not pass, until a later run passes.
     pub failed_commit: Option<String>,
     /// That run.
     pub failed_run: Option<String>,
@@ -235,7 +239,9 @@ pub async fn show(call: Call, _: Nothing) -> Answer<BranchView> {
         }
     });
     let pool = pool.await.unwrap_or_default();
-    gate(&call, id, move |live| view(&live.state, pool, now)).await
+    let look = move |live: &Live<Gate>| (view(&live.state, pool, now), live.state.alerts(now));
+    let (view, go_on) = gate(&call, id.clone(), look).await?;
+    Ok(BranchView { alerts: alerts::of(&call, &id, go_on).await?, ..view })
 }
 
 fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
@@ -271,6 +277,7 @@ fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
             })
             .collect(),
         foreign: branch.foreign.map(|commit| commit.to_string()),
+        alerts: Vec::new(),
         waiting: state.ordered().iter().filter(|number| !queue.contains(number)).filter_map(entry).collect(),
         queue: queue.iter().filter_map(entry).collect(),
         deploy: deploy_view(state),
@@ -288,13 +295,14 @@ fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
 
 fn deploy_view(state: &GateState) -> DeployView {
     let deploy = &state.branch().deploy;
+    let failed = state.failed_deploy();
     let run = |number: u64| format!("{}/{number}", state.id);
     DeployView {
         wanted: deploy.wanted.map(|(commit, _)| commit.to_string()),
         running: state.running_deploy().map(run),
         newest: deploy.run.map(run),
-        failed_commit: deploy.alerted.map(|(commit, _)| commit.to_string()),
-        failed_run: deploy.alerted.map(|(_, number)| run(number)),
+        failed_commit: failed.map(|(commit, _)| commit.to_string()),
+        failed_run: failed.map(|(_, number)| run(number)),
     }
 }
 
