@@ -221,20 +221,27 @@ fn tell_of_repo(repo: &Witness, terminal: &Terminal) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `1 leaf`, `2 leaves`.
+pub fn leaves(number: u64) -> String {
+    match number {
+        1 => "1 leaf".into(),
+        _ => format!("{number} leaves"),
+    }
+}
+
 fn tell_of_log(report: &Report, terminal: &Terminal) -> Result<(), Failure> {
     for finding in &report.findings {
         terminal.data(format!("{}: {}", Style::Red.paint("finding"), inline(&finding.to_string())))?;
     }
     for (leaf, restored) in &report.restores {
-        let lost = format!("leaf {leaf}: a restore lost {} leaves: {}", restored.leaves_lost, restored.why);
+        let lost = format!("leaf {leaf}: a restore lost {}: {}", leaves(restored.leaves_lost), restored.why);
         terminal.data(format!("{}: {}", Style::Yellow.paint("restore"), inline(&lost)))?;
     }
     let verdict = match report.is_clean() {
         true => Style::Green.paint("sound"),
         false => Style::Red.paint("not sound"),
     };
-    let leaves =
-        count(usize::try_from(report.leaves).unwrap_or(usize::MAX), "leave").replace("1 leave", "1 leaf");
+    let leaves = leaves(report.leaves);
     let (root, checkpoints, unsealed) = (&report.root, report.checkpoints, report.unsealed);
     terminal.data(format!(
         "{verdict}: {leaves}, root {root}, {checkpoints} good checkpoints, {unsealed} not yet sealed"
@@ -345,5 +352,16 @@ fn plain(value: &Value) -> String {
         Value::Object(fields) if fields.contains_key("name") => text(value, "name").to_owned(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_leaf_is_a_leaf() {
+        assert_eq!([0, 1, 2, 11].map(leaves), ["0 leaves", "1 leaf", "2 leaves", "11 leaves"]);
+        assert_eq!([21, 109, 121].map(leaves), ["21 leaves", "109 leaves", "121 leaves"]);
     }
 }

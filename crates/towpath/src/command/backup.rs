@@ -8,6 +8,7 @@ use towpath_server::backup::{self, SaveError};
 use towpath_store::{BackupError, OpenError};
 
 use crate::command::answer::{number, text};
+use crate::command::audit::leaves;
 use crate::command::serve::PlaceArgs;
 use crate::failure::{Exit, Failure};
 use crate::remote::Request;
@@ -65,11 +66,11 @@ fn make(to: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Result<
         return Ok(terminal.record(&json!({ "backup": to, "saved": saved }))?);
     }
     terminal.data(format!(
-        "saved {} to {}: {} and a record of {} leaves",
+        "saved {} to {}: {} and a record of {}",
         place.data.display(),
         to.display(),
         repos(saved.repos.len()),
-        saved.leaves
+        leaves(saved.leaves)
     ))?;
     terminal.talk(format!("the keys are not in it; keep {} safe as well, elsewhere", place.keys().display()));
     Ok(())
@@ -83,10 +84,10 @@ fn restore(from: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Re
         return Ok(terminal.record(&json!({ "data": place.data, "saved": saved, "missing": missing }))?);
     }
     terminal.data(format!(
-        "restored {}: {} and a record of {} leaves",
+        "restored {}: {} and a record of {}",
         place.data.display(),
         repos(saved.repos.len()),
-        saved.leaves
+        leaves(saved.leaves)
     ))?;
     let keys = keys.display();
     if missing.audit_key {
