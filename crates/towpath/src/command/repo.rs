@@ -84,7 +84,7 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             let client = client()?;
             let body = json!({ "repo": name, "branch": branch });
             let made = client.ask(&Request::post(&["repos"], body))?;
-            import::set_approvals(&client, text(&made, "repo"), None, terminal)?;
+            import::set_approvals(&client, &made, None, terminal)?;
             answer::list(&json!([made]), "repos", terminal, row)
         }
         RepoCommand::List => {

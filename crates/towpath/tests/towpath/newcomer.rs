@@ -146,6 +146,20 @@ fn settings_are_set_in_part_and_a_lone_admin_hears_who_can_approve() {
 }
 
 #[test]
+fn a_lone_user_hears_of_approvals_that_a_file_asks_for_and_nobody_can_give() {
+    let pipeline = format!("{PIPELINE}gate: {{ approvals: 1 }}\n");
+    let served = Served::with_options(&[("towpath.yaml", &pipeline)], &PLAIN, &[]);
+    served.world.git(&["remote", "rename", "towpath", "first"]);
+    let strict = served.world.towpath(&["repo", "import", ".", "--name", "strict"]);
+    let ways = ["asks for 1 approval, and you are the only user", "`towpath user add NAME`", "approvals: 0"];
+    says(&strict, 0, &ways);
+    assert!(!strict.err.contains("without an approval"), "{}", strict.err);
+    served.world.git(&["remote", "rename", "towpath", "second"]);
+    let wanted = served.world.towpath(&["repo", "import", ".", "--name", "wanted", "--approvals", "2"]);
+    says(&wanted, 0, &["asks for 1 approval, which goes before the 2 of `--approvals`"]);
+}
+
+#[test]
 fn a_push_is_answered_with_what_its_own_options_made_of_the_change() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     served.world.git(&["switch", "--quiet", "--create", "feature"]);

@@ -156,6 +156,9 @@ pub struct Imported {
     /// Why changes of it will wait: there is no pipeline, or it cannot be used. Absent: there is one.
     #[serde(default)]
     pub pipeline_trouble: Option<String>,
+    /// Approvals that the branch's own towpath.yaml asks for, whatever the settings say. Absent: it names no number.
+    #[serde(default)]
+    pub approvals: Option<u32>,
 }
 
 /// `POST /api/v1/import`
@@ -170,7 +173,7 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
         (None, Some(path)) => format!("imported repo {name} from the folder {path}"),
         _ => return Err(ApiError::invalid("an import takes either `url` or `path`")),
     };
-    let (branch, refs, left_out, pipeline_trouble) = blocking(move || {
+    let (branch, refs, left_out, (pipeline_trouble, approvals)) = blocking(move || {
         let origin = origin(&input)?;
         let tolerated: Vec<&str> = input.tolerated.iter().map(String::as_str).collect();
         let options = ImportOptions { tolerated: &tolerated, branch: wanted.as_ref() };
@@ -178,29 +181,33 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
             .map_err(|failure| refused(failure.into(), by))?;
         let head = imported.repository.head()?;
         let branch = wanted.or(head).ok_or_else(|| ApiError::invalid("the source has no branch"))?;
-        let trouble = pipeline_trouble(&imported.repository, &branch)?;
-        Ok((branch, imported.refs, imported.left_out, trouble))
+        let pipeline = pipeline(&imported.repository, &branch)?;
+        Ok((branch, imported.refs, imported.left_out, pipeline))
     })
     .await?;
     let repo = add(&call, name, branch, what).await?;
-    Ok(Imported { repo, refs, left_out, pipeline_trouble })
+    Ok(Imported { repo, refs, left_out, pipeline_trouble, approvals })
 }
 
-/// What keeps the branch's pipeline from testing anything, in a sentence.
-fn pipeline_trouble(repository: &Repository, branch: &BranchName) -> Answer<Option<String>> {
-    let Some(tip) = repository.branch_tip(branch)? else { return Ok(None) };
+/// What keeps the branch's pipeline from testing anything, in a sentence, and the approvals that it asks for.
+fn pipeline(repository: &Repository, branch: &BranchName) -> Answer<(Option<String>, Option<u32>)> {
+    let Some(tip) = repository.branch_tip(branch)? else { return Ok((None, None)) };
     let file = definitions::read(repository, repository.commit(tip)?.tree)?;
-    if let Err(diagnostics) = file.definition {
-        let first = diagnostics.lines().into_iter().next().unwrap_or_default();
-        return Ok(Some(format!("the pipeline of `{branch}` cannot be used: {first}")));
-    }
+    let approvals = match file.definition {
+        Ok(definition) => definition.gate.approvals,
+        Err(diagnostics) => {
+            let first = diagnostics.lines().into_iter().next().unwrap_or_default();
+            return Ok((Some(format!("the pipeline of `{branch}` cannot be used: {first}")), None));
+        }
+    };
     let nothing = file.detected.filter(|detected| detected.jobs.is_empty());
-    Ok(nothing.map(|_| {
+    let trouble = nothing.map(|_| {
         format!(
             "`{branch}` has no towpath.yaml and is of no kind whose checks are known (Cargo, Python, npm, Makefile), so \
              there is nothing to test"
         )
-    }))
+    });
+    Ok((trouble, approvals))
 }
 
 fn origin(input: &Import) -> Answer<Origin<'_>> {

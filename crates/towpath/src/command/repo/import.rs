@@ -18,6 +18,7 @@ use crate::local::folder::RunFolder;
 use crate::remote::place::{REMOTE, RemotePlace, client};
 use crate::remote::settings::replace;
 use crate::remote::{Client, Request};
+use crate::terminal::style::count;
 use crate::terminal::{Terminal, inline};
 
 /// The file with the token, in the clone's `.git`.
@@ -83,7 +84,7 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
         add_remote(checkout, &client, &imported)?;
     }
     let exit = report(&imported, checkout.is_some(), terminal)?;
-    set_approvals(&client, text(&imported, "repo"), arguments.approvals, terminal)?;
+    set_approvals(&client, &imported, arguments.approvals, terminal)?;
     Ok(exit)
 }
 
@@ -168,11 +169,11 @@ fn local_source(
     Ok(copy)
 }
 
-/// Sets how many approvals the repo's branches take where their towpath.yaml does not say: none, and it says so, if there
+/// Sets how many approvals a new repo's branches take where their towpath.yaml does not say: none, and it says so, if there
 /// is nobody who could give one.
 pub fn set_approvals(
     client: &Client,
-    repo: &str,
+    repo: &Value,
     wanted: Option<u32>,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
@@ -181,20 +182,39 @@ pub fn set_approvals(
         items(&users).iter().filter(|user| !flag(user, "disabled")).count() == 1
     };
     let Some(approvals) = wanted.or(alone.then_some(0)) else { return Ok(()) };
-    let path = ["repos", repo, "settings"];
+    let path = ["repos", text(repo, "repo"), "settings"];
     let mut settings = client.ask(&Request::get(&path))?;
     for branch in settings["branches"].as_object_mut().into_iter().flat_map(|branches| branches.values_mut())
     {
         branch["approvals"] = json!(approvals);
     }
     client.ask(&Request::put(&path, settings))?;
-    if alone {
-        terminal.talk(
-            "note: you are the only user, so changes land without an approval; once there are others, set \
-             `approvals` to 1: `towpath repo settings`",
-        );
+    if let Some(note) = approvals_note(approvals, repo["approvals"].as_u64(), alone) {
+        terminal.talk(format!("note: {note}"));
     }
     Ok(())
+}
+
+/// What holds where the settings say `approvals` and the branch's own file what it has `asked` for, which goes before.
+fn approvals_note(approvals: u32, asked: Option<u64>, alone: bool) -> Option<String> {
+    let times = |asked: u64| count(usize::try_from(asked).unwrap_or(usize::MAX), "approval");
+    match asked.filter(|asked| *asked != u64::from(approvals)) {
+        Some(asked) if alone => Some(format!(
+            "the branch's towpath.yaml asks for {}, and you are the only user: nobody can give that, so changes wait. \
+             Either make a user who can (`towpath user add NAME`, then `towpath repo grant NAME maintainer`), or import it \
+             with `gate: {{ approvals: 0 }}` in that file",
+            times(asked)
+        )),
+        Some(asked) => Some(format!(
+            "the branch's towpath.yaml asks for {}, which goes before the {approvals} of `--approvals`",
+            times(asked)
+        )),
+        None => alone.then(|| {
+            "you are the only user, so changes land without an approval; once there are others, set `approvals` to 1: \
+             `towpath repo settings`"
+                .into()
+        }),
+    }
 }
 
 fn checkout_at(path: &Path) -> Result<Checkout, Failure> {
