@@ -27,7 +27,8 @@ pub struct CandidateSpec {
     pub revision: CommitId,
     /// How they are joined.
     pub strategy: Strategy,
-    /// The landed message; with [`Strategy::Rebase`] the commits keep their own.
+    /// The landed message; with [`Strategy::Rebase`] the commits keep their own, without [reserved
+    /// trailers](is_reserved_trailer).
     pub message: String,
     /// Author and committer time: the later of both commits' committer times.
     pub time: Timestamp,
@@ -46,6 +47,14 @@ impl CandidateSpec {
             [&self.parent.0, &self.revision.0, strategy.as_bytes(), self.message.as_bytes(), &time];
         CandidateId(Digest::of_fields(fields).prefix())
     }
+}
+
+/// Whether a line of a message is a trailer that only Towpath may write: those that a change brings along are stripped
+/// (trust T8). As git reads them, in any case and with space before the colon.
+pub fn is_reserved_trailer(line: &[u8]) -> bool {
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+    let key = line[..colon].trim_ascii().to_ascii_lowercase();
+    key == b"change-number" || key.starts_with(b"towpath-") && !key.contains(&b' ')
 }
 
 /// What making a candidate found out.
@@ -101,5 +110,24 @@ impl Candidate {
     /// Whether the change edits the definition, which takes a maintainer's approval of the new digest.
     pub fn edits_definition(&self) -> bool {
         self.definition != self.target_definition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_git_takes_for_a_trailer_of_ours_is_reserved() {
+        for line in
+            ["Change-Number: 5", "change-number : 5", " CHANGE-NUMBER:5", "Towpath-Run: demo/main/1\r"]
+        {
+            assert!(is_reserved_trailer(line.as_bytes()), "{line}");
+        }
+        for line in
+            ["Change-Id: I5", "Towpath-like things: none", "Towpath-server is fast", "Towpath: fast", ""]
+        {
+            assert!(!is_reserved_trailer(line.as_bytes()), "{line}");
+        }
     }
 }

@@ -5,7 +5,8 @@
 //! *Rebase* walks the change's own line of history (first parents) and repeats each commit on top of the one before.
 //! A merge inside the change becomes one ordinary commit with all that it brought in, conflict resolutions included;
 //! `git rebase` would drop those edits silently and land something that nobody reviewed. Steps that change nothing
-//! any more are left out. Author, author's date and message are kept; the committer is Towpath, at the given time.
+//! any more are left out. Author, author's date and message are kept, but for trailers that only Towpath may write; the
+//! committer is Towpath, at the given time.
 //!
 //! A step, the pick of C onto X, is a merge as well: of C with a synthetic commit that has X's tree and C's parent.
 //! That is what `git merge-tree --merge-base` does since git 2.40. A root commit has no parent, so both sides get a
@@ -15,7 +16,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 
-use towpath_core::candidate::{CandidateSpec, Strategy};
+use towpath_core::candidate::{CandidateSpec, Strategy, is_reserved_trailer};
 use towpath_core::ids::{CandidateId, CommitId, Timestamp, TreeId};
 
 use crate::environment::EMPTY_TREE;
@@ -119,7 +120,7 @@ impl Repository {
                 author: &step.raw.author,
                 committer: committer.as_bytes(),
                 encoding: step.raw.encoding.as_deref(),
-                message: &step.raw.message,
+                message: &without_reserved_trailers(&step.raw.message),
             };
             commit = write_commit(&self.objects(), &again)?;
             tree = picked;
@@ -198,6 +199,14 @@ fn landed_message(message: &str) -> Result<String, GitError> {
         return Err(GitError::BadInput { what: "the landed message", why });
     }
     Ok(format!("{}\n", message.trim_end()))
+}
+
+/// A message without the trailers that only Towpath may write (trust T8). Its first line is no trailer. Bytes, as it may be
+/// in any encoding.
+fn without_reserved_trailers(message: &[u8]) -> Vec<u8> {
+    let lines = message.split_inclusive(|byte| *byte == b'\n').enumerate();
+    let kept = lines.filter(|(at, line)| *at == 0 || !is_reserved_trailer(line));
+    kept.flat_map(|(_, line)| line).copied().collect()
 }
 
 fn empty_tree() -> TreeId {

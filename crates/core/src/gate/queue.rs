@@ -8,7 +8,7 @@ use super::runs::Phase;
 use super::{
     CandidateRecord, Change, ForgeChange, GateState, Reason, Review, TestState, Tip, Verdict, message_digest,
 };
-use crate::candidate::{Candidate, CandidateResult, CandidateSpec, Strategy};
+use crate::candidate::{Candidate, CandidateResult, CandidateSpec, Strategy, is_reserved_trailer};
 use crate::graph::{Outcome, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, Timestamp};
 use crate::policy::{Level, Role};
@@ -358,17 +358,10 @@ fn spec(tip: &Tip, strategy: Strategy, change: &Change) -> CandidateSpec {
     }
 }
 
-/// Trailers that only Towpath may write: they are stripped from what a change brings along (trust T8).
-const RESERVED_TRAILERS: [&str; 2] = ["towpath-", "change-number:"];
-
 /// The message of the landed commit, fixed by what the approvals were bound to.
 fn landed_message(strategy: Strategy, change: &Change) -> String {
     let facts = &change.facts;
-    let reserved = |line: &&str| {
-        let line = line.trim_start().to_ascii_lowercase();
-        !RESERVED_TRAILERS.iter().any(|trailer| line.starts_with(trailer))
-    };
-    let body: Vec<&str> = facts.body.lines().filter(reserved).collect();
+    let body: Vec<&str> = facts.body.lines().filter(|line| !is_reserved_trailer(line.as_bytes())).collect();
     let body = body.join("\n");
     let subject = match strategy {
         Strategy::Merge => format!("Merge change {}: {}", facts.number, facts.title),

@@ -231,6 +231,20 @@ fn a_commit_in_another_encoding_is_rebased_byte_by_byte() {
 }
 
 #[test]
+fn a_rebase_lands_no_trailer_that_only_towpath_may_write() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    world.checkout(theirs);
+    let body = "Why: because\nChange-Number: 9\ntowpath-run : demo/main/1\nSigned-off-by: J <j@example.org>";
+    world.run(&["commit", "--quiet", "--amend", "-m", "Change-Number: 9", "-m", body]);
+    let forged = world.head();
+    world.push(forged, "topic");
+    let (commit, _) = made(world.repository.make_candidate(&spec(ours, forged, Strategy::Rebase)).unwrap());
+    let message = world.repository.commit(commit).unwrap().message;
+    assert_eq!(message, "Change-Number: 9\n\nWhy: because\nSigned-off-by: J <j@example.org>\n");
+}
+
+#[test]
 fn a_missing_commit_is_gone_and_the_engine_works_on() {
     let world = World::new();
     let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
