@@ -38,7 +38,7 @@ mod next;
 mod objects;
 pub mod openapi;
 pub mod origin;
-mod records;
+pub(crate) mod records;
 pub mod route;
 pub mod routes;
 pub mod serve;

@@ -66,7 +66,7 @@ pub fn routes() -> Vec<Route> {
     ];
     all.extend(branch_forms());
     all.extend(change_forms());
-    let cancel = form("/{repo}/runs/{branch}/{run}/cancel", MAINTAINER, "Cancel a run", forms::cancel);
+    let cancel = form("/{repo}/runs/{branch}/{run}/cancel", OWNER, "Cancel a run", forms::cancel);
     all.push(cancel.fields(&["why"]));
     all
 }

@@ -143,6 +143,9 @@ impl GateState {
         };
         let need = match &command.verb {
             Verb::Hold { change, .. } | Verb::Retry { change, .. } if owner(change) => Role::Author,
+            Verb::Cancel { run, .. } if self.change_of(*run).is_some_and(|change| owner(&change)) => {
+                Role::Author
+            }
             Verb::Vouch { .. }
             | Verb::Hold { .. }
             | Verb::Release { .. }
@@ -266,6 +269,10 @@ impl GateState {
             true => Ok(Standing::Superseded { without: BTreeSet::from([job.to_owned()]) }),
             false => Err(Refusal::new(RefusalClass::NotFound, format!("run {run} has no job `{job}`"))),
         }
+    }
+
+    fn change_of(&self, run: u64) -> Option<ChangeNumber> {
+        Some(self.runs.get(run)?.change?.0)
     }
 
     fn cancel_by_person(&mut self, run: u64, why: &str) -> Outcome {

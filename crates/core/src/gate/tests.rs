@@ -24,4 +24,4 @@ mod landing;
 mod testing;
 mod trust;
 
-use bench::{AUTHOR, Bench, MAINTAINER, STEP_MS, check, check_with, commit, job};
+use bench::{AUTHOR, Bench, MAINTAINER, OUTSIDER, STEP_MS, check, check_with, commit, job};

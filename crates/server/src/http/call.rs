@@ -7,12 +7,13 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use tokio::sync::Semaphore;
 use towpath_core::cell::CellId;
-use towpath_core::ids::{ChangeNumber, GateId, IdError, RepoName, RunId, Timestamp};
+use towpath_core::ids::{ChangeNumber, GateId, IdError, RepoName, RunId, Timestamp, UserId};
 use towpath_core::policy::{Actor, Role};
 use towpath_store::{Snapshot, Tx, View, WriteError};
 
 use super::Edge;
 use super::error::{Answer, ApiError, Class};
+use super::records::owner_of;
 use super::route::{Needs, Route};
 use crate::auth::rights::{Credentials, Identity, Person, identify};
 use crate::engine::AnyIntake;
@@ -105,12 +106,21 @@ impl Call {
         if role >= need {
             return Ok(role);
         }
-        let (repo, number) = (self.repo()?, self.change()?);
-        let owner = super::records::owner_of(view, &repo, number)?;
-        match owner.ok_or_else(|| no_change(number))? == person.user && role >= Role::Author {
+        match self.owner_here(view)? == Some(person.user) && role >= Role::Author {
             true => Ok(role),
             false => Err(self.lacks(need)),
         }
+    }
+
+    /// Whose the change of the path is, or that of the run there. A run of a landed branch is nobody's.
+    fn owner_here(&self, view: &View) -> Answer<Option<UserId>> {
+        let repo = self.repo()?;
+        if self.params.iter().any(|(name, _)| name == "run") {
+            let change = view.run(&self.run()?)?.and_then(|run| run.change);
+            return Ok(change.map(|change| owner_of(view, &repo, change)).transpose()?.flatten());
+        }
+        let number = self.change()?;
+        owner_of(view, &repo, number)?.ok_or_else(|| no_change(number)).map(Some)
     }
 
     fn lacks(&self, need: Role) -> ApiError {

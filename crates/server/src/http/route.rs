@@ -39,7 +39,7 @@ pub enum Needs {
     User,
     /// A role on the repo of the path. Without any role there, the repo does not exist (F02).
     Repo(Role),
-    /// The change of the path being one's own while an author, or a role on its repo.
+    /// The change of the path, or that of the run there, being one's own while an author, or a role on its repo.
     OwnerOr(Role),
     /// To look after the whole server.
     ServerAdmin,

@@ -400,7 +400,7 @@ fn run_routes() -> Vec<Route> {
         ),
         Route::json(
             post("/api/v1/repos/{repo}/runs/{branch}/{run}/cancel"),
-            MAINTAINER,
+            OWNER,
             "Cancel a run",
             runs::cancel,
         ),

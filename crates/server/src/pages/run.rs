@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
-use towpath_core::ids::RunId;
+use towpath_core::ids::{ChangeNumber, RunId};
 use towpath_core::policy::Role;
 
 use super::{Frame, crumb, render, sgr, text};
@@ -15,6 +15,7 @@ use crate::http::api::runs::{self, RunView};
 use crate::http::call::Call;
 use crate::http::error::Answer;
 use crate::http::links;
+use crate::http::records::owner_of;
 
 /// Jobs of one group that are shown.
 const JOBS_SHOWN: usize = 1_000;
@@ -32,7 +33,8 @@ struct RunPage {
     url: String,
     branch_url: String,
     groups: Vec<Group>,
-    maintains: bool,
+    /// Owns its change, or maintains.
+    steers: bool,
 }
 
 /// Jobs that are equally far.
@@ -111,6 +113,13 @@ pub fn group_of(job: &JobView) -> &'static str {
     }
 }
 
+async fn steers(call: &Call, change: Option<u64>) -> Answer<bool> {
+    let (role, repo) = (call.role.unwrap_or(Role::Reader), call.repo()?);
+    let Some(change) = change.filter(|_| role == Role::Author) else { return Ok(role >= Role::Maintainer) };
+    let owner = call.read(move |view| Ok(owner_of(view, &repo, ChangeNumber(change))?)).await?;
+    Ok(owner == Some(call.person()?.user))
+}
+
 /// `GET /{repo}/runs/{branch}/{run}`
 pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     let run = runs::show(call.clone(), Nothing {}).await?;
@@ -124,7 +133,7 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     crumbs.push(crumb(format!("run {}", id.number), url.clone()));
     let page = RunPage {
         frame: Frame::within(&call, crumbs)?,
-        maintains: call.role.is_some_and(|role| role >= Role::Maintainer),
+        steers: steers(&call, run.summary.change).await?,
         run,
         id,
         url,

@@ -197,3 +197,26 @@ fn objections_and_their_end() {
         "#]],
     );
 }
+
+#[test]
+fn an_author_cancels_the_runs_of_their_own_change_alone() {
+    let mut bench = Bench::new(GateConfig::default());
+    ["push 1", "push-as-maintainer 2", "push-as-outsider 3", "vouch 3"]
+        .iter()
+        .for_each(|word| bench.word(word));
+    bench.log.clear();
+    let cancel = |run| Verb::Cancel { run, why: "enough".into() };
+    bench.command(AUTHOR, cancel(2));
+    bench.command(AUTHOR, cancel(3));
+    bench.command(OUTSIDER, cancel(3));
+    bench.command(AUTHOR, cancel(1));
+    expect![[r#"
+        runs 1 to 3
+          answer Err("this takes the role maintainer on demo")
+          answer Err("this takes the role maintainer on demo")
+          answer Err("this takes the role maintainer on demo")
+          cancel: enough by user 2
+          answer Ok("cancelled run demo/main/1: enough by user 2")
+    "#]]
+    .assert_eq(&format!("runs 1 to 3\n{}", bench.log));
+}
