@@ -8,11 +8,12 @@ use towpath_core::ids::{Digest, Timestamp};
 
 use crate::error::{OpenError, WriteError};
 
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("schema/0001_engine.sql"),
     include_str!("schema/0002_records.sql"),
     include_str!("schema/0003_proofs.sql"),
     include_str!("schema/0004_causes.sql"),
+    include_str!("schema/0005_rows.sql"),
 ];
 
 /// Marks the file as ours: `towp` in ASCII.
@@ -72,7 +73,8 @@ fn digest(sql: &str) -> String {
 }
 
 /// SQLite keeps to the types of columns only where it is told to, and keeps a table by its key only where it is told to:
-/// otherwise each row of a table whose key is no number lies in two trees, and each write of it costs a page more.
+/// otherwise each row of a table whose key is no number lies in two trees, and each write of it costs a page more. A table
+/// with large rows says `UNIQUE` instead: in a tree of whole rows a search reads each that it passes.
 fn for_sqlite(sql: &str) -> String {
     let is_by_key = |table: &str| {
         let by_number = table.rfind("INTEGER PRIMARY KEY");
@@ -101,6 +103,38 @@ mod tests {
         conn
     }
 
+    /// The database of a binary that knew so many steps.
+    fn before(steps: usize) -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        STEPS[..steps].iter().for_each(|sql| conn.execute_batch(&for_sqlite(sql)).unwrap());
+        conn.execute_batch(
+            "CREATE TABLE schema_steps (step INTEGER PRIMARY KEY, digest TEXT NOT NULL, at INTEGER NOT NULL)",
+        )
+        .unwrap();
+        for (at, sql) in STEPS[..steps].iter().enumerate() {
+            conn.execute("INSERT INTO schema_steps VALUES (?1, ?2, 1)", params![at as i64 + 1, digest(sql)])
+                .unwrap();
+        }
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        conn
+    }
+
+    #[test]
+    fn rows_of_cells_are_all_there_after_they_move() {
+        let mut conn = before(4);
+        conn.execute_batch("INSERT INTO cell_rows VALUES ('run/a', 'start', 'x'), ('pool', 'slots', '2'), ('run/a', 'jobs/1', 'y')")
+            .unwrap();
+        migrate(&mut conn, NOW).unwrap();
+        let put = "INSERT INTO cell_rows (cell, key, value) VALUES ('pool', 'slots', '3') \
+             ON CONFLICT (cell, key) DO UPDATE SET value = excluded.value";
+        assert_eq!(conn.execute(put, []).unwrap(), 1);
+        let mut statement =
+            conn.prepare("SELECT cell, key, value FROM cell_rows ORDER BY cell, key").unwrap();
+        let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).unwrap();
+        let rows: Vec<[String; 3]> = rows.map(Result::unwrap).collect();
+        assert_eq!(rows, [["pool", "slots", "3"], ["run/a", "jobs/1", "y"], ["run/a", "start", "x"]]);
+    }
+
     #[test]
     fn every_table_keeps_to_its_types() {
         let conn = fresh();
@@ -113,10 +147,10 @@ mod tests {
     #[test]
     fn a_table_is_kept_by_its_key() {
         let conn = fresh();
-        let two_trees = "SELECT count(*) FROM pragma_table_list WHERE type = 'table' AND wr = 0 AND name IN ('cells', 'cell_rows', 'outbox', 'runs', 'jobs', 'settings', 'tree_nodes')";
+        let two_trees = "SELECT count(*) FROM pragma_table_list WHERE type = 'table' AND wr = 0 AND name IN ('cells', 'outbox', 'runs', 'jobs', 'settings', 'tree_nodes')";
         assert_eq!(conn.query_row(two_trees, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
-        let by_number = "SELECT count(*) FROM pragma_table_list WHERE wr = 0 AND name IN ('meta', 'inbox', 'leaves', 'users', 'alerts')";
-        assert_eq!(conn.query_row(by_number, [], |row| row.get::<_, i64>(0)).unwrap(), 5);
+        let by_number = "SELECT count(*) FROM pragma_table_list WHERE wr = 0 AND name IN ('meta', 'cell_rows', 'inbox', 'leaves', 'users', 'alerts')";
+        assert_eq!(conn.query_row(by_number, [], |row| row.get::<_, i64>(0)).unwrap(), 6);
     }
 
     #[test]
@@ -129,17 +163,7 @@ mod tests {
 
     #[test]
     fn what_ran_for_landings_from_before_there_were_proofs_is_one() {
-        let mut conn = Connection::open_in_memory().unwrap();
-        STEPS[..2].iter().for_each(|sql| conn.execute_batch(&for_sqlite(sql)).unwrap());
-        conn.execute_batch(
-            "CREATE TABLE schema_steps (step INTEGER PRIMARY KEY, digest TEXT NOT NULL, at INTEGER NOT NULL)",
-        )
-        .unwrap();
-        for (at, sql) in STEPS[..2].iter().enumerate() {
-            conn.execute("INSERT INTO schema_steps VALUES (?1, ?2, 1)", params![at as i64 + 1, digest(sql)])
-                .unwrap();
-        }
-        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        let mut conn = before(2);
         conn.execute_batch(
             "INSERT INTO repos VALUES ('demo', '', NULL, 1);
              INSERT INTO changes VALUES ('demo', 1, 'main', 1, 'landed', NULL, NULL, 1, '', '');

@@ -57,7 +57,7 @@ fn a_server_that_wants_the_sandbox_has_no_job_begun_by_an_executor_without_one()
 }
 
 /// An executor of a program that is a file of its own.
-fn executor_of(program: &PathBuf, folder: &std::path::Path) -> std::process::Child {
+fn executor_of(program: &std::path::Path, folder: &std::path::Path) -> std::process::Child {
     let words = ["executor", "--slots", "1", "--sandbox", "bubblewrap", "--folder"];
     let mut command = vec![program.clone().into_os_string()];
     command.extend(words.map(Into::into));
