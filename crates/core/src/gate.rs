@@ -29,18 +29,20 @@ mod plan;
 mod proof;
 mod queue;
 mod reason;
+mod retry;
 mod run_table;
 mod runs;
 mod settle;
 
 pub use budget::{Budget, Wait};
-pub use command::{Command, RetryScope, Verb};
+pub use command::{Command, Verb};
 pub use config::{GateConfig, Labels, Retest};
 pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
 pub use halt::{HaltCause, Halts};
 pub use landing::LandTried;
 use memo::Memo;
 pub use reason::Reason;
+pub use retry::{Floor, RetryScope};
 use run_table::RunTable;
 pub use runs::{Phase, RunRecord, Standing, TestState};
 
@@ -303,6 +305,8 @@ pub struct GateState {
     holds: Table<ChangeNumber, Hold>,
     candidates: Table<CandidateId, CandidateRecord>,
     runs: RunTable,
+    /// From which run on results count for a change that was retried, open or closed.
+    floors: Table<ChangeNumber, Floor>,
     landed: Table<ChangeNumber, LandedRecord>,
     landings: Table<CandidateId, PendingLanding>,
     /// Landed commits whose note is not in the repository yet.
@@ -478,6 +482,7 @@ impl CellState for GateState {
             holds: Table::new("hold"),
             candidates: Table::new("candidate"),
             runs: RunTable::new(),
+            floors: Table::new("floor"),
             landed: Table::new("landed"),
             landings: Table::new("landing"),
             unnoted: Table::new("unnoted"),
@@ -504,6 +509,7 @@ impl CellState for GateState {
 
     fn loaded(&mut self) {
         self.runs.loaded();
+        self.keep_floors();
     }
 
     fn handed_out(&mut self, effect: &Effect, now: Timestamp) {
@@ -532,7 +538,7 @@ impl CellState for GateState {
 }
 
 impl GateState {
-    fn parts(&mut self) -> [&mut dyn Rows; 12] {
+    fn parts(&mut self) -> [&mut dyn Rows; 13] {
         [
             &mut self.config,
             &mut self.branch,
@@ -541,6 +547,7 @@ impl GateState {
             &mut self.holds,
             &mut self.candidates,
             &mut self.runs,
+            &mut self.floors,
             &mut self.landed,
             &mut self.landings,
             &mut self.unnoted,

@@ -26,6 +26,7 @@ use crate::world::{AnyLive, World};
 mod bar;
 mod bounds;
 mod commands;
+mod newest;
 mod rest;
 
 /// Readings remembered for one gate, to be compared with what a landing was decided on.
@@ -56,6 +57,7 @@ pub struct Checks {
     deploying: BTreeMap<EnvironmentId, u64>,
     alerted: BTreeSet<EffectKey>,
     commits: u64,
+    told: newest::Told,
 }
 
 /// A command as it was sent.
@@ -130,6 +132,7 @@ impl World {
         self.check_epoch(epoch, &turn.write.cell);
         self.note_results(inbox);
         self.check_answers(epoch, turn, before);
+        self.checks.note_runs(turn);
         for act in &turn.write.acts {
             self.check_act(act);
         }

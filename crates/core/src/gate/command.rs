@@ -1,13 +1,10 @@
 //! What people tell the gate. Each command names the revision it means, and needs its right when it is executed (I18).
 
-use std::collections::BTreeSet;
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use super::runs::{Cancel, Phase};
+use super::runs::Cancel;
 use super::settle::Cause;
-use super::{Freeze, GateState, Hold, Standing, Vouch};
+use super::{Freeze, GateState, Hold, RetryScope, Vouch};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
 use crate::graph::{JobGraph, Trigger};
@@ -98,28 +95,6 @@ pub enum Verb {
         /// The jobs of its own definition that this takes.
         graph: JobGraph,
     },
-}
-
-/// How much of a run is made again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetryScope {
-    /// Everything; no earlier result counts.
-    All,
-    /// What did not pass.
-    NotPassed,
-    /// One job, and what did not pass.
-    Job(String),
-}
-
-impl fmt::Display for RetryScope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RetryScope::All => f.write_str("everything runs again"),
-            RetryScope::NotPassed => f.write_str("what did not pass runs again"),
-            RetryScope::Job(job) => write!(f, "`{job}` and what did not pass run again"),
-        }
-    }
 }
 
 type Outcome = Result<String, Refusal>;
@@ -226,49 +201,6 @@ impl GateState {
         let change = self.changes.get_mut(&number).expect("invariant: it is open");
         change.hold = None;
         Ok(format!("released change {number}"))
-    }
-
-    fn retry(&mut self, number: ChangeNumber, revision: CommitId, scope: &RetryScope) -> Outcome {
-        self.at_revision(number, revision)?;
-        let Some((newest, _)) = self.newest_run(number, revision) else {
-            return Err(Refusal::new(
-                RefusalClass::Conflict,
-                format!(
-                    "change {number} has no run at this revision yet; `towpath change why {number}` says what it waits for"
-                ),
-            ));
-        };
-        let standing = match scope {
-            RetryScope::All => Standing::Invalidated,
-            RetryScope::NotPassed => Standing::Superseded { without: BTreeSet::new() },
-            RetryScope::Job(job) => self.without_job(newest, job)?,
-        };
-        let about: Vec<u64> = self
-            .runs
-            .of_change(number)
-            .filter(|(_, run)| {
-                run.change == Some((number, revision)) && run.standing != Standing::Invalidated
-            })
-            .map(|(run, _)| run)
-            .collect();
-        for run in about {
-            self.stop_run(run, Cancel { why: "a retry takes its place".into(), by_person: false });
-            let record = self.runs.get_mut(run).expect("invariant: it was just found");
-            record.standing = standing.clone();
-        }
-        Ok(format!("retry of change {number} at {revision}: {scope}"))
-    }
-
-    fn without_job(&self, run: u64, job: &str) -> Result<Standing, Refusal> {
-        let known = match self.runs.get(run).map(|run| &run.phase) {
-            Some(Phase::Running { start }) => start.graph.jobs.iter().any(|spec| spec.name.as_str() == job),
-            Some(Phase::Ended { jobs, .. }) => jobs.iter().any(|report| report.name == job),
-            None => false,
-        };
-        match known {
-            true => Ok(Standing::Superseded { without: BTreeSet::from([job.to_owned()]) }),
-            false => Err(Refusal::new(RefusalClass::NotFound, format!("run {run} has no job `{job}`"))),
-        }
     }
 
     fn change_of(&self, run: u64) -> Option<ChangeNumber> {
@@ -411,7 +343,7 @@ impl GateState {
         self.changes.get(&number).ok_or_else(missing)
     }
 
-    fn at_revision(&self, number: ChangeNumber, revision: CommitId) -> Result<(), Refusal> {
+    pub(super) fn at_revision(&self, number: ChangeNumber, revision: CommitId) -> Result<(), Refusal> {
         let newest = self.open(number)?.facts.revision.commit;
         match newest == revision {
             true => Ok(()),

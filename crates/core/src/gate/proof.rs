@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::runs::Phase;
-use super::{Change, GateState, RunRecord, Standing};
+use super::{Change, GateState, RunRecord};
 use crate::candidate::Candidate;
 use crate::definition::{EmptySet, GateSettings, Proof};
 use crate::graph::{JobGraph, JobIndex, Outcome, Trigger};
@@ -28,8 +28,7 @@ pub(super) enum Standard {
 pub(super) struct Grounds {
     /// Each required job to the digest of its passed result; skipped jobs are not named.
     pub results: BTreeMap<String, Digest>,
-    /// The runs in which these results are found: those that reported them, and those from which they were carried. A
-    /// result is carried from the run that made it, however many runs have carried it on.
+    /// The runs that made these results.
     pub runs: BTreeSet<RunId>,
 }
 
@@ -84,7 +83,8 @@ impl GateState {
         if wanted.bar().next().is_none() && self.settings().empty != EmptySet::Land {
             return Standard::Empty;
         }
-        match wanted.bar().all(|job| self.passed_result(candidate, job, &wanted).is_some()) {
+        let counted = self.counted(candidate, change, &wanted);
+        match wanted.bar().all(|job| counted[job.0 as usize].is_some()) {
             true => Standard::Met,
             false => Standard::Missing,
         }
@@ -96,12 +96,12 @@ impl GateState {
             return None;
         }
         let wanted = self.wanted_in_queue(candidate, change, now);
+        let counted = self.counted(candidate, change, &wanted);
         let mut grounds = Grounds::default();
         for job in wanted.bar() {
-            let (number, report) = self.passed_result(candidate, job, &wanted)?;
+            let Counted { run, report } = counted[job.0 as usize]?;
             grounds.results.insert(report.name.clone(), result_digest(report));
-            grounds.runs.insert(self.run_id(number));
-            grounds.runs.extend(report.carried.clone());
+            grounds.runs.insert(self.run_id(run));
         }
         Some(grounds)
     }
@@ -115,10 +115,10 @@ impl GateState {
         now: Timestamp,
     ) -> BTreeMap<JobIndex, Carried> {
         let wanted = self.wanted(graph.clone(), change, now);
+        let counted = self.counted(candidate, change, &wanted);
         let carry = |job: JobIndex| {
-            let (number, report) = self.passed_result(candidate, job, &wanted)?;
-            let run = report.carried.clone().unwrap_or_else(|| self.run_id(number));
-            Some((job, Carried { run, result: report.result.clone() }))
+            let Counted { run, report } = counted[job.0 as usize]?;
+            Some((job, Carried { run: self.run_id(run), result: report.result.clone() }))
         };
         graph.iter().filter(|(_, spec)| spec.skip.is_none()).filter_map(|(job, _)| carry(job)).collect()
     }
@@ -138,45 +138,79 @@ impl GateState {
         }
     }
 
-    fn passed_result(
-        &self,
-        candidate: &Candidate,
-        job: JobIndex,
-        wanted: &Wanted,
-    ) -> Option<(u64, &JobReport)> {
-        let spec = wanted.graph.job(job);
-        let about = self.runs.of_tree(candidate.tree).rev();
-        let mut speaking = about.filter(|(_, run)| speaks_about(run, candidate, job, wanted));
-        speaking.find_map(|(number, run)| {
-            let Phase::Ended { jobs, .. } = &run.phase else { return None };
-            let passed = |report: &&JobReport| {
-                report.name == spec.name.as_str()
-                    && report.result.outcome == Outcome::Passed
-                    && report.digest == wanted.digest(job)
+    /// The result that counts for each job of a candidate, if there is one.
+    ///
+    /// Of each job the newest result decides, whichever change its run was for: an older pass never shows through a newer
+    /// failure. It counts if it passed, if no retry asks for a newer one, and if what the job was given are the very results
+    /// that count for the jobs that it needs: where one of these was made again, everything made of it has to be, too.
+    fn counted(&self, candidate: &Candidate, change: &Change, wanted: &Wanted) -> Vec<Option<Counted<'_>>> {
+        let tellers: Vec<Teller> = (self.runs.of_tree(candidate.tree).rev())
+            .filter(|(_, run)| run.candidate.is_some() && run.level >= wanted.level)
+            .filter_map(|(number, run)| Teller::of(number, run))
+            .collect();
+        let floor = self.floors.get(&change.facts.number);
+        let mut counted: Vec<Option<Counted>> = vec![None; wanted.graph.jobs.len()];
+        if tellers.is_empty() {
+            return counted;
+        }
+        for (job, spec) in wanted.graph.iter().filter(|(_, spec)| spec.skip.is_none()) {
+            let about = tellers.iter().filter(|teller| is_about(teller.run, candidate, job, wanted));
+            let newest =
+                about.filter_map(|teller| Some((teller, *teller.found_out.get(&wanted.digest(job))?))).next();
+            let Some((teller, report)) = newest else { continue };
+            let counts_for = |need: &JobIndex| {
+                let given = teller.given.get(&wanted.digest(*need)).copied();
+                given.is_some() && given == counted[need.0 as usize].map(|counted| counted.run)
             };
-            let report = jobs.iter().find(passed)?;
-            (!is_dropped(run, &report.name)).then_some((number, report))
+            let counts = report.result.outcome == Outcome::Passed
+                && (teller.run.full || !wanted.full)
+                && floor.is_none_or(|floor| floor.admits(&report.name, teller.number))
+                && spec.needs.iter().all(counts_for);
+            counted[job.0 as usize] = counts.then_some(Counted { run: teller.number, report });
+        }
+        counted
+    }
+}
+
+/// A passed result that counts for a job of a candidate.
+#[derive(Debug, Clone, Copy)]
+struct Counted<'a> {
+    /// The run that made it.
+    run: u64,
+    report: &'a JobReport,
+}
+
+/// A run that is over, and what it says of its jobs.
+struct Teller<'a> {
+    number: u64,
+    run: &'a RunRecord,
+    /// What it found out, by the job's identity, which has its name in it.
+    found_out: BTreeMap<Digest, &'a JobReport>,
+    /// Likewise the run that made the result which its other jobs were given: itself, or the one it was taken over from.
+    given: BTreeMap<Digest, u64>,
+}
+
+impl<'a> Teller<'a> {
+    fn of(number: u64, run: &'a RunRecord) -> Option<Teller<'a>> {
+        let Phase::Ended { jobs, .. } = &run.phase else { return None };
+        let maker = |report: &JobReport| report.carried.as_ref().map_or(number, |run| run.number);
+        Some(Teller {
+            number,
+            run,
+            found_out: run.found_out().map(|report| (report.digest, report)).collect(),
+            given: jobs.iter().map(|report| (report.digest, maker(report))).collect(),
         })
     }
 }
 
-/// Whether a run's results may count for a candidate: never from a lower level (trust T3), and about the same commit,
-/// or the same tree where the target says that this is enough. A job that sees history, or is made of what one left, is
-/// about a commit only.
-fn speaks_about(run: &RunRecord, candidate: &Candidate, job: JobIndex, wanted: &Wanted) -> bool {
-    let same = match wanted.proof {
+/// Whether a run's results are about a candidate: about the same commit, or the same tree where the target says that this
+/// is enough. A job that sees history, or is made of what one left, is about a commit only. Runs of a lower level say
+/// nothing (trust T3).
+fn is_about(run: &RunRecord, candidate: &Candidate, job: JobIndex, wanted: &Wanted) -> bool {
+    match wanted.proof {
         _ if run.commit == candidate.commit => true,
         Proof::Tree => run.tree == candidate.tree && !wanted.sees_history(job),
         Proof::Commit => false,
-    };
-    same && run.candidate.is_some() && run.level >= wanted.level && (run.full || !wanted.full)
-}
-
-fn is_dropped(run: &RunRecord, job: &str) -> bool {
-    match &run.standing {
-        Standing::Current => false,
-        Standing::Superseded { without } => without.contains(job),
-        Standing::Invalidated => true,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Runs as the gate sees them: which there were, what they showed, which still count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, GateState};
 use crate::act::Act;
 use crate::graph::{Outcome, Trigger};
-use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp, TreeId};
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, Timestamp, TreeId};
 use crate::message::{JobReport, RunReport, RunStart};
 use crate::policy::Level;
 use crate::run::counts;
@@ -39,7 +39,7 @@ pub struct RunRecord {
     pub reason: String,
     /// When.
     pub started_at: Timestamp,
-    /// Whether its results still count.
+    /// Whether it still speaks for its revision.
     pub standing: Standing,
     /// Set when it was told to stop.
     pub cancel: Option<Cancel>,
@@ -56,18 +56,19 @@ pub struct Cancel {
     pub by_person: bool,
 }
 
-/// Whether a run's results still count.
+/// Whether a run still speaks for its revision, and if not, what the retry asked for that took its place. Which results
+/// still count is the change's [`Floor`](super::Floor).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It speaks for its revision.
     Current,
-    /// A retry takes its place; what passed is carried over, but for these jobs.
+    /// What did not pass runs again, and these jobs.
     Superseded {
         /// Names of jobs to be run again although they passed.
         without: BTreeSet<String>,
     },
-    /// Nothing of it counts any more.
+    /// Everything runs again.
     Invalidated,
 }
 
@@ -114,6 +115,22 @@ impl RunRecord {
     /// Whether it is not over.
     pub fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
+    }
+
+    /// What it found out by running jobs. What it took over says nothing new, and neither does a job that was stopped or
+    /// never began.
+    pub(super) fn found_out(&self) -> impl Iterator<Item = &JobReport> {
+        let jobs = match &self.phase {
+            Phase::Running { .. } => &[][..],
+            Phase::Ended { jobs, .. } => jobs,
+        };
+        jobs.iter().filter(|report| {
+            let ran = match report.result.outcome {
+                Outcome::Passed | Outcome::Failed | Outcome::Errored | Outcome::TimedOut => true,
+                Outcome::Cancelled | Outcome::Skipped => false,
+            };
+            ran && report.carried.is_none()
+        })
     }
 
     /// Whether it was stopped because nobody wanted its result any more, and not by a person.
@@ -182,26 +199,40 @@ impl GateState {
         self.deploy_ended(number, report.outcome);
     }
 
-    /// Forgets ended runs that nothing can ask for again.
+    /// Forgets ended runs that nothing can ask for again. What is kept of other changes are the last words about trees that
+    /// are still asked for: no pass may be remembered longer than a newer failure.
     pub(super) fn forget_runs(&mut self) {
-        let mut kept = std::collections::BTreeMap::<Option<ChangeNumber>, usize>::new();
-        let mut gone = Vec::new();
+        let mut kept = BTreeMap::<Option<ChangeNumber>, usize>::new();
+        let mut asked_for = BTreeSet::<TreeId>::new();
+        let mut old = Vec::new();
         for (number, run) in self.runs.map().iter().rev() {
-            let owner = run.change.map(|(change, _)| change);
-            let open = match run.change {
-                None => true,
-                Some((change, revision)) => {
-                    self.changes.get(&change).is_some_and(|known| known.facts.revision.commit == revision)
-                }
-            };
-            let count = kept.entry(owner).or_default();
+            let open = run.change.is_none_or(|(change, revision)| {
+                self.changes.get(&change).is_some_and(|known| known.facts.revision.commit == revision)
+            });
+            let count = kept.entry(run.change.map(|(change, _)| change)).or_default();
             *count += 1;
-            if !run.is_running() && (!open || *count > RUNS_KEPT) {
-                gone.push(*number);
+            match run.is_running() || open && *count <= RUNS_KEPT {
+                true => drop(run.change.map(|_| asked_for.insert(run.tree))),
+                false => old.push(*number),
             }
         }
-        gone.iter().for_each(|number| {
-            self.runs.remove(*number);
+        old.retain(|number| {
+            let run = self.runs.get(*number).expect("invariant: it was just found");
+            !asked_for.contains(&run.tree) || !self.has_last_word(*number, run)
         });
+        old.iter().for_each(|number| self.runs.remove(*number));
+        let oldest = self.runs.map().iter().find(|(_, run)| run.change.is_some()).map(|(number, _)| *number);
+        self.floors.retain(|_, floor| oldest.is_some_and(|oldest| !floor.is_below(oldest)));
+    }
+
+    /// Whether there is a job of which no newer run has found out anything that counts wherever this one's result does.
+    fn has_last_word(&self, number: u64, run: &RunRecord) -> bool {
+        let newer = self.runs.of_tree(run.tree).rev().take_while(|(other, _)| *other > number);
+        let newer = newer.filter(|(_, other)| {
+            other.candidate.is_some() && other.commit == run.commit && other.level >= run.level
+        });
+        let told: BTreeSet<Digest> =
+            newer.flat_map(|(_, other)| other.found_out()).map(|report| report.digest).collect();
+        run.candidate.is_some() && run.found_out().any(|report| !told.contains(&report.digest))
     }
 }

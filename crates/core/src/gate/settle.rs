@@ -292,20 +292,23 @@ impl GateState {
     }
 
     fn run_reason(&self, change: &Change, trigger: Trigger) -> String {
-        let number = change.facts.number;
-        let earlier = self.runs.of_change(number).next_back().map(|(_, run)| run);
+        let (number, revision) = (change.facts.number, &change.facts.revision);
+        let is_of_revision = |(_, run): &(u64, &RunRecord)| run.change == Some((number, revision.commit));
+        let earlier = self.runs.of_change(number).rev().find(is_of_revision).map(|(_, run)| run);
         match earlier {
             _ if trigger == Trigger::Queue => "merge candidate".into(),
+            None if revision.number > 1 => format!("new revision {}", revision.commit.short()),
             None => "initial run".into(),
-            Some(run) if run.change != Some((number, change.facts.revision.commit)) => {
-                format!("new revision {}", change.facts.revision.commit.short())
-            }
-            Some(run) => match run.standing {
+            Some(run) => match &run.standing {
                 Standing::Current if run.trigger == Trigger::Change && run.is_stopped_by_gate() => {
                     "it may be tested again".into()
                 }
                 Standing::Current => "the target moved".into(),
-                Standing::Superseded { .. } => "retry of what did not pass".into(),
+                Standing::Superseded { without } if without.is_empty() => "retry of what did not pass".into(),
+                Standing::Superseded { without } => {
+                    let jobs: Vec<String> = without.iter().map(|job| format!("`{job}`")).collect();
+                    format!("retry of {}", jobs.join(", "))
+                }
                 Standing::Invalidated => "retry".into(),
             },
         }

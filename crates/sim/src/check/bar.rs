@@ -66,7 +66,8 @@ impl World {
         if level == Level::Untrusted {
             return Err("nobody trusts it".into());
         }
-        self.has_passed(landing, change, (settings, level))
+        self.has_passed(landing, change, (settings, level))?;
+        self.rests_on_the_newest(gate, landing, change, (settings, level))
     }
 
     pub(super) fn not_stopped(&self, gate: &GateId, change: &ForgeChange) -> Result<(), String> {

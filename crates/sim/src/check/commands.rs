@@ -77,6 +77,7 @@ impl World {
                 let vouched = Vouched { by: sent.by, revision: *revision, expires: *expires };
                 self.checks.vouches.insert((gate, *change), vouched);
             }
+            Verb::Retry { change, scope, .. } => self.checks.note_retry(&gate, *change, scope),
             _ => {}
         }
     }

@@ -37,6 +37,8 @@ const CONTENTS: u64 = 1_000;
 pub enum Act {
     /// Opens a change.
     Propose,
+    /// Opens a change with the commit of another one.
+    Twin,
     /// Pushes a revision.
     Revise,
     /// Approves the newest revision.
@@ -82,8 +84,9 @@ pub enum Act {
 }
 
 /// Acts and how often they happen.
-const ACTS: [(Act, u64); 22] = [
+const ACTS: [(Act, u64); 23] = [
     (Act::Propose, 120),
+    (Act::Twin, 12),
     (Act::Revise, 70),
     (Act::Approve, 260),
     (Act::ApproveOld, 15),
@@ -141,6 +144,7 @@ impl World {
         let gate = self.rng.pick(&self.gates.clone()).expect("invariant: there are gates");
         match act {
             Act::Propose => self.propose(&gate),
+            Act::Twin => self.propose_twin(&gate),
             Act::Foreign => self.push_to_branch(&gate),
             Act::ForeignForce => self.push_over_branch(&gate),
             Act::Rights => self.change_rights(),
@@ -202,6 +206,14 @@ impl World {
         self.trace.line(format!("{} {by} proposes {number} at {}", self.now, head.short()));
         self.ring(gate);
         number
+    }
+
+    fn propose_twin(&mut self, gate: &GateId) {
+        let Some(other) = self.some_change(gate, ChangeState::Open) else { return };
+        let (head, by) = (other.facts.revision.commit, self.some_author());
+        let number = self.forge.propose(&gate.branch, head, by);
+        self.trace.line(format!("{} {by} proposes {number}, which is {}", self.now, other.facts.number));
+        self.ring(gate);
     }
 
     fn edit_change(&mut self, act: Act, gate: &GateId) {
@@ -333,8 +345,9 @@ impl World {
                 Verb::Vouch { change, revision, why: "read it".into(), expires }
             }
             _ => {
-                let scopes = [RetryScope::All, RetryScope::NotPassed, RetryScope::Job("unit".into())];
-                let scope = self.rng.pick(&scopes).expect("invariant: there are some");
+                let jobs = ["unit", "integ", "wheel"].map(|job| RetryScope::Job(job.into()));
+                let scopes = [vec![RetryScope::All; 2], vec![RetryScope::NotPassed; 3], jobs.into()];
+                let scope = self.rng.pick(&scopes.concat()).expect("invariant: there are some");
                 Verb::Retry { change, revision, scope }
             }
         };

@@ -25,7 +25,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Waits until so many runs are over.
-fn until_over(served: &Served, count: usize) {
+pub fn until_over(served: &Served, count: usize) {
     let end = Instant::now() + RUNS_WITHIN;
     loop {
         let runs = served.world.records(&["runs", "--count", "100"]);
@@ -145,7 +145,7 @@ fn what_a_landing_rests_on_stays_however_old_and_however_the_run_ended() {
     assert_eq!(numbers(), (1..=newest).rev().collect::<Vec<_>>());
     served.ok(&["retention", "set", "run_days=0", "log_days=0", "runs_min=0"]);
 
-    // While the change is open its gate has forgotten the first run, and the runs that it remembers rest on it.
+    // While the change is open the runs that its gate remembers rest on the first one.
     keep(&served, &blobs);
     let remembered: Vec<u64> = (newest + 1 - REMEMBERED as u64..=newest).rev().collect();
     assert_eq!(numbers(), [&remembered[..], &[1]].concat());

@@ -18,6 +18,7 @@ mod record;
 mod refusals;
 mod reporting;
 mod repository_words;
+mod retries;
 mod self_hosting;
 mod served;
 mod support;

@@ -20,6 +20,10 @@ pub(super) struct Bench {
     pub(super) people: BTreeMap<UserId, Rights>,
     pub(super) settings: GateSettings,
     pub(super) budget_seconds: Option<u32>,
+    /// Whether `unit` is made of what `wheel` leaves.
+    pub(super) wheel: bool,
+    /// Changes whose content is that of change 1.
+    pub(super) twins: BTreeSet<ChangeNumber>,
     pub(super) conflicts: BTreeSet<ChangeNumber>,
     pub(super) edits_definition: BTreeSet<ChangeNumber>,
     pub(super) breaks_definition: BTreeSet<ChangeNumber>,
@@ -29,6 +33,8 @@ pub(super) struct Bench {
     pub(super) deaf: bool,
     /// Whether reads come back.
     pub(super) reading: bool,
+    /// Set while no definition of what landed comes back; holds what was asked for.
+    pub(super) graphs_asked: Option<Vec<(EffectKey, u64, Effect)>>,
     /// Set when landings do not come through; holds where the branch would be.
     pub(super) stalled: Option<u8>,
     /// Whether the next landing finds that a power cut has taken its candidate.
@@ -67,6 +73,8 @@ impl Bench {
             people,
             settings: GateSettings::default(),
             budget_seconds: None,
+            wheel: false,
+            twins: BTreeSet::new(),
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
             breaks_definition: BTreeSet::new(),
@@ -74,6 +82,7 @@ impl Bench {
             closed: vec![],
             deaf: false,
             reading: true,
+            graphs_asked: None,
             stalled: None,
             power_cut: false,
             noted: vec![],
@@ -114,6 +123,11 @@ impl Bench {
         let mut came = Vec::new();
         for dispatch in turn.dispatch {
             match dispatch {
+                Dispatch::Do { key, token, effect: effect @ Effect::ReadGraph { .. } }
+                    if self.graphs_asked.is_some() =>
+                {
+                    self.graphs_asked.get_or_insert_default().push((key, token, effect));
+                }
                 Dispatch::Do { key, token, effect } => {
                     came.extend(self.carry_out(&effect).map(|result| done(key, token, result)));
                 }
@@ -148,7 +162,9 @@ impl Bench {
                 let number = start.run.number;
                 self.runs.insert(number, start.clone());
                 let change = start.facts.get("CHANGE").map_or("-".into(), |change| change.clone());
+                let names = start.carried.keys().map(|job| format!(" {}", start.graph.job(*job).name));
                 let carried = if start.carried.is_empty() { "" } else { " carried" };
+                let carried = format!("{carried}{}", names.collect::<String>());
                 let text =
                     format!("run {number}: {:?} of {change} ({}){carried}", start.trigger, start.reason);
                 self.say(&text);
@@ -223,12 +239,16 @@ impl Bench {
     }
 
     fn graph(&self) -> JobGraph {
-        let jobs = [
+        let mut jobs = vec![
             job("lint", &[Trigger::Change]),
             job("unit", &[Trigger::Change, Trigger::Queue]),
             job("deploy", &[Trigger::Land]),
         ];
-        JobGraph { jobs: Arc::new(jobs), budget_seconds: self.budget_seconds }
+        if self.wheel {
+            jobs.insert(0, job("wheel", &[]));
+            jobs[2].needs = vec![JobIndex(0)];
+        }
+        JobGraph { jobs: jobs.into(), budget_seconds: self.budget_seconds }
     }
 
     fn merge(&self, spec: &CandidateSpec) -> CandidateResult {
@@ -241,10 +261,12 @@ impl Bench {
             return CandidateResult::BadDefinition { definition: Digest([8; 32]), errors };
         }
         let mixed = Digest::of_fields([&spec.parent.0[..], &spec.revision.0]).0;
+        let content = if self.twins.contains(&number) { commit(1, 101) } else { spec.revision };
+        let content = Digest::of_fields([&spec.parent.0[..], &content.0]).0;
         let target = Digest([0; 32]);
         CandidateResult::Made(Candidate {
             commit: CommitId(std::array::from_fn(|at| if at == 0 { 1 } else { mixed[1] })),
-            tree: TreeId(std::array::from_fn(|at| mixed[at])),
+            tree: TreeId(std::array::from_fn(|at| content[at])),
             changed_paths: 1,
             target_definition: target,
             definition: if self.edits_definition.contains(&number) { Digest([9; 32]) } else { target },
@@ -308,12 +330,19 @@ impl Bench {
                 digest: digests[index.0 as usize],
                 result: match start.carried.get(&index) {
                     Some(carried) => carried.result.clone(),
+                    None if spec
+                        .needs
+                        .iter()
+                        .any(|need| failing.contains(&start.graph.job(*need).name.as_str())) =>
+                    {
+                        Arc::new(JobResult::unrun(Outcome::Skipped, "it needs one that did not pass"))
+                    }
                     None if failing.contains(&spec.name.as_str()) => {
                         Arc::new(JobResult::unrun(outcome, "said so"))
                     }
                     None => Arc::new(JobResult::unrun(Outcome::Passed, "")),
                 },
-                carried: None,
+                carried: start.carried.get(&index).map(|carried| carried.run.clone()),
             })
             .collect();
         let outcome = if failing.is_empty() { Outcome::Passed } else { outcome };
@@ -375,6 +404,8 @@ impl Bench {
             "pass" => self.end(number, &[], Outcome::Passed),
             "fail" => self.end(number, &["unit"], Outcome::Failed),
             "fail-lint" => self.end(number, &["lint"], Outcome::Failed),
+            "fail-wheel" => self.end(number, &["wheel"], Outcome::Failed),
+            "stopped" => self.end(number, &["lint", "unit"], Outcome::Cancelled),
             "error" => self.end(number, &["unit"], Outcome::Errored),
             "fail-deploy" => self.end(number, &["deploy"], Outcome::Failed),
             "disk-fails" => self.halt(HaltCause::Disk, Some("the disk did not confirm a write")),
@@ -383,6 +414,14 @@ impl Bench {
             "accept-restore" => self.halt(HaltCause::Restore, None),
             "budget" => self.budget_seconds = Some(number as u32),
             "bell" => self.event(GateEvent::Bell(Bell { state_changed: true, ..Bell::default() })),
+            "wheel" => self.wheel = true,
+            "graphs-hang" => self.graphs_asked = Some(vec![]),
+            "graphs-come" => {
+                for (key, token, effect) in self.graphs_asked.take().unwrap_or_default() {
+                    let result = self.carry_out(&effect).expect("a graph can be read");
+                    self.intake(done(key, token, result));
+                }
+            }
             "reads-hang" => self.reading = false,
             "reads-come" => self.reading = true,
             // Time passes and no bell rings.
@@ -413,6 +452,10 @@ impl Bench {
             }
             "retry" => Verb::Retry { change, revision: revision(), scope: RetryScope::All },
             "retry-failed" => Verb::Retry { change, revision: revision(), scope: RetryScope::NotPassed },
+            "retry-unit" | "retry-lint" | "retry-wheel" => {
+                let job = word.trim_start_matches("retry-").to_owned();
+                Verb::Retry { change, revision: revision(), scope: RetryScope::Job(job) }
+            }
             "cancel" => Verb::Cancel { run: number, why: "stop".into() },
             _ => return false,
         };
@@ -429,6 +472,10 @@ impl Bench {
         let change = ChangeNumber(number);
         match word {
             "push" => self.push(number, AUTHOR),
+            "twin" => {
+                self.twins.insert(change);
+                self.push(number, AUTHOR);
+            }
             "push-as-outsider" => self.push(number, OUTSIDER),
             "push-as-maintainer" => self.push(number, MAINTAINER),
             "approve" => self.review(number, MAINTAINER, Verdict::Approve),

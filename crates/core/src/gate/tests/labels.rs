@@ -92,7 +92,7 @@ fn do_not_test_starts_nothing_and_stops_what_runs() {
             why 1
               it has the label `do-not-test`
             unlabel 1 do-not-test
-              run 2: Change of 1 (it may be tested again) carried
+              run 2: Change of 1 (it may be tested again) carried lint unit
               land 1 -> Landed
               cancel: change 1 is no longer open
               landed 1 with ["unit"]

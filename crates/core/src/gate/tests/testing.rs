@@ -64,20 +64,20 @@ fn a_retry_of_what_failed_carries_what_passed() {
     check(
         "push 1; approve 1; fail 1; why 1; retry-failed 1; pass 2",
         expect![[r#"
-        push 1
-          run 1: Change of 1 (initial run)
-        approve 1
-        fail 1
-        why 1
-          unit failed in run demo/main/1
-        retry-failed 1
-          run 2: Change of 1 (retry of what did not pass) carried
-          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
-        pass 2
-          land 1 -> Landed
-          landed 1 with ["unit"]
-          run 3: Land of - (landing of 018080808080)
-    "#]],
+            push 1
+              run 1: Change of 1 (initial run)
+            approve 1
+            fail 1
+            why 1
+              unit failed in run demo/main/1
+            retry-failed 1
+              run 2: Change of 1 (retry of what did not pass) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            pass 2
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+        "#]],
     );
     check(
         "push 1; approve 1; fail 1; retry 1; pass 2",
@@ -148,23 +148,23 @@ fn a_cancelled_run_waits_for_a_person() {
     check(
         "push 1; approve 1; cancel 1; fail 1; why 1; retry-failed 1; pass 2",
         expect![[r#"
-        push 1
-          run 1: Change of 1 (initial run)
-        approve 1
-        cancel 1
-          cancel: stop by user 1
-          answer Ok("cancelled run demo/main/1: stop by user 1")
-        fail 1
-        why 1
-          unit failed in run demo/main/1
-        retry-failed 1
-          run 2: Change of 1 (retry of what did not pass) carried
-          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
-        pass 2
-          land 1 -> Landed
-          landed 1 with ["unit"]
-          run 3: Land of - (landing of 018080808080)
-    "#]],
+            push 1
+              run 1: Change of 1 (initial run)
+            approve 1
+            cancel 1
+              cancel: stop by user 1
+              answer Ok("cancelled run demo/main/1: stop by user 1")
+            fail 1
+            why 1
+              unit failed in run demo/main/1
+            retry-failed 1
+              run 2: Change of 1 (retry of what did not pass) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            pass 2
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+        "#]],
     );
 }
 
@@ -272,7 +272,7 @@ fn a_verdict_beyond_its_budget_alerts_once_and_kills_nothing() {
             later
             fail 2
             push 1
-              run 3: Change of 1 (initial run)
+              run 3: Change of 1 (new revision 660101010101)
             later
               alert: change 1 at 660101010101 has no verdict within its budget of 100 s
         "#]],
@@ -328,7 +328,7 @@ fn a_budget_counts_from_when_a_revision_may_be_tested() {
             later
             undraft 2
             pass 2
-              run 3: Change of 2 (it may be tested again) carried
+              run 3: Change of 2 (it may be tested again) carried lint unit
         "#]],
     );
 }

@@ -1,0 +1,259 @@
+//! What a retry runs again, and which earlier results count after it.
+
+use super::*;
+use crate::gate::runs::RUNS_KEPT;
+
+#[test]
+fn an_older_pass_never_shows_through_a_newer_failure() {
+    check(
+        "push 1; approvals 2; pass 1; retry-unit 1; fail 2; retry-failed 1; approvals 1; approve 1; fail 3; why 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            approvals 2
+            pass 1
+            retry-unit 1
+              run 2: Change of 1 (retry of `unit`) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `unit` and what did not pass run again")
+            fail 2
+            retry-failed 1
+              run 3: Change of 1 (retry of what did not pass) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            approvals 1
+            approve 1
+            fail 3
+            why 1
+              unit failed in run demo/main/3
+        "#]],
+    );
+    check(
+        "push 1; pass 1; retry-unit 1; fail 2; retry-lint 1; approve 1; why 1; fail 3; retry-failed 1; pass 4",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            retry-unit 1
+              run 2: Change of 1 (retry of `unit`) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `unit` and what did not pass run again")
+            fail 2
+            retry-lint 1
+              run 3: Change of 1 (retry of `lint`)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `lint` and what did not pass run again")
+            approve 1
+            why 1
+              run demo/main/3 is not over
+            fail 3
+            retry-failed 1
+              run 4: Change of 1 (retry of what did not pass) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            pass 4
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 5: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
+
+#[test]
+fn a_job_that_is_to_run_again_does_so_although_its_run_was_stopped() {
+    check(
+        "push 1; pass 1; retry-unit 1; cancel 2; stopped 2; approve 1; retry-failed 1; pass 3",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            retry-unit 1
+              run 2: Change of 1 (retry of `unit`) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `unit` and what did not pass run again")
+            cancel 2
+              cancel: stop by user 1
+              answer Ok("cancelled run demo/main/2: stop by user 1")
+            stopped 2
+            approve 1
+            retry-failed 1
+              run 3: Change of 1 (retry of what did not pass) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            pass 3
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 4: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_made_of_a_job_that_runs_again_runs_again() {
+    check(
+        "wheel; push 1; pass 1; retry-wheel 1; approve 1; fail 2; why 1; retry-failed 1; pass 3",
+        expect![[r#"
+            wheel
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            retry-wheel 1
+              run 2: Change of 1 (retry of `wheel`) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `wheel` and what did not pass run again")
+            approve 1
+            fail 2
+            why 1
+              unit failed in run demo/main/2
+            retry-failed 1
+              run 3: Change of 1 (retry of what did not pass) carried wheel lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            pass 3
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 4: Land of - (landing of 018080808080)
+        "#]],
+    );
+    check(
+        "wheel; push 1; pass 1; retry-wheel 1; fail-wheel 2; approve 1; retry-failed 1; pass 3",
+        expect![[r#"
+            wheel
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            retry-wheel 1
+              run 2: Change of 1 (retry of `wheel`) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `wheel` and what did not pass run again")
+            fail-wheel 2
+            approve 1
+            retry-failed 1
+              run 3: Change of 1 (retry of what did not pass) carried lint
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            pass 3
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 4: Land of - (landing of 018080808080)
+        "#]],
+    );
+    check(
+        "wheel; push 1; pass 1; retry-unit 1; pass 2; approve 1",
+        expect![[r#"
+        wheel
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        retry-unit 1
+          run 2: Change of 1 (retry of `unit`) carried wheel lint
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `unit` and what did not pass run again")
+        pass 2
+        approve 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn a_retry_of_everything_takes_no_result_of_another_change_with_the_same_tree() {
+    check(
+        "push 1; pass 1; twin 2; pass 2; retry 2; pass 3; approve 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        twin 2
+          run 2: Change of 2 (initial run) carried lint unit
+        pass 2
+        retry 2
+          run 3: Change of 2 (retry)
+          answer Ok("retry of change 2 at 6502020202020202020202020202020202020202: everything runs again")
+        pass 3
+        approve 2
+          land 2 -> Landed
+          landed 2 with ["unit"]
+          run 4: Land of - (landing of 017474747474)
+    "#]],
+    );
+}
+
+#[test]
+fn a_failure_counts_for_every_change_with_the_same_tree_and_outlives_its_own_change() {
+    check(
+        "push 1; pass 1; twin 2; pass 2; retry 2; fail 3; close 2; approve 1; why 1; pass 4",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            twin 2
+              run 2: Change of 2 (initial run) carried lint unit
+            pass 2
+            retry 2
+              run 3: Change of 2 (retry)
+              answer Ok("retry of change 2 at 6502020202020202020202020202020202020202: everything runs again")
+            fail 3
+            close 2
+            approve 1
+              run 4: Queue of 1 (merge candidate)
+            why 1
+              run demo/main/4 is not over
+            pass 4
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 5: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
+
+#[test]
+fn a_retry_outlives_a_close() {
+    check(
+        "push 1; pass 1; twin 2; pass 2; retry 2; close 2; stopped 3; reopen 2; pass 4",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        twin 2
+          run 2: Change of 2 (initial run) carried lint unit
+        pass 2
+        retry 2
+          run 3: Change of 2 (retry)
+          answer Ok("retry of change 2 at 6502020202020202020202020202020202020202: everything runs again")
+        close 2
+          cancel: change 2 is no longer open
+        stopped 3
+        reopen 2
+          run 4: Change of 2 (it may be tested again)
+        pass 4
+    "#]],
+    );
+}
+
+#[test]
+fn what_a_job_showed_last_is_remembered_however_many_runs_have_carried_it_on() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push 1; pass 1");
+    for run in 2..=RUNS_KEPT as u64 + 5 {
+        bench.play(&format!("retry-unit 1; pass {run}"));
+        let lint = bench.runs[&run].carried.values().map(|carried| carried.run.number);
+        assert_eq!(lint.collect::<Vec<_>>(), [1], "run {run}");
+    }
+    assert_eq!(bench.gate.state.runs.map().len(), RUNS_KEPT + 1);
+}
+
+#[test]
+fn floors_are_forgotten_with_the_last_run_that_they_keep_from_counting() {
+    let mut bench = Bench::new(GateConfig::default());
+    let floors = |bench: &Bench| bench.gate.state.floors.map().len();
+    bench.play("push 1; pass 1; retry 1; pass 2");
+    assert_eq!(floors(&bench), 1);
+    bench.play("push 1; pass 3; push 2");
+    assert_eq!(floors(&bench), 0);
+}
+
+#[test]
+fn what_a_retry_put_aside_stays_aside_in_rows_that_have_no_floors() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push 1; pass 1; retry-unit 1");
+    let mut state = GateState::new(&bench.gate.id);
+    let mut rows = bench.gate.state.runs.map().iter().map(|(number, run)| Row {
+        key: format!("run/{number}"),
+        value: Some(serde_json::to_string(run).unwrap()),
+    });
+    rows.try_for_each(|row| state.put_row(&row)).unwrap();
+    state.loaded();
+    assert_eq!(state.floors.map(), bench.gate.state.floors.map());
+    assert!(!state.floors.get(&ChangeNumber(1)).unwrap().admits("unit", 1));
+}

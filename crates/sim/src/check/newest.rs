@@ -1,0 +1,154 @@
+//! The newest word about each job: what a landing rests on is not older than what is known against it, nor than what its
+//! change was retried for, and was made of just the results that it rests on besides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use towpath_core::definition::{GateSettings, Proof};
+use towpath_core::effect::Landing;
+use towpath_core::gate::{ForgeChange, RetryScope};
+use towpath_core::graph::{JobGraph, JobIndex, Outcome};
+use towpath_core::ids::{ChangeNumber, Digest, GateId, RunId};
+use towpath_core::message::{JobReport, Message, RunReport, RunStart};
+use towpath_core::policy::Level;
+use towpath_core::turn::Turn;
+
+use super::Checks;
+use crate::fake::definition;
+use crate::fake::git::{DEFINITION, changed_paths, tree_id};
+use crate::world::World;
+
+/// What was said of runs, and what people asked to be made again.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    starts: BTreeMap<RunId, Arc<RunStart>>,
+    reports: BTreeMap<RunId, Arc<RunReport>>,
+    /// By change and job; without a job: all of them. Results of runs before this one are put aside.
+    aside: BTreeMap<(GateId, ChangeNumber, Option<String>), u64>,
+}
+
+impl Told {
+    fn newest_of(&self, gate: &GateId) -> u64 {
+        let of_gate = self.starts.keys().filter(|run| run.gate == *gate);
+        of_gate.map(|run| run.number).max().unwrap_or(0)
+    }
+
+    fn is_aside(&self, gate: &GateId, change: ChangeNumber, job: &str, run: u64) -> bool {
+        [None, Some(job.to_owned())]
+            .into_iter()
+            .any(|job| self.aside.get(&(gate.clone(), change, job)).is_some_and(|first| run < *first))
+    }
+}
+
+impl Checks {
+    /// Remembers what was put aside by a retry.
+    pub(super) fn note_retry(&mut self, gate: &GateId, change: ChangeNumber, scope: &RetryScope) {
+        let job = match scope {
+            RetryScope::NotPassed => return,
+            RetryScope::All => None,
+            RetryScope::Job(job) => Some(job.clone()),
+        };
+        let first = self.told.newest_of(gate) + 1;
+        self.told.aside.insert((gate.clone(), change, job), first);
+    }
+
+    /// Remembers what runs were started with and how they ended.
+    pub(super) fn note_runs(&mut self, turn: &Turn) {
+        for (_, message) in &turn.write.messages {
+            match message {
+                Message::Start(start) => drop(self.told.starts.insert(start.run.clone(), start.clone())),
+                Message::RunEnded(report) => {
+                    drop(self.told.reports.insert(report.run.clone(), report.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl World {
+    pub(super) fn rests_on_the_newest(
+        &self,
+        gate: &GateId,
+        landing: &Landing,
+        change: &ForgeChange,
+        (settings, level): (GateSettings, Level),
+    ) -> Result<(), String> {
+        let graph = self.landed_jobs(landing, change)?;
+        let (ids, sees_history) = (graph.digests(), graph.sees_history());
+        let tree = tree_id(&self.forge.git.get(landing.to).files);
+        let mut chosen: BTreeMap<JobIndex, u64> = BTreeMap::new();
+        for job in wanted(&graph) {
+            let at = job.0 as usize;
+            let is_about = |start: &RunStart| {
+                let same_tree = settings.proof == Proof::Tree && !sees_history[at] && start.tree == tree;
+                start.change.is_some() && start.level >= level && (start.commit == landing.to || same_tree)
+            };
+            let (report, newest) = self.newest_result(gate, ids[at], is_about)?;
+            let run = report.run.number;
+            if newest.result.outcome != Outcome::Passed {
+                return Err(format!(
+                    "the newest result of `{}`, in run {run}, is {:?}",
+                    newest.name, newest.result
+                ));
+            }
+            if self.checks.told.is_aside(gate, change.number, &newest.name, run) {
+                return Err(format!("`{}` of run {run} was put aside by a retry", newest.name));
+            }
+            for need in &graph.job(job).needs {
+                if made_by(report, ids[need.0 as usize]) != chosen.get(need).copied() {
+                    let need = &graph.job(*need).name;
+                    return Err(format!("`{}` of run {run} was made of another `{need}`", newest.name));
+                }
+            }
+            chosen.insert(job, run);
+        }
+        Ok(())
+    }
+
+    /// The jobs of what would land.
+    fn landed_jobs(&self, landing: &Landing, change: &ForgeChange) -> Result<JobGraph, String> {
+        let [before, after] = [landing.from, landing.to].map(|commit| self.forge.git.get(commit).files);
+        let changed = changed_paths(&before, &after);
+        let graph = definition::candidate_graph(before[DEFINITION], after[DEFINITION], &changed);
+        let graph = graph.map_err(|errors| errors.join("; "))?;
+        let full = change.labels.contains(&self.config.labels.rerun_all);
+        Ok(if full { graph.unskipped() } else { graph })
+    }
+
+    /// The newest that anybody found out about a job by running it.
+    fn newest_result(
+        &self,
+        gate: &GateId,
+        id: Digest,
+        is_about: impl Fn(&RunStart) -> bool,
+    ) -> Result<(&RunReport, &JobReport), String> {
+        let told = &self.checks.told;
+        let of_gate = told.reports.iter().rev().filter(|(run, _)| run.gate == *gate);
+        let about = of_gate.filter(|(run, _)| told.starts.get(run).is_some_and(|start| is_about(start)));
+        let ran = |job: &&JobReport| {
+            let never = matches!(job.result.outcome, Outcome::Skipped | Outcome::Cancelled);
+            job.digest == id && job.carried.is_none() && !never
+        };
+        let found = about.filter_map(|(_, report)| Some((&**report, report.jobs.iter().find(ran)?))).next();
+        found.ok_or_else(|| format!("no run has a result of the job {id}"))
+    }
+}
+
+/// The required jobs and what they need, needs first.
+fn wanted(graph: &JobGraph) -> BTreeSet<JobIndex> {
+    let required = graph.iter().filter(|(_, spec)| spec.required && spec.skip.is_none());
+    let mut wanted: BTreeSet<JobIndex> = required.map(|(job, _)| job).collect();
+    for at in (0..graph.jobs.len() as u32).rev().map(JobIndex) {
+        if wanted.contains(&at) {
+            wanted.extend(&graph.job(at).needs);
+        }
+    }
+    wanted
+}
+
+/// The run that made the result of a job which the others of a run were given.
+fn made_by(report: &RunReport, id: Digest) -> Option<u64> {
+    let job = report.jobs.iter().find(|job| job.digest == id)?;
+    Some(job.carried.as_ref().unwrap_or(&report.run).number)
+}
