@@ -18,6 +18,21 @@ pub const WINDOW: usize = 1;
 /// Changes named as being ahead.
 const AHEAD_SHOWN_MAX: usize = 5;
 
+/// Where a change stands.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    /// The whole queue.
+    queue: &'a [ChangeNumber],
+    /// Whether the change is in it.
+    is_in: bool,
+}
+
+impl<'a> Place<'a> {
+    fn deck(self) -> &'a [ChangeNumber] {
+        &self.queue[..self.queue.len().min(WINDOW)]
+    }
+}
+
 impl GateState {
     /// Changes in the order in which they get runs and land: urgent ones, then those whose tests allow landing, then
     /// undecided ones, then the rest; the oldest first among equals. Source: Hail CI's priority tuple; unlike there, a
@@ -82,8 +97,8 @@ impl GateState {
             return if self.has_landed(number) { vec![Reason::Landing] } else { Vec::new() };
         };
         let mut reasons = self.keeps_out(change, now);
-        let queue = reasons.is_empty().then_some(queue);
-        reasons.extend(self.waits(change, now, queue));
+        let place = Place { queue, is_in: reasons.is_empty() };
+        reasons.extend(self.waits(change, now, place));
         reasons.extend(self.over_budget(change, now));
         reasons
     }
@@ -248,14 +263,14 @@ impl GateState {
     }
 
     /// What the machine itself still has to do. Shown also while a person has to act, where it says something.
-    fn waits(&self, change: &Change, now: Timestamp, queue: Option<&[ChangeNumber]>) -> Vec<Reason> {
+    fn waits(&self, change: &Change, now: Timestamp, place: Place) -> Vec<Reason> {
         let number = change.facts.number;
         let mut reasons = Vec::new();
         if self.branch.tip.is_none() && self.is_reading() {
             reasons.push(Reason::ReadingBranch);
         }
-        reasons.extend(self.test_wait(change, now, queue.is_some()));
-        if let Some(queue) = queue {
+        reasons.extend(self.test_wait(change, now, place));
+        if let Place { queue, is_in: true } = place {
             let ahead: Vec<ChangeNumber> =
                 queue.iter().copied().take_while(|other| *other != number).take(AHEAD_SHOWN_MAX).collect();
             if !ahead.is_empty() {
@@ -271,23 +286,27 @@ impl GateState {
         reasons
     }
 
-    fn test_wait(&self, change: &Change, now: Timestamp, queued: bool) -> Option<Reason> {
+    fn test_wait(&self, change: &Change, now: Timestamp, place: Place) -> Option<Reason> {
         if !self.may_test(change, now) {
             return None;
         }
         let untested = self.test_state(change) == TestState::Untested;
         match self.test_state(change) {
             TestState::Running(run) => return Some(Reason::WaitsForRun { run: self.run_id(run) }),
-            _ if !untested && !queued => return None,
+            _ if !untested && !place.is_in => return None,
             _ => {}
         }
+        let deck = place.deck();
+        let is_capped = || {
+            let running = self.running_change_runs(deck);
+            let is_full = running >= self.config.change_runs_max as usize;
+            (is_full && !deck.contains(&change.facts.number)).then_some(running as u32)
+        };
         match self.candidate_at_tip(change) {
             None if self.wants_candidate(change, now) => Some(Reason::MakingCandidate),
             Some((_, CandidateRecord { result: None, .. })) => Some(Reason::MakingCandidate),
-            Some((_, CandidateRecord { result: Some(CandidateResult::Made(_)), .. }))
-                if untested && self.running_change_runs() >= self.config.change_runs_max as usize =>
-            {
-                Some(Reason::WaitsForChangeRuns { running: self.running_change_runs() as u32 })
+            Some((_, CandidateRecord { result: Some(CandidateResult::Made(_)), .. })) if untested => {
+                is_capped().map(|running| Reason::WaitsForChangeRuns { running })
             }
             _ => None,
         }

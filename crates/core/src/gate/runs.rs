@@ -171,9 +171,13 @@ impl GateState {
         newest.map_or(TestState::Untested, |(number, run)| run.test_state(number))
     }
 
-    pub(super) fn running_change_runs(&self) -> usize {
-        let runs = self.runs.map().values();
-        runs.filter(|run| run.is_running() && run.trigger == Trigger::Change && run.cancel.is_none()).count()
+    /// Change runs that count for the cap: those of all changes but the ones that are on deck.
+    pub(super) fn running_change_runs(&self, deck: &[ChangeNumber]) -> usize {
+        let counts = |run: &&RunRecord| {
+            let is_next = run.change.is_some_and(|(number, _)| deck.contains(&number));
+            run.is_running() && run.trigger == Trigger::Change && run.cancel.is_none() && !is_next
+        };
+        self.runs.map().values().filter(counts).count()
     }
 
     pub(super) fn run_ended(&mut self, report: &RunReport, now: Timestamp) {

@@ -1,7 +1,6 @@
 //! Decisions that need memory: after each fact, runs are started and stopped, candidates asked for and forgotten, until
 //! nothing changes. Asked again without a new fact, it does nothing.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -203,12 +202,14 @@ impl GateState {
         }
     }
 
+    /// As many as the cap allows, and whatever is on deck besides: what could land next never waits for what could not.
     fn start_change_runs(&mut self, now: Timestamp) {
-        let deck = OnceCell::new();
-        let mut running = self.running_change_runs();
+        let deck = self.on_deck(now);
+        let mut running = self.running_change_runs(&deck);
         for number in self.ordered() {
-            if running >= self.config.change_runs_max as usize {
-                return;
+            let is_next = deck.contains(&number);
+            if running >= self.config.change_runs_max as usize && !is_next {
+                continue;
             }
             let Some(change) = self.changes.get(&number) else { continue };
             let due = match self.test_state(change) {
@@ -217,15 +218,12 @@ impl GateState {
                 TestState::Passed(run)
                 | TestState::Failed(run)
                 | TestState::Errored(run)
-                | TestState::Cancelled(run) => {
-                    let deck = deck.get_or_init(|| self.on_deck(now));
-                    self.is_due_again(run, change, now) && !deck.contains(&number)
-                }
+                | TestState::Cancelled(run) => self.is_due_again(run, change, now) && !is_next,
             };
             if due && self.may_test(change, now) {
                 let change = change.clone();
                 self.start_run_of(&change, Trigger::Change, now);
-                running = self.running_change_runs();
+                running = self.running_change_runs(&deck);
             }
         }
     }

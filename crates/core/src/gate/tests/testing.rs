@@ -120,6 +120,37 @@ fn at_most_three_change_runs() {
 }
 
 #[test]
+fn what_is_on_deck_waits_for_no_other_changes_run_and_takes_no_place_of_one() {
+    check(
+        "push 1; push 2; push 3; push 4; label 4 prio:high; why 4; approve 4; push 5; why 5; close 2; pass 4",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            push 3
+              run 3: Change of 3 (initial run)
+            push 4
+            label 4 prio:high
+            why 4
+              revision 650404040404 has 0 of 1 approvals; 3 change runs are under way, as many as allowed
+            approve 4
+              run 4: Change of 4 (initial run)
+            push 5
+            why 5
+              revision 650505050505 has 0 of 1 approvals; 3 change runs are under way, as many as allowed
+            close 2
+              cancel: change 2 is no longer open
+              run 5: Change of 5 (initial run)
+            pass 4
+              land 4 -> Landed
+              landed 4 with ["unit"]
+              run 6: Land of - (landing of 01c9c9c9c9c9)
+        "#]],
+    );
+}
+
+#[test]
 fn conflicts_leave_the_queue_and_come_back_by_a_push() {
     check(
         "push 1; push 2; conflicts 2; pass 1; pass 2; approve 1; approve 2; why 2",
