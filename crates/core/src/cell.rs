@@ -1,5 +1,5 @@
-//! Cells: the units of state, inbox, epoch and turn. A cell is `apply` (record a fact) and `plan` (say what the world
-//! is owed); there is no other way in or out.
+//! Cells: the units of state, inbox, epoch and turn. A cell is `apply` (record a fact), `time_passed` (record
+//! what the clock alone brings about) and `plan` (say what the world is owed); there is no other way in or out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -74,6 +74,11 @@ pub trait Cell {
 
     /// Records one fact. `now` is the event's time at intake. Stale facts are ignored.
     fn apply(state: &mut Self::State, event: &Self::Event, now: Timestamp);
+
+    /// Records what time alone has brought about, once a turn and after its facts: a cell that wakes has none.
+    fn time_passed(state: &mut Self::State, now: Timestamp) {
+        let _ = (state, now);
+    }
 
     /// Everything the cell owes the world now. Asking twice gives the same answer.
     fn plan(state: &Self::State, now: Timestamp) -> Plan;

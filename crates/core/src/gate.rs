@@ -303,6 +303,8 @@ pub struct GateState {
     changes: Table<ChangeNumber, Change>,
     /// Stops of changes that are closed: to close and open again is no way around one.
     holds: Table<ChangeNumber, Hold>,
+    /// Vouches for closed changes: they are for a revision, whether it is open or not.
+    vouches: Table<ChangeNumber, Vouch>,
     candidates: Table<CandidateId, CandidateRecord>,
     runs: RunTable,
     /// From which run on results count for a change that was retried, open or closed.
@@ -314,6 +316,8 @@ pub struct GateState {
     halts: Field<BTreeMap<HaltCause, String>>,
     landed_graph: Field<Option<LandedGraph>>,
     notes: Notes,
+    /// When decisions were last made, if they were since the rows were read. Not stored.
+    settled_at: Option<Timestamp>,
 }
 
 impl Cell for Gate {
@@ -334,6 +338,10 @@ impl Cell for Gate {
             GateEvent::Command(command) => state.command(command, now),
         }
         state.settle(now);
+    }
+
+    fn time_passed(state: &mut GateState, now: Timestamp) {
+        state.time_passed(now);
     }
 
     fn plan(state: &GateState, now: Timestamp) -> Plan {
@@ -480,6 +488,7 @@ impl CellState for GateState {
             people: Field::new("people", BTreeMap::new()),
             changes: Table::new("change"),
             holds: Table::new("hold"),
+            vouches: Table::new("vouch"),
             candidates: Table::new("candidate"),
             runs: RunTable::new(),
             floors: Table::new("floor"),
@@ -489,6 +498,7 @@ impl CellState for GateState {
             halts: Field::new("halts", BTreeMap::new()),
             landed_graph: Field::new("landed_graph", None),
             notes: Notes::default(),
+            settled_at: None,
         }
     }
 
@@ -538,13 +548,14 @@ impl CellState for GateState {
 }
 
 impl GateState {
-    fn parts(&mut self) -> [&mut dyn Rows; 13] {
+    fn parts(&mut self) -> [&mut dyn Rows; 14] {
         [
             &mut self.config,
             &mut self.branch,
             &mut self.people,
             &mut self.changes,
             &mut self.holds,
+            &mut self.vouches,
             &mut self.candidates,
             &mut self.runs,
             &mut self.floors,

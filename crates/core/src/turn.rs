@@ -156,7 +156,7 @@ impl<C: Cell> Live<C> {
         Ok(())
     }
 
-    /// Drains, applies, plans once and reconciles. Changes the memory; if the write set is refused, reload.
+    /// Drains, applies, lets time pass, plans once and reconciles. Changes the memory; if the write set is refused, reload.
     pub fn turn(&mut self, inbox: &[Delivered<C::Event>], now: Timestamp) -> Turn {
         // The store would refuse a landing whose inbox is not drained, and every turn after it would be the same.
         let is_drained = inbox.len() <= EVENTS_PER_TURN_MAX;
@@ -165,6 +165,7 @@ impl<C: Cell> Live<C> {
         for entry in inbox {
             self.take_in(entry, &mut changed);
         }
+        C::time_passed(&mut self.state, now);
         let mut plan = C::plan(&self.state, now);
         let mut out = Reconciled::default();
         self.outbox.reconcile(&mut plan, Moment { epoch: self.epoch, now, is_drained }, &mut out);

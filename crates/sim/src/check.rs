@@ -8,7 +8,7 @@ use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
 use towpath_core::environment::Deploying;
-use towpath_core::gate::{Snapshot, Verb};
+use towpath_core::gate::{RunRecord, Snapshot, Verb};
 use towpath_core::graph::{JobResult, Outcome};
 use towpath_core::ids::{
     ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, LeaseId, RunId, Timestamp, UserId,
@@ -159,9 +159,26 @@ impl World {
                 self.check_claim(epoch, landing, turn.write.now);
             }
         }
+        self.check_trust(epoch, turn);
         self.check_bounds(&turn.write.cell);
         self.checks.commits += 1;
         self.check_reload(epoch, &turn.write.cell);
+    }
+
+    /// T1: nothing runs on that lacks the trust it was started with, also where time alone took it.
+    fn check_trust(&mut self, epoch: Epoch, turn: &Turn) {
+        let live = self.server(epoch).and_then(|server| server.cells.get(&turn.write.cell));
+        let Some(AnyLive::Gate(live)) = live else { return };
+        let state = &live.state;
+        let lacks_trust = |run: &RunRecord| {
+            let change = run.change.and_then(|(number, _)| state.changes().get(&number));
+            change.is_some_and(|change| state.level(change, turn.write.now) < run.level)
+        };
+        let runs = state.runs().iter().filter(|(_, run)| run.is_running() && run.cancel.is_none());
+        if let Some(number) = runs.filter(|(_, run)| lacks_trust(run)).map(|(number, _)| *number).next() {
+            let what = format!("run {number} of {} runs on although nobody trusts it now", state.id);
+            self.violate("T1", what);
+        }
     }
 
     /// I13: who deploys is the one whose turn it is.

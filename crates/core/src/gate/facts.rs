@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, GateState, Hold, Wait};
+use super::{Change, GateState, Hold, Vouch, Wait};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
@@ -173,13 +173,9 @@ impl GateState {
 
     fn meet_changes(&mut self, open: &[ForgeChange], now: Timestamp) {
         let numbers: BTreeSet<ChangeNumber> = open.iter().map(|change| change.number).collect();
-        let closed = self.changes.map().iter().filter(|(number, _)| !numbers.contains(number));
-        let held: Vec<(ChangeNumber, Hold)> =
-            closed.filter_map(|(number, change)| Some((*number, change.hold.clone()?))).collect();
-        for (number, hold) in held {
-            self.holds.insert(number, hold);
-        }
+        self.keep_of_closed(&numbers);
         self.changes.retain(|number, _| numbers.contains(number));
+        self.vouches.retain(|_, vouch| now < vouch.expires);
         // Closed or moved to another branch while it landed, it must not come back as if it never had.
         self.landed.retain(|number, record| numbers.contains(number) || !record.marked);
         let landed: BTreeSet<ChangeNumber> = self.landed.map().keys().copied().collect();
@@ -188,13 +184,26 @@ impl GateState {
         }
     }
 
+    /// What people said about changes that are no longer open: they may be opened again.
+    fn keep_of_closed(&mut self, open: &BTreeSet<ChangeNumber>) {
+        let closed = self.changes.map().iter().filter(|(number, _)| !open.contains(number));
+        let said: Vec<(ChangeNumber, Option<Hold>, Option<Vouch>)> =
+            closed.map(|(number, change)| (*number, change.hold.clone(), change.vouch.clone())).collect();
+        for (number, hold, vouch) in said {
+            hold.map(|hold| self.holds.insert(number, hold));
+            vouch.map(|vouch| self.vouches.insert(number, vouch));
+        }
+    }
+
     fn meet_change(&mut self, facts: &ForgeChange, now: Timestamp) {
         let Some(known) = self.changes.get(&facts.number) else {
             let hold = self.holds.remove(&facts.number);
+            let vouch = self.vouches.remove(&facts.number);
+            let vouch = vouch.filter(|vouch| vouch.revision == facts.revision.commit);
             let facts = facts.clone();
             let (candidate, message) = Default::default();
             let wait = Wait::default();
-            let change = Change { facts, hold, vouch: None, since: now, wait, candidate, message };
+            let change = Change { facts, hold, vouch, since: now, wait, candidate, message };
             self.changes.insert(change.facts.number, change);
             return;
         };

@@ -34,7 +34,18 @@ pub(super) struct Cause {
 }
 
 impl GateState {
+    /// Decides again where time alone has ended a vouch since the last look.
+    pub(super) fn time_passed(&mut self, now: Timestamp) {
+        let since = self.settled_at;
+        let has_ended =
+            |vouch: &super::Vouch| vouch.expires <= now && since.is_none_or(|since| since < vouch.expires);
+        if self.changes.map().values().any(|change| change.vouch.as_ref().is_some_and(has_ended)) {
+            self.settle(now);
+        }
+    }
+
     pub(super) fn settle(&mut self, now: Timestamp) {
+        self.settled_at = Some(now);
         self.bind_vouches();
         self.note_testable(now);
         self.note_refused(now);

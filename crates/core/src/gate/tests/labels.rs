@@ -77,6 +77,35 @@ fn a_hold_outlives_a_close() {
 }
 
 #[test]
+fn a_vouch_outlives_a_close_until_it_expires_or_another_revision_comes() {
+    check(
+        "push-as-outsider 1; vouch 1; pass 1; close 1; reopen 1; pass 2; close 1; later; reopen 1; why 1",
+        expect![[r#"
+            push-as-outsider 1
+            vouch 1
+              answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+              run 1: Change of 1 (initial run)
+            pass 1
+            close 1
+            reopen 1
+              run 2: Change of 1 (initial run)
+            pass 2
+            close 1
+            later
+            reopen 1
+            why 1
+              revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+        "#]],
+    );
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push-as-outsider 1; vouch 1; pass 1; close 1");
+    bench.closed[0].revision.commit = commit(1, 102);
+    bench.play("reopen 1");
+    assert!(bench.gate.state.changes()[&ChangeNumber(1)].vouch.is_none());
+    assert!(bench.gate.state.vouches.map().is_empty());
+}
+
+#[test]
 fn do_not_test_starts_nothing_and_stops_what_runs() {
     check(
         "push 1; label 1 do-not-test; why 1; approve 1; pass 1; why 1; unlabel 1 do-not-test; pass 2",

@@ -47,6 +47,24 @@ fn a17_not_vouched_runs_nothing_and_a18_a_vouch_is_for_one_revision() {
 }
 
 #[test]
+fn a_vouch_that_ends_stops_what_runs_although_nothing_else_happens() {
+    let config = GateConfig { poll_seconds: 3600, ..GateConfig::default() };
+    check_with(
+        config,
+        "push-as-outsider 1; vouch 1; seconds 50; seconds 51",
+        expect![[r#"
+        push-as-outsider 1
+        vouch 1
+          answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+          run 1: Change of 1 (initial run)
+        seconds 50
+        seconds 51
+          cancel: change 1 may no longer be tested
+    "#]],
+    );
+}
+
+#[test]
 fn k05_a_vouched_change_is_tested_again_once_it_is_trusted() {
     check(
         "push-as-outsider 1; vouch 1; pass 1; why 1; approve 1; pass 2",
