@@ -42,6 +42,8 @@ pub struct Checks {
     /// Where people's commands left things.
     holds: BTreeSet<(GateId, ChangeNumber)>,
     frozen: BTreeSet<GateId>,
+    /// With a push of somebody else that nobody has accepted.
+    foreign: BTreeSet<GateId>,
     vouches: BTreeMap<(GateId, ChangeNumber), Vouched>,
     sent: BTreeMap<u64, Sent>,
     answered: BTreeSet<u64>,
@@ -261,6 +263,7 @@ impl World {
                 }
             }
             Act::ForeignPush { gate, to, .. } => {
+                self.checks.foreign.insert(gate.clone());
                 let ours = |push: &crate::fake::forge::Push| push.to == *to && push.by != Pusher::Person;
                 let person = |push: &crate::fake::forge::Push| push.to == *to && push.by == Pusher::Person;
                 let pushes = &self.forge.branch(&gate.branch).pushes;

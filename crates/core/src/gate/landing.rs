@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::proof::Standard;
-use super::{Freeze, GateState, LandedRecord, PendingLanding};
+use super::{Freeze, GateState, LandedRecord, PendingLanding, Reason};
 use crate::act::{Act, LandedAct};
 use crate::candidate::CandidateResult;
 use crate::effect::Landing;
@@ -194,6 +194,21 @@ impl GateState {
     /// The deploy run that is under way.
     pub fn running_deploy(&self) -> Option<u64> {
         self.branch.deploy.run.filter(|run| self.runs.get(*run).is_some_and(super::RunRecord::is_running))
+    }
+
+    /// Whether nothing is deployed by itself now.
+    pub(super) fn keeps_deploys(&self) -> bool {
+        self.branch.frozen.is_some() || self.branch.foreign.is_some() || !self.halts.is_empty()
+    }
+
+    /// The deploy run that is not over, or has still to begin: its landing's definition is being read. One that a foreign push
+    /// keeps from beginning is not waited for.
+    pub(super) fn deploy_wait(&self) -> Option<Reason> {
+        if let Some(run) = self.running_deploy() {
+            return Some(Reason::WaitsForDeploy { run: self.run_id(run) });
+        }
+        let (commit, _) = self.branch.deploy.wanted.filter(|_| !self.keeps_deploys())?;
+        Some(Reason::DeployIsDue { commit })
     }
 
     pub(super) fn deploy_ended(&mut self, number: u64, outcome: Outcome) {

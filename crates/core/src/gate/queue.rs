@@ -319,9 +319,7 @@ impl GateState {
             let by = freeze.by.clone().unwrap_or_else(|| "the server".into());
             reasons.push(Reason::Frozen { by, why: freeze.why.clone() });
         }
-        if let Some(run) = self.running_deploy().filter(|_| self.config.wait_for_deploy) {
-            reasons.push(Reason::WaitsForDeploy { run: self.run_id(run) });
-        }
+        reasons.extend(self.deploy_wait().filter(|_| self.config.wait_for_deploy));
         reasons
     }
 

@@ -115,6 +115,11 @@ pub enum Reason {
         /// Which.
         run: RunId,
     },
+    /// The deploy run of the landing before has still to begin.
+    DeployIsDue {
+        /// What landed.
+        commit: CommitId,
+    },
     /// Nothing lands on the whole server now.
     Halted {
         /// What stops it.
@@ -173,6 +178,7 @@ impl Reason {
             | Reason::WaitsForChangeRuns { .. }
             | Reason::Ahead { .. }
             | Reason::WaitsForDeploy { .. }
+            | Reason::DeployIsDue { .. }
             | Reason::Halted { .. }
             | Reason::OverBudget { .. }
             | Reason::Frozen { .. }
@@ -298,6 +304,9 @@ impl fmt::Display for Reason {
                 write!(f, "ahead of it: {}", names.join(", "))
             }
             Reason::WaitsForDeploy { run } => write!(f, "deploy run {run} is not over"),
+            Reason::DeployIsDue { commit } => {
+                write!(f, "the deploy run of {} has not begun", commit.short())
+            }
             Reason::Halted { why, .. } => write!(f, "nothing lands on this server: {why}"),
             Reason::OverBudget { budget_seconds, .. } => {
                 write!(f, "its verdict takes longer than its budget of {}", Span(*budget_seconds))

@@ -383,8 +383,7 @@ impl GateState {
     /// Runs the newest landing's jobs: one run at a time, landings in between coalesce.
     fn start_deploy(&mut self, now: Timestamp) {
         let Some(wanted) = self.branch.deploy.wanted else { return };
-        let stopped = self.branch.frozen.is_some() || self.branch.foreign.is_some() || !self.halts.is_empty();
-        if stopped || self.running_deploy().is_some() {
+        if self.keeps_deploys() || self.running_deploy().is_some() {
             return;
         }
         let graph = match &*self.landed_graph {

@@ -4,12 +4,13 @@
 use towpath_core::definition::{EmptySet, GateSettings, Proof};
 use towpath_core::effect::Landing;
 use towpath_core::gate::{ForgeChange, Review, Snapshot, Verdict, message_digest};
-use towpath_core::graph::Outcome;
+use towpath_core::graph::{Outcome, Trigger};
 use towpath_core::ids::{Epoch, GateId, Timestamp, UserId};
 use towpath_core::policy::{Level, Role};
 
 use crate::fake::definition::{self, Job};
 use crate::fake::executor::Stage;
+use crate::fake::forge::Pusher;
 use crate::fake::git::{DEFINITION, changed_paths, tree_id};
 use crate::world::{AnyLive, World};
 
@@ -60,6 +61,7 @@ impl World {
             return Err("its message is not the change's".into());
         }
         self.not_stopped(gate, change)?;
+        self.has_deployed(gate, landing)?;
         let settings = self.settings(landing);
         self.is_approved(gate, change, landing, (truth, settings))?;
         let level = self.true_level(gate, change, truth, now);
@@ -86,6 +88,19 @@ impl World {
             return Err("it is held".into());
         }
         Ok(())
+    }
+
+    /// Where landings wait for deployments, that of the landing before is over.
+    fn has_deployed(&self, gate: &GateId, landing: &Landing) -> Result<(), String> {
+        let newest = self.forge.branch(&gate.branch).pushes.last();
+        let is_ours = newest.is_some_and(|push| push.by != Pusher::Person && push.to == landing.from);
+        let graph = definition::landed_graph(self.forge.git.get(landing.from).files[DEFINITION]);
+        let deploys = graph.is_ok_and(|graph| !graph.select(Trigger::Land).jobs.is_empty());
+        let waits = self.config.wait_for_deploy && is_ours && deploys && !self.checks.foreign.contains(gate);
+        match !waits || self.checks.told.is_deployed(gate, landing.from) {
+            true => Ok(()),
+            false => Err(format!("the deploy run of {} is not over", landing.from)),
+        }
     }
 
     pub(super) fn settings(&self, landing: &Landing) -> GateSettings {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use towpath_core::definition::{GateSettings, Proof};
 use towpath_core::effect::Landing;
 use towpath_core::gate::{ForgeChange, RetryScope};
-use towpath_core::graph::{JobGraph, JobIndex, Outcome};
-use towpath_core::ids::{ChangeNumber, Digest, GateId, RunId};
+use towpath_core::graph::{JobGraph, JobIndex, Outcome, Trigger};
+use towpath_core::ids::{ChangeNumber, CommitId, Digest, GateId, RunId};
 use towpath_core::message::{JobReport, Message, RunReport, RunStart};
 use towpath_core::policy::Level;
 use towpath_core::turn::Turn;
@@ -31,6 +31,13 @@ impl Told {
     fn newest_of(&self, gate: &GateId) -> u64 {
         let of_gate = self.starts.keys().filter(|run| run.gate == *gate);
         of_gate.map(|run| run.number).max().unwrap_or(0)
+    }
+
+    /// Whether the deploy run of what landed is over.
+    pub(super) fn is_deployed(&self, gate: &GateId, commit: CommitId) -> bool {
+        let of_landing = |start: &RunStart| start.trigger == Trigger::Land && start.commit == commit;
+        let over = self.reports.keys().filter(|run| run.gate == *gate);
+        over.filter_map(|run| self.starts.get(run)).any(|start| of_landing(start))
     }
 
     fn is_aside(&self, gate: &GateId, change: ChangeNumber, job: &str, run: u64) -> bool {

@@ -166,6 +166,58 @@ fn landing_waits_for_the_deploy_where_told_to() {
 }
 
 #[test]
+fn landing_waits_for_a_deploy_that_has_still_to_begin_unless_a_foreign_push_keeps_it() {
+    let config = GateConfig { wait_for_deploy: true, ..GateConfig::default() };
+    check_with(
+        config.clone(),
+        "approvals 0; graphs-hang; push 1; pass 1; push 2; pass 2; why 2; graphs-come; why 2; pass 3",
+        expect![[r#"
+            approvals 0
+            graphs-hang
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 2
+            why 2
+              the deploy run of 018080808080 has not begun
+            graphs-come
+              run 3: Land of - (landing of 018080808080)
+            why 2
+              deploy run demo/main/3 is not over
+            pass 3
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 4: Land of - (landing of 01c9c9c9c9c9)
+        "#]],
+    );
+    check_with(
+        config,
+        "approvals 0; graphs-hang; push 1; pass 1; foreign; push 2; pass 2",
+        expect![[r#"
+        approvals 0
+        graphs-hang
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+        foreign
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+        push 2
+          run 2: Change of 2 (initial run)
+        pass 2
+          land 2 -> Landed
+          landed 2 with ["unit"]
+    "#]],
+    );
+}
+
+#[test]
 fn h07_a_halt_lands_and_deploys_nothing_and_one_that_ends_leaves_the_other() {
     check(
         "push 1; pass 1; restored; disk-fails; approve 1; why 1; restart; why 1; accept-restore; push 2; pass 3; \

@@ -61,7 +61,7 @@ const ITEMS: [(&str, Against); 9] = [
     }),
     ("it is its turn", |reason| matches!(reason, Reason::Ahead { .. })),
     ("the branch takes landings", |reason| {
-        matches!(reason, Reason::Frozen { .. } | Reason::WaitsForDeploy { .. })
+        matches!(reason, Reason::Frozen { .. } | Reason::WaitsForDeploy { .. } | Reason::DeployIsDue { .. })
     }),
     ("everything outside works", |reason| matches!(reason, Reason::Trouble { .. })),
 ];
@@ -118,6 +118,7 @@ mod tests {
             Reason::WaitsForChangeRuns { running: 1 },
             Reason::Ahead { changes: vec![] },
             Reason::WaitsForDeploy { run },
+            Reason::DeployIsDue { commit },
             Reason::OverBudget { budget_seconds: 60, since: towpath_core::ids::Timestamp(0) },
             Reason::Frozen { by: text.clone(), why: text.clone() },
             Reason::Trouble { what: text.clone(), why: text },
