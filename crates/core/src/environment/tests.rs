@@ -122,12 +122,16 @@ impl Bench {
     }
 }
 
-fn check(script: &str, expected: Expect) {
+fn play(script: &str) -> Bench {
     let id = CellId::Environment("demo/staging".parse().unwrap());
     let live = Live::load(id, Epoch(1), &[], []).unwrap();
     let mut bench = Bench { live, clock: 0, replacing: None, log: String::new() };
     script.split(';').map(str::trim).for_each(|line| bench.word(line));
-    expected.assert_eq(&bench.log);
+    bench
+}
+
+fn check(script: &str, expected: Expect) {
+    expected.assert_eq(&play(script).log);
 }
 
 #[test]
@@ -220,4 +224,14 @@ fn a_deployment_of_the_server_is_over_once_its_program_serves() {
               ended 5: Passed
         "#]],
     );
+}
+
+#[test]
+fn a_server_that_was_not_replaced_is_news_until_a_later_program_serves() {
+    let alert = |script: &str| play(script).live.state.alert();
+    let failed = "self on; claim 1; pass-with-program 1; does-not-serve 1; claim 2";
+    assert_eq!(alert(failed), Some(EffectKey::once("alert-server", "demo/staging", 1)));
+    let again = format!("{failed}; pass-with-program 2");
+    assert_eq!(alert(&again), alert(failed));
+    assert_eq!(alert(&format!("{again}; serves 2")), None);
 }
