@@ -59,16 +59,14 @@ pub(crate) fn check<'a>(file: &'a PipelineFile, report: &mut Report) -> Vec<Draf
     report.inside("defaults", |report| shared.check(report));
     report.inside("jobs", |report| {
         let mut drafts: Vec<Draft> = names.entries.iter().map(|entry| draft(entry, &names, report)).collect();
+        // None of this takes an order, so that a circle hides nothing else.
+        spread_triggers(&mut drafts);
+        drafts.iter().for_each(|draft| check_job(draft, &shared, report));
+        check_aborts(&drafts, report);
+        check_size(&drafts, file, report);
         let needs: Vec<Vec<usize>> = drafts.iter().map(|draft| draft.needs.clone()).collect();
-        match order::topological(&needs) {
-            Ok(order) => {
-                spread_triggers(&mut drafts, &order);
-                drafts.iter().for_each(|draft| check_job(draft, &shared, report));
-                check_aborts(&drafts, report);
-                check_size(&drafts, file, report);
-            }
-            Err(circles) => circles.iter().for_each(|circle| refuse_circle(circle, &drafts, report)),
-        }
+        let circles = order::topological(&needs).err().unwrap_or_default();
+        circles.iter().for_each(|circle| refuse_circle(circle, &drafts, report));
         drafts
     })
 }
@@ -169,14 +167,20 @@ fn refuse_circle(circle: &[usize], drafts: &[Draft], report: &mut Report) {
     report.error(place, fault(format!("a circle of needs: {}", names.join(" -> ")), why, hint));
 }
 
-/// A job runs wherever it is started, and wherever a job that needs it runs.
-fn spread_triggers(drafts: &mut [Draft], order: &[usize]) {
+/// A job runs wherever it is started, and wherever a job that needs it runs. A job is looked at again only when it got a
+/// trigger more, of which there are six.
+fn spread_triggers(drafts: &mut [Draft]) {
     let mut runs_in: Vec<BTreeSet<Trigger>> =
         drafts.iter().map(|draft| draft.on.iter().copied().collect()).collect();
-    for &at in order.iter().rev() {
+    let mut open: Vec<usize> = (0..drafts.len()).collect();
+    while let Some(at) = open.pop() {
         let spread = runs_in[at].clone();
         for &need in &drafts[at].needs {
+            let before = runs_in[need].len();
             runs_in[need].extend(&spread);
+            if runs_in[need].len() > before {
+                open.push(need);
+            }
         }
     }
     for (draft, runs_in) in drafts.iter_mut().zip(runs_in) {

@@ -197,6 +197,11 @@ impl<'a> Report<'a> {
         full
     }
 
+    /// Counts an error that was told where it arose, for whoever looks whether something could be read.
+    pub(crate) fn counts_as_told(&mut self) {
+        self.errors += 1;
+    }
+
     pub(crate) fn error(&mut self, place: Place, fault: Fault) {
         self.errors += 1;
         self.add(Severity::Error, place, fault);

@@ -288,7 +288,7 @@ impl Job {
                 report.error(node.place, fault(what, why, "write its script, such as `make check`"));
                 None
             }
-            Tree::List(_) | Tree::Map(_) => Job::read(node, report),
+            Tree::List(_) | Tree::Map(_) | Tree::Unknown => Job::read(node, report),
         }
     }
 }

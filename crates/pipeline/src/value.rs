@@ -34,6 +34,10 @@ pub(crate) trait Value: Sized {
             Tree::Scalar { text, .. } => format!("the text `\"{}\"` does not belong here", shown(text)),
             Tree::List(_) => "a list does not belong here".to_owned(),
             Tree::Map(_) => "a mapping does not belong here".to_owned(),
+            Tree::Unknown => {
+                report.counts_as_told();
+                return None;
+            }
         };
         let (why, hint) = match shown(report.key()).as_str() {
             "" => (
@@ -364,6 +368,10 @@ pub(crate) fn unknown_word<const N: usize>(
     takes: &str,
     report: &mut Report,
 ) {
+    if matches!(node.value, Tree::Unknown) {
+        report.counts_as_told();
+        return;
+    }
     let (what, near) = match node.text() {
         Some(word) => (format!("`{}` is not known here", shown(word)), nearest(word, words)),
         None => ("one word belongs here".to_owned(), None),

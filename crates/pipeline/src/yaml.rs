@@ -32,9 +32,14 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) enum Tree {
     Null,
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     List(Vec<Rc<Node>>),
     Map(Vec<Entry>),
+    /// An alias stands here that could not be followed, which has been reported.
+    Unknown,
 }
 
 /// A key with its value.
@@ -204,7 +209,7 @@ impl Loader<'_, '_> {
             Tree::Map(entries) => entries
                 .iter()
                 .fold(Cost::default(), |sum, entry| sum.plus(entry.value.cost).plus(key_cost(&entry.key))),
-            Tree::Null | Tree::Scalar { .. } => Cost::default(),
+            Tree::Null | Tree::Scalar { .. } | Tree::Unknown => Cost::default(),
         };
         let cost = children.inside_one_more();
         self.place_node(Rc::new(Node { place, value, cost }), anchor)
@@ -220,11 +225,18 @@ impl Loader<'_, '_> {
                     "name a smaller part with the anchor, or write the value out",
                 ),
             );
-            return Err(Stop);
+            return self.place_unknown(place);
         };
         self.check_depth(node.cost.height, place)?;
         self.spend(node.cost, place)?;
         self.place_node(node, 0)
+    }
+
+    /// What an alias stands for that cannot be followed. Whatever is around it is still read.
+    fn place_unknown(&mut self, place: Place) -> Result<(), Stop> {
+        let cost = Cost::leaf(0);
+        self.spend(cost, place)?;
+        self.place_node(Rc::new(Node { place, value: Tree::Unknown, cost }), 0)
     }
 
     fn spend(&mut self, cost: Cost, place: Place) -> Result<(), Stop> {
@@ -265,6 +277,9 @@ impl Loader<'_, '_> {
             _ => vec![node],
         };
         for source in sources {
+            if matches!(source.value, Tree::Unknown) {
+                continue;
+            }
             let Tree::Map(entries) = &source.value else {
                 let why = "`<<` takes over the keys of a mapping, and this is none";
                 let hint = "write `<<: *name`, where `&name` stands before a mapping";
@@ -284,6 +299,9 @@ impl Loader<'_, '_> {
         let place = Place { width: 1, ..place_of(*error.marker()) };
         // An error at the end of the file is told where the file still has a line.
         let place = Place { line: place.line.min(self.report.line_count()), ..place };
+        if error.info().contains("unknown anchor") {
+            return self.unknown_anchor(place);
+        }
         let (place, fault) = match self.tab_near(place) {
             Some(tab) => (
                 tab,
@@ -291,14 +309,6 @@ impl Loader<'_, '_> {
                     "a tab indents this line",
                     "YAML indents with spaces only",
                     "replace each tab by two spaces; what stands below this line was not checked",
-                ),
-            ),
-            None if error.info().contains("unknown anchor") => (
-                place,
-                fault(
-                    "this alias has no anchor",
-                    "`*name` repeats the value before which `&name` stands, above it in the file",
-                    "put `&name` before that value, or quotes around the text; what stands below was not checked",
                 ),
             ),
             None if error.info().contains("recursion limit") => (place, too_deep()),
@@ -313,6 +323,14 @@ impl Loader<'_, '_> {
         };
         self.report.error(place, fault);
         Err(Stop)
+    }
+
+    /// The parser has gone past such an alias when it says so, and goes on behind it.
+    fn unknown_anchor(&mut self, place: Place) -> Result<(), Stop> {
+        let why = "`*name` repeats the value before which `&name` stands, above it in the file";
+        let hint = "put `&name` before that value, or quotes around the text";
+        self.report.error(place, fault("this alias has no anchor", why, hint));
+        self.place_unknown(place)
     }
 
     /// A tab in the indentation of this line or the next, where the parser may have noticed it too early.
@@ -401,6 +419,9 @@ fn key_cost(key: &str) -> Cost {
 fn key_text(node: &Node, report: &mut Report) -> Option<String> {
     if let Tree::Scalar { text, .. } = &node.value {
         return Some(text.clone());
+    }
+    if matches!(node.value, Tree::Unknown) {
+        return None;
     }
     let why = "a key is a word; lists, mappings and nothing at all cannot be one";
     report.error(node.place, fault("a key that is not text", why, "write a word before the `:`"));

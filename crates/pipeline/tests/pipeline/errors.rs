@@ -53,6 +53,83 @@ jobs:
     );
 }
 
+/// One of each kind, so that none of them keeps another from being told.
+#[test]
+fn neither_a_circle_nor_a_lost_alias_hides_another_error() {
+    check(
+        "\
+gate: *nowhere
+jobs:
+  a: { run: x, needs: [b], history: true, checkout: false }
+  b: { run: x, needs: [a, early], aborts: [a] }
+  early: { run: x, environment: prod, on: [land] }
+  c: { run: *n1, on: *n2, timeout: *n3, matrix: { k: *n4 }, foo: 1 }
+  d: { run: x, environment: prod, on: [change, land] }
+  e: { run: x, restartable: true, required: true, on: [land] }
+  f: *n5
+  g: { run: x, needs: [f, nobody], env: { <<: *n6, *n7 : 1 } }
+  many: { run: x, shards: 512, matrix: { k: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20] } }
+",
+        expect![[r#"
+            1:7 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+            3:3 jobs: 10247 jobs are too many
+                why: a definition has at most 10000 jobs, matrix cells and shards counted
+               hint: use fewer cells or shards, or let one job do what several small ones do
+            3:23 jobs: a circle of needs: a -> b -> a
+                why: none of them could ever start
+               hint: take one of these names out of `needs`
+            3:37 jobs.a: a history without files
+                why: with `checkout: false` there is no work tree that could have a history
+               hint: delete one of the two keys
+            4:44 jobs.b.aborts: `a` has always ended by then
+                why: this job needs it, directly or through others, so it ends first
+               hint: delete it here
+            5:33 jobs.early: it would deploy before landing
+                why: a job that runs before landing needs it, so it would run there too
+               hint: take this job out of the other's `needs`, or let the other run on `land`
+            6:13 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+            6:22 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+            6:36 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+            6:54 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+            6:61 jobs.c: unknown key `foo`
+                why: a key that nothing reads would change nothing, unseen
+               hint: known here: run, on, needs, required, when, env, timeout, retry, shards, matrix, outputs, reports, network,
+                     history, checkout, secrets, environment, restartable, aborts, user_namespaces
+            7:39 jobs.d: it would deploy before landing
+                why: a job with `environment` deploys, and `change` and `queue` (the default of `on`) run before landing
+               hint: write `on: [land]` or `on: [manual]`
+            8:29 jobs.e: `restartable` without a deployment
+                why: it says that a deployment may be tried again, and this job has no `environment`
+               hint: delete it, or say which `environment` the job deploys to
+            8:45 jobs.e: it is required but never runs before landing
+                why: a required job runs before landing, so `on` must have `queue`
+               hint: add `queue` to `on`, or delete `required`
+            9:6 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+            10:27 jobs.g.needs: there is no job `nobody`
+                why: no job under `jobs` has this name
+               hint: add a job `nobody`, or delete it here
+            10:47 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+            10:52 this alias has no anchor
+                why: `*name` repeats the value before which `&name` stands, above it in the file
+               hint: put `&name` before that value, or quotes around the text
+        "#]],
+    );
+}
+
 #[test]
 fn an_error_shows_its_line_with_a_mark() {
     let errors = Definition::parse(FILE_NAME, b"jobs:\n  unit: { run: make, timout: 5m }\n").unwrap_err();

@@ -112,7 +112,7 @@ fn broken_yaml_is_told_with_what_stands_above_it() {
         expect![[r#"
         2:6 this alias has no anchor
             why: `*name` repeats the value before which `&name` stands, above it in the file
-           hint: put `&name` before that value, or quotes around the text; what stands below was not checked
+           hint: put `&name` before that value, or quotes around the text
     "#]],
     );
     check(
