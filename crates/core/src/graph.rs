@@ -374,6 +374,16 @@ impl JobSpec {
         }
     }
 
+    /// Whether a run that `trigger` started has failed if the job fails. `required: false` is an advice before landing,
+    /// which stops nothing; a job that is not for the queue at all says nothing by not being required there.
+    pub fn fails_run_of(&self, trigger: Trigger) -> bool {
+        match trigger {
+            Trigger::Queue => self.required,
+            Trigger::Change => self.required || !self.on.contains(&Trigger::Queue),
+            Trigger::Land | Trigger::Manual | Trigger::Schedule | Trigger::Release => true,
+        }
+    }
+
     /// Identifies what the job does, for whom, and out of what: `needs` are the same digests of the jobs that it needs.
     fn digest<'a>(&self, needs: impl Iterator<Item = &'a Digest>) -> Digest {
         let body =

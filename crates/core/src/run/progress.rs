@@ -271,7 +271,7 @@ impl RunState {
         self.notes.acts.push(Act::RunEnded { run: self.id.clone(), outcome, results, unsandboxed });
     }
 
-    /// The worst outcome among the jobs that count: in the queue the required ones, elsewhere all.
+    /// The worst outcome among the jobs that count.
     fn outcome(&self, trigger: Trigger) -> Outcome {
         let rank = |outcome: Outcome| match outcome {
             Outcome::Passed | Outcome::Skipped => 0,
@@ -283,9 +283,7 @@ impl RunState {
         let counting = self.jobs.map().iter().filter_map(|(job, state)| {
             let spec = self.graph.job(JobIndex(*job));
             match state {
-                JobState::Done { result, .. } if trigger != Trigger::Queue || spec.required => {
-                    Some(result.outcome)
-                }
+                JobState::Done { result, .. } if spec.fails_run_of(trigger) => Some(result.outcome),
                 _ => None,
             }
         });

@@ -554,3 +554,27 @@ fn only_a_pass_after_a_fault_of_the_code_is_flaky() {
     assert!(!is_flaky(&[], Outcome::Passed));
     assert!(!is_flaky(&[Outcome::Failed], Outcome::Failed));
 }
+
+#[test]
+fn what_is_only_an_advice_before_landing_fails_no_run_there() {
+    let outcome = |trigger: Trigger, on: &[Trigger], required: bool| {
+        let mut bench = Bench::new("a b", false);
+        let mut start = bench.state.start().unwrap().clone();
+        let mut jobs = start.graph.jobs.to_vec();
+        jobs[0] = JobSpec { on: on.to_vec(), required, ..jobs[0].clone() };
+        (start.trigger, start.graph) = (trigger, jobs.into());
+        bench.state = RunState::new(&CellId::Run(start.run.clone()));
+        bench.event(RunEvent::Start(Arc::new(start)));
+        bench.event(RunEvent::Granted { total: 2 });
+        bench.end("a", Outcome::Failed);
+        bench.end("b", Outcome::Passed);
+        bench.state.ended().unwrap().0
+    };
+    let both = [Trigger::Change, Trigger::Queue];
+    assert_eq!(outcome(Trigger::Change, &both, true), Outcome::Failed);
+    assert_eq!(outcome(Trigger::Change, &both, false), Outcome::Passed);
+    assert_eq!(outcome(Trigger::Queue, &both, false), Outcome::Passed);
+    // Of the change's own run alone it is no advice, and nothing that runs after landing is one.
+    assert_eq!(outcome(Trigger::Change, &[Trigger::Change], false), Outcome::Failed);
+    assert_eq!(outcome(Trigger::Land, &[Trigger::Queue, Trigger::Land], false), Outcome::Failed);
+}

@@ -7,7 +7,6 @@ use serde_json::json;
 use towpath_core::graph::Trigger;
 use towpath_pipeline::{Definition, DefinitionFile, Diagnostics, FILE_NAME, JobExplanation};
 
-use crate::command::file_failure;
 use crate::failure::{Exit, Failure};
 use crate::local::definition;
 use crate::terminal::style::{Style, count};
@@ -57,7 +56,7 @@ struct Checked {
 fn check(file: Option<&PathBuf>, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let checked = match file {
         Some(path) => {
-            let bytes = std::fs::read(path).map_err(|error| file_failure("read", path, &error))?;
+            let bytes = definition::bytes_of(path)?;
             let name = path.display().to_string();
             Checked { definition: Definition::parse(&name, &bytes), name, detected: false }
         }

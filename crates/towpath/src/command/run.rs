@@ -180,11 +180,16 @@ fn prepare(
         let hint = format!("write a {FILE_NAME}, or name a job; `towpath config explain` lists them");
         return Err(Failure::new(Exit::Usage, "there is nothing to run").why(why).hint(hint));
     }
-    let site = site(checkout, &selection, folder.path())?;
+    let site = site(checkout, &selection, folder.path(), terminal)?;
     Ok((selection, site))
 }
 
-fn site(checkout: &Checkout, selection: &Selection, folder: &Path) -> Result<Site, Failure> {
+fn site(
+    checkout: &Checkout,
+    selection: &Selection,
+    folder: &Path,
+    terminal: &Terminal,
+) -> Result<Site, Failure> {
     let head = checkout.head()?;
     let mut facts = BTreeMap::from([("LOCAL".to_owned(), "true".to_owned())]);
     if let Some(branch) = head.as_ref().and_then(|head| head.branch.clone()) {
@@ -195,6 +200,11 @@ fn site(checkout: &Checkout, selection: &Selection, folder: &Path) -> Result<Sit
         .graph
         .iter()
         .any(|(index, job)| job.body.history && job.skip.is_none() && !not_here.contains(&index));
+    if wants_history && head.is_none() {
+        terminal.talk(
+            "note: there is no commit yet, so jobs with `history: true` see none; commit first for those",
+        );
+    }
     let with_history = match wants_history && head.is_some() {
         false => None,
         true => {

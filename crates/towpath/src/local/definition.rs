@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use towpath_pipeline::{
-    DETECTION_BYTES_MAX, DETECTION_FILES, DefinitionFile, FILE_NAME, RootTree, TreeEntry,
+    DETECTION_BYTES_MAX, DETECTION_FILES, DefinitionFile, FILE_BYTES_MAX, FILE_NAME, RootTree, TreeEntry,
 };
 
 use crate::command::{file_failure, own_checkout, own_git};
@@ -58,8 +58,16 @@ fn of_folder(folder: &Path, names: BTreeSet<String>) -> Result<DefinitionFile, F
         _ if found.permissions().mode() & 0o100 != 0 => MODE_EXECUTABLE,
         _ => MODE_REGULAR,
     };
-    let bytes = if mode == MODE_REGULAR { fs::read(&path).map_err(failed)? } else { Vec::new() };
+    let bytes = if mode == MODE_REGULAR { bytes_of(&path)? } else { Vec::new() };
     Ok(DefinitionFile::read(TreeEntry::Present { mode, bytes: &bytes }))
+}
+
+/// The bytes of a pipeline file. Of one that is too large, or never ends, enough to say so.
+pub fn bytes_of(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = |file: fs::File| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+    fs::File::open(path).and_then(read).map_err(|error| file_failure("read", path, &error))?;
+    Ok(bytes)
 }
 
 /// The beginning of a regular file; what is no file or cannot be read does not tell of a job.

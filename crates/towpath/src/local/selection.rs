@@ -25,6 +25,7 @@ pub struct Selection {
     /// Jobs that only the server runs, and why. They and what needs them are skipped, by name.
     pub left_out: BTreeMap<JobName, String>,
     named: bool,
+    triggers: Vec<Trigger>,
 }
 
 impl Selection {
@@ -62,7 +63,7 @@ impl Selection {
                     .why(why.clone())
                     .hint("leave it out: `towpath run` without names runs everything else"))
             }
-            _ => Ok(Selection { graph, left_out, named }),
+            _ => Ok(Selection { graph, left_out, named, triggers: wanted.triggers.to_vec() }),
         }
     }
 
@@ -77,10 +78,9 @@ impl Selection {
         not_here
     }
 
-    /// Whether a job that does not pass fails the run: not if its definition says `required: false`, unless it was
-    /// asked for by name.
+    /// Whether a job that does not pass fails the run: if it was asked for by name, or would fail the server's.
     pub fn counts(&self, job: &JobSpec) -> bool {
-        self.named || job.required || !job.on.contains(&Trigger::Queue)
+        self.named || self.triggers.iter().any(|trigger| job.fails_run_of(*trigger))
     }
 }
 

@@ -119,6 +119,14 @@ fn an_optional_job_fails_only_a_run_that_asked_for_it() {
 }
 
 #[test]
+fn before_the_first_commit_a_job_that_sees_history_is_told_that_there_is_none() {
+    let world = World::with(&[("towpath.yaml", "jobs:\n  log: { run: git log, history: true }\n")]);
+    world.git(&["update-ref", "-d", "HEAD"]);
+    let ended = world.towpath(&["run", "--sandbox", "none"]);
+    assert!(ended.code == 1 && ended.err.contains("note: there is no commit yet"), "{}", ended.err);
+}
+
+#[test]
 fn failed_tests_are_named_from_their_report() {
     if !has_sandbox("failed_tests_are_named_from_their_report") {
         return;

@@ -257,6 +257,7 @@ fn a_folder_without_a_pipeline_says_what_to_do() {
     let world = World::with(&[]);
     refused(&world.towpath(&["config", "check"]), 3, &["there is no towpath.yaml to check", "Makefile"]);
     refused(&world.towpath(&["config", "check", "nope.yaml"]), 3, &["cannot read `nope.yaml`"]);
+    refused(&world.towpath(&["config", "check", "/dev/zero"]), 2, &["the file is too large"]);
     let mut outside = world.command(TOWPATH);
     let outside = ended(outside.args(["config", "check"]).current_dir(world.home()).output().unwrap());
     refused(&outside, 3, &["is in no git work tree"]);
