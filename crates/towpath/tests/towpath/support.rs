@@ -186,8 +186,14 @@ pub fn servants(folder: &Path) -> Vec<Process> {
 
 /// Ends them: another process may serve by now, and executors live on by design; a test's have to end with it.
 pub fn stop_servants(folder: &Path) {
-    for process in servants(folder) {
+    let is_executor = |process: &Process| process.words[1] == "executor";
+    let stop = |process: Process| {
         // It fails only if it is gone already.
         let _ = Command::new("kill").args(["-TERM", &process.pid]).status();
-    }
+    };
+    // Servers first: one that lives starts its executor's successor.
+    servants(folder).into_iter().filter(|process| !is_executor(process)).for_each(stop);
+    let end = Instant::now() + PATIENCE;
+    while !servants(folder).iter().all(is_executor) && Instant::now() < end {}
+    servants(folder).into_iter().for_each(stop);
 }
