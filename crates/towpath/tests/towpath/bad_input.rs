@@ -120,6 +120,7 @@ fn the_result_of_a_run_whose_revision_was_replaced_counts_for_nothing() {
     assert_eq!(pushed.code, 0, "{}", pushed.err);
     let change = served.until("1", |change| change["gate"]["tests"] == "failed");
     assert_ne!(change["revision"], old);
+    wait_until("end of the first run", || !served.record(&["runs", "1"])["outcome"].is_null());
     let first = served.record(&["runs", "1"]);
     assert_eq!((&first["revision"], &first["outcome"]), (&old, &Value::from("cancelled")), "{first}");
     // Nor does it count for a server that starts over.

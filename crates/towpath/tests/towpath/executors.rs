@@ -1,7 +1,7 @@
 //! The executor beside a server: which one a server takes, and what it needs of its own file.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -57,9 +57,9 @@ fn a_server_that_wants_the_sandbox_has_no_job_begun_by_an_executor_without_one()
 }
 
 /// An executor of a program that is a file of its own.
-fn executor_of(program: &std::path::Path, folder: &std::path::Path) -> std::process::Child {
+fn executor_of(program: &Path, folder: &Path) -> std::process::Child {
     let words = ["executor", "--slots", "1", "--sandbox", "bubblewrap", "--folder"];
-    let mut command = vec![program.clone().into_os_string()];
+    let mut command = vec![program.as_os_str().to_owned()];
     command.extend(words.map(Into::into));
     command.extend([folder.into(), "--socket".into(), folder.join("socket").into()]);
     let log = std::fs::File::create(folder.join("executor.log")).unwrap();

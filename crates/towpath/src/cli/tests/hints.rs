@@ -39,7 +39,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
 fn check(text: &str) -> usize {
     let commands = commands(text);
     for words in &commands {
-        let taken = super::definitions().try_get_matches_from(words);
+        let taken = crate::cli::definitions().try_get_matches_from(words);
         assert!(taken.is_ok(), "{text}: {}", taken.unwrap_err());
         let of_branch = words[1] == "branch";
         assert!(!of_branch || words.contains(&target().to_string()), "{text}: it is for another branch");

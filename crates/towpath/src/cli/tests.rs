@@ -1,0 +1,56 @@
+//! The words of the command line.
+
+use super::*;
+
+mod hints;
+
+#[test]
+fn wrong_words_are_refused_in_the_form_of_every_failure() {
+    let said = |words: &[&str]| {
+        let words: Vec<std::ffi::OsString> =
+            std::iter::once("towpath").chain(words.iter().copied()).map(Into::into).collect();
+        let called = called(&words);
+        wrong_usage(&parse(words).unwrap_err().to_string(), &called).to_string()
+    };
+    expect_test::expect![[r#"
+        error: unexpected argument '--chnge' found
+          why: a similar argument exists: '--change'
+         hint: it is used as `towpath runs --change <CHANGE> [RUN]`; `towpath runs --help` says more"#]]
+    .assert_eq(&said(&["runs", "--chnge", "1"]));
+    expect_test::expect![[r#"
+        error: the following required arguments were not provided: --why <WHY>
+         hint: it is used as `towpath change hold --why <WHY> <CHANGE>`; `towpath change hold --help` says more"#]].assert_eq(&said(&["change", "hold", "1"]));
+    expect_test::expect![[r#"
+        error: invalid value 'king' for '<ROLE>'
+          why: possible values: reader, author, maintainer, admin
+         hint: `towpath repo grant --help` says what it takes"#]]
+    .assert_eq(&said(&["repo", "grant", "bob", "king"]));
+    expect_test::expect![[r#"
+        error: unrecognized subcommand 'serv'
+          why: some similar subcommands exist: 'secret', 'user', 'serve'
+         hint: it is used as `towpath [OPTIONS] <COMMAND>`; `towpath --help` says more"#]]
+    .assert_eq(&said(&["serv"]));
+    expect_test::expect![[r#"
+        error: invalid value '0' for '--slots <SLOTS>': 0 is not in 1..=256
+         hint: `towpath serve --help` says what it takes"#]]
+    .assert_eq(&said(&["serve", "--slots", "0"]));
+}
+
+#[test]
+fn definitions_are_sound() {
+    definitions().debug_assert();
+}
+
+#[test]
+fn every_help_says_the_exit_codes_and_every_command_says_what_it_does() {
+    fn walk(command: &clap::Command) {
+        let name = command.get_name();
+        assert!(command.get_after_help().is_some(), "{name} does not say its exit codes");
+        assert!(command.get_about().is_some(), "{name} does not say what it does");
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            assert!(argument.get_help().is_some(), "{name} {argument} is not explained");
+        }
+        command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(walk);
+    }
+    walk(&definitions());
+}
