@@ -215,7 +215,7 @@ fn a_retry_outlives_a_close() {
           cancel: change 2 is no longer open
         stopped 3
         reopen 2
-          run 4: Change of 2 (it may be tested again)
+          run 4: Change of 2 (initial run)
         pass 4
     "#]],
     );
