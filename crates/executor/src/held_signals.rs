@@ -54,36 +54,41 @@ fn change(how: libc::c_int) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
 
-    use rustix::process::{Pid, Signal, kill_process};
+    use rustix::process::Pid;
 
     use super::*;
 
+    /// A shell that ends itself, and says so if it is still there; it stays until its input ends.
+    fn shell(prepare: impl Fn() + Send + 'static) -> (Child, String) {
+        let started = std::thread::spawn(move || {
+            prepare();
+            let mut command = Command::new("sh");
+            command.args(["-c", "kill -TERM $$; echo stays; read line"]);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        });
+        let mut child = started.join().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        (child, said)
+    }
+
     #[test]
-    fn a_signal_that_is_held_back_is_seen_to_wait_and_counts_once_it_is_let_in() {
-        let start = || {
-            let sleeper = std::thread::spawn(|| {
-                hold_back().unwrap();
-                Command::new("sleep").arg("31560").spawn().unwrap()
-            });
-            sleeper.join().unwrap()
-        };
-        let mut child = start();
+    fn a_signal_that_is_held_back_waits_for_the_program_that_follows_and_is_seen_to() {
+        let (mut child, said) = shell(|| hold_back().unwrap());
+        assert_eq!(said, "stays\n");
         let pid = Pid::from_child(&child);
-        assert!(!waits_for(pid));
-        kill_process(pid, Signal::TERM).unwrap();
-        assert!(waits_for(pid) && child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
+        assert!(waits_for(pid));
+        drop(child.stdin.take());
         child.wait().unwrap();
         assert!(!waits_for(pid), "nothing waits for one that is gone");
-        let freed = std::thread::spawn(|| {
+        let (mut child, said) = shell(|| {
             hold_back().unwrap();
             let_in().unwrap();
-            Command::new("sleep").arg("31560").spawn().unwrap()
         });
-        let mut child = freed.join().unwrap();
-        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert_eq!(said, "");
         assert!(!child.wait().unwrap().success());
     }
 }
