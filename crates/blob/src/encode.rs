@@ -94,22 +94,46 @@ fn url_forms(value: &[u8]) -> Vec<Vec<u8>> {
     kept.iter().flat_map(|(kept, space)| [encode(kept, space, upper), encode(kept, space, lower)]).collect()
 }
 
-/// Inside a JSON string: as it is, with `/` escaped, and in ASCII only.
-fn json_forms(value: &[u8]) -> Vec<Vec<u8>> {
-    let Ok(text) = std::str::from_utf8(value) else { return Vec::new() };
-    let quoted = serde_json::to_string(text).expect("a text is always JSON");
-    let plain = quoted[1..quoted.len() - 1].to_owned();
-    let slashed = plain.replace('/', "\\/");
-    let mut ascii = String::new();
-    for c in plain.chars() {
-        match c.is_ascii() {
-            true => ascii.push(c),
-            false => {
-                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}")))
+/// Characters that writers of JSON escape by number beside those that they have to: most none; Go, Ruby on Rails and PHP by
+/// option; Gson; PHP by all its options; .NET.
+const JSON_ESCAPED: &[&str] = &["", "<>&", "<>&'=", "<>&'\"", "<>&'\"+`\u{7f}"];
+
+/// How JSON escapes half a character of UTF-16 by its number; both are in use, and PHP uses both at once.
+const JSON_NUMBERS: [fn(u16) -> String; 2] =
+    [|unit| format!("\\u{unit:04x}"), |unit| format!("\\u{unit:04X}")];
+
+/// Inside a JSON string: by each writer, with `/` escaped or not, in ASCII only or not.
+fn json_forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
+    let Ok(text) = std::str::from_utf8(value) else { return BTreeSet::new() };
+    let mut all = BTreeSet::new();
+    let has_letter = |c: char| matches!(c, '\u{8}' | '\t' | '\n' | '\u{c}' | '\r');
+    for escaped in JSON_ESCAPED {
+        for number in JSON_NUMBERS {
+            for foreign in [None, Some(JSON_NUMBERS[0]), Some(JSON_NUMBERS[1])] {
+                let form = json_form(text, |c| match c {
+                    c if escaped.contains(c) || (c < ' ' && !has_letter(c)) => Some(number),
+                    c if c.is_ascii() => None,
+                    _ => foreign,
+                });
+                all.extend([form.replace('/', "\\/").into_bytes(), form.into_bytes()]);
             }
         }
     }
-    [plain, slashed, ascii].map(String::into_bytes).into()
+    all
+}
+
+/// The inside of a JSON string, with some characters escaped by their numbers.
+fn json_form(text: &str, by_number: impl Fn(char) -> Option<fn(u16) -> String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if let Some(number) = by_number(c) {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&number(*unit)));
+        } else {
+            let quoted = serde_json::to_string(c.encode_utf8(&mut [0; 4])).expect("a text is always JSON");
+            out.push_str(&quoted[1..quoted.len() - 1]);
+        }
+    }
+    out
 }
 
 /// As shells print it: between single quotes, between double quotes, and with backslashes (`printf %q`, `set -x`).
@@ -199,6 +223,30 @@ mod tests {
         assert!(all.contains(&b"first-line"[..]));
         assert!(!all.contains(&b"ab"[..]));
         assert!(forms(b"short").is_empty());
+    }
+
+    #[test]
+    fn what_writers_of_json_and_xml_make_of_a_secret_are_forms() {
+        let all = forms("a<b>&'\"c/d=+\\ü\ne".as_bytes());
+        let xml = [
+            "a&lt;b>&amp;'\"c/d=+\\ü\ne",
+            "a&lt;b&gt;&amp;&apos;&quot;c/d=+\\ü\ne",
+            "a&lt;b&gt;&amp;'&quot;c/d=+\\ü&#10;e",
+            "a&lt;b&gt;&amp;&#39;&#34;c/d=+\\ü&#xA;e",
+            "a&lt;b&gt;&amp;&apos;&quot;c/d=+\\ü&#x0A;e",
+        ];
+        let json = [
+            r#"a<b>&'\"c/d=+\\ü\ne"#,                                   // most
+            r#"a<b>&'\"c/d=+\\\u00fc\ne"#,                              // Python
+            r#"a<b>&'\"c\/d=+\\\u00fc\ne"#,                             // PHP
+            r#"a\u003cb\u003e\u0026'\"c/d=+\\ü\ne"#,                    // Go
+            r#"a\u003cb\u003e\u0026\u0027\"c/d\u003d+\\ü\ne"#,          // Gson
+            r#"a\u003Cb\u003E\u0026\u0027\u0022c\/d=+\\\u00fc\ne"#,     // PHP, by option
+            r#"a\u003Cb\u003E\u0026\u0027\u0022c/d=\u002B\\\u00FC\ne"#, // .NET
+        ];
+        for wanted in xml.iter().chain(&json) {
+            assert!(all.contains(wanted.as_bytes()), "{wanted}");
+        }
     }
 
     #[test]

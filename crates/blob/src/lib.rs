@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod mask;
 mod read;
 pub mod store;
+mod wrap;
 
 pub use log::{LogEnd, LogOptions, LogStore, LogWriter};
 pub use manifest::{FilePath, Manifest, ManifestFile};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use aho_corasick::AhoCorasick;
 
 use crate::encode;
+use crate::wrap;
 
 /// What stands in a log where a secret was.
 pub const MASK: &[u8] = b"***";
@@ -42,16 +43,24 @@ pub struct MaskError(#[from] aho_corasick::BuildError);
 #[derive(Default)]
 pub struct Masker {
     finder: Option<Arc<Finder>>,
-    /// Bytes that may be the beginning of a secret.
-    held: Vec<u8>,
-    /// Leading bytes of `held` that belong to a secret whose mask is already shown.
-    covered: usize,
+    held: Held,
     out: Vec<u8>,
+}
+
+/// Bytes that may be the beginning of a secret.
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// Leading ones that belong to a secret whose mask is already shown.
+    covered: usize,
+    /// What was shown before them; see [`wrap::run_before`].
+    run: usize,
 }
 
 struct Finder {
     automaton: AhoCorasick,
     patterns: Vec<Vec<u8>>,
+    /// Bytes of the longest pattern.
     longest: usize,
 }
 
@@ -90,8 +99,8 @@ impl Masker {
     /// longest form.
     pub fn push<'a>(&'a mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some(finder) = &self.finder else { return bytes };
-        self.held.extend_from_slice(bytes);
-        let safe = (self.held.len() + 1).saturating_sub(finder.longest);
+        self.held.bytes.extend_from_slice(bytes);
+        let safe = (self.held.bytes.len() + 1).saturating_sub(wrap::extent(finder.longest));
         self.release(safe)
     }
 
@@ -99,13 +108,13 @@ impl Masker {
     /// so that a live log is not behind.
     pub fn idle(&mut self) -> &[u8] {
         let Some(finder) = &self.finder else { return &[] };
-        let safe = self.held.len() - finder.longest_beginning_at_end(&self.held);
+        let safe = finder.beginning_in(&self.held);
         self.release(safe)
     }
 
     /// The stream is over: answers what was held back.
     pub fn finish(&mut self) -> &[u8] {
-        self.release(self.held.len())
+        self.release(self.held.bytes.len())
     }
 
     /// Emits what lies before `safe`, where every secret that begins before it is whole. A secret that reaches
@@ -113,19 +122,21 @@ impl Masker {
     fn release(&mut self, safe: usize) -> &[u8] {
         self.out.clear();
         let Some(finder) = &self.finder else { return &[] };
-        let spans = finder.spans_before(&self.held, safe, self.covered);
+        let held = &mut self.held;
+        let spans = finder.spans_before(held, safe);
         let mut shown = 0;
         for span in &spans {
-            self.out.extend_from_slice(&self.held[shown..span.start.min(safe)]);
+            self.out.extend_from_slice(&held.bytes[shown..span.start.min(safe)]);
             // A span that begins the buffer goes on from the last release, which has shown its mask.
-            if span.start > 0 || self.covered == 0 {
+            if span.start > 0 || held.covered == 0 {
                 self.out.extend_from_slice(MASK);
             }
             shown = span.end.min(safe);
         }
-        self.out.extend_from_slice(&self.held[shown..safe]);
-        self.covered = spans.last().map_or(0, |span| span.end.saturating_sub(safe));
-        self.held.drain(..safe);
+        self.out.extend_from_slice(&held.bytes[shown..safe]);
+        held.covered = spans.last().map_or(0, |span| span.end.saturating_sub(safe));
+        held.run = wrap::run_before(&held.bytes, safe, held.run);
+        held.bytes.drain(..safe);
         &self.out
     }
 }
@@ -172,20 +183,41 @@ impl<R: Read> Read for Masked<R> {
 }
 
 impl Finder {
-    /// Where secrets lie that begin before `safe`, joined where they overlap; `covered` leading bytes are known to.
-    fn spans_before(&self, bytes: &[u8], safe: usize, covered: usize) -> Vec<Range<usize>> {
-        let mut spans: Vec<Range<usize>> = Vec::new();
-        if covered > 0 {
-            spans.push(0..covered);
+    /// Where secrets lie that begin before `safe`, joined where they overlap.
+    fn spans_before(&self, held: &Held, safe: usize) -> Vec<Range<usize>> {
+        let mut spans = Vec::new();
+        if held.covered > 0 {
+            spans.push(0..held.covered);
         }
-        let found = self.automaton.find_overlapping_iter(bytes).map(|found| found.range());
-        for mut next in found.filter(|range| range.start < safe) {
-            while let Some(last) = spans.pop_if(|last| last.end > next.start) {
-                next = last.start.min(next.start)..last.end.max(next.end);
-            }
-            spans.push(next);
+        let found = self.automaton.find_overlapping_iter(&held.bytes).map(|found| found.range());
+        found.filter(|range| range.start < safe).for_each(|range| add(&mut spans, range));
+        let words = wrap::joined(&held.bytes, held.run);
+        if words.is_empty() {
+            return spans;
         }
-        spans
+        let mut wrapped = Vec::new();
+        for word in words {
+            let found = self.automaton.find_overlapping_iter(&word.text);
+            let found = found.map(|found| word.place(found.range()));
+            found.filter(|range| range.start < safe).for_each(|range| add(&mut wrapped, range));
+        }
+        spans.append(&mut wrapped);
+        // By their ends, as they are added.
+        spans.sort_by_key(|span| span.end);
+        let mut all = Vec::new();
+        spans.into_iter().for_each(|span| add(&mut all, span));
+        all
+    }
+
+    /// Where the longest end of what is held begins that is the beginning of a secret.
+    fn beginning_in(&self, held: &Held) -> usize {
+        let at_end = held.bytes.len() - self.longest_beginning_at_end(&held.bytes);
+        let words = wrap::joined(&held.bytes, held.run);
+        let Some(word) = words.last().filter(|word| word.is_open) else { return at_end };
+        match self.longest_beginning_at_end(&word.text) {
+            0 => at_end,
+            length => word.place(word.text.len() - length..word.text.len()).start.min(at_end),
+        }
     }
 
     /// Length of the longest end of `bytes` that is the beginning of a pattern (Knuth, Morris and Pratt 1977).
@@ -193,6 +225,14 @@ impl Finder {
         let tail = &bytes[bytes.len().saturating_sub(self.longest - 1)..];
         self.patterns.iter().map(|pattern| beginning_at_end(pattern, tail)).max().unwrap_or(0)
     }
+}
+
+/// Adds a span to others that end before it, and joins it with those that it overlaps.
+fn add(spans: &mut Vec<Range<usize>>, mut next: Range<usize>) {
+    while let Some(last) = spans.pop_if(|last| last.end > next.start) {
+        next = last.start.min(next.start)..last.end.max(next.end);
+    }
+    spans.push(next);
 }
 
 fn beginning_at_end(pattern: &[u8], text: &[u8]) -> usize {

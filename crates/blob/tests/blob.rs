@@ -1,7 +1,9 @@
 //! The stores on a real file system.
 #![allow(clippy::unwrap_used)] // helpers of tests fail by panic, as tests do
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -197,7 +199,91 @@ fn secrets_never_reach_the_disk() {
     drop(folder);
 }
 
+/// What a script of a shell makes of a text.
+fn made_by(script: &str, text: &str) -> String {
+    let mut command = Command::new("sh");
+    let command = command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{script}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const PYTHON: &str = r#"/usr/bin/python3 -c '
+import base64, html, json, sys
+from xml.sax.saxutils import escape, quoteattr
+text = sys.stdin.read()
+lines = base64.encodebytes(text.encode()).decode()
+print(json.dumps([text, lines]), lines, html.escape(text), escape(text), quoteattr(text))'"#;
+
+/// Characters that say something: no masks, ends of base64, and breaks.
+fn telling(text: &str) -> usize {
+    let text = text.replace("\\n", "");
+    text.chars().filter(|c| !c.is_whitespace() && !matches!(c, '*' | '=')).count()
+}
+
+#[test]
+fn however_a_common_tool_writes_a_long_secret_nothing_of_use_is_left() {
+    // Every printable character, and longer than any line.
+    let secret: String = (0..100).map(|at| char::from(b'!' + (at * 37 % 93) as u8)).collect();
+    let masker = Masker::new(&[Secret::new(secret.clone())]).unwrap();
+    let scripts = [
+        "cat",
+        "base64",
+        "base64 -w 64",
+        "od -An -v -tx1 | tr -d ' \\n' | fold -w 60",
+        "base64 | sed 's/^/    /'",
+        "base64 | sed 's/$/\\r/'",
+        PYTHON,
+    ];
+    for script in scripts {
+        // What stands before decides where lines break, and what base64 makes of each byte.
+        for before in (0..80).step_by(19) {
+            let before = "#".repeat(before);
+            let text = made_by(script, &format!("{before}{secret}\n"));
+            let shown = String::from_utf8(masker.masked(text.as_bytes())).unwrap();
+            // In base64 a character at each end also holds bits of what stands beside.
+            let left = telling(&shown).saturating_sub(telling(&made_by(script, &format!("{before}\n"))));
+            assert!(left <= 12, "`{script}` of\n{before}{secret}\nis shown as\n{shown}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn words_of_several_lines_are_masked_whatever_the_cuts(
+        before in "[a-z #]{0,40}",
+        line in 16usize..30,
+        ending in "\n|\r\n|\n  |\\\\n",
+        cuts in proptest::collection::vec(1usize..40, 0..20),
+        idle in any::<bool>(),
+    ) {
+        let secret = "correct-horse-battery-staple-of-some-length";
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let word = format!("0123456789abcdef{hex}");
+        let lines: Vec<&str> = (0..word.len()).step_by(line).map(|at| &word[at..(at + line).min(word.len())]).collect();
+        let text = format!("{before}\n{}\nend\n", lines.join(&ending));
+        let secrets = [Secret::new(secret)];
+        let whole = Masker::new(&secrets).unwrap().masked(text.as_bytes());
+        let mut masker = Masker::new(&secrets).unwrap();
+        let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+        for cut in cuts {
+            let (chunk, later) = rest.split_at(cut.min(rest.len()));
+            out.extend_from_slice(masker.push(chunk));
+            if idle {
+                out.extend_from_slice(masker.idle());
+            }
+            rest = later;
+        }
+        out.extend_from_slice(masker.push(rest));
+        out.extend_from_slice(masker.finish());
+        prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&whole));
+        let shown = String::from_utf8(out).unwrap();
+        let has_mask = shown.ends_with("***\nend\n") && shown.matches("***").count() == 1;
+        prop_assert!(has_mask, "{}", shown);
+    }
+
     #[test]
     fn masking_does_not_depend_on_the_cuts(
         text in "[ab]{0,60}(ababab|babbab)?[ab]{0,60}",
