@@ -24,6 +24,7 @@ pub mod profile;
 pub mod protocol;
 mod pump;
 pub mod seccomp;
+mod secret_files;
 mod sender;
 mod serve;
 mod slot;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::DirEntry;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +17,7 @@ use crate::host::Host;
 use crate::plain;
 use crate::probe::{ProbeRefusal, SandboxCapabilities, probe};
 use crate::pump::Control;
+use crate::secret_files::SecretFiles;
 use crate::slot::Slot;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::tree::JobFolder;
@@ -276,18 +278,27 @@ fn remove_folder(folder: JobFolder) {
     }
 }
 
-/// Begins the name of a folder of a lease that could not be removed, so that the lease can have another one.
+/// Begins the names of the homes of jobs without a sandbox.
+pub(crate) const HOME: &str = "home-";
+/// Begins the name of a folder that could not be removed, so that there can be another one in its place.
 const UNSWEPT: &str = "unswept-";
 
-/// Removes what an executor that died left on disk. Its mounts and processes died with it. A job made those folders: what
-/// cannot be removed is set aside, is said, and is tried again at the next start, but keeps no executor from starting.
+/// Removes what an executor that died left, whatever its sandbox was. Its mounts and processes died with it. A job made those
+/// folders: what cannot be removed is set aside, is said, and is tried again at the next start, but keeps no executor from
+/// starting.
 fn sweep(config: &ExecutorConfig) -> io::Result<()> {
-    let jobs = config.spool.join("jobs");
-    match std::fs::read_dir(&jobs) {
+    SecretFiles::sweep(&config.spool)?;
+    sweep_folder(&config.spool, |name| [HOME, UNSWEPT].iter().any(|prefix| name.starts_with(prefix)))?;
+    sweep_folder(&config.spool.join("jobs"), |_| true)
+}
+
+fn sweep_folder(folder: &Path, is_left: impl Fn(&str) -> bool) -> io::Result<()> {
+    match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(entries) => {
-            entries.flatten().for_each(|entry| sweep_one(&entry));
+            let left = entries.flatten().filter(|entry| is_left(&entry.file_name().to_string_lossy()));
+            left.for_each(|entry| sweep_one(&entry));
             Ok(())
         }
     }

@@ -48,9 +48,8 @@ pub fn serve(config: ExecutorConfig, socket_path: &Path) -> Result<(), ExecutorE
     let _lock = socket::lock_folder(&config.spool)?;
     // Out of the server's session: a terminal that closes ends the server, not the jobs. Fails if we lead one already.
     let _ = rustix::process::setsid();
-    if config.sandbox == SandboxKind::None {
-        plain::kill_leftovers(&config.spool)?;
-    }
+    // Also those of an executor that had no sandbox where this one has.
+    plain::kill_leftovers(&config.spool)?;
     let journal = Journal::open(&config.spool)?;
     let (tell, events) = channel();
     let pool = JobPool::start(config.clone(), move |event| {

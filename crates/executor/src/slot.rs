@@ -21,8 +21,10 @@ use crate::host::{Host, TreeMode};
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
 use crate::outputs::{TAKING_TIMEOUT, Taking, heeded};
 use crate::plain::PlainJob;
+use crate::pool::HOME;
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, OutputPipe, Pump, ReadBuffer, Tree, TreeEnd};
+use crate::secret_files::SecretFiles;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::sys::spawn::{Program, Spawner};
 use crate::tree::JobFolder;
@@ -54,6 +56,8 @@ struct Prepared {
     folder: Option<JobFolder>,
     tree: Option<TreeSource>,
     inputs: Option<PathBuf>,
+    /// Where its secrets are, without a sandbox.
+    secrets: Option<SecretFiles>,
 }
 
 impl Slot {
@@ -150,6 +154,10 @@ impl Slot {
     }
 
     fn prepare(&mut self, spec: &StartSpec, prepared: &mut Prepared) -> Result<(), String> {
+        if self.host.config.sandbox == SandboxKind::None {
+            prepared.secrets = SecretFiles::write(&self.host.config.spool, spec)
+                .map_err(|error| format!("its secrets cannot be kept in memory: {error}"))?;
+        }
         if !spec.body.checkout && spec.inputs.is_empty() {
             return Ok(());
         }
@@ -293,7 +301,7 @@ impl Slot {
             Some(TreeSource::Plain { folder }) => Some(folder.clone()),
             _ => None,
         };
-        let home = self.host.config.spool.join(format!("home-{}", self.number));
+        let home = self.host.config.spool.join(format!("{HOME}{}", self.number));
         let home_made = if self.has_home { Ok(()) } else { make_empty(&home) };
         let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
         let mut watch = Watch::new(spec.limits, &self.group);
@@ -323,19 +331,18 @@ impl Slot {
         home: &PathBuf,
         tree: Option<&PathBuf>,
     ) -> io::Result<(PlainJob, OutputPipe)> {
-        let secrets = home.join(".towpath-secrets");
         let start = tree.unwrap_or(home);
         let text = |path: &PathBuf| path.display().to_string();
         let folders = JobFolders {
             home: text(home),
             start: text(start),
             inputs: prepared.inputs.as_ref().map(text).unwrap_or_default(),
-            secrets: text(&secrets),
+            secrets: prepared
+                .secrets
+                .as_ref()
+                .map(|files| files.folder().display().to_string())
+                .unwrap_or_default(),
         };
-        for secret in spec.secrets.iter().filter(|secret| secret.variable.is_none()) {
-            fs::create_dir_all(&secrets)?;
-            fs::write(secrets.join(&secret.name), &secret.value)?;
-        }
         let (command, program) = self.command(spec);
         let script = home.join(".towpath-script");
         if let JobCommand::ScriptFile(script_text) = &command {

@@ -121,7 +121,28 @@ fn secrets_arrive_and_are_masked() {
         ];
         let done = world.run_spec(spec).passed();
         assert!(done.log.starts_with("***\n***\n***"), "{}", done.log);
-        assert!(!done.log.contains("canary"));
+        assert!(!done.log.contains("tok-canary-77"));
+    });
+}
+
+#[test]
+fn secrets_are_in_memory_for_nobody_else_and_gone_with_the_job() {
+    both("secrets_are_in_memory_for_nobody_else_and_gone_with_the_job", |world, kind| {
+        let mut spec = world.spec(
+            "cd \"$TOWPATH_SECRETS\"; pwd; stat -f -c %T .; stat -c %a . token; touch own || true; exit 1",
+        );
+        spec.secrets = vec![GrantedSecret {
+            name: "token".into(),
+            value: b"tok-canary-78".to_vec(),
+            variable: None,
+        }];
+        let done = world.run_spec(spec).failed("exit code 1");
+        let lines: Vec<&str> = done.log.lines().collect();
+        assert_eq!(lines[1], "tmpfs", "{}", done.log);
+        if kind == SandboxKind::None {
+            assert_eq!(lines[2..4], ["700", "600"], "{}", done.log);
+            assert!(!std::path::Path::new(lines[0]).exists(), "{}", lines[0]);
+        }
     });
 }
 
@@ -240,8 +261,11 @@ fn names_cannot_leave_their_folders() {
     both("names_cannot_leave_their_folders", |world, _| {
         for name in ["../x", "/etc/x", "a/b", "..", ""] {
             let mut spec = world.spec("true");
-            let secret =
-                GrantedSecret { name: name.to_owned(), value: b"value-of-it".to_vec(), variable: None };
+            let secret = GrantedSecret {
+                name: name.to_owned(),
+                value: b"value-of-it".to_vec(),
+                variable: None,
+            };
             spec.secrets = vec![secret];
             world.run_spec(spec).failed("is no name of");
             let mut spec = world.spec("true");

@@ -9,7 +9,8 @@ use towpath_core::graph::{JobBody, Outcome};
 use towpath_core::ids::{Epoch, LeaseId};
 use towpath_executor::protocol::{Leases, StopMode};
 use towpath_executor::{
-    ConnectError, ExecutorClient, ExecutorEvent, JobEnd, StartMessage, StartSpec, start_executor,
+    ConnectError, ExecutorClient, ExecutorEvent, GrantedSecret, JobEnd, StartMessage, StartSpec,
+    start_executor,
 };
 
 use crate::support::processes_with;
@@ -27,15 +28,23 @@ struct Connected {
 }
 
 fn command(data: &Path) -> Vec<std::ffi::OsString> {
+    command_with(data, &["--sandbox", "none"])
+}
+
+fn command_with(data: &Path, options: &[&str]) -> Vec<std::ffi::OsString> {
     let program = env!("CARGO_BIN_EXE_towpath-executor-process");
-    [program.as_ref(), "serve".as_ref(), data.as_os_str(), "--sandbox".as_ref(), "none".as_ref()]
-        .map(std::ffi::OsStr::to_owned)
-        .into()
+    let mut command: Vec<std::ffi::OsString> = vec![program.into(), "serve".into(), data.into()];
+    command.extend(options.iter().map(Into::into));
+    command
 }
 
 fn start(data: &Path) -> Child {
+    start_as(data, &command(data))
+}
+
+fn start_as(data: &Path, command: &[std::ffi::OsString]) -> Child {
     let log = std::fs::File::create(data.join("executor.log")).unwrap();
-    start_executor(&command(data), log).unwrap()
+    start_executor(command, log).unwrap()
 }
 
 impl Process {
@@ -196,6 +205,60 @@ fn jobs_of_a_killed_executor_are_errored_and_gone() {
     match process.try_connect(1, None) {
         Err(ConnectError::Refused { .. }) => {}
         other => panic!("the epoch is forgotten: {:?}", other.map(|connected| connected.client)),
+    }
+}
+
+/// Files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    let below = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+        true => files_below(&entry.path()),
+        false => vec![entry.path()],
+    };
+    entries.flat_map(below).collect()
+}
+
+#[test]
+fn what_a_job_without_a_sandbox_had_of_secrets_is_gone_after_any_start() {
+    for options in [&["--sandbox", "none"][..], &[]] {
+        let mut process = Process::new();
+        let first = process.connect(1);
+        let path = process.data.path().join("path");
+        let run = format!(
+            "cp \"$TOWPATH_SECRETS/token\" ~/copy; echo \"$TOWPATH_SECRETS/token\" > {0}.draft; mv {0}.draft {0}; exec sleep 31556",
+            path.display()
+        );
+        let secret =
+            GrantedSecret { name: "token".into(), value: b"tok-canary-79".to_vec(), variable: None };
+        first.start([StartSpec { secrets: vec![secret], ..spec(1, &run) }]);
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        let token = PathBuf::from(std::fs::read_to_string(&path).unwrap().trim());
+        assert_eq!(std::fs::read(&token).unwrap(), b"tok-canary-79");
+        let kept = || {
+            let files =
+                files_below(process.data.path()).into_iter().filter(|path| !path.ends_with("executor.sock"));
+            files
+                .filter(|path| std::fs::read(path).unwrap().windows(13).any(|part| part == b"tok-canary-79"))
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            kept().iter().all(|path| path.ends_with("copy")),
+            "only the job put it on a disk: {:?}",
+            kept()
+        );
+        process.kill();
+        std::fs::remove_file(process.socket()).unwrap();
+        process.child = start_as(process.data.path(), &command_with(process.data.path(), options));
+        // It listens once it has swept; where no sandbox can be it ends, swept all the same.
+        while !process.socket().exists() && process.child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        assert!(!token.exists(), "{options:?}");
+        assert_eq!(processes_with("31556"), Vec::<String>::new());
+        let files = files_below(process.data.path());
+        assert!(!files.iter().any(|path| path.ends_with("copy")), "{options:?}: {files:?}");
     }
 }
 
