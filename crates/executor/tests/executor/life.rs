@@ -131,11 +131,8 @@ fn secrets_are_in_memory_for_nobody_else_and_gone_with_the_job() {
         let mut spec = world.spec(
             "cd \"$TOWPATH_SECRETS\"; pwd; stat -f -c %T .; stat -c %a . token; touch own || true; exit 1",
         );
-        spec.secrets = vec![GrantedSecret {
-            name: "token".into(),
-            value: b"tok-canary-78".to_vec(),
-            variable: None,
-        }];
+        spec.secrets =
+            vec![GrantedSecret { name: "token".into(), value: b"tok-canary-78".to_vec(), variable: None }];
         let done = world.run_spec(spec).failed("exit code 1");
         let lines: Vec<&str> = done.log.lines().collect();
         assert_eq!(lines[1], "tmpfs", "{}", done.log);
@@ -261,11 +258,8 @@ fn names_cannot_leave_their_folders() {
     both("names_cannot_leave_their_folders", |world, _| {
         for name in ["../x", "/etc/x", "a/b", "..", ""] {
             let mut spec = world.spec("true");
-            let secret = GrantedSecret {
-                name: name.to_owned(),
-                value: b"value-of-it".to_vec(),
-                variable: None,
-            };
+            let secret =
+                GrantedSecret { name: name.to_owned(), value: b"value-of-it".to_vec(), variable: None };
             spec.secrets = vec![secret];
             world.run_spec(spec).failed("is no name of");
             let mut spec = world.spec("true");
