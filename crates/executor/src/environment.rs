@@ -74,6 +74,7 @@ pub fn environment(spec: &StartSpec, host: &HostVariables, folders: &JobFolders)
         set("TOWPATH_SECRETS", &folders.secrets);
     }
     for secret in &spec.secrets {
+        // A spec whose secrets fit no variables has a problem, and is not started.
         if let (Some(key), Ok(value)) = (&secret.variable, std::str::from_utf8(&secret.value)) {
             set(key, value);
         }
@@ -86,7 +87,8 @@ fn fact_variable(key: &str) -> String {
     if is_reserved(key) { key.to_owned() } else { format!("TOWPATH_{key}") }
 }
 
-fn is_reserved(key: &str) -> bool {
+/// Whether only Towpath sets a variable.
+pub(crate) fn is_reserved(key: &str) -> bool {
     key == "TOWPATH" || key.starts_with("TOWPATH_")
 }
 

@@ -9,6 +9,8 @@ use towpath_blob::{FilePath, MaskError, Masker, Secret};
 use towpath_core::graph::{JobBody, JobResult};
 use towpath_core::ids::{Digest, JobName, LeaseId, RunId};
 
+use crate::environment::is_reserved;
+
 /// One attempt of one job, ready to run. Holds secrets: it is never written to disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartSpec {
@@ -73,6 +75,9 @@ impl StartSpec {
                 return Some(format!("the variable `{}` holds a zero byte", key.escape_debug()));
             }
         }
+        if let Some(problem) = self.secrets.iter().find_map(GrantedSecret::problem) {
+            return Some(problem);
+        }
         let matrix = self.body.matrix.values().find(|value| value.contains('\0'));
         if matrix.is_some() {
             return Some("a value of the matrix holds a zero byte".to_owned());
@@ -116,6 +121,22 @@ pub struct GrantedSecret {
     /// A variable that holds it instead of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variable: Option<String>,
+}
+
+impl GrantedSecret {
+    /// Why it cannot be in its variable, beside what holds for every variable.
+    fn problem(&self) -> Option<String> {
+        let variable = self.variable.as_ref()?;
+        if is_reserved(variable) {
+            return Some(format!(
+                "only Towpath sets `{variable}`, and the secret `{}` is to be in it",
+                self.name
+            ));
+        }
+        std::str::from_utf8(&self.value).is_err().then(|| {
+            format!("the secret `{}` is not UTF-8, so the variable `{variable}` cannot hold it; have it as a file", self.name)
+        })
+    }
 }
 
 impl fmt::Debug for GrantedSecret {

@@ -134,6 +134,11 @@ name! {
     MatrixKey, "a matrix key", "python", "1 to 32 lower-case letters, digits and `_`, beginning with a letter", MATRIX
 }
 
+/// What the name of a variable of a job has to be like; `None` if `name` is.
+pub fn variable_fault(name: &str) -> Option<&'static str> {
+    (!VARIABLE.allows(name)).then_some(VariableKey::TAKES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use towpath_core::effect::JobOrder;
 use towpath_core::ids::{BranchName, RepoName};
 use towpath_core::policy::Level;
 use towpath_executor::GrantedSecret;
+use towpath_pipeline::variable_fault;
 use towpath_store::Store;
 use towpath_store::records::Secret;
 use zeroize::Zeroizing;
@@ -47,6 +48,21 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Why no job could be given a value as the policy says; `None`: one could.
+    pub fn problem(&self, value: &[u8]) -> Option<String> {
+        let variable = self.variable.as_ref()?;
+        if let Some(takes) = variable_fault(variable) {
+            return Some(format!("`variable` is `{}`; it takes {takes}", variable.escape_debug()));
+        }
+        let is_text = std::str::from_utf8(value).is_ok_and(|text| !text.contains('\0'));
+        (!is_text).then(|| {
+            format!(
+                "the variable `{variable}` cannot hold a value that is not UTF-8 or has a zero byte; leave `variable` out of \
+                 the policy, and jobs get it as a file"
+            )
+        })
+    }
+
     /// Why a job may not have the secret; `None`: it may.
     fn refuses(&self, order: &JobOrder) -> Option<String> {
         let body = &order.spec.body;

@@ -254,6 +254,23 @@ fn no_option_of_the_sandbox_can_be_smuggled_in() {
 }
 
 #[test]
+fn a_secret_that_its_variable_cannot_hold_fails_the_job_by_name() {
+    let world = World::plain();
+    let with = |variable: &str, value: &[u8]| {
+        let mut spec = world.spec("true");
+        let (name, variable) = ("token".to_owned(), Some(variable.to_owned()));
+        spec.secrets = vec![GrantedSecret { name, value: value.to_vec(), variable }];
+        world.run_spec(spec)
+    };
+    with("TOKEN", b"a-secret").passed();
+    with("TOKEN", b"a-\xff-secret").failed("the secret `token` is not UTF-8");
+    with("TOKEN", b"a-\0-secret").failed("the variable `TOKEN` holds a zero byte");
+    with("TOWPATH_RUN", b"a-secret").failed("only Towpath sets `TOWPATH_RUN`");
+    with("A=B", b"a-secret").failed("`A=B` is no name of a variable");
+    with("", b"a-secret").failed("`` is no name of a variable");
+}
+
+#[test]
 fn names_cannot_leave_their_folders() {
     both("names_cannot_leave_their_folders", |world, _| {
         for name in ["../x", "/etc/x", "a/b", "..", ""] {

@@ -254,6 +254,28 @@ fn secrets_go_in_and_never_come_out() {
 }
 
 #[test]
+fn a_secrets_variable_is_one_that_a_job_can_have_and_its_value_fits_into_it() {
+    let world = World::new();
+    let path = "/api/v1/repos/demo/secrets/token";
+    let put = |body: Value| world.ada(Ask::put(path, body));
+    let in_variable = |name: &str| json!({ "level": "landed", "variable": name });
+    for name in ["A=B", "", "1A", "A-B", "TOWPATH_RUN", "A\u{0}"] {
+        let refused = put(json!({ "value": "canary-123456", "policy": in_variable(name) }));
+        assert_eq!(refused.status, 400, "{name}");
+        assert!(String::from_utf8_lossy(&refused.body).contains("the name of a variable"), "{name}");
+    }
+    // `/w==` is the byte 0xff, `AAAA` are zeros.
+    for bytes in ["c2VjcmV0/w==", "c2VjcmV0AAAA"] {
+        let refused = put(json!({ "value_base64": bytes, "policy": in_variable("TOKEN") }));
+        assert_eq!(refused.status, 400, "{bytes}");
+        put(json!({ "value_base64": bytes })).ok();
+        assert_eq!(put(json!({ "policy": in_variable("TOKEN") })).status, 400, "the value was set before");
+    }
+    put(json!({ "value": "canary-123456", "policy": in_variable("TOKEN") })).ok();
+    assert_eq!(put(json!({ "value_base64": "c2VjcmV0/w==" })).status, 400, "the policy was set before");
+}
+
+#[test]
 fn settings_are_read_and_set_and_a_gate_is_never_taken_away() {
     let world = World::new();
     let path = "/api/v1/repos/demo/settings";

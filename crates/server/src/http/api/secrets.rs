@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use towpath_core::cell::{Refusal, RefusalClass};
 use towpath_core::ids::RepoName;
 use towpath_store::records::Secret;
 use towpath_store::{Tx, WriteError};
@@ -16,7 +17,7 @@ use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError};
 use crate::http::records::Names;
 use crate::http::wording;
-use crate::secrets::Policy;
+use crate::secrets::{Policy, Secrets};
 
 /// Characters of a secret's name.
 const NAME_CHARS_MAX: usize = 64;
@@ -104,6 +105,7 @@ async fn store(
     let (by, now) = (call.actor()?, call.now());
     let forget = forget(call, repo.clone());
     let said = format!("set secret `{name}`");
+    let secrets = call.shared().secrets.clone();
     let work = move |tx: &mut Tx<'_>| {
         let before = tx.secret(repo.as_ref(), &name)?;
         let missing =
@@ -115,19 +117,29 @@ async fn store(
             Some(_) => format!("set secret `{name}` of {whole}, for {policy}"),
             None => format!("set who may have secret `{name}` of {whole}: {policy}"),
         };
-        tx.put_secret(&Secret {
-            sealed: sealed.or(kept).ok_or_else(missing)?,
-            repo,
-            name,
-            policy,
-            updated_by: Some(by.user),
-            updated_at: now,
-        })?;
+        let sealed = sealed.or(kept).ok_or_else(missing)?;
+        fits(&secrets, (repo.as_ref(), &name), (&sealed, &policy))?;
+        tx.put_secret(&Secret { sealed, repo, name, policy, updated_by: Some(by.user), updated_at: now })?;
         note(tx, Some(&by), now, what);
         Ok(())
     };
     call.write_then(work, forget).await?;
     Ok(Said::new(said))
+}
+
+/// Value and policy may have been set at different times: whether they go together is known where both are.
+fn fits(
+    secrets: &Secrets,
+    (repo, name): (Option<&RepoName>, &str),
+    (sealed, policy): (&[u8], &str),
+) -> Result<(), WriteError> {
+    let refused = |why: String| WriteError::Refused(Refusal::new(RefusalClass::Invalid, why));
+    let policy: Policy = serde_json::from_str(policy).map_err(|error| refused(error.to_string()))?;
+    if policy.variable.is_none() {
+        return Ok(());
+    }
+    let value = secrets.unseal(repo, name, sealed).map_err(refused)?;
+    policy.problem(&value).map_or(Ok(()), |why| Err(refused(why)))
 }
 
 /// Jobs of what landed, and no others.
