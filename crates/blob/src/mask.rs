@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
+use zeroize::Zeroizing;
 
 use crate::encode;
 use crate::wrap;
@@ -19,12 +20,12 @@ pub const MASK: &[u8] = b"***";
 
 /// A secret's bytes. Never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     /// Takes the value.
     pub fn new(value: impl Into<Vec<u8>>) -> Secret {
-        Secret(value.into())
+        Secret(Zeroizing::new(value.into()))
     }
 }
 

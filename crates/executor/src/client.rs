@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use towpath_core::ids::{Epoch, LeaseId};
+use zeroize::Zeroizing;
 
 use crate::protocol::{FromExecutor, Leases, PROTOCOL_VERSION, StopMode, ToExecutor, Welcome};
 use crate::sender::Sender;
@@ -70,7 +71,7 @@ pub enum ExecutorEvent {
 /// A job as it is handed over: encoded by itself, so that one that does not fit keeps no other from being sent.
 pub struct StartMessage {
     lease: LeaseId,
-    frame: Vec<u8>,
+    frame: Zeroizing<Vec<u8>>,
 }
 
 impl StartMessage {
@@ -80,7 +81,8 @@ impl StartMessage {
     /// [`EncodeError`]: it can never be handed over.
     pub fn new(spec: StartSpec) -> Result<StartMessage, EncodeError> {
         let lease = spec.lease;
-        Ok(StartMessage { lease, frame: wire::encode(&ToExecutor::Start { spec: Box::new(spec) })? })
+        let frame = wire::encode(&ToExecutor::Start { spec: Box::new(spec) })?;
+        Ok(StartMessage { lease, frame: frame.into() })
     }
 
     /// Its lease.
@@ -152,8 +154,9 @@ impl ExecutorClient {
     /// # Errors
     /// If the connection is over; connect again and repeat.
     pub fn start(&self, jobs: impl IntoIterator<Item = StartMessage>) -> io::Result<()> {
-        let frames: Vec<Vec<u8>> = jobs.into_iter().map(|job| job.frame).collect();
-        self.sender.send(&frames.concat())
+        let jobs: Vec<StartMessage> = jobs.into_iter().collect();
+        let frames: Vec<&[u8]> = jobs.iter().map(|job| job.frame.as_slice()).collect();
+        self.sender.send(&Zeroizing::new(frames.concat()))
     }
 
     /// Ends a job; its end is told like any other. Safe to repeat, also for a lease that is unknown.

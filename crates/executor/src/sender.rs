@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
+use zeroize::Zeroizing;
 
 /// The writing half of a connection. What the socket does not take at once, a thread of its own sends, in order.
 #[derive(Debug)]
@@ -24,10 +25,10 @@ struct Half {
     changed: Condvar,
 }
 
-/// What the socket has not taken yet. As large as the jobs that the server may have at its executor.
+/// What the socket has not taken yet, secrets of jobs among it. As large as the jobs that the server may have at its executor.
 #[derive(Debug, Default)]
 struct Rest {
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     /// The thread is sending what was before `bytes`.
     is_sending: bool,
     /// Nothing is sent any more.
@@ -106,7 +107,7 @@ impl Half {
         }
     }
 
-    fn next(&self) -> Option<Vec<u8>> {
+    fn next(&self) -> Option<Zeroizing<Vec<u8>>> {
         let is_idle = |rest: &mut Rest| rest.bytes.is_empty() && !rest.is_over;
         let rest = self.changed.wait_while(self.rest(), is_idle);
         let mut rest = rest.unwrap_or_else(PoisonError::into_inner);

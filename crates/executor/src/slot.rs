@@ -247,7 +247,7 @@ impl Slot {
         let mut script = None;
         if let JobCommand::ScriptFile(text) = &command {
             script = Some(files.join("script"));
-            staged.push(StageFile { name: "script".to_owned(), bytes: text.clone().into_bytes() });
+            staged.push(StageFile { name: "script".to_owned(), bytes: text.clone().into_bytes().into() });
         }
         let folders = JobFolders {
             home: profile::HOME.to_owned(),

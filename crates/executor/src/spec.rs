@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use towpath_blob::{FilePath, MaskError, Masker, Secret};
 use towpath_core::graph::{JobBody, JobResult};
 use towpath_core::ids::{Digest, JobName, LeaseId, RunId};
+use zeroize::Zeroizing;
 
 use crate::environment::is_reserved;
 
@@ -98,7 +99,7 @@ impl StartSpec {
     /// [`MaskError`].
     pub(crate) fn masker(&self) -> Result<Masker, MaskError> {
         let secrets: Vec<Secret> =
-            self.secrets.iter().map(|secret| Secret::new(secret.value.clone())).collect();
+            self.secrets.iter().map(|secret| Secret::new(secret.value.to_vec())).collect();
         Masker::new(&secrets)
     }
 
@@ -117,7 +118,7 @@ pub struct GrantedSecret {
     /// Its name: the file's name below `TOWPATH_SECRETS`.
     pub name: String,
     /// Its bytes.
-    pub value: Vec<u8>,
+    pub value: Zeroizing<Vec<u8>>,
     /// A variable that holds it instead of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variable: Option<String>,

@@ -11,10 +11,13 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 /// Bytes of one frame. A job's script, variables, secrets and inputs fit many times where people write them; a job for
 /// which they do not is refused before it is sent.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that are reserved for a frame before any of it has come: what is reserved at once leaves no copies behind.
+const CAPACITY_BYTES_MAX: usize = 1024 * 1024;
 /// Descriptors in one frame.
 const DESCRIPTORS_MAX: usize = 2;
 
@@ -74,7 +77,7 @@ pub(crate) fn send_with(
     message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let frame = encode(message)?;
+    let frame = Zeroizing::new(encode(message)?);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     assert!(ancillary.push(SendAncillaryMessage::ScmRights(descriptors)), "at most {DESCRIPTORS_MAX}");
@@ -137,7 +140,8 @@ fn body<T: DeserializeOwned>(socket: impl Read, length: [u8; 4]) -> io::Result<T
     if length > FRAME_BYTES_MAX {
         return Err(invalid(format!("a message of {length} bytes is over the limit of {FRAME_BYTES_MAX}")));
     }
-    let mut bytes = Vec::new();
+    // Jobs come with their secrets.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.min(CAPACITY_BYTES_MAX)));
     socket.take(length as u64).read_to_end(&mut bytes)?;
     if bytes.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

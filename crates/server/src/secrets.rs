@@ -171,12 +171,12 @@ impl Secrets {
         repo: Option<&RepoName>,
         name: &str,
         sealed: &[u8],
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Zeroizing<Vec<u8>>, String> {
         let damaged =
             || format!("secret `{name}` cannot be opened: another master key sealed it, or it is damaged");
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged())?;
-        let mut value = rest.to_vec();
+        let mut value = Zeroizing::new(rest.to_vec());
         let opened = self.key.open_in_place(nonce, Aad::from(place(repo, name)), &mut value);
         let length = opened.map_err(|_| damaged())?.len();
         value.truncate(length);

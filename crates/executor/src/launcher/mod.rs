@@ -17,6 +17,7 @@ mod process;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::etc::Certificates;
 
@@ -96,7 +97,7 @@ pub(crate) enum TreeSource {
 pub(crate) struct StageFile {
     /// Relative to the stage's `files` folder, without `..`.
     pub(crate) name: String,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
 }
 
 impl std::fmt::Debug for StageFile {

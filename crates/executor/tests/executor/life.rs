@@ -110,12 +110,12 @@ fn secrets_arrive_and_are_masked() {
         spec.secrets = vec![
             GrantedSecret {
                 name: "file-secret".to_owned(),
-                value: b"first\nsecond".to_vec(),
+                value: b"first\nsecond".to_vec().into(),
                 variable: None,
             },
             GrantedSecret {
                 name: "token".to_owned(),
-                value: b"tok-canary-77".to_vec(),
+                value: b"tok-canary-77".to_vec().into(),
                 variable: Some("TOKEN".to_owned()),
             },
         ];
@@ -131,8 +131,11 @@ fn secrets_are_in_memory_for_nobody_else_and_gone_with_the_job() {
         let mut spec = world.spec(
             "cd \"$TOWPATH_SECRETS\"; pwd; stat -f -c %T .; stat -c %a . token; touch own || true; exit 1",
         );
-        spec.secrets =
-            vec![GrantedSecret { name: "token".into(), value: b"tok-canary-78".to_vec(), variable: None }];
+        spec.secrets = vec![GrantedSecret {
+            name: "token".into(),
+            value: b"tok-canary-78".to_vec().into(),
+            variable: None,
+        }];
         let done = world.run_spec(spec).failed("exit code 1");
         let lines: Vec<&str> = done.log.lines().collect();
         assert_eq!(lines[1], "tmpfs", "{}", done.log);
@@ -259,7 +262,7 @@ fn a_secret_that_its_variable_cannot_hold_fails_the_job_by_name() {
     let with = |variable: &str, value: &[u8]| {
         let mut spec = world.spec("true");
         let (name, variable) = ("token".to_owned(), Some(variable.to_owned()));
-        spec.secrets = vec![GrantedSecret { name, value: value.to_vec(), variable }];
+        spec.secrets = vec![GrantedSecret { name, value: value.to_vec().into(), variable }];
         world.run_spec(spec)
     };
     with("TOKEN", b"a-secret").passed();
@@ -275,8 +278,11 @@ fn names_cannot_leave_their_folders() {
     both("names_cannot_leave_their_folders", |world, _| {
         for name in ["../x", "/etc/x", "a/b", "..", ""] {
             let mut spec = world.spec("true");
-            let secret =
-                GrantedSecret { name: name.to_owned(), value: b"value-of-it".to_vec(), variable: None };
+            let secret = GrantedSecret {
+                name: name.to_owned(),
+                value: b"value-of-it".to_vec().into(),
+                variable: None,
+            };
             spec.secrets = vec![secret];
             world.run_spec(spec).failed("is no name of");
             let mut spec = world.spec("true");

@@ -228,7 +228,8 @@ fn what_a_job_without_a_sandbox_had_of_secrets_is_gone_after_any_start() {
             "cp \"$TOWPATH_SECRETS/token\" ~/copy; echo \"$TOWPATH_SECRETS/token\" > {0}.draft; mv {0}.draft {0}; exec sleep 31556",
             path.display()
         );
-        let secret = GrantedSecret { name: "token".into(), value: b"tok-canary-79".to_vec(), variable: None };
+        let secret =
+            GrantedSecret { name: "token".into(), value: b"tok-canary-79".to_vec().into(), variable: None };
         first.start([StartSpec { secrets: vec![secret], ..spec(1, &run) }]);
         while !path.exists() {
             std::thread::yield_now();

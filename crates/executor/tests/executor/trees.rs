@@ -244,7 +244,7 @@ fn secrets_are_masked_in_reports_and_refusals_and_left_in_outputs() {
                 world.with_tree(&[("x", "")], &format!("/usr/bin/python3 - <<'END'\n{TALKING}END\n"));
             spec.secrets = vec![GrantedSecret {
                 name: "token".into(),
-                value: secret.as_bytes().to_vec(),
+                value: secret.as_bytes().to_vec().into(),
                 variable: None,
             }];
             spec.body.junit = Some("r.xml".to_owned());
