@@ -18,6 +18,15 @@ impl super::Checks {
         self.sent.insert(id, Sent { gate: gate.clone(), by, verb: verb.clone() });
     }
 
+    /// The change that a command is about, by its words or by its run's.
+    fn change_of(&self, sent: &Sent) -> Option<ChangeNumber> {
+        match &sent.verb {
+            Verb::Hold { change, .. } | Verb::Retry { change, .. } => Some(*change),
+            Verb::Cancel { run, .. } => self.told.change_of(&sent.gate, *run),
+            _ => None,
+        }
+    }
+
     /// Commands that were never answered.
     pub fn unanswered(&self) -> Vec<u64> {
         self.sent.keys().filter(|id| !self.answered.contains(id)).copied().collect()
@@ -51,7 +60,8 @@ impl World {
     }
 
     fn check_right(&mut self, sent: &Sent, truths: &[Arc<Snapshot>]) {
-        if !truths.iter().any(|truth| is_allowed(sent, truth)) {
+        let about = self.checks.change_of(sent);
+        if !truths.iter().any(|truth| is_allowed(sent, about, truth)) {
             let Sent { gate, by, verb } = sent;
             self.violate("I18", format!("user {by} may not do {verb:?} on {gate}, and it was accepted"));
         }
@@ -84,17 +94,18 @@ impl World {
     }
 }
 
-fn is_allowed(sent: &Sent, truth: &Snapshot) -> bool {
+/// By the change that it is about, which an author may do some things to when it is their own.
+fn is_allowed(sent: &Sent, about: Option<ChangeNumber>, truth: &Snapshot) -> bool {
     let Some(rights) = truth.people.get(&sent.by) else { return false };
-    let own = |number: &ChangeNumber| {
-        let change = truth.changes.iter().find(|change| change.number == *number);
+    let own = |number: ChangeNumber| {
+        let change = truth.changes.iter().find(|change| change.number == number);
         rights.authorised
             && rights.role >= Role::Author
             && change.is_some_and(|change| change.owner == sent.by)
     };
     match &sent.verb {
-        Verb::Hold { change, .. } | Verb::Retry { change, .. } => {
-            rights.role >= Role::Maintainer || own(change)
+        Verb::Hold { .. } | Verb::Retry { .. } | Verb::Cancel { .. } => {
+            rights.role >= Role::Maintainer || about.is_some_and(own)
         }
         Verb::AcceptTip { .. } => rights.role >= Role::Admin,
         _ => rights.role >= Role::Maintainer,

@@ -33,6 +33,11 @@ impl Told {
         of_gate.map(|run| run.number).max().unwrap_or(0)
     }
 
+    /// The change that a run was started for.
+    pub(super) fn change_of(&self, gate: &GateId, run: u64) -> Option<ChangeNumber> {
+        Some(self.starts.get(&RunId { gate: gate.clone(), number: run })?.change?.0)
+    }
+
     /// Whether the deploy run of what landed is over.
     pub(super) fn is_deployed(&self, gate: &GateId, commit: CommitId) -> bool {
         let of_landing = |start: &RunStart| start.trigger == Trigger::Land && start.commit == commit;
