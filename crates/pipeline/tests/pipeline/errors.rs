@@ -53,11 +53,8 @@ jobs:
     );
 }
 
-/// One of each kind, so that none of them keeps another from being told.
-#[test]
-fn neither_a_circle_nor_a_lost_alias_hides_another_error() {
-    check(
-        "\
+/// One error of each kind, so that none of them keeps another from being told.
+const OF_EACH_KIND: &str = "\
 gate: *nowhere
 jobs:
   a: { run: x, needs: [b], history: true, checkout: false }
@@ -69,7 +66,12 @@ jobs:
   f: *n5
   g: { run: x, needs: [f, nobody], env: { <<: *n6, *n7 : 1 } }
   many: { run: x, shards: 512, matrix: { k: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20] } }
-",
+";
+
+#[test]
+fn neither_a_circle_nor_a_lost_alias_hides_another_error() {
+    check(
+        OF_EACH_KIND,
         expect![[r#"
             1:7 this alias has no anchor
                 why: `*name` repeats the value before which `&name` stands, above it in the file
