@@ -260,31 +260,23 @@ impl Desk {
         }
         let mut starts = Vec::new();
         for message in messages {
+            if !matches!(message, ToExecutor::Start { .. }) {
+                self.start(&mut books, std::mem::take(&mut starts))?;
+            }
             match message {
                 ToExecutor::Start { spec } => starts.push(*spec),
-                other => {
-                    self.start(&mut books, std::mem::take(&mut starts))?;
-                    self.obey(&mut books, other)?;
+                ToExecutor::Hello { .. } => return Err(io::Error::other("it said hello twice")),
+                ToExecutor::Cancel { lease } => self.pool.cancel(&lease),
+                ToExecutor::Ack { leases } => books.journal.acknowledge(&leases)?,
+                ToExecutor::List => {
+                    let leases = books.leases();
+                    books.tell(&[FromExecutor::Leases(leases)]);
                 }
+                ToExecutor::Stop { mode } => self.stop(&mut books, mode)?,
             }
         }
         self.start(&mut books, starts)?;
         Ok(true)
-    }
-
-    fn obey(&self, books: &mut Books, message: ToExecutor) -> io::Result<()> {
-        match message {
-            ToExecutor::Hello { .. } => return Err(io::Error::other("it said hello twice")),
-            ToExecutor::Start { spec } => self.start(books, vec![*spec])?,
-            ToExecutor::Cancel { lease } => self.pool.cancel(&lease),
-            ToExecutor::Ack { leases } => books.journal.acknowledge(&leases)?,
-            ToExecutor::List => {
-                let leases = books.leases();
-                books.tell(&[FromExecutor::Leases(leases)]);
-            }
-            ToExecutor::Stop { mode } => self.stop(books, mode)?,
-        }
-        Ok(())
     }
 
     fn stop(&self, books: &mut Books, mode: StopMode) -> io::Result<()> {

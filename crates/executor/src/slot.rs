@@ -416,7 +416,9 @@ fn make_empty(home: &PathBuf) -> io::Result<()> {
 fn empty(home: &Path) -> io::Result<bool> {
     match holds_nothing(home) {
         Ok(true) => Ok(true),
-        Ok(false) | Err(Errno::NOTDIR | Errno::LOOP) => remove_tree(home).map(|()| false),
+        Ok(false) | Err(Errno::ACCESS) => remove_tree(home).map(|()| false),
+        // A job put a file or a link in its place.
+        Err(Errno::NOTDIR | Errno::LOOP) => fs::remove_file(home).map(|()| false),
         Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }

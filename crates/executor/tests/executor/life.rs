@@ -230,6 +230,26 @@ fn the_same_lease_starts_once() {
 }
 
 #[test]
+fn whatever_a_job_without_a_sandbox_makes_of_its_home_the_next_one_has_an_empty_folder() {
+    let world = World::plain();
+    // Of two slots one is kept, so that all others are in one home after another.
+    let kept = world.submit(world.spec("sleep 31545"));
+    let gone = "cd /; rm -r \"$HOME\"";
+    for leaves in [
+        "touch file .hidden",
+        gone,
+        &format!("{gone}; touch \"$HOME\""),
+        &format!("{gone}; ln -s /usr \"$HOME\""),
+    ] {
+        world.run(&format!("echo \"$HOME\"; {leaves}")).passed();
+        let next = world.run("ls -A \"$HOME\"; test -d \"$HOME\" && ! test -h \"$HOME\"").passed();
+        assert_eq!(next.log, "", "after {leaves}");
+    }
+    world.pool.cancel(&kept.lease);
+    world.wait(&kept);
+}
+
+#[test]
 fn many_jobs_leave_nothing_behind() {
     both("many_jobs_leave_nothing_behind", |world, _| {
         let jobs: Vec<_> = (0..60).map(|_| world.submit(world.spec("true"))).collect();

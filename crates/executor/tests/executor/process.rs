@@ -377,7 +377,7 @@ fn one_that_is_its_servers_ends_soon_after_it_with_its_jobs_and_waits_for_the_ne
     let log = std::fs::File::create(data.path().join("executor.log")).unwrap();
     let mut process = Process { child: start_executor(&mortal, log).unwrap(), data };
     let first = process.connect(1);
-    first.start([spec(1, "sleep 31561")]);
+    first.start([spec(1, "sleep 31557")]);
     first.started();
     drop(first);
     let next = process.connect(2);
@@ -385,7 +385,7 @@ fn one_that_is_its_servers_ends_soon_after_it_with_its_jobs_and_waits_for_the_ne
     assert_eq!(next.client.welcome().leases.active, [LeaseId([1; 16])]);
     drop(next);
     assert!(process.child.wait().unwrap().success());
-    assert_eq!(processes_with("31561"), Vec::<String>::new());
+    assert_eq!(processes_with("31557"), Vec::<String>::new());
     process.child = start(process.data.path());
     let server = process.connect(3);
     assert!(!server.client.welcome().ends_with_server);
