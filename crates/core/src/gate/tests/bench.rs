@@ -22,6 +22,8 @@ pub(super) struct Bench {
     pub(super) budget_seconds: Option<u32>,
     /// Whether `unit` is made of what `wheel` leaves.
     pub(super) wheel: bool,
+    /// Whether `unit` sees history.
+    pub(super) history: bool,
     /// Changes whose content is that of change 1.
     pub(super) twins: BTreeSet<ChangeNumber>,
     pub(super) conflicts: BTreeSet<ChangeNumber>,
@@ -74,6 +76,7 @@ impl Bench {
             settings: GateSettings::default(),
             budget_seconds: None,
             wheel: false,
+            history: false,
             twins: BTreeSet::new(),
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
@@ -244,6 +247,9 @@ impl Bench {
             job("unit", &[Trigger::Change, Trigger::Queue]),
             job("deploy", &[Trigger::Land]),
         ];
+        if self.history {
+            jobs[1].body = Arc::new(JobBody { history: true, ..JobBody::script("git describe") });
+        }
         if self.wheel {
             jobs.insert(0, job("wheel", &[]));
             jobs[2].needs = vec![JobIndex(0)];
@@ -415,6 +421,7 @@ impl Bench {
             "budget" => self.budget_seconds = Some(number as u32),
             "bell" => self.event(GateEvent::Bell(Bell { state_changed: true, ..Bell::default() })),
             "wheel" => self.wheel = true,
+            "history" => self.history = true,
             "graphs-hang" => self.graphs_asked = Some(vec![]),
             "graphs-come" => {
                 for (key, token, effect) in self.graphs_asked.take().unwrap_or_default() {

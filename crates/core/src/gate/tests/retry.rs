@@ -245,15 +245,33 @@ fn floors_are_forgotten_with_the_last_run_that_they_keep_from_counting() {
 
 #[test]
 fn what_a_retry_put_aside_stays_aside_in_rows_that_have_no_floors() {
-    let mut bench = Bench::new(GateConfig::default());
-    bench.play("push 1; pass 1; retry-unit 1");
-    let mut state = GateState::new(&bench.gate.id);
-    let mut rows = bench.gate.state.runs.map().iter().map(|(number, run)| Row {
-        key: format!("run/{number}"),
-        value: Some(serde_json::to_string(run).unwrap()),
-    });
-    rows.try_for_each(|row| state.put_row(&row)).unwrap();
-    state.loaded();
-    assert_eq!(state.floors.map(), bench.gate.state.floors.map());
-    assert!(!state.floors.get(&ChangeNumber(1)).unwrap().admits("unit", 1));
+    for (retry, lint_counts) in [("retry-unit", true), ("retry", false)] {
+        let mut bench = Bench::new(GateConfig::default());
+        bench.play(&format!("push 1; pass 1; {retry} 1"));
+        let mut state = GateState::new(&bench.gate.id);
+        let mut rows = bench.gate.state.runs.map().iter().map(|(number, run)| Row {
+            key: format!("run/{number}"),
+            value: Some(serde_json::to_string(run).unwrap()),
+        });
+        rows.try_for_each(|row| state.put_row(&row)).unwrap();
+        state.loaded();
+        assert_eq!(state.floors.map(), bench.gate.state.floors.map());
+        let floor = state.floors.get(&ChangeNumber(1)).unwrap();
+        assert_eq!(["unit", "lint"].map(|job| floor.admits(job, 1)), [false, lint_counts], "{retry}");
+    }
+}
+
+#[test]
+fn a_job_that_sees_history_counts_for_its_commit_alone() {
+    check(
+        "history; push 1; pass 1; twin 2",
+        expect![[r#"
+        history
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        twin 2
+          run 2: Change of 2 (initial run) carried lint
+    "#]],
+    );
 }
