@@ -45,6 +45,7 @@ pub use launcher::sandbox_helper;
 pub use pool::{BACKLOG_MAX, ExecutorError, JobEvent, JobPool};
 pub use probe::{ProbeRefusal, SandboxCapabilities};
 pub use serve::serve;
+pub use socket::is_free_within;
 pub use spec::{GrantedSecret, JUNIT_BYTES_MAX, JobEnd, Limits, SandboxKind, StartSpec};
 pub use walk::remove_tree;
 pub use watch::{DISK_RESERVE_BYTES, DISK_RESERVE_FILES};

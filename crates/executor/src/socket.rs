@@ -14,6 +14,8 @@ use rustix::fs::inotify;
 /// Bytes of a path that fit an address.
 const ADDRESS_BYTES_MAX: usize = 107;
 
+/// The file in an executor's folder that it locks.
+const LOCK: &str = "lock";
 /// How long a folder may still be another executor's: one that ends has closed its socket already.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two looks at it.
@@ -92,18 +94,33 @@ pub(crate) fn is_trusted(stream: &UnixStream) -> bool {
 /// would block the restart (trust S3).
 pub(crate) fn lock_folder(folder: &Path) -> io::Result<File> {
     let file =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("lock"))?;
-    let until = Instant::now() + LOCK_PATIENCE;
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK))?;
+    match is_locked_within(&file, LOCK_PATIENCE)? {
+        true => Ok(file),
+        false => Err(io::Error::other(format!("another executor owns {}; stop it first", folder.display()))),
+    }
+}
+
+/// Whether no executor has a folder, at the latest when that time is over.
+///
+/// # Errors
+/// The folder's lock cannot be opened.
+pub fn is_free_within(folder: &Path, patience: Duration) -> io::Result<bool> {
+    match OpenOptions::new().write(true).open(folder.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        file => is_locked_within(&file?, patience),
+    }
+}
+
+fn is_locked_within(file: &File, patience: Duration) -> io::Result<bool> {
+    let until = Instant::now() + patience;
     loop {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
+        match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
                 std::thread::park_timeout(LOCK_LOOK);
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let why = format!("another executor owns {}; stop it first", folder.display());
-                return Err(io::Error::other(why));
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
     }

@@ -104,7 +104,7 @@ pub const KEY_OF_AUDIT: &str = "audit.key";
 pub const KEY_OF_SECRETS: &str = "secrets.key";
 
 /// Folders below the data folder.
-pub(crate) struct Folders {
+pub struct Folders {
     /// Repositories of the built-in forge.
     pub repos: PathBuf,
     bases: PathBuf,

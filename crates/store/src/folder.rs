@@ -44,7 +44,11 @@ const LOCK_MS_MAX: u64 = 500;
 /// Milliseconds between two questions.
 const LOCK_MS_EACH: u64 = 5;
 
-fn lock(handle: &File) -> Result<(), TryLockError> {
+/// Locks a folder for this process, until its handle is closed.
+///
+/// # Errors
+/// `WouldBlock`: another process has it, and not only while it is starting.
+pub fn lock(handle: &File) -> Result<(), TryLockError> {
     let until = Instant::now() + Duration::from_millis(LOCK_MS_MAX);
     loop {
         match handle.try_lock() {

@@ -23,7 +23,7 @@ mod writer;
 
 pub use backup::{BackupError, backup, restore};
 pub use error::{Handling, OpenError, ReadError, WriteError};
-pub use folder::{DATABASE, RESERVE_BYTES, check_free};
+pub use folder::{DATABASE, RESERVE_BYTES, check_free, lock};
 pub use queue::{Load, Purpose};
 pub use reader::{Reader, Snapshot};
 pub use schema::SCHEMA;

@@ -3,6 +3,10 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use towpath_executor::{ORPHAN_MAX, is_free_within};
+use towpath_server::server::Folders;
 
 use crate::command::file_failure;
 use crate::failure::{Exit, Failure};
@@ -11,6 +15,8 @@ use crate::failure::{Exit, Failure};
 const MARK: &str = "towpath-demo";
 /// Where the data are.
 const DATA: &str = "data";
+/// How long the executor of an earlier demo may outlive its server: what it waits for the next one, and some for its jobs.
+const EXECUTOR_ENDS_WITHIN: Duration = ORPHAN_MAX.saturating_add(Duration::from_secs(15));
 
 /// A folder that this demo has alone until it is dropped.
 ///
@@ -32,6 +38,7 @@ impl DemoFolder {
         check_ours(&path)?;
         let lock = lock(&path)?;
         check_unserved(&path)?;
+        wait_for_executor(&path)?;
         empty(&path).map_err(|error| file_failure("empty", &path, &error))?;
         Ok(DemoFolder { path, _lock: lock })
     }
@@ -60,7 +67,7 @@ fn check_ours(path: &Path) -> Result<(), Failure> {
 fn lock(path: &Path) -> Result<File, Failure> {
     let failed = |error: io::Error| file_failure("lock", path, &error);
     let handle = File::open(path).map_err(failed)?;
-    match handle.try_lock() {
+    match towpath_store::lock(&handle) {
         Ok(()) => Ok(handle),
         Err(TryLockError::WouldBlock) => {
             let mark = fs::read_to_string(path.join(MARK)).unwrap_or_default();
@@ -78,6 +85,16 @@ fn check_unserved(path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     towpath_store::check_free(&data).map_err(|error| in_use(path).why(error.to_string()))
+}
+
+/// Lets the executor of a demo that was killed end: its folder goes with the rest, and then a second one would not know of it.
+fn wait_for_executor(path: &Path) -> Result<(), Failure> {
+    let executor = Folders::below(&path.join(DATA)).executor;
+    match is_free_within(&executor, EXECUTOR_ENDS_WITHIN) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(in_use(path).why("the executor of an earlier demo still runs jobs there")),
+        Err(error) => Err(file_failure("lock", &executor, &error)),
+    }
 }
 
 fn in_use(path: &Path) -> Failure {
@@ -101,6 +118,8 @@ fn empty(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
     use super::*;
 
     fn refused(path: &Path) -> String {
@@ -130,7 +149,6 @@ mod tests {
 
     #[test]
     fn a_folder_whose_data_are_served_is_left_alone() {
-        use std::os::unix::fs::DirBuilderExt;
         let base = tempfile::tempdir().unwrap();
         let data = DemoFolder::take(base.path()).unwrap().data();
         fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
@@ -141,5 +159,26 @@ mod tests {
         drop(server);
         DemoFolder::take(base.path()).unwrap();
         assert!(!data.exists());
+    }
+
+    #[test]
+    fn the_executor_of_an_earlier_demo_ends_before_its_folder_goes() {
+        let base = tempfile::tempdir().unwrap();
+        let executor = Folders::below(&DemoFolder::take(base.path()).unwrap().data()).executor;
+        fs::create_dir_all(&executor).unwrap();
+        fs::set_permissions(executor.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
+        let lock = File::create(executor.join("lock")).unwrap();
+        lock.try_lock().unwrap();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let path = base.path().to_owned();
+        let taken = std::thread::spawn(move || {
+            begin.send(()).unwrap();
+            DemoFolder::take(&path).map(drop)
+        });
+        begun.recv().unwrap();
+        assert!(executor.exists(), "it is still somebody's");
+        drop(lock);
+        taken.join().unwrap().unwrap();
+        assert!(!executor.exists());
     }
 }
