@@ -3,7 +3,7 @@
 use super::error::Class;
 
 /// Where to look, by what the path is about; the first that it has counts.
-const LOOKS: [(&str, &str); 16] = [
+const LOOKS: [(&str, &str); 17] = [
     ("/jobs/", "`towpath runs RUN` shows the run with its jobs, and what each came to"),
     ("/runs", "`towpath runs` lists the runs that there are"),
     ("/changes/{change}", "`towpath change show NUMBER` shows the change as it is now"),
@@ -20,6 +20,7 @@ const LOOKS: [(&str, &str); 16] = [
     ("/restore", "`towpath doctor` says how the server is"),
     ("{repo}", "`towpath repo list` shows the repos that you may see"),
     ("/repos", "`towpath repo list` shows the repos that you may see"),
+    ("/import", "`towpath repo list` shows the repos that there are; `--name` takes another name"),
 ];
 
 /// What to do after an error of this class about `path`, as the route table has it.
@@ -60,6 +61,7 @@ mod tests {
             ("/api/v1/secrets/{secret}", "towpath secret list"),
             ("/api/v1/users/{user}/tokens", "towpath user list"),
             ("/api/v1/repos/{repo}", "towpath repo list"),
+            ("/api/v1/import", "--name"),
             ("/no/such", "/openapi.json"),
         ] {
             assert!(step(Class::NotFound, path).contains(verb), "{path}");

@@ -14,6 +14,9 @@ use crate::terminal::style::{Style, span};
 use crate::terminal::table::{Cell, styled};
 use crate::terminal::{Terminal, inline};
 
+/// Tests that one answer has at most.
+const SHOWN: usize = 500;
+
 /// Show the tests of a job, those that failed first, then the slowest; or how one test ended lately
 #[derive(Debug, clap::Args)]
 pub struct TestsArgs {
@@ -33,16 +36,20 @@ pub struct TestsArgs {
     /// Show how this test ended lately, newest first
     #[arg(long, value_name = "TEST", conflicts_with_all = ["run", "job", "failed", "attempt"])]
     history: Option<String>,
-    /// At most so many
-    #[arg(long)]
-    count: Option<usize>,
+    /// At most so many, of 500 that one answer can have
+    #[arg(long, default_value_t = SHOWN)]
+    count: usize,
+    /// Leave out so many of the first
+    #[arg(long, default_value_t = 0, conflicts_with = "history")]
+    skip: usize,
 }
 
 pub fn run(arguments: &TestsArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let place = Place::find(&arguments.repo)?;
     if let Some(test) = &arguments.history {
-        let request =
-            Request::get(&place.path(&["tests"])).with("name", Some(test)).with("count", arguments.count);
+        let request = Request::get(&place.path(&["tests"]))
+            .with("name", Some(test))
+            .with("count", Some(arguments.count));
         return answer::list(&place.client.ask(&request)?, "reports of this test", terminal, past);
     }
     let run = RunPlace::find(&place, arguments.run.as_deref().unwrap_or_default())?;
@@ -53,17 +60,18 @@ pub fn run(arguments: &TestsArgs, terminal: &Terminal) -> Result<ExitCode, Failu
     let request = Request::get(&run.path(&place, &["jobs", &job, "tests"]))
         .with("attempt", arguments.attempt)
         .with("failed", arguments.failed.then_some(true))
-        .with("count", arguments.count);
+        .with("skip", (arguments.skip > 0).then_some(arguments.skip))
+        .with("count", Some(arguments.count));
     let view = place.client.ask(&request)?;
     if terminal.is_json() {
         terminal.record(&view)?;
         return Ok(ExitCode::SUCCESS);
     }
-    show(&view, arguments.failed, terminal)?;
+    show(&view, arguments, terminal)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(view: &Value, only_failed: bool, terminal: &Terminal) -> Result<(), Failure> {
+fn show(view: &Value, arguments: &TestsArgs, terminal: &Terminal) -> Result<(), Failure> {
     let count = |key: &str| view[key].as_u64().unwrap_or(0);
     let (passed, failed, skipped) = (count("passed"), count("failed"), count("skipped"));
     if passed + failed + skipped == 0 {
@@ -78,9 +86,12 @@ fn show(view: &Value, only_failed: bool, terminal: &Terminal) -> Result<(), Fail
             terminal.data(format!("    {}", inline(line)))?;
         }
     }
-    let shown = tests.len() as u64;
-    let all = if only_failed { failed } else { passed + failed + skipped };
-    let more = if all > shown { format!("; {shown} are shown") } else { String::new() };
+    let all = if arguments.failed { failed } else { passed + failed + skipped };
+    let next = arguments.skip + tests.len();
+    let more = match all > next as u64 {
+        true => format!("; {} are shown, `--skip {next}` shows those that follow", tests.len()),
+        false => String::new(),
+    };
     terminal.talk(format!("{failed} failed, {passed} passed, {skipped} skipped{more}"));
     Ok(())
 }

@@ -201,8 +201,7 @@ fn approvals_note(approvals: u32, asked: Option<u64>, alone: bool) -> Option<Str
     match asked.filter(|asked| *asked != u64::from(approvals)) {
         Some(asked) if alone => Some(format!(
             "the branch's towpath.yaml asks for {}, and you are the only user: nobody can give that, so changes wait. \
-             Either make a user who can (`towpath user add NAME`, then `towpath repo grant NAME maintainer`), or import it \
-             with `gate: {{ approvals: 0 }}` in that file",
+             Make a user who can: `towpath user add NAME`, then `towpath repo grant NAME maintainer`",
             times(asked)
         )),
         Some(asked) => Some(format!(
@@ -210,9 +209,11 @@ fn approvals_note(approvals: u32, asked: Option<u64>, alone: bool) -> Option<Str
             times(asked)
         )),
         None => alone.then(|| {
-            "you are the only user, so changes land without an approval; once there are others, set `approvals` to 1: \
-             `towpath repo settings`"
-                .into()
+            let place = match asked {
+                Some(_) => "`gate: { approvals: 1 }` in the branch's towpath.yaml, which goes before the repo's settings",
+                None => "`approvals` to 1: `towpath repo settings`",
+            };
+            format!("you are the only user, so changes land without an approval; once there are others, set {place}")
         }),
     }
 }
@@ -307,5 +308,18 @@ mod tests {
         assert_eq!(name("https://example.org/my repo/"), Some("my-repo".into()));
         assert_eq!(name("https://example.org/…/"), None);
         assert_eq!(name("https://ann:secret@example.org"), Some("example.org".into()));
+    }
+
+    #[test]
+    fn whoever_is_alone_hears_which_place_decides_on_approvals() {
+        let note = |approvals, asked| approvals_note(approvals, asked, true).unwrap();
+        assert!(note(0, None).contains("`towpath repo settings`"));
+        let file = note(0, Some(0));
+        assert!(
+            file.contains("approvals: 1 }` in the branch's towpath.yaml")
+                && !file.contains("towpath repo settings")
+        );
+        assert!(note(0, Some(1)).contains("nobody can give that"));
+        assert_eq!(approvals_note(2, Some(2), false), None);
     }
 }
