@@ -81,6 +81,7 @@ fn test(root: &Path, wanted: &[&Case]) -> Result<Results, Failure> {
     }
     let mut child = command
         .args(filters)
+        .env("TOWPATH_LISTED_TIMES", "1")
         .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

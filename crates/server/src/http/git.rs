@@ -39,7 +39,7 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes of one push or fetch request; the forge has bounds of its own for what it holds.
 pub const BODY_BYTES_MAX: usize = 4 << 30;
 /// Time that a pusher waits to hear what a change waits for.
-const VERDICT_DEADLINE: Duration = Duration::from_secs(2);
+const VERDICT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Places for requests of git.
 #[derive(Debug)]

@@ -288,7 +288,7 @@ impl Drop for World {
         if self.shared.settings.slots > 0 {
             let epoch = Epoch(self.shared.store.epoch().0 + 1);
             let client =
-                ExecutorClient::connect(&socket, (epoch, Some(Vec::new())), Duration::from_secs(5), |_| {});
+                ExecutorClient::connect(&socket, (epoch, Some(Vec::new())), Duration::from_secs(60), |_| {});
             client.unwrap().stop(StopMode::Now).unwrap();
         }
     }

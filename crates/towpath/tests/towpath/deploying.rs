@@ -298,7 +298,7 @@ fn check_that_the_server_goes_on(serve: &str, expected: &str) {
     let pipeline = "jobs:\n  unit: { run: 'true' }\n  ship:\n    on: [land]\n    environment: live\n    \
         run: 'cp program towpath; chmod +x towpath'\n    outputs: { towpath: towpath }\n";
     let files = [("towpath.yaml", pipeline), ("program", &*impostor(serve))];
-    let variables = [("TOWPATH_TRIAL_MS", "3000")];
+    let variables = [("TOWPATH_TRIAL_MS", "10000")];
     let served = Served::with_options(&files, &PLAIN, &variables);
     served.ok(&["deploy", "self", "live"]);
     land(&served, "1", "one");
@@ -325,7 +325,7 @@ fn a_program_that_dies_at_its_start_does_not_end_the_server() {
 
 #[test]
 fn a_program_that_does_not_come_up_does_not_end_the_server() {
-    check_that_the_server_goes_on("exec sleep 600", "it did not serve within 3 s");
+    check_that_the_server_goes_on("exec sleep 600", "it did not serve within 10 s");
 }
 
 #[test]

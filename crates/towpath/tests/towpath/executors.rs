@@ -13,7 +13,7 @@ use towpath_executor::{ExecutorClient, ExecutorEvent, StartMessage, StartSpec, s
 
 use crate::deploying::gate_of;
 use crate::served::Served;
-use crate::support::{TOWPATH, has_sandbox, servants, wait_until};
+use crate::support::{copy_program, has_sandbox, servants, wait_until};
 
 /// No test waits so long for anything, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -87,7 +87,7 @@ fn an_executor_whose_file_is_gone_starts_helpers_of_its_own() {
     std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let (program, folder) = (place.path().join("program"), place.path().join("data"));
     std::fs::create_dir(&folder).unwrap();
-    std::fs::copy(TOWPATH, &program).unwrap();
+    copy_program(&program);
     let mut executor = executor_of(&program, &folder);
     let (tell, ends) = channel();
     let hear = move |event| {

@@ -1,12 +1,11 @@
 //! docs/guide/your-repository.md, run as it is written.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 
 use crate::served::{Running, until_landed};
-use crate::support::{TOWPATH, World, ended, has_sandbox};
+use crate::support::{TOWPATH, World, ended, has_sandbox, own_address};
 
 /// The commands of the guide, in its order.
 fn commands() -> Vec<String> {
@@ -32,13 +31,13 @@ fn the_guide_leads_from_nothing_to_a_landed_change() {
     world.git(&["add", "--all"]);
     world.git(&["commit", "--quiet", "--message=my change"]);
     // The one thing that a test may not share with whoever else runs a server here.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = own_address();
     let shell = |line: &str, folder: &Path| {
         let path = std::env::var("PATH").unwrap();
         let own = Path::new(TOWPATH).parent().unwrap().display();
         let mut command = world.command("sh");
         command.args(["-c", &format!("exec {line}")]).current_dir(folder);
-        command.env("PATH", format!("{own}:{path}")).env("TOWPATH_LISTEN", port.to_string());
+        command.env("PATH", format!("{own}:{path}")).env("TOWPATH_LISTEN", &address);
         command
     };
     let ok = |line: &str, folder: &Path| {

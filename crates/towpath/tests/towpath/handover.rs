@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::deploying::{PLAIN, deployment, executable, gate_of, impostor, is_over, land, program};
 use crate::served::Served;
-use crate::support::{TOWPATH, servants, wait_until};
+use crate::support::{TOWPATH, copy_program, servants, wait_until};
 
 /// A request that has not come whole is given up after a multiple of this.
 const HELD: Duration = Duration::from_secs(2);
@@ -109,7 +109,7 @@ fn a_word_to_end_that_comes_before_the_new_program_listens_ends_it() {
 
 #[test]
 fn a_word_to_end_that_the_new_program_never_hears_brings_no_server_back() {
-    let mut served = shipping(&impostor("kill -TERM $$; exec sleep 31562"), &[("TOWPATH_TRIAL_MS", "3000")]);
+    let mut served = shipping(&impostor("kill -TERM $$; exec sleep 31562"), &[("TOWPATH_TRIAL_MS", "10000")]);
     served.push("first", "first", "x\n");
     check_that_nothing_serves(&mut served);
     served.again();
@@ -161,9 +161,9 @@ fn a_deployment_does_not_hang_where_the_installed_file_was_replaced_while_the_se
     served.terminate();
     let installed = gate_of(&served, "installed");
     let fresh = installed.with_extension("new");
-    std::fs::copy(TOWPATH, &installed).unwrap();
+    copy_program(&installed);
     served.again_from(installed.to_str().unwrap());
-    std::fs::copy(TOWPATH, &fresh).unwrap();
+    copy_program(&fresh);
     std::fs::rename(&fresh, &installed).unwrap();
     land(&served, "1", "first");
     let failed = deployment(&served, "live", is_over);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use towpath_store::View;
 
 use crate::served::{stop, until_landed};
-use crate::support::{Ended, TOWPATH, World, ended, wait_until};
+use crate::support::{Ended, TOWPATH, World, ended, own_address, wait_until};
 
 const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
 
@@ -42,8 +42,8 @@ impl Site {
 
     fn serve(&self, data: &str) -> Command {
         let mut command = self.world.command(TOWPATH);
-        let listen = self.url.strip_prefix("http://").unwrap_or("127.0.0.1:0");
-        command.args(["serve", "--data", data, "--listen", listen, "--sandbox", "none"]);
+        let listen = self.url.strip_prefix("http://").map_or_else(own_address, str::to_owned);
+        command.args(["serve", "--data", data, "--listen", &listen, "--sandbox", "none"]);
         command
     }
 

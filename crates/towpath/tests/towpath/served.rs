@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use expect_test::expect;
 use serde_json::Value;
 
-use crate::support::{Ended, TOWPATH, World, ended, has_sandbox, stop_servants};
+use crate::support::{Ended, TOWPATH, World, ended, has_sandbox, own_address, stop_servants};
 
 /// Time for a change of one short job to land on a loaded machine.
 const LANDS_WITHIN: Duration = Duration::from_secs(120);
@@ -48,7 +48,7 @@ impl Served {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (server, url, said) = serve(&world, (TOWPATH, "127.0.0.1:0"), (&options, &variables));
+        let (server, url, said) = serve(&world, (TOWPATH, &own_address()), (&options, &variables));
         let served = Served { world, server, url, options, variables, said };
         let token = std::fs::read_to_string(format!("{data}-keys/admin.token")).unwrap();
         served.login(&served.url, &token);

@@ -105,7 +105,41 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
+        rest();
     }
+}
+
+/// Between two looks, so that waiting takes no time from what is waited for.
+pub fn rest() {
+    std::thread::park_timeout(Duration::from_millis(10));
+}
+
+/// How long something may take that the list of attacks gives a time for: that time under `cargo xtask attacks`, which runs
+/// them to measure it, and far more beside everything else that tests do.
+pub fn within(listed: Duration) -> Duration {
+    match std::env::var_os("TOWPATH_LISTED_TIMES") {
+        Some(_) => listed,
+        None => listed * 30,
+    }
+}
+
+/// An address of this machine that no other test is given: its port is below those that the system hands out, so that a server
+/// finds it free again after it was ended.
+pub fn own_address() -> String {
+    let ports = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u16 = ports.split_whitespace().next().unwrap().parse().unwrap();
+    let lowest = 10_000.min(first - 1);
+    let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ());
+    let port = || lowest + u16::try_from(random() % u64::from(first - lowest)).unwrap();
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = std::iter::repeat_with(port).take(1_000).find(is_free).expect("a port is free");
+    format!("127.0.0.1:{port}")
+}
+
+/// A copy of the program that can be started at once. A file that this process wrote may still be open for writing in a child
+/// that another test is just starting, and is refused as busy then.
+pub fn copy_program(to: &Path) {
+    assert!(Command::new("cp").arg(TOWPATH).arg(to).status().unwrap().success());
 }
 
 pub fn ended(output: Output) -> Ended {
@@ -194,6 +228,8 @@ pub fn stop_servants(folder: &Path) {
     // Servers first: one that lives starts its executor's successor.
     servants(folder).into_iter().filter(|process| !is_executor(process)).for_each(stop);
     let end = Instant::now() + PATIENCE;
-    while !servants(folder).iter().all(is_executor) && Instant::now() < end {}
+    while !servants(folder).iter().all(is_executor) && Instant::now() < end {
+        rest();
+    }
     servants(folder).into_iter().for_each(stop);
 }

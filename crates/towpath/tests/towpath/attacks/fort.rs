@@ -14,7 +14,7 @@ use super::canaries::Canaries;
 use super::holding::Seen;
 use super::leftovers;
 use super::wire::{Ask, Bell, Heard, PATIENCE, Reply};
-use crate::support::{Ended, TOWPATH, World, ended, processes_of, stop_servants};
+use crate::support::{Ended, TOWPATH, World, ended, own_address, processes_of, rest, stop_servants};
 
 /// Who there is: name, role on `web`, and whether their changes are tested at once.
 const PEOPLE: [(&str, &str, bool); 5] = [
@@ -163,7 +163,7 @@ impl Fort {
         // The executor ends its jobs first.
         let end = std::time::Instant::now() + PATIENCE;
         while !processes_of(&self.data()).is_empty() && std::time::Instant::now() < end {
-            std::thread::yield_now();
+            rest();
         }
     }
 
@@ -387,7 +387,7 @@ fn serve(world: &World, canaries: &Canaries, heard: &Heard, options: &[&str]) ->
     let mut words = canaries.launcher();
     words.extend([TOWPATH, "serve", "--data", &data].map(str::to_owned));
     if !options.contains(&"--listen") {
-        words.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+        words.extend(["--listen".to_owned(), own_address()]);
     }
     words.extend(options.iter().map(|option| (*option).to_owned()));
     let mut command = world.command(&words[0]);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::fort::Fort;
-use crate::support::processes_of;
+use crate::support::{processes_of, rest, within};
 
 /// Time within which everything of a case is gone after its last run ended. Source: the list of attacks.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
@@ -33,14 +33,14 @@ impl Fort {
             let is_over = |run: &serde_json::Value| run["outcome"].is_string();
             runs.as_array().unwrap().iter().all(is_over).then_some(())
         });
-        let end = Instant::now() + GONE_WITHIN;
+        let end = Instant::now() + within(GONE_WITHIN);
         loop {
             let left = self.left();
             if left.is_empty() {
                 return;
             }
             assert!(Instant::now() < end, "left behind:\n{}", left.join("\n"));
-            std::thread::yield_now();
+            rest();
         }
     }
 

@@ -7,8 +7,10 @@ use super::wire::Ask;
 use crate::support::has_sandbox;
 
 fn is_untrusted(fort: &Fort, number: u64) {
-    let level = |change: &Value| change["gate"]["level"].as_str().is_some();
-    let change = fort.until_change(number, "is seen by its gate", level);
+    let is_seen = |change: &Value| {
+        change["gate"]["level"].is_string() && change["gate"]["revision"] == change["revision"]
+    };
+    let change = fort.until_change(number, "is seen by its gate as it is", is_seen);
     assert_eq!(change["gate"]["level"], "untrusted", "{change}");
     // One reason why nothing runs, and what a landing lacks besides.
     assert_eq!(fort.why(number), ["untrusted", "approvals"]);
@@ -107,6 +109,7 @@ fn a18_vouched_then_moved(fort: &Fort) {
     };
     // Before the run starts: a word for the old revision is refused.
     move_on(&outsider, "echo second begun\n");
+    is_untrusted(fort, number);
     assert_eq!(vouch(fort, "mia", number, &first), 409);
     is_untrusted(fort, number);
     // During it: the run ends, and the new revision does not run.

@@ -12,7 +12,7 @@ use super::definitions::land;
 use super::fort::{Fort, PIPELINE};
 use super::jobs::{has_python, with_jobs};
 use crate::local_run::{a_hostile_branch_is_run, jobs_type_nothing};
-use crate::support::{TOWPATH, World, ended, has_sandbox, processes_of};
+use crate::support::{TOWPATH, World, ended, has_sandbox, processes_of, rest};
 
 /// Two of them at once look for each other on every way that processes of one machine have.
 pub const TWIN: &str = "import ctypes, glob, os, signal, socket, time
@@ -149,7 +149,7 @@ impl Outside {
         let pid = child.id();
         // It is in its namespace once it is the shell.
         while !std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.starts_with("sh") {
-            std::thread::yield_now();
+            rest();
         }
         let commands = [
             format!("ip link add {ours} type veth peer name {theirs}"),
