@@ -4,13 +4,15 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fs::{Mode, OFlags, RawDir, fstat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use towpath_blob::{LogOptions, LogWriter};
 use towpath_core::graph::{JobResult, Outcome};
 
@@ -34,6 +36,8 @@ use crate::watch::{Breach, Watch};
 
 /// Bytes for the first entries of a folder: three of the longest names.
 const ENTRIES_BYTES: usize = 1024;
+/// Mode of the home of plain jobs, which are of the executor's own user.
+const HOME_MODE: u32 = 0o700;
 
 /// A slot and what it keeps between jobs.
 pub(crate) struct Slot {
@@ -44,7 +48,7 @@ pub(crate) struct Slot {
     buffer: ReadBuffer,
     /// Starts plain jobs.
     spawner: Spawner,
-    /// The folder that is the home of plain jobs is there, and empty.
+    /// The folder that is the home of plain jobs is there, as it was made.
     has_home: bool,
     /// Removes folders while the next job runs.
     janitor: Sender<JobFolder>,
@@ -407,14 +411,14 @@ fn grows(prepared: &Prepared) -> Option<PathBuf> {
 fn make_empty(home: &PathBuf) -> io::Result<()> {
     match empty(home)? {
         true => Ok(()),
-        false => fs::create_dir(home),
+        false => fs::DirBuilder::new().mode(HOME_MODE).create(home),
     }
 }
 
-/// Removes what a plain job left in its home, or in its place; says whether there still is one. Costs one look when it left
-/// nothing.
+/// Removes what a plain job left in its home, or in its place, and a home that it may have locked; says whether there still
+/// is one. Costs one look when it left all as it was.
 fn empty(home: &Path) -> io::Result<bool> {
-    match holds_nothing(home) {
+    match is_as_made(home) {
         Ok(true) => Ok(true),
         Ok(false) | Err(Errno::ACCESS) => remove_tree(home).map(|()| false),
         // A job put a file or a link in its place.
@@ -424,12 +428,16 @@ fn empty(home: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether a folder, not a link to one, has no entries.
-fn holds_nothing(folder: &Path) -> rustix::io::Result<bool> {
+/// Whether it is a folder, not a link to one, that has no entries and is ours alone.
+fn is_as_made(home: &Path) -> rustix::io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let home = rustix::fs::open(home, flags, Mode::empty())?;
+    let stat = fstat(&home)?;
+    if Mode::from_raw_mode(stat.st_mode).as_raw_mode() != HOME_MODE || stat.st_uid != geteuid().as_raw() {
+        return Ok(false);
+    }
     let mut entries = [MaybeUninit::uninit(); ENTRIES_BYTES];
-    let mut entries = RawDir::new(folder, &mut entries);
+    let mut entries = RawDir::new(home, &mut entries);
     while let Some(entry) = entries.next() {
         if ![c".", c".."].contains(&entry?.file_name()) {
             return Ok(false);

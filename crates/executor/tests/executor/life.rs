@@ -230,7 +230,7 @@ fn the_same_lease_starts_once() {
 }
 
 #[test]
-fn whatever_a_job_without_a_sandbox_makes_of_its_home_the_next_one_has_an_empty_folder() {
+fn whatever_a_job_without_a_sandbox_makes_of_its_home_the_next_one_has_an_empty_folder_of_its_own() {
     let world = World::plain();
     // Of two slots one is kept, so that all others are in one home after another.
     let kept = world.submit(world.spec("sleep 31545"));
@@ -240,10 +240,13 @@ fn whatever_a_job_without_a_sandbox_makes_of_its_home_the_next_one_has_an_empty_
         gone,
         &format!("{gone}; touch \"$HOME\""),
         &format!("{gone}; ln -s /usr \"$HOME\""),
+        "chmod 500 \"$HOME\"",
+        "chmod 000 \"$HOME\"",
+        "chmod 1777 \"$HOME\"",
     ] {
         world.run(&format!("echo \"$HOME\"; {leaves}")).passed();
-        let next = world.run("ls -A \"$HOME\"; test -d \"$HOME\" && ! test -h \"$HOME\"").passed();
-        assert_eq!(next.log, "", "after {leaves}");
+        let next = world.run("ls -A \"$HOME\"; test ! -h \"$HOME\"; stat -c '%F %a' \"$HOME\"").passed();
+        assert_eq!(next.log, "directory 700\n", "after {leaves}");
     }
     world.pool.cancel(&kept.lease);
     world.wait(&kept);
