@@ -8,27 +8,88 @@ pub const SECRET_BYTES_MIN: usize = 6;
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Every form of `value` that is long enough, and of each of its lines.
-pub fn forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
-    let lines = value.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+/// Whose ways of writing a secret are looked for. Every form costs memory and time, the more the longer the secret is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Everybody's.
+    All,
+    /// Lines as they are and as most write them in JSON, XML and commands of a shell; the whole in base64.
+    Common,
+}
+
+/// Every form of `value` that is long enough: of each of its lines and, in base64, also of the whole, as a character there
+/// may hold bits of two lines.
+pub fn forms(value: &[u8], writers: Writers) -> BTreeSet<Vec<u8>> {
     let trimmed = value.trim_ascii();
-    let parts: BTreeSet<&[u8]> = lines.chain([value, trimmed]).collect();
-    let mut all: BTreeSet<Vec<u8>> = BTreeSet::new();
-    // Only parts that are secrets by their own length: the base64 of "x" would be in every log.
-    for part in parts.into_iter().filter(|part| part.len() >= SECRET_BYTES_MIN) {
+    // Only what is a secret by its own length: the base64 of "x" would be in every log.
+    let is_long = |part: &&[u8]| part.len() >= SECRET_BYTES_MIN;
+    let mut all: BTreeSet<Vec<u8>> =
+        [value, trimmed].into_iter().filter(is_long).flat_map(base64_forms).collect();
+    let text = if is_long(&trimmed) { trimmed } else { value };
+    for part in parts(text).into_iter().filter(is_long) {
         all.insert(part.to_vec());
-        all.extend((0..3).map(|offset| base64_inside(part, offset)));
-        all.insert(base64_alone(part));
-        all.extend([hex(part, b"0123456789abcdef"), hex(part, b"0123456789ABCDEF")]);
-        all.extend(url_forms(part));
-        all.extend(json_forms(part));
-        all.extend(shell_forms(part));
-        all.extend(xml_forms(part));
+        match writers {
+            Writers::All => all.extend(all_forms(part)),
+            Writers::Common => all.extend(common_forms(part)),
+        }
     }
-    let url_safe: Vec<Vec<u8>> = all.iter().map(|form| base64_url(form)).collect();
-    all.extend(url_safe);
+    if writers == Writers::All {
+        let url_safe: Vec<Vec<u8>> = all.iter().map(|form| base64_url(form)).collect();
+        all.extend(url_safe);
+    }
     all.retain(|form| form.len() >= SECRET_BYTES_MIN);
     all
+}
+
+/// The lines of `value`, and each also together with those behind it that are too short to be masked by themselves. Writers
+/// go on byte by byte, so that where all these are masked the whole is. Short lines at the beginning belong to the first one
+/// that is long enough.
+fn parts(value: &[u8]) -> BTreeSet<&[u8]> {
+    let mut all = BTreeSet::new();
+    let (mut begin, mut has_long, mut at) = (0, false, 0);
+    for line in value.split_inclusive(|byte| *byte == b'\n') {
+        let text = without_break(line);
+        if text.len() >= SECRET_BYTES_MIN {
+            all.insert(text);
+            if has_long {
+                all.insert(without_break(&value[begin..at]));
+                begin = at;
+            }
+            has_long = true;
+        }
+        at += line.len();
+    }
+    all.insert(without_break(&value[begin..]));
+    all
+}
+
+fn without_break(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn all_forms(part: &[u8]) -> BTreeSet<Vec<u8>> {
+    let mut all = base64_forms(part);
+    all.extend([hex(part, b"0123456789abcdef"), hex(part, b"0123456789ABCDEF")]);
+    all.extend(url_forms(part));
+    all.extend(json_forms(part));
+    all.extend(shell_forms(part));
+    all.extend(xml_forms(part));
+    all
+}
+
+fn common_forms(part: &[u8]) -> BTreeSet<Vec<u8>> {
+    let [lower, _] = JSON_NUMBERS;
+    let json = std::str::from_utf8(part)
+        .map(|text| [None, Some(lower)].map(|foreign| json_form(text, "", lower, foreign).into_bytes()));
+    let shell = shell_forms(part).into_iter().take(SHELL_COMMON);
+    let xml = XML_WRITERS[..XML_COMMON].iter().map(|writer| xml_form(part, &[writer]));
+    json.into_iter().flatten().chain(shell).chain(xml).collect()
+}
+
+/// `value` within a longer text, and alone.
+fn base64_forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
+    (0..3).map(|offset| base64_inside(value, offset)).chain([base64_alone(value)]).collect()
 }
 
 /// The characters that are the same whatever stands before and after `value` at this offset of a base64 text.
@@ -98,23 +159,20 @@ fn url_forms(value: &[u8]) -> Vec<Vec<u8>> {
 /// option; Gson; PHP by all its options; .NET.
 const JSON_ESCAPED: &[&str] = &["", "<>&", "<>&'=", "<>&'\"", "<>&'\"+`\u{7f}"];
 
-/// How JSON escapes half a character of UTF-16 by its number; both are in use, and PHP uses both at once.
-const JSON_NUMBERS: [fn(u16) -> String; 2] =
-    [|unit| format!("\\u{unit:04x}"), |unit| format!("\\u{unit:04X}")];
+/// How half a character of UTF-16 is escaped by its number.
+type JsonNumber = fn(u16) -> String;
+
+/// Both are in use, and PHP uses both at once.
+const JSON_NUMBERS: [JsonNumber; 2] = [|unit| format!("\\u{unit:04x}"), |unit| format!("\\u{unit:04X}")];
 
 /// Inside a JSON string: by each writer, with `/` escaped or not, in ASCII only or not.
 fn json_forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
     let Ok(text) = std::str::from_utf8(value) else { return BTreeSet::new() };
     let mut all = BTreeSet::new();
-    let has_letter = |c: char| matches!(c, '\u{8}' | '\t' | '\n' | '\u{c}' | '\r');
     for escaped in JSON_ESCAPED {
         for number in JSON_NUMBERS {
             for foreign in [None, Some(JSON_NUMBERS[0]), Some(JSON_NUMBERS[1])] {
-                let form = json_form(text, |c| match c {
-                    c if escaped.contains(c) || (c < ' ' && !has_letter(c)) => Some(number),
-                    c if c.is_ascii() => None,
-                    _ => foreign,
-                });
+                let form = json_form(text, escaped, number, foreign);
                 all.extend([form.replace('/', "\\/").into_bytes(), form.into_bytes()]);
             }
         }
@@ -122,19 +180,36 @@ fn json_forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
     all
 }
 
-/// The inside of a JSON string, with some characters escaped by their numbers.
-fn json_form(text: &str, by_number: impl Fn(char) -> Option<fn(u16) -> String>) -> String {
+/// The inside of a JSON string with the characters in `escaped` written as numbers and, if so wanted, those outside of ASCII.
+fn json_form(text: &str, escaped: &str, number: JsonNumber, foreign: Option<JsonNumber>) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if let Some(number) = by_number(c) {
-            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&number(*unit)));
-        } else {
-            let quoted = serde_json::to_string(c.encode_utf8(&mut [0; 4])).expect("a text is always JSON");
-            out.push_str(&quoted[1..quoted.len() - 1]);
+        let by_number = match c {
+            c if escaped.contains(c) => Some(number),
+            '"' | '\\' | '\u{8}' | '\t' | '\n' | '\u{c}' | '\r' => None,
+            c if c < ' ' => Some(number),
+            c if c.is_ascii() => None,
+            _ => foreign,
+        };
+        match (by_number, c) {
+            (Some(number), _) => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&number(*unit)));
+            }
+            (None, '"') => out.push_str("\\\""),
+            (None, '\\') => out.push_str("\\\\"),
+            (None, '\u{8}') => out.push_str("\\b"),
+            (None, '\t') => out.push_str("\\t"),
+            (None, '\n') => out.push_str("\\n"),
+            (None, '\u{c}') => out.push_str("\\f"),
+            (None, '\r') => out.push_str("\\r"),
+            (None, c) => out.push(c),
         }
     }
     out
 }
+
+/// So many of the first shell forms are common: `set -x` prints them.
+const SHELL_COMMON: usize = 2;
 
 /// As shells print it: between single quotes, between double quotes, and with backslashes (`printf %q`, `set -x`).
 fn shell_forms(value: &[u8]) -> Vec<Vec<u8>> {
@@ -163,17 +238,19 @@ type Escapes = &'static [(u8, &'static str)];
 
 /// What writers of XML and HTML put for characters of a text or an attribute. Reports of tests are made by them.
 const XML_WRITERS: &[Escapes] = &[
-    &[(b'&', "&amp;"), (b'<', "&lt;")],
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;")], // a text, by nearly everybody
-    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'"', "&quot;")],
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;")],
     // quick-xml (cargo-nextest), Java, Jest
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&apos;")],
+    &[(b'&', "&amp;"), (b'<', "&lt;")],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'"', "&quot;")],
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#39;")],
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#x27;")], // Python's html
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#039;")], // PHP
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&#34;"), (b'\'', "&#39;")],
 ];
+/// So many of the first of them are common.
+const XML_COMMON: usize = 3;
 
 /// How they write the white space of an attribute, which a reader would take for spaces.
 const XML_SPACES: &[Escapes] = &[
@@ -206,11 +283,12 @@ fn xml_form(value: &[u8], escapes: &[&[(u8, &str)]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mask::{Masker, Secret};
 
     #[test]
     fn base64_is_found_at_each_offset() {
         // Reference: `printf 'xhunter2secret!' | base64` and its neighbours.
-        let all = forms(b"hunter2secret");
+        let all = forms(b"hunter2secret", Writers::All);
         let found = |text: &str| all.iter().any(|form| text.contains(std::str::from_utf8(form).unwrap()));
         assert!(found("aHVudGVyMnNlY3JldA=="));
         assert!(found("eGh1bnRlcjJzZWNyZXQh"));
@@ -219,15 +297,52 @@ mod tests {
 
     #[test]
     fn short_lines_are_left_alone() {
-        let all = forms(b"first-line\nab\n");
+        let all = forms(b"first-line\nab\n", Writers::All);
         assert!(all.contains(&b"first-line"[..]));
         assert!(!all.contains(&b"ab"[..]));
-        assert!(forms(b"short").is_empty());
+        assert!(forms(b"short", Writers::All).is_empty());
+    }
+
+    #[test]
+    fn where_all_parts_of_a_secret_are_masked_the_whole_is() {
+        let breaks = ["\\\n", "\\n", "\n", "%0A", "%0a", "&#10;", "&#xA;", "&#x0A;", "0a", "0A"];
+        for value in
+            ["ab\nlong-enough\nc\n\nalso-long <&>\n=d\n", "a\nb\nc\nd", "-----BEGIN-----\nMIIEv+/Q\nAgEA"]
+        {
+            let masker = Masker::new(&[Secret::new(value)]).unwrap();
+            for form in all_forms(value.trim_end().as_bytes()) {
+                let shown = String::from_utf8(masker.masked(&form)).unwrap();
+                let left = breaks.iter().fold(shown.replace("***", ""), |left, one| left.replace(one, ""));
+                assert_eq!(left, "", "{}", String::from_utf8_lossy(&form));
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_of_any_size_is_masked_as_the_common_writers_have_it() {
+        let value = "{\"key\": \"it's <&> ü\"}\nab\n";
+        let all = forms(value.as_bytes(), Writers::Common);
+        for wanted in [
+            "{\"key\": \"it's <&> ü\"}\nab",
+            r#"{\"key\": \"it's <&> ü\"}\nab"#,
+            r#"{\"key\": \"it's <&> \u00fc\"}\nab"#,
+            "{\"key\": \"it's &lt;&amp;&gt; ü\"}\nab",
+            "{&quot;key&quot;: &quot;it's &lt;&amp;&gt; ü&quot;}\nab",
+            "{\"key\": \"it'\\''s <&> ü\"}\nab",
+            "eyJrZXkiOiAiaXQncyA8Jj4gw7wifQphYgo",
+        ] {
+            assert!(all.contains(wanted.as_bytes()), "{wanted}");
+        }
+        let bytes = all.iter().map(Vec::len).sum::<usize>();
+        assert!(
+            bytes <= 32 * value.len() && all.is_subset(&forms(value.as_bytes(), Writers::All)),
+            "{bytes}"
+        );
     }
 
     #[test]
     fn what_writers_of_json_and_xml_make_of_a_secret_are_forms() {
-        let all = forms("a<b>&'\"c/d=+\\ü\ne".as_bytes());
+        let all = forms("a<b>&'\"c/d=+\\ü\ne".as_bytes(), Writers::All);
         let xml = [
             "a&lt;b>&amp;'\"c/d=+\\ü\ne",
             "a&lt;b&gt;&amp;&apos;&quot;c/d=+\\ü\ne",
@@ -251,7 +366,7 @@ mod tests {
 
     #[test]
     fn quoting_and_escapes_are_forms() {
-        let all = forms("a b/\"c'ü$".as_bytes());
+        let all = forms("a b/\"c'ü$".as_bytes(), Writers::All);
         for wanted in [
             "a%20b%2F%22c%27%C3%BC%24",
             "a%20b/%22c%27%C3%BC%24",

@@ -135,21 +135,12 @@ struct Tally {
 }
 
 impl LogWriter {
-    /// Appends what the job wrote. Bytes that may begin a secret are held back until more come.
+    /// Appends what the job wrote. Bytes at its end that begin a secret are held back until more come.
     ///
     /// # Errors
     /// [`BlobError::Io`], a full disk for instance; see [`BlobError::is_disk_full`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         let shown = self.masker.push(bytes);
-        append(&self.path, &mut self.files, &mut self.tally, shown)
-    }
-
-    /// Shows held-back bytes that turned out harmless; call it when the job has nothing more to say for now.
-    ///
-    /// # Errors
-    /// As [`LogWriter::write`].
-    pub fn idle(&mut self) -> Result<(), BlobError> {
-        let shown = self.masker.idle();
         append(&self.path, &mut self.files, &mut self.tally, shown)
     }
 

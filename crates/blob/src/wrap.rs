@@ -12,9 +12,6 @@ const LINE_CHARS_MIN: usize = 16;
 const BREAKS: &[&[u8]] = &[b"\n", b"\r\n", b"\\n", b"\\r\\n"];
 /// Blanks before the next line: what YAML and people put there.
 const INDENT_BYTES_MAX: usize = 16;
-/// Bytes of a break with its blanks.
-const BREAK_BYTES_MAX: usize = 4 + INDENT_BYTES_MAX;
-
 /// A word of several lines.
 #[derive(Default)]
 pub(crate) struct Joined {
@@ -33,35 +30,43 @@ impl Joined {
     }
 }
 
-/// Bytes that a part of a word can have with its breaks.
-pub(crate) fn extent(part: usize) -> usize {
-    // The `n` of a `\n` counts as a character of the line behind it.
-    part + BREAK_BYTES_MAX * (part / (LINE_CHARS_MIN - 1) + 1)
-}
-
 /// The words of `bytes` that have a break, in their order. `run` is what [`run_before`] said where they begin.
 pub(crate) fn joined(bytes: &[u8], run: usize) -> Vec<Joined> {
     let mut all = Vec::new();
-    let mut word: Option<Joined> = None;
-    let mut at = 0;
-    while at < bytes.len() {
-        let line = at..at + bytes[at..].iter().take_while(|byte| is_of_word(**byte)).count();
-        let length = match run_before(bytes, line.end, run) {
-            LINE_CHARS_MIN.. => break_length(&bytes[line.end..]),
-            _ => 0,
-        };
-        if length > 0 || word.is_some() {
-            let word = word.get_or_insert_default();
+    let mut from = 0;
+    while let Some(end) = next_break(bytes, from, run) {
+        let before = bytes[from..end].iter().rev().take_while(|byte| is_of_word(**byte)).count();
+        let mut word = Joined { is_open: true, ..Joined::default() };
+        let mut line = end - before..end;
+        loop {
             word.text.extend_from_slice(&bytes[line.clone()]);
             word.at.extend(line.clone());
+            from = line.end;
+            let length = break_after(bytes, line.end, run);
+            if length == 0 {
+                word.is_open = line.end == bytes.len();
+                break;
+            }
+            let begin = line.end + length;
+            line = begin..begin + bytes[begin..].iter().take_while(|byte| is_of_word(**byte)).count();
         }
-        at = line.end + length.max(1);
-        if length == 0 {
-            all.extend(word.take().map(|word| Joined { is_open: line.end == bytes.len(), ..word }));
-        }
+        all.push(word);
     }
-    all.extend(word.map(|word| Joined { is_open: true, ..word }));
     all
+}
+
+/// The next break inside of a word.
+fn next_break(bytes: &[u8], from: usize, run: usize) -> Option<usize> {
+    let ends = memchr::memchr3_iter(b'\n', b'\r', b'\\', &bytes[from..]).map(|at| from + at);
+    ends.into_iter().find(|end| break_after(bytes, *end, run) > 0)
+}
+
+/// Bytes of the break behind the line of a word that ends at `end`; 0 if there is none.
+fn break_after(bytes: &[u8], end: usize, run: usize) -> usize {
+    match run_before(bytes, end, run) {
+        LINE_CHARS_MIN.. => break_length(&bytes[end..]),
+        _ => 0,
+    }
 }
 
 /// Characters of a word directly before `at`, as many as matter, if `run` were before the first byte.
@@ -125,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_word_is_found_where_it_is_and_has_no_more_bytes_than_said() {
+    fn a_part_of_a_word_is_found_where_it_is_with_the_breaks_in_it() {
         let text = format!("see {LINE}\n    {LINE}\n    z");
         let word = joined(text.as_bytes(), 0).remove(0);
         assert_eq!(&text[word.place(14..18)], "ef\n    01");
         let most = format!("{}\\r\\n{}", LINE, " ".repeat(INDENT_BYTES_MAX)).repeat(5) + LINE;
         let word = joined(most.as_bytes(), 0).remove(0);
-        assert!(word.place(0..word.text.len()).len() <= extent(word.text.len()));
+        assert_eq!(word.place(0..word.text.len()), 0..most.len());
         assert_eq!(word.text, LINE.repeat(6).as_bytes());
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
-use towpath_blob::{BlobError, BlobStore, FilePath, Manifest, ManifestFile, MaskError, Masked, Masker};
+use towpath_blob::{BlobError, BlobStore, FilePath, Manifest, ManifestFile, Masked, Masker};
 use towpath_core::glob::Glob;
 use towpath_core::ids::is_unprintable;
 
@@ -48,9 +48,6 @@ pub(crate) enum OutputError {
     /// Our machine's doing.
     #[error("cannot read the work tree: {0}")]
     Tree(#[from] io::Error),
-    /// Nothing is kept that is to be masked and cannot be.
-    #[error(transparent)]
-    Mask(#[from] MaskError),
 }
 
 impl From<rustix::io::Errno> for OutputError {
@@ -85,6 +82,8 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct Taking<'a> {
     pub(crate) tree: BorrowedFd<'a>,
     pub(crate) store: &'a BlobStore,
+    /// Of the job's secrets.
+    pub(crate) masker: &'a Masker,
     /// See [`heeded`].
     pub(crate) control: Option<&'a Control>,
     pub(crate) until: Instant,
@@ -314,7 +313,8 @@ mod tests {
         let store = TempDir::new().unwrap();
         let store = BlobStore::open(store.path()).unwrap();
         let tree = File::open(folder.path()).unwrap();
-        let taking = Taking { tree: tree.as_fd(), store: &store, control: Some(control), until };
+        let (tree, masker, control) = (tree.as_fd(), &Masker::default(), Some(control));
+        let taking = Taking { tree, store: &store, masker, control, until };
         taking.take(wanted(pattern), &mut OutputBudget { bytes: 1 << 20, files: 10 })
     }
 
@@ -355,7 +355,8 @@ mod tests {
         let tree = TempDir::new().unwrap();
         fs::write(tree.path().join("a"), "x").unwrap();
         let (root, control) = (File::open(tree.path()).unwrap(), Control::default());
-        let taking = Taking { tree: root.as_fd(), store: &store, control: Some(&control), until: later() };
+        let (masker, until) = (&Masker::default(), later());
+        let taking = Taking { tree: root.as_fd(), store: &store, masker, control: Some(&control), until };
         let mut source = Source { file: File::open(tree.path().join("a")).unwrap(), taking: &taking };
         assert_eq!(source.read(&mut [0; 1]).unwrap(), 1);
         control.cancel();

@@ -262,9 +262,6 @@ impl Pump<'_> {
             Err(error) => return Err(BlobError::Source(error.into())),
         };
         self.log.write(&self.buffer[..count])?;
-        if count < self.buffer.len() {
-            self.log.idle()?;
-        }
         if count == PIPE_BYTES_DEFAULT && !self.talkative {
             self.talkative = true;
             // A user's pipes may be bounded; then it stays as it is.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, RawDir, fstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use towpath_blob::{LogOptions, LogWriter};
+use towpath_blob::{LogOptions, LogWriter, Masker};
 use towpath_core::graph::{JobResult, Outcome};
 
 use crate::cgroup::SlotGroup;
@@ -54,6 +54,15 @@ pub(crate) struct Slot {
     janitor: Sender<JobFolder>,
 }
 
+/// One attempt of one job.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    spec: &'a StartSpec,
+    control: &'a Control,
+    /// Of the job's secrets.
+    masker: &'a Masker,
+}
+
 /// A job's folder and what in it its sandbox sees.
 #[derive(Default)]
 struct Prepared {
@@ -90,10 +99,14 @@ impl Slot {
             log_bytes: 0,
             cpu_ms: None,
         };
-        let verdict = match self.open_log(spec) {
-            Err(why) => Verdict::errored(why),
-            Ok(mut log) => {
-                let (verdict, cpu_ms) = self.attempt(spec, control, &mut log);
+        let verdict = match spec.masker() {
+            Err(error) => Verdict::errored(error.to_string()),
+            Ok(masker) => {
+                let options =
+                    LogOptions { bytes_max: Some(spec.limits.log_bytes), masker: masker.for_another() };
+                let mut log = self.host.logs.writer(&spec.lease, options);
+                let attempt = Attempt { spec, control, masker: &masker };
+                let (verdict, cpu_ms) = self.attempt(attempt, &mut log);
                 end.cpu_ms = cpu_ms;
                 self.close_log(spec, verdict, log, &mut end)
             }
@@ -101,12 +114,6 @@ impl Slot {
         verdict.fill(&mut end);
         end.result.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         end
-    }
-
-    fn open_log(&self, spec: &StartSpec) -> Result<LogWriter, String> {
-        let masker = spec.masker().map_err(|error| error.to_string())?;
-        let options = LogOptions { bytes_max: Some(spec.limits.log_bytes), masker };
-        Ok(self.host.logs.writer(&spec.lease, options))
     }
 
     fn close_log(&self, spec: &StartSpec, verdict: Verdict, mut log: LogWriter, end: &mut JobEnd) -> Verdict {
@@ -130,12 +137,8 @@ impl Slot {
         }
     }
 
-    fn attempt(
-        &mut self,
-        spec: &StartSpec,
-        control: &Control,
-        log: &mut LogWriter,
-    ) -> (Verdict, Option<u64>) {
+    fn attempt(&mut self, attempt: Attempt<'_>, log: &mut LogWriter) -> (Verdict, Option<u64>) {
+        let Attempt { spec, control, .. } = attempt;
         if control.is_cancelled() {
             return (Verdict::cancelled(), None);
         }
@@ -146,8 +149,8 @@ impl Slot {
         let (verdict, cpu_ms) = match self.prepare(spec, &mut prepared) {
             Err(why) => (Verdict::errored(why), None),
             Ok(()) => match self.host.config.sandbox {
-                SandboxKind::Bubblewrap => self.in_sandbox(spec, &prepared, control, log),
-                SandboxKind::None => self.without_sandbox(spec, &prepared, control, log),
+                SandboxKind::Bubblewrap => self.in_sandbox(attempt, &prepared, log),
+                SandboxKind::None => self.without_sandbox(attempt, &prepared, log),
             },
         };
         if let Some(folder) = prepared.folder {
@@ -191,11 +194,11 @@ impl Slot {
 
     fn in_sandbox(
         &mut self,
-        spec: &StartSpec,
+        attempt: Attempt<'_>,
         prepared: &Prepared,
-        control: &Control,
         log: &mut LogWriter,
     ) -> (Verdict, Option<u64>) {
+        let Attempt { spec, control, .. } = attempt;
         if let Err(error) = self.ready_launcher(spec) {
             return (Verdict::errored(format!("the sandbox cannot be set up: {error}")), None);
         }
@@ -220,7 +223,7 @@ impl Slot {
         };
         let (breach, cpu_ms, counters) = watch.at_end();
         self.group.settle(counters);
-        let verdict = self.judge(spec, control, (life, breach), None);
+        let verdict = self.judge(attempt, (life, breach), None);
         // A launcher that failed once is not trusted again.
         if verdict.outcome != Outcome::Errored {
             self.launcher = Some(job.launcher);
@@ -296,11 +299,11 @@ impl Slot {
 
     fn without_sandbox(
         &mut self,
-        spec: &StartSpec,
+        attempt: Attempt<'_>,
         prepared: &Prepared,
-        control: &Control,
         log: &mut LogWriter,
     ) -> (Verdict, Option<u64>) {
+        let Attempt { spec, control, .. } = attempt;
         let tree = match &prepared.tree {
             Some(TreeSource::Plain { folder }) => Some(folder.clone()),
             _ => None,
@@ -319,7 +322,7 @@ impl Slot {
                     .follow(&mut job, &mut watch)
             }
         };
-        let verdict = self.judge(spec, control, (life, None), tree);
+        let verdict = self.judge(attempt, (life, None), tree);
         let emptied = empty(&home);
         self.has_home = emptied.as_ref().is_ok_and(|is_there| *is_there);
         match emptied {
@@ -371,8 +374,7 @@ impl Slot {
     /// From the end of the process tree to a verdict; takes outputs where there are any.
     fn judge(
         &self,
-        spec: &StartSpec,
-        control: &Control,
+        Attempt { spec, control, masker }: Attempt<'_>,
         (life, breach): (Life, Option<Breach>),
         plain_tree: Option<PathBuf>,
     ) -> Verdict {
@@ -386,7 +388,7 @@ impl Slot {
         if let Some(tree) = tree.or(plain) {
             let until = Instant::now() + TAKING_TIMEOUT;
             let control = heeded(spec, control);
-            let taking = Taking { tree: tree.as_fd(), store: &self.host.blobs, control, until };
+            let taking = Taking { tree: tree.as_fd(), store: &self.host.blobs, masker, control, until };
             verdict.take_outputs(spec, &taking);
         }
         verdict

@@ -93,7 +93,7 @@ impl StartSpec {
 }
 
 impl StartSpec {
-    /// What blanks its secrets wherever the job's own words are kept.
+    /// What blanks its secrets wherever the job's own words are kept. Large ones make it costly: once for an attempt.
     ///
     /// # Errors
     /// [`MaskError`].
@@ -101,14 +101,6 @@ impl StartSpec {
         let secrets: Vec<Secret> =
             self.secrets.iter().map(|secret| Secret::new(secret.value.to_vec())).collect();
         Masker::new(&secrets)
-    }
-
-    /// A sentence for people that may hold words of the job's, with the secrets blanked.
-    pub(crate) fn masked(&self, text: &str) -> String {
-        match self.masker() {
-            Ok(masker) => String::from_utf8_lossy(&masker.masked(text.as_bytes())).into_owned(),
-            Err(error) => error.to_string(),
-        }
     }
 }
 

@@ -144,12 +144,13 @@ impl Verdict {
                 OutputError::Cancelled => Outcome::Cancelled,
                 // What makes it long are the job's files: were it errored, a job could have itself tried again.
                 OutputError::Late => Outcome::TimedOut,
-                OutputError::Store(_) | OutputError::Tree(_) | OutputError::Mask(_) => Outcome::Errored,
+                OutputError::Store(_) | OutputError::Tree(_) => Outcome::Errored,
             };
             // A job that failed by itself keeps its own reason.
             if self.outcome == Outcome::Passed {
                 // It names files, and a job chooses their names.
-                (self.outcome, self.why) = (outcome, spec.masked(&error.to_string()));
+                let why = taking.masker.masked(error.to_string().as_bytes());
+                (self.outcome, self.why) = (outcome, String::from_utf8_lossy(&why).into_owned());
             }
         }
     }
@@ -158,8 +159,7 @@ impl Verdict {
         if let Some(pattern) = &spec.body.junit {
             let mut budget = OutputBudget { bytes: JUNIT_BYTES_MAX, files: spec.limits.output_files };
             // Whoever may see the run sees what is in its reports, as with its log.
-            let masker = spec.masker()?;
-            let wanted = Wanted { what: "report `junit`", pattern, masker: Some(&masker) };
+            let wanted = Wanted { what: "report `junit`", pattern, masker: Some(taking.masker) };
             let manifest = taking.take(wanted, &mut budget)?;
             match manifest.files().is_empty() {
                 false => self.junit = Some(manifest.put(taking.store)?.digest),
@@ -245,7 +245,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use tempfile::TempDir;
-    use towpath_blob::BlobStore;
+    use towpath_blob::{BlobStore, Masker};
     use towpath_core::graph::JobBody;
     use towpath_core::ids::LeaseId;
 
@@ -266,7 +266,8 @@ mod tests {
         let spec = StartSpec::new(LeaseId([1; 16]), "unit".parse().unwrap(), body);
         let mut verdict = Verdict::of_end(None, None, (Exit::Code(0), true), &spec);
         let control = heeded(&spec, control);
-        verdict.take_outputs(&spec, &Taking { tree: tree.as_fd(), store: &store, control, until });
+        let masker = &Masker::default();
+        verdict.take_outputs(&spec, &Taking { tree: tree.as_fd(), store: &store, masker, control, until });
         assert_eq!(verdict.outputs.len(), usize::from(verdict.outcome == Outcome::Passed));
         (verdict.outcome, verdict.why)
     }
