@@ -12,6 +12,17 @@ use zeroize::Zeroizing;
 
 use crate::environment::is_reserved;
 
+/// Bytes of one variable, its name included, that no program starts with. Source: `MAX_ARG_STRLEN` of Linux.
+const VARIABLE_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of a variable beside its name and its value: `=`, the zero behind it, and its pointer or what a fact's name is
+/// longer by.
+const VARIABLE_BYTES: usize = 10;
+/// Bytes of all variables that a job is given. Linux takes 2 MiB of arguments and variables together where a stack may have
+/// 8 MiB (execve(2)); the rest is for the command and for what Towpath sets.
+const VARIABLES_BYTES_MAX: usize = 1792 * 1024;
+/// As many variables. Bubblewrap takes 9,000 words of options, and three of them make a variable.
+const VARIABLES_MAX: usize = 2000;
+
 /// One attempt of one job, ready to run. Holds secrets: it is never written to disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartSpec {
@@ -65,16 +76,8 @@ impl StartSpec {
     /// What in it no job can be started with, in words. The pipeline refuses most of it earlier; this is the last wall
     /// before names become paths and variables become options of bubblewrap, which zeros separate.
     pub fn problem(&self) -> Option<String> {
-        let variables = self.body.env.iter().chain(&self.facts).map(|(key, value)| (key, value.as_bytes()));
-        let secrets =
-            self.secrets.iter().filter_map(|secret| Some((secret.variable.as_ref()?, &secret.value[..])));
-        for (key, value) in variables.chain(secrets) {
-            if key.is_empty() || key.contains(['=', '\0']) {
-                return Some(format!("`{}` is no name of a variable", key.escape_debug()));
-            }
-            if value.contains(&0) {
-                return Some(format!("the variable `{}` holds a zero byte", key.escape_debug()));
-            }
+        if let Some(problem) = self.variables_problem() {
+            return Some(problem);
         }
         if let Some(problem) = self.secrets.iter().find_map(GrantedSecret::problem) {
             return Some(problem);
@@ -89,6 +92,38 @@ impl StartSpec {
         let secrets = self.secrets.iter().map(|secret| &secret.name).filter(is_path);
         let name = inputs.chain(secrets).next()?;
         Some(format!("`{}` is no name of an input or a secret", name.escape_debug()))
+    }
+
+    /// The same of the variables that it names. What starts no program is no trouble of the machine.
+    fn variables_problem(&self) -> Option<String> {
+        let variables = self.body.env.iter().chain(&self.facts).map(|(key, value)| (key, value.as_bytes()));
+        let secrets =
+            self.secrets.iter().filter_map(|secret| Some((secret.variable.as_ref()?, &secret.value[..])));
+        let (mut count, mut bytes) = (0, 0);
+        for (key, value) in variables.chain(secrets) {
+            let name = key.escape_debug();
+            if key.is_empty() || key.contains(['=', '\0']) {
+                return Some(format!("`{name}` is no name of a variable"));
+            }
+            if value.contains(&0) {
+                return Some(format!("the variable `{name}` holds a zero byte"));
+            }
+            let taken = key.len() + value.len() + VARIABLE_BYTES;
+            if taken > VARIABLE_BYTES_MAX {
+                return Some(format!(
+                    "the variable `{name}` has {} bytes, and no program starts with one of {VARIABLE_BYTES_MAX}; put its value \
+                     into a file",
+                    value.len()
+                ));
+            }
+            (count, bytes) = (count + 1, bytes + taken);
+        }
+        (count > VARIABLES_MAX || bytes > VARIABLES_BYTES_MAX).then(|| {
+            format!(
+                "{count} variables of {bytes} bytes are too many to start a program with: at most {VARIABLES_MAX} of \
+                 {VARIABLES_BYTES_MAX} bytes together; put long values into files, and have secrets as files"
+            )
+        })
     }
 }
 

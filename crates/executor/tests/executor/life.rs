@@ -280,6 +280,26 @@ fn no_option_of_the_sandbox_can_be_smuggled_in() {
 }
 
 #[test]
+fn variables_that_no_program_starts_with_fail_the_job_and_as_many_as_may_be_start_it() {
+    both("variables_that_no_program_starts_with_fail_the_job_and_as_many_as_may_be_start_it", |world, _| {
+        let with = |count: usize, length: usize| {
+            let mut spec = world.spec("echo \"started with $V0\" | wc -c");
+            let variable = |at| (format!("V{at}"), "v".repeat(length));
+            spec.body.env = (0..count).map(variable).collect();
+            world.run_spec(spec)
+        };
+        const KIB: usize = 1024;
+        assert_eq!(with(1, 127 * KIB).passed().log.trim(), (127 * KIB + 14).to_string());
+        with(1, 128 * KIB)
+            .failed("the variable `V0` has 131072 bytes, and no program starts with one of 131072");
+        assert_eq!(with(17, 100 * KIB).passed().log.trim(), (100 * KIB + 14).to_string());
+        with(18, 100 * KIB).failed("18 variables of 1843");
+        with(2000, 1).passed();
+        with(2001, 1).failed("2001 variables of ");
+    });
+}
+
+#[test]
 fn a_secret_that_its_variable_cannot_hold_fails_the_job_by_name() {
     let world = World::plain();
     let with = |variable: &str, value: &[u8]| {
