@@ -7,7 +7,6 @@ use towpath_blob::{BlobStore, LogStore};
 use towpath_core::cell::CellId;
 use towpath_core::gate::{Bell, GateEvent};
 use towpath_core::ids::{GateId, RepoName};
-use towpath_core::pool::PoolEvent;
 use towpath_core::turn::Intake;
 use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS, UnsyncedListener};
 use towpath_store::audit::AuditKey;
@@ -212,7 +211,7 @@ impl Server {
             housekeeping,
         });
         shared.watch_the_disk();
-        shared.tell_pool(shared.jobs.capacity());
+        shared.jobs.tell_capacity(&shared.engine);
         shared.configure_all()?;
         shared.engine.quiet().await;
         shared.drop_unclaimed_when_turned();
@@ -283,11 +282,6 @@ impl Shared {
                 jobs.all_claimed();
             }
         });
-    }
-
-    fn tell_pool(&self, slots: u64) {
-        let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }));
-        self.engine.deliver_surely(CellId::Pool, intake);
     }
 
     /// Tells every gate its settings, and to look at everything again: whatever happened while no server ran.

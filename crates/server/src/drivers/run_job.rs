@@ -13,6 +13,7 @@ use towpath_core::pool::PoolEvent;
 use towpath_core::turn::Intake;
 use towpath_executor::protocol::Leases;
 use towpath_executor::{JobEnd, StartMessage};
+use towpath_store::WriteError;
 
 use super::pace::Pace;
 use super::workers::Workers;
@@ -159,22 +160,32 @@ impl Jobs {
         self.lock().ends.kept()
     }
 
-    /// Jobs that runs may have at the executor at once, for the pool.
-    pub fn capacity(&self) -> u64 {
-        // Whoever is given none waits in the pool, where it is seen to wait and may be overtaken.
-        if self.lock().leaves() { 0 } else { self.pace().capacity() }
+    /// Tells the pool how many jobs runs may have at the executor at once, until it knows. What is told is what holds by
+    /// then: a word that was refused is not said again.
+    pub fn tell_capacity(self: &Arc<Self>, engine: &Engine) {
+        // Until the word has its place in the line: the pool takes the last one for true.
+        let state = self.lock();
+        let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots: self.capacity(&state) }));
+        let (me, later) = (self.clone(), engine.clone());
+        engine.deliver(CellId::Pool, intake, move |outcome| match outcome {
+            // The next start tells it.
+            Ok(()) | Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
+            Err(error) => {
+                tracing::error!(%error, "the pool was not told of its slots; it is tried again: {error}");
+                later.after_rest(Box::new(move |engine| me.tell_capacity(engine)));
+            }
+        });
     }
 
-    fn note_pace(&self, engine: &Engine, duration_ms: u64) {
+    fn capacity(&self, state: &State) -> u64 {
+        // Whoever is given none waits in the pool, where it is seen to wait and may be overtaken.
+        if state.leaves() { 0 } else { self.pace().capacity() }
+    }
+
+    fn note_pace(self: &Arc<Self>, engine: &Engine, duration_ms: u64) {
         if self.pace().note(duration_ms).is_some() {
             self.tell_capacity(engine);
         }
-    }
-
-    fn tell_capacity(&self, engine: &Engine) {
-        let slots = self.capacity();
-        let intake = AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots }));
-        engine.deliver_surely(CellId::Pool, intake);
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {

@@ -195,6 +195,17 @@ impl World {
         assert_eq!(self.peer.heard(), ToExecutor::Stop { mode: StopMode::WhenIdle });
         assert_eq!(self.peer.heard(), ToExecutor::List);
     }
+
+    fn capacity(&self) -> u64 {
+        self.jobs.capacity(&self.jobs.lock())
+    }
+
+    /// Everything that the store has refused by now has had its next try.
+    fn rest(&self) {
+        let (rested, has_rested) = channel();
+        self.engine.after_rest(Box::new(move |_| rested.send(()).unwrap()));
+        has_rested.recv_timeout(PATIENCE).expect("a rest ends in time");
+    }
 }
 
 #[test]
@@ -204,7 +215,7 @@ fn an_executor_that_runs_jobs_otherwise_ends_with_those_it_has_and_its_successor
     let leases: Vec<LeaseId> = jobs.iter().map(|wanted| world.lease(wanted)).collect();
     jobs[..2].iter().for_each(|wanted| world.start(wanted));
     world.connect_to_another(Leases { active: leases[..2].to_vec(), unacked: Vec::new() });
-    assert_eq!(world.jobs.capacity(), 0, "whoever comes now waits in the pool");
+    assert_eq!(world.capacity(), 0, "whoever comes now waits in the pool");
     // The second one waited for a slot there, and is let go of.
     world.peer.say(&FromExecutor::Leases(active(leases[0])));
     world.start(&jobs[2]);
@@ -218,9 +229,30 @@ fn an_executor_that_runs_jobs_otherwise_ends_with_those_it_has_and_its_successor
     let mut expected = [leases[1], leases[2]];
     expected.sort_unstable();
     assert_eq!(given, expected);
-    assert!(world.jobs.capacity() > 0);
+    assert!(world.capacity() > 0);
     leases[1..].iter().for_each(|lease| world.peer.say(&ended(*lease, Outcome::Passed, PASSED)));
     assert!(world.ends(1).iter().all(|(_, outcome, _)| *outcome == Outcome::Passed));
+}
+
+#[test]
+fn a_disk_that_fails_leaves_no_word_of_an_executor_that_is_gone_as_the_last_one() {
+    let mut world = World::new();
+    let held = world.hold_writes();
+    world.connect_to_another(active(OTHER));
+    // Beside it, that none runs jobs is refused as well.
+    let (refuse, refused) = channel();
+    let fail = |_: &mut towpath_store::Tx<'_>| {
+        Err::<(), _>(WriteError::Io { why: "refused, as this test wants".into() })
+    };
+    world.engine.writer().submit(Load::default(), fail, move |outcome| drop(refuse.send(outcome)));
+    drop(held);
+    assert!(refused.recv_timeout(PATIENCE).expect("it is refused in time").is_err());
+    world.connect(Leases::default());
+    world.rest();
+    let (wanted, lease) = world.wanted(job("a"));
+    world.start(&wanted);
+    assert_eq!(world.peer.heard_start().lease, lease);
+    world.ends_as_told(lease);
 }
 
 #[test]
