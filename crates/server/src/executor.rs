@@ -260,9 +260,6 @@ impl Executor {
         let standing = found.standing.clone();
         if standing != Standing::Serves {
             tracing::warn!("{standing}");
-            // It has fewer leases then than it has said: those that wait for a slot there are given to its successor.
-            let asked = found.client.stop(StopMode::WhenIdle).and_then(|()| found.client.list());
-            asked.unwrap_or_else(|error| tracing::warn!(%error, "it could not be told to end: {error}"));
         }
         let leases = found.client.welcome().leases.clone();
         let mut former = None;
@@ -274,7 +271,11 @@ impl Executor {
         }
         // It waits for whoever is still told its last words, which may want what was locked until here.
         drop(former);
-        if lost > 0 && standing == Standing::Serves {
+        if standing != Standing::Serves {
+            // It has fewer leases then than it has said: those that wait for a slot there are given to its successor. Not
+            // before this: what another executor says than the one that there is, is not heard.
+            self.tell(|client| client.stop(StopMode::WhenIdle).and_then(|()| client.list()));
+        } else if lost > 0 {
             tracing::info!("there is an executor again: jobs can run");
         }
         Ok(standing)

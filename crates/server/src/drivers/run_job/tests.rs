@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use towpath_blob::BlobStore;
@@ -27,6 +28,7 @@ use towpath_store::{Load, Options, Store, WriteError};
 use super::*;
 use crate::clock::system_time;
 use crate::engine::{Batch, Dispatcher, Running};
+use crate::executor::ExecutorTrouble;
 use crate::repos::Repos;
 use crate::secrets::{SECRET_BYTES_MAX, Secrets};
 use crate::settings::{ExecutorLife, ServerSettings};
@@ -127,13 +129,19 @@ impl World {
         if self.jobs.executor.get().is_some() {
             return self.peer.welcome(leases);
         }
-        let (ready, came_up) = channel();
-        let folder = self.folder.path();
-        let tell = move |outcome| drop(ready.send(outcome));
-        let executor = Executor::start((&settings(folder), folder), Epoch(1), &self.jobs, tell);
-        self.jobs.connect(self.engine.clone(), executor);
+        let came_up = self.look_for_executor();
         self.peer.welcome(leases);
         came_up.recv_timeout(PATIENCE).expect("the server is connected in time").unwrap();
+    }
+
+    /// The server begins to look for an executor, and says what that is to it.
+    fn look_for_executor(&self) -> Receiver<Result<Standing, ExecutorTrouble>> {
+        let (answer, answered) = channel();
+        let folder = self.folder.path();
+        let tell = move |outcome| drop(answer.send(outcome));
+        let executor = Executor::start((&settings(folder), folder), Epoch(1), &self.jobs, tell);
+        self.jobs.connect(self.engine.clone(), executor);
+        answered
     }
 
     fn executor(&self) -> &Executor {
@@ -260,6 +268,13 @@ impl Peer {
                 other => panic!("the server says something else: {other:?}"),
             }
         }
+    }
+
+    /// Whether the server says something within a moment.
+    fn hears_soon(&self) -> bool {
+        let stream = self.stream.as_ref().expect("there is a connection");
+        let moment = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+        poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&moment)).unwrap() > 0
     }
 
     fn say(&self, message: &FromExecutor) {

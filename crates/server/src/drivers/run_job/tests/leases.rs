@@ -235,6 +235,27 @@ fn an_executor_that_runs_jobs_otherwise_ends_with_those_it_has_and_its_successor
 }
 
 #[test]
+fn an_executor_is_asked_what_it_still_has_once_its_answer_is_heard() {
+    let mut world = World::new();
+    let (wanted, lease) = world.wanted(job("a"));
+    world.start(&wanted);
+    let answered = world.look_for_executor();
+    let state = world.jobs.lock();
+    world.peer.slots = SLOTS + 2;
+    world.peer.welcome(active(lease));
+    assert!(!world.peer.hears_soon(), "it is not the server's executor yet");
+    drop(state);
+    assert_eq!(world.peer.heard(), ToExecutor::Stop { mode: StopMode::WhenIdle });
+    assert_eq!(world.peer.heard(), ToExecutor::List);
+    assert!(matches!(answered.recv_timeout(PATIENCE).unwrap(), Ok(Standing::Leaves { jobs: 1, .. })));
+    world.cancel(&wanted);
+    assert_eq!(world.peer.heard(), ToExecutor::Cancel { lease });
+    // It has let go of the job before it heard that, and has no word of it.
+    world.peer.say(&FromExecutor::Leases(Leases::default()));
+    world.is_cancelled_before_it_began();
+}
+
+#[test]
 fn a_disk_that_fails_leaves_no_word_of_an_executor_that_is_gone_as_the_last_one() {
     let mut world = World::new();
     let held = world.hold_writes();
@@ -272,11 +293,7 @@ fn a_job_that_waits_for_the_next_executor_is_cancelled_at_once() {
 #[test]
 fn an_executor_that_runs_jobs_otherwise_and_has_none_is_replaced_before_jobs_can_run() {
     let mut world = World::new();
-    let (answer, answered) = channel();
-    let folder = world.folder.path();
-    let tell = move |outcome: Result<_, _>| drop(answer.send(outcome.unwrap()));
-    let executor = Executor::start((&settings(folder), folder), Epoch(1), &world.jobs, tell);
-    world.jobs.connect(world.engine.clone(), executor);
+    let answered = world.look_for_executor();
     world.peer.slots = SLOTS + 2;
     world.peer.welcome(Leases::default());
     assert_eq!(world.peer.heard(), ToExecutor::Stop { mode: StopMode::WhenIdle });
@@ -284,7 +301,7 @@ fn an_executor_that_runs_jobs_otherwise_and_has_none_is_replaced_before_jobs_can
     world.peer.slots = SLOTS;
     world.peer.stream = None;
     world.peer.welcome(Leases::default());
-    assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), Standing::Serves);
+    assert_eq!(answered.recv_timeout(PATIENCE).unwrap().unwrap(), Standing::Serves);
     let (wanted, lease) = world.wanted(job("a"));
     world.start(&wanted);
     assert_eq!(world.peer.heard_start().lease, lease);
