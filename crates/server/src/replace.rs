@@ -262,7 +262,7 @@ fn back_up(store: &Store, copy: &Path) -> io::Result<()> {
 /// What a program that is being tried says to its steward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word {
-    /// It serves, and jobs can run.
+    /// It serves from now on, and jobs can run.
     Serves,
     /// It was told to end, and nobody is to serve.
     Stops,
@@ -282,10 +282,10 @@ fn trial_of(folder: &Folder, program: &Path) -> io::Result<Option<Trial>> {
     Ok(folder.trial()?.filter(|trial| program == folder.program(&trial.program)))
 }
 
-/// This program serves: what was tried is confirmed. Nothing is to be done where nothing was tried.
+/// This program serves from now on: what was tried is confirmed. Nothing is to be done where nothing was tried.
 ///
 /// # Errors
-/// The records cannot be written. The steward then ends this process, and goes back.
+/// The records cannot be written, so it must not serve: the steward ends this process, and goes back.
 pub fn confirm(data: &Path) -> io::Result<()> {
     confirm_as(&Folder::of(data), &std::env::current_exe()?)
 }
@@ -297,7 +297,12 @@ fn confirm_as(folder: &Folder, program: &Path) -> io::Result<()> {
     // This decides. Whoever finds no trial goes back to nothing, whatever the steward has heard by then.
     folder.remove_trial()?;
     tell_steward(folder, &Word::Serves);
-    folder.remove_programs_but(&[folder.program(&trial.program), trial.before])
+    let kept = [folder.program(&trial.program), trial.before];
+    // There is no way back any more, and no need of one: what stays now goes when the next program is confirmed.
+    folder.remove_programs_but(&kept).unwrap_or_else(|error| {
+        tracing::warn!(%error, "programs that nobody goes back to stay for now: {error}");
+    });
+    Ok(())
 }
 
 /// Says something to the steward, if this program is being tried.

@@ -90,9 +90,9 @@ async fn serve_and_drain(
         if is_tried && !executor.answers_before(ends).await? {
             return Ok(End::Stop);
         }
+        replace::confirm(&data).map_err(failed("confirm that this program serves".into()))?;
         http = Some(tokio::spawn(serve::serve(edge, listener, until_set(stopping))));
         told(Progress::Serving { listen, url });
-        replace::confirm(&data).map_err(failed("confirm that this program serves".into()))?;
         live(executor, &succession, ends).await
     };
     let ended = lived.await;

@@ -15,6 +15,9 @@ use crate::support::{TOWPATH, copy_program, servants, wait_until};
 /// A request that has not come whole is given up after a multiple of this.
 const HELD: Duration = Duration::from_secs(2);
 
+/// Time in which a program that may answer does so, on most machines.
+const MOMENT: Duration = Duration::from_secs(3);
+
 const SHIPS: &str = "jobs:\n  unit: { run: 'true' }\n  ship:\n    on: [land]\n    environment: live\n    \
     run: 'cp program towpath; chmod +x towpath'\n    outputs: { towpath: towpath }\n";
 
@@ -153,6 +156,32 @@ fn a_program_that_gets_no_executor_does_not_end_the_server() {
     assert!(served.server.try_wait().unwrap().is_some(), "another process serves");
     served.ok(&["deploy", "self", "live", "--off"]);
     land(&served, "3", "third");
+}
+
+#[test]
+fn a_program_that_cannot_be_confirmed_has_answered_nobody() {
+    let mut served = shipping_itself();
+    // Where it has to write first that it serves, it waits until somebody reads, and fails then.
+    let record = served.world.home().join("data/server/serving.json.new");
+    std::fs::create_dir_all(record.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(&record).status().unwrap().success());
+    let before = executable(served.server.id());
+    served.push("second", "second", "x\n");
+    wait_until("program that is tried", || executable(served.server.id()) != before);
+    let mut asks = served.call();
+    asks.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    asks.set_read_timeout(Some(MOMENT)).unwrap();
+    let early = asks.read(&mut [0; 1]);
+    assert!(early.is_err(), "it was answered by a program that may have to go: {early:?}");
+    std::fs::read(&record).unwrap();
+    let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    let why = failed["why"].as_str().unwrap();
+    assert!(failed["outcome"] == "failed" && why.contains("confirm that this program serves"), "{failed}");
+    assert!(served.server.try_wait().unwrap().is_some(), "another process serves");
+    asks.set_read_timeout(None).unwrap();
+    let mut answer = String::new();
+    asks.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
 }
 
 #[test]
