@@ -69,7 +69,7 @@ pub enum Effect {
     ReadForge {
         /// Whose branch.
         gate: GateId,
-        /// Our newest landing, which the head has to contain.
+        /// The commit that the head has to contain.
         landed: Option<CommitId>,
     },
     /// Read the jobs of a landed commit's own definition. Result: `GateEvent::GraphRead`.

@@ -148,6 +148,9 @@ pub struct Freeze {
     pub why: String,
     /// When.
     pub at: Timestamp,
+    /// What the branch no longer contains, if that is why: whoever ends the freeze gives it up.
+    #[serde(default)]
+    pub lost: Option<CommitId>,
 }
 
 /// What is known about the branch.
@@ -170,6 +173,9 @@ pub struct Branch {
     pub read_at: Option<Timestamp>,
     /// Our newest confirmed landing.
     pub landed: Option<(CommitId, Timestamp)>,
+    /// The tip at which a person gave up our newest landing, which the branch had lost.
+    #[serde(default)]
+    pub settled_on: Option<CommitId>,
     /// A tip that somebody else put there and no admin has accepted.
     pub foreign: Option<CommitId>,
     /// Set while nothing lands.
@@ -181,6 +187,13 @@ pub struct Branch {
     pub runs: u64,
     /// The newest run on the landed branch, and what is still to be run.
     pub deploy: Deploy,
+}
+
+impl Branch {
+    /// The commit that the branch has to contain: without it, it freezes itself.
+    pub fn kept(&self) -> Option<CommitId> {
+        self.settled_on.or(self.landed.map(|(commit, _)| commit))
+    }
 }
 
 /// Runs of the landed branch: one at a time, always of the newest landing.

@@ -310,6 +310,7 @@ mod tests {
         // Another read, of a driver of old, makes this one unnecessary.
         let read = crate::gate::ForgeRead {
             began: Timestamp(2),
+            landed: None,
             snapshot: crate::gate::Snapshot {
                 tip: None,
                 keeps_landed: true,

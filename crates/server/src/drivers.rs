@@ -217,7 +217,8 @@ impl Drivers {
             Effect::ReadForge { gate, landed } => {
                 let began = hands.doorbells.read_begins(gate, || engine.clock().now());
                 let snapshot = forge(&gate.repo)?.read(&gate.branch, *landed)?;
-                Some(Found::Gate(GateEvent::ForgeRead(Box::new(ForgeRead { began, snapshot }))))
+                let read = ForgeRead { began, landed: *landed, snapshot };
+                Some(Found::Gate(GateEvent::ForgeRead(Box::new(read))))
             }
             Effect::MakeCandidate { id, repo, spec } => {
                 Some(Found::Gate(make_candidate::run(hands, *id, repo, spec)?))

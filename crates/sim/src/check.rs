@@ -8,7 +8,7 @@ use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
 use towpath_core::environment::Deploying;
-use towpath_core::gate::{RunRecord, Snapshot, Verb};
+use towpath_core::gate::{ForgeRead, RunRecord, Verb};
 use towpath_core::graph::{JobResult, Outcome};
 use towpath_core::ids::{
     ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, LeaseId, RunId, Timestamp, UserId,
@@ -37,7 +37,7 @@ const READS_KEPT: usize = 64;
 pub struct Checks {
     /// What was broken.
     pub violations: Vec<Violation>,
-    reads: BTreeMap<GateId, BTreeMap<Timestamp, Arc<Snapshot>>>,
+    reads: BTreeMap<GateId, BTreeMap<Timestamp, Arc<ForgeRead>>>,
     epochs: BTreeMap<CellId, Epoch>,
     /// Where people's commands left things.
     holds: BTreeSet<(GateId, ChangeNumber)>,
@@ -80,18 +80,17 @@ struct Vouched {
 
 impl Checks {
     /// Remembers what was true when a reading began.
-    pub fn note_read(&mut self, gate: &GateId, began: Timestamp, truth: Snapshot) {
+    pub fn note_read(&mut self, gate: &GateId, truth: ForgeRead) {
         let reads = self.reads.entry(gate.clone()).or_default();
-        reads.insert(began, Arc::new(truth));
+        reads.insert(truth.began, Arc::new(truth));
         if reads.len() > READS_KEPT {
             reads.pop_first();
         }
     }
 
     /// What was read some time ago.
-    pub fn older_read(&self, gate: &GateId) -> Option<(Timestamp, Arc<Snapshot>)> {
-        let reads = self.reads.get(gate)?;
-        reads.iter().rev().nth(1).map(|(began, truth)| (*began, truth.clone()))
+    pub fn older_read(&self, gate: &GateId) -> Option<Arc<ForgeRead>> {
+        self.reads.get(gate)?.values().rev().nth(1).cloned()
     }
 
     /// The reading that a gate goes by.
@@ -107,7 +106,7 @@ impl Checks {
         self.alerted.insert(key);
     }
 
-    fn truth(&self, gate: &GateId, began: Option<Timestamp>) -> Option<Arc<Snapshot>> {
+    fn truth(&self, gate: &GateId, began: Option<Timestamp>) -> Option<Arc<ForgeRead>> {
         self.reads.get(gate)?.get(&began?).cloned()
     }
 

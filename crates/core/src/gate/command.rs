@@ -163,7 +163,7 @@ impl GateState {
             Verb::Retry { change, revision, scope } => self.retry(*change, *revision, scope),
             Verb::Cancel { run, why } => self.cancel_by_person(*run, &format!("{} by {}", why, by.name)),
             Verb::Freeze { why } => {
-                self.freeze(Freeze { by: Some(by.name.clone()), why: why.clone(), at: now })
+                self.freeze(Freeze { by: Some(by.name.clone()), why: why.clone(), at: now, lost: None })
             }
             Verb::Unfreeze => self.unfreeze(),
             Verb::AcceptTip { tip } => self.accept_tip(*tip),
@@ -236,10 +236,21 @@ impl GateState {
         Ok(said)
     }
 
+    /// Ends a freeze. Whoever ends one over a lost landing gives that landing up: from then on the branch has to contain
+    /// the tip that was there, so that it freezes again only when more is lost, and what is lost is not deployed any more.
     fn unfreeze(&mut self) -> Outcome {
-        match self.branch.edit().frozen.take() {
-            Some(_) => Ok(format!("unfroze {}", self.id)),
-            None => Err(Refusal::new(RefusalClass::Conflict, "it is not frozen")),
+        let branch = self.branch.edit();
+        let Some(freeze) = branch.frozen.take() else {
+            return Err(Refusal::new(RefusalClass::Conflict, "it is not frozen"));
+        };
+        let unfroze = format!("unfroze {}", self.id);
+        match (freeze.lost.filter(|lost| branch.kept() == Some(*lost)), branch.last_tip) {
+            (Some(lost), Some(tip)) => {
+                branch.settled_on = Some(tip);
+                branch.deploy.wanted = branch.deploy.wanted.filter(|(commit, _)| *commit != lost);
+                Ok(format!("{unfroze} at {tip}, without {lost}"))
+            }
+            _ => Ok(unfroze),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, GateState, Hold, Vouch, Wait};
+use super::{Change, Freeze, GateState, Hold, Vouch, Wait};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
@@ -15,6 +15,9 @@ use crate::policy::Rights;
 pub struct ForgeRead {
     /// When the reading began, by the server's clock: whatever happened later may be missing from it.
     pub began: Timestamp,
+    /// The commit that the branch was asked for: see [`Snapshot::keeps_landed`].
+    #[serde(default)]
+    pub landed: Option<CommitId>,
     /// What was read.
     pub snapshot: Snapshot,
 }
@@ -24,7 +27,8 @@ pub struct ForgeRead {
 pub struct Snapshot {
     /// The branch's head; `None`: there is no such branch.
     pub tip: Option<Tip>,
-    /// Whether the head contains our newest landing. True when there was none.
+    /// Whether the head contains the commit that it has to: our newest landing, or where a person gave that up, the tip that
+    /// was taken in its place. True when there is none.
     pub keeps_landed: bool,
     /// Every open change with this target.
     pub changes: Vec<ForgeChange>,
@@ -116,13 +120,14 @@ pub fn message_digest(title: &str, body: &str) -> Digest {
 }
 
 impl GateState {
-    /// Takes over a reading, unless something newer is known.
+    /// Takes over a reading, unless something newer is known, or it was asked for another commit than the one that counts now.
     pub(super) fn forge_read(&mut self, read: &ForgeRead, now: Timestamp) {
         let branch = self.branch.edit();
         branch.reads += 1;
         branch.read_at = Some(now);
         let stale = branch.read_began.is_some_and(|newest| read.began < newest)
-            || branch.landed.is_some_and(|(_, at)| read.began < at);
+            || branch.landed.is_some_and(|(_, at)| read.began < at)
+            || read.landed != branch.kept();
         if stale {
             self.branch.edit().flags.forge.set(now);
             return;
@@ -155,7 +160,7 @@ impl GateState {
             self.note(Act::ForeignPush { gate: self.id.clone(), from: Some(from), to });
         }
         if !snapshot.keeps_landed {
-            self.freeze_ourselves("the branch no longer contains the commit that was landed last", now);
+            self.freeze_over_loss(now);
         }
         if self.branch.tip != snapshot.tip {
             let branch = self.branch.edit();
@@ -169,6 +174,15 @@ impl GateState {
         if found.is_some() && self.branch.last_tip != found {
             self.branch.edit().last_tip = found;
         }
+    }
+
+    fn freeze_over_loss(&mut self, now: Timestamp) {
+        let what = match self.branch.settled_on {
+            None => "the commit that was landed last".to_owned(),
+            Some(tip) => format!("{}, at which it was unfrozen after such a loss", tip.short()),
+        };
+        let why = format!("the branch no longer contains {what}");
+        self.freeze_ourselves(Freeze { by: None, why, at: now, lost: self.branch.kept() });
     }
 
     fn meet_changes(&mut self, open: &[ForgeChange], now: Timestamp) {

@@ -116,10 +116,8 @@ impl GateState {
             LandTried::Broken { tip } => {
                 let found = tip.map_or_else(|| "no commit".to_owned(), |tip| tip.short());
                 let id = id.short();
-                self.freeze_ourselves(
-                    &format!("candidate {id} landed, but the branch is at {found}, which lacks it"),
-                    now,
-                );
+                let why = format!("candidate {id} landed, but the branch is at {found}, which lacks it");
+                self.freeze_ourselves(Freeze { by: None, why, at: now, lost: None });
                 self.branch.edit().tip = None;
             }
         }
@@ -157,6 +155,7 @@ impl GateState {
         self.unnoted.insert(commit, ());
         let branch = self.branch.edit();
         branch.landed = Some((commit, at));
+        branch.settled_on = None;
         branch.last_tip = Some(commit);
         branch.tip = None;
         branch.deploy.wanted = Some((commit, act.tree));
@@ -184,10 +183,10 @@ impl GateState {
         })
     }
 
-    pub(super) fn freeze_ourselves(&mut self, why: &str, now: Timestamp) {
+    pub(super) fn freeze_ourselves(&mut self, freeze: Freeze) {
         if self.branch.frozen.is_none() {
-            self.branch.edit().frozen = Some(Freeze { by: None, why: why.to_owned(), at: now });
-            self.note(Act::Froze { gate: self.id.clone(), why: why.to_owned() });
+            self.note(Act::Froze { gate: self.id.clone(), why: freeze.why.clone() });
+            self.branch.edit().frozen = Some(freeze);
         }
     }
 

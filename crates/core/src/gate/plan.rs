@@ -33,10 +33,7 @@ impl GateState {
         let rested = self.branch.read_began.map(|began| Timestamp(began.0 + READ_INTERVAL_MS_MIN));
         let due = if self.branch.flags.forge.is_set() { rested } else { self.poll_at() };
         if due.is_none_or(|due| due <= now) {
-            let effect = Effect::ReadForge {
-                gate: self.id.clone(),
-                landed: self.branch.landed.map(|(commit, _)| commit),
-            };
+            let effect = Effect::ReadForge { gate: self.id.clone(), landed: self.branch.kept() };
             plan.owe(EffectKey::once("read-forge", &self.id, self.branch.reads + 1), effect);
         } else if let Some(due) = due {
             plan.wake(due);

@@ -26,7 +26,7 @@ impl World {
             _ => None,
         });
         let verdict = match self.checks.truth(&gate, began) {
-            Some(truth) => self.may_land(&gate, landing, &truth, now),
+            Some(truth) => self.may_land(&gate, landing, &truth.snapshot, now),
             None => Err("no reading of the branch stands behind it".into()),
         };
         match verdict {

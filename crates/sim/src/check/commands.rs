@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use towpath_core::act::Act;
 use towpath_core::cell::CellId;
-use towpath_core::gate::{Snapshot, Verb};
+use towpath_core::gate::{ForgeRead, Snapshot, Verb};
 use towpath_core::ids::{ChangeNumber, CommitId, Epoch, GateId, Timestamp, UserId};
 use towpath_core::policy::Role;
 use towpath_core::turn::Turn;
@@ -45,7 +45,7 @@ impl World {
             .server(epoch)
             .and_then(|server| server.cells.get(&turn.write.cell))
             .and_then(|live| self.checks.read_began(live));
-        let truths: Vec<Arc<Snapshot>> =
+        let truths: Vec<Arc<ForgeRead>> =
             [before, after].iter().filter_map(|began| self.checks.truth(gate, *began)).collect();
         for answer in &turn.answers {
             if !self.checks.answered.insert(answer.command) {
@@ -59,9 +59,9 @@ impl World {
         }
     }
 
-    fn check_right(&mut self, sent: &Sent, truths: &[Arc<Snapshot>]) {
+    fn check_right(&mut self, sent: &Sent, truths: &[Arc<ForgeRead>]) {
         let about = self.checks.change_of(sent);
-        if !truths.iter().any(|truth| is_allowed(sent, about, truth)) {
+        if !truths.iter().any(|truth| is_allowed(sent, about, &truth.snapshot)) {
             let Sent { gate, by, verb } = sent;
             self.violate("I18", format!("user {by} may not do {verb:?} on {gate}, and it was accepted"));
         }
@@ -71,7 +71,7 @@ impl World {
             }
             _ => return,
         };
-        if !truths.iter().any(|truth| is_newest(truth, change, revision)) {
+        if !truths.iter().any(|truth| is_newest(&truth.snapshot, change, revision)) {
             self.violate("I18", format!("{:?} acted on another revision", sent.verb));
         }
     }

@@ -99,7 +99,7 @@ impl World {
         let Some(state) = self.gate_state(gate) else {
             return self.violate("I16", format!("gate {gate} is not in memory"));
         };
-        let truth = self.forge.snapshot(&gate.branch, state.branch().landed.map(|(commit, _)| commit));
+        let truth = self.forge.snapshot(&gate.branch, state.branch().kept());
         if let Err((invariant, what)) = self.compare(gate, state, &truth) {
             self.violate(invariant, format!("{gate}: {what}"));
         }

@@ -178,11 +178,12 @@ impl World {
         let older = self.checks.older_read(gate).filter(|_| cached);
         let lies = self.mutant == Some(Mutant::ReadsStale) && self.rng.chance(200);
         let stale = self.checks.older_read(gate).filter(|_| lies);
-        self.checks.note_read(gate, began, snapshot.clone());
+        let read = ForgeRead { began, landed, snapshot };
+        self.checks.note_read(gate, read.clone());
         let read = match (older, stale) {
-            (Some((began, snapshot)), _) => ForgeRead { began, snapshot: (*snapshot).clone() },
-            (None, Some((_, snapshot))) => ForgeRead { began, snapshot: (*snapshot).clone() },
-            (None, None) => ForgeRead { began, snapshot },
+            (Some(older), _) => (*older).clone(),
+            (None, Some(stale)) => ForgeRead { snapshot: stale.snapshot.clone(), ..read },
+            (None, None) => read,
         };
         Found::Gate(Some(GateEvent::ForgeRead(Box::new(read))))
     }

@@ -5,6 +5,7 @@ use super::*;
 pub(super) const MAINTAINER: UserId = UserId(1);
 pub(super) const AUTHOR: UserId = UserId(2);
 pub(super) const OUTSIDER: UserId = UserId(3);
+pub(super) const ADMIN: UserId = UserId(4);
 
 /// Between two looks of the world: longer than a gate rests between two reads of its forge.
 pub(super) const STEP_MS: i64 = 60;
@@ -16,6 +17,8 @@ pub(super) struct Bench {
     pub(super) seq: u64,
     pub(super) clock: i64,
     pub(super) tip: u8,
+    /// Where the branch was before, newest last.
+    pub(super) behind: Vec<u8>,
     pub(super) open: BTreeMap<ChangeNumber, ForgeChange>,
     pub(super) people: BTreeMap<UserId, Rights>,
     pub(super) settings: GateSettings,
@@ -65,12 +68,14 @@ impl Bench {
             (MAINTAINER, rights(Role::Maintainer, true)),
             (AUTHOR, rights(Role::Author, true)),
             (OUTSIDER, rights(Role::Author, false)),
+            (ADMIN, rights(Role::Admin, true)),
         ]);
         let mut bench = Bench {
             gate,
             seq: 0,
             clock: 1000,
             tip: 1,
+            behind: vec![],
             open: BTreeMap::new(),
             people,
             settings: GateSettings::default(),
@@ -198,7 +203,7 @@ impl Bench {
             }
             Effect::Land(landing) => {
                 let result = if landing.from == commit(self.tip, 1) {
-                    self.tip = landing.to.0[1];
+                    self.moves_to(landing.to.0[1]);
                     LandTried::Landed
                 } else {
                     LandTried::Moved { tip: Some(commit(self.tip, 1)) }
@@ -224,9 +229,16 @@ impl Bench {
         })
     }
 
+    fn moves_to(&mut self, tip: u8) {
+        self.behind.push(std::mem::replace(&mut self.tip, tip));
+    }
+
     pub(super) fn read(&self) -> ForgeRead {
+        let landed = self.gate.state.branch().kept();
+        let contains = |byte: &u8| landed == Some(commit(*byte, 1));
         ForgeRead {
             began: Timestamp(self.clock),
+            landed,
             snapshot: Snapshot {
                 tip: Some(Tip {
                     commit: commit(self.tip, 1),
@@ -234,7 +246,7 @@ impl Bench {
                     time: Timestamp(0),
                     settings: Ok(self.settings),
                 }),
-                keeps_landed: true,
+                keeps_landed: landed.is_none() || self.behind.iter().chain([&self.tip]).any(contains),
                 changes: self.open.values().cloned().collect(),
                 people: self.people.clone(),
             },
@@ -450,6 +462,10 @@ impl Bench {
         let verb = match word {
             "freeze" => Verb::Freeze { why: "release".into() },
             "unfreeze" => Verb::Unfreeze,
+            "accept" => {
+                by = ADMIN;
+                Verb::AcceptTip { tip: commit(self.tip, 1) }
+            }
             "hold" => Verb::Hold { change, why: "wait".into() },
             "release" => Verb::Release { change },
             "vouch" | "vouch-as-author" => {
@@ -503,9 +519,13 @@ impl Bench {
             "breaks-definition" => drop(self.breaks_definition.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
             "deaf" => self.deaf = true,
-            "foreign" => self.tip = 200,
+            "foreign" => self.moves_to(200),
+            "rewind" => self.tip = self.behind.pop().expect("the branch has been elsewhere"),
             "stall" => self.stalled = Some(self.tip),
-            "arrive" => self.tip = self.stalled.take().unwrap(),
+            "arrive" => {
+                let tip = self.stalled.take().unwrap();
+                self.moves_to(tip);
+            }
             "power-cut" => self.power_cut = true,
             "demote" => drop(self.people.insert(MAINTAINER, Rights { role: Role::Author, authorised: true })),
             "approvals" => self.settings.approvals = Some(number as u32),

@@ -25,6 +25,117 @@ fn g09_a_foreign_push_resets_the_queue_and_is_kept() {
 }
 
 #[test]
+fn an_unfreeze_gives_a_lost_landing_up_and_what_is_lost_further_freezes_again() {
+    check(
+        "approvals 0; push 1; pass 1; rewind; accept; unfreeze; push 2; pass 3; rewind",
+        expect![[r#"
+        approvals 0
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        rewind
+          foreign push
+          froze: the branch no longer contains the commit that was landed last
+          alert: somebody else pushed 0101010101010101010101010101010101010101 to demo/main
+          alert: demo/main is frozen: the branch no longer contains the commit that was landed last
+        accept
+          answer Ok("accepted the foreign push of 0101010101010101010101010101010101010101 to demo/main")
+        unfreeze
+          answer Ok("unfroze demo/main at 0101010101010101010101010101010101010101, without 0180808080808080808080808080808080808080")
+        push 2
+          run 3: Change of 2 (initial run)
+        pass 3
+          land 2 -> Landed
+          landed 2 with ["unit"]
+        rewind
+          foreign push
+          froze: the branch no longer contains the commit that was landed last
+          alert: somebody else pushed 0101010101010101010101010101010101010101 to demo/main
+          alert: demo/main is frozen: the branch no longer contains the commit that was landed last
+    "#]],
+    );
+    check(
+        "approvals 0; push 1; pass 1; push 2; pass 3; rewind; accept; unfreeze; pass 2; foreign; rewind; rewind",
+        expect![[r#"
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            push 2
+              run 3: Change of 2 (initial run)
+            pass 3
+              land 2 -> Landed
+              landed 2 with ["unit"]
+            rewind
+              foreign push
+              froze: the branch no longer contains the commit that was landed last
+              alert: somebody else pushed 0180808080808080808080808080808080808080 to demo/main
+              alert: demo/main is frozen: the branch no longer contains the commit that was landed last
+            accept
+              answer Ok("accepted the foreign push of 0180808080808080808080808080808080808080 to demo/main")
+            unfreeze
+              answer Ok("unfroze demo/main at 0180808080808080808080808080808080808080, without 01c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9")
+            pass 2
+            foreign
+              foreign push
+              alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+            rewind
+              foreign push
+              alert: somebody else pushed 0180808080808080808080808080808080808080 to demo/main
+            rewind
+              foreign push
+              froze: the branch no longer contains 018080808080, at which it was unfrozen after such a loss
+              alert: somebody else pushed 0101010101010101010101010101010101010101 to demo/main
+              alert: demo/main is frozen: the branch no longer contains 018080808080, at which it was unfrozen after such a loss
+        "#]],
+    );
+}
+
+#[test]
+fn a_read_that_was_asked_for_a_landing_before_that_was_given_up_freezes_nothing() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("approvals 0; push 1; pass 1; rewind");
+    let late = bench.read();
+    bench.reading = false;
+    bench.word("unfreeze");
+    bench.event(GateEvent::ForgeRead(Box::new(ForgeRead { began: Timestamp(bench.clock), ..late })));
+    let branch = bench.gate.state.branch();
+    assert_eq!((&branch.frozen, branch.flags.forge.is_set()), (&None, true), "it is read again");
+}
+
+#[test]
+fn a_persons_freeze_gives_up_no_landing() {
+    check(
+        "approvals 0; push 1; pass 1; freeze; rewind; unfreeze; close 9",
+        expect![[r#"
+        approvals 0
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        freeze
+          answer Ok("froze demo/main: release")
+        rewind
+          foreign push
+          alert: somebody else pushed 0101010101010101010101010101010101010101 to demo/main
+        unfreeze
+          answer Ok("unfroze demo/main")
+        close 9
+          froze: the branch no longer contains the commit that was landed last
+          alert: demo/main is frozen: the branch no longer contains the commit that was landed last
+    "#]],
+    );
+}
+
+#[test]
 fn deploys_coalesce_and_alert_once() {
     check(
         "approvals 0; push 1; pass 1; push 2; pass 3; push 3; pass 4; fail-deploy 2; pass 5",

@@ -275,7 +275,8 @@ fn bells_that_ring_all_the_time_cost_a_read_now_and_then() {
     let bell = || GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() });
     let snapshot = Snapshot { tip: None, keeps_landed: true, changes: vec![], people: BTreeMap::new() };
     assert!(turn(bell(), 1000).0, "the first one is heard at once");
-    turn(GateEvent::ForgeRead(Box::new(ForgeRead { began: Timestamp(1000), snapshot })), 1010);
+    let read = ForgeRead { began: Timestamp(1000), landed: None, snapshot };
+    turn(GateEvent::ForgeRead(Box::new(read)), 1010);
     assert_eq!(turn(bell(), 1020), (false, Some(Timestamp(1050))));
     assert!(turn(bell(), 1050).0);
 }

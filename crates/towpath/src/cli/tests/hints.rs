@@ -94,7 +94,8 @@ fn with_heads(heads: &[u8]) -> GateState {
         };
         let people = BTreeMap::from([(ADMIN, Rights { role: Role::Admin, authorised: true })]);
         let snapshot = Snapshot { tip: Some(tip), keeps_landed: time == 0, changes: Vec::new(), people };
-        Gate::apply(&mut state, &GateEvent::ForgeRead(ForgeRead { began: now, snapshot }.into()), now);
+        let read = ForgeRead { began: now, landed: None, snapshot };
+        Gate::apply(&mut state, &GateEvent::ForgeRead(read.into()), now);
     }
     state
 }
