@@ -20,7 +20,7 @@ pub struct Alert {
     pub cause: Option<EffectKey>,
     /// What happened and what to do.
     pub text: String,
-    /// When; of one that nobody can call over, when it was told last.
+    /// When it was told last.
     pub at: Timestamp,
 }
 
@@ -69,23 +69,24 @@ impl Tx<'_> {
         self.run(SQL, params![repo.as_str(), keep as i64])
     }
 
-    /// Adds an alert. One that says the same as the newest of its branch is not added again; where nobody can call it over,
-    /// it is as new as its last telling.
+    /// Adds an alert. One that says the same of the same cause as the newest of its branch is told again, not added.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn add_alert(&mut self, alert: &Alert) -> Result<(), WriteError> {
-        const NEWEST: &str =
-            "SELECT number, text FROM alerts WHERE repo = ?1 AND branch = ?2 ORDER BY number DESC LIMIT 1";
-        const AGAIN: &str = "UPDATE alerts SET at = ?2 WHERE number = ?1 AND cause IS NULL";
+        const NEWEST: &str = "SELECT number, text, cause FROM alerts WHERE repo = ?1 AND branch = ?2 ORDER BY number DESC LIMIT 1";
+        const AGAIN: &str = "UPDATE alerts SET at = ?2 WHERE number = ?1";
         const SQL: &str = "INSERT INTO alerts (number, repo, branch, text, at, cause) \
              SELECT coalesce(max(number), 0) + 1, ?1, ?2, ?3, ?4, ?5 FROM alerts";
         let place = [alert.repo.as_str(), alert.branch.as_str()];
-        let newest: Option<(i64, String)> = self.one(NEWEST, place, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if let Some((number, _)) = newest.filter(|(_, text)| *text == alert.text) {
+        let cause = alert.cause.as_ref().map(EffectKey::as_str);
+        let newest: Option<(i64, String, Option<String>)> =
+            self.one(NEWEST, place, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        if let Some((number, text, of)) = newest
+            && (text.as_str(), of.as_deref()) == (alert.text.as_str(), cause)
+        {
             return self.run(AGAIN, params![number, alert.at.0]).map(drop);
         }
-        let cause = alert.cause.as_ref().map(EffectKey::as_str);
         let values = params![alert.repo.as_str(), alert.branch.as_str(), alert.text, alert.at.0, cause];
         self.run(SQL, values).map(drop)
     }

@@ -241,23 +241,23 @@ fn an_alert_is_told_once_in_a_row() {
 }
 
 #[test]
-fn an_alert_that_nobody_can_call_over_is_as_new_as_its_last_telling() {
+fn an_alert_of_another_cause_is_told_anew_whatever_it_says_and_one_of_the_same_is_as_new_as_its_last_telling()
+{
     let (_place, store) = with_repo();
-    let newest = |cause: Option<&str>| {
-        let cause = cause.map(|cause| EffectKey::once(cause, "demo/main", 1));
-        let branch: BranchName = "main".parse().unwrap();
-        let text = format!("{cause:?}");
-        let told = [1, 2].map(|at| Alert {
-            repo: repo(),
-            branch: branch.clone(),
-            cause: cause.clone(),
-            text: text.clone(),
-            at: Timestamp(at),
-        });
-        write(&store, move |tx| told.iter().try_for_each(|alert| tx.add_alert(alert)));
-        store.reader().snapshot().unwrap().alerts(&repo(), 1).unwrap()[0].at
-    };
-    assert_eq!((newest(None), newest(Some("alert-halt"))), (Timestamp(2), Timestamp(1)));
+    let frozen = |at: i64| Some(EffectKey::once("alert-frozen", format!("demo/main {at}"), 1));
+    let told = [(None, 1), (None, 2), (frozen(3), 3), (frozen(3), 4), (frozen(5), 5), (None, 6)];
+    let alerts = told.map(|(cause, at)| Alert {
+        repo: repo(),
+        branch: "main".parse().unwrap(),
+        cause,
+        text: "demo/main is frozen".into(),
+        at: Timestamp(at),
+    });
+    write(&store, move |tx| alerts.iter().try_for_each(|alert| tx.add_alert(alert)));
+    let kept = store.reader().snapshot().unwrap().alerts(&repo(), 9).unwrap();
+    let kept: Vec<(Option<EffectKey>, i64)> =
+        kept.into_iter().map(|alert| (alert.cause, alert.at.0)).collect();
+    assert_eq!(kept, [(None, 6), (frozen(5), 5), (frozen(3), 4), (None, 2)]);
 }
 
 #[test]
