@@ -1,15 +1,14 @@
 //! Who is in the queue, in which order, and why not.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 
 use super::proof::Standard;
-use super::runs::Phase;
+use super::runs::Loss;
 use super::{
     CandidateRecord, Change, ForgeChange, GateState, Reason, Review, TestState, Tip, Verdict, message_digest,
 };
 use crate::candidate::{Candidate, CandidateResult, CandidateSpec, Strategy, is_reserved_trailer};
-use crate::graph::{Outcome, Trigger};
+use crate::graph::Trigger;
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, Timestamp};
 use crate::policy::{Level, Role};
 
@@ -175,26 +174,30 @@ impl GateState {
     }
 
     fn test_obstacle(&self, change: &Change) -> Option<Reason> {
-        // What was left out because something that it needs did not pass is nobody's fault.
-        let lost = |number: u64| match self.runs.get(number).map(|run| &run.phase) {
-            Some(Phase::Ended { lost, jobs, .. }) => {
-                let ran = jobs.iter().filter(|job| job.result.outcome != Outcome::Skipped);
-                let ran: BTreeSet<&String> = ran.map(|job| &job.name).collect();
-                let at_fault: Vec<String> = lost.iter().filter(|name| ran.contains(name)).cloned().collect();
-                if at_fault.is_empty() { lost.clone() } else { at_fault }
-            }
-            _ => Vec::new(),
-        };
         match self.test_state(change) {
-            TestState::Failed(run) => Some(Reason::TestsFailed { run: self.run_id(run), jobs: lost(run) }),
-            TestState::Errored(run) => Some(Reason::OurMachines { run: self.run_id(run), jobs: lost(run) }),
+            TestState::Failed(run) | TestState::Errored(run) => self.lost_by(run),
             TestState::Cancelled(number) => {
                 let cancel = self.runs.get(number).and_then(|run| run.cancel.as_ref());
-                let why = cancel.map_or_else(|| "stopped".to_owned(), |cancel| cancel.why.clone());
+                let why = cancel.map(|cancel| cancel.why.clone()).unwrap_or_default();
                 Some(Reason::RunCancelled { run: self.run_id(number), why })
             }
             TestState::Untested | TestState::Running(_) | TestState::Passed(_) => None,
         }
+    }
+
+    /// Why a run that is over keeps its change from landing.
+    fn lost_by(&self, number: u64) -> Option<Reason> {
+        let (loss, reports) = self.runs.get(number)?.lost()?;
+        let run = self.run_id(number);
+        let jobs = reports.iter().map(|report| report.name.clone()).collect();
+        Some(match loss {
+            Loss::Failed => Reason::TestsFailed { run, jobs },
+            Loss::Errored => Reason::OurMachines { run, jobs },
+            Loss::Aborted | Loss::LeftOut => {
+                let why = reports.first().map(|report| report.result.why.clone()).unwrap_or_default();
+                Reason::NotRun { run, jobs, why }
+            }
+        })
     }
 
     fn review_obstacles(&self, change: &Change) -> Vec<Reason> {

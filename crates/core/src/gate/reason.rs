@@ -63,6 +63,15 @@ pub enum Reason {
         /// Which jobs.
         jobs: Vec<String>,
     },
+    /// Required jobs were not run to their end because of other jobs that did not pass.
+    NotRun {
+        /// In which run.
+        run: RunId,
+        /// Which jobs.
+        jobs: Vec<String>,
+        /// Because of which job.
+        why: String,
+    },
     /// A person stopped its run.
     RunCancelled {
         /// Which.
@@ -167,6 +176,7 @@ impl Reason {
             | Reason::BadDefinition { .. }
             | Reason::TestsFailed { .. }
             | Reason::OurMachines { .. }
+            | Reason::NotRun { .. }
             | Reason::RunCancelled { .. }
             | Reason::ChangesRequested { .. }
             | Reason::Approvals { .. }
@@ -222,7 +232,7 @@ impl Reason {
             Reason::BadDefinition { .. } => {
                 "mend towpath.yaml (`towpath config check` says the same) and push again".into()
             }
-            Reason::TestsFailed { run, .. } => {
+            Reason::TestsFailed { run, .. } | Reason::NotRun { run, .. } => {
                 format!("`towpath log {run} --first-error`; push a fix, or `towpath change retry {change}`")
             }
             Reason::OurMachines { .. } | Reason::RunCancelled { .. } => {
@@ -278,6 +288,9 @@ impl fmt::Display for Reason {
             Reason::TestsFailed { run, jobs } => write!(f, "{} failed in run {run}", jobs.join(", ")),
             Reason::OurMachines { run, jobs } => {
                 write!(f, "our machines failed while running {} in run {run}", jobs.join(", "))
+            }
+            Reason::NotRun { run, jobs, why } => {
+                write!(f, "{} did not run to the end in run {run}: {why}", jobs.join(", "))
             }
             Reason::RunCancelled { run, why } => write!(f, "run {run} was cancelled: {why}"),
             Reason::ChangesRequested { people: 1 } => f.write_str("a reviewer asked for changes"),

@@ -111,6 +111,31 @@ pub enum TestState {
     Cancelled(u64),
 }
 
+/// How a required job did not pass. Of several in one run the first kind decides: what the code did, then what our machines
+/// did, and only then what was not run to its end because of other jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Loss {
+    /// The code under test is at fault.
+    Failed,
+    /// Our machines are.
+    Errored,
+    /// Another job aborted it.
+    Aborted,
+    /// It needs one that did not pass.
+    LeftOut,
+}
+
+impl Loss {
+    fn of(outcome: Outcome) -> Loss {
+        match outcome {
+            Outcome::Failed | Outcome::TimedOut => Loss::Failed,
+            Outcome::Errored => Loss::Errored,
+            Outcome::Cancelled => Loss::Aborted,
+            Outcome::Skipped | Outcome::Passed => Loss::LeftOut,
+        }
+    }
+}
+
 impl RunRecord {
     /// Whether it is not over.
     pub fn is_running(&self) -> bool {
@@ -144,18 +169,26 @@ impl RunRecord {
     }
 
     fn test_state(&self, number: u64) -> TestState {
-        let Phase::Ended { outcome, jobs, lost, .. } = &self.phase else { return TestState::Running(number) };
-        if *outcome == Outcome::Cancelled {
+        let Phase::Ended { outcome, .. } = &self.phase else { return TestState::Running(number) };
+        if *outcome == Outcome::Cancelled && self.cancel.is_some() {
             return TestState::Cancelled(number);
         }
-        if lost.is_empty() {
-            return TestState::Passed(number);
+        match self.lost() {
+            None => TestState::Passed(number),
+            Some((Loss::Errored, _)) => TestState::Errored(number),
+            Some((Loss::Failed | Loss::Aborted | Loss::LeftOut, _)) => TestState::Failed(number),
         }
-        let at_fault = |job: &&JobReport| lost.contains(&job.name) && job.result.outcome != Outcome::Errored;
-        match jobs.iter().find(at_fault) {
-            Some(_) => TestState::Failed(number),
-            None => TestState::Errored(number),
-        }
+    }
+
+    /// The required jobs that keep its change from landing, and how they were lost.
+    pub(super) fn lost(&self) -> Option<(Loss, Vec<&JobReport>)> {
+        let Phase::Ended { jobs, lost, .. } = &self.phase else { return None };
+        let reports = lost.iter().filter_map(|name| jobs.iter().find(|job| job.name == *name));
+        let reports: Vec<(Loss, &JobReport)> =
+            reports.map(|report| (Loss::of(report.result.outcome), report)).collect();
+        let worst = reports.iter().map(|(loss, _)| *loss).min()?;
+        let of_worst = reports.into_iter().filter(|(loss, _)| *loss == worst);
+        Some((worst, of_worst.map(|(_, report)| report).collect()))
     }
 }
 
@@ -191,7 +224,8 @@ impl GateState {
         let lost: Vec<String> = lost.map(|job| job.name.clone()).collect();
         let ejects = run.trigger == Trigger::Queue && run.cancel.is_none() && !lost.is_empty();
         let (change, why) = (run.change, format!("`{}` did not pass in run {number}", lost.join("`, `")));
-        let is_verdict = run.trigger == Trigger::Change && report.outcome != Outcome::Cancelled;
+        let is_stopped = run.cancel.is_some() && report.outcome == Outcome::Cancelled;
+        let is_verdict = run.trigger == Trigger::Change && !is_stopped;
         run.phase = Phase::Ended { outcome: report.outcome, at: now, jobs: report.jobs.clone(), lost };
         if let Some((change, revision)) = change.filter(|_| is_verdict) {
             self.note_verdict(change, revision, now);

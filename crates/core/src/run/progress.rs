@@ -271,7 +271,7 @@ impl RunState {
         self.notes.acts.push(Act::RunEnded { run: self.id.clone(), outcome, results, unsandboxed });
     }
 
-    /// The worst outcome among the jobs that count.
+    /// The worst outcome among the jobs that count. One that another job aborted has not passed: nobody stopped the run.
     fn outcome(&self, trigger: Trigger) -> Outcome {
         let rank = |outcome: Outcome| match outcome {
             Outcome::Passed | Outcome::Skipped => 0,
@@ -287,8 +287,11 @@ impl RunState {
                 _ => None,
             }
         });
-        let worst = counting.max_by_key(|outcome| rank(*outcome));
-        worst.filter(|outcome| rank(*outcome) > 0).unwrap_or(Outcome::Passed)
+        match counting.max_by_key(|outcome| rank(*outcome)) {
+            None | Some(Outcome::Passed | Outcome::Skipped) => Outcome::Passed,
+            Some(Outcome::Cancelled) => Outcome::Failed,
+            Some(worst) => worst,
+        }
     }
 }
 

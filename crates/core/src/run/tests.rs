@@ -9,12 +9,13 @@ use crate::graph::{JobBody, JobSpec};
 use crate::policy::Level;
 
 /// `a b:a c:a,b! d?` — jobs with needs; `!` aborts the job before it, `?` is skipped by `when`, `~` is a deployment,
-/// `2` at the end retries failures twice. Every job is required.
+/// `2` at the end retries failures twice. Every job is required, but those with `-`.
 fn graph(text: &str) -> JobGraph {
+    const MARKS: [char; 5] = ['!', '?', '~', '2', '-'];
     let mut jobs: Vec<JobSpec> = Vec::new();
     for word in text.split_whitespace() {
-        let (name, rest) = word.split_once(':').unwrap_or((word.trim_end_matches(['!', '?', '~', '2']), ""));
-        let needs = rest.trim_end_matches(['!', '?', '~', '2']);
+        let (name, rest) = word.split_once(':').unwrap_or((word.trim_end_matches(MARKS), ""));
+        let needs = rest.trim_end_matches(MARKS);
         let index =
             |wanted: &str| JobIndex(jobs.iter().position(|job| job.name.as_str() == wanted).unwrap() as u32);
         let mut body = JobBody::script("true");
@@ -24,7 +25,8 @@ fn graph(text: &str) -> JobGraph {
         let aborts = if word.contains('!') { vec![JobIndex(jobs.len() as u32 - 1)] } else { vec![] };
         let skip = word.contains('?').then_some(SkipReason::When);
         let job = JobSpec::new(name.parse().unwrap(), vec![Trigger::Queue], body);
-        jobs.push(JobSpec { needs, aborts, skip, ..job });
+        let required = !word.contains('-');
+        jobs.push(JobSpec { needs, aborts, skip, required, ..job });
     }
     jobs.into()
 }
@@ -291,6 +293,35 @@ fn a_failure_aborts_the_jobs_it_names() {
         +2: want 2 back 0 | runs [a b] | 
         b=f: want 2 back 1 | runs [] | b=Failed
         a=c: want 2 back 2 | runs [] | a=Cancelled b=Failed | run Failed
+    "#]],
+    );
+}
+
+#[test]
+fn a_required_job_that_an_advisory_one_aborted_fails_the_run() {
+    check(
+        "a b!-",
+        "+2 b=f a=c",
+        expect![[r#"
+        start: want 2 back 0 | runs [] | 
+        +2: want 2 back 0 | runs [a b] | 
+        b=f: want 2 back 1 | runs [] | b=Failed
+        a=c: want 2 back 2 | runs [] | a=Cancelled b=Failed | run Failed
+    "#]],
+    );
+    check(
+        "a b!- c",
+        "+3 b=f c=e +4 c=e +5 c=e a=c",
+        expect![[r#"
+        start: want 3 back 0 | runs [] | 
+        +3: want 3 back 0 | runs [a b c] | 
+        b=f: want 3 back 1 | runs [c] | b=Failed
+        c=e: want 4 back 2 | runs [] | b=Failed
+        +4: want 4 back 2 | runs [c] | b=Failed
+        c=e: want 5 back 3 | runs [] | b=Failed
+        +5: want 5 back 3 | runs [c] | b=Failed
+        c=e: want 5 back 4 | runs [] | b=Failed c=Errored
+        a=c: want 5 back 5 | runs [] | a=Cancelled b=Failed c=Errored | run Errored
     "#]],
     );
 }

@@ -108,8 +108,11 @@ impl World {
                 verbs.push(Verb::Release { change: *number });
             }
             let mended = |reason: &Reason| {
-                use Reason::{OurMachines, RunCancelled, TestsFailed};
-                matches!(reason, TestsFailed { .. } | OurMachines { .. } | RunCancelled { .. })
+                use Reason::{NotRun, OurMachines, RunCancelled, TestsFailed};
+                matches!(
+                    reason,
+                    TestsFailed { .. } | OurMachines { .. } | NotRun { .. } | RunCancelled { .. }
+                )
             };
             if reasons.iter().any(mended) {
                 failed.push((*number, revision));

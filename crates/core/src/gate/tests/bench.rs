@@ -367,6 +367,18 @@ impl Bench {
         GateEvent::RunEnded(Arc::new(RunReport { run: start.run.clone(), outcome, jobs }))
     }
 
+    /// What a run says in which `lint` failed and aborted `unit`.
+    fn aborted(&self, run: u64) -> GateEvent {
+        let GateEvent::RunEnded(report) = self.report(run, &["lint", "unit"], Outcome::Failed) else {
+            unreachable!("a report says how a run ended")
+        };
+        // Whatever it says of itself: nobody has stopped it.
+        let mut report = RunReport { outcome: Outcome::Cancelled, ..(*report).clone() };
+        let unit = report.jobs.iter_mut().find(|job| job.name == "unit").expect("every run has it");
+        unit.result = Arc::new(JobResult::unrun(Outcome::Cancelled, "`lint` did not pass and aborts it"));
+        GateEvent::RunEnded(Arc::new(report))
+    }
+
     pub(super) fn command(&mut self, by: UserId, verb: Verb) {
         let by = Actor { user: by, name: format!("user {by}") };
         self.event(GateEvent::Command(Box::new(Command { id: 1, by, verb })));
@@ -423,6 +435,10 @@ impl Bench {
             "fail" => self.end(number, &["unit"], Outcome::Failed),
             "fail-lint" => self.end(number, &["lint"], Outcome::Failed),
             "fail-wheel" => self.end(number, &["wheel"], Outcome::Failed),
+            "lint-aborts-unit" => {
+                let report = self.aborted(number);
+                self.event(report);
+            }
             "stopped" => self.end(number, &["lint", "unit"], Outcome::Cancelled),
             "error" => self.end(number, &["unit"], Outcome::Errored),
             "fail-deploy" => self.end(number, &["deploy"], Outcome::Failed),

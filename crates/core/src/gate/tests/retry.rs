@@ -82,6 +82,37 @@ fn a_job_that_is_to_run_again_does_so_although_its_run_was_stopped() {
 }
 
 #[test]
+fn a_required_job_that_another_one_aborted_has_not_passed_and_no_person_has_stopped_it() {
+    check(
+        "budget 100; push 1; approve 1; lint-aborts-unit 1; why 1; later; retry-failed 1; error 2; why 1; wheel; push 2; \
+         fail-wheel 3; approve 2; why 2",
+        expect![[r#"
+            budget 100
+            push 1
+              run 1: Change of 1 (initial run)
+            approve 1
+            lint-aborts-unit 1
+            why 1
+              unit did not run to the end in run demo/main/1: `lint` did not pass and aborts it
+            later
+            retry-failed 1
+              run 2: Change of 1 (retry of what did not pass)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+            error 2
+            why 1
+              our machines failed while running unit in run demo/main/2
+            wheel
+            push 2
+              run 3: Change of 2 (initial run)
+            fail-wheel 3
+            approve 2
+            why 2
+              unit did not run to the end in run demo/main/3: it needs one that did not pass
+        "#]],
+    );
+}
+
+#[test]
 fn what_is_made_of_a_job_that_runs_again_runs_again() {
     check(
         "wheel; push 1; pass 1; retry-wheel 1; approve 1; fail 2; why 1; retry-failed 1; pass 3",

@@ -47,6 +47,7 @@ const ITEMS: [(&str, Against); 9] = [
             reason,
             Reason::TestsFailed { .. }
                 | Reason::OurMachines { .. }
+                | Reason::NotRun { .. }
                 | Reason::RunCancelled { .. }
                 | Reason::WaitsForRun { .. }
                 | Reason::WaitsForChangeRuns { .. }
@@ -107,6 +108,7 @@ mod tests {
             Reason::BadDefinition { errors: vec![] },
             Reason::TestsFailed { run: run.clone(), jobs: vec![] },
             Reason::OurMachines { run: run.clone(), jobs: vec![] },
+            Reason::NotRun { run: run.clone(), jobs: vec![], why: text.clone() },
             Reason::RunCancelled { run: run.clone(), why: text.clone() },
             Reason::ChangesRequested { people: 1 },
             Reason::Approvals { have: 0, need: 1, revision: commit },
