@@ -161,7 +161,7 @@ impl World {
             }
         }
         self.check_trust(epoch, turn);
-        self.check_bounds(&turn.write.cell);
+        self.check_bounds(epoch, &turn.write.cell);
         self.checks.commits += 1;
         self.check_reload(epoch, &turn.write.cell);
     }

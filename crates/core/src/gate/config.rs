@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct GateConfig {
     /// Seconds between reads of the forge when no bell rings.
     pub poll_seconds: u32,
-    /// Runs of changes at once; the queue's own run is not counted.
+    /// Runs of changes at once, beside that of what could land next; the queue's own run is not counted.
     pub change_runs_max: u32,
     /// What is tested again when the target moves.
     pub retest: Retest,

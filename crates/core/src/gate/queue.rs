@@ -300,16 +300,18 @@ impl GateState {
             _ => {}
         }
         let deck = place.deck();
-        let is_capped = || {
-            let running = self.running_change_runs(deck);
-            let is_full = running >= self.config.change_runs_max as usize;
-            (is_full && !deck.contains(&change.facts.number)).then_some(running as u32)
+        let taken = || {
+            let places = self.places(deck);
+            match deck.contains(&change.facts.number) {
+                true => places.taken_from_deck(),
+                false => places.taken_from_others(),
+            }
         };
         match self.candidate_at_tip(change) {
             None if self.wants_candidate(change, now) => Some(Reason::MakingCandidate),
             Some((_, CandidateRecord { result: None, .. })) => Some(Reason::MakingCandidate),
             Some((_, CandidateRecord { result: Some(CandidateResult::Made(_)), .. })) if untested => {
-                is_capped().map(|running| Reason::WaitsForChangeRuns { running })
+                taken().map(|running| Reason::WaitsForChangeRuns { running: running as u32 })
             }
             _ => None,
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::queue::WINDOW;
 use super::{Change, GateState};
 use crate::act::Act;
 use crate::graph::{Outcome, Trigger};
@@ -111,6 +112,30 @@ pub enum TestState {
     Cancelled(u64),
 }
 
+/// The places for change runs, and how many are taken. Beside those of the cap there are as many as can be on deck, for what
+/// is: what could land next waits for no run of what could not, unless so many of these were on deck themselves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places {
+    /// Runs under way.
+    all: usize,
+    /// Of these, runs of what is not on deck.
+    off_deck: usize,
+    /// The cap.
+    max: usize,
+}
+
+impl Places {
+    /// The runs that leave no place to what is on deck; `None`: there is one.
+    pub fn taken_from_deck(self) -> Option<usize> {
+        (self.all >= self.max + WINDOW).then_some(self.all)
+    }
+
+    /// The same for what is not.
+    pub fn taken_from_others(self) -> Option<usize> {
+        (self.off_deck >= self.max).then_some(self.off_deck)
+    }
+}
+
 /// How a required job did not pass. Of several in one run the first kind decides: what the code did, then what our machines
 /// did, and only then what was not run to its end because of other jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -204,13 +229,15 @@ impl GateState {
         newest.map_or(TestState::Untested, |(number, run)| run.test_state(number))
     }
 
-    /// Change runs that count for the cap: those of all changes but the ones that are on deck.
-    pub(super) fn running_change_runs(&self, deck: &[ChangeNumber]) -> usize {
-        let counts = |run: &&RunRecord| {
-            let is_next = run.change.is_some_and(|(number, _)| deck.contains(&number));
-            run.is_running() && run.trigger == Trigger::Change && run.cancel.is_none() && !is_next
-        };
-        self.runs.map().values().filter(counts).count()
+    /// The places for change runs while `deck` is on deck.
+    pub(super) fn places(&self, deck: &[ChangeNumber]) -> Places {
+        let goes_on =
+            |run: &&RunRecord| run.is_running() && run.trigger == Trigger::Change && run.cancel.is_none();
+        let is_next = |run: &&RunRecord| run.change.is_some_and(|(number, _)| deck.contains(&number));
+        let running = self.runs.map().values().filter(goes_on);
+        let all = running.clone().count();
+        let off_deck = all - running.filter(is_next).count();
+        Places { all, off_deck, max: self.config.change_runs_max as usize }
     }
 
     pub(super) fn run_ended(&mut self, report: &RunReport, now: Timestamp) {

@@ -213,13 +213,14 @@ impl GateState {
         }
     }
 
-    /// As many as the cap allows, and whatever is on deck besides: what could land next never waits for what could not.
+    /// As many as the cap allows, and what is on deck besides.
     fn start_change_runs(&mut self, now: Timestamp) {
         let deck = self.on_deck(now);
-        let mut running = self.running_change_runs(&deck);
+        let mut places = self.places(&deck);
         for number in self.ordered() {
             let is_next = deck.contains(&number);
-            if running >= self.config.change_runs_max as usize && !is_next {
+            let taken = if is_next { places.taken_from_deck() } else { places.taken_from_others() };
+            if taken.is_some() {
                 continue;
             }
             let Some(change) = self.changes.get(&number) else { continue };
@@ -234,7 +235,7 @@ impl GateState {
             if due && self.may_test(change, now) {
                 let change = change.clone();
                 self.start_run_of(&change, Trigger::Change, now);
-                running = self.running_change_runs(&deck);
+                places = self.places(&deck);
             }
         }
     }

@@ -151,6 +151,35 @@ fn what_is_on_deck_waits_for_no_other_changes_run_and_takes_no_place_of_one() {
 }
 
 #[test]
+fn what_comes_on_deck_after_another_waits_until_one_of_as_many_runs_as_there_are_places_is_over() {
+    check(
+        "push 1; push 2; push 3; push 4; push 5; approve 5; approve 4; why 4; why 5; close 1; why 4",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            push 3
+              run 3: Change of 3 (initial run)
+            push 4
+            push 5
+            approve 5
+              run 4: Change of 5 (initial run)
+            approve 4
+            why 4
+              4 change runs are under way, as many as allowed
+            why 5
+              run demo/main/4 is not over; ahead of it: 4
+            close 1
+              cancel: change 1 is no longer open
+              run 5: Change of 4 (initial run)
+            why 4
+              run demo/main/5 is not over
+        "#]],
+    );
+}
+
+#[test]
 fn conflicts_leave_the_queue_and_come_back_by_a_push() {
     check(
         "push 1; push 2; conflicts 2; pass 1; pass 2; approve 1; approve 2; why 2",
