@@ -8,7 +8,7 @@
 //! `refs/towpath/pushes` is the journal of pushes: who brought which commits, and whose a branch is.
 //! No push can write any of these refs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use towpath_core::cell::RefusalClass;
@@ -74,6 +74,8 @@ struct Inner {
     stacks: Mutex<stack::Cache>,
     uploads: Mutex<quota::Uploads>,
     settings: Mutex<HashMap<BranchName, (TreeId, Settings)>>,
+    /// Changes whose rows are behind their refs, as they could not be saved. A start finds those of an earlier process.
+    behind: Mutex<BTreeSet<ChangeNumber>>,
 }
 
 /// What a writer knows beside the rows.
@@ -103,7 +105,9 @@ impl BuiltIn {
         definitions: Arc<dyn Definitions>,
     ) -> BuiltIn {
         let (write, stacks, uploads, settings) = Default::default();
-        let inner = Inner { name, repository, records, definitions, write, stacks, uploads, settings };
+        let behind = Mutex::default();
+        let inner =
+            Inner { name, repository, records, definitions, write, stacks, uploads, settings, behind };
         BuiltIn { inner: Arc::new(inner) }
     }
 
@@ -230,10 +234,13 @@ impl BuiltIn {
             return Ok(next);
         }
         next.updated_at = now.max(next.updated_at);
+        self.records().check_room()?;
         self.write_change(&writing, next, Some(&saved), act)
     }
 
     /// Moves a change's refs to a new record, then saves the row, with the leaf of what a person did.
+    ///
+    /// Once the refs have moved it is done, whatever becomes of the row: that follows with the next reading.
     fn write_change(
         &self,
         _writing: &MutexGuard<'_, Writing>,
@@ -259,11 +266,22 @@ impl BuiltIn {
             }
         }
         let to = SavedChange { change: change.clone(), meta };
-        if !self.records().save(&RowStep { from: previous, to, acts: act.into_iter().collect() })? {
-            // Somebody has brought it on, and perhaps only to the record before this one.
-            self.recorded(change.number)?;
+        let step = RowStep { from: previous, to, acts: act.into_iter().collect() };
+        // Where somebody has brought it on, it is perhaps only at the record before this one.
+        if self.records().save(&step) != Ok(true) && self.recorded(change.number).is_err() {
+            lock(&self.inner.behind).insert(change.number);
         }
         Ok(change)
+    }
+
+    /// Saves the rows that could not be saved; those that still cannot be stay behind.
+    fn catch_up(&self) {
+        let behind = lock(&self.inner.behind).clone();
+        for number in behind {
+            if self.recorded(number).is_ok() {
+                lock(&self.inner.behind).remove(&number);
+            }
+        }
     }
 
     /// The number of the next change.

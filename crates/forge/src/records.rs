@@ -43,6 +43,10 @@ pub trait Records: Send + Sync {
     /// From which record in the repository each row was made.
     fn saved(&self) -> Kept<BTreeMap<ChangeNumber, CommitId>>;
 
+    /// Whether a row would be kept now, as far as that is known without writing one: asked before refs move, so that what is
+    /// refused for lack of room is not there later.
+    fn check_room(&self) -> Kept<()>;
+
     /// Brings a row from one record to a newer one, and puts what people did on the way into the audit log: all of it, in
     /// one unit, or nothing (I8). `false`, and nothing happens, if the row is not at `from`: somebody else has brought it
     /// on, acts included, though perhaps not as far. So it may be repeated, and called by many at once.

@@ -177,6 +177,13 @@ impl Records for Rows {
         Ok(self.view()?.change_metas(&self.repo).map_err(read_failed)?.into_iter().collect())
     }
 
+    fn check_room(&self) -> Kept<()> {
+        match self.store.writer().health().full {
+            true => Err(RecordsError(WriteError::Full.to_string())),
+            false => Ok(()),
+        }
+    }
+
     fn save(&self, step: &RowStep) -> Kept<bool> {
         let (row, from, acts) = (self.row(&step.to), step.from, step.acts.clone());
         self.write(move |tx| {

@@ -71,6 +71,7 @@ impl BuiltIn {
     ) -> Done<ChangeRecord> {
         let mut writing = lock(&self.inner.write);
         let mut proposed = self.plan_proposal(self.repository(), by, proposal, now)?;
+        self.records().check_room()?;
         if let Some(before) = &proposed.before {
             if before.change == proposed.record {
                 return Ok(proposed.record);

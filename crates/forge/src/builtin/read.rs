@@ -12,6 +12,7 @@ use crate::records::{ChangeRecord, Find};
 
 impl Forge for BuiltIn {
     fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError> {
+        self.catch_up();
         let tip = self.tip(branch)?;
         let head = tip.as_ref().map(|tip| tip.commit);
         let keeps_landed = self.keeps(head, landed)?;

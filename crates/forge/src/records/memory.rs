@@ -32,8 +32,11 @@ struct State {
 enum Room {
     #[default]
     Enough,
+    NoneUnseen,
     None,
 }
+
+const NO_ROOM: &str = "there is no room";
 
 impl Memory {
     /// Empty records of a repo.
@@ -67,6 +70,11 @@ impl Memory {
     /// Takes no change any more, as a full disk would.
     pub fn fill(&self) {
         self.state().room = Room::None;
+    }
+
+    /// Takes no change any more, and nobody has noticed yet.
+    pub fn fill_unseen(&self) {
+        self.state().room = Room::NoneUnseen;
     }
 
     /// Takes changes again.
@@ -137,10 +145,17 @@ impl Records for Memory {
         Ok(self.state().changes.iter().map(|(number, saved)| (*number, saved.meta)).collect())
     }
 
+    fn check_room(&self) -> Kept<()> {
+        match self.state().room {
+            Room::Enough | Room::NoneUnseen => Ok(()),
+            Room::None => Err(RecordsError(NO_ROOM.into())),
+        }
+    }
+
     fn save(&self, step: &RowStep) -> Kept<bool> {
         let mut state = self.state();
-        if state.room == Room::None {
-            return Err(RecordsError("there is no room".into()));
+        if state.room != Room::Enough {
+            return Err(RecordsError(NO_ROOM.into()));
         }
         let number = step.to.change.number;
         let is_next = state.changes.get(&number).map(|saved| saved.meta) == step.from;
