@@ -203,7 +203,10 @@ impl Secrets {
 
     fn grant_one(&self, order: &JobOrder, name: &str) -> Result<GrantedSecret, Ungranted> {
         let refused = |why: &str| {
-            Ungranted::Refused(format!("secret `{name}` is not given to job `{}`: {why}", order.spec.name))
+            Ungranted::Refused(format!(
+                "secret `{name}` is not given to job `{}`: {why}; an admin sets who may have it: `towpath secret set`",
+                order.spec.name
+            ))
         };
         // What one may not have and what does not exist look alike.
         let secret = self.find(&order.run.gate.repo, name)?;

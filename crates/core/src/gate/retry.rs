@@ -10,6 +10,9 @@ use super::{GateState, Standing};
 use crate::cell::{Refusal, RefusalClass};
 use crate::ids::{ChangeNumber, CommitId};
 
+/// Jobs of a run that are named to whoever names one that it has not.
+const JOBS_NAMED_MAX: usize = 10;
+
 /// How much of a run is made again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,15 +111,20 @@ impl GateState {
     }
 
     fn without_job(&self, run: u64, job: &str) -> Result<Standing, Refusal> {
-        let known = match self.runs.get(run).map(|run| &run.phase) {
-            Some(Phase::Running { start }) => start.graph.jobs.iter().any(|spec| spec.name.as_str() == job),
-            Some(Phase::Ended { jobs, .. }) => jobs.iter().any(|report| report.name == job),
-            None => false,
+        let known: Vec<&str> = match self.runs.get(run).map(|run| &run.phase) {
+            Some(Phase::Running { start }) => {
+                start.graph.jobs.iter().map(|spec| spec.name.as_str()).collect()
+            }
+            Some(Phase::Ended { jobs, .. }) => jobs.iter().map(|report| report.name.as_str()).collect(),
+            None => Vec::new(),
         };
-        match known {
-            true => Ok(Standing::Superseded { without: BTreeSet::from([job.to_owned()]) }),
-            false => Err(Refusal::new(RefusalClass::NotFound, format!("run {run} has no job `{job}`"))),
+        if known.contains(&job) {
+            return Ok(Standing::Superseded { without: BTreeSet::from([job.to_owned()]) });
         }
+        let some = known.iter().take(JOBS_NAMED_MAX).copied().collect::<Vec<_>>().join("`, `");
+        let more = if known.len() > JOBS_NAMED_MAX { ", and more" } else { "" };
+        let why = format!("run {run} has no job `{job}`; it has `{some}`{more}");
+        Err(Refusal::new(RefusalClass::NotFound, why))
     }
 
     fn raise_floor(&mut self, number: ChangeNumber, scope: &RetryScope, first: u64) {

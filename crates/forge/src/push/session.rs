@@ -213,7 +213,8 @@ impl Session {
         let mut said: Vec<String> =
             std::iter::once(first).chain(lines.map(|line| format!("  {line}"))).collect();
         if change.draft {
-            said.push("  it is a draft: nothing runs until you push with `-o ready`".to_owned());
+            let number = change.number;
+            said.push(format!("  it is a draft: nothing runs until `towpath change ready {number}`"));
         }
         said
     }
@@ -222,6 +223,13 @@ impl Session {
     /// to push.
     fn branch_hint(&self, wanted: &Move) -> Vec<String> {
         let Move::Branch { name, new: Some(commit), .. } = wanted else { return Vec::new() };
+        // Only the first push to it comes here.
+        if self.forge.records().policy().is_ok_and(|policy| policy.watched.contains(name)) {
+            return vec![
+                format!("branch `{name}` begins here, and its gate watches it from now on"),
+                "  what follows comes as changes: git push <remote> my-branch -o change".to_owned(),
+            ];
+        }
         let (what, how) = match self.open_from(name) {
             Some(change) if ObjectId::from(change.newest().commit) == *commit => return Vec::new(),
             Some(change) => {

@@ -87,20 +87,22 @@ pub fn only_job(place: &Place, run: &RunPlace, terminal: &Terminal) -> Result<St
     Ok(job)
 }
 
-/// The only job of a run, or the one that decided it.
+/// The only job of a run, the one that decided it, or in a run that goes on the first that is at work.
 fn chosen(view: &Value) -> Result<String, Failure> {
     let jobs = items(&view["jobs"]);
     let name = |job: &Value| text(job, "name").to_owned();
     let failed = |job: &&Value| matches!(text(job, "outcome"), "failed" | "errored" | "timed_out");
     // In a run that was cancelled, the job that was at work: it was the run's pace.
     let stopped = |job: &&Value| text(job, "outcome") == "cancelled" && job["duration_ms"].as_u64() > Some(0);
-    match (jobs, jobs.iter().find(failed).or_else(|| jobs.iter().find(stopped))) {
+    let at_work = |job: &&Value| text(job, "stage") == "running";
+    let decisive = jobs.iter().find(failed).or_else(|| jobs.iter().find(stopped));
+    match (jobs, decisive.or_else(|| jobs.iter().find(at_work))) {
         ([job], _) => Ok(name(job)),
         (_, Some(job)) => Ok(name(job)),
         (jobs, None) => {
             let names: Vec<String> = jobs.iter().map(name).collect();
             Err(Failure::new(Exit::Usage, "it is not known which job is meant")
-                .why("the run has several jobs, and none of them failed")
+                .why("the run has several jobs, none of them failed, and none is at work")
                 .hint(format!("name one of: {}", inline(&names.join(", ")))))
         }
     }

@@ -61,7 +61,7 @@ impl Selection {
             Some((job, why)) if named => {
                 Err(Failure::new(Exit::Usage, format!("job `{job}` cannot run here"))
                     .why(why.clone())
-                    .hint("leave it out: `towpath run` without names runs everything else"))
+                    .hint("leave it out: `towpath run` without names runs what a change and the queue start"))
             }
             _ => Ok(Selection { graph, left_out, named, triggers: wanted.triggers.to_vec() }),
         }
@@ -162,7 +162,7 @@ jobs:
             &["report"],
             &[],
             "error: job `cloud` cannot run here\n  why: it asks for `key`, and only the server has secrets\n \
-             hint: leave it out: `towpath run` without names runs everything else",
+             hint: leave it out: `towpath run` without names runs what a change and the queue start",
         );
         check(&["lnt"], &[], "error: there is no job `lnt`\n hint: did you mean `lint`?");
     }

@@ -55,6 +55,7 @@ pub fn list(arguments: &ListArgs, place: &Place, terminal: &Terminal) -> Result<
             text(change, "target").into(),
             text(change, "owner").into(),
             text(change, "title").into(),
+            styled(Style::Dim, short(text(change, "landed"))),
             styled(Style::Dim, joined(change, "labels")),
         ]
     };
