@@ -6,7 +6,7 @@ use towpath_core::graph::Outcome;
 use towpath_core::ids::Digest;
 use towpath_executor::{GrantedSecret, SandboxKind};
 
-use crate::support::{World, processes_with};
+use crate::support::{World, long_time, processes_with};
 
 fn both(test: &str, check: impl Fn(&World, SandboxKind)) {
     if let Some(world) = World::sandboxed(test) {
@@ -158,21 +158,23 @@ fn a_long_script_runs_from_a_file() {
 #[test]
 fn a_timeout_ends_the_whole_tree() {
     both("a_timeout_ends_the_whole_tree", |world, _| {
-        let mut spec = world.spec("sleep 31541 & sleep 31541");
+        let time = long_time();
+        let mut spec = world.spec(&format!("sleep {time} & sleep {time}"));
         spec.body.timeout_seconds = 1;
         let done = world.run_spec(spec);
         assert_eq!(done.outcome(), Outcome::TimedOut, "{}", done.log);
         assert_eq!(done.end.result.why, "ran into its timeout of 1 s");
         assert!(done.log.contains("[towpath] ran into its timeout of 1 s\n"));
-        assert_eq!(processes_with("31541"), Vec::<String>::new());
+        assert_eq!(processes_with(&time), Vec::<String>::new());
     });
 }
 
 #[test]
 fn a_cancel_ends_what_waits_and_what_runs() {
     both("a_cancel_ends_what_waits_and_what_runs", |world, _| {
-        let jobs: Vec<_> =
-            (0..2).map(|_| world.submit(world.spec("echo up; sleep 31542; echo never"))).collect();
+        let time = long_time();
+        let run = format!("echo up; sleep {time}; echo never");
+        let jobs: Vec<_> = (0..2).map(|_| world.submit(world.spec(&run))).collect();
         let waiting = world.submit(world.spec("echo never"));
         jobs.iter().for_each(|job| world.wait_for_log(job, "up"));
         for job in [&waiting].into_iter().chain(&jobs) {
@@ -181,7 +183,7 @@ fn a_cancel_ends_what_waits_and_what_runs() {
             assert_eq!(done.outcome(), Outcome::Cancelled);
             assert!(!done.log.contains("never"));
         }
-        assert_eq!(processes_with("31542"), Vec::<String>::new());
+        assert_eq!(processes_with(&time), Vec::<String>::new());
         assert!(world.pool.leases().is_empty());
     });
 }
@@ -189,27 +191,29 @@ fn a_cancel_ends_what_waits_and_what_runs() {
 #[test]
 fn e06_daemonise() {
     both("e06_daemonise", |world, _| {
-        let done = world.python(
+        let time = long_time();
+        let done = world.python(&format!(
             "import os, signal, time\n\
              if os.fork() == 0:\n\
              \x20   os.setsid()\n\
              \x20   signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
              \x20   if os.fork() == 0:\n\
-             \x20       os.execvp('sleep', ['sleep', '31543'])\n\
+             \x20       os.execvp('sleep', ['sleep', '{time}'])\n\
              \x20   os._exit(0)\n\
              print('main exits', flush=True)\n",
-        );
+        ));
         let done = done.passed();
         assert!(done.end.result.duration_ms < 20_000, "the run ends at once");
-        assert_eq!(processes_with("31543"), Vec::<String>::new());
+        assert_eq!(processes_with(&time), Vec::<String>::new());
     });
 }
 
 #[test]
 fn a_background_child_in_the_group_dies_too() {
     both("a_background_child_in_the_group_dies_too", |world, _| {
-        world.run("sleep 31544 &").passed();
-        assert_eq!(processes_with("31544"), Vec::<String>::new());
+        let time = long_time();
+        world.run(&format!("sleep {time} &")).passed();
+        assert_eq!(processes_with(&time), Vec::<String>::new());
     });
 }
 
@@ -233,7 +237,7 @@ fn the_same_lease_starts_once() {
 fn whatever_a_job_without_a_sandbox_makes_of_its_home_the_next_one_has_an_empty_folder_of_its_own() {
     let world = World::plain();
     // Of two slots one is kept, so that all others are in one home after another.
-    let kept = world.submit(world.spec("sleep 31545"));
+    let kept = world.submit(world.spec("sleep 1000"));
     let gone = "cd /; rm -r \"$HOME\"";
     for leaves in [
         "touch file .hidden",

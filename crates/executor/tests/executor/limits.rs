@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use towpath_core::graph::Outcome;
 use towpath_executor::LimitMode;
 
-use crate::support::{World, processes_with, small_limits};
+use crate::support::{World, long_time, processes_with, small_limits};
 
 /// With cgroups, and without, where rlimits and polling have to do.
 fn in_both_modes(test: &str, check: impl Fn(&World)) {
@@ -155,9 +155,11 @@ fn a_whole_64_mb_line_is_kept() {
 #[test]
 fn what_ignores_signals_dies_at_its_timeout() {
     let Some(world) = World::sandboxed("what_ignores_signals_dies_at_its_timeout") else { return };
-    let mut spec =
-        world.spec("trap '' TERM INT HUP QUIT; (trap '' TERM HUP; setsid sleep 31561 &) ; sleep 31561");
+    let time = long_time();
+    let mut spec = world.spec(&format!(
+        "trap '' TERM INT HUP QUIT; (trap '' TERM HUP; setsid sleep {time} &) ; sleep {time}"
+    ));
     spec.body.timeout_seconds = 1;
     assert_eq!(world.run_spec(spec).outcome(), Outcome::TimedOut);
-    assert_eq!(processes_with("31561"), Vec::<String>::new());
+    assert_eq!(processes_with(&time), Vec::<String>::new());
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use towpath_core::graph::{JobBody, Outcome};
 use towpath_core::ids::{Epoch, LeaseId};
@@ -13,7 +13,7 @@ use towpath_executor::{
     start_executor,
 };
 
-use crate::support::processes_with;
+use crate::support::{long_time, processes_with, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,7 +58,31 @@ impl Process {
         self.data.path().join("executor.sock")
     }
 
+    /// An executor that ends soon when it is alone, and the server that came before it did.
+    fn hurried(option: &str) -> (Process, Connected) {
+        let data = tempfile::tempdir().unwrap();
+        let command = command_with(data.path(), &["--sandbox", "none", option, "1000"]);
+        let mut process = Process { child: start_as(data.path(), &command), data };
+        let began = Instant::now();
+        loop {
+            match process.connect_within(Duration::from_secs(1), (1, None)) {
+                Ok(connected) => return (process, connected),
+                Err(error) => assert!(began.elapsed() < PATIENCE, "never in time: {error}"),
+            }
+            process.kill();
+            process.child = start_as(process.data.path(), &command);
+        }
+    }
+
     fn try_connect(&self, epoch: u64, known: Option<Vec<LeaseId>>) -> Result<Connected, ConnectError> {
+        self.connect_within(PATIENCE, (epoch, known))
+    }
+
+    fn connect_within(
+        &self,
+        patience: Duration,
+        (epoch, known): (u64, Option<Vec<LeaseId>>),
+    ) -> Result<Connected, ConnectError> {
         let (send, events) = channel();
         let hear = move |event| match event {
             ExecutorEvent::Ended(ends) => ends.into_iter().for_each(|end| {
@@ -66,7 +90,7 @@ impl Process {
             }),
             event => drop(send.send(event)),
         };
-        let client = ExecutorClient::connect(&self.socket(), (Epoch(epoch), known), PATIENCE, hear)?;
+        let client = ExecutorClient::connect(&self.socket(), (Epoch(epoch), known), patience, hear)?;
         Ok(Connected { client, events })
     }
 
@@ -157,7 +181,7 @@ fn an_end_is_told_until_it_is_acknowledged() {
 fn the_higher_epoch_has_the_executor() {
     let process = Process::new();
     let old = process.connect(5);
-    old.start([spec(1, "sleep 31551")]);
+    old.start([spec(1, "sleep 1000")]);
     old.started();
     let new = process.connect(6);
     assert!(matches!(old.next(), ExecutorEvent::Gone(_)));
@@ -174,7 +198,8 @@ fn the_higher_epoch_has_the_executor() {
 fn unknown_leases_die_at_a_takeover() {
     let process = Process::new();
     let first = process.connect(1);
-    first.start([spec(1, "sleep 31552"), spec(2, "sleep 31553")]);
+    let time = long_time();
+    first.start([spec(1, "sleep 1000"), spec(2, &format!("sleep {time}"))]);
     first.started();
     first.started();
     drop(first);
@@ -182,14 +207,15 @@ fn unknown_leases_die_at_a_takeover() {
     let end = second.next_end();
     assert_eq!((end.lease, end.result.outcome), (LeaseId([2; 16]), Outcome::Cancelled));
     assert_eq!(second.leases().active, [LeaseId([1; 16])]);
-    assert_eq!(processes_with("31553"), Vec::<String>::new());
+    assert_eq!(processes_with(&time), Vec::<String>::new());
 }
 
 #[test]
 fn jobs_of_a_killed_executor_are_errored_and_gone() {
     let mut process = Process::new();
     let first = process.connect(1);
-    first.start([spec(1, "sleep 31554"), spec(2, "true")]);
+    let time = long_time();
+    first.start([spec(1, &format!("sleep {time}")), spec(2, "true")]);
     assert_eq!(first.next_end().lease, LeaseId([2; 16]));
     process.kill();
     assert!(matches!(first.next(), ExecutorEvent::Gone(_)));
@@ -201,7 +227,7 @@ fn jobs_of_a_killed_executor_are_errored_and_gone() {
     assert_eq!(ends[0].result.outcome, Outcome::Errored);
     assert_eq!(ends[0].result.why, "the executor died while the job ran");
     assert_eq!(ends[1].result.outcome, Outcome::Passed);
-    assert_eq!(processes_with("31554"), Vec::<String>::new());
+    wait_until("the job is gone", || processes_with(&time).is_empty());
     match process.try_connect(1, None) {
         Err(ConnectError::Refused { .. }) => {}
         other => panic!("the epoch is forgotten: {:?}", other.map(|connected| connected.client)),
@@ -223,17 +249,15 @@ fn what_a_job_without_a_sandbox_had_of_secrets_is_gone_after_any_start() {
     for options in [&["--sandbox", "none"][..], &[]] {
         let mut process = Process::new();
         let first = process.connect(1);
-        let path = process.data.path().join("path");
+        let (path, time) = (process.data.path().join("path"), long_time());
         let run = format!(
-            "cp \"$TOWPATH_SECRETS/token\" ~/copy; echo \"$TOWPATH_SECRETS/token\" > {0}.draft; mv {0}.draft {0}; exec sleep 31556",
+            "cp \"$TOWPATH_SECRETS/token\" ~/copy; echo \"$TOWPATH_SECRETS/token\" > {0}.draft; mv {0}.draft {0}; exec sleep {time}",
             path.display()
         );
         let secret =
             GrantedSecret { name: "token".into(), value: b"tok-canary-79".to_vec().into(), variable: None };
         first.start([StartSpec { secrets: vec![secret], ..spec(1, &run) }]);
-        while !path.exists() {
-            std::thread::yield_now();
-        }
+        wait_until("the job says where its secret is", || path.exists());
         let token = PathBuf::from(std::fs::read_to_string(&path).unwrap().trim());
         assert_eq!(std::fs::read(&token).unwrap(), b"tok-canary-79");
         let kept = || {
@@ -252,11 +276,12 @@ fn what_a_job_without_a_sandbox_had_of_secrets_is_gone_after_any_start() {
         std::fs::remove_file(process.socket()).unwrap();
         process.child = start_as(process.data.path(), &command_with(process.data.path(), options));
         // It listens once it has swept; where no sandbox can be it ends, swept all the same.
-        while !process.socket().exists() && process.child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
-        }
+        let socket = process.socket();
+        wait_until("it listens or has ended", || {
+            socket.exists() || process.child.try_wait().unwrap().is_some()
+        });
         assert!(!token.exists(), "{options:?}");
-        assert_eq!(processes_with("31556"), Vec::<String>::new());
+        wait_until("the job is gone", || processes_with(&time).is_empty());
         let files = files_below(process.data.path());
         assert!(!files.iter().any(|path| path.ends_with("copy")), "{options:?}: {files:?}");
     }
@@ -286,9 +311,7 @@ fn it_stops_when_idle_and_when_told() {
         let run = format!("mkfifo {0}; read line < {0}", gate.display());
         server.start([spec(1, &run)]);
         server.started();
-        while !gate.exists() {
-            std::thread::yield_now();
-        }
+        wait_until("the job runs", || gate.exists());
         server.client.stop(mode).unwrap();
         if mode == StopMode::WhenIdle {
             std::fs::write(&gate, "go\n").unwrap();
@@ -306,7 +329,7 @@ fn what_waits_for_a_slot_when_it_is_to_stop_does_not_begin_and_is_left_to_the_ne
     let server = process.connect(1);
     let gate = process.data.path().join("gate");
     let run = format!("mkfifo {0}; read line < {0}", gate.display());
-    server.start([spec(1, &run), spec(2, "sleep 31559")]);
+    server.start([spec(1, &run), spec(2, "sleep 1000")]);
     server.started();
     server.started();
     server.start([spec(3, "true")]);
@@ -318,9 +341,7 @@ fn what_waits_for_a_slot_when_it_is_to_stop_does_not_begin_and_is_left_to_the_ne
     // Whoever has it next can see that it takes nothing.
     let server = process.connect(2);
     assert!(server.client.welcome().stopping);
-    while !gate.exists() {
-        std::thread::yield_now();
-    }
+    wait_until("the job runs", || gate.exists());
     std::fs::write(&gate, "go\n").unwrap();
     assert_eq!(server.next_end().result.outcome, Outcome::Passed);
     server.client.cancel(LeaseId([2; 16])).unwrap();
@@ -340,14 +361,10 @@ fn what_waits_for_a_slot_when_it_is_to_stop_does_not_begin_and_is_left_to_the_ne
 
 #[test]
 fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends() {
-    let data = tempfile::tempdir().unwrap();
-    let impatient = [command(data.path()), vec!["--alone-ms".into(), "1000".into()]].concat();
-    let log = std::fs::File::create(data.path().join("executor.log")).unwrap();
-    let mut process = Process { child: start_executor(&impatient, log).unwrap(), data };
+    let (mut process, server) = Process::hurried("--alone-ms");
     // Two: whoever opens one again may meet the writer of before, and its end.
     let [gate, end] = ["gate", "end"].map(|name| process.data.path().join(name));
     let begun = process.data.path().join("begun");
-    let server = process.connect(1);
     let (first, last) = (gate.display(), end.display());
     let run =
         format!("mkfifo {last} {first}; read line < {first}; touch {}; read line < {last}", begun.display());
@@ -355,13 +372,9 @@ fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends(
     server.started();
     // The job keeps it, though the server is gone: only with its end there is nothing to do.
     drop(server);
-    while !gate.exists() {
-        std::thread::yield_now();
-    }
+    wait_until("the job runs", || gate.exists());
     std::fs::write(&gate, "go\n").unwrap();
-    while !begun.exists() {
-        std::thread::yield_now();
-    }
+    wait_until("the job goes on", || begun.exists());
     assert!(process.child.try_wait().unwrap().is_none(), "it lives as long as its job");
     std::fs::write(&end, "go\n").unwrap();
     assert!(process.child.wait().unwrap().success());
@@ -371,23 +384,30 @@ fn without_a_server_and_with_nothing_to_do_it_ends_by_itself_and_keeps_the_ends(
 }
 
 #[test]
-fn one_that_is_its_servers_ends_soon_after_it_with_its_jobs_and_waits_for_the_next_one_a_while() {
+fn one_that_is_its_servers_waits_for_the_next_one_a_while() {
     let data = tempfile::tempdir().unwrap();
-    let mortal = [command(data.path()), vec!["--orphan-ms".into(), "5000".into()]].concat();
-    let log = std::fs::File::create(data.path().join("executor.log")).unwrap();
-    let mut process = Process { child: start_executor(&mortal, log).unwrap(), data };
+    let mortal = command_with(data.path(), &["--sandbox", "none", "--orphan-ms", "600000"]);
+    let process = Process { child: start_as(data.path(), &mortal), data };
     let first = process.connect(1);
-    first.start([spec(1, "sleep 31557")]);
+    first.start([spec(1, "sleep 1000")]);
     first.started();
     drop(first);
     let next = process.connect(2);
     assert!(next.client.welcome().ends_with_server);
     assert_eq!(next.client.welcome().leases.active, [LeaseId([1; 16])]);
-    drop(next);
+}
+
+#[test]
+fn one_that_is_its_servers_ends_soon_after_it_with_its_jobs() {
+    let (mut process, first) = Process::hurried("--orphan-ms");
+    let time = long_time();
+    first.start([spec(1, &format!("sleep {time}"))]);
+    first.started();
+    drop(first);
     assert!(process.child.wait().unwrap().success());
-    assert_eq!(processes_with("31557"), Vec::<String>::new());
+    assert_eq!(processes_with(&time), Vec::<String>::new());
     process.child = start(process.data.path());
-    let server = process.connect(3);
+    let server = process.connect(2);
     assert!(!server.client.welcome().ends_with_server);
     assert_eq!(server.next_end().result.outcome, Outcome::Cancelled);
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use towpath_blob::{BlobStore, LogStore};
 use towpath_core::graph::{JobBody, Outcome};
@@ -15,6 +16,8 @@ use towpath_executor::{
 
 /// No job of a test takes longer, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at what tells nobody that it has happened.
+const LOOK: Duration = Duration::from_millis(10);
 
 pub struct World {
     pub pool: JobPool,
@@ -135,7 +138,6 @@ impl World {
     }
 
     pub fn spec(&self, run: &str) -> StartSpec {
-        use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut lease = [0; 16];
         lease[8..].copy_from_slice(&NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes());
@@ -165,12 +167,10 @@ impl World {
 
     /// Waits until the job's log holds a text.
     pub fn wait_for_log(&self, job: &Running, text: &str) {
-        let began = std::time::Instant::now();
         let reader = self.logs.reader(&job.lease);
-        while !String::from_utf8_lossy(&reader.bytes(0, 1 << 20).unwrap()).contains(text) {
-            assert!(began.elapsed() < PATIENCE, "the log never says `{text}`");
-            std::thread::yield_now();
-        }
+        wait_until(&format!("the log says `{text}`"), || {
+            String::from_utf8_lossy(&reader.bytes(0, 1 << 20).unwrap()).contains(text)
+        });
     }
 
     pub fn run_spec(&self, spec: StartSpec) -> Done {
@@ -224,6 +224,24 @@ pub fn small_limits() -> Limits {
         output_bytes: 1 << 20,
         output_files: 20,
     }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "in vain waited until {what}");
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+/// For `sleep` a time longer than any test, in words that no other process of this machine has in its command line.
+pub fn long_time() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let (number, process) = (NEXT.fetch_add(1, Ordering::SeqCst), std::process::id());
+    format!("1000.{process}{number:05}{began}")
 }
 
 /// Processes of this machine whose command line holds a text, zombies left out.
