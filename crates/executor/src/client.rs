@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -271,19 +270,14 @@ fn listen(stream: &UnixStream, tell: &mpsc::Sender<ExecutorEvent>) {
     let _ = tell.send(ExecutorEvent::Gone(why));
 }
 
-/// Starts an executor process that outlives this one; what it says about itself goes to `log`.
+/// Starts an executor process, which leads a session of its own and outlives this one; what it says about itself goes to
+/// `log`.
 ///
 /// # Errors
 /// The system's reason. That it came up is known when [`ExecutorClient::connect`] succeeds.
 pub fn start_executor(command: &[OsString], log: File) -> io::Result<Child> {
     let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
-    Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0)
-        .spawn()
+    Command::new(program).args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::cgroup::{Cgroups, LimitMode};
 use crate::environment::HostVariables;
 use crate::etc::Certificates;
 use crate::launcher::{Setup, StageBind, stage};
+use crate::pool::JOBS;
 use crate::profile::HostLayout;
 use crate::spec::SandboxKind;
 use crate::toolchains::Toolchains;
@@ -143,7 +144,7 @@ impl Host {
     pub(crate) fn new(config: ExecutorConfig, tree_mode: TreeMode) -> io::Result<Host> {
         let blobs = BlobStore::open(&config.blobs).map_err(io::Error::other)?;
         let logs = LogStore::open(&config.logs).map_err(io::Error::other)?;
-        let jobs = config.spool.join("jobs");
+        let jobs = config.spool.join(JOBS);
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&jobs)?;
         spread_folders(&jobs);
         let certificates = Certificates::find(std::env::var_os("SSL_CERT_FILE").map(PathBuf::from));
@@ -185,7 +186,7 @@ impl Host {
 
     /// Folder of the jobs' folders.
     pub(crate) fn jobs(&self) -> PathBuf {
-        self.config.spool.join("jobs")
+        self.config.spool.join(JOBS)
     }
 
     /// How process trees are bounded.

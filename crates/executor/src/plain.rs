@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, waitpid};
 
 use crate::launcher::Exit;
+use crate::pool::{HOME, JOBS};
 use crate::pump::{Tree, TreeEnd};
 use crate::sys::spawn::{Program, Spawned, Spawner};
 
@@ -107,28 +108,53 @@ fn environment_of(pid: Pid) -> Vec<u8> {
 
 /// Inherits the orphans of plain jobs, so that none outlives its job.
 pub(crate) fn become_subreaper() -> io::Result<()> {
-    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+    Ok(rustix::process::set_child_subreaper(Some(getpid()))?)
 }
 
-/// Kills plain jobs that outlived an executor which died: their home or working folder is in its spool.
+/// Kills plain jobs that outlived an executor which died. They have their home in its spool. Those that changed their
+/// variables are known by where they work, with what is left of the variables or in the session of that executor: whoever
+/// else works there only looks at what a job did.
 pub(crate) fn kill_leftovers(spool: &Path) -> io::Result<()> {
     let home = format!("HOME={}/", spool.display());
-    let is_leftover = |process: &Path| {
-        let environment = fs::read(process.join("environ")).unwrap_or_default();
-        let at_home = environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(home.as_bytes()));
-        at_home || fs::read_link(process.join("cwd")).is_ok_and(|folder| folder.starts_with(spool))
+    let is_leftover = |pid: Pid| {
+        let environment = environment_of(pid);
+        let has = |begin: &str| {
+            environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(begin.as_bytes()))
+        };
+        has(&home) || works_in(spool, pid) && (has("TOWPATH_JOB=") || is_without_leader(pid))
     };
     for entry in fs::read_dir("/proc")?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid
-            && pid != rustix::process::getpid()
-            && is_leftover(&entry.path())
+            && pid != getpid()
+            && is_leftover(pid)
         {
             // Found by what only our jobs have; one that is dead by now is what we want.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
     Ok(())
+}
+
+/// Whether a process works in the home or the work tree of a job.
+fn works_in(spool: &Path, pid: Pid) -> bool {
+    let folder = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero())).unwrap_or_default();
+    let Ok(folder) = folder.strip_prefix(spool) else { return false };
+    let mut parts = folder.components().map(|part| part.as_os_str().to_string_lossy());
+    parts.next().is_some_and(|top| top.starts_with(HOME) || top == JOBS && parts.next().is_some())
+}
+
+/// Whether the leader of a process's session is dead, be it buried or not.
+fn is_without_leader(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // Behind the name, which may hold anything: state, parent, group, session (proc(5)).
+    let session = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(3));
+    // Zero is one that we cannot see.
+    let Some(leader) = session.and_then(|leader| leader.parse().ok()).and_then(Pid::from_raw) else {
+        return false;
+    };
+    let program = fs::read_link(format!("/proc/{}/exe", leader.as_raw_nonzero()));
+    program.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 impl Tree for PlainJob {

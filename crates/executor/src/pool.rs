@@ -280,6 +280,8 @@ fn remove_folder(folder: JobFolder) {
 
 /// Begins the names of the homes of jobs without a sandbox.
 pub(crate) const HOME: &str = "home-";
+/// The name of the folder with the folders of jobs.
+pub(crate) const JOBS: &str = "jobs";
 /// Begins the name of a folder that could not be removed, so that there can be another one in its place.
 const UNSWEPT: &str = "unswept-";
 
@@ -289,7 +291,7 @@ const UNSWEPT: &str = "unswept-";
 fn sweep(config: &ExecutorConfig) -> io::Result<()> {
     SecretFiles::sweep(&config.spool)?;
     sweep_folder(&config.spool, |name| [HOME, UNSWEPT].iter().any(|prefix| name.starts_with(prefix)))?;
-    sweep_folder(&config.spool.join("jobs"), |_| true)
+    sweep_folder(&config.spool.join(JOBS), |_| true)
 }
 
 fn sweep_folder(folder: &Path, is_left: impl Fn(&str) -> bool) -> io::Result<()> {

@@ -46,7 +46,8 @@ const LOOKS_ALONE: u32 = 20;
 pub fn serve(config: ExecutorConfig, socket_path: &Path) -> Result<(), ExecutorError> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(&config.spool)?;
     let _lock = socket::lock_folder(&config.spool)?;
-    // Out of the server's session: a terminal that closes ends the server, not the jobs. Fails if we lead one already.
+    // Out of the server's session: a terminal that closes ends the server, not the jobs. Fails where we lead a session, or a
+    // shell made us lead a group, already.
     let _ = rustix::process::setsid();
     // Also those of an executor that had no sandbox where this one has.
     plain::kill_leftovers(&config.spool)?;

@@ -234,6 +234,30 @@ fn jobs_of_a_killed_executor_are_errored_and_gone() {
     }
 }
 
+#[test]
+fn a_killed_executors_jobs_are_found_whatever_they_did_to_their_variables_and_nobody_else_is() {
+    let mut process = Process::new();
+    let first = process.connect(1);
+    let times = [(); 2].map(|()| long_time());
+    let [bare, homeless] = &times;
+    let homeless = format!("HOME=/ exec sleep {homeless}");
+    first.start([spec(1, &format!("exec env -i /bin/sleep {bare}")), spec(2, &homeless)]);
+    let runs = |time: &String| processes_with(time).iter().any(|line| !line.contains("exec"));
+    wait_until("both jobs are what they become", || times.iter().all(runs));
+    let looked_into = process.data.path().join("executor/jobs/looked-into");
+    std::fs::create_dir_all(&looked_into).unwrap();
+    let mut looking = std::process::Command::new("setsid");
+    let looking = looking.args(["sleep", "1000"]).current_dir(&looked_into).spawn().unwrap();
+    let mut looking = Process { data: tempfile::tempdir().unwrap(), child: looking };
+    process.kill();
+    process.child = start(process.data.path());
+    let second = process.connect(2);
+    let ends = [second.next_end(), second.next_end()];
+    assert_eq!(ends.map(|end| end.result.outcome), [Outcome::Errored; 2]);
+    wait_until("the jobs are gone", || times.iter().all(|time| processes_with(time).is_empty()));
+    assert!(looking.child.try_wait().unwrap().is_none(), "somebody looks at what a job did");
+}
+
 /// Files below a folder.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().flatten();
