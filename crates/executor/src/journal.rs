@@ -189,6 +189,11 @@ impl Journal {
 
     /// Writes the journal anew, with what still matters.
     fn compact(&mut self) -> io::Result<()> {
+        let folder = self.path.parent().ok_or_else(|| io::Error::other("the journal lies in no folder"))?;
+        self.compact_in(&File::open(folder)?)
+    }
+
+    fn compact_in(&mut self, folder: &File) -> io::Result<()> {
         let mut lines = Vec::new();
         for lease in &self.active {
             writeln!(lines, "S {lease}")?;
@@ -205,11 +210,9 @@ impl Journal {
         file.write_all(&lines)?;
         file.sync_all()?;
         fs::rename(&draft, &self.path)?;
-        if let Some(folder) = self.path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
+        // Whatever follows: lines in the file of before would be read by nobody.
         (self.file, self.bytes) = (file, lines.len() as u64);
-        Ok(())
+        folder.sync_all()
     }
 }
 
@@ -272,6 +275,21 @@ mod tests {
             let wanted: &[(u8, Outcome)] = if cut <= first_line { &[] } else { &[(1, Outcome::Errored)] };
             assert_eq!(outcomes(&journal), wanted, "cut {cut}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_takes_no_later_line_with_it() {
+        let spool = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(spool.path()).unwrap();
+        journal.begin([1, 2].map(lease).into_iter()).unwrap();
+        // It can be opened, and not be synced.
+        journal.compact_in(&File::open("/dev/null").unwrap()).unwrap_err();
+        journal.begin([lease(3)].into_iter()).unwrap();
+        journal.end(&[passed(1)]).unwrap();
+        drop(journal);
+        let again = Journal::open(spool.path()).unwrap();
+        let wanted = [(1, Outcome::Passed), (2, Outcome::Errored), (3, Outcome::Errored)];
+        assert_eq!(outcomes(&again), wanted);
     }
 
     #[test]
