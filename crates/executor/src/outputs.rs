@@ -72,8 +72,20 @@ pub(crate) struct Wanted<'a> {
     pub(crate) what: &'a str,
     /// Which files of the tree.
     pub(crate) pattern: &'a str,
-    /// Blanks secrets in what the server reads and shows; files that the job means to leave are kept as they are.
+    /// Blanks secrets in what the server reads and shows, paths among it; files that the job means to leave are kept as they
+    /// are.
     pub(crate) masker: Option<&'a Masker>,
+}
+
+impl Wanted<'_> {
+    /// The path of a file as it may be seen. With masks in it two files could have the same one: their numbers tell them
+    /// apart.
+    fn shown_path(&self, number: usize, path: &[u8]) -> Vec<u8> {
+        match self.masker.map(|masker| masker.masked(path)) {
+            Some(masked) if masked != path => [&masked[..], format!(".{number}").as_bytes()].concat(),
+            _ => path.to_vec(),
+        }
+    }
 }
 
 /// Where a job's outputs are taken from and put, and what ends that early: its processes are dead, but its slot is not
@@ -115,11 +127,13 @@ impl Taking<'_> {
         search.walk(root, Vec::new(), Below { depth: 0, whole: false })?;
         let Search { found, budget: left, .. } = search;
         // Counted and sized as a whole before the first byte is copied.
-        let files = found.into_iter().map(|found| {
-            let path = kept_path(what, glob.within(found.path.as_bytes()))?;
-            Ok(ManifestFile { path, ..self.store_file(wanted, found)? })
+        let files = (1..).zip(found).map(|(number, found)| {
+            let path = wanted.shown_path(number, glob.within(found.path.as_bytes()));
+            Ok(ManifestFile { path: kept_path(what, &path)?, ..self.store_file(wanted, found)? })
         });
-        let manifest = Manifest::new(files.collect::<Result<_, OutputError>>()?)?;
+        // They clash only if the job gave a file the path that another one is shown by.
+        let manifest = Manifest::new(files.collect::<Result<_, OutputError>>()?)
+            .map_err(|error| OutputError::Refused(format!("{what}: {error}")))?;
         *budget = left;
         Ok(manifest)
     }

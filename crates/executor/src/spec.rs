@@ -220,8 +220,8 @@ pub struct JobEnd {
     pub lease: LeaseId,
     /// What it left behind.
     pub result: JobResult,
-    /// JUnit reports as the job wrote them, but for its secrets: manifest of an output like any other, bounded by
-    /// [`JUNIT_BYTES_MAX`].
+    /// JUnit reports as the job wrote them, but for its secrets, also in their paths: manifest of an output like any other,
+    /// bounded by [`JUNIT_BYTES_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub junit: Option<Digest>,
     /// Bytes in the log.

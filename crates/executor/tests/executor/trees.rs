@@ -263,6 +263,30 @@ fn secrets_are_masked_in_reports_and_refusals_and_left_in_outputs() {
 }
 
 #[test]
+fn a_report_with_a_secret_in_its_path_is_kept_under_another_one() {
+    both("a_report_with_a_secret_in_its_path_is_kept_under_another_one", |world, _| {
+        let run = "mkdir -p r/canary-77; cd r; for name in a canary-77/b 1-canary-77 1-Y2FuYXJ5LTc3; do\n\
+                   echo $name > $name; done; mkdir d-canary-77; echo d > d-canary-77/c; echo d > d-Y2FuYXJ5LTc3";
+        let mut spec = world.with_tree(&[("x", "")], run);
+        let value = b"canary-77".to_vec().into();
+        spec.secrets = vec![GrantedSecret { name: "token".into(), value, variable: None }];
+        spec.body.junit = Some("r".to_owned());
+        let done = world.run_spec(spec).passed();
+        let kept = files(world, &done.end.junit.unwrap());
+        let told: Vec<(&str, &str)> = kept.iter().map(|(path, _, text)| (&path[..], text.trim())).collect();
+        let wanted = [
+            ("r/***/b.4", "***/b"),
+            ("r/1-***.1", "1-***"),
+            ("r/1-***.2", "1-***"),
+            ("r/a", "a"),
+            ("r/d-***.5", "d"),
+            ("r/d-***/c.6", "d"),
+        ];
+        assert_eq!(told, wanted);
+    });
+}
+
+#[test]
 fn a_report_that_is_not_there_is_told_of_where_the_job_passed() {
     both("a_report_that_is_not_there_is_told_of_where_the_job_passed", |world, _| {
         let run = |script: &str| {
