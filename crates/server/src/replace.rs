@@ -133,7 +133,16 @@ impl Succession {
         let installed = serving.as_ref().map_or(installed, |serving| &serving.installed).clone();
         let (environment, number) = (replacement.environment.clone(), replacement.number);
         let before = path.clone();
-        Ok(Ok(Trial { environment, number, program, before, serving, installed, backup: None }))
+        Ok(Ok(Trial {
+            environment,
+            number,
+            program,
+            before,
+            serving,
+            installed,
+            backup: None,
+            told_to_end: false,
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Trial>> {
@@ -176,7 +185,11 @@ pub fn deployed_instead(data: &Path) -> io::Result<Option<PathBuf>> {
     if let Some(trial) = folder.trial()? {
         // Neither the program nor its steward is there any more: what a steward would have put back is put back here.
         steward::restore(&folder, &trial)?;
-        folder.give_up(&trial, "the server ended before it served")?;
+        match trial.told_to_end {
+            // Its deployment is owed as before.
+            true => folder.take_back(&trial)?,
+            false => folder.give_up(&trial, "the server ended before it served")?,
+        }
     }
     let Some(serving) = folder.serving()? else { return Ok(None) };
     if Installed::of(&own)? != serving.installed {
@@ -275,7 +288,11 @@ pub enum Word {
 /// # Errors
 /// The record cannot be read.
 pub fn is_tried(data: &Path) -> io::Result<bool> {
-    Ok(trial_of(&Folder::of(data), &std::env::current_exe()?)?.is_some())
+    Ok(own_trial(&Folder::of(data))?.is_some())
+}
+
+fn own_trial(folder: &Folder) -> io::Result<Option<Trial>> {
+    trial_of(folder, &std::env::current_exe()?)
 }
 
 fn trial_of(folder: &Folder, program: &Path) -> io::Result<Option<Trial>> {
@@ -305,10 +322,22 @@ fn confirm_as(folder: &Folder, program: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Says something to the steward, if this program is being tried.
-pub fn tell(data: &Path, word: Word) {
-    if is_tried(data).unwrap_or(false) {
-        tell_steward(&Folder::of(data), &word);
+/// This program was told to end. If it is being tried, nobody serves in its place, and the next server tries it anew.
+pub fn stop(data: &Path) {
+    let folder = Folder::of(data);
+    let Ok(Some(trial)) = own_trial(&folder) else { return };
+    // Before the steward hears of it: this process may be ended as soon as it likes.
+    folder.set_told_to_end(&trial).unwrap_or_else(|error| {
+        tracing::error!(%error, "it will look as if the deployed program had failed: {error}");
+    });
+    tell_steward(&folder, &Word::Stops);
+}
+
+/// This program cannot serve. If it is being tried, the one before does.
+pub fn fail(data: &Path, why: String) {
+    let folder = Folder::of(data);
+    if let Ok(Some(_)) = own_trial(&folder) {
+        tell_steward(&folder, &Word::Unfit(why));
     }
 }
 
@@ -362,6 +391,7 @@ mod tests {
             serving: None,
             installed: installed.clone(),
             backup: Some(folder.backup()),
+            told_to_end: false,
         };
         folder.set_trial(&trial).unwrap();
         confirm_as(&folder, &other).unwrap();

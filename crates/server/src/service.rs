@@ -14,7 +14,7 @@ use crate::executor::Standing;
 use crate::http::origin::Site;
 use crate::http::{Edge, serve};
 use crate::replace::record::Trial;
-use crate::replace::{self, Succession, Word};
+use crate::replace::{self, Succession};
 use crate::server::{Server, ServerError};
 use crate::settings::ServerSettings;
 
@@ -54,8 +54,11 @@ pub async fn run(
     let data = settings.data.clone();
     let ended = serve_and_drain(settings, &told, &mut ends).await;
     if let Err(error) = &ended {
-        // Only a program that is being tried has somebody who goes back.
-        replace::tell(&data, Word::Unfit(error.to_string()));
+        // Only a program that is being tried has somebody who goes back, and only if it was not to end anyway.
+        match ends.have_come().await {
+            true => replace::stop(&data),
+            false => replace::fail(&data, error.to_string()),
+        }
     }
     ended
 }
@@ -97,7 +100,7 @@ async fn serve_and_drain(
     };
     let ended = lived.await;
     if matches!(ended, Ok(End::Stop)) {
-        replace::tell(&data, Word::Stops);
+        replace::stop(&data);
     }
     told(Progress::Draining);
     let _ = stop.send(true);

@@ -32,6 +32,9 @@ pub struct Trial {
     pub installed: Installed,
     /// A copy of the database as it was, where the program will bring it to a newer schema.
     pub backup: Option<PathBuf>,
+    /// The program was told to end before it could show whether it serves: the next server tries it anew.
+    #[serde(default)]
+    pub told_to_end: bool,
 }
 
 /// The deployed program that serves.
@@ -182,6 +185,14 @@ impl Folder {
         self.remove(SERVING)
     }
 
+    /// Remembers of a trial that its program was told to end.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_told_to_end(&self, trial: &Trial) -> io::Result<()> {
+        self.set_trial(&Trial { told_to_end: true, ..trial.clone() })
+    }
+
     /// Goes back to what was on record before a trial, and remembers why.
     ///
     /// # Errors
@@ -189,6 +200,14 @@ impl Folder {
     pub fn give_up(&self, trial: &Trial, why: &str) -> io::Result<()> {
         let (environment, number) = (trial.environment.clone(), trial.number);
         self.write(FAILED, &Failed { environment, number, why: why.to_owned() })?;
+        self.take_back(trial)
+    }
+
+    /// Goes back to what was on record before a trial, as if there had been none.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn take_back(&self, trial: &Trial) -> io::Result<()> {
         match &trial.serving {
             Some(serving) => self.set_serving(serving)?,
             None => self.forget_serving()?,
@@ -263,6 +282,7 @@ mod tests {
             serving,
             installed: Installed::of(path).unwrap(),
             backup: None,
+            told_to_end: false,
         }
     }
 
@@ -284,6 +304,24 @@ mod tests {
         assert_eq!(folder.failed().unwrap().unwrap().why, "it died");
         folder.give_up(&trial(&file, None), "it died").unwrap();
         assert_eq!(folder.serving().unwrap(), None);
+    }
+
+    #[test]
+    fn a_trial_of_a_program_that_was_told_to_end_is_taken_back_and_nothing_is_said_of_it() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::of(place.path());
+        let file = place.path().join("installed");
+        fs::write(&file, "a").unwrap();
+        let before = Serving { program: Digest([9; 32]), installed: Installed::of(&file).unwrap() };
+        let tried = trial(&file, Some(before.clone()));
+        folder.set_trial(&tried).unwrap();
+        folder.set_told_to_end(&tried).unwrap();
+        let found = folder.trial().unwrap().unwrap();
+        assert_eq!(found, Trial { told_to_end: true, ..tried });
+        folder.set_serving(&Serving { program: Digest([1; 32]), ..before.clone() }).unwrap();
+        folder.take_back(&found).unwrap();
+        assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, Some(before)));
+        assert_eq!(folder.failed().unwrap(), None);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! It is a process of its own and no child of the server: it is started by one that ends at once. What it holds is the
 //! listener, as its standard input, so that nobody is turned away whichever program serves in the end.
+//!
+//! Signals that end a server stay held back from it: whoever ends the server's whole process group or unit means the
+//! server, and the steward is over once that is. Those that come wait for the server that it may have to become.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -26,6 +29,8 @@ use crate::program::OWN;
 const TRIAL_DEADLINE: Duration = Duration::from_secs(60);
 /// Shortens the time where tests wait for its end, in milliseconds.
 pub const DEADLINE_VARIABLE: &str = "TOWPATH_TRIAL_MS";
+/// Between two looks at whether the server is to end.
+const ENDS_LOOK: Duration = Duration::from_millis(100);
 /// Between two times that a program which does not die is spoken of.
 const DEATH_LOOK: Duration = Duration::from_secs(10);
 /// Time for whoever rings to say something.
@@ -69,8 +74,6 @@ fn data_of(folder: &Folder) -> &Path {
 /// # Errors
 /// It cannot watch, or cannot go back.
 pub fn run(words: &[OsString]) -> io::Result<()> {
-    // Held back by the server that started it, and meant for that.
-    held_signals::let_in()?;
     let [what, data, pid, arguments @ ..] = words else {
         return Err(io::Error::other("a steward is started by a server alone"));
     };
@@ -99,19 +102,36 @@ fn watch(folder: &Folder, pid: Pid, arguments: &[OsString]) -> io::Result<()> {
     io::stdout().flush()?;
     // Nobody reads it any more; what is printed later must not fail.
     rustix::stdio::dup2_stdout(std::fs::OpenOptions::new().write(true).open("/dev/null")?)?;
-    let found = wait(&door, &server);
+    let mut ends = Ends { server: pid, have_come: false };
+    let found = wait(&door, &server, &mut ends);
     let _ = std::fs::remove_file(&socket);
-    // Asked before its end: what waits for a process is gone with it.
-    let is_to_end = held_signals::waits_for(pid);
+    // Before its end: what waits for a process is gone with it.
+    let is_to_end = ends.look();
     match found {
         Found::Serves => Ok(()),
-        // It had been confirmed, so this is an end like any other.
-        Found::Dead if folder.trial()?.is_none() => Ok(()),
+        // It had been confirmed, so this is an end like any other; or it was told to end.
+        Found::Dead if folder.trial()?.is_none_or(|trial| trial.told_to_end) => Ok(()),
+        // Nobody knows whether it would have served.
+        Found::Dead if is_to_end => folder.set_told_to_end(&trial),
         Found::Dead => go_back((folder, &trial), "it ended before it served", is_to_end, arguments),
         Found::Unfit(why) => {
             end(&server);
             go_back((folder, &trial), &why, is_to_end, arguments)
         }
+    }
+}
+
+/// Whether the server is to end: what was said to the program before it listened, or to this process beside it.
+struct Ends {
+    server: Pid,
+    have_come: bool,
+}
+
+impl Ends {
+    /// Looks, and remembers what was found: whoever waits for the program's end may take its entry away at once.
+    fn look(&mut self) -> bool {
+        self.have_come |= [self.server, rustix::process::getpid()].into_iter().any(held_signals::waits_for);
+        self.have_come
     }
 }
 
@@ -126,20 +146,23 @@ enum Found {
 }
 
 /// Waits for the new program's word.
-fn wait(door: &UnixListener, server: &OwnedFd) -> Found {
+fn wait(door: &UnixListener, server: &OwnedFd, ends: &mut Ends) -> Found {
     let named = std::env::var(DEADLINE_VARIABLE).ok().and_then(|text| text.parse().ok());
     let patience = named.map_or(TRIAL_DEADLINE, Duration::from_millis);
     let deadline = Instant::now() + patience;
     loop {
+        ends.look();
         let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Found::Unfit(format!("it did not serve within {} s", patience.as_secs()));
+        }
         let mut watched =
             [PollFd::new(server, PollFlags::IN), PollFd::from_borrowed_fd(door.as_fd(), PollFlags::IN)];
-        let heard = poll(&mut watched, Some(&timespec(left)));
+        let heard = poll(&mut watched, Some(&timespec(left.min(ENDS_LOOK))));
         let (died, asked) = (watched[0].revents(), watched[1].revents());
         match heard {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::INTR) | Ok(0) => {}
             Err(error) => return Found::Unfit(format!("it cannot be watched: {error}")),
-            Ok(0) => return Found::Unfit(format!("it did not serve within {} s", patience.as_secs())),
             // First: a program that says why it cannot serve ends then.
             Ok(_) if asked.contains(PollFlags::IN) => match door.accept().map(|(stream, _)| word(stream)) {
                 Ok(Some(Word::Serves | Word::Stops)) => return Found::Serves,
@@ -211,9 +234,12 @@ fn go_back(
     is_to_end: bool,
     arguments: &[OsString],
 ) -> io::Result<()> {
-    if folder.trial()?.is_none() {
-        // It was confirmed in the moment in which its time was up.
-        return Err(execute(&folder.program(&trial.program), arguments));
+    match folder.trial()? {
+        // In the moment in which its time was up it was confirmed, or told to end.
+        None if !is_to_end => return Err(execute(&folder.program(&trial.program), arguments)),
+        None => return Ok(()),
+        Some(trial) if trial.told_to_end => return Ok(()),
+        Some(_) => {}
     }
     eprintln!("the deployed program does not serve, the one before does: {why}");
     let back = restore(folder, trial).and_then(|()| folder.give_up(trial, why));
@@ -275,6 +301,26 @@ mod tests {
         for nonsense in ["", "serves", "hello\n"] {
             assert_eq!(parsed(nonsense), None);
         }
+    }
+
+    #[test]
+    fn a_word_to_end_is_remembered_when_its_program_is_gone() {
+        // Held back in a thread of its own: from whatever that starts, and from nothing else of this process.
+        let child = std::thread::spawn(|| {
+            held_signals::hold_back().unwrap();
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "kill -TERM $$; echo stays; read line"]);
+            shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        });
+        let mut child = child.join().unwrap();
+        let mut ends = Ends { server: Pid::from_child(&child), have_come: false };
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        assert!(ends.look());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(ends.look());
+        ends.have_come = false;
+        assert!(!ends.look(), "its entry is gone");
     }
 
     #[test]

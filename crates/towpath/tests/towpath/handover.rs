@@ -120,19 +120,37 @@ fn a_word_to_end_that_the_new_program_never_hears_brings_no_server_back() {
     assert_eq!(failed["outcome"], "failed", "{failed}");
 }
 
-/// Is there in the executor's stead, refuses the first server that comes, and is gone.
-fn refuse_once(socket: PathBuf) -> std::thread::JoinHandle<()> {
-    let aside = socket.with_extension("aside");
-    std::fs::rename(&socket, &aside).unwrap();
-    let listener = UnixListener::bind(&socket).unwrap();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+/// Is there in the executor's stead for the next server that comes.
+struct Stead {
+    socket: PathBuf,
+    listener: UnixListener,
+}
+
+impl Stead {
+    fn take(served: &Served) -> Stead {
+        let socket = served.world.home().join("data/executor/socket");
+        std::fs::rename(&socket, socket.with_extension("aside")).unwrap();
+        Stead { listener: UnixListener::bind(&socket).unwrap(), socket }
+    }
+
+    /// Waits until a server asks, which is answered once the answer is used; the executor is there again for all others.
+    fn until_asked(self) -> Asked {
+        let (mut stream, _) = self.listener.accept().unwrap();
         read_frame(&mut stream);
-        std::fs::rename(&aside, &socket).unwrap();
+        std::fs::rename(self.socket.with_extension("aside"), &self.socket).unwrap();
+        Asked(stream)
+    }
+}
+
+/// A server that waits for its executor.
+struct Asked(UnixStream);
+
+impl Asked {
+    fn refuse(mut self) {
         let refused = json!({ "say": "refused", "why": "it speaks another version", "epoch": 1 }).to_string();
-        stream.write_all(&u32::try_from(refused.len()).unwrap().to_le_bytes()).unwrap();
-        stream.write_all(refused.as_bytes()).unwrap();
-    })
+        self.0.write_all(&u32::try_from(refused.len()).unwrap().to_le_bytes()).unwrap();
+        self.0.write_all(refused.as_bytes()).unwrap();
+    }
 }
 
 fn read_frame(stream: &mut UnixStream) {
@@ -147,15 +165,52 @@ fn a_program_that_gets_no_executor_does_not_end_the_server() {
     let mut served = shipping_itself();
     served.push("second", "second", "x\n");
     let held = until_it_drains(&served);
-    let refused = refuse_once(served.world.home().join("data/executor/socket"));
+    let stead = Stead::take(&served);
     drop(held);
+    stead.until_asked().refuse();
     let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
-    refused.join().unwrap();
     assert_eq!(failed["outcome"], "failed", "{failed}");
     assert!(failed["why"].as_str().unwrap().contains("it speaks another version"), "{failed}");
     assert!(served.server.try_wait().unwrap().is_some(), "another process serves");
     served.ok(&["deploy", "self", "live", "--off"]);
     land(&served, "3", "third");
+}
+
+#[test]
+fn a_program_that_is_told_to_end_before_it_serves_is_tried_anew() {
+    let mut served = shipping_itself();
+    served.push("second", "second", "x\n");
+    let held = until_it_drains(&served);
+    let stead = Stead::take(&served);
+    drop(held);
+    let asked = stead.until_asked();
+    terminate(&served);
+    check_that_nothing_serves(&mut served);
+    drop(asked);
+    served.again();
+    let shipped = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    assert_eq!(shipped["outcome"], "passed", "{shipped}");
+    assert_ne!(executable(served.server.id()), Path::new(TOWPATH));
+}
+
+#[test]
+fn whoever_ends_a_steward_has_the_server_end_and_not_come_back() {
+    let mut served = shipping_itself();
+    served.push("second", "second", "x\n");
+    let held = until_it_drains(&served);
+    let stead = Stead::take(&served);
+    drop(held);
+    let asked = stead.until_asked();
+    let stewards =
+        servants(served.world.folder()).into_iter().filter(|process| process.words[1] == "steward");
+    for steward in stewards {
+        assert!(Command::new("kill").args(["-INT", &steward.pid]).status().unwrap().success());
+    }
+    asked.refuse();
+    check_that_nothing_serves(&mut served);
+    served.again();
+    let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    assert!(failed["why"].as_str().unwrap().contains("it speaks another version"), "{failed}");
 }
 
 #[test]
