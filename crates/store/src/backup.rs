@@ -92,14 +92,43 @@ fn copy(view: &View, to: &Path) -> Result<(), BackupError> {
 /// The folder is in use or has a database, or the backup is damaged.
 pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
     let folder = DataFolder::enter(folder)?;
-    let database = folder.database();
-    for suffix in ["", "-wal", "-shm"] {
+    match files_of(&folder.database()).into_iter().find(|file| file.exists()) {
+        Some(file) => Err(BackupError::Exists(file)),
+        None => put(backup, &folder),
+    }
+}
+
+/// The same for a data folder that has a database, whose files are moved to `aside` and stay there. Where that cannot be
+/// done, the database stays as it was.
+///
+/// # Errors
+/// The folder is in use, the backup is damaged, or a file cannot be moved.
+pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), BackupError> {
+    let folder = DataFolder::enter(folder)?;
+    let mut moved = Vec::new();
+    let places = files_of(&folder.database()).into_iter().zip(files_of(aside));
+    let restored = places.filter(|(from, _)| from.exists()).try_for_each(|(from, to)| {
+        fs::rename(&from, &to).map_err(|why| file("move aside", &from, &why))?;
+        moved.push((from, to));
+        Ok(())
+    });
+    restored.and_then(|()| put(backup, &folder)).inspect_err(|_| {
+        // As it was: better that database than none.
+        moved.iter().for_each(|(from, to)| drop(fs::rename(to, from)));
+    })
+}
+
+/// A database and what SQLite keeps beside it.
+fn files_of(database: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|suffix| {
         let mut name = database.as_os_str().to_owned();
         name.push(suffix);
-        if Path::new(&name).exists() {
-            return Err(BackupError::Exists(name.into()));
-        }
-    }
+        name.into()
+    })
+}
+
+fn put(backup: &Path, folder: &DataFolder) -> Result<(), BackupError> {
+    let database = folder.database();
     View::open_copy(backup)?.check_file()?;
     // No database has this incarnation, so the restore is noticed even where nothing else is known of the past.
     let past = folder.mark()?.unwrap_or(Mark { incarnation: String::new(), epoch: 0, leaves: 0 });

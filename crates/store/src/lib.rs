@@ -21,7 +21,7 @@ mod view;
 mod wal;
 mod writer;
 
-pub use backup::{BackupError, backup, restore};
+pub use backup::{BackupError, backup, restore, restore_over};
 pub use error::{Handling, OpenError, ReadError, WriteError};
 pub use folder::{DATABASE, RESERVE_BYTES, check_free, lock};
 pub use queue::{Load, Purpose};

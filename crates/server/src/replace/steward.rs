@@ -245,7 +245,7 @@ fn go_back(
     let back = restore(folder, trial).and_then(|()| folder.give_up(trial, why));
     if let Err(error) = back {
         // The former program would begin an empty database of its own.
-        eprintln!("what was before could not be put back whole, so nothing serves: {error}");
+        eprintln!("what was before could not be put back whole, so it does not serve either: {error}");
         return Err(error);
     }
     if is_to_end {
@@ -274,18 +274,8 @@ pub(super) fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
         // The trial ended before the database was copied, so before the deployed program had it.
         return Ok(());
     }
-    let data = data_of(folder);
-    let places = ["", "-wal", "-shm"].map(|suffix| {
-        let name = format!("towpath.db{suffix}");
-        (data.join(&name), folder.path().join(format!("failed-{}.db{suffix}", trial.number)))
-    });
-    let moved: Vec<_> = places.iter().filter(|(from, _)| from.exists()).collect();
-    moved.iter().try_for_each(|(from, to)| std::fs::rename(from, to))?;
-    towpath_store::restore(backup, data).map_err(io::Error::other).inspect_err(|_| {
-        // As it was: better the deployed program's database than none.
-        let _ = std::fs::remove_file(data.join("towpath.db"));
-        moved.iter().for_each(|(from, to)| drop(std::fs::rename(to, from)));
-    })
+    let aside = folder.path().join(format!("failed-{}.db", trial.number));
+    towpath_store::restore_over(backup, data_of(folder), &aside).map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -10,5 +10,6 @@ mod crash;
 mod model;
 mod postgres;
 mod recorded;
+mod restores;
 mod subject;
 mod trouble;

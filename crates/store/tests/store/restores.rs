@@ -1,0 +1,72 @@
+//! A backup that is put in the place of a database.
+
+use std::path::PathBuf;
+
+use towpath_store::{BackupError, OpenError, backup, restore_over};
+
+use crate::cells::commit;
+use crate::children::numbered;
+use crate::subject::{Place, gate};
+
+/// A database with so many rows more than its backup; the backup, and where the database is to go.
+fn saved_and_gone_on(place: &Place) -> (PathBuf, PathBuf) {
+    let store = place.open();
+    commit(&store, numbered(0, 10, &store)).unwrap();
+    let saved = place.base.path().join("saved.db");
+    backup(store.path(), &saved).unwrap();
+    commit(&store, numbered(1, 10, &store)).unwrap();
+    store.close();
+    (saved, place.base.path().join("aside.db"))
+}
+
+/// Commits that a place's database has.
+fn commits(place: &Place) -> usize {
+    let store = place.open();
+    let rows = store.reader().snapshot().unwrap().cell(&gate()).unwrap().rows.len();
+    store.close();
+    rows / 2
+}
+
+fn database(place: &Place) -> PathBuf {
+    place.data().join("towpath.db")
+}
+
+#[test]
+fn a_backup_takes_the_place_of_a_database_which_is_kept_aside() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    restore_over(&saved, &place.data(), &aside).unwrap();
+    assert_eq!(commits(&place), 1);
+    std::fs::rename(&aside, database(&place)).unwrap();
+    for beside in ["towpath.db-wal", "towpath.db-shm"] {
+        let _ = std::fs::remove_file(place.data().join(beside));
+    }
+    assert_eq!(commits(&place), 2);
+}
+
+#[test]
+fn a_damaged_backup_leaves_the_database_as_it_was() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    std::fs::write(&saved, "no database").unwrap();
+    assert!(matches!(restore_over(&saved, &place.data(), &aside), Err(BackupError::Read(_))));
+    assert_eq!((commits(&place), aside.exists()), (2, false));
+}
+
+#[test]
+fn nothing_is_touched_in_a_folder_that_somebody_has() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    let other = std::fs::File::open(place.data()).unwrap();
+    other.try_lock().unwrap();
+    let data = place.data();
+    let restores = std::thread::spawn(move || restore_over(&saved, &data, &aside));
+    let mut was_there = database(&place).exists();
+    while !restores.is_finished() {
+        was_there &= database(&place).exists();
+    }
+    let refused = restores.join().unwrap();
+    assert!(was_there && matches!(refused, Err(BackupError::Open(OpenError::InUse { .. }))), "{refused:?}");
+    drop(other);
+    assert_eq!(commits(&place), 2);
+}
