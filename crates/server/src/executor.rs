@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use towpath_blob::{BlobError, BlobStore, LogStore};
 use towpath_core::ids::{Epoch, LeaseId};
 use towpath_executor::protocol::{StopMode, Welcome};
@@ -47,6 +48,8 @@ pub struct Executor {
     /// The newest connection's.
     number: AtomicU64,
     spells: Mutex<Spells>,
+    /// There has been one that is given jobs.
+    has_served: watch::Sender<bool>,
     closing: AtomicBool,
     me: Weak<Executor>,
 }
@@ -160,6 +163,7 @@ impl Executor {
             connecting: Mutex::default(),
             number: AtomicU64::new(0),
             spells: Mutex::default(),
+            has_served: watch::Sender::new(false),
             closing: AtomicBool::new(false),
             me: me.clone(),
         });
@@ -200,6 +204,13 @@ impl Executor {
     /// The ends of jobs are durable here: the executor may forget them.
     pub fn ack(&self, leases: Vec<LeaseId>) {
         self.tell(|client| client.ack(leases));
+    }
+
+    /// Returns once there has been one that is given jobs.
+    pub async fn serves(&self) {
+        let mut served = self.has_served.subscribe();
+        // It ends early if nobody could say so any more, which is not while this is.
+        let _ = served.wait_for(|has_served| *has_served).await;
     }
 
     /// The executor's process, for people.
@@ -275,7 +286,7 @@ impl Executor {
             // It has fewer leases then than it has said: those that wait for a slot there are given to its successor. Not
             // before this: what another executor says than the one that there is, is not heard.
             self.tell(|client| client.stop(StopMode::WhenIdle).and_then(|()| client.list()));
-        } else if lost > 0 {
+        } else if self.has_served.send_replace(true) {
             tracing::info!("there is an executor again: jobs can run");
         }
         Ok(standing)

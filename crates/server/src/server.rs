@@ -230,6 +230,11 @@ impl Server {
         }
     }
 
+    /// Returns once there has been an executor that is given jobs: the first one, or a successor.
+    pub async fn executor_serves(&self) {
+        self.executor.serves().await;
+    }
+
     /// Where it is said that another program is to serve.
     pub fn succession(&self) -> Arc<Succession> {
         self.succession.clone()

@@ -88,7 +88,7 @@ async fn serve_and_drain(
     let mut http = None;
     let lived = async {
         let edge = Edge::open(shared.clone(), site)?;
-        let mut executor = AskedExecutor { server: &mut server, told, has_answered: false };
+        let mut executor = AskedExecutor { server: &mut server, told, standing: None };
         // What is answered counts, and whoever is tried may have to go: nobody is answered before it is sure to stay.
         if is_tried && !executor.answers_before(ends).await? {
             return Ok(End::Stop);
@@ -182,24 +182,29 @@ impl<A: Future<Output = ()>> Ends<A> {
     }
 }
 
-/// The executor of a server, which answers once.
+/// The executor of a server.
 struct AskedExecutor<'a, T> {
     server: &'a mut Server,
     told: &'a T,
-    has_answered: bool,
+    /// What it is, as far as it has answered.
+    standing: Option<Standing>,
 }
 
 impl<T: Fn(Progress)> AskedExecutor<'_, T> {
-    /// Waits for its answer; for ever after that.
+    /// Waits for its answer, then for a successor of one that is given no jobs; for ever once jobs can run.
     async fn answers(&mut self) -> Result<(), ServerError> {
-        if self.has_answered {
-            return std::future::pending().await;
-        }
-        let standing = self.server.executor_answered().await;
-        self.has_answered = true;
-        if standing? == Standing::Serves {
+        let standing = match self.standing {
+            None => self.server.executor_answered().await?,
+            Some(Standing::Leaves { .. }) => {
+                self.server.executor_serves().await;
+                Standing::Serves
+            }
+            Some(Standing::Serves) => return std::future::pending().await,
+        };
+        if standing == Standing::Serves {
             (self.told)(Progress::Ready);
         }
+        self.standing = Some(standing);
         Ok(())
     }
 

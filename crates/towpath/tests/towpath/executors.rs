@@ -56,6 +56,30 @@ fn a_server_that_wants_the_sandbox_has_no_job_begun_by_an_executor_without_one()
     assert_eq!((&slow["outcome"], &slow["unsandboxed"]), (&"passed".into(), &true.into()), "{slow}");
 }
 
+#[test]
+fn a_server_says_that_jobs_can_run_once_the_executor_that_it_does_not_want_is_replaced() {
+    let with_slots = |slots| ["--sandbox", "none", "--slots", slots];
+    let mut served =
+        Served::with_options(&[("towpath.yaml", "jobs: { unit: 'true' }\n")], &with_slots("1"), &[]);
+    let go = gate_of(&served, "go");
+    let slow = format!("echo began; until [ -e {} ]; do sleep 0.1; done", go.display());
+    let pipeline = format!("jobs:\n  unit: 'true'\n  slow: {{ on: [manual], run: '{slow}' }}\n");
+    served.push("first", "towpath.yaml", &pipeline);
+    served.until("1", |change| change["state"] == "landed");
+    served.ok(&["branch", "run", "--job", "slow"]);
+    wait_until("job that has begun", || {
+        let runs = served.world.records(&["runs"]);
+        let Some(slow) = runs.iter().find(|run| run["trigger"] == "manual") else { return false };
+        let run = slow["run"].as_str().unwrap().trim_start_matches("web/");
+        served.world.towpath(&["log", run, "slow"]).out == "began\n"
+    });
+    served.terminate();
+    served.again_with(&with_slots("2"));
+    assert!(!served.has_said_just("jobs can run"));
+    std::fs::write(&go, "").unwrap();
+    wait_until("word that jobs can run", || served.has_said_just("jobs can run"));
+}
+
 /// An executor of a program that is a file of its own.
 fn executor_of(program: &Path, folder: &Path) -> std::process::Child {
     let words = ["executor", "--slots", "1", "--sandbox", "bubblewrap", "--folder"];

@@ -72,6 +72,11 @@ impl Served {
         self.said.lock().unwrap().iter().any(|line| line.contains(words))
     }
 
+    /// The same of a line that says nothing else.
+    pub fn has_said_just(&self, words: &str) -> bool {
+        self.said.lock().unwrap().iter().any(|line| line == words)
+    }
+
     /// A connection to it.
     pub fn call(&self) -> TcpStream {
         TcpStream::connect(self.url.trim_start_matches("http://")).unwrap()
