@@ -10,6 +10,7 @@ use towpath_core::ids::{ChangeNumber, GateId, Timestamp, UserId};
 
 use crate::fake::forge::{ChangeState, Pusher};
 use crate::fake::git::Files;
+use crate::mutant::Mutant;
 use crate::report::Violation;
 use crate::run::threads_or_all;
 use crate::world::World;
@@ -19,6 +20,8 @@ use crate::world::people::{ADMIN, AUTHORS, MAINTAINERS, OUTSIDERS};
 struct Story {
     name: &'static str,
     play: fn(&mut World),
+    /// A bug that shows in no other one, and would be rare in worlds of chance.
+    shows: Option<Mutant>,
     /// Changes that have landed, in any order.
     lands: fn(&World) -> Result<(), String>,
 }
@@ -34,7 +37,7 @@ const GOOD: u32 = 14;
 const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
-const STORIES: [Story; 10] = [
+const STORIES: [Story; 13] = [
     Story {
         name: "land one",
         play: |world| {
@@ -42,6 +45,7 @@ const STORIES: [Story; 10] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
+        shows: None,
         lands: |world| landed(world, &[1]),
     },
     Story {
@@ -51,6 +55,7 @@ const STORIES: [Story; 10] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
+        shows: None,
         lands: |world| landed(world, &[]),
     },
     Story {
@@ -60,6 +65,7 @@ const STORIES: [Story; 10] = [
             both.into_iter().for_each(|change| world.tell_approval(change));
             world.pass(LONG);
         },
+        shows: None,
         lands: one_of_two,
     },
     Story {
@@ -69,6 +75,7 @@ const STORIES: [Story; 10] = [
             both.into_iter().for_each(|change| world.tell_approval(change));
             world.pass(LONG);
         },
+        shows: None,
         lands: one_of_two,
     },
     Story {
@@ -82,6 +89,7 @@ const STORIES: [Story; 10] = [
             world.tell_retry(change);
             world.pass(LONG);
         },
+        shows: None,
         lands: |world| landed(world, &[1]),
     },
     Story {
@@ -95,6 +103,7 @@ const STORIES: [Story; 10] = [
             world.tell_retry(change);
             world.pass(LONG);
         },
+        shows: None,
         lands: |world| landed(world, &[1]),
     },
     Story {
@@ -106,6 +115,7 @@ const STORIES: [Story; 10] = [
             world.tell_push(3, GOOD);
             world.pass(LONG);
         },
+        shows: None,
         lands: |world| landed(world, &[1]),
     },
     Story {
@@ -119,6 +129,7 @@ const STORIES: [Story; 10] = [
             world.tell(Verb::Unfreeze);
             world.pass(LONG);
         },
+        shows: None,
         lands: |world| landed(world, &[1]),
     },
     Story {
@@ -131,6 +142,7 @@ const STORIES: [Story; 10] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
+        shows: None,
         lands: |world| landed(world, &[1]),
     },
     Story {
@@ -145,6 +157,48 @@ const STORIES: [Story; 10] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
+        shows: None,
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "everything runs again before it lands",
+        play: |world| {
+            let change = world.tell_change(1, GOOD);
+            world.pass(LONG);
+            world.tell_retry_of(change, RetryScope::All);
+            world.pass(LONG);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        shows: Some(Mutant::RetriesKeepEverything),
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a failure of the same tree that is newer than the pass",
+        play: |world| {
+            let [change, twin] = world.tell_twins();
+            world.faults.job_flaky = 1_000;
+            world.tell_retry_of(twin, RetryScope::All);
+            world.pass(LONG);
+            world.faults.job_flaky = 0;
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        shows: Some(Mutant::FailuresAreForgotten),
+        lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a job is made again, and what is made of it is stopped",
+        play: |world| {
+            let [change, twin] = world.tell_twins();
+            world.tell_retry_of(twin, RetryScope::Job("wheel".into()));
+            world.until_running("integ");
+            world.tell(Verb::Cancel { run: 3, why: "stop".into() });
+            world.pass(LONG);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        shows: Some(Mutant::StoppedIsPassed),
         lands: |world| landed(world, &[1]),
     },
 ];
@@ -200,7 +254,7 @@ pub fn sweep(threads: usize, every: usize) -> SweepSummary {
     let mut cuts: Vec<(usize, Cut)> = Vec::new();
     let mut whole: Vec<(usize, Cut)> = Vec::new();
     for (at, story) in STORIES.iter().enumerate() {
-        let points = play(story, Cut::None).0;
+        let points = play(story, Cut::None, None).0;
         summary.points += points;
         whole.extend([(at, Cut::None), (at, Cut::Twice)]);
         cuts.extend((1..=points).map(|point| (at, Cut::At(point))));
@@ -216,7 +270,8 @@ pub fn sweep(threads: usize, every: usize) -> SweepSummary {
                 while let Some((at, cut)) = cuts.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let story = &STORIES[*at];
                     let name = format!("{}, cut {cut:?}", story.name);
-                    let broken = play(story, *cut).1.into_iter().map(|violation| (name.clone(), violation));
+                    let broken =
+                        play(story, *cut, None).1.into_iter().map(|violation| (name.clone(), violation));
                     found.lock().expect("invariant: no holder panics").extend(broken);
                 }
             });
@@ -227,9 +282,16 @@ pub fn sweep(threads: usize, every: usize) -> SweepSummary {
     summary
 }
 
+/// Plays the story in which a planted bug shows, if it has one; returns what was broken.
+pub fn play_planted(mutant: Mutant) -> Option<Vec<Violation>> {
+    let story = STORIES.iter().find(|story| story.shows == Some(mutant))?;
+    Some(play(story, Cut::None, Some(mutant)).1)
+}
+
 /// Plays one story; returns the steps that it had and what was broken.
-fn play(story: &Story, cut: Cut) -> (u64, Vec<Violation>) {
+fn play(story: &Story, cut: Cut, mutant: Option<Mutant>) -> (u64, Vec<Violation>) {
     let mut world = World::new(SEED, &["main"]);
+    world.mutant = mutant;
     world.open();
     world.pass(SHORT);
     world.points = 0;
@@ -349,9 +411,36 @@ impl World {
     }
 
     fn tell_retry(&mut self, change: ChangeNumber) {
+        self.tell_retry_of(change, RetryScope::NotPassed);
+    }
+
+    fn tell_retry_of(&mut self, change: ChangeNumber, scope: RetryScope) {
         if self.forge.changes[&change].state == ChangeState::Open {
             let revision = self.forge.changes[&change].facts.revision.commit;
-            self.tell(Verb::Retry { change, revision, scope: RetryScope::NotPassed });
+            self.tell(Verb::Retry { change, revision, scope });
+        }
+    }
+
+    /// Two changes with one commit; the first one's run has passed, and the other one's has taken that over.
+    fn tell_twins(&mut self) -> [ChangeNumber; 2] {
+        let change = self.tell_change(1, GOOD);
+        self.pass(LONG);
+        let gate = self.main();
+        let head = self.forge.changes[&change].facts.revision.commit;
+        let twin = self.forge.propose(&gate.branch, head, AUTHORS[1]);
+        self.ring(&gate);
+        self.pass(LONG);
+        [change, twin]
+    }
+
+    fn until_running(&mut self, script: &str) {
+        let deadline = self.now + LONG;
+        let runs = |world: &World| {
+            let running = world.executor.running();
+            running.iter().any(|lease| world.executor.jobs[lease].script.starts_with(script))
+        };
+        while self.now < deadline && self.checks.violations.is_empty() && !runs(self) {
+            self.pass(10);
         }
     }
 

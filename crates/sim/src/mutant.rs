@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::golden;
 use crate::report::Violation;
 use crate::run::{Options, run};
 
@@ -48,10 +49,16 @@ pub enum Mutant {
     EverybodyIsAdmin,
     /// The forge lets every change that lands go to another branch at once, and forgets that it has landed.
     MovesWhatHasLanded,
+    /// A retry of everything, or of a job, is understood as one of what did not pass.
+    RetriesKeepEverything,
+    /// A gate never hears that a job failed.
+    FailuresAreForgotten,
+    /// A job that was stopped is told as passed if it had passed before, whatever it would have been made of now.
+    StoppedIsPassed,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 18] = [
+pub const MUTANTS: [Mutant; 21] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -70,6 +77,9 @@ pub const MUTANTS: [Mutant; 18] = [
     Mutant::LeasesAreNotFenced,
     Mutant::EverybodyIsAdmin,
     Mutant::MovesWhatHasLanded,
+    Mutant::RetriesKeepEverything,
+    Mutant::FailuresAreForgotten,
+    Mutant::StoppedIsPassed,
 ];
 
 /// How a planted bug was noticed.
@@ -77,7 +87,7 @@ pub const MUTANTS: [Mutant; 18] = [
 pub struct Notice {
     /// Which bug.
     pub mutant: Mutant,
-    /// Seeds that were run for it.
+    /// Seeds that were run for it; none for one that has a story.
     pub seeds: u64,
     /// What gave it away; `None`: nothing did.
     pub by: Option<Violation>,
@@ -101,6 +111,9 @@ impl fmt::Display for Hunted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Notice { mutant, seeds, by } in &self.notices {
             match by {
+                Some(Violation { invariant, what }) if *seeds == 0 => {
+                    writeln!(f, "{mutant:?}: noticed in its story by {invariant}: {what}")?;
+                }
                 Some(Violation { invariant, what }) => {
                     writeln!(f, "{mutant:?}: noticed within {seeds} seeds by {invariant}: {what}")?;
                 }
@@ -117,8 +130,11 @@ pub fn hunt_all(from: u64, seeds_max: u64) -> Hunted {
     Hunted { notices: MUTANTS.into_iter().map(|mutant| hunt(mutant, from, seeds_max)).collect() }
 }
 
-/// Looks for one planted bug from a seed on, up to the first world that notices it.
+/// Looks for one planted bug in the story in which it shows, or from a seed on, up to the first world that notices it.
 pub fn hunt(mutant: Mutant, from: u64, seeds_max: u64) -> Notice {
+    if let Some(violations) = golden::play_planted(mutant) {
+        return Notice { mutant, seeds: 0, by: violations.into_iter().next() };
+    }
     let options = Options { mutant: Some(mutant), stop_at_failure: true, ..Options::default() };
     let summary = run(from, seeds_max, options);
     let by = summary.failures.into_iter().next().and_then(|failure| failure.violations.into_iter().next());

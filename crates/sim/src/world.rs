@@ -6,7 +6,7 @@ use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::environment::Environment;
 use towpath_core::gate::{Bell, Gate, GateConfig, GateEvent};
-use towpath_core::ids::{Epoch, GateId, LeaseId, RepoName, Timestamp};
+use towpath_core::ids::{CommitId, Epoch, GateId, LeaseId, RepoName, Timestamp};
 use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::Run;
 use towpath_core::turn::{Intake, Live, Turn};
@@ -23,6 +23,7 @@ use crate::trace::Trace;
 
 mod drivers;
 mod heal;
+mod hearsay;
 pub mod people;
 mod servers;
 mod strikes;
@@ -73,6 +74,8 @@ pub struct World {
     pub crash_again: Option<u64>,
     /// Carry out every effect a second time.
     pub twice: bool,
+    /// Freezes that the team has ended once the faults were over: branch, why, and over which commit.
+    unfrozen: BTreeSet<(GateId, String, Option<CommitId>)>,
     commands: u64,
     queue: BTreeMap<(i64, u64), Ev>,
     tasks: BTreeMap<u64, Task>,
@@ -216,6 +219,7 @@ impl World {
             crash_at: None,
             crash_again: None,
             twice: false,
+            unfrozen: BTreeSet::new(),
             commands: 0,
             queue: BTreeMap::new(),
             tasks: BTreeMap::new(),

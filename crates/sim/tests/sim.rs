@@ -23,6 +23,19 @@ fn stories_end_the_same_wherever_the_server_dies_and_if_every_effect_is_done_twi
 }
 
 #[test]
+fn what_a_landing_rests_on_is_checked_for_age_retries_and_what_it_was_made_of() {
+    let bugs = [
+        (Mutant::FailuresAreForgotten, "the newest result of `wheel`, in run 3, is"),
+        (Mutant::RetriesKeepEverything, "was put aside by a retry"),
+        (Mutant::StoppedIsPassed, "`integ` of run 1 was made of another `wheel`"),
+    ];
+    for (bug, by) in bugs {
+        let notice = hunt(bug, 1, 1);
+        assert!(notice.by.as_ref().is_some_and(|violation| violation.what.contains(by)), "{notice:?}");
+    }
+}
+
+#[test]
 fn planted_bugs_are_noticed() {
     let bugs = [Mutant::StoreIgnoresEpochs, Mutant::StoreKeepsConsumed, Mutant::EverybodyIsAdmin];
     for bug in bugs {

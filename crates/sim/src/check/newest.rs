@@ -7,7 +7,7 @@ use std::sync::Arc;
 use towpath_core::definition::{GateSettings, Proof};
 use towpath_core::effect::Landing;
 use towpath_core::gate::{ForgeChange, RetryScope};
-use towpath_core::graph::{JobGraph, JobIndex, Outcome, Trigger};
+use towpath_core::graph::{JobGraph, JobIndex, JobResult, Outcome, Trigger};
 use towpath_core::ids::{ChangeNumber, CommitId, Digest, GateId, RunId};
 use towpath_core::message::{JobReport, Message, RunReport, RunStart};
 use towpath_core::policy::Level;
@@ -62,6 +62,14 @@ impl Checks {
         };
         let first = self.told.newest_of(gate) + 1;
         self.told.aside.insert((gate.clone(), change, job), first);
+    }
+
+    /// What the last run before this one found out about a job.
+    pub fn last_result(&self, before: &RunId, id: Digest) -> Option<Arc<JobResult>> {
+        let earlier = self.told.reports.range(..before).rev().filter(|(run, _)| run.gate == before.gate);
+        let mut found =
+            earlier.filter_map(|(_, report)| report.jobs.iter().find(|job| is_found_out(job, id)));
+        found.next().map(|job| job.result.clone())
     }
 
     /// Remembers what runs were started with and how they ended.
@@ -138,13 +146,16 @@ impl World {
         let told = &self.checks.told;
         let of_gate = told.reports.iter().rev().filter(|(run, _)| run.gate == *gate);
         let about = of_gate.filter(|(run, _)| told.starts.get(run).is_some_and(|start| is_about(start)));
-        let ran = |job: &&JobReport| {
-            let never = matches!(job.result.outcome, Outcome::Skipped | Outcome::Cancelled);
-            job.digest == id && job.carried.is_none() && !never
-        };
+        let ran = |job: &&JobReport| is_found_out(job, id);
         let found = about.filter_map(|(_, report)| Some((&**report, report.jobs.iter().find(ran)?))).next();
         found.ok_or_else(|| format!("no run has a result of the job {id}"))
     }
+}
+
+/// Whether a run found it out about a job by running it.
+fn is_found_out(report: &JobReport, id: Digest) -> bool {
+    let never = matches!(report.result.outcome, Outcome::Skipped | Outcome::Cancelled);
+    report.digest == id && report.carried.is_none() && !never
 }
 
 /// The required jobs and what they need, needs first.

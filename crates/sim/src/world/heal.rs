@@ -89,9 +89,19 @@ impl World {
     fn team_tidies_up(&mut self) {
         for gate in self.gates.clone() {
             for verb in self.due_commands(&gate) {
+                if verb == Verb::Unfreeze && !self.note_unfreeze(&gate) {
+                    let what = format!("{gate} froze again over what it had been unfrozen for");
+                    return self.violate("I6", what);
+                }
                 self.command(&gate, ADMIN, verb);
             }
         }
+    }
+
+    /// Whether the team has not yet ended a freeze of this cause.
+    fn note_unfreeze(&mut self, gate: &GateId) -> bool {
+        let freeze = self.gate_state(gate).and_then(|state| state.branch().frozen.clone());
+        freeze.is_some_and(|freeze| self.unfrozen.insert((gate.clone(), freeze.why, freeze.lost)))
     }
 
     fn due_commands(&mut self, gate: &GateId) -> Vec<Verb> {

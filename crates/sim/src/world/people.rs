@@ -366,6 +366,7 @@ impl World {
         self.checks.note_command(id, gate, by, &verb);
         let user = if self.mutant == Some(Mutant::EverybodyIsAdmin) { ADMIN } else { by };
         let by = Actor { user, name: format!("user{by}") };
+        let verb = self.understood(verb);
         let event = GateEvent::Command(Box::new(Command { id, by, verb }));
         let at = self.intake_time();
         self.deliver(&CellId::Gate(gate.clone()), at, AnyIntake::Gate(Intake::Event(event)));
