@@ -165,7 +165,7 @@ impl GateState {
             Verb::Freeze { why } => {
                 self.freeze(Freeze { by: Some(by.name.clone()), why: why.clone(), at: now, lost: None })
             }
-            Verb::Unfreeze => self.unfreeze(),
+            Verb::Unfreeze => self.unfreeze(now),
             Verb::AcceptTip { tip } => self.accept_tip(*tip),
             Verb::RunManual { job } => self.run_manual(job.as_deref(), by, now),
             Verb::Deploy => self.deploy_again(by),
@@ -238,11 +238,13 @@ impl GateState {
 
     /// Ends a freeze. Whoever ends one over a lost landing gives that landing up: from then on the branch has to contain
     /// the tip that was there, so that it freezes again only when more is lost, and what is lost is not deployed any more.
-    fn unfreeze(&mut self) -> Outcome {
+    /// What was lost during another freeze is seen before anything lands.
+    fn unfreeze(&mut self, now: Timestamp) -> Outcome {
         let branch = self.branch.edit();
         let Some(freeze) = branch.frozen.take() else {
             return Err(Refusal::new(RefusalClass::Conflict, "it is not frozen"));
         };
+        branch.flags.forge.set(now);
         let unfroze = format!("unfroze {}", self.id);
         match (freeze.lost.filter(|lost| branch.kept() == Some(*lost)), branch.last_tip) {
             (Some(lost), Some(tip)) => {

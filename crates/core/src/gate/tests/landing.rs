@@ -112,26 +112,30 @@ fn a_read_that_was_asked_for_a_landing_before_that_was_given_up_freezes_nothing(
 #[test]
 fn a_persons_freeze_gives_up_no_landing() {
     check(
-        "approvals 0; push 1; pass 1; freeze; rewind; unfreeze; close 9",
+        "approvals 0; push 1; pass 1; push 2; freeze; rewind; pass 3; pass 4; unfreeze",
         expect![[r#"
-        approvals 0
-        push 1
-          run 1: Change of 1 (initial run)
-        pass 1
-          land 1 -> Landed
-          landed 1 with ["unit"]
-          run 2: Land of - (landing of 018080808080)
-        freeze
-          answer Ok("froze demo/main: release")
-        rewind
-          foreign push
-          alert: somebody else pushed 0101010101010101010101010101010101010101 to demo/main
-        unfreeze
-          answer Ok("unfroze demo/main")
-        close 9
-          froze: the branch no longer contains the commit that was landed last
-          alert: demo/main is frozen: the branch no longer contains the commit that was landed last
-    "#]],
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            push 2
+              run 3: Change of 2 (initial run)
+            freeze
+              answer Ok("froze demo/main: release")
+            rewind
+              foreign push
+              alert: somebody else pushed 0101010101010101010101010101010101010101 to demo/main
+            pass 3
+              run 4: Queue of 2 (merge candidate)
+            pass 4
+            unfreeze
+              answer Ok("unfroze demo/main")
+              froze: the branch no longer contains the commit that was landed last
+              alert: demo/main is frozen: the branch no longer contains the commit that was landed last
+        "#]],
     );
 }
 
