@@ -200,8 +200,8 @@ impl BuiltIn {
         to: CommitId,
     ) -> Result<RowStep, ForgeError> {
         let saved = meta::read(self.repository(), number, to)?;
-        let acts = meta::acts(self.repository(), number, (from, to))?;
-        Ok(RowStep { from, to: saved, acts })
+        let meta::Told { acts, untold } = meta::acts(self.repository(), number, (from, to))?;
+        Ok(RowStep { from, to: saved, acts, untold })
     }
 
     /// Makes one edit of a change for a person, from its newest record; `edit` returns what it did, in words.
@@ -266,7 +266,7 @@ impl BuiltIn {
             }
         }
         let to = SavedChange { change: change.clone(), meta };
-        let step = RowStep { from: previous, to, acts: act.into_iter().collect() };
+        let step = RowStep { from: previous, to, acts: act.into_iter().collect(), untold: Vec::new() };
         // Where somebody has brought it on, it is perhaps only at the record before this one.
         if self.records().save(&step) != Ok(true) && self.recorded(change.number).is_err() {
             lock(&self.inner.behind).insert(change.number);

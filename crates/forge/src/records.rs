@@ -132,6 +132,9 @@ pub struct RowStep {
     pub to: SavedChange,
     /// What people did from the one to the other, oldest first.
     pub acts: Vec<ChangeAct>,
+    /// What damaged records between the two no longer say, in words: in the place of the
+    /// leaves of what people did there comes one that says that they are lost.
+    pub untold: Vec<String>,
 }
 
 /// A change, whole: the content of `change.json` in its record.

@@ -185,12 +185,17 @@ impl Records for Rows {
     }
 
     fn save(&self, step: &RowStep) -> Kept<bool> {
-        let (row, from, acts) = (self.row(&step.to), step.from, step.acts.clone());
+        let RowStep { from, to, acts, untold } = step.clone();
+        let (row, now) = (self.row(&to), self.clock.now());
+        untold.iter().for_each(|lost| tracing::error!(repo = %row.repo, "{lost}"));
         self.write(move |tx| {
             if tx.change_meta(&row.repo, row.number)? != from {
                 return Ok(false);
             }
             tx.put_change(&row)?;
+            for lost in untold {
+                note(tx, None, now, format!("repo {}: {lost}", row.repo));
+            }
             for ChangeAct { by, at, what } in acts {
                 note(tx, Some(&by), at, what);
             }

@@ -15,6 +15,8 @@ const FILE: &str = "change.json";
 const RECORD_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Records of one change that are read back at most, where its row was lost.
 const RECORDS_MAX: usize = 1_000_000;
+/// Damaged records of one change that are named, at most.
+const UNTOLD_MAX: usize = 10;
 /// Between what the commit's message says for people and what it says for us.
 const ACT_BEGINS: &str = "\n\n";
 
@@ -69,32 +71,52 @@ pub(super) fn read(
     }
 }
 
-/// What people did in the records of a change after one, up to another, oldest first; `None`: in all of them.
+/// What the records of a change say that people did.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// What they say, oldest first.
+    pub acts: Vec<ChangeAct>,
+    /// What cannot be read any more, in words.
+    pub untold: Vec<String>,
+}
+
+/// What people did in the records of a change after one, up to another; `None`: in all of them.
 ///
-/// Records that no person made, or that were written when only the server's log said who had, have none.
+/// Records that no person made, or that were written when only the server's log said who had, have none. The change itself
+/// is whole in its newest record: a damaged one before it keeps nobody from it.
 pub(super) fn acts(
     repository: &Repository,
     number: ChangeNumber,
     (after, up_to): (Option<CommitId>, CommitId),
-) -> Result<Vec<ChangeAct>, ForgeError> {
-    let (mut acts, mut at) = (Vec::new(), up_to);
+) -> Result<Told, ForgeError> {
+    let (mut told, mut at) = (Told::default(), up_to);
     for _ in 0..RECORDS_MAX {
-        let found = repository.commit(at).map_err(ForgeError::from);
-        let record = match found.and_then(|record| Ok((act(number, &record)?, record))) {
-            Ok((act, record)) => {
-                acts.extend(act);
-                record
-            }
+        let record = match repository.commit(at).map_err(ForgeError::from) {
+            Ok(record) => record,
             Err(error) if at == up_to || error.class() == ErrorClass::Transient => return Err(error),
-            // Whoever damaged it has taken what people did until then; the change itself is whole in its newest record.
-            Err(_) => return Ok(acts.into_iter().rev().collect()),
+            Err(error) => {
+                told.untold.push(format!("what people did to change {number} up to {at} is lost: {error}"));
+                told.acts.reverse();
+                return Ok(told);
+            }
         };
+        match act(number, &record) {
+            Ok(act) => told.acts.extend(act),
+            Err(error) if at == up_to => return Err(error),
+            Err(_) if told.untold.len() >= UNTOLD_MAX => {}
+            Err(error) => {
+                told.untold.push(format!("what made change {number} what it was at {at} is lost: {error}"))
+            }
+        }
         let previous = record.parents.first().copied();
         match previous {
             Some(previous) if after != Some(previous) => at = previous,
-            _ if after == previous => return Ok(acts.into_iter().rev().collect()),
+            _ if after == previous => {
+                told.acts.reverse();
+                return Ok(told);
+            }
             // The ref has gone back, as after a disk's loss: what there is now has been told before.
-            _ => return Ok(Vec::new()),
+            _ => return Ok(Told::default()),
         }
     }
     Err(broken(number, format!("it has more than {RECORDS_MAX} of them")))

@@ -25,6 +25,7 @@ struct State {
     checks: BTreeMap<(ChangeNumber, BranchName, CommitId), Check>,
     alerts: Vec<(BranchName, String)>,
     acts: Vec<ChangeAct>,
+    untold: Vec<String>,
     room: Room,
 }
 
@@ -41,8 +42,8 @@ const NO_ROOM: &str = "there is no room";
 impl Memory {
     /// Empty records of a repo.
     pub fn new(policy: Policy) -> Memory {
-        let (members, changes, checks, alerts, acts, room) = Default::default();
-        Memory { kept: Mutex::new(State { policy, members, changes, checks, alerts, acts, room }) }
+        let (members, changes, checks, alerts, acts, untold, room) = Default::default();
+        Memory { kept: Mutex::new(State { policy, members, changes, checks, alerts, acts, untold, room }) }
     }
 
     /// Gives a person a role, and says whether their uploads run without being asked for.
@@ -85,6 +86,11 @@ impl Memory {
     /// What people did to changes, in the order in which it was saved.
     pub fn acts(&self) -> Vec<ChangeAct> {
         self.state().acts.clone()
+    }
+
+    /// What damaged records no longer said when a row was saved.
+    pub fn untold(&self) -> Vec<String> {
+        self.state().untold.clone()
     }
 
     /// The newest verdict of a branch's gate on a revision.
@@ -162,6 +168,7 @@ impl Records for Memory {
         if is_next {
             state.changes.insert(number, step.to.clone());
             state.acts.extend(step.acts.iter().cloned());
+            state.untold.extend(step.untold.iter().cloned());
         }
         Ok(is_next)
     }

@@ -17,7 +17,7 @@ fn all(world: &World) -> Vec<SavedChange> {
 /// Makes a row what it was, as if the server had died before it was saved.
 fn put_row(world: &World, saved: &SavedChange) {
     let now = world.memory.change(saved.change.number).unwrap();
-    let step = RowStep { from: now.map(|now| now.meta), to: saved.clone(), acts: Vec::new() };
+    let step = RowStep { from: now.map(|now| now.meta), to: saved.clone(), acts: vec![], untold: vec![] };
     world.memory.save(&step).unwrap();
 }
 
@@ -156,7 +156,8 @@ fn a_rebuild_tells_what_people_did_since_the_row_and_nothing_else() {
         (Some(&old), so_far.clone())
     );
     // Two who find a row behind at once.
-    let step = RowStep { from: Some(old.meta), to: newest.clone(), acts: before[..1].to_vec() };
+    let acts = before[..1].to_vec();
+    let step = RowStep { from: Some(old.meta), to: newest.clone(), acts, untold: vec![] };
     world.memory.save(&step).unwrap();
     world.memory.save(&step).unwrap();
     assert_eq!(world.memory.acts().len(), so_far.len() + 1);
@@ -177,6 +178,38 @@ fn an_older_record_that_is_lost_keeps_nobody_from_the_change() {
     std::fs::remove_file(&object).unwrap();
     assert_eq!(world.forge.change(number).unwrap().comments.len(), 1);
     assert_eq!(told(&world.memory.acts()[before..]), [("ann", "made a draft (demo change 1)")]);
+    let untold = world.memory.untold();
+    let said = format!("what people did to change 1 up to {lost} is lost");
+    assert!(untold.len() == 1 && untold[0].starts_with(&said), "{untold:?}");
+}
+
+#[test]
+fn an_act_that_cannot_be_read_hides_none_before_it() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    let number = change.number;
+    let old = world.memory.change(number).unwrap().unwrap();
+    world.forge.comment(BOB, number, "One.", world.now()).unwrap();
+    let before = world.memory.acts();
+    let commented = world.memory.change(number).unwrap().unwrap().meta;
+    let tree = world.in_store(&["rev-parse", "refs/changes/1/meta^{tree}"]).stdout;
+    let tree = String::from_utf8(tree).unwrap();
+    let record = |act: &str, parent: &str| {
+        let message = format!("change 1: revision 1\n\n{act}");
+        let names = ["-c", "user.name=T", "-c", "user.email=t@localhost"];
+        let words = ["commit-tree", "-p", parent, "-m", &message, tree.trim()];
+        let made = world.in_store(&[&names[..], &words].concat());
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    };
+    let garbled = record("{}", &commented.to_string());
+    let newest = record(&serde_json::to_string(before.last().unwrap()).unwrap(), &garbled);
+    assert!(world.in_store(&["update-ref", "refs/changes/1/meta", &newest]).status.success());
+    put_row(&world, &old);
+    world.forge.rebuild().unwrap();
+    let commented = before.last().cloned().unwrap();
+    assert_eq!(world.memory.acts()[before.len()..], [commented.clone(), commented]);
+    let untold = world.memory.untold();
+    assert!(untold.len() == 1 && untold[0].contains(&garbled), "{untold:?}");
 }
 
 #[test]
