@@ -81,7 +81,7 @@ pub struct RevisionFacts {
     pub time: Timestamp,
     /// Who uploaded it: decides its level. Git's author and committer decide nothing.
     pub uploader: UserId,
-    /// Who uploaded each other commit that is not yet on the target.
+    /// Who else uploaded a commit of it that is not yet on the target.
     pub stack_uploaders: BTreeSet<UserId>,
 }
 

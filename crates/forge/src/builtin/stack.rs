@@ -17,11 +17,13 @@ pub(crate) const STACK_COMMITS_MAX: usize = 2_000;
 /// Revisions whose answer is remembered.
 const CACHE_MAX: usize = 4_096;
 
-/// Answers by target and revision, with the tip for which they were found.
-pub(super) type Cache = HashMap<(BranchName, CommitId), (CommitId, BTreeSet<UserId>)>;
+/// Answers by target and revision, with the tip for which they were found. The same commit may be a revision of several
+/// people, and each has other "others".
+pub(super) type Cache = HashMap<(BranchName, CommitId, UserId), (CommitId, BTreeSet<UserId>)>;
 
 impl BuiltIn {
-    /// The uploaders, other than the revision's own, of every commit below a revision that `tip` does not contain.
+    /// The uploaders, other than the revision's own, of every commit of a revision that `tip` does not contain. The head
+    /// commit is one of them: who proposes a commit that somebody else brought is not the first to have uploaded it.
     ///
     /// A tip that moved forward only takes commits away: where nobody else was in the stack before, nobody is now.
     pub(super) fn stack_uploaders(
@@ -30,7 +32,7 @@ impl BuiltIn {
         tip: CommitId,
         revision: &RevisionRecord,
     ) -> Result<BTreeSet<UserId>, ForgeError> {
-        let key = (target.clone(), revision.commit);
+        let key = (target.clone(), revision.commit, revision.uploader);
         let known = lock(&self.inner.stacks).get(&key).cloned();
         if let Some((known_tip, others)) = known {
             let forward =
@@ -56,8 +58,7 @@ impl BuiltIn {
             Err(error) if error.class() == ErrorClass::Invalid => return Ok(BTreeSet::from([NOBODY])),
             Err(error) => return Err(error.into()),
         };
-        let below: Vec<CommitId> = commits.into_iter().filter(|commit| *commit != revision.commit).collect();
-        let uploaders = self.uploaders(&below)?;
+        let uploaders = self.uploaders(&commits)?;
         Ok(uploaders.into_iter().filter(|uploader| *uploader != revision.uploader).collect())
     }
 }

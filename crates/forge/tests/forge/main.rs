@@ -10,3 +10,4 @@ mod pushes;
 mod raw;
 mod rows;
 mod support;
+mod uploaders;

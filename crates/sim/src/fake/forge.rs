@@ -145,7 +145,7 @@ impl Forge {
     fn shown(&self, change: &ForgedChange, branch: &Branch) -> ForgeChange {
         let head = change.facts.revision.commit;
         let mut stack = BTreeSet::new();
-        let mut open = self.git.get(head).parents.clone();
+        let mut open = vec![head];
         while let Some(commit) = open.pop() {
             if !branch.commits.contains(&commit) {
                 stack.extend(self.uploaders.get(&commit).copied());

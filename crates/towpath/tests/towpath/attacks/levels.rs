@@ -130,10 +130,13 @@ fn a18_vouched_then_moved(fort: &Fort) {
 }
 
 fn a20_stacked_on_untrusted(fort: &Fort) {
-    let (outsider, _) = fort.push("outsider", "a20-below", &[("attack", "echo theirs\n")]);
+    let (outsider, below) = fort.push("outsider", "a20-below", &[("attack", "echo theirs\n")]);
+    is_untrusted(fort, below);
     let ann = fort.clone_of("ann");
     ann.run(&["fetch", "--quiet", outsider.folder.to_str().unwrap(), "HEAD"]);
     ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    // The very commit, which the gate has seen in the outsider's change.
+    is_untrusted(fort, ann.propose("a20-same"));
     ann.write("mine", "mine\n");
     ann.commit("Mine, on theirs");
     is_untrusted(fort, ann.propose("a20"));
