@@ -35,7 +35,8 @@ mod talk;
 mod text;
 
 pub(crate) use journal::PushEntry;
-pub use propose::Proposal;
+pub(crate) use propose::Uploaded;
+pub use propose::{Proposal, PushedBranch};
 pub use rebuild::Rebuilt;
 pub use review::ReviewRequest;
 pub use stack::NOBODY;

@@ -41,6 +41,22 @@ pub struct Proposal {
     pub labels: Vec<String>,
 }
 
+/// A branch that was pushed before, as whoever proposes it knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedBranch {
+    /// Its name.
+    pub name: BranchName,
+    /// The commit that the person means, where they said so: the branch is at no other, or nothing happens.
+    pub seen: Option<CommitId>,
+}
+
+/// A commit as it came here: its uploader decides its level, whoever proposes it (trust T1).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Uploaded {
+    pub commit: CommitId,
+    pub by: UserId,
+}
+
 /// A change as a proposal would leave it.
 #[derive(Debug, Clone)]
 pub(crate) struct Proposed {
@@ -59,12 +75,12 @@ impl BuiltIn {
         proposal: &Proposal,
         now: Timestamp,
     ) -> Done<ChangeRecord> {
-        self.write_proposal((by, commit), proposal, now, |_| None)
+        self.write_proposal((by, Uploaded { commit, by }), proposal, now, |_| None)
     }
 
     fn write_proposal(
         &self,
-        by: (UserId, CommitId),
+        by: (UserId, Uploaded),
         proposal: &Proposal,
         now: Timestamp,
         act: impl FnOnce(&ChangeRecord) -> Option<ChangeAct>,
@@ -83,39 +99,67 @@ impl BuiltIn {
         self.write_change(&writing, proposed.record, proposed.before.as_ref(), act)
     }
 
-    /// Opens a change from a branch that was pushed before.
+    /// Opens a change from a branch that was pushed before, for the branch's owner or a maintainer. The change is theirs;
+    /// its revision stays with who pushed it, or is theirs too where an import brought it.
     pub fn propose_branch(
         &self,
         by: UserId,
-        branch: &BranchName,
+        from: &PushedBranch,
         proposal: &Proposal,
         now: Timestamp,
     ) -> Done<ChangeRecord> {
         let member = self.require(by, Role::Author, "opening a change")?;
-        let missing = || {
-            Failure::refused(RefusalClass::NotFound, format!("there is no branch `{branch}`; push it first"))
-        };
-        let commit = self.repository().branch_tip(branch)?.ok_or_else(missing)?;
-        let source = Some(branch.clone());
+        let commit = self.tip_to_propose((by, &member), from)?;
+        let uploader = self.uploaders(&[commit])?.first().copied().unwrap_or(by);
+        let source = Some(from.name.clone());
         let actor = Actor { user: by, name: member.name };
         let opened = |change: &ChangeRecord| {
             let what =
                 format!("opened {} change {} at {}", self.name(), change.number, change.newest().commit);
             Some(ChangeAct { by: actor, at: now, what })
         };
-        self.write_proposal((by, commit), &Proposal { source, ..proposal.clone() }, now, opened)
+        let uploaded = Uploaded { commit, by: uploader };
+        self.write_proposal((by, uploaded), &Proposal { source, ..proposal.clone() }, now, opened)
+    }
+
+    fn tip_to_propose(&self, (by, member): (UserId, &Member), from: &PushedBranch) -> Done<CommitId> {
+        let PushedBranch { name, seen } = from;
+        let refused = |class: RefusalClass, why: String| Err(Failure::refused(class, why));
+        let Some(tip) = self.repository().branch_tip(name)? else {
+            return refused(RefusalClass::NotFound, format!("there is no branch `{name}`; push it first"));
+        };
+        let others = self.branch_owner(name)?.filter(|owner| *owner != by).map(|owner| self.name_of(owner));
+        if let Some(owner) = others.as_ref().filter(|_| member.role < Role::Maintainer) {
+            let why = format!(
+                "the branch `{name}` is {owner}'s: only {owner} or a maintainer opens a change from it; push your commit \
+                 under another name"
+            );
+            return refused(RefusalClass::Denied, why);
+        }
+        let Some(seen) = seen.filter(|seen| *seen != tip) else { return Ok(tip) };
+        let push = match others {
+            Some(owner) => format!("the branch is {owner}'s, so push yours under another name"),
+            None => format!("push yours first (`git push towpath {name}`)"),
+        };
+        refused(
+            RefusalClass::Conflict,
+            format!(
+                "the branch `{name}` is at {tip} here, not at {seen}: {push}, or say that you mean what is here \
+                 (`towpath change open {name}`)"
+            ),
+        )
     }
 
     /// What a proposal would make, decided on `view`, which may be the quarantine of a push. Writes nothing.
     pub(crate) fn plan_proposal(
         &self,
         view: &Repository,
-        (by, commit): (UserId, CommitId),
+        (by, uploaded): (UserId, Uploaded),
         proposal: &Proposal,
         now: Timestamp,
     ) -> Done<Proposed> {
         let member = self.require(by, Role::Author, "opening a change")?;
-        let tip = view.commit(commit)?;
+        let tip = view.commit(uploaded.commit)?;
         let id = change_id(&tip.message);
         let before = self.meant_change((by, &member), proposal, &tip)?;
         let target = self.target_of(proposal, before.as_ref())?;
@@ -124,7 +168,7 @@ impl BuiltIn {
             Some(before) => before.change.clone(),
             None => self.blank((by, &target), proposal, id, now)?,
         };
-        self.add_revision(&mut record, &tip, by, now)?;
+        self.add_revision(&mut record, &tip, uploaded.by, now)?;
         describe(&mut record, proposal, &commits)?;
         if let Some(draft) = proposal.draft {
             record.draft = draft;
@@ -313,7 +357,7 @@ impl BuiltIn {
         &self,
         record: &mut ChangeRecord,
         tip: &CommitInfo,
-        by: UserId,
+        uploader: UserId,
         now: Timestamp,
     ) -> Done<()> {
         if record.revisions.last().is_some_and(|newest| newest.commit == tip.id) {
@@ -329,7 +373,7 @@ impl BuiltIn {
             number,
             commit: tip.id,
             time: tip.committer.time,
-            uploader: by,
+            uploader,
             at: now,
         });
         record.updated_at = now.max(record.updated_at);

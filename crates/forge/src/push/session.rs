@@ -14,7 +14,7 @@ use super::options::PushOptions;
 use super::report::shown;
 use super::request::{Command, PushHead};
 use super::rules::{Known, Move, Pusher, judge};
-use crate::builtin::{BuiltIn, PushEntry, STACK_COMMITS_MAX};
+use crate::builtin::{BuiltIn, PushEntry, STACK_COMMITS_MAX, Uploaded};
 use crate::error::{Done, Failure};
 use crate::records::{ChangeRecord, Find};
 
@@ -140,7 +140,7 @@ impl Session {
             let (_, wanted) = self.planned(&update.old, &update.new, &update.name)?;
             tips.extend(commit_of(&view, wanted)?);
             if let Some((commit, proposal)) = wanted.proposal(&self.options) {
-                let by = (self.context.by, commit);
+                let by = (self.context.by, Uploaded { commit, by: self.context.by });
                 let proposed = self.forge.plan_proposal(&view, by, &proposal, self.context.now)?;
                 if proposed.too_deep {
                     reply.say.push(too_deep(&proposed.record.target));

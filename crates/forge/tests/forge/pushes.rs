@@ -7,7 +7,7 @@ use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_forge::ChangeState;
 
 use crate::contract::landing;
-use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git};
+use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git, pushed};
 
 #[test]
 fn a_branch_becomes_a_change_and_a_second_push_a_revision() {
@@ -132,9 +132,9 @@ fn a_change_opens_from_a_branch_that_is_there() {
     let ann = world.clone_of("ann");
     let head = ann.commit_file("a", "a\n");
     ann.push(&["HEAD:refs/heads/mine"]).unwrap();
-    let change = world.forge.propose_branch(ANN, &branch("mine"), &Default::default(), world.now()).unwrap();
+    let change = world.forge.propose_branch(ANN, &pushed("mine"), &Default::default(), world.now()).unwrap();
     assert_eq!((change.number, change.newest().commit), (ChangeNumber(1), head));
-    let again = world.forge.propose_branch(ANN, &branch("mine"), &Default::default(), world.now()).unwrap();
+    let again = world.forge.propose_branch(ANN, &pushed("mine"), &Default::default(), world.now()).unwrap();
     assert_eq!(again, change);
 }
 

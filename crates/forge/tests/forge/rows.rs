@@ -7,7 +7,7 @@ use towpath_forge::{
 };
 
 use crate::contract::landing;
-use crate::support::{ANN, BOB, MAINTAINER, World, approval, branch};
+use crate::support::{ANN, BOB, MAINTAINER, World, approval, branch, pushed};
 
 fn all(world: &World) -> Vec<SavedChange> {
     let numbers: Vec<ChangeNumber> = world.memory.saved().unwrap().into_keys().collect();
@@ -122,7 +122,7 @@ fn a_rebuild_tells_what_people_did_since_the_row_and_nothing_else() {
     let clone = world.clone_of("ann");
     clone.commit_file("one", "one\n");
     clone.push(&["HEAD:refs/heads/one"]).unwrap();
-    let change = world.forge.propose_branch(ANN, &branch("one"), &Default::default(), world.now()).unwrap();
+    let change = world.forge.propose_branch(ANN, &pushed("one"), &Default::default(), world.now()).unwrap();
     let number = change.number;
     let opened = format!("opened demo change 1 at {}", change.newest().commit);
     world.forge.comment(BOB, number, "One.", world.now()).unwrap();

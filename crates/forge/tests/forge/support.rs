@@ -12,7 +12,8 @@ use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, TreeId, U
 use towpath_core::policy::Role;
 use towpath_forge::push::{HookDesk, HookSettings};
 use towpath_forge::{
-    BuiltIn, ChangeRecord, Definitions, ForgeError, Member, Memory, Policy, ReviewRequest, Settings,
+    BuiltIn, ChangeRecord, Definitions, ForgeError, Member, Memory, Policy, PushedBranch, ReviewRequest,
+    Settings,
 };
 use towpath_git::{Expected, FileAt, Git, GitOptions, Record, RefUpdate, Repository};
 
@@ -69,6 +70,11 @@ pub fn every_git() -> Vec<Git> {
 
 pub fn branch(name: &str) -> BranchName {
     name.parse().unwrap()
+}
+
+/// A branch that is there, whatever it is at.
+pub fn pushed(name: &str) -> PushedBranch {
+    PushedBranch { name: branch(name), seen: None }
 }
 
 pub fn policy() -> Policy {

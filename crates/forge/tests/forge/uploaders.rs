@@ -1,11 +1,12 @@
 //! Who uploaded a change is who brought its commits, whoever proposes them, in whatever order. Cases of the attack list by
 //! their names there.
 
+use towpath_core::cell::RefusalClass;
 use towpath_core::gate::ForgeChange;
 use towpath_core::ids::UserId;
-use towpath_forge::Forge;
+use towpath_forge::{Forge, PushedBranch};
 
-use crate::support::{ANN, OUTSIDER, World, branch};
+use crate::support::{ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, pushed, why};
 
 fn changes(world: &World) -> Vec<ForgeChange> {
     world.forge.read(&branch("main"), None).unwrap().changes
@@ -57,4 +58,62 @@ fn a20_the_same_commit_in_two_changes_gives_an_outsider_nothing() {
     assert_eq!(others(&world), [(1, vec![]), (2, vec![ANN])]);
     assert_eq!(changes(&world)[1].revision.uploader, OUTSIDER);
     world.check_sound();
+}
+
+#[test]
+fn a16_who_opens_a_branch_has_not_uploaded_it() {
+    let world = World::new();
+    let outsider = world.clone_of("outsider");
+    let bait = outsider.commit_file("evil", "evil\n");
+    outsider.push(&["HEAD:refs/heads/bait"]).unwrap();
+    let open =
+        |by, from: &PushedBranch| world.forge.propose_branch(by, from, &Default::default(), world.now());
+    let (class, text) = why(open(ANN, &pushed("bait")));
+    assert_eq!(class, RefusalClass::Denied, "{text}");
+    assert!(text.contains("is outsider's") && text.contains("under another name"), "{text}");
+    // Who means another commit of that name opens nothing.
+    let other = PushedBranch { seen: Some(world.main()), ..pushed("bait") };
+    let (class, text) = why(open(MAINTAINER, &other));
+    assert_eq!(class, RefusalClass::Conflict, "{text}");
+    assert!(text.contains(&bait.to_string()) && text.contains(&world.main().to_string()), "{text}");
+    assert!(changes(&world).is_empty());
+    let opened = open(MAINTAINER, &PushedBranch { seen: Some(bait), ..pushed("bait") }).unwrap();
+    assert_eq!((opened.owner, opened.newest().uploader), (MAINTAINER, OUTSIDER));
+    // A branch of her own is no better for it.
+    let ann = world.clone_of("ann");
+    ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/bait"]);
+    ann.push(&["FETCH_HEAD:refs/heads/mine"]).unwrap();
+    let opened = open(ANN, &pushed("mine")).unwrap();
+    assert_eq!((opened.owner, opened.newest().uploader), (ANN, OUTSIDER));
+    world.check_sound();
+}
+
+#[test]
+fn what_an_import_brought_is_of_who_opens_it() {
+    let world = World::new();
+    let elsewhere = world.clone_of("reader");
+    elsewhere.commit_file("imported", "x\n");
+    let from = elsewhere.folder.to_str().unwrap();
+    assert!(world.in_store(&["fetch", "--quiet", from, "HEAD:refs/heads/imported"]).status.success());
+    let open = |by| world.forge.propose_branch(by, &pushed("imported"), &Default::default(), world.now());
+    for by in [OUTSIDER, ANN] {
+        let opened = open(by).unwrap();
+        assert_eq!((opened.owner, opened.newest().uploader), (by, by));
+    }
+    assert_eq!(others(&world), [(1, vec![]), (2, vec![])]);
+}
+
+#[test]
+fn g02_whoever_opens_the_branch_its_uploader_does_not_approve() {
+    let world = World::new();
+    let mia = world.clone_of("mia");
+    mia.commit_file("big", "big\n");
+    mia.push(&["HEAD:refs/heads/big"]).unwrap();
+    let open = |by| world.forge.propose_branch(by, &pushed("big"), &Default::default(), world.now());
+    assert_eq!(why(open(ANN)).0, RefusalClass::Denied);
+    let change = open(ADMIN).unwrap();
+    assert_eq!(change.newest().uploader, MAINTAINER);
+    let (class, _) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
+    assert_eq!(class, RefusalClass::Denied);
+    world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
 }

@@ -121,6 +121,17 @@ fn a_branch_that_was_pushed_as_it_is_can_be_opened_as_a_change() {
     served.ok(&["change", "open", "second"]);
     let change = served.record(&["change", "show", "2"]);
     assert_eq!(change["revisions"].as_array().unwrap().len(), 2, "{change}");
+    // Who names no branch means what is checked out, and that is not what the server has.
+    served.world.git(&["commit", "--quiet", "--allow-empty", "--message", "not pushed"]);
+    let here = served.world.git(&["rev-parse", "HEAD"]);
+    let refused = served.world.towpath(&["change", "open"]);
+    let said = format!("not at {}: push yours first (`git push towpath second`)", here.trim());
+    assert!(refused.code == 5 && refused.err.contains(&said), "{}", refused.shown());
+    let pushed = commit_and_push("a\n", &[]);
+    assert_eq!(pushed.code, 0, "{}", pushed.err);
+    served.ok(&["change", "open"]);
+    let change = served.record(&["change", "show", "2"]);
+    assert_eq!(change["revisions"].as_array().unwrap().len(), 3, "{change}");
 }
 
 #[test]

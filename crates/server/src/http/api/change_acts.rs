@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::{RetryScope, Verb, Verdict};
 use towpath_core::ids::{ChangeNumber, CommitId, GateId, Timestamp, UserId};
-use towpath_forge::{BuiltIn, ChangeRecord, ChangeText, Done, Draft, LabelEdit, Proposal, ReviewRequest};
+use towpath_forge::{
+    BuiltIn, ChangeRecord, ChangeText, Done, Draft, LabelEdit, Proposal, PushedBranch, ReviewRequest,
+};
 
 use super::{Nothing, Said, Why, checked_why, command};
 use crate::http::call::{Call, blocking};
@@ -64,6 +66,9 @@ async fn gate_of(call: &Call) -> Answer<(GateId, ChangeNumber)> {
 pub struct Open {
     /// The branch, pushed before, whose commits are proposed.
     pub source: String,
+    /// The whole id of the commit that you mean, if the branch must be at no other; absent: whatever it is at.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// The branch that they should land on; absent: the repo's default.
     #[serde(default)]
     pub target: Option<String>,
@@ -98,7 +103,8 @@ pub struct Opened {
 /// `POST /api/v1/repos/{repo}/changes`
 pub async fn open(call: Call, input: Open) -> Answer<Opened> {
     let (repo, by, now) = (call.repo()?, call.person()?.user, call.now());
-    let source = input.source.parse()?;
+    let seen = input.commit.as_deref().map(str::parse).transpose()?;
+    let source = PushedBranch { name: input.source.parse()?, seen };
     let proposal = Proposal {
         target: input.target.as_deref().map(str::parse).transpose()?,
         title: input.title,

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use towpath_core::ids::CommitId;
 
 use crate::command::answer::{items, number, text};
 use crate::command::{own_checkout, own_git};
@@ -34,12 +35,13 @@ pub struct OpenArgs {
 }
 
 pub fn open(arguments: &OpenArgs, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let source = match &arguments.branch {
-        Some(branch) => branch.clone(),
-        None => checked_out()?,
+    // Who names no branch means what is checked out, and the server may know another branch by that name.
+    let (source, commit) = match &arguments.branch {
+        Some(branch) => (branch.clone(), None),
+        None => checked_out().map(|(branch, commit)| (branch, Some(commit.to_string())))?,
     };
     let body = json!({
-        "source": source, "target": arguments.target, "title": arguments.title, "body": arguments.body,
+        "source": source, "commit": commit, "target": arguments.target, "title": arguments.title, "body": arguments.body,
         "draft": arguments.draft, "labels": arguments.label,
     });
     let opened = place.client.ask(&Request::post(&place.path(&["changes"]), body))?;
@@ -60,9 +62,9 @@ pub fn open(arguments: &OpenArgs, place: &Place, terminal: &Terminal) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-fn checked_out() -> Result<String, Failure> {
+fn checked_out() -> Result<(String, CommitId), Failure> {
     let checkout = own_checkout(&own_git()?)?;
-    checkout.head()?.and_then(|head| head.branch).ok_or_else(|| {
+    checkout.head()?.and_then(|head| Some((head.branch?, head.commit))).ok_or_else(|| {
         Failure::new(Exit::Usage, "no branch is checked out")
             .hint("name the branch: `towpath change open BRANCH`")
     })

@@ -70,6 +70,17 @@ fn a16_git_author_spoof(fort: &Fort) {
     let page = Ask::new("GET", &format!("/web/changes/{number}")).with("cookie", &fort.session);
     let page = page.send(&fort.host, &fort.heard).text();
     assert!(page.contains("outsider") && page.contains("ann"), "{page}");
+    // Nor is it of who opens the outsider's branch.
+    outsider.push(&["HEAD:refs/heads/a16-bait"]).unwrap();
+    let open = |name: &str, commit: &str| {
+        let body = json!({ "source": "a16-bait", "commit": commit });
+        fort.ask(name, "POST", "/repos/web/changes", &body)
+    };
+    assert_eq!(open("ann", &outsider.head()).status, 403);
+    assert_eq!(open("mia", &fort.main()).status, 409);
+    let opened = open("mia", &outsider.head()).ok()["change"].as_u64().unwrap();
+    is_untrusted(fort, opened);
+    assert_eq!(fort.change(opened)["revisions"][0]["uploader"], "outsider");
 }
 
 fn a17_not_vouched(fort: &Fort) {
