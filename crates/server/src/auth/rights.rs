@@ -8,7 +8,7 @@ use towpath_core::policy::{Actor, Rights, Role};
 use towpath_store::records::{Scope, Token};
 use towpath_store::{ReadError, Tx, View, WriteError};
 
-use super::token::{TokenVerb, reaches};
+use super::token::{TokenVerb, reaches, within_reach};
 
 /// The server-wide setting that names the server's admins.
 const ADMINS: &str = "admins";
@@ -33,7 +33,7 @@ pub struct Person {
     pub user: UserId,
     /// Their name.
     pub name: String,
-    /// Whether they look after the whole server: they may do everything on every repo.
+    /// Whether they look after the whole server, and came in by what reaches it: they may do everything on every repo.
     pub admin: bool,
     /// How they came in.
     pub by: Means,
@@ -60,6 +60,21 @@ pub enum Means {
         /// What its forms have to bring back.
         csrf: String,
     },
+}
+
+impl Means {
+    /// Whether it reaches some repos only: what is of the whole server is out of its reach then.
+    pub fn is_limited_to_repos(&self) -> bool {
+        self.scope().is_some_and(|scope| scope.repos.is_some())
+    }
+
+    /// What it is limited to, if it is.
+    fn scope(&self) -> Option<&Scope> {
+        match self {
+            Means::Token { scope, .. } => Some(scope),
+            Means::Session { .. } => None,
+        }
+    }
 }
 
 /// Who a request is from.
@@ -92,7 +107,7 @@ pub fn identify(view: &View, credentials: Credentials, now: Timestamp) -> Result
     let Some((owner, by)) = found else { return Ok(Identity::Unknown) };
     let user = view.user(owner)?.filter(|user| !user.disabled);
     let Some(user) = user else { return Ok(Identity::Unknown) };
-    let admin = is_admin(view, owner)?;
+    let admin = !by.is_limited_to_repos() && is_admin(view, owner)?;
     Ok(Identity::Known(Box::new(Person { user: owner, name: user.name, admin, by })))
 }
 
@@ -113,10 +128,19 @@ impl Person {
 
     /// Whether the way they came in allows a verb at all.
     pub fn may(&self, verb: TokenVerb) -> bool {
-        match &self.by {
-            Means::Token { scope, .. } => verb.allowed_by(scope),
-            Means::Session { .. } => true,
-        }
+        self.by.scope().is_none_or(|scope| verb.allowed_by(scope))
+    }
+
+    /// Whether the way they came in allows all that they may.
+    pub fn may_all(&self) -> bool {
+        self.by.scope().is_none_or(|scope| *scope == Scope::default())
+    }
+
+    /// Whether they may see and revoke a token: their own, as an admin anybody's, and none that reaches a repo which the
+    /// way they came in does not.
+    pub fn rules_over(&self, token: &Token) -> bool {
+        let reached = self.by.scope().is_none_or(|scope| within_reach(&token.scope, scope));
+        reached && (self.admin || token.owner == self.user)
     }
 
     /// Their role on a repo; `None`: for them there is no such repo.
@@ -124,14 +148,10 @@ impl Person {
     /// # Errors
     /// Those of reading.
     pub fn role_on(&self, view: &View, repo: &RepoName) -> Result<Option<Role>, ReadError> {
-        let reached = match &self.by {
-            Means::Token { scope, .. } => reaches(scope, repo),
-            Means::Session { .. } => true,
-        };
-        if !reached {
-            return Ok(None);
+        match self.by.scope().is_none_or(|scope| reaches(scope, repo)) {
+            true => role_on(view, repo, self.user),
+            false => Ok(None),
         }
-        role_on(view, repo, self.user)
     }
 
     /// The repos that they may read, by name.

@@ -89,14 +89,21 @@ pub fn reaches(scope: &Scope, repo: &RepoName) -> bool {
 
 /// Whether everything that `inner` allows is allowed by `outer` too: a token never makes a stronger one.
 pub fn within(inner: &Scope, outer: &Scope) -> bool {
-    fn part<T: PartialEq>(inner: &Option<Vec<T>>, outer: &Option<Vec<T>>) -> bool {
-        match (inner, outer) {
-            (_, None) => true,
-            (None, Some(_)) => false,
-            (Some(inner), Some(outer)) => inner.iter().all(|one| outer.contains(one)),
-        }
+    within_reach(inner, outer) && is_part(&inner.verbs, &outer.verbs)
+}
+
+/// Whether `outer` reaches every repo that `inner` reaches.
+pub fn within_reach(inner: &Scope, outer: &Scope) -> bool {
+    is_part(&inner.repos, &outer.repos)
+}
+
+/// Of two lists, where the absent one holds everything.
+fn is_part<T: PartialEq>(inner: &Option<Vec<T>>, outer: &Option<Vec<T>>) -> bool {
+    match (inner, outer) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(inner), Some(outer)) => inner.iter().all(|one| outer.contains(one)),
     }
-    part(&inner.repos, &outer.repos) && part(&inner.verbs, &outer.verbs)
 }
 
 #[cfg(test)]

@@ -83,7 +83,10 @@ impl Call {
             Needs::Repo(role) => Some(self.at_least(view, &person, role)?),
             Needs::OwnerOr(role) => Some(self.owner_or(view, &person, role)?),
             Needs::ServerAdmin if person.admin => None,
+            Needs::ServerAdmin if person.by.is_limited_to_repos() => return Err(out_of_reach()),
             Needs::ServerAdmin => return Err(ApiError::denied("this takes an admin of the server")),
+            Needs::Account if person.may_all() => None,
+            Needs::Account => return Err(for_less()),
         };
         if needs != Needs::Public && !person.may(self.route.verb) {
             let why =
@@ -343,6 +346,17 @@ pub fn no_repo(name: &str) -> ApiError {
 pub fn no_change(number: ChangeNumber) -> ApiError {
     ApiError::not_found(format!("there is no change {number}"))
         .hint("`towpath change list` shows those that there are")
+}
+
+fn out_of_reach() -> ApiError {
+    ApiError::denied("the token is made for some repos, and this is about the whole server")
+        .hint("`towpath token create` without `--repo` makes another one, for an admin of the server")
+}
+
+/// A password opens the pages, and they allow all that their person may.
+fn for_less() -> ApiError {
+    ApiError::denied("the token is made for some repos or verbs, and this opens everything of its owner")
+        .hint("log in with a token that is made for everything")
 }
 
 fn nobody() -> ApiError {

@@ -89,10 +89,7 @@ async fn who(call: &Call, form: &Form) -> Answer<Option<UserId>> {
             let identity = crate::auth::rights::identify(view, Credentials::Token(hash), now)?;
             Ok(match identity {
                 // A page can do everything that its person may: a token for less does not open it.
-                crate::auth::rights::Identity::Known(person) => match &person.by {
-                    Means::Token { scope, .. } if *scope == Default::default() => Some(person.user),
-                    _ => None,
-                },
+                crate::auth::rights::Identity::Known(person) => person.may_all().then_some(person.user),
                 _ => None,
             })
         };

@@ -168,7 +168,9 @@ pub fn guide(routes: &[Route]) -> String {
          `release%2F1.0`.\n\
          - A body is a JSON object. What it leaves out has its default; what is to be taken away is said by `null`.\n\
          - Every error is `{class, what, why, hint, exit_code}`; for a browser it is a page.\n\
-         - A repo on which one has no right, or that the token does not reach, is answered for as one that does not exist.\n\n\
+         - A repo on which one has no right, or that the token does not reach, is answered for as one that does not exist.\n\
+         - A token that is made for some repos does nothing of the whole server, also where its owner is an admin of that;\n  \
+         tokens that reach further it neither shows nor revokes.\n\n\
          | class | HTTP | exit code |\n|---|---|---|\n",
     );
     for class in super::error::Class::ALL {

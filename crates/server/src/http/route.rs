@@ -37,6 +37,8 @@ pub enum Needs {
     Public,
     /// Anybody who is logged in; what they see depends on who they are.
     User,
+    /// To be logged in as oneself: a token that is made for less than all that its owner may is not.
+    Account,
     /// A role on the repo of the path. Without any role there, the repo does not exist (F02).
     Repo(Role),
     /// The change of the path, or that of the run there, being one's own while an author, or a role on its repo.
@@ -51,6 +53,7 @@ impl Needs {
         match self {
             Needs::Public => "nothing",
             Needs::User => "a login",
+            Needs::Account => "a login, or a token for everything",
             Needs::Repo(Role::Reader) => "reader",
             Needs::Repo(Role::Author) => "author",
             Needs::Repo(Role::Maintainer) => "maintainer",
@@ -214,7 +217,7 @@ impl Route {
     {
         let verb = match needs {
             _ if is_read(&method) => TokenVerb::Read,
-            Needs::ServerAdmin | Needs::Repo(Role::Admin) => TokenVerb::Administer,
+            Needs::ServerAdmin | Needs::Account | Needs::Repo(Role::Admin) => TokenVerb::Administer,
             _ => TokenVerb::Act,
         };
         Route {

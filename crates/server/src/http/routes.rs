@@ -146,8 +146,7 @@ fn retention_routes() -> Vec<Route> {
 fn accounts() -> Vec<Route> {
     vec![
         Route::json(get("/api/v1/me"), Needs::User, "Show who you are", users::me),
-        Route::json(put("/api/v1/me/password"), Needs::User, "Change your password", users::own_password)
-            .verb(TokenVerb::Administer),
+        Route::json(put("/api/v1/me/password"), Needs::Account, "Change your password", users::own_password),
         Route::json(get("/api/v1/tokens"), Needs::User, "List your tokens", tokens::list),
         Route::json(post("/api/v1/tokens"), Needs::User, "Make a token for yourself", tokens::create)
             .verb(TokenVerb::Administer),

@@ -39,7 +39,7 @@ fn ask(route: &Route) -> Ask {
 
 fn role(name: &str) -> Option<Role> {
     match name {
-        "ada" => Some(Role::Admin),
+        "ada" | "narrow" => Some(Role::Admin),
         "mia" => Some(Role::Maintainer),
         "ann" | "bob" => Some(Role::Author),
         "rae" => Some(Role::Reader),
@@ -57,6 +57,8 @@ fn expected(route: &Route, name: &str) -> Option<u16> {
     match (name, route.needs) {
         ("nobody" | "revoked", _) => Some(401),
         (_, Needs::Public | Needs::User) => None,
+        ("narrow", Needs::Account | Needs::ServerAdmin) => Some(403),
+        (_, Needs::Account) => None,
         (_, Needs::Repo(need)) => at_least(need),
         ("ann", Needs::OwnerOr(_)) => None,
         (_, Needs::OwnerOr(need)) => at_least(need),
@@ -68,10 +70,16 @@ fn expected(route: &Route, name: &str) -> Option<u16> {
 #[test]
 fn f01_route_walk() {
     let world = World::new();
+    // A token of the server's admin for one repo.
+    let narrow = token_for(&world, json!({ "repos": ["demo"] }));
     let mut walked = 0;
-    for name in ["nobody", "revoked", "stranger", "rae", "bob", "ann", "mia", "ada"] {
+    for name in ["nobody", "revoked", "stranger", "rae", "bob", "ann", "mia", "narrow", "ada"] {
         for route in table().iter().filter(|route| route.needs != Needs::Public) {
-            let ask = if name == "nobody" { ask(route) } else { ask(route).token(world.token(name)) };
+            let ask = match name {
+                "nobody" => ask(route),
+                "narrow" => ask(route).token(&narrow),
+                name => ask(route).token(world.token(name)),
+            };
             let got = world.send(&ask);
             let shown = || format!("{name} {route:?}: {} {}", got.status, String::from_utf8_lossy(&got.body));
             walked += 1;
@@ -89,7 +97,12 @@ fn f01_route_walk() {
             }
         }
     }
-    assert!(walked > 8 * 60, "{walked}");
+    assert!(walked > 9 * 60, "{walked}");
+}
+
+/// A token of ada's, who looks after the server.
+fn token_for(world: &World, scope: Value) -> String {
+    world.ada(Ask::post("/api/v1/tokens", scope)).ok()["token"].as_str().unwrap().to_owned()
 }
 
 /// Pages and their forms, asked by everybody with a session of their own.
@@ -170,10 +183,7 @@ fn f02_object_walk() {
 #[test]
 fn f02_a_token_reaches_no_further_than_its_scope() {
     let world = World::new();
-    let make = |scope: Value| {
-        world.ada(Ask::post("/api/v1/tokens", scope)).ok()["token"].as_str().unwrap().to_owned()
-    };
-    let narrow = make(json!({ "repos": ["other"], "verbs": ["read"] }));
+    let narrow = token_for(&world, json!({ "repos": ["other"], "verbs": ["read"] }));
     let status = |ask: Ask| world.send(&ask.token(&narrow)).status;
     assert_eq!(status(Ask::get("/api/v1/repos/other")), 200);
     assert_eq!(status(Ask::get("/api/v1/repos/demo")), 404);
@@ -181,12 +191,78 @@ fn f02_a_token_reaches_no_further_than_its_scope() {
     assert_eq!(status(Ask::get("/other.git/info/refs?service=git-upload-pack")), 200);
     assert_eq!(status(Ask::get("/other.git/info/refs?service=git-receive-pack")), 403);
     // A token makes no token that may do more than itself.
-    let maker = make(json!({ "verbs": ["read", "administer"], "seconds": 1000 }));
+    let maker = token_for(&world, json!({ "verbs": ["read", "administer"], "seconds": 1000 }));
     let made = |scope: Value| world.send(&Ask::post("/api/v1/tokens", scope).token(&maker)).status;
     assert_eq!(made(json!({ "verbs": ["read"], "seconds": 10 })), 200);
     assert_eq!(made(json!({ "verbs": ["push"], "seconds": 10 })), 403);
     assert_eq!(made(json!({ "seconds": 10 })), 403);
     assert_eq!(made(json!({ "verbs": ["read"] })), 403);
+}
+
+#[test]
+fn f02_a_token_for_one_repo_is_no_admin_of_the_server() {
+    let world = World::new();
+    world.ada(Ask::put("/api/v1/users/ann/password", json!({ "new": "correct horse" }))).ok();
+    let narrow = token_for(&world, json!({ "repos": ["demo"], "verbs": ["read", "administer"] }));
+    let leaves = world.leaves();
+    let asks = [
+        Ask::put("/api/v1/secrets/srv", json!({ "value": "a long value", "policy": { "level": "landed" } })),
+        Ask::post("/api/v1/users", json!({ "user": "mallory", "password": "correct horse", "admin": true })),
+        Ask::put("/api/v1/users/ann/password", json!({ "new": "another horse" })),
+        Ask::put("/api/v1/users/ann/admin", json!({ "admin": true })),
+        Ask::post("/api/v1/users/ann/tokens", json!({ "repos": ["demo"], "verbs": ["read"] })),
+        Ask::put("/api/v1/me/password", json!({ "new": "correct horse" })),
+        Ask::post("/api/v1/tokens", json!({ "verbs": ["read"], "seconds": 10 })),
+        Ask::get("/api/v1/audit/leaves"),
+    ];
+    for ask in asks {
+        let got = world.send(&ask.clone().token(&narrow));
+        assert_eq!(got.status, 403, "{ask:?}");
+        got.error();
+    }
+    assert_eq!(world.leaves(), leaves, "something was done");
+    assert_eq!(world.send(&Ask::get("/api/v1/me").token(&narrow)).ok()["admin"], false);
+    // On its repo it does what it is for.
+    let settings = Ask::get("/api/v1/repos/demo/settings").token(&narrow);
+    assert_eq!(world.send(&settings).status, 200);
+    let right = Ask::put("/api/v1/repos/demo/people/extra", json!({ "role": "author" }));
+    assert_eq!(world.send(&right.token(&narrow)).status, 200);
+}
+
+#[test]
+fn a_token_rules_over_no_token_that_reaches_further() {
+    let world = World::new();
+    let make = |scope: Value| {
+        let made = world.ada(Ask::post("/api/v1/tokens", scope)).ok();
+        (made["number"].as_u64().unwrap(), made["token"].as_str().unwrap().to_owned())
+    };
+    let (narrow, with) = make(json!({ "repos": ["demo"], "verbs": ["read", "administer"] }));
+    let (same, _) = make(json!({ "repos": ["demo"] }));
+    let (wide, _) = make(json!({ "repos": ["demo", "other"] }));
+    let (whole, _) = make(json!({}));
+    let others = world.by("ann", Ask::post("/api/v1/tokens", json!({ "repos": ["demo"] }))).ok();
+    let others = others["number"].as_u64().unwrap();
+    let listed = world.send(&Ask::get("/api/v1/tokens").token(&with)).ok();
+    let listed = listed.as_array().unwrap().iter().map(|token| token["token"].as_u64().unwrap());
+    assert_eq!(listed.collect::<Vec<_>>(), [narrow, same]);
+    let revoke = |number: u64| {
+        world.send(&Ask::new("DELETE", &format!("/api/v1/tokens/{number}")).token(&with)).status
+    };
+    for (number, status) in [(wide, 404), (whole, 404), (others, 404), (same, 200), (narrow, 200)] {
+        assert_eq!(revoke(number), status, "token {number}");
+    }
+    // An admin with all that is theirs revokes anybody's.
+    assert_eq!(world.ada(Ask::new("DELETE", &format!("/api/v1/tokens/{others}"))).status, 200);
+}
+
+#[test]
+fn a_token_for_some_verbs_sets_no_password() {
+    let world = World::new();
+    let administer = token_for(&world, json!({ "verbs": ["read", "administer"] }));
+    let set = Ask::put("/api/v1/me/password", json!({ "new": "correct horse" }));
+    let got = world.send(&set.clone().token(&administer));
+    assert_eq!((got.status, got.error()["class"].as_str()), (403, Some("denied")));
+    world.ada(set).ok();
 }
 
 #[test]

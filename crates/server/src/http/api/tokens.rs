@@ -57,16 +57,23 @@ fn view(token: &Token, now: Timestamp) -> TokenView {
 
 /// `GET /api/v1/tokens`: one's own.
 pub async fn list(call: Call, _: Nothing) -> Answer<Vec<TokenView>> {
-    let (owner, now) = (call.person()?.user, call.now());
-    call.read(move |snapshot| Ok(snapshot.tokens_of(owner)?.iter().map(|token| view(token, now)).collect()))
-        .await
+    let owner = call.person()?.user;
+    all_of(&call, owner).await
 }
 
 /// `GET /api/v1/users/{user}/tokens`
 pub async fn list_of(call: Call, _: Nothing) -> Answer<Vec<TokenView>> {
-    let (owner, now) = (super::users::named(&call).await?.id, call.now());
-    call.read(move |snapshot| Ok(snapshot.tokens_of(owner)?.iter().map(|token| view(token, now)).collect()))
-        .await
+    let owner = super::users::named(&call).await?.id;
+    all_of(&call, owner).await
+}
+
+async fn all_of(call: &Call, owner: UserId) -> Answer<Vec<TokenView>> {
+    let (person, now) = (call.person()?.clone(), call.now());
+    call.read(move |snapshot| {
+        let tokens = snapshot.tokens_of(owner)?;
+        Ok(tokens.iter().filter(|token| person.rules_over(token)).map(|token| view(token, now)).collect())
+    })
+    .await
 }
 
 /// A token to be made.
@@ -145,14 +152,14 @@ async fn check_repos(call: &Call, repos: Vec<RepoName>) -> Answer<()> {
     .await
 }
 
-/// `DELETE /api/v1/tokens/{token}`: one's own, or as an admin anybody's.
+/// `DELETE /api/v1/tokens/{token}`: one's own, or as an admin anybody's, and by a token none that reaches further.
 pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
     let missing =
         || ApiError::not_found("you have no such token").hint("`towpath token list` shows their numbers");
     let number: u64 = call.param("token")?.parse().map_err(|_| missing())?;
     let (person, by, now) = (call.person()?.clone(), call.actor()?, call.now());
     let token = call.read(move |view| Ok(view.token_by_number(number)?)).await?.ok_or_else(missing)?;
-    if token.owner != person.user && !person.admin {
+    if !person.rules_over(&token) {
         return Err(missing());
     }
     call.write(move |tx| {
