@@ -158,8 +158,7 @@ impl GateState {
     }
 
     pub(super) fn candidate_obstacle(&self, change: &Change, now: Timestamp) -> Option<Reason> {
-        let (_, record) = self.candidate_at_tip(change)?;
-        match record.result.as_ref()? {
+        match self.candidate_result(change)? {
             CandidateResult::Conflict { paths } => Some(Reason::Conflict { paths: paths.clone() }),
             CandidateResult::Empty => Some(Reason::NothingToLand),
             CandidateResult::Impossible { why } => Some(Reason::NoCandidate { why: why.clone() }),
@@ -318,7 +317,7 @@ impl GateState {
     }
 
     /// What keeps every entry of the queue from landing.
-    pub(super) fn landing_obstacles(&self) -> Vec<Reason> {
+    pub fn landing_obstacles(&self) -> Vec<Reason> {
         let mut reasons: Vec<Reason> = self.halt_reasons().collect();
         if let Some(freeze) = &self.branch.frozen {
             let by = freeze.by.clone().unwrap_or_else(|| "the server".into());
@@ -348,9 +347,14 @@ impl GateState {
         }))
     }
 
+    /// What came of joining a change with the tip. `None`: nobody has tried yet.
+    pub fn candidate_result(&self, change: &Change) -> Option<&CandidateResult> {
+        self.candidate_at_tip(change)?.1.result.as_ref()
+    }
+
     /// The candidate of a change on top of the tip, if it could be made.
     pub fn made_candidate(&self, change: &Change) -> Option<&Candidate> {
-        match self.candidate_at_tip(change)?.1.result.as_ref()? {
+        match self.candidate_result(change)? {
             CandidateResult::Made(candidate) => Some(candidate),
             _ => None,
         }

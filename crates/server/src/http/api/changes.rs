@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_core::candidate::CandidateResult;
-use towpath_core::gate::{Change, GateState, Reason, Vouch};
+use towpath_core::gate::{Change, Gate, GateState, Reason, Vouch};
 use towpath_core::ids::{BranchName, ChangeNumber, GateId, RepoName, Timestamp};
+use towpath_core::turn::Live;
 use towpath_forge::ChangeRecord;
 use towpath_store::records::{ChangeQuery, RunQuery};
 use towpath_store::{ReadError, View};
@@ -13,7 +14,7 @@ use super::change_views::{
     BudgetView, ChangeLine, ChangeView, Entry, GateView, HoldView, ReasonView, VouchView, WhyView, check,
     comments, reviews, revisions,
 };
-use super::checklist::checklist;
+use super::checklist::{Item, checklist};
 use super::{Nothing, millis, page_rows};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError};
@@ -106,7 +107,7 @@ pub async fn show(call: Call, _: Nothing) -> Answer<ChangeView> {
     let name = repo.clone();
     let record = call.read(move |view| records::change(view, &name, number)).await?;
     let id = GateId { repo: repo.clone(), branch: record.target.clone() };
-    let seen = call.shared().engine.gate(id, move |live| Seen::of(&live.state, number, now)).await.flatten();
+    let seen = call.shared().engine.gate(id, move |live| Seen::of(live, number, now)).await.flatten();
     let site = call.edge.site.url.clone();
     call.read(move |view| {
         let mut names = Names::new(view);
@@ -145,8 +146,7 @@ pub async fn show(call: Call, _: Nothing) -> Answer<ChangeView> {
 struct Seen {
     entry: Entry,
     place: Option<usize>,
-    reasons: Vec<Reason>,
-    target: BranchName,
+    checklist: Vec<Item>,
     change: Change,
     budget: Option<BudgetView>,
     definition: Option<String>,
@@ -155,13 +155,13 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(state: &GateState, number: ChangeNumber, now: Timestamp) -> Option<Seen> {
+    fn of(live: &Live<Gate>, number: ChangeNumber, now: Timestamp) -> Option<Seen> {
+        let state = &live.state;
         let change = state.changes().get(&number)?.clone();
         Some(Seen {
             entry: Entry::of(state, number, now)?,
             place: state.queue(now).iter().position(|other| *other == number).map(|at| at + 1),
-            reasons: state.reasons(number, now),
-            target: state.id.branch.clone(),
+            checklist: checklist(live, &change, now),
             definition: edited_definition(state, &change),
             budget: state.budget(&change).map(|budget| BudgetView::of(budget, now)),
             vouched: change.vouch.as_ref().map_or("", |vouch| standing(state, &change, (vouch, now))),
@@ -182,7 +182,7 @@ impl Seen {
             None => None,
         };
         Ok(GateView {
-            checklist: checklist(&self.reasons, &self.entry, &self.target),
+            checklist: self.checklist.clone(),
             entry: self.entry.clone(),
             place: self.place,
             hold: self.change.hold.as_ref().map(|hold| HoldView {

@@ -2,10 +2,13 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::Reason;
-use towpath_core::ids::{BranchName, ChangeNumber};
+use towpath_core::candidate::CandidateResult;
+use towpath_core::effect::Effect;
+use towpath_core::gate::{Change, Gate, GateState, Reason, TestState};
+use towpath_core::ids::{BranchName, ChangeNumber, Timestamp};
+use towpath_core::turn::Live;
 
-use super::change_views::{Entry, ReasonView};
+use super::change_views::ReasonView;
 
 /// One item of what landing takes.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +27,7 @@ type Against = fn(&Reason) -> bool;
 const JOINS: &str = "it joins the branch without a conflict";
 const USABLE: &str = "its pipeline can be used and tests something";
 const TESTED: &str = "the required jobs passed";
+const TURN: &str = "it is its turn";
 
 const ITEMS: [(&str, Against); 9] = [
     ("it is ready, and nobody holds it", |reason| {
@@ -60,34 +64,103 @@ const ITEMS: [(&str, Against); 9] = [
             Reason::Approvals { .. } | Reason::ChangesRequested { .. } | Reason::DefinitionApproval { .. }
         )
     }),
-    ("it is its turn", |reason| matches!(reason, Reason::Ahead { .. })),
+    (TURN, |reason| matches!(reason, Reason::Ahead { .. })),
     ("the branch takes landings", |reason| {
-        matches!(reason, Reason::Frozen { .. } | Reason::WaitsForDeploy { .. } | Reason::DeployIsDue { .. })
+        matches!(
+            reason,
+            Reason::Frozen { .. }
+                | Reason::Halted { .. }
+                | Reason::WaitsForDeploy { .. }
+                | Reason::DeployIsDue { .. }
+        )
     }),
     ("everything outside works", |reason| matches!(reason, Reason::Trouble { .. })),
 ];
 
-/// The checklist of a change to `target`.
-pub fn checklist(reasons: &[Reason], entry: &Entry, target: &BranchName) -> Vec<Item> {
-    // Nothing of an untrusted change or a draft is looked at; what was not looked at is not met.
-    let looked_at = !reasons.iter().any(|reason| matches!(reason, Reason::Untrusted { .. } | Reason::Draft));
-    let known = |item: &str| match item {
-        JOINS | USABLE => looked_at,
-        TESTED => looked_at && entry.tests == "passed",
-        _ => true,
-    };
-    let number = ChangeNumber(entry.change);
+/// What is looked at only from some point on: before it, that nothing stands against an item says nothing.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// It was joined with the branch as it is.
+    joined: bool,
+    /// Its pipeline was read there.
+    pipeline: bool,
+    /// The run that speaks for it has passed.
+    passed: bool,
+    /// It is in the queue.
+    queued: bool,
+}
+
+impl Known {
+    fn of(state: &GateState, change: &Change, now: Timestamp) -> Known {
+        use CandidateResult::{BadDefinition, Made};
+        let joined = state.candidate_result(change);
+        Known {
+            joined: joined.is_some(),
+            pipeline: matches!(joined, Some(Made(_) | BadDefinition { .. })),
+            passed: matches!(state.test_state(change), TestState::Passed(_)),
+            queued: state.queue(now).contains(&change.facts.number),
+        }
+    }
+
+    fn of_item(self, item: &str) -> bool {
+        match item {
+            JOINS => self.joined,
+            USABLE => self.pipeline,
+            TESTED => self.passed,
+            TURN => self.queued,
+            _ => true,
+        }
+    }
+}
+
+/// The checklist of an open change. What stands against every landing does so whatever else the change lacks.
+pub fn checklist(live: &Live<Gate>, change: &Change, now: Timestamp) -> Vec<Item> {
+    let (state, number) = (&live.state, change.facts.number);
+    let mut reasons = state.reasons(number, now);
+    let of_all = state.landing_obstacles().into_iter().filter(|reason| !reasons.contains(reason));
+    let of_all: Vec<Reason> = of_all.chain(troubles(live, number)).collect();
+    reasons.extend(of_all);
+    items(&reasons, Known::of(state, change, now), (number, &state.id.branch))
+}
+
+fn items(reasons: &[Reason], known: Known, (number, target): (ChangeNumber, &BranchName)) -> Vec<Item> {
     let item = |(item, against): &(&str, Against)| {
         let why = reasons.iter().filter(|reason| against(reason));
         let why: Vec<ReasonView> = why.map(|reason| ReasonView::of(reason, number, target)).collect();
-        Item { item: (*item).to_owned(), met: why.is_empty() && known(item), why }
+        Item { item: (*item).to_owned(), met: why.is_empty() && known.of_item(item), why }
     };
     ITEMS.iter().map(item).collect()
 }
 
+/// What a change needs done outside and what failed when it was last tried.
+fn troubles(live: &Live<Gate>, change: ChangeNumber) -> impl Iterator<Item = Reason> {
+    let is_of_change =
+        move |id| live.state.candidates().get(id).is_some_and(|record| record.change == change);
+    live.outbox.rows.values().filter_map(move |row| {
+        let what = match row.effect.as_ref()? {
+            Effect::ReadForge { .. } => "reading the branch",
+            Effect::MakeCandidate { id, .. } if is_of_change(id) => "making its candidate",
+            Effect::Land(landing) if landing.change == change => "landing it",
+            _ => return None,
+        };
+        Some(Reason::Trouble { what: what.to_owned(), why: row.trouble.as_ref()?.why.clone() })
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use towpath_core::cell::CellId;
+    use towpath_core::definition::GateSettings;
+    use towpath_core::gate::{
+        Bell, Command, ForgeChange, ForgeRead, GateEvent, HaltCause, Labels, RevisionFacts, Snapshot, Tip,
+        Verb,
+    };
+    use towpath_core::ids::{CommitId, Epoch, GateId, TreeId, UserId};
+    use towpath_core::outbox::{Dispatch, Trouble, TroubleClass};
+    use towpath_core::policy::{Actor, Rights, Role};
+    use towpath_core::turn::{Delivered, Intake};
 
     use super::*;
 
@@ -121,7 +194,8 @@ mod tests {
             Reason::Ahead { changes: vec![] },
             Reason::WaitsForDeploy { run },
             Reason::DeployIsDue { commit },
-            Reason::OverBudget { budget_seconds: 60, since: towpath_core::ids::Timestamp(0) },
+            Reason::OverBudget { budget_seconds: 60, since: Timestamp(0) },
+            Reason::Halted { cause: HaltCause::Disk, why: text.clone() },
             Reason::Frozen { by: text.clone(), why: text.clone() },
             Reason::Trouble { what: text.clone(), why: text },
         ];
@@ -132,21 +206,100 @@ mod tests {
         assert_eq!(ITEMS.iter().filter(|(_, against)| against(&Reason::Landing)).count(), 0);
     }
 
+    #[track_caller]
+    fn check(reasons: &[Reason], known: Known, unmet: &[&str]) {
+        let list = items(reasons, known, (ChangeNumber(1), &"main".parse().unwrap()));
+        let found: Vec<&str> = list.iter().filter(|item| !item.met).map(|item| item.item.as_str()).collect();
+        assert_eq!(found, unmet);
+    }
+
+    const NOTHING: Known = Known { joined: false, pipeline: false, passed: false, queued: false };
+
     #[test]
-    fn what_was_never_tested_is_not_shown_as_passed() {
-        let entry = Entry {
-            change: 1,
-            title: String::new(),
-            revision: String::new(),
-            labels: BTreeSet::new(),
-            draft: true,
-            tests: "untested".into(),
-            run: None,
-            level: "authorised".into(),
-            reasons: Vec::new(),
+    fn what_was_not_looked_at_is_not_shown_as_met() {
+        check(&[Reason::Draft], NOTHING, &[ITEMS[0].0, JOINS, USABLE, TESTED, TURN]);
+        let all = Known { joined: true, pipeline: true, passed: true, queued: true };
+        check(&[Reason::Landing], all, &[]);
+    }
+
+    #[test]
+    fn what_does_not_join_says_nothing_of_its_pipeline() {
+        let known = Known { joined: true, passed: true, ..NOTHING };
+        check(&[Reason::Conflict { paths: vec![] }], known, &[JOINS, USABLE, TURN]);
+    }
+
+    /// A gate that has read a branch with one change, which nobody wants tested.
+    fn gate_of_an_untested_change() -> Live<Gate> {
+        let id: GateId = "demo/main".parse().unwrap();
+        let mut live = Live::<Gate>::load(CellId::Gate(id), Epoch(1), &[], []).unwrap();
+        let (maintainer, at) = (UserId(1), Timestamp(0));
+        let rights = Rights { role: Role::Maintainer, authorised: true };
+        let (commit, tree) = (CommitId([1; 20]), TreeId([1; 20]));
+        let revision = RevisionFacts {
+            commit: CommitId([2; 20]),
+            number: 1,
+            time: at,
+            uploader: maintainer,
+            stack_uploaders: BTreeSet::new(),
         };
-        let list = checklist(&[Reason::Draft], &entry, &"main".parse().unwrap());
-        let met: Vec<&str> = list.iter().filter(|item| item.met).map(|item| item.item.as_str()).collect();
-        assert!(!met.contains(&TESTED) && !met.contains(&JOINS) && met.contains(&"it is approved"));
+        let change = ForgeChange {
+            number: ChangeNumber(1),
+            title: "Add it".into(),
+            body: String::new(),
+            draft: false,
+            labels: BTreeSet::from([Labels::default().no_test]),
+            owner: maintainer,
+            revision,
+            reviews: vec![],
+        };
+        let snapshot = Snapshot {
+            tip: Some(Tip { commit, tree, time: at, settings: Ok(GateSettings::default()) }),
+            keeps_landed: true,
+            changes: vec![change],
+            people: BTreeMap::from([(maintainer, rights)]),
+        };
+        let read = GateEvent::ForgeRead(Box::new(ForgeRead { began: at, landed: None, snapshot }));
+        deliver(&mut live, Intake::Event(read));
+        live
+    }
+
+    fn deliver(live: &mut Live<Gate>, intake: Intake<GateEvent>) -> Vec<Dispatch> {
+        let now = Timestamp(1000);
+        live.turn(&[Delivered { seq: 0, at: now, intake }], now).dispatch
+    }
+
+    fn unmet(live: &Live<Gate>) -> Vec<(String, bool)> {
+        let list = checklist(live, &live.state.changes()[&ChangeNumber(1)], Timestamp(1000));
+        let unmet = list.into_iter().filter(|item| !item.met);
+        unmet.map(|Item { item, why, .. }| (item, why.is_empty())).collect()
+    }
+
+    #[test]
+    fn what_stops_every_landing_counts_though_the_change_is_not_in_the_queue() {
+        let mut live = gate_of_an_untested_change();
+        let lacks = |item: &str, unknown: bool| (item.to_owned(), unknown);
+        let mut expected =
+            vec![lacks(ITEMS[0].0, false), lacks(JOINS, true), lacks(USABLE, true), lacks(TESTED, true)];
+        expected.extend([lacks("it is approved", false), lacks(TURN, true)]);
+        assert_eq!(unmet(&live), expected);
+
+        let by = Actor { user: UserId(1), name: "mia".into() };
+        let freeze = Command { id: 1, by, verb: Verb::Freeze { why: "release".into() } };
+        deliver(&mut live, Intake::Event(GateEvent::Command(Box::new(freeze))));
+        expected.push(lacks("the branch takes landings", false));
+        assert_eq!(unmet(&live), expected);
+
+        let bell = GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() });
+        let reads = deliver(&mut live, Intake::Event(bell)).into_iter().find_map(|dispatch| match dispatch {
+            Dispatch::Do { key, token, effect: Effect::ReadForge { .. } } => Some((key, token)),
+            _ => None,
+        });
+        let (key, token) = reads.expect("a bell has the branch read");
+        let why = "it is down".to_owned();
+        let next_try = Timestamp(9_000);
+        let trouble = Trouble { class: TroubleClass::Transient, why, tries: 1, next_try };
+        deliver(&mut live, Intake::Trouble { key, token, trouble });
+        expected.push(lacks("everything outside works", false));
+        assert_eq!(unmet(&live), expected);
     }
 }

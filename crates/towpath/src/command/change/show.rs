@@ -164,14 +164,26 @@ fn checklist(change: &Value, terminal: &Terminal) -> Result<(), Failure> {
     }
     terminal.data("landing takes")?;
     for item in list {
-        let mark = match flag(item, "met") {
-            true => Style::Green.paint("yes"),
-            false => Style::Yellow.paint(" no"),
-        };
-        terminal.data(format!("  {mark}  {}", inline(text(item, "item"))))?;
+        terminal.data(format!("  {}  {}", mark(item), inline(text(item, "item"))))?;
+        if is_unknown(item) {
+            terminal.data(format!("       {}", Style::Dim.paint("not looked at yet")))?;
+        }
         items(&item["why"]).iter().try_for_each(|reason| show_reason(reason, "       ", terminal))?;
     }
     Ok(())
+}
+
+fn mark(item: &Value) -> String {
+    match flag(item, "met") {
+        true => Style::Green.paint("yes"),
+        false if is_unknown(item) => Style::Dim.paint("  ?"),
+        false => Style::Yellow.paint(" no"),
+    }
+}
+
+/// Whether an item of the checklist is neither met nor known to be unmet.
+fn is_unknown(item: &Value) -> bool {
+    !flag(item, "met") && items(&item["why"]).is_empty()
 }
 
 pub fn why(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -211,6 +223,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_was_not_looked_at_is_neither_yes_nor_no() {
+        let check = |item: Value, expected: &str| assert!(mark(&item).contains(expected), "{item}");
+        check(json!({ "met": true, "why": [] }), "yes");
+        check(json!({ "met": false, "why": [{ "text": "it is a draft" }] }), " no");
+        check(json!({ "met": false, "why": [] }), "  ?");
+    }
 
     #[test]
     fn a_vouch_is_shown_with_its_end() {
