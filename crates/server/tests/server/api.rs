@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use towpath_forge::Proposal;
 
 use crate::client::Ask;
+use crate::runs::wait_for;
 use crate::world::{World, git};
 
 fn act(verb: &str, body: Value) -> Ask {
@@ -319,11 +320,7 @@ fn a_followed_stream_gives_its_place_back() {
     drop(stream);
     // The server sees a reader that is gone when it next has something to say.
     world.by("ann", Ask::post("/api/v1/repos/demo/branches/main/ring", json!({}))).ok();
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while world.edge.streams.count() > 0 {
-        assert!(std::time::Instant::now() < patience);
-        std::thread::yield_now();
-    }
+    wait_for("the stream's place is free", || world.edge.streams.count() == 0);
 }
 
 #[test]

@@ -177,12 +177,15 @@ fn refuse_writes(world: &World) -> Arc<AtomicBool> {
     refusing
 }
 
+/// Between two looks at what nobody tells of.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Waits for something that no cell tells of.
 pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < end, "{what}: not within a minute");
-        std::thread::yield_now();
+        std::thread::park_timeout(LOOK);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 use towpath_core::ids::{ChangeNumber, RepoName};
@@ -10,6 +9,7 @@ use towpath_git::ErrorClass;
 
 use crate::client::{Ask, Got};
 use crate::keeping::keep;
+use crate::runs::wait_for;
 use crate::world::World;
 
 const CHANGE: &str = "/api/v1/repos/demo/changes/1";
@@ -34,11 +34,7 @@ fn fill(data: &Path) {
 
 fn give_room(world: &World) {
     fs::remove_dir(world.folder.path().join("data/reserve")).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while world.shared.store.writer().health().full {
-        assert!(Instant::now() < deadline, "it did not notice that there is room");
-        std::thread::yield_now();
-    }
+    wait_for("the store notices that there is room", || !world.shared.store.writer().health().full);
 }
 
 #[test]
