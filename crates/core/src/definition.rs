@@ -10,7 +10,7 @@ use crate::candidate::Strategy;
 pub struct GateSettings {
     /// How a change's commits come onto the branch.
     pub strategy: Strategy,
-    /// Approvals that a revision needs, never its uploader's own. Absent: the server's default holds.
+    /// Approvals that a revision needs, never of somebody who uploaded any of it. Absent: the server's default holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approvals: Option<u32>,
     /// What a passed result must have been about.

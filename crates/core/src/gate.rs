@@ -459,8 +459,8 @@ impl GateState {
     /// How far a change's newest revision is trusted now (trust T1).
     pub fn level(&self, change: &Change, now: Timestamp) -> Level {
         let revision = &change.facts.revision;
-        let trusted = |user: &UserId| self.rights(*user).is_some_and(|rights| rights.authorised);
-        if trusted(&revision.uploader) && revision.stack_uploaders.iter().all(trusted) {
+        let trusted = |user: UserId| self.rights(user).is_some_and(|rights| rights.authorised);
+        if revision.uploaders().all(trusted) {
             return Level::Authorised;
         }
         if self.valid_approvals(change).next().is_some() {

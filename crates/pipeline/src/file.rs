@@ -45,7 +45,7 @@ record! {
     GateFile, example "{ strategy: merge, approvals: 1 }" {
         /// How a change's commits come onto the branch. Default: merge.
         strategy: Strategy,
-        /// Approvals that a change needs, never its uploader's own. Default: the server's.
+        /// Approvals that a change needs, never of somebody who uploaded one of its commits. Default: the server's.
         approvals: Count<0, APPROVALS_MAX>,
         /// What a passed result must have been about: this very commit, or a commit with the same tree. Default: tree.
         proof: Proof,

@@ -85,6 +85,13 @@ pub struct RevisionFacts {
     pub stack_uploaders: BTreeSet<UserId>,
 }
 
+impl RevisionFacts {
+    /// Everybody who uploaded something of it that is not yet on the target.
+    pub fn uploaders(&self) -> impl Iterator<Item = UserId> {
+        std::iter::once(self.uploader).chain(self.stack_uploaders.iter().copied())
+    }
+}
+
 /// One person's verdict, bound to what the person saw (trust T8).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Review {

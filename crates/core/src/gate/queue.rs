@@ -218,13 +218,13 @@ impl GateState {
     }
 
     /// Any edit of the definition takes a maintainer's approval of the very definition that would land. Where the branch
-    /// asks for no approval at all, a maintainer's own upload is one.
+    /// asks for no approval at all, a maintainer's own upload is one, if nobody else uploaded any of it.
     fn lacks_definition_approval(&self, change: &Change, need: u32) -> bool {
         let Some(candidate) = self.made_candidate(change) else { return false };
         let edits = candidate.edits_definition();
         let approved =
             self.valid_approvals(change).any(|review| review.definition == Some(candidate.definition));
-        let own = need == 0 && self.is_maintainer(change.facts.revision.uploader);
+        let own = need == 0 && change.facts.revision.uploaders().all(|user| self.is_maintainer(user));
         edits && !approved && !own
     }
 
@@ -257,11 +257,12 @@ impl GateState {
         )
     }
 
-    /// Approvals that count: never the uploader's own.
+    /// Approvals that count: of nobody who uploaded any of it.
     pub(super) fn valid_approvals<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = &'a Review> {
-        let uploader = change.facts.revision.uploader;
-        self.current_reviews(change)
-            .filter(move |review| review.verdict == Verdict::Approve && review.by != uploader)
+        let revision = &change.facts.revision;
+        self.current_reviews(change).filter(move |review| {
+            review.verdict == Verdict::Approve && revision.uploaders().all(|user| user != review.by)
+        })
     }
 
     /// What the machine itself still has to do. Shown also while a person has to act, where it says something.

@@ -41,13 +41,12 @@ impl BuiltIn {
     ) -> Done<ChangeRecord> {
         self.require(by, Role::Maintainer, "reviewing")?;
         let text = checked_words(&request.text)?;
+        if request.verdict == Verdict::Approve {
+            self.must_be_anothers(by, &self.change(number)?)?;
+        }
         self.edit(number, by, now, |change| {
             must_be_open(change)?;
             must_be_seen(change, request)?;
-            if request.verdict == Verdict::Approve && change.newest().uploader == by {
-                let why = "you uploaded this revision, so somebody else has to approve it";
-                return Err(Failure::refused(RefusalClass::Denied, why));
-            }
             change.reviews.retain(|other| other.review.by != by);
             if change.reviews.len() >= REVIEWS_MAX {
                 change.reviews.remove(0);
@@ -60,6 +59,22 @@ impl BuiltIn {
                 Verdict::RequestChanges => format!("asked for changes of revision {revision}"),
             })
         })
+    }
+
+    /// Nobody approves what they uploaded, not even a part of it. The gate counts by the same rule, whenever it looks.
+    fn must_be_anothers(&self, by: UserId, change: &ChangeRecord) -> Done<()> {
+        let (newest, target) = (change.newest(), &change.target);
+        let denied = |why: String| Err(Failure::refused(RefusalClass::Denied, why));
+        if newest.uploader == by {
+            return denied("you uploaded this revision, so somebody else has to approve it".into());
+        }
+        let Some(tip) = self.repository().branch_tip(target)? else { return Ok(()) };
+        if self.stack_uploaders(target, tip, newest)?.contains(&by) {
+            return denied(format!(
+                "you uploaded commits of this change that are not on `{target}` yet, so somebody else has to approve it"
+            ));
+        }
+        Ok(())
     }
 
     /// Takes one's own review back.

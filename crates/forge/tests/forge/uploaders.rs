@@ -2,9 +2,9 @@
 //! their names there.
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::gate::ForgeChange;
+use towpath_core::gate::{ForgeChange, Verdict};
 use towpath_core::ids::UserId;
-use towpath_forge::{Forge, PushedBranch};
+use towpath_forge::{Forge, PushedBranch, ReviewRequest};
 
 use crate::support::{ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, pushed, why};
 
@@ -115,5 +115,26 @@ fn g02_whoever_opens_the_branch_its_uploader_does_not_approve() {
     assert_eq!(change.newest().uploader, MAINTAINER);
     let (class, _) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
     assert_eq!(class, RefusalClass::Denied);
+    world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
+}
+
+#[test]
+fn g02_nor_does_who_uploaded_what_is_below_the_head() {
+    let world = World::new();
+    let mia = world.clone_of("mia");
+    mia.commit_file("big", "big\n");
+    mia.push(&["HEAD:refs/heads/big"]).unwrap();
+    let ann = world.clone_of("ann");
+    ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/big"]);
+    ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    ann.commit_file("small", "small\n");
+    ann.push(&["-o", "change", "HEAD:refs/heads/small"]).unwrap();
+    let change = world.forge.change(world.newest()).unwrap();
+    assert_eq!(change.newest().uploader, ANN);
+    let (class, text) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
+    assert_eq!(class, RefusalClass::Denied, "{text}");
+    assert!(text.contains("you uploaded commits of this change"), "{text}");
+    let against = ReviewRequest { verdict: Verdict::RequestChanges, ..approval(&change) };
+    world.forge.review(MAINTAINER, change.number, &against, world.now()).unwrap();
     world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
 }

@@ -132,7 +132,7 @@ impl World {
         let [target, own] =
             [landing.from, landing.to].map(|commit| self.forge.git.get(commit).files[DEFINITION]);
         let seen = approvals.iter().any(|review| review.definition == Some(definition::digest(own)));
-        let own_word = need == 0 && is_maintainer(truth, change.revision.uploader);
+        let own_word = need == 0 && uploaders(change).all(|user| is_maintainer(truth, *user));
         if target != own && !seen && !own_word {
             return Err("it edits the definition, which no maintainer has approved".into());
         }
@@ -148,8 +148,7 @@ impl World {
         now: Timestamp,
     ) -> Level {
         let authorised = |user: &UserId| truth.people.get(user).is_some_and(|rights| rights.authorised);
-        let uploaders = std::iter::once(&change.revision.uploader).chain(&change.revision.stack_uploaders);
-        if uploaders.into_iter().all(authorised) || !approvals(gate, change, truth).is_empty() {
+        if uploaders(change).all(authorised) || !approvals(gate, change, truth).is_empty() {
             return Level::Authorised;
         }
         let vouched = self.checks.vouches.get(&(gate.clone(), change.number)).is_some_and(|vouched| {
@@ -227,7 +226,12 @@ fn newest(change: &ForgeChange) -> Vec<&Review> {
     last.into_values().collect()
 }
 
-/// Approvals of exactly what would land, by people with the right, not by the uploader.
+/// Who uploaded its head, and who the commits below that are not on the branch.
+fn uploaders(change: &ForgeChange) -> impl Iterator<Item = &UserId> {
+    std::iter::once(&change.revision.uploader).chain(&change.revision.stack_uploaders)
+}
+
+/// Approvals of exactly what would land, by people with the right who uploaded none of it.
 fn approvals<'a>(gate: &GateId, change: &'a ForgeChange, truth: &Snapshot) -> Vec<&'a Review> {
     let message = message_digest(&change.title, &change.body);
     let counts = |review: &&Review| {
@@ -235,7 +239,7 @@ fn approvals<'a>(gate: &GateId, change: &'a ForgeChange, truth: &Snapshot) -> Ve
             && review.revision == change.revision.commit
             && review.target == gate.branch
             && review.message == message
-            && review.by != change.revision.uploader
+            && uploaders(change).all(|user| *user != review.by)
             && is_maintainer(truth, review.by)
     };
     newest(change).into_iter().filter(counts).collect()

@@ -525,6 +525,8 @@ impl Bench {
             "draft" => self.known(change).draft = true,
             "undraft" => self.known(change).draft = false,
             "retitle" => self.known(change).title += "!",
+            "stack-on-maintainer" => drop(self.known(change).revision.stack_uploaders.insert(MAINTAINER)),
+            "stack-on-author" => drop(self.known(change).revision.stack_uploaders.insert(AUTHOR)),
             "stack-on-outsider" => drop(self.known(change).revision.stack_uploaders.insert(OUTSIDER)),
             "close" => self.closed.extend(self.open.remove(&change)),
             "reopen" => {

@@ -141,6 +141,33 @@ fn g02_own_approval_g06_revoked_approver_do_not_count() {
 }
 
 #[test]
+fn g02_an_approval_of_who_uploaded_a_commit_below_does_not_count() {
+    check(
+        "push 1; stack-on-maintainer 1; pass 1; approve 1; why 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            stack-on-maintainer 1
+            pass 1
+            approve 1
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+        "#]],
+    );
+    // A level is not had by it either.
+    check(
+        "push-as-outsider 1; stack-on-maintainer 1; approve 1; why 1",
+        expect![[r#"
+            push-as-outsider 1
+            stack-on-maintainer 1
+            approve 1
+            why 1
+              revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+        "#]],
+    );
+}
+
+#[test]
 fn an_edited_title_voids_the_approval() {
     check(
         "push 1; hold 1; approve 1; retitle 1; pass 1; release 1; why 1",
@@ -194,6 +221,20 @@ fn an_edit_of_the_pipeline_takes_a_maintainers_approval() {
           landed 1 with ["unit"]
           run 2: Land of - (landing of 018080808080)
     "#]],
+    );
+    // What somebody else uploaded below it is not the maintainer's word.
+    check(
+        "approvals 0; edits-definition 1; push-as-maintainer 1; stack-on-author 1; pass 1; why 1",
+        expect![[r#"
+            approvals 0
+            edits-definition 1
+            push-as-maintainer 1
+              run 1: Change of 1 (initial run)
+            stack-on-author 1
+            pass 1
+            why 1
+              revision 650101010101 edits the pipeline, which a maintainer has to approve
+        "#]],
     );
 }
 

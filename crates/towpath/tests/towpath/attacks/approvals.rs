@@ -64,7 +64,24 @@ fn g02_self_approve(fort: &Fort) {
     fort.put("/repos/web/people/ann", &json!({ "role": "author", "authorised": true }));
     lacks_approval(fort, own);
     lacks_approval(fort, others);
-    for (name, number) in [("ann", own), ("ben", others)] {
+    // Nor that of who uploaded what others opened, or put a commit on.
+    let mia = fort.clone_of("mia");
+    mia.write("g02-big", "x\n");
+    mia.commit("A big one");
+    mia.push(&["HEAD:refs/heads/g02-big"]).unwrap();
+    let open = |name: &str| fort.ask(name, "POST", "/repos/web/changes", &json!({ "source": "g02-big" }));
+    assert_eq!(open("ann").status, 403);
+    let opened = open("max").ok()["change"].as_u64().unwrap();
+    let ann = fort.clone_of("ann");
+    ann.run(&["fetch", "--quiet", mia.folder.to_str().unwrap(), "HEAD"]);
+    ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    ann.commit("A small one");
+    let on_it = ann.propose("g02-small");
+    for number in [opened, on_it] {
+        assert_eq!(fort.act("mia", number, "approve", &approval_of(&fort.change(number))).status, 403);
+        lacks_approval(fort, number);
+    }
+    for (name, number) in [("ann", own), ("ben", others), ("max", opened), ("ann", on_it)] {
         fort.act(name, number, "close", &json!({})).ok();
     }
 }
