@@ -183,7 +183,7 @@ pub struct JobOrder {
     pub commit: CommitId,
     /// Its tree.
     pub tree: TreeId,
-    /// Decides about secrets and network.
+    /// Decides about secrets.
     pub level: Level,
     /// Plain facts for the job's environment, as `TOWPATH_<KEY>`.
     pub facts: BTreeMap<String, String>,

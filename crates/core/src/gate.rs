@@ -250,7 +250,7 @@ pub struct Vouch {
     pub by: UserId,
     /// For which commit.
     pub revision: CommitId,
-    /// For which definition: that of the first candidate made of the revision.
+    /// For which definition: the one that its giver saw, or else that of the first candidate made of the revision.
     pub definition: Option<Digest>,
     /// Why.
     pub why: String,

@@ -50,6 +50,15 @@ pub enum Origin {
     Own,
 }
 
+/// What a sandbox keeps shut unless a definition opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Openings {
+    /// The outside.
+    pub network: bool,
+    /// Nested user namespaces.
+    pub user_namespaces: bool,
+}
+
 /// Why a job does not run although its trigger is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +82,10 @@ pub struct JobSpec {
     /// Whose definition the body is from.
     #[serde(default)]
     pub origin: Origin,
+    /// What a job of [`Origin::Own`] may have of what its body opens: what the target's definition opens to its job of this
+    /// key, and in a run what the change itself is trusted with. The target's own body is its own word.
+    #[serde(default)]
+    pub granted: Openings,
     /// Its triggers. A job that others need also runs wherever they run.
     pub on: Vec<Trigger>,
     /// Whether landing needs it: `queue` in `on`, unless `required: false`.
@@ -273,6 +286,16 @@ impl JobGraph {
         sees
     }
 
+    /// The same jobs, of which those of a change's own definition may have this besides what the target grants them.
+    pub fn granting(&self, own: Openings) -> JobGraph {
+        let granted = |job: &JobSpec| Openings {
+            network: job.granted.network || own.network,
+            user_namespaces: job.granted.user_namespaces || own.user_namespaces,
+        };
+        let jobs = self.jobs.iter().map(|job| JobSpec { granted: granted(job), ..job.clone() });
+        JobGraph { jobs: jobs.collect(), ..*self }
+    }
+
     /// The same jobs with none skipped by `when`.
     pub fn unskipped(&self) -> JobGraph {
         let jobs = self.jobs.iter().map(|job| JobSpec { skip: None, ..job.clone() }).collect();
@@ -365,12 +388,25 @@ impl JobSpec {
             base: name.clone(),
             name,
             origin: Origin::Target,
+            granted: Openings::default(),
             required: on.contains(&Trigger::Queue),
             on,
             needs: Vec::new(),
             aborts: Vec::new(),
             skip: None,
             body: Arc::new(body),
+        }
+    }
+
+    /// What its body opens and it may not have.
+    pub fn withheld(&self) -> Openings {
+        let asked = self.body.openings();
+        match self.origin {
+            Origin::Target => Openings::default(),
+            Origin::Own => Openings {
+                network: asked.network && !self.granted.network,
+                user_namespaces: asked.user_namespaces && !self.granted.user_namespaces,
+            },
         }
     }
 
@@ -410,6 +446,11 @@ impl JobSpec {
 }
 
 impl JobBody {
+    /// What it opens of the sandbox.
+    pub fn openings(&self) -> Openings {
+        Openings { network: self.network, user_namespaces: self.user_namespaces }
+    }
+
     /// A body that only runs a script, with every other field at its default.
     pub fn script(run: &str) -> JobBody {
         JobBody {

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use towpath_core::definition::GateSettings;
-use towpath_core::graph::{JobGraph, JobIndex, JobSpec, Origin, Trigger};
+use towpath_core::graph::{JobGraph, JobIndex, JobSpec, Openings, Origin, Trigger};
 use towpath_core::ids::{Digest, JobName};
 
 use crate::definition_file::DefinitionFile;
@@ -70,7 +70,7 @@ fn all_own(graph: &JobGraph) -> JobGraph {
 /// The target's required jobs with all that they need, then the own jobs that are not among them.
 fn join(target: &JobGraph, own: &JobGraph) -> JobGraph {
     let kept = bar(target);
-    let twins = twins(target, own);
+    let (twins, granted) = (twins(target, own), granted(target));
     let places = Places::of(&kept, &twins, own.jobs.len());
     let own_bases: HashSet<&JobName> = own.jobs.iter().map(|job| &job.base).collect();
     let of_target =
@@ -83,8 +83,25 @@ fn join(target: &JobGraph, own: &JobGraph) -> JobGraph {
             }
         });
     let of_own = own.jobs.iter().zip(&places.shared).filter(|(_, shared)| !**shared);
-    let of_own = of_own.map(|(job, _)| moved(job, &places.own, Origin::Own));
+    let of_own = of_own.map(|(job, _)| {
+        let granted = granted.get(&job.base).copied().unwrap_or_default();
+        JobSpec { granted, ..moved(job, &places.own, Origin::Own) }
+    });
     JobGraph { jobs: of_target.chain(of_own).collect(), budget_seconds: target.budget_seconds }
+}
+
+/// What the target's definition opens to those of its jobs, by their key, that run before a change has landed.
+fn granted(target: &JobGraph) -> HashMap<JobName, Openings> {
+    let mut granted = HashMap::new();
+    for graph in [Trigger::Change, Trigger::Queue].map(|trigger| target.select(trigger)) {
+        for job in graph.jobs.iter() {
+            let Openings { network, user_namespaces } = job.body.openings();
+            let of_key: &mut Openings = granted.entry(job.base.clone()).or_default();
+            of_key.network |= network;
+            of_key.user_namespaces |= user_namespaces;
+        }
+    }
+    granted
 }
 
 /// Which of the target's jobs hold for a change that edits the definition: the required ones and all that they need.

@@ -152,7 +152,7 @@ const STORIES: [Story; 13] = [
             world.pass(SHORT);
             let revision = world.forge.changes[&change].facts.revision.commit;
             let expires = Timestamp(world.intake_time().0 + LONG * 10);
-            world.tell(Verb::Vouch { change, revision, why: "read it".into(), expires });
+            world.tell(Verb::Vouch { change, revision, definition: None, why: "read it".into(), expires });
             world.pass(LONG);
             world.tell_approval(change);
             world.pass(LONG);

@@ -8,7 +8,7 @@ use super::{Freeze, GateState, Hold, RetryScope, Vouch};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
 use crate::graph::{JobGraph, Trigger};
-use crate::ids::{BranchName, ChangeNumber, CommitId, EnvironmentName, Timestamp, TreeId};
+use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, EnvironmentName, Timestamp, TreeId};
 use crate::policy::{Actor, Role};
 
 /// A person's request.
@@ -32,6 +32,9 @@ pub enum Verb {
         change: ChangeNumber,
         /// The whole commit id.
         revision: CommitId,
+        /// The definition that the person saw; absent: that of the first candidate made of the revision.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        definition: Option<Digest>,
         /// Why.
         why: String,
         /// When it ends.
@@ -145,11 +148,11 @@ impl GateState {
     fn carry_out(&mut self, command: &Command, now: Timestamp) -> Outcome {
         let by = &command.by;
         match &command.verb {
-            Verb::Vouch { change, revision, why, expires } => {
+            Verb::Vouch { change, revision, definition, why, expires } => {
                 let vouch = Vouch {
                     by: by.user,
                     revision: *revision,
-                    definition: None,
+                    definition: *definition,
                     why: why.clone(),
                     at: now,
                     expires: *expires,
@@ -179,6 +182,16 @@ impl GateState {
         self.at_revision(number, vouch.revision)?;
         if vouch.expires <= vouch.at {
             return Err(Refusal::new(RefusalClass::Invalid, "the expiry is not in the future"));
+        }
+        let made = self.changes.get(&number).and_then(|change| self.made_candidate(change));
+        if let (Some(seen), Some(candidate)) = (vouch.definition, made)
+            && candidate.definition != seen
+        {
+            let why = format!(
+                "change {number} would land the definition {} now, not {seen}; look at it again first",
+                candidate.definition
+            );
+            return Err(Refusal::new(RefusalClass::Conflict, why));
         }
         let said = format!("vouched for revision {} of change {number}: {}", vouch.revision, vouch.why);
         let change = self.changes.get_mut(&number).expect("invariant: at_revision found it");

@@ -207,25 +207,34 @@ impl GateState {
         if against > 0 {
             reasons.push(Reason::ChangesRequested { people: against });
         }
-        let need = self.settings().approvals.unwrap_or(self.config.approvals);
+        let need = self.approvals_needed();
         let have = self.valid_approvals(change).count() as u32;
         if have < need {
             reasons.push(Reason::Approvals { have, need, revision });
-        } else if self.lacks_definition_approval(change, need) {
+        } else if self.lacks_definition_approval(change) {
             reasons.push(Reason::DefinitionApproval { revision });
         }
         reasons
     }
 
-    /// Any edit of the definition takes a maintainer's approval of the very definition that would land. Where the branch
-    /// asks for no approval at all, a maintainer's own upload is one, if nobody else uploaded any of it.
-    fn lacks_definition_approval(&self, change: &Change, need: u32) -> bool {
+    /// Any edit of the definition takes a maintainer's approval of the very definition that would land.
+    fn lacks_definition_approval(&self, change: &Change) -> bool {
         let Some(candidate) = self.made_candidate(change) else { return false };
-        let edits = candidate.edits_definition();
+        candidate.edits_definition() && !self.approves_definition(change, candidate)
+    }
+
+    /// Whether a maintainer stands for just the definition that a candidate has. Where the branch asks for no approval at
+    /// all, a maintainer's own upload says so, too, if nobody else uploaded any of it.
+    pub(super) fn approves_definition(&self, change: &Change, candidate: &Candidate) -> bool {
         let approved =
             self.valid_approvals(change).any(|review| review.definition == Some(candidate.definition));
-        let own = need == 0 && change.facts.revision.uploaders().all(|user| self.is_maintainer(user));
-        edits && !approved && !own
+        let own = self.approvals_needed() == 0
+            && change.facts.revision.uploaders().all(|user| self.is_maintainer(user));
+        approved || own
+    }
+
+    fn approvals_needed(&self) -> u32 {
+        self.settings().approvals.unwrap_or(self.config.approvals)
     }
 
     fn is_maintainer(&self, user: crate::ids::UserId) -> bool {

@@ -8,8 +8,8 @@ use super::proof::Standard;
 use super::runs::{Cancel, Phase};
 use super::{CandidateRecord, Change, GateState, Retest, RunRecord, Standing, TestState};
 use crate::act::Act;
-use crate::candidate::CandidateResult;
-use crate::graph::{JobGraph, Trigger};
+use crate::candidate::{Candidate, CandidateResult};
+use crate::graph::{JobGraph, Openings, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp, TreeId};
 use crate::message::RunStart;
 use crate::policy::{Actor, Level};
@@ -251,6 +251,7 @@ impl GateState {
         }
         let graph = self.jobs_for(candidate, change, trigger);
         let carried = self.carried(candidate, change, &graph, now);
+        let graph = graph.granting(self.granted(candidate, change, level));
         let (parent, commit, tree) = (record.spec.parent, candidate.commit, candidate.tree);
         let number = self.branch.runs + 1;
         let reason = self.run_reason(change, trigger);
@@ -285,6 +286,13 @@ impl GateState {
             phase: Phase::Running { start: Arc::new(start) },
         };
         self.add_run(number, run);
+    }
+
+    /// What jobs of a change's own definition may have although the target does not grant it (trust T1, S1): whoever is
+    /// authorised reaches the network; a sandbox that holds less takes a maintainer's word for just this definition.
+    fn granted(&self, candidate: &Candidate, change: &Change, level: Level) -> Openings {
+        let user_namespaces = self.approves_definition(change, candidate);
+        Openings { network: level >= Level::Authorised, user_namespaces }
     }
 
     fn add_run(&mut self, number: u64, run: RunRecord) {

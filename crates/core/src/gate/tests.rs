@@ -9,7 +9,7 @@ use super::*;
 use crate::candidate::{Candidate, CandidateSpec};
 use crate::definition::GateSettings;
 use crate::effect::{Effect, EffectKey};
-use crate::graph::{JobBody, JobIndex, JobResult, JobSpec, Outcome};
+use crate::graph::{JobBody, JobIndex, JobResult, JobSpec, Openings, Origin, Outcome};
 use crate::ids::{Epoch, TreeId};
 use crate::message::{JobReport, Message, RunReport, RunStart};
 use crate::outbox::Dispatch;

@@ -2,7 +2,7 @@
 
 use expect_test::{Expect, expect};
 use towpath_core::definition::EmptySet;
-use towpath_core::graph::{Origin, Trigger};
+use towpath_core::graph::{Openings, Origin, Trigger};
 use towpath_pipeline::{Changed, DefinitionFile, RootTree, TreeEntry, plan};
 
 use crate::support::{file, graph_text};
@@ -276,4 +276,38 @@ fn the_definition_is_a_plain_file() {
         let errors = read.definition.unwrap_err();
         assert!(errors.items[0].message.contains(what), "{mode:o}: {errors}");
     }
+}
+
+#[test]
+fn an_own_job_is_granted_what_the_target_opens_to_its_job_of_that_name_before_landing() {
+    let target = "jobs:
+  fetch: { run: get, network: true, on: [] }
+  unit: { run: pytest, needs: [fetch] }
+  nested: { run: bwrap, user_namespaces: true, on: [change] }
+  deploy: { run: ./deploy, on: [land], network: true, user_namespaces: true }
+";
+    let own = "defaults: { network: true }
+jobs:
+  fetch: { run: get more, on: [change] }
+  unit: { run: pytest -v }
+  nested: { run: bwrap -h, on: [change], user_namespaces: true }
+  deploy: { run: ./grab, on: [change], user_namespaces: true }
+";
+    let plan = plan(&file(target), &file(own), Changed::Unknown).unwrap();
+    let told = plan.graph.jobs.iter().map(|job| {
+        let Openings { network, user_namespaces } = job.withheld();
+        format!("{}: network {network}, user namespaces {user_namespaces}\n", job.name)
+    });
+    expect![[r#"
+        fetch@target: network false, user namespaces false
+        unit@target: network false, user namespaces false
+        fetch: network false, user namespaces false
+        unit: network true, user namespaces false
+        nested: network true, user namespaces false
+        deploy: network true, user namespaces true
+    "#]]
+    .assert_eq(&told.collect::<String>());
+    // A target that cannot be used grants nothing.
+    let broken = towpath_pipeline::plan(&file("jobs: 1"), &file(own), Changed::Unknown).unwrap();
+    assert!(broken.graph.jobs.iter().all(|job| job.withheld().network));
 }

@@ -117,7 +117,8 @@ pub async fn vouch(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
     let why = form.get("why").to_owned();
     let seconds = given(&form, "hours").map(|hours| seconds_of(&hours)).transpose()?;
-    let vouch = Vouch { revision: form.get("revision").to_owned(), why, seconds };
+    let (revision, definition) = (form.get("revision").to_owned(), given(&form, "definition"));
+    let vouch = Vouch { revision, definition, why, seconds };
     done(&call, acts::vouch(call.clone(), vouch).await, back)
 }
 

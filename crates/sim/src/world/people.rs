@@ -342,7 +342,7 @@ impl World {
             Act::Release => Verb::Release { change },
             Act::Vouch => {
                 let expires = Timestamp(self.intake_time().0 + self.rng.between(-1_000, VOUCH_MS_MAX));
-                Verb::Vouch { change, revision, why: "read it".into(), expires }
+                Verb::Vouch { change, revision, definition: None, why: "read it".into(), expires }
             }
             _ => {
                 let jobs = ["unit", "integ", "wheel"].map(|job| RetryScope::Job(job.into()));

@@ -282,13 +282,20 @@ impl Bench {
         let content = if self.twins.contains(&number) { commit(1, 101) } else { spec.revision };
         let content = Digest::of_fields([&spec.parent.0[..], &content.0]).0;
         let target = Digest([0; 32]);
+        let edits = self.edits_definition.contains(&number);
+        let mut jobs = self.graph().jobs.to_vec();
+        if edits {
+            let opens_all = JobBody { network: true, user_namespaces: true, ..JobBody::script("true") };
+            let own = job("own", &[Trigger::Change]);
+            jobs.push(JobSpec { origin: Origin::Own, body: Arc::new(opens_all), ..own });
+        }
         CandidateResult::Made(Candidate {
             commit: CommitId(std::array::from_fn(|at| if at == 0 { 1 } else { mixed[1] })),
             tree: TreeId(std::array::from_fn(|at| content[at])),
             changed_paths: 1,
             target_definition: target,
-            definition: if self.edits_definition.contains(&number) { Digest([9; 32]) } else { target },
-            graph: self.graph(),
+            definition: if edits { Digest([9; 32]) } else { target },
+            graph: JobGraph { jobs: jobs.into(), ..self.graph() },
         })
     }
 
@@ -487,7 +494,7 @@ impl Bench {
             "vouch" | "vouch-as-author" => {
                 by = if word == "vouch" { MAINTAINER } else { AUTHOR };
                 let expires = Timestamp(self.clock + 100_000);
-                Verb::Vouch { change, revision: revision(), why: "read it".into(), expires }
+                Verb::Vouch { change, revision: revision(), definition: None, why: "read it".into(), expires }
             }
             "retry" => Verb::Retry { change, revision: revision(), scope: RetryScope::All },
             "retry-failed" => Verb::Retry { change, revision: revision(), scope: RetryScope::NotPassed },

@@ -279,3 +279,51 @@ fn an_author_cancels_the_runs_of_their_own_change_alone() {
     "#]]
     .assert_eq(&format!("runs 1 to 3\n{}", bench.log));
 }
+
+/// What the newest run with a job of a change's own, which asks for network and user namespaces, withholds from it.
+fn withheld(script: &str) -> [bool; 2] {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play(script);
+    let own = |run: &Arc<RunStart>| run.graph.jobs.iter().find(|job| job.origin == Origin::Own).cloned();
+    let own = bench.runs.values().rev().find_map(own).expect("a change edits the definition");
+    let Openings { network, user_namespaces } = own.withheld();
+    [network, user_namespaces]
+}
+
+#[test]
+fn what_a_change_opens_by_its_own_definition_takes_the_targets_word_or_a_maintainers() {
+    let vouched = "edits-definition 1; push-as-outsider 1; vouch 1";
+    assert_eq!(withheld(vouched), [true, true], "a vouch opens nothing");
+    let approved = format!("{vouched}; fail 1; approve 1; retry 1");
+    assert_eq!(withheld(&approved), [false, false], "a maintainer stands for just this definition");
+    let authorised = "approvals 0; edits-definition 1; push 1";
+    assert_eq!(withheld(authorised), [false, true], "an authorised author reaches the network");
+    let own = "edits-definition 1; push-as-maintainer 1";
+    assert_eq!(withheld(own), [false, true], "nobody approves their own");
+    let own = format!("approvals 0; {own}");
+    assert_eq!(withheld(&own), [false, false], "unless no approval is asked for");
+}
+
+#[test]
+fn a_vouch_for_a_definition_that_was_seen_is_for_no_other() {
+    let vouched = |seen: u8| {
+        let mut bench = Bench::new(GateConfig::default());
+        bench.play("edits-definition 1; push-as-outsider 1");
+        let expires = Timestamp(bench.clock + 100_000);
+        let revision = bench.open[&ChangeNumber(1)].revision.commit;
+        let (change, why) = (ChangeNumber(1), "read it".to_owned());
+        let definition = Some(Digest([seen; 32]));
+        bench.command(MAINTAINER, Verb::Vouch { change, revision, definition, why, expires });
+        bench
+    };
+    assert_eq!(vouched(9).runs.len(), 1);
+    let mut bench = vouched(8);
+    assert!(bench.runs.is_empty() && bench.gate.state.changes()[&ChangeNumber(1)].vouch.is_none());
+    // Where the candidate is made already, it is said at once.
+    bench.play("vouch 1");
+    let expires = Timestamp(bench.clock + 100_000);
+    let revision = bench.open[&ChangeNumber(1)].revision.commit;
+    let (change, why, definition) = (ChangeNumber(1), String::new(), Some(Digest([8; 32])));
+    bench.command(MAINTAINER, Verb::Vouch { change, revision, definition, why, expires });
+    assert!(bench.log.contains("would land the definition 0909"), "{}", bench.log);
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use towpath_blob::BlobStore;
 use towpath_core::effect::JobOrder;
-use towpath_core::graph::Outcome;
+use towpath_core::graph::{JobSpec, Openings, Outcome};
 use towpath_core::ids::{CommitId, LeaseId};
 use towpath_core::outbox::TroubleClass;
 use towpath_executor::{EncodeError, FRAME_BYTES_MAX, JobEnd, Limits, StartMessage, StartSpec};
@@ -72,6 +72,9 @@ impl Sources {
     pub(super) fn prepare(&self, lease: LeaseId, order: &JobOrder) -> Prepared {
         let over = |outcome: Outcome, why: &str| Unprepared::Over(unrun(lease, outcome, why));
         let unprepared = |why: &str| over(Outcome::Errored, &format!("it could not be prepared: {why}"));
+        if let Some(why) = withheld(&order.spec) {
+            return Err(over(Outcome::Failed, &why));
+        }
         let secrets = self.secrets.grant(order).map_err(|ungranted| match ungranted {
             Ungranted::Refused(why) => over(Outcome::Failed, &why),
             Ungranted::Unreadable(why) => unprepared(&why),
@@ -206,6 +209,20 @@ impl From<GitError> for Missing {
 /// Whether nothing has to be looked up or written before a job can be handed over.
 pub(super) fn is_light(order: &JobOrder) -> bool {
     !order.spec.body.checkout && order.spec.body.secrets.is_empty()
+}
+
+/// Why a job may not have what its body opens of the sandbox (trust T1, S1), and what to do; `None`: it may.
+fn withheld(spec: &JobSpec) -> Option<String> {
+    let (key, until) = match spec.withheld() {
+        Openings { user_namespaces: true, .. } => ("user_namespaces", "approved this definition"),
+        Openings { network: true, .. } => ("network", "approved the change"),
+        Openings { network: false, user_namespaces: false } => return None,
+    };
+    Some(format!(
+        "`{key}: true` is not given to job `{}`: the target's definition does not give it to a job of that name, and no \
+         maintainer has {until}; once one has, `towpath change retry` runs it again",
+        spec.name
+    ))
 }
 
 /// How a job ends that cannot be handed to the executor, and what to do. How large it is follows from its definition.

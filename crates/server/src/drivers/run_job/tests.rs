@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use towpath_blob::BlobStore;
 use towpath_core::effect::Effect;
-use towpath_core::graph::{JobBody, JobSpec, Trigger};
+use towpath_core::graph::{JobBody, JobSpec, Openings, Origin, Trigger};
 use towpath_core::ids::{CommitId, Epoch, RunId, TreeId};
 use towpath_core::message::RunStart;
 use towpath_core::outbox::Dispatch;
@@ -559,5 +559,38 @@ fn a_secret_that_the_server_cannot_open_is_not_its_jobs_doing() {
             panic!("`{name}` is given")
         };
         assert_eq!(end.result.outcome, outcome, "{name}: {}", end.result.why);
+    }
+}
+
+#[test]
+fn a_job_of_the_changes_own_gets_nothing_of_the_sandbox_that_it_is_not_granted() {
+    let world = World::new();
+    let with = |origin: Origin, granted: Openings| {
+        let body = JobBody { network: true, user_namespaces: true, ..(*job("a").body).clone() };
+        JobSpec { origin, granted, body: Arc::new(body), ..job("a") }
+    };
+    let all = Openings { network: true, user_namespaces: true };
+    let cases = [
+        (with(Origin::Target, Openings::default()), None),
+        (with(Origin::Own, all), None),
+        (
+            with(Origin::Own, Openings { network: false, ..all }),
+            Some("`network: true` is not given to job `a`"),
+        ),
+        (
+            with(Origin::Own, Openings { user_namespaces: false, ..all }),
+            Some("`user_namespaces: true` is not given"),
+        ),
+    ];
+    for (number, (job, refused)) in (1..).zip(cases) {
+        let wanted = world.run(number, vec![job]).remove(0);
+        match (world.jobs.sources.prepare(OTHER, &wanted.order), refused) {
+            (Ok(_), None) => {}
+            (Err(Unprepared::Over(end)), Some(why)) => {
+                assert!(end.result.why.starts_with(why), "{}", end.result.why);
+                assert_eq!(end.result.outcome, Outcome::Failed);
+            }
+            (prepared, _) => panic!("case {number}: {refused:?}, {}", prepared.is_ok()),
+        }
     }
 }

@@ -223,6 +223,9 @@ pub async fn withdraw(call: Call, _: Nothing) -> Answer<Said> {
 pub struct Vouch {
     /// The whole commit id.
     pub revision: String,
+    /// `definition` of the change as it was shown; absent: that of the first candidate made of the revision.
+    #[serde(default)]
+    pub definition: Option<String>,
     /// Why it may run.
     pub why: String,
     /// Seconds for which it holds; absent: a day.
@@ -233,6 +236,7 @@ pub struct Vouch {
 /// `POST /api/v1/repos/{repo}/changes/{change}/vouch`
 pub async fn vouch(call: Call, input: Vouch) -> Answer<Said> {
     let revision = input.revision.parse()?;
+    let definition = input.definition.as_deref().map(str::parse).transpose()?;
     let why = checked_why(&input.why)?;
     let seconds = input.seconds.unwrap_or(VOUCH_SECONDS_DEFAULT);
     if seconds > VOUCH_SECONDS_MAX {
@@ -240,7 +244,7 @@ pub async fn vouch(call: Call, input: Vouch) -> Answer<Said> {
     }
     let expires = call.now().plus_seconds(seconds);
     let (id, change) = gate_of(&call).await?;
-    command(&call, id, Verb::Vouch { change, revision, why, expires }).await
+    command(&call, id, Verb::Vouch { change, revision, definition, why, expires }).await
 }
 
 /// Words about a change.

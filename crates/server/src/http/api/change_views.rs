@@ -317,6 +317,9 @@ pub struct VouchView {
     pub by: String,
     /// For which commit.
     pub revision: String,
+    /// For which definition; absent: that of the first candidate, which is not made yet.
+    #[serde(default)]
+    pub definition: Option<String>,
     /// Why.
     pub why: String,
     /// When.

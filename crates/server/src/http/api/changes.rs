@@ -174,6 +174,7 @@ impl Seen {
             Some(vouch) => Some(VouchView {
                 by: names.get(vouch.by)?,
                 revision: vouch.revision.to_string(),
+                definition: vouch.definition.as_ref().map(ToString::to_string),
                 why: vouch.why.clone(),
                 at: millis(vouch.at),
                 expires: millis(vouch.expires),

@@ -90,7 +90,10 @@ pub fn vouch(arguments: &VouchArgs, place: &Place, terminal: &Terminal) -> Resul
     let change = fetch(place, arguments.number)?;
     let revision = revision(&change, &arguments.revision, "vouch for")?;
     let seconds = arguments.hours.map(|hours| hours * 3600);
-    let body = json!({ "revision": revision, "why": arguments.why, "seconds": seconds });
+    // With the definition that was shown, so that another one makes it void.
+    let body = json!({
+        "revision": revision, "definition": change["definition"], "why": arguments.why, "seconds": seconds,
+    });
     done(&place.client, &post(place, arguments.number, "vouch", body), terminal)
 }
 

@@ -74,7 +74,11 @@ fn vouched(vouch: &Value) -> String {
         "void" => "no longer counts, as who gave it does not maintain the repo now".to_owned(),
         _ => return String::new(),
     };
-    format!("by {}, {term}: {}", text(vouch, "by"), text(vouch, "why"))
+    let definition = match text(vouch, "definition") {
+        "" => String::new(),
+        definition => format!(" with the definition {definition}"),
+    };
+    format!("by {}{definition}, {term}: {}", text(vouch, "by"), text(vouch, "why"))
 }
 
 /// The commands that show the newest revision in a clone.
@@ -240,6 +244,9 @@ mod tests {
         assert_eq!(vouch("holds"), "by mia, until 1970-01-01 00:00:01 UTC: read it");
         assert_eq!(vouch("ended"), "by mia, ended 1970-01-01 00:00:01 UTC: read it");
         assert!(vouch("void").starts_with("by mia, no longer counts, as "));
+        let bound =
+            json!({ "by": "mia", "why": "read it", "definition": "ab12", "expires": 0, "standing": "ended" });
+        assert!(vouched(&bound).starts_with("by mia with the definition ab12, ended "));
         assert_eq!(vouched(&Value::Null), "");
     }
 }

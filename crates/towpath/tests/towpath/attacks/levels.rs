@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::fort::{Clone, Fort};
+use super::fort::{Clone, Fort, PIPELINE};
 use super::wire::Ask;
 use crate::support::has_sandbox;
 
@@ -153,6 +153,30 @@ fn a20_stacked_on_untrusted(fort: &Fort) {
     is_untrusted(fort, ann.propose("a20"));
 }
 
+/// What a maintainer vouched for opens nothing of the sandbox that the target's definition keeps shut.
+fn a18_vouched_opens_the_sandbox(fort: &Fort) {
+    let grab =
+        |key: &str| format!("{PIPELINE}  grab: {{ run: 'echo grabbed', on: [change], {key}: true }}\n");
+    for key in ["network", "user_namespaces"] {
+        let branch = format!("a18-{key}");
+        let (outsider, number) = fort.push("outsider", &branch, &[("towpath.yaml", &grab(key))]);
+        is_untrusted(fort, number);
+        assert_eq!(vouch(fort, "mia", number, &outsider.head()), 200);
+        fort.tested(number);
+        let job = fort.job(number, "grab");
+        let why = job["why"].as_str().unwrap();
+        assert!(why.contains(&format!("`{key}: true` is not given to job `grab`")), "{job}");
+        assert_eq!(job["outcome"], "failed");
+        let change = fort.change(number);
+        assert_eq!(change["gate"]["vouch"]["definition"], change["definition"], "{change}");
+        assert!(change["definition"].is_string(), "{change}");
+        // A word for another definition than the one that would land is none.
+        let other = json!({ "revision": outsider.head(), "why": "read it", "definition": "0".repeat(64) });
+        assert_eq!(fort.act("mia", number, "vouch", &other).status, 409);
+        fort.act("outsider", number, "close", &json!({})).ok();
+    }
+}
+
 /// The control: what a maintainer vouched for runs with nothing to take, reports, and lands once it is approved.
 fn k05_honest_untrusted(fort: &Fort) {
     let look = "ls -A ~; cat /towpath/secrets/* 2> /dev/null || echo no secret\n";
@@ -184,6 +208,7 @@ fn a14_a16_a17_a18_a20_k05_only_the_uploader_and_a_maintainers_word_count() {
     fort.hold("A16 git-author-spoof", a16_git_author_spoof);
     fort.hold("A17 not-vouched", a17_not_vouched);
     fort.hold("A18 vouched-then-moved", a18_vouched_then_moved);
+    fort.hold("A18 vouched-opens-the-sandbox", a18_vouched_opens_the_sandbox);
     fort.hold("A20 stacked-on-untrusted", a20_stacked_on_untrusted);
     fort.hold("K05 honest-untrusted", k05_honest_untrusted);
     fort.end();
