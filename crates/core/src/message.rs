@@ -134,6 +134,17 @@ pub struct RunStart {
     pub facts: BTreeMap<String, String>,
 }
 
+/// The fact that numbers the change.
+pub const CHANGE_FACT: &str = "CHANGE";
+
+/// Identifies the facts that jobs are told, as far as their results are about them: all but the change's number, which its
+/// author does not choose. Changes with the same content and title have their results in common.
+pub fn told(facts: &BTreeMap<String, String>) -> Digest {
+    let told = facts.iter().filter(|(key, _)| key.as_str() != CHANGE_FACT);
+    let fields: Vec<&[u8]> = told.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
+    Digest::of_fields(fields)
+}
+
 /// A result taken over from an earlier run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Carried {

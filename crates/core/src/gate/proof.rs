@@ -9,7 +9,7 @@ use crate::candidate::Candidate;
 use crate::definition::{EmptySet, GateSettings, Proof};
 use crate::graph::{JobGraph, JobIndex, Outcome, Trigger};
 use crate::ids::{Digest, RunId, Timestamp};
-use crate::message::{Carried, JobReport};
+use crate::message::{Carried, JobReport, told};
 use crate::policy::Level;
 
 /// How a candidate stands against the bar.
@@ -144,7 +144,7 @@ impl GateState {
     /// failure. It counts if it passed, if no retry asks for a newer one, and if what the job was given are the very results
     /// that count for the jobs that it needs: where one of these was made again, everything made of it has to be, too.
     fn counted(&self, candidate: &Candidate, change: &Change, wanted: &Wanted) -> Vec<Option<Counted<'_>>> {
-        let tellers: Vec<Teller> = (self.runs.of_tree(candidate.tree).rev())
+        let mut tellers: Vec<Teller> = (self.runs.of_tree(candidate.tree).rev())
             .filter(|(_, run)| run.candidate.is_some() && run.level >= wanted.level)
             .filter_map(|(number, run)| Teller::of(number, run))
             .collect();
@@ -153,6 +153,8 @@ impl GateState {
         if tellers.is_empty() {
             return counted;
         }
+        let told = told(&self.facts(Some(change)));
+        tellers.retain(|teller| was_told(teller.run, candidate, told));
         for (job, spec) in wanted.graph.iter().filter(|(_, spec)| spec.skip.is_none()) {
             let about = tellers.iter().filter(|teller| is_about(teller.run, candidate, job, wanted));
             let newest =
@@ -212,6 +214,12 @@ fn is_about(run: &RunRecord, candidate: &Candidate, job: JobIndex, wanted: &Want
         Proof::Tree => run.tree == candidate.tree && !wanted.sees_history(job),
         Proof::Commit => false,
     }
+}
+
+/// Whether the jobs of a run were told of their change what those of a candidate would be: what they are told is part of
+/// what their results are about (trust T3, "environment"). Where nobody knows, the commit with its message stands for it.
+fn was_told(run: &RunRecord, candidate: &Candidate, told: Digest) -> bool {
+    run.told.map_or(run.commit == candidate.commit, |was| was == told)
 }
 
 fn result_digest(report: &JobReport) -> Digest {

@@ -34,6 +34,10 @@ pub struct RunRecord {
     pub tree: TreeId,
     /// How far it was trusted.
     pub level: Level,
+    /// What its jobs were told of the change, as [`told`](crate::message::told) has it; `None` in a row of an earlier
+    /// version: nobody knows.
+    #[serde(default)]
+    pub told: Option<Digest>,
     /// Every job ran, whatever `when` says.
     pub full: bool,
     /// Why it was started.
@@ -294,7 +298,8 @@ impl GateState {
     fn has_last_word(&self, number: u64, run: &RunRecord) -> bool {
         let newer = self.runs.of_tree(run.tree).rev().take_while(|(other, _)| *other > number);
         let newer = newer.filter(|(_, other)| {
-            other.candidate.is_some() && other.commit == run.commit && other.level >= run.level
+            let is_same = (other.commit, other.told) == (run.commit, run.told);
+            other.candidate.is_some() && is_same && other.level >= run.level
         });
         let told: BTreeSet<Digest> =
             newer.flat_map(|(_, other)| other.found_out()).map(|report| report.digest).collect();

@@ -11,7 +11,7 @@ use crate::act::Act;
 use crate::candidate::{Candidate, CandidateResult};
 use crate::graph::{JobGraph, Openings, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp, TreeId};
-use crate::message::RunStart;
+use crate::message::{CHANGE_FACT, RunStart, told};
 use crate::policy::{Actor, Level};
 
 /// Priorities of runs, larger first. Source: Hail CI builds the merge candidate before all others.
@@ -255,6 +255,8 @@ impl GateState {
         let (parent, commit, tree) = (record.spec.parent, candidate.commit, candidate.tree);
         let number = self.branch.runs + 1;
         let reason = self.run_reason(change, trigger);
+        let facts = self.facts(Some(change));
+        let told = Some(told(&facts));
         let start = RunStart {
             run: self.run_id(number),
             trigger,
@@ -268,7 +270,7 @@ impl GateState {
             carried,
             priority: self.run_priority(change, trigger),
             fail_fast: trigger == Trigger::Queue,
-            facts: self.facts(Some(change)),
+            facts,
         };
         let run = RunRecord {
             trigger,
@@ -278,6 +280,7 @@ impl GateState {
             commit,
             tree,
             level,
+            told,
             full: self.wants_all(change),
             reason,
             started_at: now,
@@ -333,13 +336,13 @@ impl GateState {
     }
 
     /// Plain data for the jobs' environment; never put into a script (trust T2).
-    fn facts(&self, change: Option<&Change>) -> BTreeMap<String, String> {
+    pub(super) fn facts(&self, change: Option<&Change>) -> BTreeMap<String, String> {
         let mut facts = BTreeMap::from([
             ("REPO".to_owned(), self.id.repo.to_string()),
             ("BRANCH".to_owned(), self.id.branch.to_string()),
         ]);
         if let Some(change) = change {
-            facts.insert("CHANGE".into(), change.facts.number.to_string());
+            facts.insert(CHANGE_FACT.into(), change.facts.number.to_string());
             facts.insert("CHANGE_TITLE".into(), change.facts.title.clone());
         }
         facts
@@ -378,6 +381,7 @@ impl GateState {
             commit,
             tree,
             level,
+            told: None,
             full: true,
             reason,
             started_at: now,

@@ -180,7 +180,8 @@ impl World {
                 let same_tree = settings.proof == Proof::Tree && !job.body.history;
                 let about_it = ran.commit == landing.to || same_tree && ran.tree == tree_id(&files);
                 let passed = matches!(&ran.stage, Stage::Ended(result) if result.outcome == Outcome::Passed);
-                ran.script == job.body.run && about_it && passed && ran.level >= level
+                let is_told = ran.title.as_ref() == Some(&change.title);
+                ran.script == job.body.run && about_it && is_told && passed && ran.level >= level
             });
             if !shown {
                 return Err(format!("nobody has shown that `{}` passes on it", job.body.run));

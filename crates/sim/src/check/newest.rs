@@ -102,7 +102,9 @@ impl World {
             let at = job.0 as usize;
             let is_about = |start: &RunStart| {
                 let same_tree = settings.proof == Proof::Tree && !sees_history[at] && start.tree == tree;
-                start.change.is_some() && start.level >= level && (start.commit == landing.to || same_tree)
+                let is_told = start.facts.get("CHANGE_TITLE") == Some(&change.title);
+                let is_of_it = start.commit == landing.to || same_tree;
+                start.change.is_some() && start.level >= level && is_told && is_of_it
             };
             let (report, newest) = self.newest_result(gate, ids[at], is_about)?;
             let run = report.run.number;

@@ -32,6 +32,8 @@ pub struct Job {
     pub tree: TreeId,
     /// The level that it ran at.
     pub level: Level,
+    /// The title that it was told.
+    pub title: Option<String>,
     /// What it truly was, or would have been: a ghost that was cut off may say so before anybody notices its death.
     pub truth: Outcome,
     /// What is reported of it: the same, but for a planted bug.
@@ -58,6 +60,7 @@ impl Executor {
             commit: order.commit,
             tree: order.tree,
             level: order.level,
+            title: order.facts.get("CHANGE_TITLE").cloned(),
             truth,
             reported,
             stage: Stage::Running,

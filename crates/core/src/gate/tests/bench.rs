@@ -521,6 +521,7 @@ impl Bench {
             "twin" => {
                 self.twins.insert(change);
                 self.push(number, AUTHOR);
+                self.known(change).title = "change 1".to_owned();
             }
             "push-as-outsider" => self.push(number, OUTSIDER),
             "push-as-maintainer" => self.push(number, MAINTAINER),

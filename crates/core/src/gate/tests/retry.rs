@@ -306,3 +306,58 @@ fn a_job_that_sees_history_counts_for_its_commit_alone() {
     "#]],
     );
 }
+
+#[test]
+fn a_result_counts_only_for_the_title_that_its_job_was_told() {
+    check(
+        "push 1; pass 1; retitle 1; approve 1; fail 2; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        retitle 1
+        approve 1
+          run 2: Queue of 1 (merge candidate)
+        fail 2
+          ejected 1: `unit` did not pass in run 2
+        why 1
+          unit failed in run demo/main/2
+    "#]],
+    );
+    check(
+        "push 1; pass 1; twin 2; pass 2; retitle 2; approve 2; pass 3",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        twin 2
+          run 2: Change of 2 (initial run) carried lint unit
+        pass 2
+        retitle 2
+        approve 2
+          run 3: Queue of 2 (merge candidate)
+        pass 3
+          land 2 -> Landed
+          landed 2 with ["unit"]
+          run 4: Land of - (landing of 017474747474)
+    "#]],
+    );
+    // One that failed under another title says nothing either.
+    check(
+        "push 1; fail 1; retitle 1; retry-failed 1; approve 1; pass 2",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        fail 1
+        retitle 1
+        retry-failed 1
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
+          run 2: Change of 1 (retry of what did not pass)
+        approve 1
+        pass 2
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 3: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
