@@ -399,13 +399,17 @@ fn key_fits(view: &View, key: &AuditKey, shared: &Shared) -> bool {
     fits
 }
 
-/// Adds the leaf that tells of a restore, in a transaction of its own.
+/// Adds the leaf that tells of a restore, in a transaction of its own and with the checkpoint that makes it count: whoever
+/// verifies the log believes no such leaf without.
 fn append_restored(view: &View, log: &mut Log, begun: &Begun) -> Result<(), OpenError> {
     let Some(restored) = &begun.restored else { return Ok(()) };
     log.append(begun.marks.time_high, &format!("{{\"restored\":{}}}", encode(restored)));
     let written = || -> Result<_, WriteError> {
         view.conn.execute_batch("BEGIN IMMEDIATE")?;
         let frontier = log.flush(view)?;
+        if log.can_sign() {
+            log.seal(view, &frontier)?;
+        }
         view.conn.execute_batch("COMMIT")?;
         Ok(frontier)
     };

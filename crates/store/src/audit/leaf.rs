@@ -57,6 +57,13 @@ pub struct Restored {
     pub epoch_before: Epoch,
 }
 
+impl Restored {
+    /// Whether a checkpoint of this size may be over what was lost, if this is what `leaf` says.
+    pub(crate) fn covers(&self, leaf: u64, size: u64) -> bool {
+        leaf < size && size <= self.leaves_before
+    }
+}
+
 impl fmt::Display for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Restored { leaves_lost, leaves_before, why, .. } = self;

@@ -32,7 +32,8 @@ pub struct Report {
     pub unsealed: u64,
     /// Checkpoints in the database and outside that are good.
     pub checkpoints: u64,
-    /// Restores that the log admits, each with its leaf. What they lost is no finding, but worth reading.
+    /// Restores that the log admits and a good checkpoint covers, each with its leaf. What they lost is no finding, but
+    /// worth reading.
     pub restores: Vec<(u64, Restored)>,
     /// Checkpoints that belong to what a restore lost.
     pub lost_checkpoints: u64,
@@ -282,18 +283,39 @@ impl Check {
     fn checkpoints(&mut self) {
         let mut claims = std::mem::take(&mut self.claims);
         claims.sort_by_key(|claim| claim.note.as_ref().map_or(0, |note| note.checkpoint.size));
-        let mut sealed = 0;
+        let (mut sealed, mut wrong) = (0, Vec::new());
         for claim in claims {
             match self.wrong_with(&claim, sealed) {
                 None => {
                     self.report.checkpoints += 1;
                     sealed = claim.note.map_or(sealed, |note| note.checkpoint.size.max(sealed));
                 }
-                Some(_) if self.is_explained(&claim) => self.report.lost_checkpoints += 1,
-                Some(finding) => self.report.findings.push(finding),
+                Some(finding) => wrong.push((claim, finding)),
             }
         }
         self.report.unsealed = self.report.leaves.saturating_sub(sealed);
+        self.restores(sealed);
+        for (claim, finding) in wrong {
+            match self.is_explained(&claim) {
+                true => self.report.lost_checkpoints += 1,
+                false => self.report.findings.push(finding),
+            }
+        }
+    }
+
+    /// Anybody can write a leaf that tells of a restore. It counts where the key of the log has signed what is up to it.
+    fn restores(&mut self, sealed: u64) {
+        for (leaf, restored) in std::mem::take(&mut self.report.restores) {
+            if restored.leaves_before.checked_sub(restored.leaves_lost) != Some(leaf) {
+                self.find(Place::Leaf(leaf), "it tells of a restore to another place than its own");
+            } else if leaf >= sealed {
+                let what = "it tells of a restore, and no good checkpoint covers it: anybody may have written it, and a \
+                            server that does puts one over it at once";
+                self.find(Place::Leaf(leaf), what);
+            } else {
+                self.report.restores.push((leaf, restored));
+            }
+        }
     }
 
     fn wrong_with(&self, claim: &Claim, sealed: u64) -> Option<Finding> {
@@ -321,7 +343,7 @@ impl Check {
     fn is_explained(&self, claim: &Claim) -> bool {
         let Some(note) = &claim.note else { return false };
         let size = note.checkpoint.size;
-        let lost = |(leaf, restored): &(u64, Restored)| *leaf < size && size <= restored.leaves_before;
+        let lost = |(leaf, restored): &(u64, Restored)| restored.covers(*leaf, size);
         claim.row_size.is_none()
             && self.report.restores.iter().any(lost)
             && self.keys.iter().any(|(_, key)| key.signed(note))

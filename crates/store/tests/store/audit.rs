@@ -75,6 +75,17 @@ impl Sealed {
         self.copy.execute(sql, []).unwrap();
     }
 
+    /// Puts a checkpoint over all the leaves, of which there are `size`, as whoever has the key can.
+    fn sign(&self, size: u64) {
+        let mut leaves = self.copy.prepare("SELECT hash FROM leaves ORDER BY number").unwrap();
+        let mut tree = merkle::Frontier::default();
+        for hash in leaves.query_map([], |row| row.get(0).map(Digest)).unwrap() {
+            tree.push(hash.unwrap(), |_, _, _| {});
+        }
+        let note = self.place.key().sign_checkpoint(size, tree.root()).to_string();
+        self.copy.execute("INSERT INTO checkpoints VALUES (?1, ?2)", params![size as i64, note]).unwrap();
+    }
+
     /// Changes one value at every one of its bytes; each time the verifier must name the place.
     fn flip_every_byte(&self, (table, column): (&str, &str), filter: &str, place: &dyn Fn(&Report) -> bool) {
         let read = format!("SELECT CAST({column} AS BLOB) FROM {table} WHERE {filter}");
@@ -266,6 +277,33 @@ fn h03_a_truncated_tail_is_found_by_a_later_checkpoint() {
 }
 
 #[test]
+fn h03_a_truncated_tail_is_not_excused_by_a_leaf_that_nobody_signed() {
+    // The tail begins at leaf 17 and 20 leaves there were; a second forger gets the sum wrong, and has the key.
+    for (lost, why) in [(3, "no good checkpoint covers it"), (2, "another place than its own")] {
+        let sealed = Sealed::new(20);
+        let held = sealed.held();
+        sealed.execute("DELETE FROM leaves WHERE number >= 17");
+        sealed.execute("DELETE FROM checkpoints WHERE size > 17");
+        let restored =
+            format!(r#"{{"why":"forged","leaves_before":20,"leaves_lost":{lost},"epoch_before":1}}"#);
+        let body = format!(r#"{{"leaf":17,"at":1,"entry":{{"restored":{restored}}}}}"#);
+        let hash = merkle::leaf_hash(body.as_bytes());
+        let sql = "INSERT INTO leaves (number, body, hash) VALUES (17, ?1, ?2)";
+        sealed.copy.execute(sql, params![body, hash.0]).unwrap();
+        if lost != 3 {
+            sealed.sign(18);
+        }
+        let report = sealed.verify_with(&held);
+        let said = |finding: &towpath_store::audit::Finding| {
+            finding.place == At::Leaf(17) && finding.what.contains(why)
+        };
+        assert!(report.findings.iter().any(said), "{:?}", report.findings);
+        assert!(names(&report, &At::Leaf(18)), "the cut is found: {:?}", report.findings);
+        assert_eq!((report.restores.len(), report.lost_checkpoints), (0, 0));
+    }
+}
+
+#[test]
 fn a_forger_with_the_key_is_found_by_one_held_checkpoint() {
     let sealed = Sealed::new(20);
     let held = sealed.held();
@@ -274,19 +312,8 @@ fn a_forger_with_the_key_is_found_by_one_held_checkpoint() {
     let hash = merkle::leaf_hash(body.as_bytes());
     let sql = "UPDATE leaves SET body = ?1, hash = ?2 WHERE number = 3";
     sealed.copy.execute(sql, params![body, hash.0]).unwrap();
-    let hashes: Vec<Digest> = sealed
-        .copy
-        .prepare("SELECT hash FROM leaves ORDER BY number")
-        .unwrap()
-        .query_map([], |row| row.get(0).map(Digest))
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    let mut tree = merkle::Frontier::default();
-    hashes.into_iter().for_each(|hash| tree.push(hash, |_, _, _| {}));
     sealed.execute("DELETE FROM checkpoints");
-    let note = sealed.place.key().sign_checkpoint(20, tree.root()).to_string();
-    sealed.copy.execute("INSERT INTO checkpoints VALUES (20, ?1)", [note]).unwrap();
+    sealed.sign(20);
     assert_eq!(sealed.verify().findings, []);
     assert!(!sealed.verify_with(&[earlier]).is_clean());
 }
@@ -404,6 +431,8 @@ fn h07_a_restored_backup_says_what_it_lost_and_waits() {
     let restored = store.reader().snapshot().unwrap().restored().unwrap().unwrap();
     assert_eq!((restored.leaves_before, restored.leaves_lost), (7, 3));
     assert!(leaf_texts(&store)[4].contains("restored"));
+    let sealed = store.reader().snapshot().unwrap().last_checkpoint().unwrap().unwrap();
+    assert!(sealed.parse::<SignedCheckpoint>().unwrap().checkpoint.size >= 5, "its leaf counts at once");
     let old = commit(&store, write_set(&gate(), epoch));
     assert!(matches!(old, Err(WriteError::Fenced { .. })));
     let claim = || WriteSet { only_if_drained: true, ..write_set(&gate(), store.epoch()) };

@@ -13,7 +13,7 @@ use super::leftovers::files_below;
 use crate::support::{Ended, TOWPATH, ended, has_sandbox};
 
 /// Does one thing to a copy of the database: `file`, what, and a number.
-const SPOIL: &str = "import sqlite3, sys
+const SPOIL: &str = "import hashlib, json, sqlite3, sys
 file, what, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 db = sqlite3.connect(file)
 def flip(table, column, where, key):
@@ -41,6 +41,14 @@ if what == 'insert': db.execute('INSERT INTO leaves SELECT -1, body, hash FROM l
 if what == 'truncate':
     db.execute('DELETE FROM leaves WHERE number > ?', (last - at,))
     db.execute('DELETE FROM checkpoints WHERE size > ?', (last - at + 1,))
+if what == 'excuse':
+    cut = last - at + 1
+    db.execute('DELETE FROM leaves WHERE number >= ?', (cut,))
+    db.execute('DELETE FROM checkpoints WHERE size > ?', (cut,))
+    lost = {'why': 'a backup was restored', 'leaves_before': last + 1, 'leaves_lost': at, 'epoch_before': 1}
+    body = json.dumps({'leaf': cut, 'at': 1, 'entry': {'restored': lost}}, separators=(',', ':'))
+    node = hashlib.sha256(b'\\0' + body.encode()).digest()
+    db.execute('INSERT INTO leaves (number, body, hash) VALUES (?, ?, ?)', (cut, body, node))
 db.commit()
 print(middle, note, last)
 ";
@@ -107,11 +115,14 @@ fn h02_delete_reorder(fort: &Fort) {
     is_named(fort, "insert", 0, |_| "leaf 0".to_owned());
 }
 
-/// The tail and its checkpoints are gone; one that somebody kept elsewhere tells.
+/// The tail and its checkpoints are gone; one that somebody kept elsewhere tells, also where a leaf in the tail's place says
+/// that a restore has lost it.
 fn h03_truncate(fort: &Fort) {
     for lost in [1, 5] {
         is_named(fort, "truncate", lost, |[.., last]| format!("leaf {}", last - u64::from(lost) + 1));
     }
+    let place = |[.., last]: [u64; 3]| format!("leaf {}: it tells of a restore", last - 4);
+    is_named(fort, "excuse", 5, place);
 }
 
 fn h11_second_server(fort: &Fort) {
