@@ -13,10 +13,12 @@ use towpath_core::ids::Epoch;
 pub enum OpenError {
     /// Another server has it.
     #[error(
-        "the data folder `{}` is in use by {holder}; stop that server first, or give this one a folder of its own",
+        "the {what} `{}` is in use by {holder}; stop that server first, or give this one a folder of its own",
         folder.display()
     )]
     InUse {
+        /// Which of a server's folders it is.
+        what: &'static str,
         /// The folder, as it was given.
         folder: PathBuf,
         /// `process 4711`, as far as it is known.
@@ -32,6 +34,19 @@ pub enum OpenError {
         folder: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// The keys have signed for other data since.
+    #[error(
+        "`{}` has a checkpoint of {leaves} leaves that the record in the data folder does not have: with these keys a \
+         server went on with other data, as a copy of these is; serve those, or, to give them up for good, move the file \
+         somewhere else first",
+        checkpoints.display()
+    )]
+    OtherRecord {
+        /// The file of checkpoints.
+        checkpoints: PathBuf,
+        /// How many leaves the checkpoint is over.
+        leaves: u64,
     },
     /// A later Towpath wrote it.
     #[error(

@@ -83,17 +83,8 @@ impl DataFolder {
         if mode & 0o077 != 0 {
             return Err(OpenError::Permissions { folder: path.to_owned(), mode });
         }
-        match lock(&handle) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse { folder: path.to_owned(), holder: holder(&real) });
-            }
-            Err(TryLockError::Error(why)) => return Err(file_error("lock", path, &why)),
-        }
-        let folder = DataFolder { path: real, handle };
-        // Only for the message that a second server prints, so a full disk is no reason to stay out.
-        let _ = folder.replace(HOLDER, format!("{}\n", std::process::id()).as_bytes());
-        Ok(folder)
+        hold(&handle, &real, ("data folder", path))?;
+        Ok(DataFolder { path: real, handle })
     }
 
     /// The database's file.
@@ -156,6 +147,27 @@ impl DataFolder {
         replace_file(&path, bytes).map_err(|why| file_error("write", &path, &why))?;
         self.sync()
     }
+}
+
+/// Locks a folder, and says in it who has it. `what` it is, and as what it was named, is for whoever is refused.
+///
+/// # Errors
+/// Another process has it.
+pub(crate) fn hold(
+    handle: &File,
+    real: &Path,
+    (what, named): (&'static str, &Path),
+) -> Result<(), OpenError> {
+    match lock(handle) {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::InUse { what, folder: named.to_owned(), holder: holder(real) });
+        }
+        Err(TryLockError::Error(why)) => return Err(file_error("lock", named, &why)),
+    }
+    // Only for the message that a second server prints, so a full disk is no reason to stay out.
+    let _ = replace_file(&real.join(HOLDER), format!("{}\n", std::process::id()).as_bytes());
+    Ok(())
 }
 
 /// Replaces a small file as a whole, with mode 0600, durably but for its name.

@@ -253,7 +253,9 @@ fn begin(
     let mut view = open_database(folder)?;
     schema::migrate(&mut view.conn, options.now)?;
     folder.sync()?;
-    let begun = begin_epoch(&mut view, &known_before(folder, sink)?, options.now)?;
+    let known = known_before(folder, sink)?;
+    check_history(&view, &known, sink)?;
+    let begun = begin_epoch(&mut view, &known, options.now)?;
     view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
     let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
     Ok((begun, view, room))
@@ -267,14 +269,8 @@ fn check_library() -> Result<(), OpenError> {
 }
 
 fn open_sink(options: &Options, folder: &DataFolder) -> Result<Option<Sink>, OpenError> {
-    let Some(path) = options.audit.as_ref().and_then(|audit| audit.sink.clone()) else { return Ok(None) };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let real = parent.canonicalize().map_err(|why| file_error("open", parent, &why))?;
-    if real.starts_with(folder.path()) {
-        let why = "it must lie outside the data folder, which it bears witness about".to_owned();
-        return Err(OpenError::File { what: "use as a sink of checkpoints", path, why });
-    }
-    Ok(Some(Sink::new(path)))
+    let path = options.audit.as_ref().and_then(|audit| audit.sink.clone());
+    path.map(|path| Sink::open(path, folder.path())).transpose()
 }
 
 fn open_database(folder: &DataFolder) -> Result<View, OpenError> {
@@ -299,7 +295,17 @@ fn open_database(folder: &DataFolder) -> Result<View, OpenError> {
 /// What is known outside the database about how far it was.
 struct KnownBefore {
     mark: Option<Mark>,
-    checkpoint: Option<SignedCheckpoint>,
+    /// Signed checkpoints, oldest first.
+    notes: Vec<String>,
+}
+
+impl KnownBefore {
+    /// The newest checkpoint of at most so many leaves.
+    fn checkpoint(&self, leaves_max: u64) -> Option<SignedCheckpoint> {
+        let mut newest_first =
+            self.notes.iter().rev().filter_map(|note| note.parse::<SignedCheckpoint>().ok());
+        newest_first.find(|note| note.checkpoint.size <= leaves_max)
+    }
 }
 
 fn known_before(folder: &DataFolder, sink: Option<&Sink>) -> Result<KnownBefore, OpenError> {
@@ -308,8 +314,29 @@ fn known_before(folder: &DataFolder, sink: Option<&Sink>) -> Result<KnownBefore,
         Some(Ok(notes)) => notes,
         Some(Err(why)) => return Err(file_error("read the sink of", folder.path(), &why)),
     };
-    let checkpoint = notes.iter().rev().find_map(|note| note.parse().ok());
-    Ok(KnownBefore { mark: folder.mark()?, checkpoint })
+    Ok(KnownBefore { mark: folder.mark()?, notes })
+}
+
+/// Two copies of a record that take turns with the same keys contradict each other, and nobody can ever tell which of
+/// them is true. So a server starts with none that the other has overtaken. What was restored is another life, and says so.
+fn check_history(view: &View, known: &KnownBefore, sink: Option<&Sink>) -> Result<(), OpenError> {
+    let Some(sink) = sink else { return Ok(()) };
+    if !same_life(known.mark.as_ref(), incarnation_of(view)?) {
+        return Ok(());
+    }
+    match foreign_checkpoint(view, known)? {
+        None => Ok(()),
+        Some(leaves) => Err(OpenError::OtherRecord { checkpoints: sink.path().to_owned(), leaves }),
+    }
+}
+
+/// The size of the newest checkpoint outside that the database has leaves for, if it is over other ones. A restore has
+/// lost those that its leaf tells of.
+fn foreign_checkpoint(view: &View, known: &KnownBefore) -> Result<Option<u64>, ReadError> {
+    let newest = known.checkpoint(view.leaf_count()?);
+    let Some(SignedCheckpoint { checkpoint, .. }) = newest else { return Ok(None) };
+    let is_known = merkle::root(view, checkpoint.size)? == checkpoint.root;
+    Ok((!is_known && !view.has_lost(checkpoint.size)?).then_some(checkpoint.size))
 }
 
 /// A new epoch, as it was made durable.
@@ -348,23 +375,23 @@ fn begin_epoch(view: &mut View, known: &KnownBefore, now: Timestamp) -> Result<B
     Ok(begun()?)
 }
 
+fn incarnation_of(view: &View) -> Result<Option<Incarnation>, ReadError> {
+    view.one("SELECT incarnation FROM meta", [], |row| Ok(Incarnation(row.get(0)?)))
+}
+
 /// Compares the database with what is known outside of it (trust T9).
 fn find_rollback(view: &View, known: &KnownBefore) -> Result<Option<Restored>, ReadError> {
-    const SQL: &str = "SELECT incarnation, epoch FROM meta";
-    let found = view.one(SQL, [], |row| Ok((Incarnation(row.get(0)?), get_u64(row, 1)?)))?;
+    let epoch = view.one("SELECT epoch FROM meta", [], |row| get_u64(row, 0))?.unwrap_or_default();
     let leaves = view.leaf_count()?;
     let of_mark = known.mark.as_ref().map_or((0, 0), |mark| (mark.leaves, mark.epoch));
-    let of_sink = known.checkpoint.as_ref().map_or(0, |note| note.checkpoint.size);
+    let of_sink = known.checkpoint(u64::MAX).map_or(0, |note| note.checkpoint.size);
     let leaves_before = of_mark.0.max(of_sink).max(leaves);
-    let (incarnation, epoch) = found.map_or((None, 0), |(incarnation, epoch)| (Some(incarnation), epoch));
     let why = if leaves_before > leaves {
         "the database has fewer leaves than were known outside of it"
     } else if known.mark.is_some() && of_mark.1 > epoch {
         "the database is of an earlier epoch than was known outside of it"
-    } else if !same_life(known.mark.as_ref(), incarnation) {
+    } else if !same_life(known.mark.as_ref(), incarnation_of(view)?) {
         "the database is of another life than was known outside of it"
-    } else if !same_history(view, known.checkpoint.as_ref())? {
-        "the database has another history than the last checkpoint outside of it"
     } else {
         return Ok(None);
     };
@@ -376,13 +403,6 @@ fn same_life(mark: Option<&Mark>, incarnation: Option<Incarnation>) -> bool {
     match (mark, incarnation) {
         (Some(mark), Some(incarnation)) => mark.incarnation == incarnation.to_string(),
         _ => true,
-    }
-}
-
-fn same_history(view: &View, note: Option<&SignedCheckpoint>) -> Result<bool, ReadError> {
-    match note {
-        Some(note) => Ok(merkle::root(view, note.checkpoint.size)? == note.checkpoint.root),
-        None => Ok(true),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 use towpath_core::ids::{Digest, Timestamp};
 
-use super::leaf::Rotation;
+use super::leaf::{Entry, Leaf, Rotation};
 use super::merkle::{self, Frontier, Hashes, TILE_LEVELS};
 use super::note::{AuditKey, SignedCheckpoint};
 use crate::error::{ReadError, WriteError};
@@ -171,6 +171,19 @@ impl View {
     pub fn leaves(&self, from: u64, count: usize) -> Result<Vec<String>, ReadError> {
         const SQL: &str = "SELECT body FROM leaves WHERE number >= ?1 ORDER BY number LIMIT ?2";
         self.all(SQL, params![from as i64, i64::try_from(count).unwrap_or(i64::MAX)], |row| row.get(0))
+    }
+
+    /// Whether a restore has lost a checkpoint of this size, as the log itself says.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn has_lost(&self, size: u64) -> Result<bool, ReadError> {
+        const SQL: &str = "SELECT body FROM leaves WHERE number < ?1 AND body LIKE '%\"restored\":{%'";
+        let bodies = self.all(SQL, [size as i64], |row| row.get::<_, String>(0))?;
+        let leaves = bodies.iter().filter_map(|body| serde_json::from_str::<Leaf>(body).ok());
+        Ok(leaves
+            .into_iter()
+            .any(|leaf| matches!(&leaf.entry, Entry::Restored(restored) if restored.covers(leaf.leaf, size))))
     }
 
     /// The newest signed checkpoint, as text.

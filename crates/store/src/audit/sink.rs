@@ -1,20 +1,41 @@
 //! Where checkpoints go outside the data folder: a file that only grows. Put it on another disk or machine.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::note::SignedCheckpoint;
+use crate::error::OpenError;
+use crate::folder::{file_error, hold};
 
-/// A file of signed checkpoints, oldest first.
+/// A file of signed checkpoints, oldest first, in a folder that this process holds alone: two records in one file
+/// contradict each other for ever.
 #[derive(Debug)]
 pub(crate) struct Sink {
     path: PathBuf,
+    _folder: File,
 }
 
 impl Sink {
-    pub fn new(path: PathBuf) -> Sink {
-        Sink { path }
+    /// Takes the folder of `path`, which must lie outside the data folder that the checkpoints bear witness about.
+    ///
+    /// # Errors
+    /// It lies inside, another server has it, or it cannot be opened.
+    pub fn open(path: PathBuf, data: &Path) -> Result<Sink, OpenError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let real = parent.canonicalize().map_err(|why| file_error("open", parent, &why))?;
+        if real.starts_with(data) {
+            let why = "it must lie outside the data folder, which it bears witness about".to_owned();
+            return Err(OpenError::File { what: "use as a sink of checkpoints", path, why });
+        }
+        let folder = File::open(&real).map_err(|why| file_error("open", parent, &why))?;
+        hold(&folder, &real, ("folder of the keys", parent))?;
+        Ok(Sink { path, _folder: folder })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Appends a checkpoint, durably. A half-written one is taken back.
@@ -73,7 +94,11 @@ mod tests {
     #[test]
     fn notes_come_back_and_a_torn_one_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
-        let sink = Sink::new(folder.path().join("checkpoints"));
+        let path = folder.path().join("checkpoints");
+        let sink = Sink::open(path.clone(), Path::new("/nowhere")).unwrap();
+        let second = Sink::open(path, Path::new("/nowhere")).unwrap_err().to_string();
+        let holder = format!("is in use by another server (process {})", std::process::id());
+        assert!(second.contains("the folder of the keys") && second.contains(&holder), "{second}");
         assert_eq!(sink.load().unwrap(), Vec::<String>::new());
         let key = AuditKey::generate("log").unwrap();
         let notes = [1, 2].map(|size| key.sign_checkpoint(size, Digest::of(b"")));

@@ -17,7 +17,7 @@ use crate::subject::{NOW, Place, act, gate, write_set};
 /// Enough for one stored interior node and some leaves behind it.
 const LEAVES: u64 = 260;
 
-fn add(store: &Store, count: u64) {
+pub fn add(store: &Store, count: u64) {
     for number in 0..count {
         store.writer().submit(
             towpath_store::Load::default(),
@@ -107,7 +107,7 @@ impl Sealed {
     }
 }
 
-fn held(place: &Place) -> Vec<Held> {
+pub fn held(place: &Place) -> Vec<Held> {
     let text = std::fs::read_to_string(place.sink()).unwrap();
     let notes = split_notes(&text).into_iter().enumerate();
     notes.map(|(at, text)| Held { place: format!("entry {at}"), text }).collect()
@@ -503,13 +503,13 @@ fn h09_a_backup_holds_no_key() {
     assert_eq!(leaf_texts(&store).len(), 3);
 }
 
-fn remove_database(folder: &Path) {
+pub fn remove_database(folder: &Path) {
     for name in ["towpath.db", "towpath.db-wal", "towpath.db-shm"] {
         let _ = std::fs::remove_file(folder.join(name));
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

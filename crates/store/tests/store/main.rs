@@ -6,6 +6,7 @@
 mod audit;
 mod cells;
 mod children;
+mod copies;
 mod crash;
 mod model;
 mod postgres;

@@ -213,7 +213,9 @@ fn give_way(data: &Path) -> Result<(), Failure> {
 pub fn failure(error: ServerError) -> Failure {
     let exit = match &error {
         // Somebody else has the folder, or a newer program had it.
-        ServerError::Open(OpenError::InUse { .. } | OpenError::NewerSchema { .. })
+        ServerError::Open(
+            OpenError::InUse { .. } | OpenError::OtherRecord { .. } | OpenError::NewerSchema { .. },
+        )
         | ServerError::Engine(_) => Exit::Conflict,
         ServerError::Open(
             OpenError::Permissions { .. }

@@ -146,8 +146,20 @@ fn h11_second_server(fort: &Fort) {
         assert_eq!(refused.code, 5, "{words:?}: {}", refused.err);
         assert!(refused.err.contains("is in use by another server (process "), "{}", refused.err);
     }
+    // A copy of the data is another folder, and has the same keys.
+    let copy = fort.marker("copy");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    for name in ["towpath.db", "towpath.db-wal", "high-water.json"] {
+        std::fs::copy(fort.data().join(name), copy.join(name)).unwrap();
+    }
+    let refused = ended(fort.world.command(TOWPATH).args(words(&shown(&copy))).output().unwrap());
+    assert_eq!(refused.code, 5, "{}", refused.err);
+    assert!(refused.err.contains("the folder of the keys `"), "{}", refused.err);
+    assert!(refused.err.contains("is in use by another server (process "), "{}", refused.err);
     assert_eq!((fort.server_pid(), fort.get("/me")["user"].as_str()), (server, Some("ada")));
     std::fs::remove_file(link).unwrap();
+    std::fs::remove_dir_all(copy).unwrap();
 }
 
 /// Nothing of what the keys' folder holds, and no secret, is in a backup in any form.
