@@ -41,15 +41,18 @@ pub struct TooMany {
 }
 
 impl Limiter {
-    /// Whether another try may be made now; without an address, only names are counted.
+    /// Whether another try may be made now. What is not known is not counted: the address behind a proxy, the name where
+    /// none belongs to it.
     ///
     /// # Errors
     /// Too many failed shortly before.
-    pub fn check(&self, address: Option<IpAddr>, name: &str, now: Timestamp) -> Result<(), TooMany> {
+    pub fn check(&self, address: Option<IpAddr>, name: Option<&str>, now: Timestamp) -> Result<(), TooMany> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = address.map(|address| (Key::Address(address), FAILURES_PER_ADDRESS_MAX));
-        let limits = of_address.into_iter().chain([(Key::Name(name.to_owned()), FAILURES_PER_NAME_MAX)]);
-        for (key, failures_max) in limits {
+        for key in keys(address, name) {
+            let failures_max = match key {
+                Key::Address(_) => FAILURES_PER_ADDRESS_MAX,
+                Key::Name(_) => FAILURES_PER_NAME_MAX,
+            };
             let counter = counters.get(&key).filter(|counter| counter.is_current(now));
             if let Some(counter) = counter.filter(|counter| counter.failures >= failures_max) {
                 let left = counter.since.plus_seconds(WINDOW_SECONDS).millis_since(now).div_ceil(1000);
@@ -60,7 +63,7 @@ impl Limiter {
     }
 
     /// Counts a failure.
-    pub fn failed(&self, address: Option<IpAddr>, name: &str, now: Timestamp) {
+    pub fn failed(&self, address: Option<IpAddr>, name: Option<&str>, now: Timestamp) {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if counters.len() >= COUNTERS_MAX {
             counters.retain(|_, counter| counter.is_current(now));
@@ -68,7 +71,7 @@ impl Limiter {
         if counters.len() >= COUNTERS_MAX {
             counters.clear();
         }
-        for key in address.map(Key::Address).into_iter().chain([Key::Name(name.to_owned())]) {
+        for key in keys(address, name) {
             let counter = counters.entry(key).or_insert(Counter { since: now, failures: 0 });
             if !counter.is_current(now) {
                 *counter = Counter { since: now, failures: 0 };
@@ -82,6 +85,11 @@ impl Limiter {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.remove(&Key::Name(name.to_owned()));
     }
+}
+
+fn keys(address: Option<IpAddr>, name: Option<&str>) -> impl Iterator<Item = Key> {
+    let name = name.map(|name| Key::Name(name.to_owned()));
+    address.map(Key::Address).into_iter().chain(name)
 }
 
 impl Counter {
@@ -100,29 +108,29 @@ mod tests {
     fn guessing_is_stopped_and_the_window_passes() {
         let limiter = Limiter::default();
         for _ in 0..FAILURES_PER_ADDRESS_MAX {
-            assert_eq!(limiter.check(HERE, "ann", Timestamp(0)), Ok(()));
-            limiter.failed(HERE, "ann", Timestamp(0));
+            assert_eq!(limiter.check(HERE, Some("ann"), Timestamp(0)), Ok(()));
+            limiter.failed(HERE, Some("ann"), Timestamp(0));
         }
-        assert_eq!(limiter.check(HERE, "bob", Timestamp(1000)), Err(TooMany { seconds: 59 }));
-        assert_eq!(limiter.check(HERE, "ann", Timestamp(60_000)), Ok(()));
+        assert_eq!(limiter.check(HERE, Some("bob"), Timestamp(1000)), Err(TooMany { seconds: 59 }));
+        assert_eq!(limiter.check(HERE, Some("ann"), Timestamp(60_000)), Ok(()));
     }
 
     #[test]
     fn a_name_is_guarded_over_all_addresses() {
         let limiter = Limiter::default();
         for last in 0..FAILURES_PER_NAME_MAX {
-            limiter.failed(Some(IpAddr::from([10, 0, 0, last as u8])), "ann", Timestamp(0));
+            limiter.failed(Some(IpAddr::from([10, 0, 0, last as u8])), Some("ann"), Timestamp(0));
         }
-        assert!(limiter.check(HERE, "ann", Timestamp(1)).is_err());
+        assert!(limiter.check(HERE, Some("ann"), Timestamp(1)).is_err());
         limiter.succeeded("ann");
-        assert!(limiter.check(HERE, "ann", Timestamp(1)).is_ok());
+        assert!(limiter.check(HERE, Some("ann"), Timestamp(1)).is_ok());
     }
 
     #[test]
     fn memory_is_bounded() {
         let limiter = Limiter::default();
         for name in 0..3 * COUNTERS_MAX {
-            limiter.failed(HERE, &name.to_string(), Timestamp(0));
+            limiter.failed(HERE, Some(&name.to_string()), Timestamp(0));
         }
         assert!(limiter.counters.lock().unwrap().len() <= COUNTERS_MAX + 1);
     }

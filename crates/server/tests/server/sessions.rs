@@ -73,6 +73,27 @@ fn guessing_is_slowed_and_the_disabled_stay_out() {
     assert!(limited.header("retry-after").unwrap().parse::<u32>().unwrap() <= 60);
 }
 
+/// Behind a proxy everybody comes from one address.
+#[test]
+fn wrong_tokens_keep_nobody_out() {
+    let world = World::behind("https://gate.example");
+    let log_in = |token: &str| {
+        let form = Ask::new("POST", "/login").header("content-type", "application/x-www-form-urlencoded");
+        let form = form.header("host", "gate.example").header("origin", "https://gate.example");
+        world.send(&form.header("sec-fetch-site", "same-origin").body(format!("token={token}")))
+    };
+    let unknown = format!("twp_{}", "0".repeat(64));
+    for wrong in ["wrong", &unknown].iter().cycle().take(50) {
+        assert_eq!(log_in(wrong).header("location"), Some("/login?failed=1&next=/"));
+    }
+    assert!(log_in(world.token("ada")).header("set-cookie").is_some());
+    // Where people are told apart, a wrong token is counted like a wrong password.
+    let world = World::new();
+    let wrong = world.form("/login", "token=wrong");
+    let answers: Vec<u16> = (0..11).map(|_| world.send(&wrong).status).collect();
+    assert_eq!(answers.last(), Some(&429), "{answers:?}");
+}
+
 #[test]
 fn a_token_opens_pages_only_if_it_may_do_everything() {
     let world = World::new();
