@@ -1,8 +1,9 @@
 //! Git's three endpoints: bodies flow between the connection and the forge, on threads of their own.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -11,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
 use towpath_core::gate::{ForgeChange, GateState};
-use towpath_core::ids::{ChangeNumber, GateId, RepoName};
+use towpath_core::ids::{ChangeNumber, GateId, RepoName, UserId};
 use towpath_core::policy::Role;
 use towpath_forge::ChangeRecord;
 use towpath_forge::push::{
@@ -32,10 +33,15 @@ mod verdict;
 
 /// Requests of git at once: each is a process of git and a thread.
 const GIT_REQUESTS_MAX: usize = 64;
+/// Those of one person: whoever is slow, or wants to be, leaves places for others. A robot that fetches many repositories
+/// waits for its own.
+const GIT_REQUESTS_PER_USER_MAX: usize = 8;
 /// Time that a request of git waits for its turn.
 const TURN_DEADLINE: Duration = Duration::from_secs(20);
 /// Silence after which a connection is given up (B12).
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// Bytes a second that a sender has to keep up with over a longer time. Source: the slowest mobile networks have 5 times that.
+const BODY_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 /// Bytes of one push or fetch request; the forge has bounds of its own for what it holds.
 pub const BODY_BYTES_MAX: usize = 4 << 30;
 /// Time that a pusher waits to hear what a change waits for.
@@ -43,21 +49,43 @@ const VERDICT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Places for requests of git.
 #[derive(Debug)]
-pub struct Places(Arc<Semaphore>);
+pub struct Places {
+    all: Arc<Semaphore>,
+    /// Of each person who has asked since the start.
+    own: Mutex<HashMap<UserId, Arc<Semaphore>>>,
+}
+
+/// A request's place, among one's own and among all.
+type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Default for Places {
     fn default() -> Places {
-        Places(Arc::new(Semaphore::new(GIT_REQUESTS_MAX)))
+        Places { all: Arc::new(Semaphore::new(GIT_REQUESTS_MAX)), own: Mutex::default() }
     }
 }
 
 impl Places {
-    async fn enter(&self) -> Answer<OwnedSemaphorePermit> {
-        let busy =
-            |_| ApiError::new(Class::Unavailable, "too many fetches and pushes are under way; try again");
-        let place =
-            tokio::time::timeout(TURN_DEADLINE, self.0.clone().acquire_owned()).await.map_err(busy)?;
-        place.map_err(|_| ApiError::new(Class::Unavailable, "the server stops"))
+    /// Waits for a place. One's own come first: whoever waits for those takes none from others.
+    async fn enter(&self, user: UserId) -> Answer<Place> {
+        let own =
+            async { Ok((self.of(user).acquire_owned().await?, self.all.clone().acquire_owned().await?)) };
+        let place = tokio::time::timeout(TURN_DEADLINE, own).await.map_err(|_| self.busy(user))?;
+        place.map_err(|_: AcquireError| ApiError::new(Class::Unavailable, "the server stops"))
+    }
+
+    fn of(&self, user: UserId) -> Arc<Semaphore> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.entry(user).or_insert_with(|| Arc::new(Semaphore::new(GIT_REQUESTS_PER_USER_MAX))).clone()
+    }
+
+    fn busy(&self, user: UserId) -> ApiError {
+        match self.of(user).available_permits() {
+            0 => {
+                let why = "as many fetches and pushes of yours are under way as one person may have";
+                ApiError { retry_seconds: Some(5), ..ApiError::new(Class::Limited, why) }
+            }
+            _ => ApiError::new(Class::Unavailable, "too many fetches and pushes are under way; try again"),
+        }
     }
 }
 
@@ -124,7 +152,7 @@ fn may_push(call: &Call) -> Answer<()> {
 /// What a thread that speaks with git has in its hands.
 struct Side {
     forge: towpath_forge::BuiltIn,
-    by: towpath_core::ids::UserId,
+    by: UserId,
     headers: HeaderMap,
     body: BlockingBody,
     reply: Answering,
@@ -132,7 +160,7 @@ struct Side {
 
 struct Parts<'a> {
     forge: &'a towpath_forge::BuiltIn,
-    by: towpath_core::ids::UserId,
+    by: UserId,
     git: GitRequest<'a>,
 }
 
@@ -158,7 +186,7 @@ async fn run<F>(call: &Call, request: Request, exchange: F) -> Answer<Response>
 where
     F: FnOnce(&mut Side) -> io::Result<()> + Send + 'static,
 {
-    let place = call.edge.git_places.enter().await?;
+    let place = call.edge.git_places.enter(call.person()?.user).await?;
     let (forges, repo) = (call.shared().forges.clone(), call.repo()?);
     let forge = super::call::blocking(move || Ok(forges.get(&repo)?)).await?;
     let (head, begun) = oneshot::channel();
@@ -169,7 +197,12 @@ where
         forge,
         by: call.person()?.user,
         headers: parts.headers,
-        body: BlockingBody { body: request_body, rest: Bytes::new(), runtime: runtime.clone() },
+        body: BlockingBody {
+            body: request_body,
+            rest: Bytes::new(),
+            patience: Patience::default(),
+            runtime: runtime.clone(),
+        },
         reply: Answering { head: Some(head), outlet, runtime: runtime.clone() },
     };
     let thread = move || {
@@ -197,19 +230,40 @@ fn respond(head: &Head, body: Body) -> Response {
 struct BlockingBody {
     body: Body,
     rest: Bytes,
+    patience: Patience,
     runtime: Handle,
+}
+
+/// How much longer a sender is waited for: a silence uses it up, and what arrives makes up for it. Only silences count, as a
+/// sender waits for us, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience(IDLE_DEADLINE)
+    }
+}
+
+impl Patience {
+    fn after(self, silence: Duration, bytes: usize) -> Patience {
+        let earned = Duration::from_millis(bytes as u64 * 1000 / BODY_BYTES_PER_SECOND_MIN);
+        Patience((self.0.saturating_sub(silence) + earned).min(IDLE_DEADLINE))
+    }
 }
 
 impl Read for BlockingBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            let next = async { tokio::time::timeout(IDLE_DEADLINE, self.body.frame()).await };
+            let asked = Instant::now();
+            let next = async { tokio::time::timeout(self.patience.0, self.body.frame()).await };
             match self.runtime.block_on(next) {
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
                 Ok(None) => return Ok(0),
                 Ok(Some(Err(error))) => return Err(io::Error::other(error)),
                 Ok(Some(Ok(frame))) => self.rest = frame.into_data().unwrap_or_default(),
             }
+            self.patience = self.patience.after(asked.elapsed(), self.rest.len());
         }
         let count = self.rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.rest.split_to(count));
@@ -334,5 +388,60 @@ fn ring_all(edge: &Edge, repo: &RepoName) {
     match settings.and_then(|view| super::records::settings(&view, repo)) {
         Ok(settings) => settings.gates(repo).iter().for_each(|(gate, _)| ring(edge, gate)),
         Err(error) => tracing::warn!(repo = %repo, "the gates of {repo} were not rung: {}", error.why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// What an attempt to enter comes to at once; `None`: it waits.
+    fn enter(places: &Places, user: u64) -> Option<Place> {
+        let attempt = pin!(places.enter(UserId(user)));
+        match attempt.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(place) => Some(place.unwrap()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn nobody_takes_the_places_of_others() {
+        // For its clock alone: within a task of it, so many attempts would be asked to let others come first.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _clock = runtime.enter();
+        let places = Places::default();
+        let own: Vec<_> = (0..GIT_REQUESTS_PER_USER_MAX).map(|_| enter(&places, 1).unwrap()).collect();
+        assert!(enter(&places, 1).is_none());
+        assert_eq!(places.busy(UserId(1)).class, Class::Limited);
+        let others: Vec<_> = (GIT_REQUESTS_PER_USER_MAX..GIT_REQUESTS_MAX)
+            .map(|at| enter(&places, 2 + at as u64).unwrap())
+            .collect();
+        assert!(enter(&places, 2).is_none());
+        assert_eq!(places.busy(UserId(2)).class, Class::Unavailable);
+        drop(own);
+        assert!(enter(&places, 2).is_some());
+        drop(others);
+        assert!(enter(&places, 1).is_some());
+    }
+
+    #[test]
+    fn a_sender_that_trickles_is_given_up_and_a_slow_one_is_not() {
+        let second = Duration::from_secs(1);
+        let kept = |silence: Duration, bytes: usize| {
+            let mut patience = Patience::default();
+            (0..10_000).all(|_| {
+                patience = patience.after(silence, bytes);
+                patience.0 > silence
+            })
+        };
+        assert!(!kept(10 * second, 1));
+        assert!(!kept(second, 500));
+        assert!(kept(second, 2000));
+        assert!(kept(30 * second, 64 << 10));
+        // A long push earns no more than it had to begin with.
+        assert_eq!(Patience::default().after(second, 1 << 30), Patience::default());
     }
 }

@@ -48,3 +48,22 @@ fn a_push_opens_a_change_and_says_what_it_waits_for() {
     let tip = world.ada(Ask::get("/api/v1/repos/demo/branches/main")).ok()["tip"]["commit"].clone();
     assert_ne!(tip, world.change(2)["revision"]);
 }
+
+/// Requests that never come to their end, as many as there are places for everybody.
+#[test]
+fn whoever_trickles_leaves_places_for_others() {
+    let world = World::new();
+    let trickle = Ask::new("POST", "/demo.git/git-upload-pack")
+        .token(world.token("rae"))
+        .header("content-type", "application/x-git-upload-pack-request")
+        .header("content-length", "1000000")
+        .body("0032want");
+    let open: Vec<_> = (0..64).map(|_| trickle.start(world.address)).collect();
+    let refs = || world.by("rae", Ask::get("/demo.git/info/refs?service=git-upload-pack"));
+    // It may come before the last of them.
+    let refused = std::iter::repeat_with(refs).take(64).find(|got| got.status != 200).unwrap();
+    assert_eq!(refused.status, 429);
+    assert!(refused.error()["why"].as_str().unwrap().contains("of yours"), "{}", refused.json());
+    clone(&world, "ann").unwrap();
+    drop(open);
+}
