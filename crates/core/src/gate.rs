@@ -221,6 +221,9 @@ pub struct Change {
     pub vouch: Option<Vouch>,
     /// When this revision was first seen.
     pub since: Timestamp,
+    /// The definition in the newest candidate that was made of this revision, where that edits it.
+    #[serde(default)]
+    edited: Option<Digest>,
     /// Its candidate on the tip.
     #[serde(skip)]
     candidate: Memo<queue::MadeOf, CandidateId>,

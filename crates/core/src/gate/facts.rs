@@ -223,8 +223,8 @@ impl GateState {
             let vouch = vouch.filter(|vouch| vouch.revision == facts.revision.commit);
             let facts = facts.clone();
             let (candidate, message) = Default::default();
-            let wait = Wait::default();
-            let change = Change { facts, hold, vouch, since: now, wait, candidate, message };
+            let (edited, wait) = Default::default();
+            let change = Change { facts, hold, vouch, since: now, edited, wait, candidate, message };
             self.changes.insert(change.facts.number, change);
             return;
         };
@@ -238,6 +238,7 @@ impl GateState {
             // Nothing is inherited by a new revision (trust T1). A hold is about the change and stays.
             change.vouch = None;
             change.since = now;
+            change.edited = None;
             change.wait = Wait::default();
         }
     }

@@ -362,6 +362,16 @@ impl GateState {
         self.candidate_at_tip(change)?.1.result.as_ref()
     }
 
+    /// The definition that a change would land, if it edits it: what reviewers are shown, and approve. On the tip its
+    /// candidate says so, before there is one the newest of its revision. Should the two differ, an approval of the one is
+    /// none of the other.
+    pub fn edited_definition(&self, change: &Change) -> Option<Digest> {
+        match self.made_candidate(change) {
+            Some(candidate) => candidate.edits_definition().then_some(candidate.definition),
+            None => change.edited,
+        }
+    }
+
     /// The candidate of a change on top of the tip, if it could be made.
     pub fn made_candidate(&self, change: &Change) -> Option<&Candidate> {
         match self.candidate_result(change)? {

@@ -167,9 +167,22 @@ impl GateState {
         let (number, revision) = (record.change, record.spec.revision);
         let record = self.candidates.get_mut(&id).expect("invariant: it was just found");
         record.result = Some(result.clone());
-        if let CandidateResult::Conflict { paths } = result {
-            let why = format!("it conflicts with the branch in {}", paths.join(", "));
-            self.note_ejected(number, revision, why);
+        match result {
+            CandidateResult::Made(candidate) => self.note_edited(number, revision, candidate),
+            CandidateResult::Conflict { paths } => {
+                let why = format!("it conflicts with the branch in {}", paths.join(", "));
+                self.note_ejected(number, revision, why);
+            }
+            _ => {}
+        }
+    }
+
+    /// Remembers what the revision makes of the definition: the next candidate may be long in coming.
+    fn note_edited(&mut self, number: ChangeNumber, revision: CommitId, candidate: &Candidate) {
+        let edited = candidate.edits_definition().then_some(candidate.definition);
+        let is_news = |change: &Change| change.facts.revision.commit == revision && change.edited != edited;
+        if self.changes.get(&number).is_some_and(is_news) {
+            self.changes.get_mut(&number).expect("invariant: it was just found").edited = edited;
         }
     }
 

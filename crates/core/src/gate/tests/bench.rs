@@ -31,6 +31,8 @@ pub(super) struct Bench {
     pub(super) twins: BTreeSet<ChangeNumber>,
     pub(super) conflicts: BTreeSet<ChangeNumber>,
     pub(super) edits_definition: BTreeSet<ChangeNumber>,
+    /// Grows where the definition is edited on the target, and with it in every candidate.
+    pub(super) target_definition: u8,
     pub(super) breaks_definition: BTreeSet<ChangeNumber>,
     pub(super) runs: BTreeMap<u64, Arc<RunStart>>,
     pub(super) closed: Vec<ForgeChange>,
@@ -85,6 +87,7 @@ impl Bench {
             twins: BTreeSet::new(),
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
+            target_definition: 0,
             breaks_definition: BTreeSet::new(),
             runs: BTreeMap::new(),
             closed: vec![],
@@ -281,7 +284,7 @@ impl Bench {
         let mixed = Digest::of_fields([&spec.parent.0[..], &spec.revision.0]).0;
         let content = if self.twins.contains(&number) { commit(1, 101) } else { spec.revision };
         let content = Digest::of_fields([&spec.parent.0[..], &content.0]).0;
-        let target = Digest([0; 32]);
+        let target = Digest([self.target_definition; 32]);
         let edits = self.edits_definition.contains(&number);
         let mut jobs = self.graph().jobs.to_vec();
         if edits {
@@ -294,7 +297,7 @@ impl Bench {
             tree: TreeId(std::array::from_fn(|at| content[at])),
             changed_paths: 1,
             target_definition: target,
-            definition: if edits { Digest([9; 32]) } else { target },
+            definition: if edits { Digest([100 + self.target_definition; 32]) } else { target },
             graph: JobGraph { jobs: jobs.into(), ..self.graph() },
         })
     }
@@ -329,10 +332,11 @@ impl Bench {
     pub(super) fn review(&mut self, number: u64, by: UserId, verdict: Verdict) {
         let at = Timestamp(self.clock);
         let target = self.gate.state.id.branch.clone();
-        let edits = self.edits_definition.contains(&ChangeNumber(number));
+        let state = &self.gate.state;
+        let shown = state.changes().get(&ChangeNumber(number));
+        let definition = shown.and_then(|change| state.edited_definition(change));
         let change = self.open.get_mut(&ChangeNumber(number)).unwrap();
         let message = message_digest(&change.title, &change.body);
-        let definition = edits.then_some(Digest([9; 32]));
         let revision = change.revision.commit;
         change.reviews.push(Review { by, verdict, revision, target, definition, message, at });
     }
@@ -546,6 +550,10 @@ impl Bench {
             "edits-definition" => drop(self.edits_definition.insert(change)),
             "deaf" => self.deaf = true,
             "foreign" => self.moves_to(200),
+            "foreign-edits-definition" => {
+                self.moves_to(200);
+                self.target_definition += 1;
+            }
             "rewind" => self.tip = self.behind.pop().expect("the branch has been elsewhere"),
             "stall" => self.stalled = Some(self.tip),
             "arrive" => {

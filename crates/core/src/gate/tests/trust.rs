@@ -239,6 +239,69 @@ fn an_edit_of_the_pipeline_takes_a_maintainers_approval() {
 }
 
 #[test]
+fn the_definition_that_reviewers_are_shown_outlasts_the_candidate_that_it_was_seen_in() {
+    check(
+        "push 2; edits-definition 1; push 1; pass 1; pass 2; approve 2; approve 1; pass 4",
+        expect![[r#"
+        push 2
+          run 1: Change of 2 (initial run)
+        edits-definition 1
+        push 1
+          run 2: Change of 1 (initial run)
+        pass 1
+        pass 2
+        approve 2
+          land 2 -> Landed
+          landed 2 with ["unit"]
+          run 3: Land of - (landing of 017474747474)
+        approve 1
+          run 4: Queue of 1 (merge candidate)
+        pass 4
+          land 1 -> Landed
+          landed 1 with ["unit"]
+    "#]],
+    );
+    check(
+        "edits-definition 1; push 1; pass 1; retitle 1; approve 1",
+        expect![[r#"
+        edits-definition 1
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+        retitle 1
+        approve 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
+fn another_definition_on_a_new_tip_is_approved_anew() {
+    check(
+        "edits-definition 1; push 1; pass 1; foreign-edits-definition; approve 1; why 1; approve 1; pass 2",
+        expect![[r#"
+            edits-definition 1
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            foreign-edits-definition
+              foreign push
+              alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+            approve 1
+            why 1
+              revision 650101010101 edits the pipeline, which a maintainer has to approve
+            approve 1
+              run 2: Queue of 1 (merge candidate)
+            pass 2
+              land 1 -> Landed
+              landed 1 with ["unit"]
+        "#]],
+    );
+}
+
+#[test]
 fn objections_and_their_end() {
     check(
         "push 1; object 1; pass 1; why 1; approve 1",

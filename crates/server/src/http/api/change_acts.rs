@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::{RetryScope, Verb, Verdict};
-use towpath_core::ids::{ChangeNumber, CommitId, GateId, Timestamp, UserId};
+use towpath_core::ids::{ChangeNumber, CommitId, Digest, GateId, Timestamp, UserId};
 use towpath_forge::{
     BuiltIn, ChangeRecord, ChangeText, Done, Draft, LabelEdit, Proposal, PushedBranch, ReviewRequest,
 };
@@ -171,7 +171,7 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
     let shown = shown_definition(&call, id, number, revision).await;
     let definition = match &input.definition {
         Some(definition) => Some(definition.parse()?),
-        None => shown.as_deref().map(str::parse).transpose()?,
+        None => shown,
     };
     let target = input.target.as_deref().map(str::parse).transpose()?;
     let message = input.message.as_deref().map(str::parse).transpose()?;
@@ -201,11 +201,11 @@ async fn shown_definition(
     id: GateId,
     number: ChangeNumber,
     revision: CommitId,
-) -> Option<String> {
+) -> Option<Digest> {
     let look = move |live: &towpath_core::turn::Live<towpath_core::gate::Gate>| {
         let change = live.state.changes().get(&number)?;
         let same = change.facts.revision.commit == revision;
-        same.then(|| super::changes::edited_definition(&live.state, change)).flatten()
+        same.then(|| live.state.edited_definition(change)).flatten()
     };
     call.shared().engine.gate(id, look).await.flatten()
 }

@@ -2,7 +2,6 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use towpath_core::candidate::CandidateResult;
 use towpath_core::gate::{Change, Gate, GateState, Reason, Vouch};
 use towpath_core::ids::{BranchName, ChangeNumber, GateId, RepoName, Timestamp};
 use towpath_core::turn::Live;
@@ -162,7 +161,7 @@ impl Seen {
             entry: Entry::of(state, number, now)?,
             place: state.queue(now).iter().position(|other| *other == number).map(|at| at + 1),
             checklist: checklist(live, &change, now),
-            definition: edited_definition(state, &change),
+            definition: state.edited_definition(&change).map(|definition| definition.to_string()),
             budget: state.budget(&change).map(|budget| BudgetView::of(budget, now)),
             vouched: change.vouch.as_ref().map_or("", |vouch| standing(state, &change, (vouch, now))),
             change,
@@ -204,23 +203,6 @@ fn standing(state: &GateState, change: &Change, (vouch, now): (&Vouch, Timestamp
         false if vouch.expires <= now => "ended",
         false => "void",
     }
-}
-
-/// The definition that a change would land, if it edits it: the newest candidate of its newest revision says so.
-pub fn edited_definition(state: &GateState, change: &Change) -> Option<String> {
-    let made = state.candidates().values().filter(|record| record.change == change.facts.number);
-    let newest = made.filter(|record| record.spec.revision == change.facts.revision.commit);
-    let tip = state.branch().tip.as_ref().map(|tip| tip.commit);
-    let mut found = None;
-    for record in newest {
-        if let Some(CandidateResult::Made(candidate)) = &record.result
-            && candidate.edits_definition()
-            && (found.is_none() || Some(record.spec.parent) == tip)
-        {
-            found = Some(candidate.definition.to_string());
-        }
-    }
-    found
 }
 
 /// `GET /api/v1/repos/{repo}/changes/{change}/why`
