@@ -80,7 +80,9 @@ fn a_repository_that_a_full_disk_kept_from_being_put_right_is_used_by_nobody_unt
 
 #[test]
 fn a_change_shows_why_it_waits_also_where_its_repository_is_not_there() {
-    let lost = |folder: &Path| fs::remove_dir_all(folder.join("data/repos/demo.git")).unwrap();
+    // At once, as a git that is ending may still write there.
+    let lost =
+        |folder: &Path| fs::rename(folder.join("data/repos/demo.git"), folder.join("lost.git")).unwrap();
     let world = World::new().restart(lost);
     let cookie = world.log_in("ann");
     let page = world.send(&Ask::get("/demo/changes/1").header("cookie", &cookie));
