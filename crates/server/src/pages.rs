@@ -106,7 +106,7 @@ fn change_forms() -> Vec<Route> {
             .fields(forms::REVIEW),
         act!("withdraw", MAINTAINER, "Withdraw your review of a change", forms::withdraw),
         act!("vouch", MAINTAINER, "Let a revision run that nobody authorised uploaded", forms::vouch)
-            .fields(&["revision", "why", "hours"]),
+            .fields(&["revision", "definition", "why", "hours"]),
         act!("comment", AUTHOR, "Comment on a change", forms::comment).fields(&["text"]),
         act!("label", OWNER, "Set labels of a change", forms::label).fields(&["add", "remove"]),
         act!("hold", OWNER, "Hold a change", forms::hold).fields(&["why"]),

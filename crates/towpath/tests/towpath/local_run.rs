@@ -164,7 +164,7 @@ fn what_only_the_server_does_is_left_out_by_name() {
     expect![[r#"
         error: job `ship` cannot run here
           why: it deploys to `staging`, which only the server does
-         hint: leave it out: `towpath run` without names runs everything else
+         hint: leave it out: `towpath run` without names runs what a change and the queue start
         exit 2
     "#]]
     .assert_eq(&world.towpath(&["run", "ship"]).shown());

@@ -252,9 +252,9 @@ fn a_change_is_pushed_tested_and_landed() {
     "#]]
     .assert_eq(&stable(&served.ok(&["change", "why", "1"]).out));
     expect![[r#"
-        1  landed  main  ann  feature: a title
+        1  landed  main  ann  feature: a title  COMMIT
     "#]]
-    .assert_eq(&served.ok(&["change", "list", "--state", "all"]).out);
+    .assert_eq(&stable(&served.ok(&["change", "list", "--state", "all"]).out));
     assert_eq!(served.ok(&["log", "1"]).out, "checked\n");
     assert_eq!(served.ok(&["log", "main/1", "unit", "--follow"]).out, "checked\n");
     let runs = served.record(&["runs"]);
