@@ -421,13 +421,16 @@ impl World {
         }
     }
 
-    /// Two changes with one commit; the first one's run has passed, and the other one's has taken that over.
+    /// Two changes with one commit and title; the first one's run has passed, and the other one's has taken that over.
     fn tell_twins(&mut self) -> [ChangeNumber; 2] {
         let change = self.tell_change(1, GOOD);
         self.pass(LONG);
         let gate = self.main();
         let head = self.forge.changes[&change].facts.revision.commit;
         let twin = self.forge.propose(&gate.branch, head, AUTHORS[1]);
+        // Results are about what their jobs were told, too.
+        let title = self.forge.changes[&change].facts.title.clone();
+        self.forge.changes.get_mut(&twin).expect("invariant: it was just made").facts.title = title;
         self.ring(&gate);
         self.pass(LONG);
         [change, twin]
