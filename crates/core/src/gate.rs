@@ -194,6 +194,11 @@ impl Branch {
     pub fn kept(&self) -> Option<CommitId> {
         self.settled_on.or(self.landed.map(|(commit, _)| commit))
     }
+
+    /// The tip at which the branch stands, but at which it does not begin unless an admin accepts it.
+    pub fn unaccepted(&self) -> Option<CommitId> {
+        self.foreign.filter(|_| self.last_tip.is_none())
+    }
 }
 
 /// Runs of the landed branch: one at a time, always of the newest landing.

@@ -228,6 +228,8 @@ fn read_state<C: Cell>(id: &CellId, rows: &[Row]) -> Result<C::State, RowError> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::gate::Gate;
     use crate::ids::GateId;
@@ -314,6 +316,7 @@ mod tests {
             snapshot: crate::gate::Snapshot {
                 tip: None,
                 keeps_landed: true,
+                begun_by: BTreeSet::new(),
                 changes: vec![],
                 people: BTreeMap::new(),
             },

@@ -21,6 +21,7 @@ use towpath_core::turn::{Intake, Turn};
 use crate::fake::forge::Pusher;
 use crate::fake::store::AnyIntake;
 use crate::report::Violation;
+use crate::world::people::ADMIN;
 use crate::world::{AnyLive, World};
 
 mod bar;
@@ -44,6 +45,8 @@ pub struct Checks {
     frozen: BTreeSet<GateId>,
     /// With a push of somebody else that nobody has accepted.
     foreign: BTreeSet<GateId>,
+    /// Where an admin has accepted a push of somebody else.
+    accepted: BTreeSet<GateId>,
     vouches: BTreeMap<(GateId, ChangeNumber), Vouched>,
     sent: BTreeMap<u64, Sent>,
     answered: BTreeSet<u64>,
@@ -273,6 +276,7 @@ impl World {
             Act::Froze { gate, .. } => drop(self.checks.frozen.insert(gate.clone())),
             Act::RunStarted { run, change, .. } => {
                 self.checks.started_for.extend(change.map(|(number, _)| number));
+                self.has_begun(&run.gate);
                 if !self.checks.started.insert(run.clone()) {
                     self.violate("I8", format!("the start of run {run} has two leaves"));
                 }
@@ -292,6 +296,14 @@ impl World {
                 self.violate("I8", format!("the end of run {run} has two leaves"));
             }
             _ => {}
+        }
+    }
+
+    /// I10 where somebody who is no admin made a branch that is watched now.
+    fn has_begun(&mut self, gate: &GateId) {
+        let made_by = self.forge.branch(&gate.branch).made_by;
+        if made_by != ADMIN && !self.checks.accepted.contains(gate) {
+            self.violate("I10", format!("a run began on {gate}, which {made_by} made and no admin accepted"));
         }
     }
 

@@ -55,10 +55,12 @@ pub enum Mutant {
     FailuresAreForgotten,
     /// A job that was stopped is told as passed if it had passed before, whatever it would have been made of now.
     StoppedIsPassed,
+    /// The forge tells of no branch who made it.
+    BranchesAreNobodys,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 21] = [
+pub const MUTANTS: [Mutant; 22] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -80,6 +82,7 @@ pub const MUTANTS: [Mutant; 21] = [
     Mutant::RetriesKeepEverything,
     Mutant::FailuresAreForgotten,
     Mutant::StoppedIsPassed,
+    Mutant::BranchesAreNobodys,
 ];
 
 /// How a planted bug was noticed.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runs::Cancel;
 use super::settle::Cause;
-use super::{Freeze, GateState, Hold, RetryScope, Vouch};
+use super::{Freeze, GateState, Hold, RetryScope, Vouch, reason};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
 use crate::graph::{JobGraph, Trigger};
@@ -169,7 +169,7 @@ impl GateState {
                 self.freeze(Freeze { by: Some(by.name.clone()), why: why.clone(), at: now, lost: None })
             }
             Verb::Unfreeze => self.unfreeze(now),
-            Verb::AcceptTip { tip } => self.accept_tip(*tip),
+            Verb::AcceptTip { tip } => self.accept_tip(*tip, now),
             Verb::RunManual { job } => self.run_manual(job.as_deref(), by, now),
             Verb::Deploy => self.deploy_again(by),
             Verb::DeployTo { environment, commit, tree, graph } => {
@@ -269,10 +269,15 @@ impl GateState {
         }
     }
 
-    fn accept_tip(&mut self, tip: CommitId) -> Outcome {
+    fn accept_tip(&mut self, tip: CommitId, now: Timestamp) -> Outcome {
         match self.branch.foreign {
             Some(foreign) if foreign == tip => {
-                self.branch.edit().foreign = None;
+                let branch = self.branch.edit();
+                branch.foreign = None;
+                if branch.last_tip.is_none() {
+                    branch.last_tip = Some(tip);
+                    branch.flags.forge.set(now);
+                }
                 Ok(format!("accepted the foreign push of {tip} to {}", self.id))
             }
             Some(foreign) => Err(Refusal::new(
@@ -385,8 +390,6 @@ impl GateState {
 
 /// Only what landed runs as landed (trust T1).
 fn foreign_tip(branch: &BranchName, tip: CommitId) -> Refusal {
-    let why = format!(
-        "the tip was pushed by somebody else; an admin can run `towpath branch accept {branch} {tip}`"
-    );
+    let why = format!("no landing put the tip there; {}", reason::accept(branch, tip));
     Refusal::new(RefusalClass::Conflict, why)
 }

@@ -8,7 +8,7 @@ use super::{Change, Freeze, GateState, Hold, Vouch, Wait};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
-use crate::policy::Rights;
+use crate::policy::{Rights, Role};
 
 /// One whole reading of a branch and its changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,10 @@ pub struct Snapshot {
     /// Whether the head contains the commit that it has to: our newest landing, or where a person gave that up, the tip that
     /// was taken in its place. True when there is none.
     pub keeps_landed: bool,
+    /// Who put the head there, and who brought its commit, as far as the forge knows: nobody if it was imported. Asked for
+    /// as long as nothing has landed.
+    #[serde(default)]
+    pub begun_by: BTreeSet<UserId>,
     /// Every open change with this target.
     pub changes: Vec<ForgeChange>,
     /// What people may do here.
@@ -160,6 +164,11 @@ impl GateState {
             self.branch.edit().tip = None;
             return;
         }
+        if let (None, Some(tip)) = (self.branch.last_tip, found)
+            && !self.meet_first_tip(tip, snapshot)
+        {
+            return;
+        }
         if let (Some(from), Some(to)) = (self.branch.last_tip, found)
             && from != to
         {
@@ -181,6 +190,20 @@ impl GateState {
         if found.is_some() && self.branch.last_tip != found {
             self.branch.edit().last_tip = found;
         }
+    }
+
+    /// Whether a branch may begin at a tip. Where anybody but an admin put it, an admin has to accept it first: nobody
+    /// reviewed it, and what is on the branch runs with the branch's secrets (trust T1).
+    fn meet_first_tip(&mut self, tip: CommitId, snapshot: &Snapshot) -> bool {
+        let is_admin = |user| snapshot.people.get(user).is_some_and(|rights| rights.role >= Role::Admin);
+        let foreign = Some(tip).filter(|_| !snapshot.begun_by.iter().all(is_admin));
+        if self.branch.foreign != foreign {
+            self.branch.edit().foreign = foreign;
+            if foreign.is_some() {
+                self.note(Act::ForeignPush { gate: self.id.clone(), from: None, to: tip });
+            }
+        }
+        foreign.is_none()
     }
 
     fn freeze_over_loss(&mut self, now: Timestamp) {

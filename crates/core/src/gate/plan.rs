@@ -1,7 +1,7 @@
 //! What the gate owes the world. Reads only.
 
 use super::runs::Phase;
-use super::{Change, GateState, TestState};
+use super::{Change, GateState, TestState, reason};
 use crate::cell::CellId;
 use crate::effect::{Check, Effect, EffectKey, Plan, Verdict};
 use crate::ids::{ChangeNumber, CommitId, RunId, Timestamp};
@@ -137,10 +137,14 @@ impl GateState {
             );
         }
         if let Some(commit) = self.branch.foreign {
-            let text = format!(
-                "somebody else pushed {commit} to {}; an admin can run `towpath branch accept {} {commit}`",
-                self.id, self.id.branch
-            );
+            let how = reason::accept(&self.id.branch, commit);
+            let text = match self.branch.unaccepted() {
+                Some(_) => format!(
+                    "{} stands at {commit}, which is from somebody who is no admin, so nothing of it runs; {how}",
+                    self.id
+                ),
+                None => format!("somebody else pushed {commit} to {}; {how}", self.id),
+            };
             alert("alert-foreign", self.about(commit), text);
         }
         for (cause, why) in self.halts() {

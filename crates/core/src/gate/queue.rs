@@ -138,7 +138,9 @@ impl GateState {
         let facts = &change.facts;
         let labels = &self.config.labels;
         let mut reasons = Vec::new();
-        if self.branch.tip.is_none() && !self.is_reading() {
+        if let Some(tip) = self.branch.unaccepted() {
+            reasons.push(Reason::NotAccepted { tip });
+        } else if self.branch.tip.is_none() && !self.is_reading() {
             reasons.push(Reason::NoBranch);
         }
         if self.level(change, now) == Level::Untrusted {

@@ -13,6 +13,11 @@ use crate::ids::{BranchName, ChangeNumber, CommitId, RunId, Timestamp};
 pub enum Reason {
     /// The branch does not exist on the forge.
     NoBranch,
+    /// Somebody who is no admin put the branch where it is, before it was watched.
+    NotAccepted {
+        /// Where.
+        tip: CommitId,
+    },
     /// Nobody authorised uploaded it, vouched for it or approved it.
     Untrusted {
         /// The newest revision.
@@ -166,6 +171,7 @@ impl Reason {
     pub fn keeps_out_of_queue(&self) -> bool {
         match self {
             Reason::NoBranch
+            | Reason::NotAccepted { .. }
             | Reason::Untrusted { .. }
             | Reason::Draft
             | Reason::Label { .. }
@@ -254,9 +260,15 @@ impl Reason {
             Reason::Halted { cause, .. } => cause.mend().into(),
             Reason::Frozen { .. } => format!("a maintainer can run `towpath branch unfreeze {target}`"),
             Reason::NoBranch => "push the branch first, or `towpath repo import`".into(),
+            Reason::NotAccepted { tip } => accept(target, *tip),
             _ => return None,
         })
     }
+}
+
+/// How a tip that somebody else put on a branch is taken for good.
+pub(super) fn accept(branch: &BranchName, tip: CommitId) -> String {
+    format!("an admin who has looked at it can run `towpath branch accept {branch} {tip}`")
 }
 
 /// Who can approve: nobody approves what they uploaded.
@@ -271,6 +283,13 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::NoBranch => f.write_str("the branch does not exist"),
+            Reason::NotAccepted { tip } => {
+                write!(
+                    f,
+                    "the branch stands at {}, which is from somebody who is no admin, so nothing of it runs",
+                    tip.short()
+                )
+            }
             Reason::Untrusted { revision } => {
                 write!(
                     f,

@@ -25,4 +25,4 @@ mod retry;
 mod testing;
 mod trust;
 
-use bench::{AUTHOR, Bench, MAINTAINER, OUTSIDER, STEP_MS, check, check_with, commit, job};
+use bench::{ADMIN, AUTHOR, Bench, MAINTAINER, OUTSIDER, STEP_MS, check, check_with, commit, job};

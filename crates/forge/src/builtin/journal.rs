@@ -3,7 +3,7 @@
 //! One commit a push, its message the entry, its parent the push before. Who authenticated is written by the server when
 //! objects arrive, so Git's author and committer fields decide nothing (trust T1, A16).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use towpath_core::ids::{BranchName, CommitId, Timestamp, UserId};
@@ -27,6 +27,9 @@ pub(crate) struct PushEntry {
     /// Branches that it made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<BranchName>,
+    /// Branches that were there and that it moved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<BranchName>,
     /// Branches that it deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deleted: Vec<BranchName>,
@@ -34,7 +37,7 @@ pub(crate) struct PushEntry {
 
 impl PushEntry {
     fn says_nothing(&self) -> bool {
-        self.commits.is_empty() && self.made.is_empty() && self.deleted.is_empty()
+        [&self.made, &self.moved, &self.deleted].into_iter().all(Vec::is_empty) && self.commits.is_empty()
     }
 }
 
@@ -44,6 +47,7 @@ pub(super) struct Journal {
     head: Option<CommitId>,
     uploaders: HashMap<CommitId, UserId>,
     owners: BTreeMap<BranchName, UserId>,
+    movers: BTreeMap<BranchName, UserId>,
 }
 
 impl Journal {
@@ -63,16 +67,20 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The first who brought a commit stays its uploader; a branch belongs to who made it last.
+    /// The first who brought a commit stays its uploader; a branch belongs to who made it last, whoever moves it.
     fn add(&mut self, entry: &PushEntry) {
         for commit in &entry.commits {
             self.uploaders.entry(*commit).or_insert(entry.user);
         }
         for branch in &entry.deleted {
             self.owners.remove(branch);
+            self.movers.remove(branch);
         }
         for branch in &entry.made {
             self.owners.insert(branch.clone(), entry.user);
+        }
+        for branch in entry.made.iter().chain(&entry.moved) {
+            self.movers.insert(branch.clone(), entry.user);
         }
     }
 }
@@ -105,6 +113,14 @@ impl BuiltIn {
     /// Whose a branch is; nobody's if it came by import.
     pub(crate) fn branch_owner(&self, branch: &BranchName) -> Result<Option<UserId>, ForgeError> {
         self.with_journal(|journal| journal.owners.get(branch).copied())
+    }
+
+    /// Who put a branch where it is, and who brought the commit at which it stands: nobody, as far as it came by import.
+    pub(super) fn put_by(&self, branch: &BranchName, tip: CommitId) -> Result<BTreeSet<UserId>, ForgeError> {
+        self.with_journal(|journal| {
+            let people = [journal.movers.get(branch), journal.uploaders.get(&tip)];
+            people.into_iter().flatten().copied().collect()
+        })
     }
 
     /// Branches of a person.

@@ -1,5 +1,7 @@
 //! The built-in forge as the gate sees it.
 
+use std::collections::BTreeSet;
+
 use towpath_core::effect::{Check, EffectKey, Landing};
 use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
@@ -16,12 +18,16 @@ impl Forge for BuiltIn {
         let tip = self.tip(branch)?;
         let head = tip.as_ref().map(|tip| tip.commit);
         let keeps_landed = self.keeps(head, landed)?;
+        let begun_by = match (head, landed) {
+            (Some(head), None) => self.put_by(branch, head)?,
+            _ => BTreeSet::new(),
+        };
         let mut open = self.records().find(&Find::Open(branch.clone()))?;
         open.sort_by_key(|saved| saved.change.number);
         let changes =
             open.into_iter().map(|saved| self.facts(saved.change, head)).collect::<Result<_, _>>()?;
         let people = self.records().people(branch)?;
-        Ok(Snapshot { tip, keeps_landed, changes, people })
+        Ok(Snapshot { tip, keeps_landed, begun_by, changes, people })
     }
 
     fn land(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
@@ -89,7 +95,7 @@ impl BuiltIn {
         let newest = change.newest().clone();
         let stack_uploaders = match tip {
             Some(tip) => self.stack_uploaders(&change.target, tip, &newest)?,
-            None => std::collections::BTreeSet::new(),
+            None => BTreeSet::new(),
         };
         Ok(ForgeChange {
             number: change.number,

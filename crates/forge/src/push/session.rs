@@ -252,16 +252,19 @@ impl Session {
     }
 
     fn entry(&self, wanted: &[(&Command, &Move)], commits: Vec<CommitId>) -> PushEntry {
-        let branches = |made: bool| -> Vec<BranchName> {
-            let pick = |(_, wanted): &(&Command, &Move)| match wanted {
-                Move::Branch { name, old: None, new: Some(_) } if made => Some(name.clone()),
-                Move::Branch { name, new: None, .. } if !made => Some(name.clone()),
-                _ => None,
+        let (user, at) = (self.context.by, self.context.now);
+        let mut entry = PushEntry { user, at, commits, made: vec![], moved: vec![], deleted: vec![] };
+        for (_, wanted) in wanted {
+            let (list, name) = match wanted {
+                Move::Branch { name, old: None, new: Some(_) } => (&mut entry.made, name),
+                Move::Branch { name, old: Some(_), new: Some(_) } => (&mut entry.moved, name),
+                Move::Branch { name, new: None, .. } => (&mut entry.deleted, name),
+                Move::Propose { source: Some(name), moves_branch: true, .. } => (&mut entry.moved, name),
+                Move::Propose { .. } | Move::Tag { .. } => continue,
             };
-            wanted.iter().filter_map(pick).collect()
-        };
-        let (made, deleted) = (branches(true), branches(false));
-        PushEntry { user: self.context.by, at: self.context.now, commits, made, deleted }
+            list.push(name.clone());
+        }
+        entry
     }
 
     /// The judged move of an update. Git hands on what was judged, or nothing is done.

@@ -1,6 +1,8 @@
 //! Who uploaded a change is who brought its commits, whoever proposes them, in whatever order. Cases of the attack list by
 //! their names there.
 
+use std::collections::BTreeSet;
+
 use towpath_core::cell::RefusalClass;
 use towpath_core::gate::{ForgeChange, Verdict};
 use towpath_core::ids::UserId;
@@ -137,4 +139,38 @@ fn g02_nor_does_who_uploaded_what_is_below_the_head() {
     let against = ReviewRequest { verdict: Verdict::RequestChanges, ..approval(&change) };
     world.forge.review(MAINTAINER, change.number, &against, world.now()).unwrap();
     world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
+}
+
+/// A gate asks as long as nothing has landed (A13): what a branch holds before is of whoever put it there.
+#[test]
+fn a13_a_branch_is_of_who_put_it_where_it_is_and_brought_its_head() {
+    let world = World::new();
+    let begun_by = |name: &str| world.forge.read(&branch(name), None).unwrap().begun_by;
+    assert!(begun_by("main").is_empty(), "it was imported");
+    assert!(begun_by("nowhere").is_empty());
+    let outsider = world.clone_of("outsider");
+    let theirs = outsider.commit_file("evil", "evil\n");
+    outsider.push(&["HEAD:refs/heads/later"]).unwrap();
+    assert_eq!(begun_by("later"), BTreeSet::from([OUTSIDER]));
+    // Somebody else's move of it, an admin's among them, does not make the commit theirs.
+    let admin = world.clone_of("ada");
+    let own = admin.commit_file("good", "good\n");
+    admin.push(&["--force", "HEAD:refs/heads/later"]).unwrap();
+    assert_eq!(begun_by("later"), BTreeSet::from([ADMIN]));
+    admin.push(&["--force", &format!("{}:refs/heads/later", world.main())]).unwrap();
+    assert_eq!(begun_by("later"), BTreeSet::from([ADMIN]));
+    admin.run(&["fetch", "--quiet", outsider.folder.to_str().unwrap(), "HEAD"]);
+    admin.push(&["--force", &format!("{theirs}:refs/heads/later")]).unwrap();
+    assert_eq!(begun_by("later"), BTreeSet::from([ADMIN, OUTSIDER]));
+    // Nor is a branch an admin's because its commit is.
+    outsider.run(&["fetch", "--quiet", admin.folder.to_str().unwrap(), "HEAD"]);
+    outsider.push(&[&format!("{own}:refs/heads/next")]).unwrap();
+    assert_eq!(begun_by("next"), BTreeSet::from([ADMIN, OUTSIDER]));
+    // So it is where a change moves it along, and read back from the repository.
+    let mia = world.clone_of("mia");
+    let moved = mia.commit_file("mine", "mine\n");
+    mia.push(&["--force", "-o", "change", "HEAD:refs/heads/next"]).unwrap();
+    assert_eq!(begun_by("next"), BTreeSet::from([MAINTAINER]), "{moved}");
+    assert!(world.forge.read(&branch("next"), Some(moved)).unwrap().begun_by.is_empty());
+    world.check_sound();
 }

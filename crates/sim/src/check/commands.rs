@@ -82,7 +82,10 @@ impl World {
             Verb::Hold { change, .. } => drop(self.checks.holds.insert((gate, *change))),
             Verb::Release { change } => drop(self.checks.holds.remove(&(gate, *change))),
             Verb::Freeze { .. } => drop(self.checks.frozen.insert(gate)),
-            Verb::AcceptTip { .. } => drop(self.checks.foreign.remove(&gate)),
+            Verb::AcceptTip { .. } => {
+                self.checks.foreign.remove(&gate);
+                self.checks.accepted.insert(gate);
+            }
             Verb::Unfreeze => drop(self.checks.frozen.remove(&gate)),
             Verb::Vouch { change, revision, expires, .. } => {
                 let vouched = Vouched { by: sent.by, revision: *revision, expires: *expires };

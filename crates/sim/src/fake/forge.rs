@@ -37,6 +37,8 @@ pub struct Push {
 pub struct Branch {
     /// Its head.
     pub tip: CommitId,
+    /// Who made it.
+    pub made_by: UserId,
     /// Every commit in it.
     pub commits: BTreeSet<CommitId>,
     /// Every move.
@@ -103,9 +105,9 @@ pub struct Forge {
 
 impl Forge {
     /// Adds a branch with one commit of its own.
-    pub fn add_branch(&mut self, name: &BranchName, files: Files) {
+    pub fn add_branch(&mut self, name: &BranchName, files: Files, made_by: UserId) {
         let root = self.git.commit(&[], files, (&format!("root of {name}"), 0));
-        let branch = Branch { tip: root, commits: BTreeSet::from([root]), pushes: vec![] };
+        let branch = Branch { tip: root, made_by, commits: BTreeSet::from([root]), pushes: vec![] };
         self.branches.insert(name.clone(), branch);
     }
 
@@ -127,6 +129,7 @@ impl Forge {
         Snapshot {
             tip: Some(self.tip(truth.tip)),
             keeps_landed: landed.is_none_or(|commit| truth.commits.contains(&commit)),
+            begun_by: landed.is_none().then_some(truth.made_by).into_iter().collect(),
             changes: self.open(branch).map(|change| self.shown(change, truth)).collect(),
             people: self.people.clone(),
         }

@@ -178,8 +178,11 @@ impl World {
         let older = self.checks.older_read(gate).filter(|_| cached);
         let lies = self.mutant == Some(Mutant::ReadsStale) && self.rng.chance(200);
         let stale = self.checks.older_read(gate).filter(|_| lies);
-        let read = ForgeRead { began, landed, snapshot };
+        let mut read = ForgeRead { began, landed, snapshot };
         self.checks.note_read(gate, read.clone());
+        if self.mutant == Some(Mutant::BranchesAreNobodys) {
+            read.snapshot.begun_by.clear();
+        }
         let read = match (older, stale) {
             (Some(older), _) => (*older).clone(),
             (None, Some(stale)) => ForgeRead { snapshot: stale.snapshot.clone(), ..read },

@@ -123,7 +123,8 @@ impl World {
             (OUTSIDERS[1], person(Role::Reader, false)),
         ]);
         for gate in self.gates.clone() {
-            self.forge.add_branch(&gate.branch, [0; PATHS]);
+            let made_by = if self.rng.chance(150) { AUTHORS[0] } else { ADMIN };
+            self.forge.add_branch(&gate.branch, [0; PATHS], made_by);
         }
     }
 

@@ -188,6 +188,48 @@ fn settings_that_do_not_fit_are_refused_in_words_that_name_the_place() {
     refused(&policy, 2, &["at `level`, `nobody` is none of what can stand there"]);
 }
 
+#[test]
+fn a_branch_that_somebody_else_pushed_begins_once_an_admin_accepts_it() {
+    let pipeline = "jobs:\n  unit: { run: 'true' }\n  sign: { run: 'true', on: [manual] }\n";
+    let served = Served::with_options(&[("towpath.yaml", pipeline)], &PLAIN, &[]);
+    served.ok(&["user", "add", "bob"]);
+    served.ok(&["repo", "grant", "bob", "maintainer"]);
+    let token = served.record(&["token", "create", "--user", "bob"])["token"].as_str().unwrap().to_owned();
+    let git = |words: &[&str]| served.world.git(words);
+    git(&["switch", "--quiet", "--create", "release"]);
+    git(&["commit", "--quiet", "--allow-empty", "--message", "Bob's own"]);
+    let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
+    let as_bob = url.replace("http://", &format!("http://bob:{token}@"));
+    // Without the login that the import left in the clone.
+    let no_header = format!("http.{}.extraHeader=", url.strip_suffix("web.git").unwrap());
+    git(&["-c", &no_header, "push", "--quiet", &as_bob, "HEAD:refs/heads/release"]);
+    let theirs = git(&["rev-parse", "HEAD"]).trim().to_owned();
+    let mut settings: Value = serde_json::from_str(&served.ok(&["repo", "settings"]).out).unwrap();
+    settings["branches"]["release"] = settings["branches"]["main"].clone();
+    served.world.write("settings.json", &settings.to_string());
+    served.ok(&["repo", "settings", "--set", "settings.json"]);
+
+    let accept = format!("towpath branch accept release {theirs}");
+    wait_until("an alert", || served.ok(&["branch", "show", "release"]).out.contains(&accept));
+    let run = ["branch", "run", "release", "--job", "sign"];
+    let told = served.world.towpath(&run);
+    assert!(told.code == 5 && told.err.contains(&accept), "{}", told.err);
+    assert_eq!(served.as_user("bob", &["branch", "accept", "release", &theirs]).code, 4);
+    // What is proposed for it waits and says for what.
+    served.world.write("on-top", "x\n");
+    git(&["add", "on-top"]);
+    git(&["commit", "--quiet", "--message", "On top"]);
+    git(&["push", "--quiet", "towpath", "HEAD:refs/for/release"]);
+    let why = || served.ok(&["change", "why", "1"]).out;
+    wait_until("a reason", || why().contains("somebody who is no admin"));
+    assert!(why().contains(&accept), "{}", why());
+    assert_eq!(served.record(&["branch", "show", "release"])["foreign"], theirs.as_str());
+
+    served.ok(&["branch", "accept", "release", &theirs]);
+    wait_until("the manual job", || served.world.towpath(&run).code == 0);
+    until_landed(&served.world, "1");
+}
+
 /// A command with something on its standard input.
 fn given(served: &Served, arguments: &[&str], input: &[u8]) -> Ended {
     let mut command = served.world.command(TOWPATH);

@@ -19,6 +19,8 @@ pub(super) struct Bench {
     pub(super) tip: u8,
     /// Where the branch was before, newest last.
     pub(super) behind: Vec<u8>,
+    /// Who put the branch where it was at first.
+    pub(super) begun_by: BTreeSet<UserId>,
     pub(super) open: BTreeMap<ChangeNumber, ForgeChange>,
     pub(super) people: BTreeMap<UserId, Rights>,
     pub(super) settings: GateSettings,
@@ -63,6 +65,11 @@ pub(super) fn job(name: &str, on: &[Trigger]) -> JobSpec {
 
 impl Bench {
     pub(super) fn new(config: GateConfig) -> Bench {
+        Bench::begun_by(&[ADMIN], config)
+    }
+
+    /// On a branch that these people put where it is.
+    pub(super) fn begun_by(begun_by: &[UserId], config: GateConfig) -> Bench {
         let id: GateId = "demo/main".parse().unwrap();
         let gate = Live::load(CellId::Gate(id), Epoch(1), &[], []).unwrap();
         let rights = |role, authorised| Rights { role, authorised };
@@ -78,6 +85,7 @@ impl Bench {
             clock: 1000,
             tip: 1,
             behind: vec![],
+            begun_by: begun_by.iter().copied().collect(),
             open: BTreeMap::new(),
             people,
             settings: GateSettings::default(),
@@ -250,6 +258,7 @@ impl Bench {
                     settings: Ok(self.settings),
                 }),
                 keeps_landed: landed.is_none() || self.behind.iter().chain([&self.tip]).any(contains),
+                begun_by: self.begun_by.clone(),
                 changes: self.open.values().cloned().collect(),
                 people: self.people.clone(),
             },
@@ -506,6 +515,7 @@ impl Bench {
                 let job = word.trim_start_matches("retry-").to_owned();
                 Verb::Retry { change, revision: revision(), scope: RetryScope::Job(job) }
             }
+            "run" => Verb::RunManual { job: None },
             "cancel" => Verb::Cancel { run: number, why: "stop".into() },
             _ => return false,
         };

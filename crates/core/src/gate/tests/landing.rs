@@ -454,7 +454,7 @@ fn a_person_deploys_a_landed_commit_to_one_environment() {
           answer Ok("deploys 0101010101010101010101010101010101010101 to live in run demo/main/2")
           foreign push
           alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
-          answer Err("the tip was pushed by somebody else; an admin can run `towpath branch accept main 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8`")
+          answer Err("no landing put the tip there; an admin who has looked at it can run `towpath branch accept main 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8`")
     "#]]
     .assert_eq(&format!("deployments\n{}", bench.log));
 }

@@ -302,7 +302,13 @@ fn bells_that_ring_all_the_time_cost_a_read_now_and_then() {
         (turn.dispatch.iter().any(is_read), turn.write.wake_at)
     };
     let bell = || GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() });
-    let snapshot = Snapshot { tip: None, keeps_landed: true, changes: vec![], people: BTreeMap::new() };
+    let snapshot = Snapshot {
+        tip: None,
+        keeps_landed: true,
+        begun_by: BTreeSet::new(),
+        changes: vec![],
+        people: BTreeMap::new(),
+    };
     assert!(turn(bell(), 1000).0, "the first one is heard at once");
     let read = ForgeRead { began: Timestamp(1000), landed: None, snapshot };
     turn(GateEvent::ForgeRead(Box::new(read)), 1010);

@@ -388,3 +388,38 @@ fn a_vouch_for_a_definition_that_was_seen_is_for_no_other() {
     bench.command(MAINTAINER, Verb::Vouch { change, revision, definition, why, expires });
     assert!(bench.log.contains("would land the definition 6464"), "{}", bench.log);
 }
+
+#[test]
+fn a13_what_somebody_else_put_on_a_branch_before_it_was_watched_is_not_landed() {
+    let mut bench = Bench::begun_by(&[AUTHOR, ADMIN], GateConfig::default());
+    bench.play("approvals 0; push 1; why 1; run; accept; why 1; pass 1; run");
+    expect![[r#"
+          foreign push
+          alert: demo/main stands at 0101010101010101010101010101010101010101, which is from somebody who is no admin, so nothing of it runs
+        approvals 0
+        push 1
+        why 1
+          the branch stands at 010101010101, which is from somebody who is no admin, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+        run
+          answer Err("no landing put the tip there; an admin who has looked at it can run `towpath branch accept main 0101010101010101010101010101010101010101`")
+        accept
+          answer Ok("accepted the foreign push of 0101010101010101010101010101010101010101 to demo/main")
+          run 1: Change of 1 (initial run)
+        why 1
+          run demo/main/1 is not over
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        run
+          answer Err("the definition at 018080808080 has no job with `on: [manual]`")
+    "#]].assert_eq(&bench.log);
+    // An import is nobody's.
+    let mut bench = Bench::begun_by(&[], GateConfig::default());
+    bench.play("push 1");
+    expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+    "#]]
+    .assert_eq(&bench.log);
+}

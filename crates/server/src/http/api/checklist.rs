@@ -42,6 +42,7 @@ const ITEMS: [(&str, Against); 9] = [
                 | Reason::NothingToLand
                 | Reason::MakingCandidate
                 | Reason::NoBranch
+                | Reason::NotAccepted { .. }
                 | Reason::ReadingBranch
         )
     }),
@@ -171,6 +172,7 @@ mod tests {
         let text = String::from("x");
         let all = [
             Reason::NoBranch,
+            Reason::NotAccepted { tip: commit },
             Reason::Untrusted { revision: commit },
             Reason::Draft,
             Reason::Label { label: text.clone() },
@@ -255,6 +257,7 @@ mod tests {
         let snapshot = Snapshot {
             tip: Some(Tip { commit, tree, time: at, settings: Ok(GateSettings::default()) }),
             keeps_landed: true,
+            begun_by: BTreeSet::new(),
             changes: vec![change],
             people: BTreeMap::from([(maintainer, rights)]),
         };

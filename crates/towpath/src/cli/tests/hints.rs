@@ -1,6 +1,6 @@
 //! Every command that a gate tells people to run is one that this program takes, for the branch that is meant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use towpath_core::cell::{Cell, CellId, CellState};
@@ -54,6 +54,7 @@ fn reasons() -> Vec<Reason> {
     let why = "wait".to_owned();
     vec![
         Reason::NoBranch,
+        Reason::NotAccepted { tip: revision },
         Reason::Untrusted { revision },
         Reason::Draft,
         Reason::Label { label: "on top".into() },
@@ -79,11 +80,15 @@ fn reasons() -> Vec<Reason> {
 #[test]
 fn every_command_in_a_hint_is_taken() {
     let hints = reasons().into_iter().filter_map(|reason| reason.hint(CHANGE, &target()));
-    assert!(hints.map(|hint| check(&hint)).sum::<usize>() >= 14);
+    assert!(hints.map(|hint| check(&hint)).sum::<usize>() >= 15);
 }
 
 /// A gate that has read its branch at each of these heads, one after the other.
 fn with_heads(heads: &[u8]) -> GateState {
+    begun_by(ADMIN, heads)
+}
+
+fn begun_by(user: UserId, heads: &[u8]) -> GateState {
     let mut state = GateState::new(&CellId::Gate(gate()));
     for (time, head) in heads.iter().enumerate() {
         let now = Timestamp(time as i64 * 1_000);
@@ -94,7 +99,9 @@ fn with_heads(heads: &[u8]) -> GateState {
             settings: Ok(GateSettings::default()),
         };
         let people = BTreeMap::from([(ADMIN, Rights { role: Role::Admin, authorised: true })]);
-        let snapshot = Snapshot { tip: Some(tip), keeps_landed: time == 0, changes: Vec::new(), people };
+        let begun_by = BTreeSet::from([user]);
+        let snapshot =
+            Snapshot { tip: Some(tip), keeps_landed: time == 0, begun_by, changes: Vec::new(), people };
         let read = ForgeRead { began: now, landed: None, snapshot };
         Gate::apply(&mut state, &GateEvent::ForgeRead(read.into()), now);
     }
