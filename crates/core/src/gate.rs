@@ -148,7 +148,7 @@ pub struct Freeze {
     pub why: String,
     /// When.
     pub at: Timestamp,
-    /// What the branch no longer contains, if that is why: whoever ends the freeze gives it up.
+    /// What the branch no longer contained, if that is why: whoever ends the freeze gives it up, unless it is back.
     #[serde(default)]
     pub lost: Option<CommitId>,
 }
@@ -173,6 +173,9 @@ pub struct Branch {
     pub read_at: Option<Timestamp>,
     /// Our newest confirmed landing.
     pub landed: Option<(CommitId, Timestamp)>,
+    /// What the branch has to contain and, as last read, does not: see [`Branch::kept`].
+    #[serde(default)]
+    pub lost: Option<CommitId>,
     /// The tip at which a person gave up our newest landing, which the branch had lost.
     #[serde(default)]
     pub settled_on: Option<CommitId>,
@@ -447,13 +450,11 @@ impl GateState {
     }
 
     fn graph_read(&mut self, commit: CommitId, graph: &Result<JobGraph, Vec<String>>) {
-        if self.branch.deploy.wanted.is_some_and(|(wanted, _)| wanted == commit) || self.is_tip(commit) {
+        let wanted = self.branch.deploy.wanted.map(|(wanted, _)| wanted);
+        // The tip may just be read again: it is asked for once.
+        if [wanted, self.branch.last_tip].contains(&Some(commit)) {
             *self.landed_graph.edit() = Some((commit, graph.clone()));
         }
-    }
-
-    fn is_tip(&self, commit: CommitId) -> bool {
-        self.branch.tip.as_ref().is_some_and(|tip| tip.commit == commit)
     }
 
     fn note(&mut self, act: Act) {

@@ -198,12 +198,15 @@ impl<C: Cell> Live<C> {
             Intake::Event(event) => C::apply(&mut self.state, event, entry.at),
             Intake::Done { key, token, result } => {
                 let Some(row) = self.outbox.current(key, *token) else { return };
-                // A cancel's answer says what is true, not that it was done.
-                let done = row.effect.clone().filter(|_| matches!(row.stage, Stage::Claimed { .. }));
-                row.complete(key);
                 changed.push(key.clone());
-                if let Some(effect) = done {
-                    self.state.carried_out(&effect);
+                match row.stage {
+                    // A cancel's answer says what is true, not that it was done: should it be owed again, it is a new order.
+                    Stage::Cancelling { .. } => drop(self.outbox.rows.remove(key)),
+                    _ => {
+                        let done = row.effect.clone();
+                        row.complete(key);
+                        done.iter().for_each(|effect| self.state.carried_out(effect));
+                    }
                 }
                 if let Some(result) = result {
                     C::apply(&mut self.state, result, entry.at);

@@ -258,15 +258,20 @@ impl GateState {
             return Err(Refusal::new(RefusalClass::Conflict, "it is not frozen"));
         };
         branch.flags.forge.set(now);
-        let unfroze = format!("unfroze {}", self.id);
-        match (freeze.lost.filter(|lost| branch.kept() == Some(*lost)), branch.last_tip) {
+        let mut unfroze = format!("unfroze {}", self.id);
+        match (branch.lost.filter(|lost| freeze.lost == Some(*lost)), branch.last_tip) {
             (Some(lost), Some(tip)) => {
-                branch.settled_on = Some(tip);
+                (branch.settled_on, branch.lost) = (Some(tip), None);
                 branch.deploy.wanted = branch.deploy.wanted.filter(|(commit, _)| *commit != lost);
-                Ok(format!("{unfroze} at {tip}, without {lost}"))
+                unfroze += &format!(" at {tip}, without {lost}");
             }
-            _ => Ok(unfroze),
+            // Whoever ends a freeze for another reason has not been asked about a loss.
+            _ => self.freeze_over_loss(now),
         }
+        if let Some(freeze) = &self.branch.frozen {
+            unfroze += &format!("; it froze itself at once: {}", freeze.why);
+        }
+        Ok(unfroze)
     }
 
     fn accept_tip(&mut self, tip: CommitId, now: Timestamp) -> Outcome {

@@ -175,9 +175,11 @@ impl GateState {
             self.branch.edit().foreign = Some(to);
             self.note(Act::ForeignPush { gate: self.id.clone(), from: Some(from), to });
         }
-        if !snapshot.keeps_landed {
-            self.freeze_over_loss(now);
+        let lost = self.branch.kept().filter(|_| !snapshot.keeps_landed);
+        if self.branch.lost != lost {
+            self.branch.edit().lost = lost;
         }
+        self.freeze_over_loss(now);
         if self.branch.tip != snapshot.tip {
             let branch = self.branch.edit();
             branch.tip = snapshot.tip.clone();
@@ -206,13 +208,14 @@ impl GateState {
         foreign.is_none()
     }
 
-    fn freeze_over_loss(&mut self, now: Timestamp) {
+    pub(super) fn freeze_over_loss(&mut self, now: Timestamp) {
+        let Some(lost) = self.branch.lost else { return };
         let what = match self.branch.settled_on {
             None => "the commit that was landed last".to_owned(),
             Some(tip) => format!("{}, at which it was unfrozen after such a loss", tip.short()),
         };
         let why = format!("the branch no longer contains {what}");
-        self.freeze_ourselves(Freeze { by: None, why, at: now, lost: self.branch.kept() });
+        self.freeze_ourselves(Freeze { by: None, why, at: now, lost: Some(lost) });
     }
 
     fn meet_changes(&mut self, open: &[ForgeChange], now: Timestamp) {

@@ -55,20 +55,13 @@ impl GateState {
 
     /// Remembers since when a landing is due.
     pub(super) fn note_due(&mut self, now: Timestamp) {
-        let due = self.due_landing(now).map(|landing| landing.candidate);
+        let due = self.due_landing_of(&self.on_deck(now), now).map(|landing| landing.candidate);
         if due != self.branch.due.map(|(id, _)| id) {
             self.branch.edit().due = due.map(|id| (id, now));
         }
     }
 
     /// The head of the queue, if everything that its landing takes is there.
-    pub(super) fn due_landing(&self, now: Timestamp) -> Option<Landing> {
-        match self.landing_obstacles().is_empty() {
-            true => self.due_landing_of(&self.on_deck(now), now),
-            false => None,
-        }
-    }
-
     pub(super) fn due_landing_of(&self, queue: &[ChangeNumber], now: Timestamp) -> Option<Landing> {
         if !self.landing_obstacles().is_empty() {
             return None;
@@ -155,7 +148,7 @@ impl GateState {
         self.unnoted.insert(commit, ());
         let branch = self.branch.edit();
         branch.landed = Some((commit, at));
-        branch.settled_on = None;
+        (branch.settled_on, branch.lost) = (None, None);
         branch.last_tip = Some(commit);
         branch.tip = None;
         branch.deploy.wanted = Some((commit, act.tree));

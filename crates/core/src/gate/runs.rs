@@ -38,6 +38,9 @@ pub struct RunRecord {
     /// version: nobody knows.
     #[serde(default)]
     pub told: Option<Digest>,
+    /// Whether the sandbox of a job of it holds less than the target allows, by a maintainer's word for its definition.
+    #[serde(default)]
+    pub opened: bool,
     /// Every job ran, whatever `when` says.
     pub full: bool,
     /// Why it was started.

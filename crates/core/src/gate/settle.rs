@@ -89,8 +89,19 @@ impl GateState {
         if self.branch.tip.is_some() && !self.may_test(change, now) || self.level(change, now) < run.level {
             return Some(format!("change {number} may no longer be tested"));
         }
+        if run.opened && !self.is_still_opened(run, change) {
+            return Some(format!("no maintainer stands for the pipeline of change {number} any more"));
+        }
         let moved = self.branch.tip.as_ref().is_some_and(|tip| Some(tip.commit) != run.parent);
         (run.trigger == Trigger::Queue && moved).then(|| "the target moved".to_owned())
+    }
+
+    fn is_still_opened(&self, run: &RunRecord, change: &Change) -> bool {
+        let record = run.candidate.and_then(|id| self.candidates.get(&id));
+        match record.and_then(|record| record.result.as_ref()) {
+            Some(CandidateResult::Made(candidate)) => self.approves_definition(change, candidate),
+            _ => false,
+        }
     }
 
     /// Whether a change's candidate on the tip is of use: it is about to be tested, or stands in the queue.
@@ -131,6 +142,10 @@ impl GateState {
     }
 
     fn ask_for_candidates(&mut self, now: Timestamp) {
+        // While the tip is not known, nobody knows which candidates are no longer of use, and each is asked for once.
+        if self.branch.tip.is_none() {
+            return;
+        }
         let is_new = |change: &&Change| {
             self.candidate_id_at_tip(change).is_some_and(|id| self.candidates.get(&id).is_none())
         };
@@ -264,7 +279,9 @@ impl GateState {
         }
         let graph = self.jobs_for(candidate, change, trigger);
         let carried = self.carried(candidate, change, &graph, now);
-        let graph = graph.granting(self.granted(candidate, change, level));
+        let granted = self.granted(candidate, change, level);
+        let opened = granted.user_namespaces && graph.jobs.iter().any(|job| job.withheld().user_namespaces);
+        let graph = graph.granting(granted);
         let (parent, commit, tree) = (record.spec.parent, candidate.commit, candidate.tree);
         let number = self.branch.runs + 1;
         let reason = self.run_reason(change, trigger);
@@ -294,6 +311,7 @@ impl GateState {
             tree,
             level,
             told,
+            opened,
             full: self.wants_all(change),
             reason,
             started_at: now,
@@ -395,6 +413,7 @@ impl GateState {
             tree,
             level,
             told: None,
+            opened: false,
             full: true,
             reason,
             started_at: now,
@@ -420,11 +439,14 @@ impl GateState {
         let deploy = &mut self.branch.edit().deploy;
         deploy.wanted = None;
         let by = deploy.by.take();
-        if !graph.jobs.is_empty() {
-            let again = by.as_ref().map(|by| format!(", asked for again by {}", by.name)).unwrap_or_default();
-            let reason = format!("landing of {}{again}", wanted.0.short());
-            let number = self.start_landed_run(Trigger::Land, wanted, graph, Cause { reason, by, now });
-            self.branch.edit().deploy.run = Some(number);
+        if graph.jobs.is_empty() {
+            // There is nothing that could pass, so whatever failed before is no news any more.
+            (deploy.run, deploy.alerted) = (None, None);
+            return;
         }
+        let again = by.as_ref().map(|by| format!(", asked for again by {}", by.name)).unwrap_or_default();
+        let reason = format!("landing of {}{again}", wanted.0.short());
+        let number = self.start_landed_run(Trigger::Land, wanted, graph, Cause { reason, by, now });
+        self.branch.edit().deploy.run = Some(number);
     }
 }

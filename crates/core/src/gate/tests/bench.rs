@@ -29,6 +29,8 @@ pub(super) struct Bench {
     pub(super) wheel: bool,
     /// Whether `unit` sees history.
     pub(super) history: bool,
+    /// Whether there is nothing to deploy.
+    pub(super) no_deploy: bool,
     /// Changes whose content is that of change 1.
     pub(super) twins: BTreeSet<ChangeNumber>,
     pub(super) conflicts: BTreeSet<ChangeNumber>,
@@ -42,8 +44,10 @@ pub(super) struct Bench {
     pub(super) deaf: bool,
     /// Whether reads come back.
     pub(super) reading: bool,
-    /// Set while no definition of what landed comes back; holds what was asked for.
-    pub(super) graphs_asked: Option<Vec<(EffectKey, u64, Effect)>>,
+    /// Kinds of effects whose drivers do not answer now.
+    pub(super) hanging: BTreeSet<&'static str>,
+    /// What these drivers have, by its newest order.
+    pub(super) asked: BTreeMap<EffectKey, (u64, Effect)>,
     /// Set when landings do not come through; holds where the branch would be.
     pub(super) stalled: Option<u8>,
     /// Whether the next landing finds that a power cut has taken its candidate.
@@ -92,6 +96,7 @@ impl Bench {
             budget_seconds: None,
             wheel: false,
             history: false,
+            no_deploy: false,
             twins: BTreeSet::new(),
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
@@ -101,7 +106,8 @@ impl Bench {
             closed: vec![],
             deaf: false,
             reading: true,
-            graphs_asked: None,
+            hanging: BTreeSet::new(),
+            asked: BTreeMap::new(),
             stalled: None,
             power_cut: false,
             noted: vec![],
@@ -118,17 +124,17 @@ impl Bench {
     pub(super) fn intake(&mut self, first: Intake<GateEvent>) {
         let mut open = VecDeque::from([first]);
         while let Some(intake) = open.pop_front() {
-            open.extend(self.turn(Some(intake)));
+            open.extend(self.turn(vec![intake]));
         }
     }
 
     /// One turn; answers what came of its effects. Without an intake, only the time has come for something.
-    fn turn(&mut self, intake: Option<Intake<GateEvent>>) -> Vec<Intake<GateEvent>> {
-        self.seq += 1;
+    pub(super) fn turn(&mut self, intake: Vec<Intake<GateEvent>>) -> Vec<Intake<GateEvent>> {
         self.clock += STEP_MS;
-        let at = Timestamp(self.clock);
+        let (first, at) = (self.seq + 1, Timestamp(self.clock));
+        self.seq += 1.max(intake.len() as u64);
         let inbox: Vec<_> =
-            intake.into_iter().map(|intake| Delivered { seq: self.seq, at, intake }).collect();
+            (first..).zip(intake).map(|(seq, intake)| Delivered { seq, at, intake }).collect();
         let turn = self.gate.turn(&inbox, at);
         for (_, message) in &turn.write.messages {
             self.message(message);
@@ -142,11 +148,10 @@ impl Bench {
         let mut came = Vec::new();
         for dispatch in turn.dispatch {
             match dispatch {
-                Dispatch::Do { key, token, effect: effect @ Effect::ReadGraph { .. } }
-                    if self.graphs_asked.is_some() =>
-                {
-                    self.graphs_asked.get_or_insert_default().push((key, token, effect));
+                Dispatch::Do { key, token, effect } if self.hangs(&key) => {
+                    self.asked.insert(key, (token, effect));
                 }
+                Dispatch::Cancel { key, .. } if self.hangs(&key) => {}
                 Dispatch::Do { key, token, effect } => {
                     came.extend(self.carry_out(&effect).map(|result| done(key, token, result)));
                 }
@@ -159,6 +164,19 @@ impl Bench {
             }
         }
         came
+    }
+
+    fn hangs(&self, key: &EffectKey) -> bool {
+        self.hanging.iter().any(|kind| key.as_str().starts_with(kind))
+    }
+
+    /// What the drivers that hang would answer now.
+    pub(super) fn answers(&mut self) -> Vec<Intake<GateEvent>> {
+        let asked = std::mem::take(&mut self.asked);
+        let answer = |(key, (token, effect)): (EffectKey, (u64, Effect))| {
+            self.carry_out(&effect).map(|result| done(key, token, result))
+        };
+        asked.into_iter().filter_map(answer).collect()
     }
 
     fn say(&mut self, text: &str) {
@@ -211,6 +229,10 @@ impl Bench {
             Effect::Land(landing) if std::mem::take(&mut self.power_cut) => {
                 self.say(&format!("land {} -> its candidate is gone", landing.change));
                 Some(GateEvent::LandTried { candidate: landing.candidate, result: LandTried::Lost })
+            }
+            Effect::Land(landing) if !self.open.contains_key(&landing.change) => {
+                self.say(&format!("land {} -> it is not open", landing.change));
+                Some(GateEvent::LandTried { candidate: landing.candidate, result: LandTried::Gone })
             }
             Effect::Land(landing) => {
                 let result = if landing.from == commit(self.tip, 1) {
@@ -273,6 +295,9 @@ impl Bench {
         ];
         if self.history {
             jobs[1].body = Arc::new(JobBody { history: true, ..JobBody::script("git describe") });
+        }
+        if self.no_deploy {
+            jobs.retain(|job| job.name.to_string() != "deploy");
         }
         if self.wheel {
             jobs.insert(0, job("wheel", &[]));
@@ -470,19 +495,18 @@ impl Bench {
             "bell" => self.event(GateEvent::Bell(Bell { state_changed: true, ..Bell::default() })),
             "wheel" => self.wheel = true,
             "history" => self.history = true,
-            "graphs-hang" => self.graphs_asked = Some(vec![]),
+            "no-deploy" => self.no_deploy = true,
+            "graphs-hang" => drop(self.hanging.insert("read-graph")),
             "graphs-come" => {
-                for (key, token, effect) in self.graphs_asked.take().unwrap_or_default() {
-                    let result = self.carry_out(&effect).expect("a graph can be read");
-                    self.intake(done(key, token, result));
-                }
+                self.hanging.clear();
+                self.answers().into_iter().for_each(|answer| self.intake(answer));
             }
             "reads-hang" => self.reading = false,
             "reads-come" => self.reading = true,
             // Time passes and no bell rings.
             "seconds" => {
                 self.clock += number as i64 * 1000;
-                let came = self.turn(None);
+                let came = self.turn(vec![]);
                 came.into_iter().for_each(|intake| self.intake(intake));
             }
             _ => return false,

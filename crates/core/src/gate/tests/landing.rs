@@ -114,6 +114,79 @@ fn a_read_that_was_asked_for_a_landing_before_that_was_given_up_freezes_nothing(
 }
 
 #[test]
+fn a_loss_that_was_undone_before_the_unfreeze_gives_nothing_up() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("approvals 0; push 1; pass 1; push 2; pass 3");
+    let landed = bench.tip;
+    bench.play("rewind");
+    bench.behind.push(std::mem::replace(&mut bench.tip, landed));
+    bench.log.clear();
+    bench.ring();
+    bench.play("accept; unfreeze; pass 2");
+    expect![[r#"
+          foreign push
+          alert: somebody else pushed 01c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9 to demo/main
+        accept
+          answer Ok("accepted the foreign push of 01c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9 to demo/main")
+        unfreeze
+          answer Ok("unfroze demo/main")
+        pass 2
+          run 4: Land of - (landing of 01c9c9c9c9c9)
+    "#]]
+    .assert_eq(&bench.log);
+}
+
+#[test]
+fn what_was_lost_while_a_person_had_frozen_the_branch_is_not_deployed_at_the_unfreeze() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("approvals 0; push 1; pass 1; push 2; pass 3; freeze; rewind; accept; pass 2");
+    bench.log.clear();
+    bench.play("unfreeze; unfreeze");
+    expect![[r#"
+        unfreeze
+          answer Ok("unfroze demo/main; it froze itself at once: the branch no longer contains the commit that was landed last")
+          froze: the branch no longer contains the commit that was landed last
+          alert: demo/main is frozen: the branch no longer contains the commit that was landed last
+        unfreeze
+          answer Ok("unfroze demo/main at 0180808080808080808080808080808080808080, without 01c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9")
+    "#]].assert_eq(&bench.log);
+}
+
+#[test]
+fn a_failed_deploy_is_no_news_once_there_is_nothing_to_deploy() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("approvals 0; push 1; pass 1; fail-deploy 2");
+    let news = |bench: &Bench| bench.gate.state.alerts(Timestamp(bench.clock)).len();
+    assert_eq!((news(&bench), bench.gate.state.failed_deploy().is_some()), (1, true));
+    bench.play("no-deploy; push 2; pass 3");
+    assert_eq!((news(&bench), bench.gate.state.failed_deploy()), (0, None));
+}
+
+/// A change is pushed to while it lands, and what others were asked meanwhile is answered in the same turn.
+#[test]
+fn a_candidate_that_is_made_while_a_landing_comes_to_nothing_is_not_forgotten() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.hanging = ["land ", "make-candidate "].into();
+    bench.play("approvals 0; push 1");
+    let made = bench.answers();
+    made.into_iter().for_each(|made| bench.intake(made));
+    bench.play("pass 1; push 2");
+    bench.hanging.insert("read-forge ");
+    bench.play("close 1");
+    let kinds = bench.asked.keys().map(|key| key.as_str().split(' ').next().unwrap());
+    assert_eq!(kinds.collect::<Vec<_>>(), ["land", "make-candidate", "read-forge"]);
+    bench.hanging.clear();
+    let answers = bench.answers();
+    bench.log.clear();
+    let came = bench.turn(answers);
+    came.into_iter().for_each(|came| bench.intake(came));
+    expect![[r#"
+          run 2: Change of 2 (initial run)
+    "#]]
+    .assert_eq(&bench.log);
+}
+
+#[test]
 fn a_persons_freeze_gives_up_no_landing() {
     check(
         "approvals 0; push 1; pass 1; push 2; freeze; rewind; pass 3; pass 4; unfreeze",
@@ -136,7 +209,7 @@ fn a_persons_freeze_gives_up_no_landing() {
               run 4: Queue of 2 (merge candidate)
             pass 4
             unfreeze
-              answer Ok("unfroze demo/main")
+              answer Ok("unfroze demo/main; it froze itself at once: the branch no longer contains the commit that was landed last")
               froze: the branch no longer contains the commit that was landed last
               alert: demo/main is frozen: the branch no longer contains the commit that was landed last
         "#]],

@@ -231,9 +231,11 @@ fn an_edit_of_the_pipeline_takes_a_maintainers_approval() {
             push-as-maintainer 1
               run 1: Change of 1 (initial run)
             stack-on-author 1
+              cancel: no maintainer stands for the pipeline of change 1 any more
             pass 1
+              run 2: Change of 1 (it may be tested again) carried lint unit own
             why 1
-              revision 650101010101 edits the pipeline, which a maintainer has to approve
+              revision 650101010101 edits the pipeline, which a maintainer has to approve; run demo/main/2 is not over
         "#]],
     );
 }
@@ -422,4 +424,43 @@ fn a13_what_somebody_else_put_on_a_branch_before_it_was_watched_is_not_landed() 
           run 1: Change of 1 (initial run)
     "#]]
     .assert_eq(&bench.log);
+}
+
+#[test]
+fn what_a_maintainer_opened_is_shut_when_nobody_stands_for_it_any_more() {
+    check(
+        "edits-definition 1; push 1; hold 1; pass 1; approve 1; retry 1; object 1; pass 2",
+        expect![[r#"
+            edits-definition 1
+            push 1
+              run 1: Change of 1 (initial run)
+            hold 1
+              answer Ok("held change 1: wait")
+            pass 1
+            approve 1
+            retry 1
+              run 2: Change of 1 (retry)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+            object 1
+              cancel: no maintainer stands for the pipeline of change 1 any more
+            pass 2
+              run 3: Change of 1 (it may be tested again) carried lint unit own
+        "#]],
+    );
+    // What opens nothing goes on.
+    check(
+        "push 1; hold 1; pass 1; approve 1; retry 1; object 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            hold 1
+              answer Ok("held change 1: wait")
+            pass 1
+            approve 1
+            retry 1
+              run 2: Change of 1 (retry)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+            object 1
+        "#]],
+    );
 }
