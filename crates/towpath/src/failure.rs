@@ -82,11 +82,6 @@ impl Failure {
         Failure { hint: Some(hint.into()), ..self }
     }
 
-    /// What kind of end it is.
-    pub fn exit(&self) -> Exit {
-        self.exit
-    }
-
     /// The code with which the program ends.
     pub fn code(&self) -> ExitCode {
         ExitCode::from(self.exit as u8)

@@ -192,11 +192,17 @@ fn f02_a_token_reaches_no_further_than_its_scope() {
     assert_eq!(status(Ask::get("/other.git/info/refs?service=git-receive-pack")), 403);
     // A token makes no token that may do more than itself.
     let maker = token_for(&world, json!({ "verbs": ["read", "administer"], "seconds": 1000 }));
-    let made = |scope: Value| world.send(&Ask::post("/api/v1/tokens", scope).token(&maker)).status;
+    let make = |scope: Value| world.send(&Ask::post("/api/v1/tokens", scope).token(&maker));
+    let made = |scope: Value| make(scope).status;
     assert_eq!(made(json!({ "verbs": ["read"], "seconds": 10 })), 200);
     assert_eq!(made(json!({ "verbs": ["push"], "seconds": 10 })), 403);
     assert_eq!(made(json!({ "seconds": 10 })), 403);
-    assert_eq!(made(json!({ "verbs": ["read"] })), 403);
+    // Nor one that lives longer: it ends with its maker where nobody says when.
+    let own_end = world.send(&Ask::get("/api/v1/me").token(&maker)).ok()["expires_at"].clone();
+    assert_eq!(make(json!({ "verbs": ["read"] })).ok()["expires_at"], own_end);
+    let longer = make(json!({ "verbs": ["read"], "seconds": 100_000 }));
+    assert_eq!(longer.status, 403);
+    assert!(longer.error()["hint"].as_str().unwrap().contains("without `--days`"), "{}", longer.json());
 }
 
 #[test]

@@ -246,7 +246,7 @@ mod tests {
     fn an_older_program_on_newer_data_is_stale_and_says_what_to_do() {
         let newer = OpenError::NewerSchema { found: 9, known: 8 };
         let failure = failure(ServerError::Open(newer));
-        assert_eq!(failure.exit(), Exit::Conflict);
+        assert_eq!(failure.record()["error"]["exit"], 5);
         expect_test::expect![[r#"
             error: the server cannot serve
               why: the data folder has schema 9, this Towpath knows 8: it was opened by a newer version; install that one, or restore a backup from before"#]].assert_eq(&failure.to_string());

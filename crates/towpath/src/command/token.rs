@@ -44,7 +44,7 @@ pub enum TokenCommand {
         /// Only for this; may be given more than once
         #[arg(long, value_parser = ["read", "push", "act", "administer"])]
         verb: Vec<String>,
-        /// Days for which it works [default: 365]
+        /// Days for which it works [default: 365, or as long as the token that asks for it]
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: Option<u32>,
     },

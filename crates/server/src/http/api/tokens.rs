@@ -12,8 +12,10 @@ use crate::auth::token::within;
 use crate::http::call::{Call, no_repo};
 use crate::http::error::{Answer, ApiError};
 
-/// Seconds for which a token works when nobody says otherwise: a year, so that a forgotten one ends.
+/// Seconds for which a token works at most when nobody says otherwise: a year, so that a forgotten one ends.
 const SECONDS_DEFAULT: u32 = 365 * 24 * 3600;
+/// Milliseconds of a day, in which people count.
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// A token, without the token.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -89,7 +91,7 @@ pub struct Create {
     /// What it is for: `read`, `push`, `act`, `administer`; absent: all.
     #[serde(default)]
     pub verbs: Option<Vec<String>>,
-    /// Seconds for which it works; absent: a year.
+    /// Seconds for which it works, no longer than the token that asks; absent: a year, or as long as that.
     #[serde(default)]
     pub seconds: Option<u32>,
 }
@@ -122,20 +124,36 @@ async fn make(call: &Call, owner: UserId, input: Create) -> Answer<Created> {
     let scope = Scope { repos: repos.transpose()?, verbs: input.verbs };
     check_repos(call, scope.repos.clone().unwrap_or_default()).await?;
     let (by, now) = (call.actor()?, call.now());
-    let expires_at = now.plus_seconds(input.seconds.unwrap_or(SECONDS_DEFAULT));
-    if let Means::Token { scope: own, expires_at: end, .. } = &call.person()?.by {
+    let mut end_max = None;
+    if let Means::Token { scope: own, expires_at, .. } = &call.person()?.by {
         if !within(&scope, own) {
             return Err(ApiError::denied("a token makes no token that may do more than itself")
                 .hint("name `repos` and `verbs` within its own, or log in with another"));
         }
-        if end.is_some_and(|end| expires_at > end) {
-            return Err(ApiError::denied("a token makes no token that lives longer than itself")
-                .hint("name `seconds`"));
-        }
+        end_max = *expires_at;
     }
+    let expires_at = end_of(input.seconds, end_max, now)?;
     let new = NewToken { owner, label: input.label, scope, expires_at: Some(expires_at) };
     let issued = call.write(move |tx| issue_token(tx, new, (Some(&by), now))).await?;
     Ok(Created { number: issued.number, token: issued.text, expires_at: millis(expires_at) })
+}
+
+/// When a new token ends: as it is wished, and never after the token that asks for it.
+fn end_of(seconds: Option<u32>, end_max: Option<Timestamp>, now: Timestamp) -> Answer<Timestamp> {
+    let end = now.plus_seconds(seconds.unwrap_or(SECONDS_DEFAULT));
+    match end_max.filter(|end_max| *end_max < end) {
+        None => Ok(end),
+        Some(end_max) if seconds.is_none() => Ok(end_max),
+        Some(end_max) => {
+            let days = match end_max.millis_since(now) / DAY_MS {
+                0 => String::new(),
+                days => format!("`--days {days}` is the most; "),
+            };
+            Err(ApiError::denied("a token makes no token that lives longer than itself").hint(format!(
+                "{days}without `--days` (`seconds`) the new one ends when the one that asks for it does"
+            )))
+        }
+    }
 }
 
 /// Whether whoever asks sees every one of these.
@@ -174,4 +192,24 @@ pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
     })
     .await?;
     Ok(Said::new(format!("token {number} works no more")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_ends_no_later_than_the_one_that_asks_for_it() {
+        let (now, day) = (Timestamp(7), 24 * 3600);
+        let after = |days: u32| now.plus_seconds(days * day);
+        let end = |days: Option<u32>, own: Option<Timestamp>| end_of(days.map(|days| days * day), own, now);
+        assert_eq!(end(None, None), Ok(after(365)));
+        assert_eq!(end(Some(400), None), Ok(after(400)));
+        assert_eq!(end(None, Some(after(400))), Ok(after(365)));
+        assert_eq!(end(None, Some(after(30))), Ok(after(30)));
+        assert_eq!(end(Some(30), Some(after(30))), Ok(after(30)));
+        let hint = |own: Timestamp| end(Some(31), Some(own)).unwrap_err().hint.unwrap();
+        assert!(hint(after(30)).starts_with("`--days 30` is the most; without `--days`"));
+        assert!(hint(now.plus_seconds(60)).starts_with("without `--days`"));
+    }
 }

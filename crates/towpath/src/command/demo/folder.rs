@@ -124,7 +124,7 @@ mod tests {
 
     fn refused(path: &Path) -> String {
         let failure = DemoFolder::take(path).expect_err("it is somebody else's");
-        assert_eq!(failure.exit(), Exit::Conflict);
+        assert_eq!(failure.record()["error"]["exit"], 5);
         failure.to_string()
     }
 

@@ -11,7 +11,7 @@ use towpath_core::address::without_secrets;
 use towpath_core::ids::{BranchName, IdError};
 use towpath_git::{Checkout, Setting};
 
-use crate::command::answer::{flag, items, text};
+use crate::command::answer::{flag, items, text, time};
 use crate::command::{existing_folder, file_failure, own_checkout, own_git};
 use crate::failure::{Exit, Failure};
 use crate::local::folder::RunFolder;
@@ -80,10 +80,8 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
         .expect("invariant: it is written as one")
         .extend(place.as_object().cloned().unwrap_or_default());
     let imported = client.ask(&Request::post(&["import"], body).long())?;
-    if let Some(checkout) = &checkout {
-        add_remote(checkout, &client, &imported)?;
-    }
-    let exit = report(&imported, checkout.is_some(), terminal)?;
+    let login = checkout.as_ref().map(|checkout| add_remote(checkout, &client, &imported)).transpose()?;
+    let exit = report(&imported, login.as_ref(), terminal)?;
     set_approvals(&client, &imported, arguments.approvals, terminal)?;
     Ok(exit)
 }
@@ -92,15 +90,24 @@ pub fn connect(name: &str, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let client = client()?;
     let checkout = own_checkout(&own_git()?)?;
     let repo = client.ask(&Request::get(&["repos", name]))?;
-    add_remote(&checkout, &client, &repo)?;
-    report(&repo, true, terminal)
+    let login = add_remote(&checkout, &client, &repo)?;
+    report(&repo, Some(&login), terminal)
 }
 
-fn report(repo: &Value, has_remote: bool, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    if terminal.is_json() {
-        terminal.record(repo)?;
-        return Ok(ExitCode::SUCCESS);
+/// Says what there is now, and what git in the clone can do with it, if there is one.
+fn report(repo: &Value, login: Option<&GitLogin>, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    match terminal.is_json() {
+        true => terminal.record(repo)?,
+        false => describe(repo, terminal)?,
     }
+    if let Some(login) = login {
+        terminal.talk(&login.note);
+        terminal.talk(format!("next: `git push {REMOTE} BRANCH -o change` opens a change"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(repo: &Value, terminal: &Terminal) -> Result<(), Failure> {
     let refs = match repo["refs"].as_u64() {
         None => String::new(),
         Some(1) => " with 1 branch".to_owned(),
@@ -118,10 +125,7 @@ fn report(repo: &Value, has_remote: bool, terminal: &Terminal) -> Result<ExitCod
              in the clone says what it lacks",
         );
     }
-    if has_remote {
-        terminal.talk(format!("next: `git push {REMOTE} BRANCH -o change` opens a change"));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn unfit(error: &IdError) -> Failure {
@@ -247,7 +251,7 @@ fn proposed_name(source: &str, checkout: Option<&Checkout>) -> Result<String, Fa
 
 /// Makes the remote lead to the repo. Doing it again changes nothing but the token, and a login that git kept in the
 /// address goes.
-fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<(), Failure> {
+fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<GitLogin, Failure> {
     let url = text(repo, "clone_url");
     let place = RemotePlace::parse(url);
     let leads_elsewhere = |url: &str| RemotePlace::parse(url) != place;
@@ -264,26 +268,49 @@ fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<(), 
     let base = place.map(|place| place.base).ok_or_else(|| {
         Failure::new(Exit::Unavailable, "the server names no address to push to").why(inline(url))
     })?;
-    if let Some(token) = token_for_git(client, text(repo, "repo"))? {
-        keep_token(checkout, &base, &token)?;
-    }
+    let login = login_for_git(client, text(repo, "repo"))?;
+    keep_token(checkout, &base, &login.token)?;
     checkout.set(&format!("remote.{REMOTE}.url"), Setting::Only(url))?;
     let refs = format!("+refs/heads/*:refs/remotes/{REMOTE}/*");
     let fetch = format!("remote.{REMOTE}.fetch");
     checkout.set(&fetch, Setting::Only(&refs))?;
     checkout.set(&fetch, Setting::Among(NOTES))?;
-    Ok(())
+    Ok(login)
 }
 
-/// A token that can fetch and push this repo and nothing else; where one's own may not make any, one's own.
-fn token_for_git(client: &Client, repo: &str) -> Result<Option<String>, Failure> {
-    let body =
-        json!({ "label": format!("git in a clone of {repo}"), "repos": [repo], "verbs": ["read", "push"] });
-    match client.ask(&Request::post(&["tokens"], body)) {
-        Ok(made) => Ok(Some(text(&made, "token").to_owned())),
-        Err(failure) if failure.exit() == Exit::Denied => Ok(client.token().map(str::to_owned)),
-        Err(failure) => Err(failure),
+/// How git in a clone logs in.
+struct GitLogin {
+    /// The token that is kept in the clone.
+    token: String,
+    /// What its owner has to know of it.
+    note: String,
+}
+
+/// A token that can fetch and push this repo and nothing else, as far as one's own may; that one itself only where it may
+/// make none.
+fn login_for_git(client: &Client, repo: &str) -> Result<GitLogin, Failure> {
+    let me = client.ask(&Request::get(&["me"]))?;
+    let may = |verb: &&str| match me["verbs"].as_array() {
+        Some(verbs) => verbs.iter().any(|own| own == *verb),
+        None => true,
+    };
+    if !may(&"administer") {
+        let token = client.token().expect("invariant: the server has just said what it may").to_owned();
+        let note = format!(
+            "note: git in this clone logs in with the token that your commands have: it may make none for this repo alone, \
+             as it lacks the verb `administer`. `towpath token login` with one that may, then `towpath repo connect {repo}`"
+        );
+        return Ok(GitLogin { token, note });
     }
+    let verbs: Vec<&str> = ["read", "push"].into_iter().filter(may).collect();
+    let body = json!({ "label": format!("git in a clone of {repo}"), "repos": [repo], "verbs": verbs });
+    let made = client.ask(&Request::post(&["tokens"], body))?;
+    let note = format!(
+        "git in this clone logs in with a token for this repo alone ({}), until {}",
+        verbs.join(", "),
+        time(&made, "expires_at")
+    );
+    Ok(GitLogin { token: text(&made, "token").to_owned(), note })
 }
 
 fn keep_token(checkout: &Checkout, base: &str, token: &str) -> Result<(), Failure> {
