@@ -170,7 +170,10 @@ pub fn router(edge: &Arc<Edge>) -> Router {
         let handle = move |params: RawPathParams, request: Request| dispatch(edge, route, params, request);
         router = router.route(&path, on(filter, handle));
     }
-    let absent = |request: Request| async move { outside(&request, nothing_here()) };
+    let absent = |request: Request| async move {
+        let face = git::face_at(request.uri().path());
+        outside(&request, nothing_here(face))
+    };
     let wrong = |request: Request| async move {
         outside(&request, ApiError::new(Class::NoMethod, "this path takes another method"))
     };
@@ -227,7 +230,7 @@ fn parameters(route: &Route, raw: &RawPathParams) -> Result<Vec<(String, String)
         true => value.strip_suffix(".git").map(|repo| (name.to_owned(), repo.to_owned())),
         false => Some((name.to_owned(), value.to_owned())),
     });
-    pairs.collect::<Option<_>>().ok_or_else(nothing_here)
+    pairs.collect::<Option<_>>().ok_or_else(|| nothing_here(route.face))
 }
 
 fn check_length(route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -239,9 +242,15 @@ fn check_length(route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-fn nothing_here() -> ApiError {
-    ApiError::not_found("there is nothing at this path")
-        .hint("`/` leads to the pages, and `/openapi.json` lists what programs can ask")
+fn nothing_here(face: Face) -> ApiError {
+    ApiError::not_found("there is nothing at this path").hint(match face {
+        Face::Git => {
+            "a repo's address for git ends in `/NAME.git`: `towpath repo list` and the overview have it whole"
+        }
+        Face::Api | Face::Page | Face::Open => {
+            "`/` leads to the pages, and `/openapi.json` lists what programs can ask"
+        }
+    })
 }
 
 /// The answer to what no route is for: a page for whoever reads pages.
@@ -255,7 +264,7 @@ fn outside(request: &Request, error: ApiError) -> Response {
             headers::allow_page(page.headers_mut());
             page
         }
-        false => error.into_response(),
+        false => error.answer(git::face_at(request.uri().path())),
     }
 }
 
@@ -274,7 +283,7 @@ fn refuse(route: &Route, error: ApiError, target: &str) -> Response {
         }
         return page;
     }
-    error.into_response()
+    error.answer(route.face)
 }
 
 /// Where a server listens says how it is called, unless a person says otherwise.

@@ -370,7 +370,8 @@ fn nobody() -> ApiError {
 fn unknown() -> ApiError {
     ApiError::new(Class::Unauthenticated, "the token or session is malformed, unknown, revoked or over")
         .hint(
-            "`towpath token login URL` takes in another one; an admin can make it (`towpath token create`), and the first \
-             admin's is `admin.token` in the folder of the server's keys",
+            "`towpath token login URL` takes in another one, and `towpath repo connect REPO` then gives git in your clone one; \
+             an admin can make it (`towpath token create`), and the first admin's is `admin.token` in the folder of the \
+             server's keys",
         )
 }

@@ -12,6 +12,7 @@ use towpath_git::{ErrorClass, GitError};
 use towpath_store::{ReadError, WriteError};
 
 use super::next;
+use super::route::Face;
 use crate::engine::CommandError;
 use crate::settings::SettingsError;
 
@@ -175,13 +176,24 @@ impl ApiError {
             exit_code: self.class.exit_code(),
         }
     }
-}
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self.body()).expect("invariant: an error is plain data");
-        let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut response = (self.class.status(), [json], body).into_response();
+    /// The answer to whoever asks by this face. Git shows its people what is plain text, and nothing else.
+    pub fn answer(self, face: Face) -> Response {
+        match face {
+            Face::Git => {
+                let ErrorBody { what, why, hint, .. } = self.body();
+                self.respond(
+                    "text/plain; charset=utf-8",
+                    format!("{what}\n  why: {why}\n hint: {hint}\n").into(),
+                )
+            }
+            Face::Api | Face::Page | Face::Open => self.into_response(),
+        }
+    }
+
+    fn respond(&self, media: &'static str, body: Vec<u8>) -> Response {
+        let media = (header::CONTENT_TYPE, HeaderValue::from_static(media));
+        let mut response = (self.class.status(), [media], body).into_response();
         if self.class == Class::Unauthenticated {
             // Git asks for a name and token only when it is told so.
             let scheme = HeaderValue::from_static("Basic realm=\"towpath\", charset=\"UTF-8\"");
@@ -191,6 +203,13 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.body()).expect("invariant: an error is plain data");
+        self.respond("application/json", body)
     }
 }
 

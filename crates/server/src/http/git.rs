@@ -25,6 +25,7 @@ use towpath_git::Service;
 
 use super::call::Call;
 use super::error::{Answer, ApiError, Class};
+use super::route::Face;
 use super::stream::{Outlet, pipe};
 use super::{Edge, labels, links};
 use crate::auth::token::TokenVerb;
@@ -87,6 +88,12 @@ impl Places {
             _ => ApiError::new(Class::Unavailable, "too many fetches and pushes are under way; try again"),
         }
     }
+}
+
+/// Who asks at a path, whether or not there is a route: these ends are what git puts behind the address of any repository.
+pub fn face_at(path: &str) -> Face {
+    let ends = ["/info/refs", "/git-upload-pack", "/git-receive-pack"];
+    if ends.iter().any(|end| path.ends_with(end)) { Face::Git } else { Face::Api }
 }
 
 /// `GET /{repo}.git/info/refs`: also the dumb protocol's path, which is answered like anything that is not there.

@@ -9,9 +9,9 @@ use axum::extract::Request;
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
-use super::Edge;
+use super::{Edge, git};
 
 /// Names a request in the log and for whoever asks about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -62,7 +62,7 @@ pub async fn guard(edge: Arc<Edge>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = match edge.site.check_host(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.told("cannot answer this request", "").into_response(),
+        Err(error) => error.told("cannot answer this request", "").answer(git::face_at(&path)),
     };
     let status = response.status().as_u16();
     edge.counters.count(status, started);

@@ -88,7 +88,7 @@ fn responses(route: &Route, output: &Value, error: &schemars::Schema) -> Value {
     let json = of(&["application/json"], &json!({ "schema": error }));
     let failed = match route.face {
         Face::Page => of(&["text/html"], &json!({})),
-        Face::Git => json!({ "application/json": json["application/json"], "text/plain": {} }),
+        Face::Git => of(&["text/plain"], &json!({})),
         Face::Api | Face::Open => json,
     };
     let mut responses = json!({ "default": { "description": "What went wrong", "content": failed } });
@@ -167,7 +167,7 @@ pub fn guide(routes: &[Route]) -> String {
          - Times are milliseconds since 1970. Names in a path are percent-encoded: the branch `release/1.0` is\n  \
          `release%2F1.0`.\n\
          - A body is a JSON object. What it leaves out has its default; what is to be taken away is said by `null`.\n\
-         - Every error is `{class, what, why, hint, exit_code}`; for a browser it is a page.\n\
+         - Every error is `{class, what, why, hint, exit_code}`; for a browser it is a page, for Git plain text.\n\
          - A repo on which one has no right, or that the token does not reach, is answered for as one that does not exist.\n\
          - A token that is made for some repos does nothing of the whole server, also where its owner is an admin of that;\n  \
          tokens that reach further it neither shows nor revokes.\n\n\

@@ -464,10 +464,16 @@ fn restore_routes() -> Vec<Route> {
 
 fn git_routes() -> Vec<Route> {
     vec![
-        Route::raw(get("/{repo}.git/info/refs"), READER, "List refs for git", TEXT, handler(git::info_refs))
-            .takes::<documented::InfoRefs>()
-            .answers(&documented::ADVERTISEMENTS)
-            .face(Face::Git),
+        Route::raw(
+            get("/{repo}.git/info/refs"),
+            READER,
+            "Begin a fetch or a push with git",
+            TEXT,
+            handler(git::info_refs),
+        )
+        .takes::<documented::InfoRefs>()
+        .answers(&documented::ADVERTISEMENTS)
+        .face(Face::Git),
         Route::raw(
             post("/{repo}.git/git-upload-pack"),
             READER,

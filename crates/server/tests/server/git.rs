@@ -10,7 +10,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn clone(world: &World, name: &str) -> Result<PathBuf, String> {
+pub fn clone(world: &World, name: &str) -> Result<PathBuf, String> {
     let url = format!("http://{name}:{}@{}/demo.git", world.token(name), world.address);
     let folder = world.folder.path().join(format!("clone-{name}"));
     let done = git(world.folder.path(), &["clone", "--quiet", &url, folder.to_str().unwrap()]);
@@ -26,6 +26,50 @@ fn a_reader_clones_and_nobody_else_does() {
     assert!(clone(&world, "revoked").unwrap_err().contains("Authentication failed"));
     let push = git(&folder, &["push", "--quiet", "origin", "HEAD:refs/heads/mine"]);
     assert!(!push.status.success(), "{}", said(&push));
+}
+
+/// Git shows its people what it is told in plain text, and nothing else of what is refused before it begins.
+#[test]
+fn git_shows_what_was_refused_why_and_what_to_do() {
+    let world = World::new();
+    let (address, folder) = (world.address, world.folder.path());
+    let url = |login: &str, place: &str| format!("http://{login}@{address}/{place}");
+    let of = |name: &str| format!("{name}:{}", world.token(name));
+    let to_other_host = "http.extraHeader=Host: other.example";
+    let wrong = [
+        "why: the token or session is malformed, unknown, revoked or over",
+        "hint: `towpath token login URL`",
+    ];
+    let elsewhere =
+        ["why: there is nothing at this path", "hint: a repo's address for git ends in `/NAME.git`"];
+    let cases: [(&str, String, [&str; 2]); 6] = [
+        ("gc.auto=0", url("ann:twp_0123", "demo.git"), wrong),
+        ("gc.auto=0", url(&of("revoked"), "demo.git"), wrong),
+        (
+            "gc.auto=0",
+            url(&of("stranger"), "demo.git"),
+            ["why: there is no repo `demo`, or you may not see it", "hint: `towpath repo list`"],
+        ),
+        ("gc.auto=0", url(&of("rae"), "demo"), elsewhere),
+        ("gc.auto=0", url(&of("rae"), "ann/demo.git"), elsewhere),
+        (
+            to_other_host,
+            url(&of("rae"), "demo.git"),
+            ["why: this server does not answer for that host", "hint: its address is http"],
+        ),
+    ];
+    let shows = |done: &Output, words: [&str; 2]| {
+        let said = said(done);
+        let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("remote: ")).collect();
+        let is_shown = |word: &str| lines.iter().any(|line| line.trim_start().starts_with(word));
+        assert!(!done.status.success() && lines[0].starts_with("cannot "), "{said}");
+        assert!(words.into_iter().all(is_shown), "{words:?}: {said}");
+    };
+    for (setting, url, words) in &cases {
+        shows(&git(folder, &["-c", setting, "ls-remote", url]), *words);
+    }
+    let pushed = git(&clone(&world, "rae").unwrap(), &["push", "origin", "HEAD:refs/heads/mine"]);
+    shows(&pushed, ["why: pushing takes the role author on `demo`", "hint: `towpath user me`"]);
 }
 
 #[test]
@@ -62,8 +106,12 @@ fn whoever_trickles_leaves_places_for_others() {
     let refs = || world.by("rae", Ask::get("/demo.git/info/refs?service=git-upload-pack"));
     // It may come before the last of them.
     let refused = std::iter::repeat_with(refs).take(64).find(|got| got.status != 200).unwrap();
-    assert_eq!(refused.status, 429);
-    assert!(refused.error()["why"].as_str().unwrap().contains("of yours"), "{}", refused.json());
+    assert_eq!((refused.status, refused.header("content-type")), (429, Some("text/plain; charset=utf-8")));
+    let told = String::from_utf8(refused.body).unwrap();
+    assert!(
+        told.contains("why: as many fetches and pushes of yours") && told.contains("hint: wait"),
+        "{told}"
+    );
     clone(&world, "ann").unwrap();
     drop(open);
 }

@@ -57,12 +57,14 @@ fn a_repository_that_a_full_disk_kept_from_being_put_right_is_used_by_nobody_unt
     let error = forge(&world.demo()).unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     assert!(world.change(1)["reviews"].as_array().unwrap().len() == 1, "the row is still the old one");
-    for got in [push(&world, "ann", "demo"), world.by("ann", act("comment", json!({ "text": "Well?" })))] {
-        let body = got.json();
-        assert_eq!((got.status, body["exit_code"].as_u64()), (503, Some(7)), "{body}");
-        let why = "repo `demo` does not work now: the server has not put this repository right";
-        assert!(body["why"].as_str().unwrap().starts_with(why), "{body}");
-    }
+    let why = "repo `demo` does not work now: the server has not put this repository right";
+    let pushed = push(&world, "ann", "demo");
+    let told = String::from_utf8(pushed.body).unwrap();
+    assert!(pushed.status == 503 && told.contains(&format!("\n  why: {why}")), "{told}");
+    let got = world.by("ann", act("comment", json!({ "text": "Well?" })));
+    let body = got.json();
+    assert_eq!((got.status, body["exit_code"].as_u64()), (503, Some(7)), "{body}");
+    assert!(body["why"].as_str().unwrap().starts_with(why), "{body}");
     // Nothing of the other one had to be written but the mark, without which it is just as right.
     assert_eq!(forge(&"other".parse().unwrap()), Ok(()));
 
