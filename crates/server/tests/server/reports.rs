@@ -50,6 +50,7 @@ fn tests_are_shown_with_what_they_said_and_how_long_they_took() {
     assert_eq!(names(&of_job(&world, "none", "tests")), Vec::<String>::new());
     let history = world.by("rae", Ask::get("/api/v1/repos/demo/tests?name=s::bad")).ok();
     assert_eq!((&history[0]["run"], &history[0]["outcome"]), (&json!("demo/main/1"), &json!("failed")));
+    assert_eq!(history[0]["job_name"], "good");
     assert_eq!(world.by("stranger", Ask::get("/api/v1/repos/demo/tests?name=s::bad")).status, 404);
     let page = Ask::get("/demo/runs/main/1/jobs/good").header("cookie", &world.log_in("rae"));
     let page = String::from_utf8(world.send(&page).body).unwrap();

@@ -3,12 +3,12 @@
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use towpath_core::graph::JobIndex;
-use towpath_core::ids::{RepoName, RunId, Timestamp};
+use towpath_core::ids::{JobName, RepoName, RunId, Timestamp};
 
 use super::{PAGE_ROWS_MAX, word_of};
 use crate::error::{ReadError, WriteError};
 use crate::tx::Tx;
-use crate::view::{View, get_u64, parsed, word};
+use crate::view::{View, get_u64, parsed, parsed_if_any, word};
 
 /// One test of one attempt of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,13 +113,20 @@ impl View {
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn test_history(&self, repo: &RepoName, name: &str, count: usize) -> Result<Vec<TestRow>, ReadError> {
+    pub fn test_history(
+        &self,
+        repo: &RepoName,
+        name: &str,
+        count: usize,
+    ) -> Result<Vec<(TestRow, Option<JobName>)>, ReadError> {
         const SQL: &str = concat!(
             "SELECT ",
             columns!(),
+            ", (SELECT jobs.name FROM jobs WHERE jobs.run = tests.run AND jobs.job = tests.job AND jobs.attempt = tests.attempt)",
             " FROM tests WHERE repo = ?1 AND name = ?2 ORDER BY at DESC, run, job, attempt DESC LIMIT ?3"
         );
-        self.all(SQL, params![repo.as_str(), name, count.min(PAGE_ROWS_MAX) as i64], read)
+        let values = params![repo.as_str(), name, count.min(PAGE_ROWS_MAX) as i64];
+        self.all(SQL, values, |row| Ok((read(row)?, parsed_if_any(row, 8)?)))
     }
 }
 

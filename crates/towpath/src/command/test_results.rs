@@ -103,6 +103,7 @@ fn row(test: &Value) -> Vec<Cell> {
 fn past(time_of: &Value) -> Vec<Cell> {
     vec![
         text(time_of, "run").into(),
+        text(time_of, "job_name").into(),
         verdict(text(time_of, "outcome")),
         duration(time_of),
         format!("attempt {}", number(time_of, "attempt")).into(),

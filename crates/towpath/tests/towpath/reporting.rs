@@ -24,7 +24,7 @@ fn the_tests_of_a_job_are_listed_and_so_is_the_past_of_one() {
     let record = served.record(&["tests", "1", "unit"]);
     assert_eq!((record["failed"].as_u64(), record["tests"][0]["name"].as_str()), (Some(1), Some("s::bad")));
     let past = served.ok(&["tests", "--history", "s::bad"]);
-    assert!(past.out.contains("web/main/1") && past.out.contains("failed"), "{}", past.out);
+    assert!(past.out.starts_with("web/main/1  unit  failed"), "{}", past.out);
     let none = served.ok(&["tests", "--history", "nothing"]);
     assert!(none.out.is_empty() && none.err.contains("no reports of this test"), "{}{}", none.out, none.err);
 }

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use towpath_core::ids::JobName;
 use towpath_store::View;
 use towpath_store::records::{TestOutcome, TestPage, TestRow};
 
@@ -106,6 +107,8 @@ pub struct TestTime {
     pub run: String,
     /// Place of the job in its graph.
     pub job: u32,
+    /// Its name.
+    pub job_name: Option<String>,
     /// In which attempt of that, from 1.
     pub attempt: u32,
     /// What it came to.
@@ -118,9 +121,10 @@ pub struct TestTime {
 /// `GET /api/v1/repos/{repo}/tests`: how one test ended lately, newest first.
 pub async fn history(call: Call, named: Named) -> Answer<Vec<TestTime>> {
     let repo = call.repo()?;
-    let time = |row: TestRow| TestTime {
+    let time = |(row, job): (TestRow, Option<JobName>)| TestTime {
         run: row.run.to_string(),
         job: row.job.0,
+        job_name: job.map(|name| name.to_string()),
         attempt: row.attempt,
         at: millis(row.at),
         test: TestView::of(row),
