@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use towpath_core::act::Act;
 use towpath_core::graph::Outcome;
-use towpath_core::ids::{EnvironmentId, RunId, Timestamp};
+use towpath_core::ids::{ChangeNumber, EnvironmentId, GateId, RunId, Timestamp};
 use towpath_core::turn::WriteSet;
 use towpath_store::records::{Deployment, RunRow};
 use towpath_store::{Tx, View, WriteError};
@@ -24,8 +24,17 @@ pub enum Line {
         /// A job of it had no sandbox.
         unsandboxed: bool,
     },
-    /// A landing rests on these runs.
-    Proved(BTreeSet<RunId>),
+    /// A change landed.
+    Landed {
+        /// Where.
+        gate: GateId,
+        /// Which.
+        change: ChangeNumber,
+        /// When.
+        at: Timestamp,
+        /// The runs that it rests on.
+        runs: BTreeSet<RunId>,
+    },
     /// A deployment began.
     Deploying(Box<Deployment>),
     /// A deployment ended.
@@ -64,7 +73,12 @@ fn of_act(act: &Act, now: Timestamp) -> Option<Line> {
         Act::RunEnded { run, outcome, unsandboxed, .. } => {
             Some(Line::Ended { run: run.clone(), outcome: *outcome, at: now, unsandboxed: *unsandboxed })
         }
-        Act::Landed(act) => Some(Line::Proved(act.runs.clone())),
+        Act::Landed(act) => Some(Line::Landed {
+            gate: act.gate.clone(),
+            change: act.change,
+            at: act.at,
+            runs: act.runs.clone(),
+        }),
         Act::DeploymentStarted { environment, number, run, job, commit, by, reason } => {
             Some(Line::Deploying(Box::new(Deployment {
                 repo: environment.repo.clone(),
@@ -120,7 +134,10 @@ impl Line {
                     ..row
                 })
             }
-            Line::Proved(runs) => runs.iter().try_for_each(|run| tx.put_proof(run)),
+            Line::Landed { gate, change, at, runs } => {
+                tx.put_landing(gate, *change, *at)?;
+                runs.iter().try_for_each(|run| tx.put_proof(run))
+            }
             Line::Deploying(row) => tx.put_deployment(row),
             Line::Deployed { environment, number, outcome, why, at } => {
                 let missing =

@@ -9,6 +9,7 @@ mod changes;
 mod deployments;
 mod hooks;
 mod jobs;
+mod landings;
 mod repos;
 mod runs;
 mod secrets;

@@ -8,12 +8,13 @@ use towpath_core::ids::{Digest, Timestamp};
 
 use crate::error::{OpenError, WriteError};
 
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("schema/0001_engine.sql"),
     include_str!("schema/0002_records.sql"),
     include_str!("schema/0003_proofs.sql"),
     include_str!("schema/0004_causes.sql"),
     include_str!("schema/0005_rows.sql"),
+    include_str!("schema/0006_landings.sql"),
 ];
 
 /// Marks the file as ours: `towp` in ASCII.
@@ -182,6 +183,21 @@ mod tests {
             rows.map(Result::unwrap).collect()
         };
         assert_eq!(proofs, ["demo/main/1", "demo/main/2"], "what landed, and what may be landing now");
+    }
+
+    #[test]
+    fn a_landing_from_before_they_were_noted_has_the_nearest_time_that_is_known() {
+        let mut conn = before(5);
+        conn.execute_batch(
+            "INSERT INTO repos VALUES ('demo', '', NULL, 1);
+             INSERT INTO changes VALUES ('demo', 1, 'main', 1, 'landed', NULL, NULL, 7, '', '');
+             INSERT INTO changes VALUES ('demo', 2, 'main', 1, 'open', NULL, NULL, 8, '', '');",
+        )
+        .unwrap();
+        migrate(&mut conn, NOW).unwrap();
+        let mut statement = conn.prepare("SELECT change, at FROM landings").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(rows.map(Result::unwrap).collect::<Vec<(i64, i64)>>(), [(1, 7)]);
     }
 
     #[test]

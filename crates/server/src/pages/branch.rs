@@ -10,7 +10,7 @@ use towpath_core::policy::Role;
 use super::overview::ALERTS_SHOWN;
 use super::{Frame, crumb, render, text};
 use crate::http::api::Nothing;
-use crate::http::api::alerts::AlertView;
+use crate::http::api::alerts::Alerts;
 use crate::http::api::branches::{self, BranchView, FlagView};
 use crate::http::api::change_views::ChangeLine;
 use crate::http::api::changes;
@@ -30,7 +30,8 @@ struct BranchPage {
     frame: Frame,
     branch: BranchView,
     url: String,
-    landed: Vec<ChangeLine>,
+    /// Changes, each with when it landed; the newest landing first.
+    landed: Vec<(ChangeLine, i64)>,
     environments: Vec<EnvironmentView>,
     /// May freeze.
     maintains: bool,
@@ -60,8 +61,8 @@ impl BranchPage {
     }
 
     /// What the people who look after the branch have to know now.
-    fn news(&self) -> impl Iterator<Item = &AlertView> {
-        self.branch.alerts.iter().filter(|alert| alert.current).take(ALERTS_SHOWN)
+    fn news(&self) -> Alerts {
+        self.branch.told().news(ALERTS_SHOWN)
     }
 }
 
@@ -74,13 +75,7 @@ pub async fn go(call: Call, _request: Request) -> Answer<Response> {
 /// `GET /{repo}/branches/{branch}`
 pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     let branch = branches::show(call.clone(), Nothing {}).await?;
-    let filter = changes::Filter {
-        state: Some("landed".into()),
-        target: Some(branch.branch.clone()),
-        count: Some(LANDED_SHOWN),
-        ..changes::Filter::default()
-    };
-    let landed = changes::list(call.clone(), filter).await?;
+    let landed = changes::landed(&call, call.gate()?, LANDED_SHOWN).await?;
     let environments = environments::list(call.clone(), Nothing {}).await?;
     let url = links::branch(&call.gate()?);
     let crumbs = vec![crumb(format!("{} / {}", branch.repo, branch.branch), url.clone())];

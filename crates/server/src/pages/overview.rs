@@ -9,7 +9,7 @@ use axum::response::Response;
 use towpath_core::ids::GateId;
 
 use super::{Frame, render, text};
-use crate::http::api::alerts::{self, AlertView};
+use crate::http::api::alerts::{self, Alerts};
 use crate::http::api::branches::{self, BranchView};
 use crate::http::api::{Nothing, repos};
 use crate::http::call::Call;
@@ -36,17 +36,13 @@ struct RepoPart {
 struct BranchPart {
     name: String,
     url: String,
-    /// Those that are still so.
-    alerts: Vec<AlertView>,
+    /// What has to be known now.
+    alerts: Alerts,
     /// Absent before the branch's gate was read for the first time.
     view: Option<BranchView>,
 }
 
 impl BranchPart {
-    fn running(view: &BranchView) -> usize {
-        view.runs.iter().filter(|run| run.outcome.is_none()).count()
-    }
-
     /// Flags that are up.
     fn flags(view: &BranchView) -> Vec<&'static str> {
         let flags = &view.flags;
@@ -77,9 +73,9 @@ async fn branch_part(call: &Call, repo: &str, branch: String) -> Answer<BranchPa
         Err(error) => return Err(error),
     };
     let told = match &view {
-        Some(view) => view.alerts.clone(),
+        Some(view) => view.told(),
         None => alerts::of(call, &id, BTreeSet::new()).await?,
     };
-    let alerts = told.into_iter().filter(|alert| alert.current).take(ALERTS_SHOWN).collect();
+    let alerts = told.news(ALERTS_SHOWN);
     Ok(BranchPart { name: branch, url: links::branch(&id), alerts, view })
 }

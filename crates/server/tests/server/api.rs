@@ -1,7 +1,10 @@
 //! The JSON API: what handlers say, and the shape of every error.
 
 use serde_json::{Value, json};
+use towpath_core::effect::EffectKey;
+use towpath_core::ids::BranchName;
 use towpath_forge::Proposal;
+use towpath_store::records::Alert;
 
 use crate::client::Ask;
 use crate::runs::wait_for;
@@ -215,6 +218,30 @@ fn b20_an_admin_who_may_sit_anywhere_imports_nothing_of_the_servers_machine_and_
     let remote = format!("http://ada:{}@{}/new.git", world.token("ada"), world.address);
     let pushed = git(&source, &["-c", "http.extraHeader=Host: gate.example", "push", &remote, "main"]);
     assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+}
+
+#[test]
+fn an_alert_that_goes_on_is_shown_behind_any_number_that_do_not() {
+    let world = World::new();
+    let now = world.shared.engine.clock().now();
+    let branch: BranchName = "main".parse().unwrap();
+    let alert = move |number: usize, text: &str, cause| Alert {
+        repo: "demo".parse().unwrap(),
+        branch: branch.clone(),
+        cause,
+        text: format!("{text} {number}"),
+        at: now,
+    };
+    let written = world.shared.store.writer().write(move |tx| {
+        tx.add_alert(&alert(0, "goes on", None))?;
+        let over = |number: &usize| Some(EffectKey::once("alert-deploy", format!("demo/main {number}"), 1));
+        (1..=60).try_for_each(|number| tx.add_alert(&alert(number, "is over", over(&number))))
+    });
+    written.unwrap();
+    let branch = world.ada(Ask::get("/api/v1/repos/demo/branches/main")).ok();
+    let alerts = branch["alerts"].as_array().unwrap();
+    assert_eq!((alerts.len(), &branch["alerts_more"]), (51, &json!(0)));
+    assert_eq!((&alerts[50]["text"], &alerts[50]["current"]), (&json!("goes on 0"), &json!(true)));
 }
 
 #[test]

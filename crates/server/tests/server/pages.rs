@@ -1,9 +1,10 @@
 //! The pages as a browser without scripts gets them. What only a real browser shows is tested with the program itself.
 
 use serde_json::json;
+use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
 
 use crate::client::{Ask, Got};
-use crate::world::World;
+use crate::world::{World, git};
 
 /// A page of somebody who is logged in.
 fn page(world: &World, cookie: &str, path: &str) -> Got {
@@ -66,6 +67,26 @@ fn the_four_pages_read_without_a_script() {
         let got = page(&world, &reader, path);
         assert_eq!((got.status, text(&got).matches("<form").count()), (200, 1), "{path}");
     }
+}
+
+#[test]
+fn a_branch_shows_its_landings_newest_first() {
+    let world = World::new();
+    let folder = crate::git::clone(&world, "bob").unwrap();
+    git(&folder, &["commit", "--quiet", "--allow-empty", "-m", "Another title"]);
+    assert!(git(&folder, &["push", "-o", "change", "origin", "HEAD:refs/heads/bobs"]).status.success());
+    let gate = GateId { repo: world.demo(), branch: "main".parse().unwrap() };
+    let landed = world.shared.store.writer().write(move |tx| {
+        tx.put_landing(&gate, ChangeNumber(2), Timestamp(1_000))?;
+        tx.put_landing(&gate, ChangeNumber(1), Timestamp(2_000))?;
+        // What lands once more is no news.
+        tx.put_landing(&gate, ChangeNumber(2), Timestamp(3_000))
+    });
+    landed.unwrap();
+    let branch = text(&page(&world, &world.log_in("rae"), "/demo/branches/main"));
+    let (_, listed) = branch.split_once("id=\"landed\"").unwrap();
+    let place = |title: &str| listed.find(title).unwrap_or_else(|| panic!("no {title} in {listed}"));
+    assert!(place("1 Add a feature") < place("2 Another title"), "{listed}");
 }
 
 #[test]

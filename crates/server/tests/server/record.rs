@@ -223,6 +223,12 @@ fn a_landings_note_proves_to_any_clone_that_the_record_holds_it() {
     assert_eq!((landed.commit, landed.tree, landed.parent), (commit, info.tree, info.parents[0]));
     assert_eq!(landed.results.keys().collect::<Vec<_>>(), ["unit"]);
     assert_eq!(landed.approvals, [world.user("mia")]);
+    // Lists and the branch itself say when, too; its tip is read anew after a landing.
+    let view = world.shared.store.reader().snapshot().unwrap();
+    assert_eq!(view.landings(&landed.gate, 10).unwrap(), [(landed.change, landed.at)]);
+    let tip = || world.ada(Ask::get("/api/v1/repos/demo/branches/main")).ok()["tip"].clone();
+    world.until(|_| tip()["commit"] == commit.to_string());
+    assert_eq!(tip()["landed_at"], landed.at.0);
 }
 
 #[test]

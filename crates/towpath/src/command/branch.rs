@@ -134,6 +134,9 @@ fn show(place: &Place, branch: Option<&str>, terminal: &Terminal) -> Result<Exit
     if !news.is_empty() {
         terminal.data("alerts")?;
         rows(&news, "  ", terminal)?;
+        if let Some(more @ 1..) = view["alerts_more"].as_u64() {
+            terminal.data(format!("  and {more} more that go on"))?;
+        }
     }
     for (title, key) in [("queue", "queue"), ("waiting", "waiting")] {
         if items(&view[key]).is_empty() {
@@ -165,7 +168,10 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
         .collect();
     let facts = [
         ("tip", text(tip, "commit").to_owned()),
-        ("since", time(tip, "at")),
+        match time(tip, "landed_at") {
+            landed if landed.is_empty() => ("committed", time(tip, "at")),
+            landed => ("since", landed),
+        },
         ("definition", answer::joined(tip, "errors")),
         ("halted", halts.collect::<Vec<_>>().join("; ")),
         ("frozen", frozen),

@@ -71,6 +71,11 @@ fn what_piles_up_goes_and_what_must_stay_stays() {
     until_over(&served, RUNS);
     assert_eq!(count_logs(), RUNS);
     let stored = files(&blobs).len();
+    // The list of a branch has what the list of runs has, whatever the gate remembers of it.
+    let listed = |runs: &[Value]| runs.iter().map(|run| run["run"].clone()).collect::<Vec<_>>();
+    let of_branch = || listed(served.record(&["branch", "show"])["runs"].as_array().unwrap());
+    let newest_runs = || listed(&served.world.records(&["runs", "--count", "20"]));
+    assert_eq!(of_branch(), newest_runs());
 
     // Nothing is old enough yet.
     assert_eq!(keep(&served, &blobs)["runs"], 0);
@@ -116,6 +121,7 @@ fn what_piles_up_goes_and_what_must_stay_stays() {
     let again = keep(&served, &blobs);
     assert_eq!(again["runs"], 0, "{again}");
     assert_eq!(served.world.records(&["runs", "--count", "100"]).len(), 2);
+    assert_eq!(of_branch(), newest_runs());
 }
 
 /// A landing's proof is whole: also the older run, not passed as a whole, from which a result was carried.

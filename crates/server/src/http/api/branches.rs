@@ -2,12 +2,14 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{Flag, Gate, GateState, Phase, Verb};
+use towpath_core::gate::{Flag, Gate, GateState, Verb};
 use towpath_core::ids::{CommitId, GateId, Timestamp};
 use towpath_core::turn::Live;
+use towpath_store::records::{RunQuery, RunRow};
 
-use super::alerts::{self, AlertView};
+use super::alerts::{self, AlertView, Alerts};
 use super::change_views::Entry;
+use super::runs::RunSummary;
 use super::{Nothing, Said, Why, checked_why, command, gate, millis, word};
 use crate::http::call::Call;
 use crate::http::error::Answer;
@@ -54,20 +56,31 @@ pub struct BranchView {
     pub halts: Vec<HaltView>,
     /// A tip that somebody else put there and no admin has accepted.
     pub foreign: Option<String>,
-    /// The newest alerts, newest first: those that are still so, and history.
+    /// Alerts, newest first: those that are still so, and the newest that are history.
     pub alerts: Vec<AlertView>,
+    /// How many more are still so.
+    pub alerts_more: usize,
     /// The queue, next to land first.
     pub queue: Vec<Entry>,
     /// Open changes that are not in the queue.
     pub waiting: Vec<Entry>,
     /// Runs of the landed branch.
     pub deploy: DeployView,
+    /// Runs under way.
+    pub running: usize,
     /// The newest runs, newest first.
     pub runs: Vec<RunLine>,
     /// Jobs at once over all branches.
     pub pool: PoolView,
     /// Our newest landing.
     pub landed: Option<LandedView>,
+}
+
+impl BranchView {
+    /// Its alerts.
+    pub fn told(&self) -> Alerts {
+        Alerts { shown: self.alerts.clone(), more: self.alerts_more }
+    }
 }
 
 /// A branch's head.
@@ -77,6 +90,8 @@ pub struct TipView {
     pub commit: String,
     /// Its committer time.
     pub at: i64,
+    /// When it landed; absent: it is no landing of ours, or a later one was lost.
+    pub landed_at: Option<i64>,
     /// Every error of its definition; empty: it can be used.
     pub errors: Vec<String>,
 }
@@ -145,24 +160,11 @@ pub struct DeployView {
 /// A run in the list of its branch.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RunLine {
-    /// `repo/branch/number`.
-    pub run: String,
-    /// What started it.
-    pub trigger: String,
-    /// For which change.
-    pub change: Option<u64>,
-    /// The commit under test.
-    pub commit: String,
-    /// Why it was started.
-    pub reason: String,
-    /// How it ended; absent: it runs.
-    pub outcome: Option<String>,
-    /// Whether it still counts: `current`, `superseded`, `invalidated`.
-    pub standing: String,
-    /// Since when.
-    pub started_at: i64,
-    /// When it ended.
-    pub ended_at: Option<i64>,
+    /// As in other lists.
+    #[serde(flatten)]
+    pub summary: RunSummary,
+    /// Whether it still counts: `current`, `superseded`, `invalidated`; absent: the gate needs it no more.
+    pub standing: Option<String>,
 }
 
 /// Jobs at once.
@@ -219,8 +221,12 @@ fn line(state: &GateState, now: Timestamp) -> BranchLine {
         halted: !state.halts().is_empty(),
         queued: state.queue(now).len(),
         open_changes: state.changes().len(),
-        running: state.runs().values().filter(|run| run.is_running()).count(),
+        running: running(state),
     }
+}
+
+fn running(state: &GateState) -> usize {
+    state.runs().values().filter(|run| run.is_running()).count()
 }
 
 /// `GET /api/v1/repos/{repo}/branches/{branch}`
@@ -239,12 +245,17 @@ pub async fn show(call: Call, _: Nothing) -> Answer<BranchView> {
         }
     });
     let pool = pool.await.unwrap_or_default();
-    let look = move |live: &Live<Gate>| (view(&live.state, pool, now), live.state.alerts(now));
+    let runs = newest_runs(&call, &id).await?;
+    let look = move |live: &Live<Gate>| {
+        let runs = runs.iter().map(|row| run_line(&live.state, row)).collect();
+        (BranchView { pool, runs, ..view(&live.state, now) }, live.state.alerts(now))
+    };
     let (view, go_on) = gate(&call, id.clone(), look).await?;
-    Ok(BranchView { alerts: alerts::of(&call, &id, go_on).await?, ..view })
+    let Alerts { shown, more } = alerts::of(&call, &id, go_on).await?;
+    Ok(BranchView { alerts: shown, alerts_more: more, ..view })
 }
 
-fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
+fn view(state: &GateState, now: Timestamp) -> BranchView {
     let branch = state.branch();
     let queue = state.queue(now);
     let entry = |number: &_| Entry::of(state, *number, now);
@@ -254,6 +265,7 @@ fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
         tip: branch.tip.as_ref().map(|tip| TipView {
             commit: tip.commit.to_string(),
             at: millis(tip.time),
+            landed_at: branch.landed.filter(|(commit, _)| *commit == tip.commit).map(|(_, at)| millis(at)),
             errors: tip.settings.clone().err().unwrap_or_default(),
         }),
         flags: FlagsView {
@@ -278,17 +290,13 @@ fn view(state: &GateState, pool: PoolView, now: Timestamp) -> BranchView {
             .collect(),
         foreign: branch.foreign.map(|commit| commit.to_string()),
         alerts: Vec::new(),
+        alerts_more: 0,
         waiting: state.ordered().iter().filter(|number| !queue.contains(number)).filter_map(entry).collect(),
         queue: queue.iter().filter_map(entry).collect(),
         deploy: deploy_view(state),
-        runs: state
-            .runs()
-            .keys()
-            .rev()
-            .take(RUNS_SHOWN)
-            .filter_map(|number| run_line(state, *number))
-            .collect(),
-        pool,
+        running: running(state),
+        runs: Vec::new(),
+        pool: PoolView::default(),
         landed: branch.landed.map(|(commit, at)| LandedView { commit: commit.to_string(), at: millis(at) }),
     }
 }
@@ -314,24 +322,16 @@ fn flag(flag: &Flag) -> FlagView {
     }
 }
 
-/// A run as its gate remembers it.
-pub fn run_line(state: &GateState, number: u64) -> Option<RunLine> {
-    let run = state.runs().get(&number)?;
-    let ended = match &run.phase {
-        Phase::Running { .. } => None,
-        Phase::Ended { outcome, at, .. } => Some((word(outcome), millis(*at))),
-    };
-    Some(RunLine {
-        run: format!("{}/{number}", state.id),
-        trigger: word(&run.trigger),
-        change: run.change.map(|(change, _)| change.0),
-        commit: run.commit.to_string(),
-        reason: run.reason.clone(),
-        ended_at: ended.as_ref().map(|(_, at)| *at),
-        outcome: ended.map(|(outcome, _)| outcome),
-        standing: word(&run.standing),
-        started_at: millis(run.started_at),
-    })
+/// The newest runs of a branch, also those that its gate needs no more.
+async fn newest_runs(call: &Call, gate: &GateId) -> Answer<Vec<RunRow>> {
+    let (repo, branch) = (Some(gate.repo.clone()), Some(gate.branch.clone()));
+    let query = RunQuery { repo, branch, count: RUNS_SHOWN, ..RunQuery::default() };
+    call.read(move |view| Ok(view.runs(&query)?)).await
+}
+
+fn run_line(state: &GateState, row: &RunRow) -> RunLine {
+    let standing = state.runs().get(&row.run.number).map(|run| word(&run.standing));
+    RunLine { summary: RunSummary::of(row), standing }
 }
 
 /// `POST /api/v1/repos/{repo}/branches/{branch}/freeze`

@@ -84,6 +84,22 @@ pub async fn list(call: Call, filter: Filter) -> Answer<Vec<ChangeLine>> {
     .await
 }
 
+/// Changes that landed on a branch, each with when it did; the newest landing first.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn landed(call: &Call, gate: GateId, count: usize) -> Answer<Vec<(ChangeLine, i64)>> {
+    call.read(move |view| {
+        let mut names = Names::new(view);
+        let line = |(number, at): (ChangeNumber, Timestamp)| {
+            let change = records::change(view, &gate.repo, number)?;
+            Ok((ChangeLine::of(&change, &mut names)?, millis(at)))
+        };
+        view.landings(&gate, count)?.into_iter().map(line).collect()
+    })
+    .await
+}
+
 /// Whether changes are, or once were, for a branch.
 fn was_a_target(view: &View, repo: &RepoName, target: &BranchName) -> Answer<()> {
     let settings = records::settings(view, repo)?;
