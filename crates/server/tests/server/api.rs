@@ -244,6 +244,27 @@ fn an_alert_that_goes_on_is_shown_behind_any_number_that_do_not() {
     assert_eq!((&alerts[50]["text"], &alerts[50]["current"]), (&json!("goes on 0"), &json!(true)));
 }
 
+/// As a server leaves it that dies after the folder of an import is there, and before its row.
+#[test]
+fn an_import_that_was_cut_off_is_told_of_with_its_place() {
+    let world = World::new();
+    let place = world.folder.path().join("data/repos/late.git");
+    let source = world.folder.path().join("source");
+    let cloned = git(&source, &["clone", "--quiet", "--bare", ".", place.to_str().unwrap()]);
+    assert!(cloned.status.success());
+    let import = || {
+        world.ada(Ask::post("/api/v1/import", json!({ "repo": "late", "path": source.to_str().unwrap() })))
+    };
+    for refused in [import(), world.ada(Ask::post("/api/v1/repos", json!({ "repo": "late" })))] {
+        assert_eq!(refused.status, 409, "{}", refused.json());
+        let told = refused.error();
+        assert!(told["why"].as_str().unwrap().contains("in its data folder at `repos/late.git`"), "{told}");
+        assert!(told["hint"].as_str().unwrap().contains("have `repos/late.git` moved out"), "{told}");
+    }
+    std::fs::rename(&place, world.folder.path().join("moved.git")).unwrap();
+    import().ok();
+}
+
 #[test]
 fn the_servers_admins_count_on_every_repo_and_only_while_they_are() {
     let world = World::new();
@@ -308,6 +329,15 @@ fn settings_are_read_and_set_and_a_gate_is_never_taken_away() {
     let world = World::new();
     let path = "/api/v1/repos/demo/settings";
     let mut settings = world.ada(Ask::get(path)).ok();
+    let slip = json!({ "branches": { "main": {}, "featur": {} }, "default_branch": "main" });
+    let told = world.ada(Ask::put(path, slip)).error();
+    let hint = told["hint"].as_str().unwrap();
+    let says =
+        "did you mean `feature`? To watch a new branch `featur`, push it first, and it is watched for ever";
+    assert!(
+        hint.starts_with(says) && told["why"].as_str().unwrap().contains("`featur` is no branch"),
+        "{told}"
+    );
     settings["branches"]["release"] = json!({ "approvals": 2 });
     let refused = world.ada(Ask::put(path, settings.clone()));
     assert_eq!(refused.status, 400, "what is not there is a slip that could not be taken back");

@@ -11,6 +11,7 @@ use towpath_core::ids::{BranchName, RepoName, Timestamp};
 use towpath_core::policy::{Actor, Rights, Role};
 use towpath_forge::{Importer, Origin, import};
 use towpath_git::{Credentials, ImportOptions, Repository};
+use towpath_pipeline::nearest;
 use towpath_store::records::Repo;
 use towpath_store::{Tx, WriteError};
 
@@ -103,7 +104,7 @@ pub async fn create(call: Call, input: Create) -> Answer<RepoView> {
         let repository = match Repository::create(repos.git(), &repos.path(&made)) {
             Ok(repository) => repository,
             // Left by a server that died between folder and row.
-            Err(_) if repos.path(&made).exists() => adopt(&repos.get(&made)?)?,
+            Err(_) if repos.path(&made).exists() => adopt(&repos.get(&made)?, &made)?,
             Err(error) => return Err(error.into()),
         };
         Ok(repository.set_head(&head)?)
@@ -112,12 +113,24 @@ pub async fn create(call: Call, input: Create) -> Answer<RepoView> {
     add(&call, name, branch, format!("made repo {}", input.repo)).await
 }
 
-fn adopt(repository: &Repository) -> Answer<Repository> {
+fn adopt(repository: &Repository, name: &RepoName) -> Answer<Repository> {
     match repository.all_refs()?.is_empty() {
         true => Ok(repository.clone()),
-        false => Err(ApiError::new(Class::Conflict, "a repository with content lies at its place already")
-            .hint("move its folder away, then try again")),
+        false => Err(left_behind(name)),
     }
+}
+
+/// A repository with content lies where a new one is to be. It may be the only copy of something, so that a person decides.
+fn left_behind(name: &RepoName) -> ApiError {
+    let place = format!("repos/{name}.git");
+    let why = format!(
+        "a repository that no repo of the server has lies in its data folder at `{place}`: an import that did not come to \
+         its end has left it, or one is ending just now"
+    );
+    ApiError::new(Class::Conflict, why).hint(format!(
+        "look again with `towpath repo list`; if it is still not there, have `{place}` moved out of the data folder on the \
+         server's machine, and do this again; `--name` takes another name meanwhile"
+    ))
 }
 
 /// Where to import from.
@@ -175,6 +188,9 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
     };
     let (branch, refs, left_out, (pipeline_trouble, approvals)) = blocking(move || {
         let origin = origin(&input)?;
+        if repos.path(&made).exists() {
+            return Err(left_behind(&made));
+        }
         let tolerated: Vec<&str> = input.tolerated.iter().map(String::as_str).collect();
         let options = ImportOptions { tolerated: &tolerated, branch: wanted.as_ref() };
         let imported = import(repos.git(), by, (origin, &repos.path(&made)), options)
@@ -428,15 +444,27 @@ async fn are_there(call: &Call, repo: &RepoName, branches: Vec<BranchName>) -> A
         let repository = edge.shared.repos.get(&repo)?;
         for branch in branches {
             if repository.branch_tip(&branch)?.is_none() {
-                let why =
-                    format!("`{branch}` is no branch of {repo}, and one that is watched is watched for ever");
-                let hint = format!("push it first: `git push towpath HEAD:refs/heads/{branch}`");
-                return Err(ApiError::invalid(why).hint(hint));
+                return Err(no_branch(&repository, &repo, &branch)?);
             }
         }
         Ok(())
     })
     .await
+}
+
+/// Settings that name a branch which is not there: a slip, or one that is still to be pushed.
+fn no_branch(repository: &Repository, repo: &RepoName, branch: &BranchName) -> Answer<ApiError> {
+    const HEADS: &str = "refs/heads/";
+    let there = repository.refs(HEADS)?;
+    let names = there.iter().filter_map(|found| found.name.as_str().strip_prefix(HEADS));
+    let push = format!("push it first, and it is watched for ever: `git push towpath HEAD:{HEADS}{branch}`");
+    let hint = match nearest(branch.as_str(), names) {
+        Some(near) => format!("did you mean `{near}`? To watch a new branch `{branch}`, {push}"),
+        None => format!("`towpath branch list` shows the watched ones; to watch a new one, {push}"),
+    };
+    let why =
+        format!("`{branch}` is no branch of {repo}, and a branch that settings name is watched from then on");
+    Ok(ApiError::invalid(why).hint(hint))
 }
 
 /// How webhooks are signed.
