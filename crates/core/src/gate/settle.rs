@@ -229,15 +229,29 @@ impl GateState {
     }
 
     fn start_queue_runs(&mut self, now: Timestamp) {
-        for number in self.on_deck(now) {
-            let Some(change) = self.changes.get(&number).cloned() else { continue };
+        let deck = self.on_deck(now);
+        for number in &deck {
+            let Some(change) = self.changes.get(number).cloned() else { continue };
             let tested = matches!(self.test_state(&change), TestState::Passed(_));
             let lacks = self
                 .made_candidate(&change)
                 .is_some_and(|candidate| matches!(self.standard(candidate, &change, now), Standard::Missing));
             if tested && lacks {
+                self.stop_queue_runs_but_of(&deck);
                 self.start_run_of(&change, Trigger::Queue, now);
             }
+        }
+    }
+
+    /// What is not on deck any more is tested again once what comes first has landed.
+    fn stop_queue_runs_but_of(&mut self, deck: &[ChangeNumber]) {
+        let is_off_deck = |run: &RunRecord| run.change.is_some_and(|(number, _)| !deck.contains(&number));
+        let running = self.runs.map().iter().filter(|(_, run)| {
+            run.is_running() && run.cancel.is_none() && run.trigger == Trigger::Queue && is_off_deck(run)
+        });
+        for number in running.map(|(number, _)| *number).collect::<Vec<u64>>() {
+            let why = "another change comes first now".to_owned();
+            self.stop_run(number, Cancel { why, by_person: false });
         }
     }
 
