@@ -6,6 +6,10 @@ use crate::error::GitError;
 use crate::object::ObjectId;
 use crate::repository::Repository;
 
+/// Refs that hold what came by import, by push or by a landing. All others hold what the server made for itself: candidates,
+/// records, notes. Nobody has brought that, until somebody does.
+const BROUGHT: [&str; 3] = ["--branches", "--tags", "--glob=refs/changes/*/[0-9]*"];
+
 /// How commits are walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Walk {
@@ -88,7 +92,8 @@ impl Repository {
         Ok(commits)
     }
 
-    /// The commits that some tips contain and no ref does. Asked in the quarantine of a push, it is what the push brings.
+    /// The commits that some tips contain, and no branch, tag or revision of a change does. Asked in the quarantine of a
+    /// push, it is what the push brings: also where the server has made the same commit for itself, as a candidate.
     ///
     /// # Errors
     /// `TooLarge` if there are more than `commits_max`; `Missing` for a tip that is not there.
@@ -97,7 +102,7 @@ impl Repository {
             return Ok(Vec::new());
         }
         let call = self.call("rev-list").arg(format!("--max-count={}", commits_max + 1));
-        let call = call.args(tips.iter().map(CommitId::to_string)).args(["--not", "--all"]);
+        let call = call.args(tips.iter().map(CommitId::to_string)).arg("--not").args(BROUGHT);
         let finished = call.prepare().finish(&[], self.bounds())?;
         if !finished.status.success() {
             return Err(self.first_missing(tips)?.unwrap_or(finished.failed("rev-list")));

@@ -22,7 +22,7 @@ pub(crate) struct PushEntry {
     pub user: UserId,
     /// When.
     pub at: Timestamp,
-    /// Commits that no ref contained before.
+    /// Commits that no branch, tag or revision of a change contained before.
     pub commits: Vec<CommitId>,
     /// Branches that it made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

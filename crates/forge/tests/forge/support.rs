@@ -132,6 +132,16 @@ impl World {
         self.forge.repository().branch_tip(&branch("main")).unwrap().unwrap()
     }
 
+    /// Puts one more commit on main, past all rules.
+    pub fn advance_main(&self) -> CommitId {
+        let file = Some(("more", &b"more\n"[..]));
+        let previous = Some(self.main());
+        let record = Record { previous, file, message: "more", time: Timestamp(1_700_000_060_000) };
+        let commit = self.forge.repository().write_record(&record).unwrap();
+        assert!(self.in_store(&["update-ref", "refs/heads/main", &commit.to_string()]).status.success());
+        commit
+    }
+
     /// A new working tree of a person, with what is on main.
     pub fn clone_of(&self, person: &str) -> Clone {
         let folder = TempDir::new_in(self.folder.path()).unwrap().keep();

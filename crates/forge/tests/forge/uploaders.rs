@@ -2,13 +2,16 @@
 //! their names there.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::cell::RefusalClass;
 use towpath_core::gate::{ForgeChange, Verdict};
-use towpath_core::ids::UserId;
-use towpath_forge::{Forge, PushedBranch, ReviewRequest};
+use towpath_core::ids::{CommitId, Timestamp, UserId};
+use towpath_forge::{ChangeRecord, Forge, PushedBranch, ReviewRequest};
+use towpath_git::CandidateOutcome;
 
-use crate::support::{ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, pushed, why};
+use crate::support::{ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, every_git, pushed, why};
 
 fn changes(world: &World) -> Vec<ForgeChange> {
     world.forge.read(&branch("main"), None).unwrap().changes
@@ -173,4 +176,54 @@ fn a13_a_branch_is_of_who_put_it_where_it_is_and_brought_its_head() {
     assert_eq!(begun_by("next"), BTreeSet::from([MAINTAINER]), "{moved}");
     assert!(world.forge.read(&branch("next"), Some(moved)).unwrap().begun_by.is_empty());
     world.check_sound();
+}
+
+/// The commit that the server makes of a change to test and land it. Everybody can work out which one that is, and fetch it.
+fn candidate_of(world: &World, change: &ChangeRecord, strategy: Strategy) -> CommitId {
+    let spec = CandidateSpec {
+        parent: world.main(),
+        revision: change.newest().commit,
+        strategy,
+        message: change.title.clone(),
+        time: Timestamp(1_700_000_123_000),
+    };
+    match world.forge.repository().make_candidate(&spec).unwrap() {
+        CandidateOutcome::Made { commit, .. } => commit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a20_what_the_server_made_of_a_change_is_of_whoever_pushes_it() {
+    for strategy in [Strategy::Squash, Strategy::Rebase, Strategy::Merge] {
+        for git in every_git() {
+            let world = World::with(&git, git.program(), Duration::from_secs(20));
+            let (outsider, change) = world.change("outsider", "lib");
+            // The base of what is rebased has to be another one, or it stays what it is.
+            world.advance_main();
+            let made = candidate_of(&world, &change, strategy);
+            outsider.run(&["fetch", "--quiet", &outsider.url, &made.to_string()]);
+            outsider.push(&[&format!("{made}:refs/heads/lib")]).unwrap();
+            let ann = world.clone_of("ann");
+            ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/lib"]);
+            ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+            ann.commit_file("mine", "mine\n");
+            ann.push(&["-o", "change", "HEAD:refs/heads/mine"]).unwrap();
+            assert_eq!(others(&world), [(1, vec![]), (2, vec![OUTSIDER])], "{strategy:?}");
+            world.check_sound();
+        }
+    }
+}
+
+#[test]
+fn g02_nor_is_the_candidate_of_a_change_of_who_opens_it() {
+    let world = World::new();
+    let (mia, change) = world.change("mia", "mine");
+    let made = candidate_of(&world, &change, Strategy::Squash);
+    mia.run(&["fetch", "--quiet", &mia.url, &made.to_string()]);
+    mia.push(&[&format!("{made}:refs/heads/big")]).unwrap();
+    let opened = world.forge.propose_branch(ADMIN, &pushed("big"), &Default::default(), world.now()).unwrap();
+    assert_eq!((opened.owner, opened.newest().uploader), (ADMIN, MAINTAINER));
+    let (class, _) = why(world.forge.review(MAINTAINER, opened.number, &approval(&opened), world.now()));
+    assert_eq!(class, RefusalClass::Denied);
 }

@@ -5,7 +5,10 @@ use std::process::Command;
 
 use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::ids::{CommitId, TreeId};
-use towpath_git::{CandidateOutcome, ErrorClass, Git, GitError, GitOptions, Mended, RefName, Repository};
+use towpath_git::{
+    CandidateOutcome, ErrorClass, Expected, Git, GitError, GitOptions, Mended, RefName, RefUpdate,
+    Repository, Transaction,
+};
 
 use crate::support::{World, every_git, spec, write_program};
 
@@ -420,5 +423,34 @@ fn a_candidate_that_a_power_cut_left_in_pieces_is_made_again() {
         assert_eq!(world.repository.refs("refs/towpath").unwrap(), []);
         assert_eq!(made(world.repository.make_candidate(&merge).unwrap()), (commit, tree));
         world.in_store(&["fsck", "--full", "--strict"], b"");
+    }
+}
+
+#[test]
+fn what_the_server_made_for_itself_is_new_to_whoever_pushes_it() {
+    for git in every_git() {
+        let world = World::with(git);
+        let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+        let new = |tip: CommitId| world.repository.new_commits(&[tip], 10).unwrap();
+        let name = |name: &str| name.parse::<RefName>().unwrap();
+        let hold = |at: &str, commit: CommitId| {
+            let (expected, target) = (Expected::Anything, Some(commit.into()));
+            let update = RefUpdate { name: name(at), expected, target };
+            assert_eq!(world.repository.ref_transaction(&[update]).unwrap(), Transaction::Done);
+        };
+        hold("refs/heads/ours", ours);
+        hold("refs/changes/1/1", theirs);
+        assert!(new(theirs).is_empty(), "a revision was pushed");
+        for strategy in STRATEGIES {
+            let (made, _) = made(world.repository.make_candidate(&spec(ours, theirs, strategy)).unwrap());
+            assert_eq!(new(made), [made], "{strategy:?}");
+            for own in ["refs/changes/1/meta", "refs/notes/towpath", "refs/towpath/pushes"] {
+                hold(own, made);
+                assert_eq!(new(made), [made], "{own}");
+            }
+        }
+        let (made, _) = made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Squash)).unwrap());
+        hold("refs/heads/ours", made);
+        assert!(new(made).is_empty(), "it landed");
     }
 }
