@@ -104,7 +104,7 @@ impl BuiltIn {
     }
 
     /// Who brought some commits; those that came by import are not in the answer.
-    pub(super) fn uploaders(&self, commits: &[CommitId]) -> Result<Vec<UserId>, ForgeError> {
+    pub(super) fn uploaders(&self, commits: &[CommitId]) -> Result<BTreeSet<UserId>, ForgeError> {
         self.with_journal(|journal| {
             commits.iter().filter_map(|commit| journal.uploaders.get(commit).copied()).collect()
         })

@@ -93,10 +93,11 @@ impl BuiltIn {
 
     fn facts(&self, change: ChangeRecord, tip: Option<CommitId>) -> Result<ForgeChange, ForgeError> {
         let newest = change.newest().clone();
-        let stack_uploaders = match tip {
-            Some(tip) => self.stack_uploaders(&change.target, tip, &newest)?,
+        let mut stack_uploaders = match tip {
+            Some(tip) => self.revision_uploaders(&change.target, tip, &newest)?,
             None => BTreeSet::new(),
         };
+        stack_uploaders.remove(&newest.uploader);
         Ok(ForgeChange {
             number: change.number,
             title: change.title,

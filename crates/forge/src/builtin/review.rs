@@ -69,7 +69,7 @@ impl BuiltIn {
             return denied("you uploaded this revision, so somebody else has to approve it".into());
         }
         let Some(tip) = self.repository().branch_tip(target)? else { return Ok(()) };
-        if self.stack_uploaders(target, tip, newest)?.contains(&by) {
+        if self.revision_uploaders(target, tip, newest)?.contains(&by) {
             return denied(format!(
                 "you uploaded commits of this change that are not on `{target}` yet, so somebody else has to approve it"
             ));

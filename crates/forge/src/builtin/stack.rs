@@ -17,48 +17,57 @@ pub(crate) const STACK_COMMITS_MAX: usize = 2_000;
 /// Revisions whose answer is remembered.
 const CACHE_MAX: usize = 4_096;
 
-/// Answers by target and revision, with the tip for which they were found. The same commit may be a revision of several
-/// people, and each has other "others".
-pub(super) type Cache = HashMap<(BranchName, CommitId, UserId), (CommitId, BTreeSet<UserId>)>;
+/// Answers by target and head, with the tip for which they were found.
+pub(super) type Cache = HashMap<(BranchName, CommitId), (CommitId, BTreeSet<UserId>)>;
 
 impl BuiltIn {
-    /// The uploaders, other than the revision's own, of every commit of a revision that `tip` does not contain. The head
-    /// commit is one of them: who proposes a commit that somebody else brought is not the first to have uploaded it.
-    ///
-    /// A tip that moved forward only takes commits away: where nobody else was in the stack before, nobody is now.
-    pub(super) fn stack_uploaders(
+    /// Everybody who uploaded something of a revision that `tip` does not contain: who uploaded the revision, and who brought
+    /// its commits. The head is one of these: who proposes a commit that somebody else brought is not the first to have
+    /// uploaded it.
+    pub(super) fn revision_uploaders(
         &self,
         target: &BranchName,
         tip: CommitId,
         revision: &RevisionRecord,
     ) -> Result<BTreeSet<UserId>, ForgeError> {
-        let key = (target.clone(), revision.commit, revision.uploader);
+        let mut uploaders = self.stack_uploaders(target, tip, revision.commit)?;
+        uploaders.insert(revision.uploader);
+        Ok(uploaders)
+    }
+
+    /// Who brought the commits of `head` that `tip` does not contain.
+    ///
+    /// A tip that moved forward only takes commits away: where all of them were of those who brought the head, they still are.
+    fn stack_uploaders(
+        &self,
+        target: &BranchName,
+        tip: CommitId,
+        head: CommitId,
+    ) -> Result<BTreeSet<UserId>, ForgeError> {
+        let key = (target.clone(), head);
         let known = lock(&self.inner.stacks).get(&key).cloned();
-        if let Some((known_tip, others)) = known {
-            let forward =
-                known_tip == tip || (others.is_empty() && self.repository().is_ancestor(known_tip, tip)?);
-            if forward {
-                lock(&self.inner.stacks).insert(key, (tip, others.clone()));
-                return Ok(others);
+        if let Some((known_tip, uploaders)) = known {
+            let still = known_tip == tip
+                || (uploaders == self.uploaders(&[head])? && self.repository().is_ancestor(known_tip, tip)?);
+            if still {
+                lock(&self.inner.stacks).insert(key, (tip, uploaders.clone()));
+                return Ok(uploaders);
             }
         }
-        let others = self.find_others(tip, revision)?;
+        let uploaders = self.find_uploaders(Range { from: tip, to: head })?;
         let mut cache = lock(&self.inner.stacks);
         if cache.len() >= CACHE_MAX {
             cache.clear();
         }
-        cache.insert(key, (tip, others.clone()));
-        Ok(others)
+        cache.insert(key, (tip, uploaders.clone()));
+        Ok(uploaders)
     }
 
-    fn find_others(&self, tip: CommitId, revision: &RevisionRecord) -> Result<BTreeSet<UserId>, ForgeError> {
-        let range = Range { from: tip, to: revision.commit };
-        let commits = match self.repository().commits_between(range, Walk::All, STACK_COMMITS_MAX) {
-            Ok(commits) => commits,
-            Err(error) if error.class() == ErrorClass::Invalid => return Ok(BTreeSet::from([NOBODY])),
-            Err(error) => return Err(error.into()),
-        };
-        let uploaders = self.uploaders(&commits)?;
-        Ok(uploaders.into_iter().filter(|uploader| *uploader != revision.uploader).collect())
+    fn find_uploaders(&self, range: Range) -> Result<BTreeSet<UserId>, ForgeError> {
+        match self.repository().commits_between(range, Walk::All, STACK_COMMITS_MAX) {
+            Ok(commits) => self.uploaders(&commits),
+            Err(error) if error.class() == ErrorClass::Invalid => Ok(BTreeSet::from([NOBODY])),
+            Err(error) => Err(error.into()),
+        }
     }
 }
