@@ -37,7 +37,9 @@ mod settle;
 pub use budget::{Budget, Wait};
 pub use command::{Command, Verb};
 pub use config::{GateConfig, Labels, Retest};
-pub use facts::{ForgeChange, ForgeRead, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest};
+pub use facts::{
+    ForgeChange, ForgeRead, NOBODY, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest,
+};
 pub use halt::{HaltCause, Halts};
 pub use landing::LandTried;
 use memo::Memo;

@@ -39,8 +39,6 @@ pub(crate) use propose::Uploaded;
 pub use propose::{Proposal, PushedBranch};
 pub use rebuild::Rebuilt;
 pub use review::ReviewRequest;
-pub use stack::NOBODY;
-pub(crate) use stack::STACK_COMMITS_MAX;
 pub use talk::{Draft, LabelEdit};
 pub use text::{ChangeText, unfit_label};
 

@@ -15,8 +15,8 @@ pub mod push;
 mod records;
 
 pub use builtin::{
-    BuiltIn, ChangeText, Definitions, Draft, LabelEdit, NOBODY, Proposal, PushedBranch, Rebuilt,
-    ReviewRequest, Settings, unfit_label,
+    BuiltIn, ChangeText, Definitions, Draft, LabelEdit, Proposal, PushedBranch, Rebuilt, ReviewRequest,
+    Settings, unfit_label,
 };
 pub use error::{Done, Failure, ForgeError};
 pub use forge::{Forge, Judged};

@@ -74,6 +74,10 @@ pub struct ForgeChange {
     pub reviews: Vec<Review>,
 }
 
+/// A number that no person has. It stands for somebody of whom a forge cannot tell who it is: it has no rights, and may be
+/// anybody.
+pub const NOBODY: UserId = UserId(0);
+
 /// The newest revision of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RevisionFacts {
@@ -93,6 +97,11 @@ impl RevisionFacts {
     /// Everybody who uploaded something of it that is not yet on the target.
     pub fn uploaders(&self) -> impl Iterator<Item = UserId> {
         std::iter::once(self.uploader).chain(self.stack_uploaders.iter().copied())
+    }
+
+    /// Whether a person uploaded something of it, or may have.
+    pub fn may_be_of(&self, person: UserId) -> bool {
+        self.uploaders().any(|user| user == person || user == NOBODY)
     }
 }
 

@@ -268,12 +268,11 @@ impl GateState {
         )
     }
 
-    /// Approvals that count: of nobody who uploaded any of it.
+    /// Approvals that count: of nobody who uploaded any of it, or may have.
     pub(super) fn valid_approvals<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = &'a Review> {
         let revision = &change.facts.revision;
-        self.current_reviews(change).filter(move |review| {
-            review.verdict == Verdict::Approve && revision.uploaders().all(|user| user != review.by)
-        })
+        self.current_reviews(change)
+            .filter(move |review| review.verdict == Verdict::Approve && !revision.may_be_of(review.by))
     }
 
     /// What the machine itself still has to do. Shown also while a person has to act, where it says something.

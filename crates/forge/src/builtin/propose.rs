@@ -62,8 +62,6 @@ pub(crate) struct Uploaded {
 pub(crate) struct Proposed {
     pub record: ChangeRecord,
     before: Option<SavedChange>,
-    /// Whether the stack is over the bound and so of nobody.
-    pub too_deep: bool,
 }
 
 impl BuiltIn {
@@ -163,7 +161,7 @@ impl BuiltIn {
         let id = change_id(&tip.message);
         let before = self.meant_change((by, &member), proposal, &tip)?;
         let target = self.target_of(proposal, before.as_ref())?;
-        let (commits, too_deep) = self.stack(view, &target, &tip)?;
+        let commits = self.stack(view, &target, &tip)?;
         let mut record = match &before {
             Some(before) => before.change.clone(),
             None => self.blank((by, &target), proposal, id, now)?,
@@ -184,7 +182,7 @@ impl BuiltIn {
                 format!("a change has at most {LABELS_MAX} labels"),
             ));
         }
-        Ok(Proposed { record, before, too_deep })
+        Ok(Proposed { record, before })
     }
 
     /// The change that a push speaks of: by number, by Change-Id, or by the person's branch name.
@@ -289,13 +287,13 @@ impl BuiltIn {
         Err(Failure::refused(RefusalClass::Invalid, why))
     }
 
-    /// The commits that are not on the target, oldest first, and whether there are too many to look at.
+    /// The newest commits that are not on the target, oldest first: as many as words of a change are made of.
     pub(super) fn stack(
         &self,
         view: &Repository,
         target: &BranchName,
         tip: &CommitInfo,
-    ) -> Done<(Vec<CommitInfo>, bool)> {
+    ) -> Done<Vec<CommitInfo>> {
         let Some(base) = self.repository().branch_tip(target)? else {
             let why = format!("the branch `{target}` does not exist yet; `towpath repo import` brings it");
             return Err(Failure::refused(RefusalClass::NotFound, why));
@@ -312,12 +310,17 @@ impl BuiltIn {
         let range = Range { from: base, to: tip.id };
         let ids = match view.commits_between(range, Walk::All, STACK_COMMITS_MAX) {
             Ok(ids) => ids,
-            Err(error) if error.class() == ErrorClass::Invalid => return Ok((vec![tip.clone()], true)),
+            Err(error) if error.class() == ErrorClass::Invalid => {
+                return invalid(format!(
+                    "more than {STACK_COMMITS_MAX} commits of {} are not on `{target}`, too many to find out who uploaded them: \
+                     propose an earlier one of them first",
+                    tip.id.short()
+                ));
+            }
             Err(error) => return Err(error.into()),
         };
         let skipped = ids.len().saturating_sub(COMMITS_READ_MAX);
-        let commits = ids[skipped..].iter().map(|id| view.commit(*id)).collect::<Result<_, _>>()?;
-        Ok((commits, false))
+        Ok(ids[skipped..].iter().map(|id| view.commit(*id)).collect::<Result<_, _>>()?)
     }
 
     fn blank(

@@ -1,11 +1,12 @@
 //! Reviews. Each is bound to what its giver saw, and refused if that is not what is there (trust T8, G01).
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::gate::{Review, Verdict};
+use towpath_core::gate::{NOBODY, Review, Verdict};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, UserId};
 use towpath_core::policy::Role;
 
 use super::BuiltIn;
+use super::stack::STACK_COMMITS_MAX;
 use super::text::checked_words;
 use crate::error::{Done, Failure};
 use crate::records::{ChangeRecord, ReviewRecord};
@@ -69,7 +70,14 @@ impl BuiltIn {
             return denied("you uploaded this revision, so somebody else has to approve it".into());
         }
         let Some(tip) = self.repository().branch_tip(target)? else { return Ok(()) };
-        if self.revision_uploaders(target, tip, newest)?.contains(&by) {
+        let uploaders = self.revision_uploaders(target, tip, newest)?;
+        if uploaders.contains(&NOBODY) {
+            return denied(format!(
+                "more than {STACK_COMMITS_MAX} commits of this change are not on `{target}`, too many to find out who uploaded \
+                 them, and nobody approves their own"
+            ));
+        }
+        if uploaders.contains(&by) {
             return denied(format!(
                 "you uploaded commits of this change that are not on `{target}` yet, so somebody else has to approve it"
             ));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use towpath_core::gate::NOBODY;
 use towpath_core::ids::{BranchName, CommitId, UserId};
 use towpath_git::{ErrorClass, Range, Walk};
 
@@ -9,11 +10,8 @@ use super::{BuiltIn, lock};
 use crate::error::ForgeError;
 use crate::records::RevisionRecord;
 
-/// A number that no person has. It stands for "somebody, it was too much to find out who", and has no rights.
-pub const NOBODY: UserId = UserId(0);
-/// Commits of a change that are looked at. Linux's largest merges have a few thousand; a change of more is untrusted
-/// until a maintainer looked at it.
-pub(crate) const STACK_COMMITS_MAX: usize = 2_000;
+/// Commits of a change whose uploaders are looked for. Only their ids are read, and five releases of Linux are as many.
+pub(super) const STACK_COMMITS_MAX: usize = 100_000;
 /// Revisions whose answer is remembered.
 const CACHE_MAX: usize = 4_096;
 
@@ -48,7 +46,8 @@ impl BuiltIn {
         let known = lock(&self.inner.stacks).get(&key).cloned();
         if let Some((known_tip, uploaders)) = known {
             let still = known_tip == tip
-                || (uploaders == self.uploaders(&[head])? && self.repository().is_ancestor(known_tip, tip)?);
+                || (uploaders == self.uploaders(&[head])?
+                    && self.repository().is_ancestor(known_tip, tip)?);
             if still {
                 lock(&self.inner.stacks).insert(key, (tip, uploaders.clone()));
                 return Ok(uploaders);
@@ -63,6 +62,7 @@ impl BuiltIn {
         Ok(uploaders)
     }
 
+    /// Of more commits than are looked for, anybody may have uploaded some.
     fn find_uploaders(&self, range: Range) -> Result<BTreeSet<UserId>, ForgeError> {
         match self.repository().commits_between(range, Walk::All, STACK_COMMITS_MAX) {
             Ok(commits) => self.uploaders(&commits),

@@ -14,7 +14,7 @@ use super::options::PushOptions;
 use super::report::shown;
 use super::request::{Command, PushHead};
 use super::rules::{Known, Move, Pusher, judge};
-use crate::builtin::{BuiltIn, PushEntry, STACK_COMMITS_MAX, Uploaded};
+use crate::builtin::{BuiltIn, PushEntry, Uploaded};
 use crate::error::{Done, Failure};
 use crate::records::{ChangeRecord, Find};
 
@@ -134,22 +134,18 @@ impl Session {
             }
             None => return Err(broken("git named no quarantine")),
         };
-        let mut reply = HookReply { accepted: true, ..HookReply::default() };
         let mut tips = Vec::new();
         for update in &call.updates {
             let (_, wanted) = self.planned(&update.old, &update.new, &update.name)?;
             tips.extend(commit_of(&view, wanted)?);
             if let Some((commit, proposal)) = wanted.proposal(&self.options) {
                 let by = (self.context.by, Uploaded { commit, by: self.context.by });
-                let proposed = self.forge.plan_proposal(&view, by, &proposal, self.context.now)?;
-                if proposed.too_deep {
-                    reply.say.push(too_deep(&proposed.record.target));
-                }
+                self.forge.plan_proposal(&view, by, &proposal, self.context.now)?;
             }
         }
         let commits = new_commits(&view, &tips)?;
         self.progress(|progress| progress.accepted = Some(commits));
-        Ok(reply)
+        Ok(HookReply { accepted: true, ..HookReply::default() })
     }
 
     /// Writes journal and changes, and sends plain branches and tags back to git.
@@ -287,13 +283,6 @@ impl Session {
             )),
         }
     }
-}
-
-fn too_deep(target: &BranchName) -> String {
-    format!(
-        "note: more than {STACK_COMMITS_MAX} commits are not on `{target}`, too many to look at one by one; it counts as \
-         uploaded by nobody we know until a maintainer vouches for it"
-    )
 }
 
 fn broken(why: &str) -> Failure {

@@ -129,26 +129,6 @@ fn a20_stacked_on_untrusted() {
 }
 
 #[test]
-fn a20_a_stack_too_deep_to_look_at_is_nobodys() {
-    let world = World::new();
-    let ann = world.clone_of("ann");
-    let (base, tree) = (ann.head(), ann.run(&["rev-parse", "HEAD^{tree}"]));
-    let mut stream = String::new();
-    for at in 0..2_100 {
-        let from = if at == 0 { format!("from {base}\n") } else { String::new() };
-        stream += &format!(
-            "commit refs/heads/deep\ncommitter A <a@b> 1700000000 +0000\ndata 1\n{}\n{from}M 040000 {tree} \n",
-            at % 10
-        );
-    }
-    ann.run_with(&["fast-import", "--quiet"], stream.as_bytes());
-    let said = ann.push(&["deep:refs/for/main"]).unwrap();
-    assert!(said.contains("until a maintainer vouches"), "{said}");
-    let change = facts(&world).changes.swap_remove(0);
-    assert_eq!(change.revision.stack_uploaders.into_iter().collect::<Vec<_>>(), [towpath_forge::NOBODY]);
-}
-
-#[test]
 fn a26_tag_release_trigger() {
     let world = World::new();
     let ann = world.clone_of("ann");

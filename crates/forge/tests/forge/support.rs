@@ -268,6 +268,21 @@ impl Clone {
         self.commit(&format!("Add {path}"))
     }
 
+    /// Puts that many commits on top, each with the same files.
+    pub fn commit_many(&self, count: usize) -> CommitId {
+        let (base, tree) = (self.head(), self.run(&["rev-parse", "HEAD^{tree}"]));
+        let mut stream = String::new();
+        for at in 0..count {
+            let from = if at == 0 { format!("from {base}\n") } else { String::new() };
+            let person = "committer A <a@b> 1700000000 +0000";
+            stream +=
+                &format!("commit refs/heads/many\n{person}\ndata 1\n{}\n{from}M 040000 {tree} \n", at % 10);
+        }
+        self.run_with(&["fast-import", "--quiet"], stream.as_bytes());
+        self.run(&["reset", "--quiet", "--hard", "refs/heads/many"]);
+        self.head()
+    }
+
     pub fn head(&self) -> CommitId {
         self.run(&["rev-parse", "HEAD"]).parse().unwrap()
     }

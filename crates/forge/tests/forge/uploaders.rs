@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::cell::RefusalClass;
-use towpath_core::gate::{ForgeChange, Verdict};
+use towpath_core::gate::{ForgeChange, NOBODY, Verdict};
 use towpath_core::ids::{CommitId, Timestamp, UserId};
 use towpath_forge::{ChangeRecord, Forge, PushedBranch, ReviewRequest};
 use towpath_git::CandidateOutcome;
@@ -226,4 +226,50 @@ fn g02_nor_is_the_candidate_of_a_change_of_who_opens_it() {
     assert_eq!((opened.owner, opened.newest().uploader), (ADMIN, MAINTAINER));
     let (class, _) = why(world.forge.review(MAINTAINER, opened.number, &approval(&opened), world.now()));
     assert_eq!(class, RefusalClass::Denied);
+}
+
+#[test]
+fn g02_nor_is_a_change_of_many_commits_for_who_uploaded_some_to_approve() {
+    let world = World::new();
+    let mia = world.clone_of("mia");
+    mia.commit_many(2_001);
+    mia.push(&["HEAD:refs/heads/many"]).unwrap();
+    let ann = world.clone_of("ann");
+    ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/many"]);
+    ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    ann.commit_file("mine", "mine\n");
+    ann.push(&["-o", "change", "HEAD:refs/heads/mine"]).unwrap();
+    assert_eq!(others(&world), [(1, vec![MAINTAINER])]);
+    let change = world.forge.change(world.newest()).unwrap();
+    let (class, _) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
+    assert_eq!(class, RefusalClass::Denied);
+    world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
+}
+
+#[test]
+fn g02_of_too_many_commits_to_look_for_nobody_approves_any() {
+    let world = World::new();
+    let main = world.main();
+    let elsewhere = world.clone_of("reader");
+    let many = elsewhere.commit_many(100_001);
+    let from = elsewhere.folder.to_str().unwrap();
+    assert!(world.in_store(&["fetch", "--quiet", from, "HEAD:refs/heads/many"]).status.success());
+    let open = |by| world.forge.propose_branch(by, &pushed("many"), &Default::default(), world.now());
+    let (class, text) = why(open(ADMIN));
+    assert_eq!(class, RefusalClass::Invalid);
+    assert!(text.contains("more than 100000 commits") && text.contains("propose an earlier one"), "{text}");
+    // A target that went back leaves a change that was small before.
+    let move_main = |to: CommitId| {
+        assert!(world.in_store(&["update-ref", "refs/heads/main", &to.to_string()]).status.success());
+    };
+    move_main(many);
+    let (_, change) = world.change("ann", "small");
+    assert_eq!(others(&world), [(1, vec![])]);
+    move_main(main);
+    assert_eq!(others(&world), [(1, vec![NOBODY])]);
+    for by in [MAINTAINER, ADMIN] {
+        let (class, text) = why(world.forge.review(by, change.number, &approval(&change), world.now()));
+        assert_eq!(class, RefusalClass::Denied);
+        assert!(text.contains("too many to find out who uploaded them"), "{text}");
+    }
 }

@@ -573,6 +573,7 @@ impl Bench {
             "retitle" => self.known(change).title += "!",
             "stack-on-maintainer" => drop(self.known(change).revision.stack_uploaders.insert(MAINTAINER)),
             "stack-on-author" => drop(self.known(change).revision.stack_uploaders.insert(AUTHOR)),
+            "stack-on-nobody" => drop(self.known(change).revision.stack_uploaders.insert(NOBODY)),
             "stack-on-outsider" => drop(self.known(change).revision.stack_uploaders.insert(OUTSIDER)),
             "close" => self.closed.extend(self.open.remove(&change)),
             "reopen" => {

@@ -165,6 +165,19 @@ fn g02_an_approval_of_who_uploaded_a_commit_below_does_not_count() {
               revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
         "#]],
     );
+    // Where nobody can tell who uploaded it, anybody may have.
+    check(
+        "push 1; stack-on-nobody 1; approve 1; why 1",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            stack-on-nobody 1
+              cancel: change 1 may no longer be tested
+            approve 1
+            why 1
+              revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
+        "#]],
+    );
 }
 
 #[test]
