@@ -34,6 +34,9 @@ const CHANGES_BUFFERED: usize = 1024;
 /// How long an effect rests whose result the store does not take: what it is about has to become smaller first.
 const TOO_LARGE_REST_MS: i64 = 60_000;
 
+/// Bytes of what holds for a cell, roughly: the settings of a gate, or a sentence.
+const HOLDING_BYTES: usize = 4 << 10;
+
 /// A cell was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
@@ -103,6 +106,9 @@ pub type Done = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// Facts in one [`Batch`] at most.
 pub const BATCH_MAX: usize = EVENTS_PER_TURN_MAX;
+
+/// Something for a cell's inbox that holds only for a time, as it is when it gets there; `None`: there is nothing to say.
+pub type Holding = Arc<dyn Fn(&Tx<'_>) -> Result<Option<AnyIntake>, WriteError> + Send + Sync>;
 
 /// What the loop is told.
 enum Note {
@@ -189,7 +195,7 @@ impl Engine {
     }
 
     /// Makes something durable in a cell's inbox, however often it takes: for the results of effects, which nobody
-    /// would repeat. A result that the store never takes becomes trouble that says so.
+    /// would repeat, and for what is true whenever it comes. A result that the store never takes becomes trouble that says so.
     pub fn deliver_surely(&self, cell: CellId, intake: AnyIntake) {
         let engine = self.clone();
         let again = (cell.clone(), intake.clone());
@@ -207,6 +213,27 @@ impl Engine {
                 let (cell, intake) = again;
                 tracing::error!(%cell, %error, "a result for {cell} was not stored; it is tried again: {error}");
                 engine.after_rest(Box::new(move |engine| engine.deliver_surely(cell, intake)));
+            }
+        });
+    }
+
+    /// Makes durable in a cell's inbox what holds, however often it takes. It is read in the transaction that puts it there:
+    /// what was read before might come after something newer.
+    pub fn deliver_holding(&self, cell: CellId, holding: Holding) {
+        let (at, notes, engine) = (self.clock.now(), self.notes.clone(), self.clone());
+        let (to, read) = (cell.clone(), holding.clone());
+        let work = move |tx: &mut Tx<'_>| {
+            let Some(intake) = read(tx)? else { return Ok(Vec::new()) };
+            let placed = tx.deliver(&intake.delivery(&to, at))?;
+            Ok(vec![(to, placed, intake)])
+        };
+        self.writer.submit(Load::bytes(HOLDING_BYTES), work, move |outcome| match outcome {
+            Ok(intakes) => drop(notes.send(Note::Delivered { at, intakes })),
+            // The next start tells it.
+            Err(WriteError::Closed | WriteError::Fenced { .. }) => {}
+            Err(error) => {
+                tracing::error!(%cell, %error, "{cell} was not told what holds; it is tried again: {error}");
+                engine.after_rest(Box::new(move |engine| engine.deliver_holding(cell, holding)));
             }
         });
     }

@@ -2,6 +2,7 @@
 //!
 //! A gate may hear of a halt late; the store refuses the claim of a landing all the same, and the driver looks once more.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use towpath_core::act::Act;
@@ -13,14 +14,18 @@ use towpath_core::turn::Intake;
 use towpath_store::audit::Restored;
 use towpath_store::{ReadError, Store, Tx, WriteError};
 
-use crate::engine::AnyIntake;
+use crate::engine::{AnyIntake, Holding};
 use crate::server::Shared;
 use crate::settings::RepoSettings;
 
 /// Every cause with its state: what a gate has to know.
-fn state(store: &Store) -> Result<Halts, ReadError> {
-    let held = store.halts()?;
-    Ok([HaltCause::Disk, HaltCause::Restore].map(|cause| (cause, held.get(&cause).cloned())).into())
+fn state(held: &BTreeMap<HaltCause, String>) -> Halts {
+    [HaltCause::Disk, HaltCause::Restore].map(|cause| (cause, held.get(&cause).cloned())).into()
+}
+
+/// What a gate is told of what stops landing when it is told.
+pub fn holding() -> Holding {
+    Arc::new(|tx| Ok(Some(intake(state(&tx.halts()?)))))
 }
 
 fn intake(halts: Halts) -> AnyIntake {
@@ -33,14 +38,15 @@ fn intake(halts: Halts) -> AnyIntake {
 /// # Errors
 /// The store cannot be read or written.
 pub fn tell_before_the_first_turn(store: &Store, now: Timestamp) -> Result<(), WriteError> {
-    if store.halts()?.is_empty() {
+    let held = store.halts()?;
+    if held.is_empty() {
         return Ok(());
     }
-    let halts = intake(state(store)?);
+    let halts = intake(state(&held));
     let open = store.reader().snapshot()?.open_cells()?;
     let gates = open.into_iter().filter(|cell| matches!(cell, CellId::Gate(_)));
     let deliveries: Vec<_> = gates.map(|gate| halts.delivery(&gate, now)).collect();
-    for (_, why) in store.halts()? {
+    for why in held.values() {
         tracing::warn!("nothing lands: {why}");
     }
     store.writer().write(move |tx| deliveries.iter().try_for_each(|one| tx.deliver(one).map(drop)))
@@ -73,15 +79,13 @@ impl Shared {
 
     /// Tells one gate.
     pub fn tell_halts_to(&self, gate: &GateId) {
-        if let Some(halts) = self.halts_for(gate) {
-            self.engine.deliver_surely(CellId::Gate(gate.clone()), halts);
-        }
+        self.engine.deliver_holding(CellId::Gate(gate.clone()), holding());
     }
 
     /// What a gate is told of what holds now; nothing if that cannot be read.
     pub fn halts_for(&self, gate: &GateId) -> Option<AnyIntake> {
-        match state(&self.store) {
-            Ok(halts) => Some(intake(halts)),
+        match self.store.halts() {
+            Ok(held) => Some(intake(state(&held))),
             Err(error) => {
                 tracing::error!("{gate} is not told whether something halts, a claim will tell it: {error}");
                 None

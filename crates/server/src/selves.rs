@@ -1,6 +1,8 @@
 //! The environment that is this server itself, if an admin of the server said so. There is at most one: two would take
 //! turns in replacing each other.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use towpath_core::cell::{CellId, Refusal, RefusalClass};
 use towpath_core::environment::{EnvironmentConfig, EnvironmentEvent};
@@ -9,7 +11,7 @@ use towpath_core::policy::Actor;
 use towpath_core::turn::Intake;
 use towpath_store::{ReadError, Tx, View, WriteError};
 
-use crate::engine::AnyIntake;
+use crate::engine::{AnyIntake, Holding};
 
 /// The setting's name.
 const SETTING: &str = "self-environment";
@@ -59,6 +61,16 @@ pub fn mark(
     tx.put_setting(SETTING, &text)?;
     let now = if is_self { "is" } else { "is no longer" };
     Ok(format!("environment {environment} {now} this server itself, says {}", by.name))
+}
+
+/// What the cell of an environment that is this server is told at a start, when it is told.
+pub fn holding(environment: EnvironmentId) -> (CellId, Holding) {
+    let cell = CellId::Environment(environment.clone());
+    let read = move |tx: &Tx<'_>| {
+        let is_self = marked(tx)?.as_ref() == Some(&environment);
+        Ok(Some(told(environment.clone(), is_self).1))
+    };
+    (cell, Arc::new(read))
 }
 
 /// What the environment's cell is told.

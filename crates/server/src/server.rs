@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex};
 
 use towpath_blob::{BlobStore, LogStore};
 use towpath_core::cell::CellId;
-use towpath_core::gate::{Bell, GateEvent};
+use towpath_core::gate::{Bell, GateConfig, GateEvent};
 use towpath_core::ids::{GateId, RepoName};
 use towpath_core::turn::Intake;
 use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS, UnsyncedListener};
 use towpath_store::audit::AuditKey;
-use towpath_store::{AuditOptions, OpenError, Options, Store};
+use towpath_store::{AuditOptions, OpenError, Options, ReadError, Store, View};
 
 use crate::clock::system_time;
 use crate::doorbells::Doorbells;
 use crate::drivers::run_job::{Jobs, Sources};
 use crate::drivers::{Drivers, Hands};
-use crate::engine::{AnyIntake, Engine, EngineEnd, Running};
+use crate::engine::{AnyIntake, Engine, EngineEnd, Holding, Running};
 use crate::executor::{Executor, ExecutorTrouble, Standing};
 use crate::forges::Forges;
 use crate::halts;
@@ -294,31 +294,32 @@ impl Shared {
         let repos = self.store.reader().snapshot().and_then(|view| view.repos()).map_err(OpenError::from)?;
         for repo in repos {
             match RepoSettings::parse(&repo.settings) {
-                Ok(settings) => self.configure(&repo.name, &settings),
+                Ok(settings) => settings.gates(&repo.name).iter().for_each(|(gate, _)| self.configure(gate)),
                 Err(error) => tracing::error!(repo = %repo.name, "settings of repo {}: {error}", repo.name),
             }
         }
         let view = self.store.reader().snapshot().map_err(OpenError::from)?;
         if let Some(environment) = crate::selves::marked(&view).map_err(OpenError::from)? {
-            let (cell, intake) = crate::selves::told(environment, true);
-            self.engine.deliver_surely(cell, intake);
+            let (cell, holding) = crate::selves::holding(environment);
+            self.engine.deliver_holding(cell, holding);
         }
         Ok(())
     }
 
-    /// Tells the gates of a repo what holds on the server and their settings, and rings their bells.
-    fn configure(&self, repo: &RepoName, settings: &RepoSettings) {
-        for (cell, intake) in self.configuration(repo, settings) {
-            self.engine.deliver_surely(cell, intake);
-        }
+    /// Tells a gate what holds on the server and its settings, and rings its bells.
+    fn configure(&self, gate: &GateId) {
+        self.tell_halts_to(gate);
+        let of = gate.clone();
+        let settings: Holding = Arc::new(move |tx| Ok(config_of(tx, &of)?.map(configured)));
+        self.engine.deliver_holding(CellId::Gate(gate.clone()), settings);
+        self.ring(gate);
     }
 
-    /// What the gates of a repo are told when it is new, when its settings have changed, and at each start. Reads the
-    /// store, so not for the thread that writes.
+    /// What the gates of a repo are told when it is new and when its settings have changed, in the transaction that stores
+    /// them. Reads the store, so not for the thread that writes.
     pub fn configuration(&self, repo: &RepoName, settings: &RepoSettings) -> Vec<(CellId, AnyIntake)> {
         let of_gate = |(gate, config)| {
-            let configured = AnyIntake::Gate(Intake::Event(GateEvent::Configured(Box::new(config))));
-            let told = self.halts_for(&gate).into_iter().chain([configured, all_bells()]);
+            let told = self.halts_for(&gate).into_iter().chain([configured(config), all_bells()]);
             told.map(move |intake| (CellId::Gate(gate.clone()), intake)).collect::<Vec<_>>()
         };
         settings.gates(repo).into_iter().flat_map(of_gate).collect()
@@ -328,6 +329,18 @@ impl Shared {
     pub fn ring(&self, gate: &GateId) {
         self.engine.deliver_surely(CellId::Gate(gate.clone()), all_bells());
     }
+}
+
+fn configured(config: GateConfig) -> AnyIntake {
+    AnyIntake::Gate(Intake::Event(GateEvent::Configured(Box::new(config))))
+}
+
+/// The settings of a gate as they are stored.
+fn config_of(view: &View, gate: &GateId) -> Result<Option<GateConfig>, ReadError> {
+    let Some(repo) = view.repo(&gate.repo)? else { return Ok(None) };
+    Ok(RepoSettings::parse(&repo.settings)
+        .ok()
+        .and_then(|mut settings| settings.branches.remove(&gate.branch)))
 }
 
 fn all_bells() -> AnyIntake {

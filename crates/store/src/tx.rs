@@ -1,5 +1,6 @@
 //! The inside of a transaction: what one unit of work may do.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use rusqlite::{Params, params};
@@ -7,12 +8,13 @@ use serde::Serialize;
 use towpath_core::act::Act;
 use towpath_core::cell::{CellId, Row};
 use towpath_core::effect::EffectKey;
+use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
 use towpath_core::turn::{Intake, WriteSet};
 
 use crate::audit::log::Log;
-use crate::error::WriteError;
+use crate::error::{ReadError, WriteError};
 use crate::view::View;
 use crate::writer::Shared;
 
@@ -159,6 +161,14 @@ impl Deref for Tx<'_> {
 }
 
 impl Tx<'_> {
+    /// What stops all landing, as [`crate::Store::halts`] says it: no claim after this is judged by less.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn halts(&self) -> Result<BTreeMap<HaltCause, String>, ReadError> {
+        self.view.halts(self.shared)
+    }
+
     /// Writes one turn of one cell.
     ///
     /// # Errors
@@ -256,7 +266,7 @@ impl Tx<'_> {
 
     /// The last word before a landing is claimed: whatever its gate has or has not heard.
     fn check_not_halted(&self) -> Result<(), WriteError> {
-        match self.view.halts(self.shared)?.into_iter().next() {
+        match self.halts()?.into_iter().next() {
             Some((cause, why)) => Err(WriteError::Halted { cause, why }),
             None => Ok(()),
         }

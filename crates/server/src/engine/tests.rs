@@ -6,7 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use towpath_core::effect::Effect;
-use towpath_core::gate::Bell;
+use towpath_core::gate::{Bell, GateConfig};
 use towpath_core::graph::{JobBody, JobIndex, JobResult, JobSpec, Outcome, Trigger};
 use towpath_core::ids::{CommitId, Digest, TreeId};
 use towpath_core::message::RunStart;
@@ -64,6 +64,44 @@ fn a_result_that_the_store_never_takes_becomes_trouble_that_says_so() {
     assert_eq!((stage, trouble.class), (Stage::Waiting, TroubleClass::Invalid));
     assert!(trouble.why.starts_with("its result cannot be stored: a delivery has 671"), "{}", trouble.why);
     running.stop().unwrap();
+}
+
+#[test]
+fn what_holds_only_for_a_time_is_told_as_it_is_when_the_store_takes_it() {
+    let folder = TempDir::new().unwrap();
+    let store = Arc::new(Store::open(Options::new(folder.path().join("data"), system_time())).unwrap());
+    let (keep, _kept) = mpsc::channel();
+    let (engine, running) = Engine::start(store, Arc::new(Kept(Mutex::new(keep))), |_| {}).unwrap();
+    let gate: GateId = "demo/main".parse().unwrap();
+    let cell = CellId::Gate(gate.clone());
+    let configured = |approvals: u32| {
+        let config = GateConfig { approvals, ..GateConfig::default() };
+        AnyIntake::Gate(Intake::Event(GateEvent::Configured(Box::new(config))))
+    };
+    // The store is in trouble when it is to be told, and has newer settings once it is not.
+    let stored = Arc::new(Mutex::new((7, true)));
+    let (tried, tries) = mpsc::channel();
+    let read = stored.clone();
+    engine.deliver_holding(
+        cell.clone(),
+        Arc::new(move |_| {
+            let (approvals, in_trouble) = *read.lock().unwrap();
+            tried.send(in_trouble).unwrap();
+            let lost = || WriteError::Io { why: "the disk is gone".into() };
+            if in_trouble { Err(lost()) } else { Ok(Some(configured(approvals))) }
+        }),
+    );
+    assert_eq!(tries.recv_timeout(PATIENCE), Ok(true));
+    let (saved, hears) = mpsc::channel();
+    engine.deliver(cell, configured(8), move |outcome| saved.send(outcome).unwrap());
+    hears.recv_timeout(PATIENCE).unwrap().unwrap();
+    *stored.lock().unwrap() = (8, false);
+    while tries.recv_timeout(PATIENCE).unwrap() {}
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(engine.quiet());
+    let approvals = runtime.block_on(engine.gate(gate, |live| live.state.config().approvals));
+    running.stop().unwrap();
+    assert_eq!(approvals, Some(8));
 }
 
 /// A run of two jobs.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use towpath_core::cell::{Answer, CellId};
-use towpath_core::gate::{GateEvent, Halts};
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::message::Message;
 use towpath_core::run::RunEvent;
@@ -17,7 +16,7 @@ use towpath_store::{Placed, Store, StoredCell, WriteError};
 use super::slot::{AnyCell, AnyIntake};
 use super::unit::{HEADS_MAX, Outcome, Part, Unit, UnitNumber};
 use super::{Batch, Changed, Dispatcher, Engine, EngineEnd, Note, ReadCell, TOO_LARGE_REST_MS};
-use crate::faults;
+use crate::{faults, halts};
 
 /// Notes taken in before the next round of turns: bounds how long a flood keeps turns from happening.
 const NOTES_PER_ROUND_MAX: usize = 4096;
@@ -404,12 +403,11 @@ impl Turns {
                     self.due.insert(cell.clone());
                 }
             }
-            WriteError::Halted { cause, ref why } => {
+            WriteError::Halted { .. } => {
                 // Only a gate lands, and it is alone. It has not heard of the halt, or it would not have tried.
                 for cell in cells {
                     self.reload(cell, &error)?;
-                    let halts = GateEvent::Halts(Halts::from([(cause, Some(why.clone()))]));
-                    self.engine.deliver_surely(cell.clone(), AnyIntake::Gate(Intake::Event(halts)));
+                    self.engine.deliver_holding(cell.clone(), halts::holding());
                 }
             }
             error => {
