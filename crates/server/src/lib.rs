@@ -21,6 +21,7 @@ pub mod pages;
 pub mod program;
 mod projection;
 pub mod random;
+pub mod readings;
 pub mod replace;
 pub mod reports;
 pub mod repos;

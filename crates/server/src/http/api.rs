@@ -59,6 +59,12 @@ impl Said {
     pub fn new(said: impl Into<String>) -> Said {
         Said { said: said.into() }
     }
+
+    /// The same, and what else is to be said, if anything.
+    pub fn with(said: impl Into<String>, more: Option<String>) -> Said {
+        let said: Vec<String> = std::iter::once(said.into()).chain(more).collect();
+        Said { said: said.join("; ") }
+    }
 }
 
 /// Why a person does something.

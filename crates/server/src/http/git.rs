@@ -11,12 +11,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
-use towpath_core::gate::{ForgeChange, GateState};
 use towpath_core::ids::{ChangeNumber, GateId, RepoName, UserId};
 use towpath_core::policy::Role;
-use towpath_forge::ChangeRecord;
 use towpath_forge::push::{
     Head, HookToken, Listener, PushContext, Reply, Request as GitRequest, answer_info_refs,
     answer_receive_pack, answer_upload_pack,
@@ -342,20 +339,17 @@ impl Bells {
     /// Keeps `waits` at what the gate says of the newest revision, until the machine has nothing more to say of it.
     async fn watch(&self, repo: &RepoName, number: ChangeNumber, waits: &mut Option<String>) -> Option<()> {
         let shared = &self.edge.shared;
-        let mut changes = shared.engine.changes();
         let (store, name) = (shared.store.clone(), repo.clone());
         let read = tokio::task::spawn_blocking(move || {
             let view = store.reader().snapshot()?;
             super::records::change(&view, &name, number)
         });
-        let record = Arc::new(read.await.ok()?.ok()?);
-        let gate = GateId { repo: repo.clone(), branch: record.target.clone() };
-        ring(&self.edge, &gate);
+        let gate = GateId { repo: repo.clone(), branch: read.await.ok()?.ok()?.target };
+        let mut rung = shared.ring_all([gate.clone()]);
         loop {
-            let now = shared.engine.clock().now();
-            let record = record.clone();
+            let (since, now) = (rung.since, shared.engine.clock().now());
             let reasons = shared.engine.gate(gate.clone(), move |live| {
-                is_seen(&record, &live.state).then(|| live.state.reasons(number, now))
+                since.is_read_by(&live.state).then(|| live.state.reasons(number, now))
             });
             if let Some(reasons) = reasons.await.flatten() {
                 *waits = verdict::waits_for(&reasons);
@@ -363,37 +357,16 @@ impl Bells {
                     return Some(());
                 }
             }
-            // What was missed in between is looked at all the same.
-            if let Err(RecvError::Closed) = changes.recv().await {
-                return None;
-            }
+            rung.changed().await?;
         }
     }
 }
 
-/// Whether a gate has seen a change as its record is now: a push may bring options and no new commit, and a change for
-/// which everything is there lands at once.
-fn is_seen(record: &ChangeRecord, state: &GateState) -> bool {
-    let newest = record.newest().commit;
-    let is_same = |facts: &ForgeChange| {
-        newest == facts.revision.commit
-            && record.draft == facts.draft
-            && record.labels == facts.labels
-            && record.title == facts.title
-    };
-    let landed = state.landed().get(&record.number).is_some_and(|landed| landed.revision == newest);
-    landed || state.changes().get(&record.number).is_some_and(|change| is_same(&change.facts))
-}
-
-/// Rings a gate: the forge has news. Not waited for, as the next poll makes up for a bell that is lost.
-pub fn ring(edge: &Edge, gate: &GateId) {
-    edge.shared.ring(gate);
-}
-
+/// Rings every gate of a repo. Not waited for, as the next poll makes up for a bell that is lost.
 fn ring_all(edge: &Edge, repo: &RepoName) {
     let settings = edge.shared.store.reader().snapshot().map_err(ApiError::from);
     match settings.and_then(|view| super::records::settings(&view, repo)) {
-        Ok(settings) => settings.gates(repo).iter().for_each(|(gate, _)| ring(edge, gate)),
+        Ok(settings) => settings.gates(repo).iter().for_each(|(gate, _)| edge.shared.ring(gate)),
         Err(error) => tracing::warn!(repo = %repo, "the gates of {repo} were not rung: {}", error.why),
     }
 }

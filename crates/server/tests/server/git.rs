@@ -6,7 +6,7 @@ use std::process::Output;
 use crate::client::Ask;
 use crate::world::{World, git};
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

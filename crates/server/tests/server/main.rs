@@ -9,6 +9,7 @@ mod git;
 mod hooks;
 mod keeping;
 mod pages;
+mod readings;
 mod record;
 mod reports;
 mod rights;

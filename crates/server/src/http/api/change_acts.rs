@@ -1,8 +1,6 @@
 //! What people do with changes. What the forge keeps is done by the forge; what the gate decides is asked of the gate.
 //! Both look at the caller's right once more when they act (I18).
 
-use std::collections::BTreeSet;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::{RetryScope, Verb, Verdict};
@@ -28,25 +26,38 @@ struct Acting {
     now: Timestamp,
 }
 
+/// A change as an act left it.
+struct Acted {
+    change: ChangeRecord,
+    /// What is to be said of gates that may not know of it.
+    unread: Option<String>,
+}
+
+impl Acted {
+    fn said(self, what: impl Into<String>) -> Said {
+        Said::with(what, self.unread)
+    }
+}
+
 /// Has the forge do something with a change, which also puts it on record, and rings the gates that it concerns: all of
-/// it also where the sender has hung up meanwhile.
-async fn on_forge<F>(call: &Call, act: F) -> Answer<ChangeRecord>
+/// it also where the sender has hung up meanwhile. Returns once they know of it.
+async fn on_forge<F>(call: &Call, act: F) -> Answer<Acted>
 where
     F: FnOnce(&BuiltIn, &Acting) -> Done<ChangeRecord> + Send + 'static,
 {
     let (repo, number) = (call.repo()?, call.change()?);
     let acting = Acting { by: call.person()?.user, number, now: call.now() };
     let edge = call.edge.clone();
-    blocking(move || {
+    let done = blocking(move || {
         let forge = edge.shared.forges.get(&repo)?;
         let before = forge.change(acting.number)?.target;
         let after = act(&forge, &acting)?;
-        for branch in BTreeSet::from([&before, &after.target]) {
-            edge.shared.ring(&GateId { repo: repo.clone(), branch: branch.clone() });
-        }
-        Ok(after)
-    })
-    .await
+        let branches = [before, after.target.clone()];
+        let rung = edge.shared.ring_all(branches.map(|branch| GateId { repo: repo.clone(), branch }));
+        Ok((after, rung))
+    });
+    let (change, rung) = done.await?;
+    Ok(Acted { change, unread: rung.unread().await })
 }
 
 /// The gate at which a change is open.
@@ -95,7 +106,8 @@ pub struct Opened {
     pub revision: String,
     /// Its page.
     pub url: String,
-    /// What to look at once more: a label that does nothing and is near to one that does.
+    /// What to look at once more: a label that does nothing and is near to one that does, or that the branch may not know
+    /// of it yet.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -116,15 +128,17 @@ pub async fn open(call: Call, input: Open) -> Answer<Opened> {
     let (edge, name) = (call.edge.clone(), repo.clone());
     let opened = move || {
         let record = edge.shared.forges.get(&name)?.propose_branch(by, &source, &proposal, now)?;
-        edge.shared.ring(&GateId { repo: name, branch: record.target.clone() });
-        Ok(record)
+        let rung = edge.shared.ring_all([GateId { repo: name, branch: record.target.clone() }]);
+        Ok((record, rung))
     };
-    let record = blocking(opened).await.map_err(|error| missing_source(error, &input.source))?;
+    let (record, rung) = blocking(opened).await.map_err(|error| missing_source(error, &input.source))?;
+    let mut notes = near_labels(&call, &record).await?;
+    notes.extend(rung.unread().await);
     Ok(Opened {
         change: record.number.0,
         revision: record.newest().commit.to_string(),
         url: format!("{}{}", call.edge.site.url, links::change(&repo, record.number)),
-        notes: near_labels(&call, &record).await?,
+        notes,
     })
 }
 
@@ -179,7 +193,7 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
         Verdict::Approve => format!("approved revision {revision}"),
         Verdict::RequestChanges => format!("asked for changes of revision {revision}"),
     };
-    on_forge(&call, move |forge, acting| {
+    let acted = on_forge(&call, move |forge, acting| {
         let now = forge.change(acting.number)?;
         let request = ReviewRequest {
             verdict,
@@ -192,7 +206,7 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
         forge.review(acting.by, acting.number, &request, acting.now)
     })
     .await?;
-    Ok(Said::new(format!("{what} of change {number}")))
+    Ok(acted.said(format!("{what} of change {number}")))
 }
 
 /// The definition that the gate shows for a revision, if the change edits it.
@@ -213,8 +227,7 @@ async fn shown_definition(
 /// `POST /api/v1/repos/{repo}/changes/{change}/withdraw`
 pub async fn withdraw(call: Call, _: Nothing) -> Answer<Said> {
     let act = |forge: &BuiltIn, at: &Acting| forge.withdraw_review(at.by, at.number, at.now);
-    on_forge(&call, act).await?;
-    Ok(Said::new("your review no longer counts"))
+    Ok(on_forge(&call, act).await?.said("your review no longer counts"))
 }
 
 /// A maintainer's word for one revision.
@@ -257,8 +270,8 @@ pub struct Comment {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/comment`
 pub async fn comment(call: Call, input: Comment) -> Answer<Said> {
-    on_forge(&call, move |forge, at| forge.comment(at.by, at.number, &input.text, at.now)).await?;
-    Ok(Said::new("commented"))
+    let act = move |forge: &BuiltIn, at: &Acting| forge.comment(at.by, at.number, &input.text, at.now);
+    Ok(on_forge(&call, act).await?.said("commented"))
 }
 
 /// Labels to put on and to take off.
@@ -276,12 +289,12 @@ pub struct Labels {
 /// `POST /api/v1/repos/{repo}/changes/{change}/label`
 pub async fn label(call: Call, input: Labels) -> Answer<Said> {
     let edit = LabelEdit { add: input.add, remove: input.remove };
-    let change = on_forge(&call, move |forge, at| forge.label(at.by, at.number, &edit, at.now)).await?;
-    let near = near_labels(&call, &change).await?;
-    let labels: Vec<String> = change.labels.into_iter().collect();
+    let acted = on_forge(&call, move |forge, at| forge.label(at.by, at.number, &edit, at.now)).await?;
+    let near = near_labels(&call, &acted.change).await?;
+    let labels: Vec<&str> = acted.change.labels.iter().map(String::as_str).collect();
     let labels = if labels.is_empty() { "none".into() } else { labels.join(", ") };
     let said: Vec<String> = std::iter::once(format!("labels are now: {labels}")).chain(near).collect();
-    Ok(Said::new(said.join("; ")))
+    Ok(acted.said(said.join("; ")))
 }
 
 /// What to say of its labels that were perhaps meant to be others.
@@ -305,28 +318,28 @@ pub async fn release(call: Call, _: Nothing) -> Answer<Said> {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/close`
 pub async fn close(call: Call, _: Nothing) -> Answer<Said> {
-    let change = on_forge(&call, |forge, at| forge.close(at.by, at.number, at.now)).await?;
-    Ok(Said::new(format!("closed change {}", change.number)))
+    let acted = on_forge(&call, |forge, at| forge.close(at.by, at.number, at.now)).await?;
+    Ok(acted.said(format!("closed change {}", call.change()?)))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/reopen`
 pub async fn reopen(call: Call, _: Nothing) -> Answer<Said> {
-    let change = on_forge(&call, |forge, at| forge.reopen(at.by, at.number, at.now)).await?;
-    Ok(Said::new(format!("reopened change {}", change.number)))
+    let acted = on_forge(&call, |forge, at| forge.reopen(at.by, at.number, at.now)).await?;
+    Ok(acted.said(format!("reopened change {}", call.change()?)))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/draft`
 pub async fn draft(call: Call, _: Nothing) -> Answer<Said> {
     let act = |forge: &BuiltIn, at: &Acting| forge.set_draft(at.by, at.number, Draft::Yes, at.now);
-    let change = on_forge(&call, act).await?;
-    Ok(Said::new(format!("change {} is a draft; nothing of it runs", change.number)))
+    let acted = on_forge(&call, act).await?;
+    Ok(acted.said(format!("change {} is a draft; nothing of it runs", call.change()?)))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/ready`
 pub async fn ready(call: Call, _: Nothing) -> Answer<Said> {
     let act = |forge: &BuiltIn, at: &Acting| forge.set_draft(at.by, at.number, Draft::No, at.now);
-    let change = on_forge(&call, act).await?;
-    Ok(Said::new(format!("change {} is ready", change.number)))
+    let acted = on_forge(&call, act).await?;
+    Ok(acted.said(format!("change {} is ready", call.change()?)))
 }
 
 /// New words.
@@ -343,14 +356,14 @@ pub struct Edit {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/edit`
 pub async fn edit(call: Call, input: Edit) -> Answer<Said> {
-    on_forge(&call, move |forge, at| {
+    let acted = on_forge(&call, move |forge, at| {
         let now = forge.change(at.number)?;
         let text =
             ChangeText { title: input.title.unwrap_or(now.title), body: input.body.unwrap_or(now.body) };
         forge.edit_text(at.by, at.number, &text, at.now)
     })
     .await?;
-    Ok(Said::new("edited; approvals of the old words count no more"))
+    Ok(acted.said("edited; approvals of the old words count no more"))
 }
 
 /// Another target.
@@ -364,8 +377,8 @@ pub struct Retarget {
 /// `POST /api/v1/repos/{repo}/changes/{change}/retarget`
 pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
     let target = input.target.parse()?;
-    on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
-    Ok(Said::new(format!("it is for `{}` now; earlier approvals count no more", input.target)))
+    let acted = on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
+    Ok(acted.said(format!("it is for `{}` now; earlier approvals count no more", input.target)))
 }
 
 /// What to run again.

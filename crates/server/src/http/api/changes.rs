@@ -13,7 +13,7 @@ use super::change_views::{
     BudgetView, ChangeLine, ChangeView, Entry, GateView, HoldView, ReasonView, VouchView, WhyView, check,
     comments, reviews, revisions,
 };
-use super::checklist::{Item, checklist};
+use super::checklist::{Item, checklist, why_open};
 use super::{Nothing, millis, page_rows};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError};
@@ -231,15 +231,14 @@ pub async fn why(call: Call, _: Nothing) -> Answer<WhyView> {
         Ok((record.target, line))
     };
     let (branch, line) = call.read(line).await?;
-    let id = GateId { repo, branch: branch.clone() };
-    let reasons = call.shared().engine.gate(id, move |live| {
-        let reasons = live.state.reasons(number, now);
-        reasons.iter().map(|reason| ReasonView::of(reason, number, &live.state.id.branch)).collect::<Vec<_>>()
-    });
-    let mut reasons = reasons.await.unwrap_or_default();
-    if reasons.is_empty() && line.state == "open" {
-        // Open on the forge, and not yet seen by the gate: it reads the branch first.
-        reasons.push(ReasonView::of(&Reason::ReadingBranch, number, &branch));
-    }
+    let reasons = match line.state.as_str() {
+        "open" => {
+            let id = GateId { repo, branch: branch.clone() };
+            let reasons = call.shared().engine.gate(id, move |live| why_open(live, number, now)).await;
+            reasons.unwrap_or_else(|| vec![Reason::ReadingBranch])
+        }
+        _ => Vec::new(),
+    };
+    let reasons = reasons.iter().map(|reason| ReasonView::of(reason, number, &branch)).collect();
     Ok(WhyView { change: number.0, state: line.state, landed: line.landed, reasons })
 }

@@ -133,6 +133,17 @@ fn items(reasons: &[Reason], known: Known, (number, target): (ChangeNumber, &Bra
     ITEMS.iter().map(item).collect()
 }
 
+/// Why a change that is open at the forge has not landed, with what fails outside: where the branch cannot be read, the rest
+/// is from before. A change that the gate has not seen yet waits for a reading.
+pub fn why_open(live: &Live<Gate>, change: ChangeNumber, now: Timestamp) -> Vec<Reason> {
+    let mut reasons = live.state.reasons(change, now);
+    if reasons.is_empty() {
+        reasons.push(Reason::ReadingBranch);
+    }
+    reasons.extend(troubles(live, change));
+    reasons
+}
+
 /// What a change needs done outside and what failed when it was last tried.
 fn troubles(live: &Live<Gate>, change: ChangeNumber) -> impl Iterator<Item = Reason> {
     let is_of_change =

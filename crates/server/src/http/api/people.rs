@@ -83,14 +83,15 @@ async fn set(call: &Call, rights: Option<Rights>) -> Answer<Said> {
         Ok(())
     })
     .await?;
-    ring(call, repo).await?;
-    Ok(Said::new(said))
+    told(call, vec![repo], said).await
 }
 
-/// Rings every gate of a repo: who counts for what has changed (G06).
-pub async fn ring(call: &Call, repo: RepoName) -> Answer<()> {
-    let name = repo.clone();
-    let settings = call.read(move |view| records::settings(view, &name)).await?;
-    settings.gates(&repo).iter().for_each(|(gate, _)| call.shared().ring(gate));
-    Ok(())
+/// Rings every gate of these repos: who counts for what has changed (G06). Says what was done once they know of it.
+pub async fn told(call: &Call, repos: Vec<RepoName>, said: String) -> Answer<Said> {
+    let gates = call.read(move |view| {
+        let of_repo = |repo: &RepoName| Ok(records::settings(view, repo)?.gates(repo));
+        repos.iter().map(of_repo).collect::<Answer<Vec<_>>>()
+    });
+    let rung = call.shared().ring_all(gates.await?.into_iter().flatten().map(|(gate, _)| gate));
+    Ok(Said::with(said, rung.unread().await))
 }

@@ -166,10 +166,8 @@ async fn set_disabled(call: &Call, user: User, disabled: bool) -> Answer<Said> {
             Ok(tx.rights_of(user.id)?)
         })
         .await?;
-    for right in repos {
-        super::people::ring(call, right.repo).await?;
-    }
-    Ok(Said::new(said))
+    let repos = repos.into_iter().map(|right| right.repo).collect();
+    super::people::told(call, repos, said).await
 }
 
 /// Whether somebody looks after the whole server.
@@ -199,10 +197,8 @@ pub async fn set_server_admin(call: Call, input: Admin) -> Answer<Said> {
     })
     .await?;
     // Admins count on every repo.
-    for repo in call.read(|view| Ok(view.repos()?)).await? {
-        super::people::ring(&call, repo.name).await?;
-    }
-    Ok(Said::new(said))
+    let repos = call.read(|view| Ok(view.repos()?)).await?;
+    super::people::told(&call, repos.into_iter().map(|repo| repo.name).collect(), said).await
 }
 
 /// A new password.

@@ -1,0 +1,106 @@
+//! What is asked after an act at the forge is answered with the act in it.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::client::Ask;
+use crate::git::{clone, said};
+use crate::world::{World, git};
+
+/// Rounds of acts and questions: an answer from before an act came in about half of them.
+const ROUNDS: usize = 10;
+
+fn act(world: &World, name: &str, verb: &str, input: Value) -> String {
+    let done = world.by(name, Ask::post(&format!("/api/v1/repos/demo/changes/1/{verb}"), input)).ok();
+    done["said"].as_str().unwrap().to_owned()
+}
+
+#[track_caller]
+fn check(world: &World, reason: &str, expected: bool) {
+    let why = world.why(1);
+    assert_eq!(why.iter().any(|found| found == reason), expected, "{reason}: {why:?}");
+    let gate = world.change(1)["gate"].clone();
+    let items = gate["checklist"].as_array().unwrap().iter();
+    let against = items.filter(|item| item["why"].to_string().contains(&format!("\"{reason}\"")));
+    assert_eq!(against.count() > 0, expected, "{reason}: {gate}");
+}
+
+#[test]
+fn whoever_acts_is_answered_when_the_gate_knows() {
+    let world = World::new();
+    let revision = world.change(1)["revision"].clone();
+    for _ in 0..ROUNDS {
+        act(&world, "ann", "draft", json!({}));
+        check(&world, "draft", true);
+        act(&world, "ann", "ready", json!({}));
+        check(&world, "draft", false);
+        act(&world, "mia", "approve", json!({ "revision": revision }));
+        check(&world, "approvals", false);
+        act(&world, "mia", "withdraw", json!({}));
+        check(&world, "approvals", true);
+        act(&world, "ann", "label", json!({ "add": ["WIP"] }));
+        check(&world, "label", true);
+        act(&world, "ann", "label", json!({ "remove": ["WIP"] }));
+        check(&world, "label", false);
+        act(&world, "ann", "close", json!({}));
+        assert!(world.change(1)["gate"].is_null() && world.why(1).is_empty());
+        act(&world, "ann", "reopen", json!({}));
+        check(&world, "approvals", true);
+    }
+}
+
+#[test]
+fn whoever_gives_or_takes_a_right_is_answered_when_the_gate_knows() {
+    let world = World::new();
+    let revision = world.change(1)["revision"].clone();
+    act(&world, "mia", "approve", json!({ "revision": revision }));
+    let role =
+        |role: &str| world.ada(Ask::put("/api/v1/repos/demo/people/mia", json!({ "role": role }))).ok();
+    for _ in 0..ROUNDS {
+        role("author");
+        check(&world, "approvals", true);
+        role("maintainer");
+        check(&world, "approvals", false);
+    }
+}
+
+#[test]
+fn what_is_opened_is_known_to_its_gate() {
+    let world = World::new();
+    for (who, number) in [("bob", 2), ("mia", 3), ("ada", 4)] {
+        let open = Ask::post("/api/v1/repos/demo/changes", json!({ "source": "feature" }));
+        let opened = world.by(who, open).ok();
+        assert_eq!((&opened["change"], &opened["notes"]), (&json!(number), &json!([])));
+        assert!(world.change(number)["gate"].is_object());
+    }
+}
+
+/// A push may bring new words alone: nothing else of the change tells an old reading from a new one.
+#[test]
+fn a_push_of_words_is_answered_when_the_gate_knows_them() {
+    let world = World::new();
+    let folder = clone(&world, "ann").unwrap();
+    git(&folder, &["checkout", "--quiet", "feature"]);
+    let revision = world.change(1)["revision"].clone();
+    for round in 0..ROUNDS {
+        act(&world, "mia", "approve", json!({ "revision": revision }));
+        let body = format!("body=Words of round {round}");
+        let pushed = git(&folder, &["push", "-o", "change=1", "-o", &body, "origin", "HEAD:refs/for/main"]);
+        assert!(pushed.status.success() && said(&pushed).contains("1 approval"), "{}", said(&pushed));
+        check(&world, "approvals", true);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_yet_has_happened_and_is_said() {
+    let world = World::new();
+    let main = world.folder.path().join("data/repos/demo.git/refs/heads/main");
+    fs::write(&main, format!("{}\n", "1".repeat(40))).unwrap();
+    let said = act(&world, "ann", "draft", json!({}));
+    assert!(said.contains("is a draft") && said.contains("demo/main may not know of it yet"), "{said}");
+    assert_eq!(world.change(1)["draft"], true);
+    let why = world.ada(Ask::get("/api/v1/repos/demo/changes/1/why")).ok();
+    let last = &why["reasons"].as_array().unwrap().last().unwrap()["text"];
+    assert!(last.as_str().unwrap().starts_with("reading the branch does not work"), "{why}");
+}
