@@ -6,8 +6,10 @@
 use askama::Template;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use towpath_core::ids::Timestamp;
+use towpath_core::gate::{Gate, Verb};
+use towpath_core::ids::{GateId, Timestamp};
 use towpath_core::policy::Role;
+use towpath_core::turn::Live;
 
 use crate::auth::rights::Means;
 use crate::auth::token::TokenVerb;
@@ -182,6 +184,13 @@ impl Frame {
 
 fn crumb(text: impl Into<String>, url: impl Into<String>) -> Crumb {
     Crumb { text: text.into(), url: url.into() }
+}
+
+/// Which of these commands a gate takes from whoever looks: it decides so by the same table when it is given one.
+async fn permitted<const N: usize>(call: &Call, gate: GateId, verbs: [Verb; N]) -> Answer<[bool; N]> {
+    let by = call.person()?.user;
+    let look = move |live: &Live<Gate>| verbs.map(|verb| live.state.permit(by, &verb).is_ok());
+    Ok(call.shared().engine.gate(gate, look).await.unwrap_or([false; N]))
 }
 
 /// A page as an answer.

@@ -8,7 +8,7 @@ use super::{Freeze, GateState, Hold, RetryScope, Vouch, reason};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
 use crate::graph::{JobGraph, Trigger};
-use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, EnvironmentName, Timestamp, TreeId};
+use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, EnvironmentName, Timestamp, TreeId, UserId};
 use crate::policy::{Actor, Role};
 
 /// A person's request.
@@ -104,22 +104,25 @@ type Outcome = Result<String, Refusal>;
 
 impl GateState {
     pub(super) fn command(&mut self, command: &Command, now: Timestamp) {
-        let result = self.permitted(command).and_then(|()| self.carry_out(command, now));
+        let result = self.permit(command.by.user, &command.verb).and_then(|()| self.carry_out(command, now));
         if let Ok(what) = &result {
             self.note(Act::Command { gate: self.id.clone(), by: command.by.clone(), what: what.clone() });
         }
         self.answer(command.id, result);
     }
 
-    /// The table of rights: deny by default.
-    fn permitted(&self, command: &Command) -> Result<(), Refusal> {
-        let have = self.rights(command.by.user);
+    /// The table of rights: deny by default. Whoever offers a command to a person asks it, too.
+    ///
+    /// # Errors
+    /// The person lacks the right.
+    pub fn permit(&self, by: UserId, verb: &Verb) -> Result<(), Refusal> {
+        let have = self.rights(by);
         let owner = |change: &ChangeNumber| {
             let change = self.changes.get(change);
             have.is_some_and(|rights| rights.authorised)
-                && change.is_some_and(|change| change.facts.owner == command.by.user)
+                && change.is_some_and(|change| change.facts.owner == by)
         };
-        let need = match &command.verb {
+        let need = match verb {
             Verb::Hold { change, .. } | Verb::Retry { change, .. } if owner(change) => Role::Author,
             Verb::Cancel { run, .. } if self.change_of(*run).is_some_and(|change| owner(&change)) => {
                 Role::Author

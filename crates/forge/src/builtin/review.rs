@@ -43,7 +43,7 @@ impl BuiltIn {
         self.require(by, Role::Maintainer, "reviewing")?;
         let text = checked_words(&request.text)?;
         if request.verdict == Verdict::Approve {
-            self.must_be_anothers(by, &self.change(number)?)?;
+            self.may_approve(by, &self.change(number)?)?;
         }
         self.edit(number, by, now, |change| {
             must_be_open(change)?;
@@ -62,8 +62,12 @@ impl BuiltIn {
         })
     }
 
-    /// Nobody approves what they uploaded, not even a part of it. The gate counts by the same rule, whenever it looks.
-    fn must_be_anothers(&self, by: UserId, change: &ChangeRecord) -> Done<()> {
+    /// Whether a maintainer may approve a change: nobody approves what they uploaded, not even a part of it. The gate counts
+    /// by the same rule, whenever it looks.
+    ///
+    /// # Errors
+    /// The refusal; a failure of the repository.
+    pub fn may_approve(&self, by: UserId, change: &ChangeRecord) -> Done<()> {
         let (newest, target) = (change.newest(), &change.target);
         let denied = |why: String| Err(Failure::refused(RefusalClass::Denied, why));
         if newest.uploader == by {

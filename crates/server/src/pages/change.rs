@@ -6,10 +6,12 @@ use askama::Template;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
+use towpath_core::gate::{RetryScope, Verb};
 use towpath_core::ids::{CommitId, GateId};
 use towpath_core::policy::Role;
+use towpath_forge::Failure;
 
-use super::{Frame, crumb, render, text};
+use super::{Frame, crumb, permitted, render, text};
 use crate::http::api::Nothing;
 use crate::http::api::change_views::ChangeView;
 use crate::http::api::changes;
@@ -31,8 +33,12 @@ struct ChangePage {
     /// Authors of revisions as git has them, by commit.
     authors: BTreeMap<String, String>,
     maintains: bool,
+    /// Why whoever looks may not approve it, if so.
+    no_approval: Option<String>,
     /// Owns it, or maintains.
     steers: bool,
+    holds: bool,
+    retries: bool,
     writes: bool,
 }
 
@@ -84,12 +90,6 @@ impl ChangePage {
         format!("{} {} {} {definition} {}", line.revision, self.change.message, line.target, line.state)
     }
 
-    /// Nobody approves what they uploaded.
-    fn uploaded_by_me(&self) -> bool {
-        let newest = self.change.revisions.last();
-        newest.is_some_and(|revision| Some(&revision.uploader) == self.frame.who.as_ref())
-    }
-
     fn author(&self, commit: &str) -> &str {
         self.authors.get(commit).map_or("", String::as_str)
     }
@@ -112,17 +112,38 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     ];
     let role = call.role.unwrap_or(Role::Reader);
     let owns = call.person()?.name == change.line.owner && role >= Role::Author;
+    let [holds, retries] = permitted(&call, gate, commands(&call, &change)?).await?;
     let page = ChangePage {
         frame: Frame::within(&call, crumbs)?,
         url,
         branch_url,
         authors,
         maintains: role >= Role::Maintainer,
+        no_approval: no_approval(&call).await?,
         steers: role >= Role::Maintainer || owns,
+        holds,
+        retries,
         writes: role >= Role::Author,
         change,
     };
     render(StatusCode::OK, &page)
+}
+
+/// What whoever owns a change may ask of its gate.
+fn commands(call: &Call, shown: &ChangeView) -> Answer<[Verb; 2]> {
+    let (change, revision) = (call.change()?, shown.line.revision.parse()?);
+    Ok([Verb::Hold { change, why: String::new() }, Verb::Retry { change, revision, scope: RetryScope::All }])
+}
+
+/// Why whoever looks could not approve the change if they maintain the repo, in the words of whoever would refuse it.
+async fn no_approval(call: &Call) -> Answer<Option<String>> {
+    let (forges, repo, number) = (call.shared().forges.clone(), call.repo()?, call.change()?);
+    let by = call.person()?.user;
+    let asked = move || {
+        let forge = forges.get(&repo)?;
+        forge.may_approve(by, &forge.change(number)?)
+    };
+    blocking(move || Ok(asked().err().map(|failure: Failure| failure.to_string()))).await
 }
 
 /// Who git says wrote each revision. It is only what the commit says: who uploaded it is what counts (T1). What cannot be

@@ -4,10 +4,10 @@ use askama::Template;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
-use towpath_core::ids::{ChangeNumber, RunId};
-use towpath_core::policy::Role;
+use towpath_core::gate::Verb;
+use towpath_core::ids::RunId;
 
-use super::{Frame, crumb, render, sgr, text};
+use super::{Frame, crumb, permitted, render, sgr, text};
 use crate::http::api::Nothing;
 use crate::http::api::jobs::JobView;
 use crate::http::api::logs::{self, FirstError};
@@ -15,7 +15,6 @@ use crate::http::api::runs::{self, RunView};
 use crate::http::call::Call;
 use crate::http::error::Answer;
 use crate::http::links;
-use crate::http::records::owner_of;
 
 /// Jobs of one group that are shown.
 const JOBS_SHOWN: usize = 1_000;
@@ -33,8 +32,8 @@ struct RunPage {
     url: String,
     branch_url: String,
     groups: Vec<Group>,
-    /// Owns its change, or maintains.
-    steers: bool,
+    /// Whoever looks may cancel it.
+    cancels: bool,
 }
 
 /// Jobs that are equally far.
@@ -113,13 +112,6 @@ pub fn group_of(job: &JobView) -> &'static str {
     }
 }
 
-async fn steers(call: &Call, change: Option<u64>) -> Answer<bool> {
-    let (role, repo) = (call.role.unwrap_or(Role::Reader), call.repo()?);
-    let Some(change) = change.filter(|_| role == Role::Author) else { return Ok(role >= Role::Maintainer) };
-    let owner = call.read(move |view| Ok(owner_of(view, &repo, ChangeNumber(change))?)).await?;
-    Ok(owner == Some(call.person()?.user))
-}
-
 /// `GET /{repo}/runs/{branch}/{run}`
 pub async fn show(call: Call, _request: Request) -> Answer<Response> {
     let run = runs::show(call.clone(), Nothing {}).await?;
@@ -131,15 +123,9 @@ pub async fn show(call: Call, _request: Request) -> Answer<Response> {
         crumbs.push(crumb(format!("change {change}"), format!("/{}/changes/{change}", id.gate.repo)));
     }
     crumbs.push(crumb(format!("run {}", id.number), url.clone()));
-    let page = RunPage {
-        frame: Frame::within(&call, crumbs)?,
-        steers: steers(&call, run.summary.change).await?,
-        run,
-        id,
-        url,
-        branch_url,
-        groups,
-    };
+    let cancel = Verb::Cancel { run: id.number, why: String::new() };
+    let [cancels] = permitted(&call, id.gate.clone(), [cancel]).await?;
+    let page = RunPage { frame: Frame::within(&call, crumbs)?, cancels, run, id, url, branch_url, groups };
     render(StatusCode::OK, &page)
 }
 

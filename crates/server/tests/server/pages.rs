@@ -4,6 +4,7 @@ use serde_json::json;
 use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
 
 use crate::client::{Ask, Got};
+use crate::git::{clone, said};
 use crate::world::{World, git};
 
 /// A page of somebody who is logged in.
@@ -166,6 +167,64 @@ fn nobody_is_offered_to_approve_what_they_uploaded() {
     assert!(own.contains("somebody else has to approve it") && !own.contains("id=\"approve\""), "{own}");
     assert!(own.contains("/demo/changes/1/request-changes"), "{own}");
     assert!(shown("mia").contains("id=\"approve\""));
+}
+
+/// A commit on top of change 1, pushed to it by `name`.
+fn push_on(world: &World, name: &str) {
+    let folder = clone(world, name).unwrap();
+    let newest = world.change(1)["revisions"].as_array().unwrap().len();
+    git(&folder, &["fetch", "--quiet", "origin", &format!("refs/changes/1/{newest}")]);
+    git(&folder, &["checkout", "--quiet", "--detach", "FETCH_HEAD"]);
+    std::fs::write(folder.join(name), "more\n").unwrap();
+    git(&folder, &["add", "."]);
+    git(&folder, &["commit", "--quiet", "-m", "Add more"]);
+    let pushed = git(&folder, &["push", "-o", "change=1", "origin", "HEAD:refs/for/main"]);
+    assert!(pushed.status.success(), "{}", said(&pushed));
+}
+
+#[test]
+fn whoever_uploaded_a_lower_commit_is_told_to_ask_somebody_else() {
+    let world = World::new();
+    ["mia", "ann"].iter().for_each(|name| push_on(&world, name));
+    let shown = |name: &str| text(&page(&world, &world.log_in(name), "/demo/changes/1"));
+    let own = shown("mia");
+    assert!(own.contains("You cannot approve it: you uploaded commits of this change"), "{own}");
+    assert!(!own.contains("id=\"approve\"") && shown("ada").contains("id=\"approve\""), "{own}");
+    let approve = json!({ "revision": world.change(1)["revision"] });
+    let refused = world.by("mia", Ask::post("/api/v1/repos/demo/changes/1/approve", approve));
+    assert_eq!(refused.status, 403);
+    let (why, hint) = (refused.error()["why"].clone(), refused.error()["hint"].clone());
+    assert!(why.as_str().unwrap().contains("you uploaded commits of this change"), "{why}");
+    assert!(hint.as_str().unwrap().starts_with("ask another maintainer"), "{hint}");
+}
+
+#[test]
+fn an_owner_is_offered_what_the_gate_takes_from_them() {
+    let world = World::new();
+    let newest =
+        || world.ada(Ask::get("/api/v1/repos/demo/runs?change=1&branch=main")).ok()[0]["run"].clone();
+    world.until(|_| !newest().is_null());
+    let offers = |name: &str| {
+        let run = format!("/{}", run_path(&newest()));
+        let (cookie, change) = (world.log_in(name), "/demo/changes/1");
+        let form =
+            |path: &str, verb: &str| text(&page(&world, &cookie, path)).contains(&format!("{path}/{verb}"));
+        [form(&run, "cancel"), form(change, "hold"), form(change, "retry"), form(change, "close")]
+    };
+    assert_eq!((offers("ann"), offers("mia"), offers("bob")), ([true; 4], [true; 4], [false; 4]));
+    // Approved, it goes on being tested whoever owns it.
+    let approve = json!({ "revision": world.change(1)["revision"] });
+    world.by("mia", Ask::post("/api/v1/repos/demo/changes/1/approve", approve)).ok();
+    let role = json!({ "role": "author", "authorised": false });
+    world.ada(Ask::put("/api/v1/repos/demo/people/ann", role)).ok();
+    assert_eq!((offers("ann"), offers("mia")), ([false, false, false, true], [true; 4]));
+    let cancel = Ask::post(&format!("/api/v1/repos/{}/cancel", run_path(&newest())), json!({ "why": "no" }));
+    assert_eq!(world.by("ann", cancel).status, 403);
+}
+
+/// A run within the paths of the API: `demo/runs/main/1`.
+fn run_path(run: &serde_json::Value) -> String {
+    run.as_str().unwrap().replacen("demo/", "demo/runs/", 1)
 }
 
 #[test]

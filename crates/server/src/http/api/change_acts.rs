@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use towpath_core::gate::{RetryScope, Verb, Verdict};
 use towpath_core::ids::{ChangeNumber, CommitId, Digest, GateId, Timestamp, UserId};
 use towpath_forge::{
-    BuiltIn, ChangeRecord, ChangeText, Done, Draft, LabelEdit, Proposal, PushedBranch, ReviewRequest,
+    BuiltIn, ChangeRecord, ChangeText, Draft, Failure, LabelEdit, Proposal, PushedBranch, ReviewRequest,
 };
 
 use super::{Nothing, Said, Why, checked_why, command};
@@ -41,9 +41,10 @@ impl Acted {
 
 /// Has the forge do something with a change, which also puts it on record, and rings the gates that it concerns: all of
 /// it also where the sender has hung up meanwhile. Returns once they know of it.
-async fn on_forge<F>(call: &Call, act: F) -> Answer<Acted>
+async fn on_forge<F, E>(call: &Call, act: F) -> Answer<Acted>
 where
-    F: FnOnce(&BuiltIn, &Acting) -> Done<ChangeRecord> + Send + 'static,
+    F: FnOnce(&BuiltIn, &Acting) -> Result<ChangeRecord, E> + Send + 'static,
+    E: Into<ApiError>,
 {
     let (repo, number) = (call.repo()?, call.change()?);
     let acting = Acting { by: call.person()?.user, number, now: call.now() };
@@ -51,7 +52,7 @@ where
     let done = blocking(move || {
         let forge = edge.shared.forges.get(&repo)?;
         let before = forge.change(acting.number)?.target;
-        let after = act(&forge, &acting)?;
+        let after = act(&forge, &acting).map_err(E::into)?;
         let branches = [before, after.target.clone()];
         let rung = edge.shared.ring_all(branches.map(|branch| GateId { repo: repo.clone(), branch }));
         Ok((after, rung))
@@ -203,10 +204,23 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
             message: message.unwrap_or_else(|| now.message()),
             text: input.text,
         };
-        forge.review(acting.by, acting.number, &request, acting.now)
+        if verdict == Verdict::Approve {
+            forge.may_approve(acting.by, &now).map_err(asks_another)?;
+        }
+        Ok::<_, ApiError>(forge.review(acting.by, acting.number, &request, acting.now)?)
     })
     .await?;
     Ok(acted.said(format!("{what} of change {number}")))
+}
+
+/// Whoever may not approve their own lacks no right.
+fn asks_another(failure: Failure) -> ApiError {
+    let is_refused = matches!(failure, Failure::Refused(_));
+    let error = ApiError::from(failure);
+    match is_refused {
+        true => error.hint("ask another maintainer: `towpath repo people` shows who they are"),
+        false => error,
+    }
 }
 
 /// The definition that the gate shows for a revision, if the change edits it.
