@@ -38,7 +38,7 @@ use crate::settings::ExecutorLife;
 pub mod record;
 pub mod steward;
 
-use record::{Folder, Installed, Serving, Trial};
+use record::{Folder, Installed, Kept, Trial};
 
 /// Says that the listener is the standard input of a program that takes over.
 pub const LISTENER_VARIABLE: &str = "TOWPATH_LISTENER";
@@ -187,14 +187,14 @@ pub fn deployed_instead(data: &Path) -> io::Result<Option<PathBuf>> {
         steward::restore(&folder, &trial)?;
         match trial.told_to_end {
             // Its deployment is owed as before.
-            true => folder.take_back(&trial)?,
-            false => folder.give_up(&trial, "the server ended before it served")?,
+            true => folder.take_back(&trial)?.surely()?,
+            false => folder.give_up(&trial, "the server ended before it served")?.surely()?,
         }
     }
     let Some(serving) = folder.serving()? else { return Ok(None) };
     if Installed::of(&own)? != serving.installed {
         tracing::warn!("another program was installed: it serves, and not what was deployed before");
-        folder.forget_serving()?;
+        folder.forget_serving()?.surely()?;
         return Ok(None);
     }
     let path = folder.program(&serving.program);
@@ -202,7 +202,7 @@ pub fn deployed_instead(data: &Path) -> io::Result<Option<PathBuf>> {
         fs::File::open(&path).and_then(crate::program::digest).is_ok_and(|found| found == serving.program);
     if !whole {
         tracing::error!("the deployed program `{}` is damaged: the installed one serves", path.display());
-        folder.forget_serving()?;
+        folder.forget_serving()?.surely()?;
     }
     Ok(whole.then_some(path))
 }
@@ -231,14 +231,15 @@ pub fn execute(
         if let Some(copy) = &trial.backup {
             back_up(store, copy)?;
         }
-        folder.set_trial(trial)?;
+        folder.set_trial(trial)?.surely()?;
         steward::start(folder, listener.try_clone()?.into())
     };
     let program = match prepared() {
         Ok(()) => folder.program(&trial.program),
         Err(error) => {
             tracing::error!(%error, "the deployed program is not tried: {error}");
-            if let Err(error) = folder.give_up(trial, &format!("it was not tried: {error}")) {
+            let given_up = folder.give_up(trial, &format!("it was not tried: {error}"));
+            if let Err(error) = given_up.and_then(Kept::surely) {
                 tracing::error!(%error, "that cannot be remembered: {error}");
             }
             OWN.into()
@@ -250,9 +251,9 @@ pub fn execute(
         .stdin(Stdio::from(OwnedFd::from(listener)));
     if is_to_end() {
         // Its deployment is owed as before, and the next server tries it.
-        folder.remove_trial()?;
+        let kept = folder.remove_trial()?;
         tell_steward(folder, &Word::Stops);
-        return Ok(());
+        return kept.surely();
     }
     Err(next.exec())
 }
@@ -299,27 +300,26 @@ fn trial_of(folder: &Folder, program: &Path) -> io::Result<Option<Trial>> {
     Ok(folder.trial()?.filter(|trial| program == folder.program(&trial.program)))
 }
 
-/// This program serves from now on: what was tried is confirmed. Nothing is to be done where nothing was tried.
+/// This program serves from now on: what was tried is confirmed. Nothing is to be done where nothing was tried. Where the
+/// disk does not confirm that in its turn, this program serves all the same: nobody else would, and what it answers counts.
+/// It is as with any write that the disk does not confirm: whoever serves lands nothing until a person has looked.
 ///
 /// # Errors
 /// The records cannot be written, so it must not serve: the steward ends this process, and goes back.
-pub fn confirm(data: &Path) -> io::Result<()> {
+pub fn confirm(data: &Path) -> io::Result<Kept> {
     confirm_as(&Folder::of(data), &std::env::current_exe()?)
 }
 
-fn confirm_as(folder: &Folder, program: &Path) -> io::Result<()> {
-    let Some(trial) = trial_of(folder, program)? else { return Ok(()) };
-    // Before it is confirmed: should the steward go back all the same, it puts the former record back as well.
-    folder.set_serving(&Serving { program: trial.program, installed: trial.installed.clone() })?;
-    // This decides. Whoever finds no trial goes back to nothing, whatever the steward has heard by then.
-    folder.remove_trial()?;
+fn confirm_as(folder: &Folder, program: &Path) -> io::Result<Kept> {
+    let Some(trial) = trial_of(folder, program)? else { return Ok(Kept::default()) };
+    let kept = folder.confirm(&trial)?;
     tell_steward(folder, &Word::Serves);
-    let kept = [folder.program(&trial.program), trial.before];
+    let needed = [folder.program(&trial.program), trial.before];
     // There is no way back any more, and no need of one: what stays now goes when the next program is confirmed.
-    folder.remove_programs_but(&kept).unwrap_or_else(|error| {
+    folder.remove_programs_but(&needed).unwrap_or_else(|error| {
         tracing::warn!(%error, "programs that nobody goes back to stay for now: {error}");
     });
-    Ok(())
+    Ok(kept)
 }
 
 /// This program was told to end. If it is being tried, nobody serves in its place, and the next server tries it anew.
@@ -327,7 +327,7 @@ pub fn stop(data: &Path) {
     let folder = Folder::of(data);
     let Ok(Some(trial)) = own_trial(&folder) else { return };
     // Before the steward hears of it: this process may be ended as soon as it likes.
-    folder.set_told_to_end(&trial).unwrap_or_else(|error| {
+    folder.set_told_to_end(&trial).and_then(Kept::surely).unwrap_or_else(|error| {
         tracing::error!(%error, "it will look as if the deployed program had failed: {error}");
     });
     tell_steward(&folder, &Word::Stops);
@@ -361,6 +361,7 @@ fn tell_steward(folder: &Folder, word: &Word) {
 mod tests {
     use std::os::unix::net::UnixListener;
 
+    use super::record::Serving;
     use super::*;
 
     #[test]
@@ -376,8 +377,18 @@ mod tests {
 
     #[test]
     fn a_program_is_confirmed_on_the_disk_before_its_steward_hears_of_it() {
+        confirmed_before_the_steward_hears(|_| Ok(())).surely().unwrap();
+    }
+
+    #[test]
+    fn a_program_whose_disk_does_not_confirm_its_confirmation_serves_all_the_same() {
+        let kept = confirmed_before_the_steward_hears(|_| Err(io::Error::other("it is broken")));
+        assert!(kept.unconfirmed().is_some(), "whoever serves is to know");
+    }
+
+    fn confirmed_before_the_steward_hears(sync: fn(&Path) -> io::Result<()>) -> Kept {
         let place = tempfile::tempdir().unwrap();
-        let folder = Folder::of(place.path());
+        let folder = Folder::of(place.path()).synced_by(sync);
         folder.make().unwrap();
         let [before, program, other] = [1, 2, 3].map(|byte| folder.program(&Digest([byte; 32])));
         [&before, &program, &other].into_iter().for_each(|path| fs::write(path, "x").unwrap());
@@ -393,8 +404,8 @@ mod tests {
             backup: Some(folder.backup()),
             told_to_end: false,
         };
-        folder.set_trial(&trial).unwrap();
-        confirm_as(&folder, &other).unwrap();
+        let _ = folder.set_trial(&trial).unwrap();
+        confirm_as(&folder, &other).unwrap().surely().unwrap();
         assert!(folder.trial().unwrap().is_some(), "another program's is not its own");
         let door = UnixListener::bind(folder.socket()).unwrap();
         let seen = folder.clone();
@@ -407,9 +418,10 @@ mod tests {
             stream.write_all(steward::HEARD.as_bytes()).unwrap();
             found
         });
-        confirm_as(&folder, &program).unwrap();
+        let kept = confirm_as(&folder, &program).unwrap();
         let serving = Serving { program: Digest([2; 32]), installed };
         assert_eq!(steward.join().unwrap(), ("serves\n".to_owned(), None, false, Some(serving)));
         assert_eq!([&before, &program, &other].map(|path| path.exists()), [true, true, false]);
+        kept
     }
 }

@@ -93,7 +93,10 @@ async fn serve_and_drain(
         if is_tried && !executor.answers_before(ends).await? {
             return Ok(End::Stop);
         }
-        replace::confirm(&data).map_err(failed("confirm that this program serves".into()))?;
+        let confirmed = replace::confirm(&data).map_err(failed("confirm that this program serves".into()))?;
+        if let Some(why) = confirmed.unconfirmed() {
+            shared.store.writer().stop_landing(&format!("the record of the program that serves: {why}"));
+        }
         http = Some(tokio::spawn(serve::serve(edge, listener, until_set(stopping))));
         told(Progress::Serving { listen, url });
         live(executor, &succession, ends).await

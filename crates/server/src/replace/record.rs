@@ -84,10 +84,38 @@ impl Installed {
     }
 }
 
+/// What was done to the records: so it stands for whoever looks, from now on.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Kept {
+    unconfirmed: Option<io::Error>,
+}
+
+impl Kept {
+    /// Why the disk has not confirmed it, if so: after a power cut it may not have been done.
+    pub fn unconfirmed(self) -> Option<io::Error> {
+        self.unconfirmed
+    }
+
+    /// For whoever does nothing that stands on it before it is sure.
+    ///
+    /// # Errors
+    /// The disk has not confirmed it.
+    pub fn surely(self) -> io::Result<()> {
+        self.unconfirmed.map_or(Ok(()), Err)
+    }
+
+    fn and(self, next: Kept) -> Kept {
+        Kept { unconfirmed: self.unconfirmed.or(next.unconfirmed) }
+    }
+}
+
 /// The folder of records and programs. It is made by the first write.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
+    /// Has the disk confirm what the folder lists.
+    sync: fn(&Path) -> io::Result<()>,
 }
 
 impl Folder {
@@ -95,7 +123,13 @@ impl Folder {
     pub fn of(data: &Path) -> Folder {
         // Programs are recognised by their paths, which the system shows without links.
         let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
-        Folder { path: data.join(FOLDER) }
+        Folder { path: data.join(FOLDER), sync: |path| File::open(path)?.sync_all() }
+    }
+
+    /// The same on a disk that confirms otherwise.
+    #[must_use]
+    pub fn synced_by(self, sync: fn(&Path) -> io::Result<()>) -> Folder {
+        Folder { sync, ..self }
     }
 
     /// Where it is.
@@ -151,7 +185,7 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn set_trial(&self, trial: &Trial) -> io::Result<()> {
+    pub fn set_trial(&self, trial: &Trial) -> io::Result<Kept> {
         self.write(TRIAL, trial)
     }
 
@@ -159,7 +193,7 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn set_serving(&self, serving: &Serving) -> io::Result<()> {
+    pub fn set_serving(&self, serving: &Serving) -> io::Result<Kept> {
         self.write(SERVING, serving)
     }
 
@@ -167,21 +201,21 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn remove_trial(&self) -> io::Result<()> {
+    pub fn remove_trial(&self) -> io::Result<Kept> {
         // First: whoever finds a trial without its copy takes it for one that had not begun.
-        self.remove(TRIAL)?;
+        let kept = self.remove(TRIAL)?;
         for copy in [self.backup(), self.backup().with_extension("draft")] {
             // One that stays is removed before the next is made.
             let _ = fs::remove_file(copy);
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// No deployed program serves.
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn forget_serving(&self) -> io::Result<()> {
+    pub fn forget_serving(&self) -> io::Result<Kept> {
         self.remove(SERVING)
     }
 
@@ -189,7 +223,7 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn set_told_to_end(&self, trial: &Trial) -> io::Result<()> {
+    pub fn set_told_to_end(&self, trial: &Trial) -> io::Result<Kept> {
         self.set_trial(&Trial { told_to_end: true, ..trial.clone() })
     }
 
@@ -197,22 +231,34 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn give_up(&self, trial: &Trial, why: &str) -> io::Result<()> {
+    pub fn give_up(&self, trial: &Trial, why: &str) -> io::Result<Kept> {
         let (environment, number) = (trial.environment.clone(), trial.number);
-        self.write(FAILED, &Failed { environment, number, why: why.to_owned() })?;
-        self.take_back(trial)
+        let kept = self.write(FAILED, &Failed { environment, number, why: why.to_owned() })?;
+        Ok(kept.and(self.take_back(trial)?))
     }
 
     /// Goes back to what was on record before a trial, as if there had been none.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn take_back(&self, trial: &Trial) -> io::Result<()> {
-        match &trial.serving {
+    pub fn take_back(&self, trial: &Trial) -> io::Result<Kept> {
+        let kept = match &trial.serving {
             Some(serving) => self.set_serving(serving)?,
             None => self.forget_serving()?,
-        }
-        self.remove_trial()
+        };
+        Ok(kept.and(self.remove_trial()?))
+    }
+
+    /// Remembers that what was tried serves: there is no way back any more.
+    ///
+    /// # Errors
+    /// It cannot be written; the trial goes on.
+    pub fn confirm(&self, trial: &Trial) -> io::Result<Kept> {
+        // Before it is confirmed: should the steward go back all the same, it puts the former record back as well.
+        let serving = Serving { program: trial.program, installed: trial.installed.clone() };
+        let kept = self.set_serving(&serving)?;
+        // This decides. Whoever finds no trial goes back to nothing, whatever the steward has heard by then.
+        Ok(kept.and(self.remove_trial()?))
     }
 
     /// Removes programs that nobody goes back to.
@@ -245,7 +291,7 @@ impl Folder {
         }
     }
 
-    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<Kept> {
         self.make()?;
         let text = serde_json::to_vec(value).expect("invariant: a record is plain data");
         let fresh = self.path.join(format!("{name}.new"));
@@ -253,19 +299,20 @@ impl Folder {
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&fresh, self.path.join(name))?;
-        File::open(&self.path)?.sync_all()
+        Ok(self.kept())
     }
 
-    fn remove(&self, name: &str) -> io::Result<()> {
+    fn remove(&self, name: &str) -> io::Result<Kept> {
         match fs::remove_file(self.path.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(self.kept()),
         }
-        match File::open(&self.path) {
-            Ok(folder) => folder.sync_all(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
+    }
+
+    fn kept(&self) -> Kept {
+        let unconfirmed = (self.sync)(&self.path).err();
+        // In a folder that is not there nothing can come back.
+        Kept { unconfirmed: unconfirmed.filter(|error| error.kind() != io::ErrorKind::NotFound) }
     }
 }
 
@@ -291,18 +338,19 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::of(place.path());
         assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, None));
-        folder.forget_serving().unwrap();
+        folder.forget_serving().unwrap().surely().unwrap();
         let file = place.path().join("installed");
         fs::write(&file, "a").unwrap();
         let before = Serving { program: Digest([9; 32]), installed: Installed::of(&file).unwrap() };
         let tried = trial(&file, Some(before.clone()));
-        folder.set_trial(&tried).unwrap();
-        folder.set_serving(&Serving { program: Digest([1; 32]), ..before.clone() }).unwrap();
+        folder.set_trial(&tried).unwrap().surely().unwrap();
+        let other = Serving { program: Digest([1; 32]), ..before.clone() };
+        folder.set_serving(&other).unwrap().surely().unwrap();
         assert_eq!(folder.trial().unwrap(), Some(tried.clone()));
-        folder.give_up(&tried, "it died").unwrap();
+        folder.give_up(&tried, "it died").unwrap().surely().unwrap();
         assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, Some(before)));
         assert_eq!(folder.failed().unwrap().unwrap().why, "it died");
-        folder.give_up(&trial(&file, None), "it died").unwrap();
+        folder.give_up(&trial(&file, None), "it died").unwrap().surely().unwrap();
         assert_eq!(folder.serving().unwrap(), None);
     }
 
@@ -314,14 +362,34 @@ mod tests {
         fs::write(&file, "a").unwrap();
         let before = Serving { program: Digest([9; 32]), installed: Installed::of(&file).unwrap() };
         let tried = trial(&file, Some(before.clone()));
-        folder.set_trial(&tried).unwrap();
-        folder.set_told_to_end(&tried).unwrap();
+        folder.set_trial(&tried).unwrap().surely().unwrap();
+        folder.set_told_to_end(&tried).unwrap().surely().unwrap();
         let found = folder.trial().unwrap().unwrap();
         assert_eq!(found, Trial { told_to_end: true, ..tried });
-        folder.set_serving(&Serving { program: Digest([1; 32]), ..before.clone() }).unwrap();
-        folder.take_back(&found).unwrap();
+        let other = Serving { program: Digest([1; 32]), ..before.clone() };
+        folder.set_serving(&other).unwrap().surely().unwrap();
+        folder.take_back(&found).unwrap().surely().unwrap();
         assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, Some(before)));
         assert_eq!(folder.failed().unwrap(), None);
+    }
+
+    #[test]
+    fn what_the_disk_does_not_confirm_stands_whole_for_whoever_looks() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::of(place.path()).synced_by(|_| Err(io::Error::other("it is broken")));
+        let file = place.path().join("installed");
+        fs::write(&file, "a").unwrap();
+        let before = Serving { program: Digest([9; 32]), installed: Installed::of(&file).unwrap() };
+        let tried = trial(&file, Some(before.clone()));
+        let unsure = |kept: io::Result<Kept>| assert!(kept.unwrap().surely().is_err());
+        unsure(folder.set_trial(&tried));
+        unsure(folder.confirm(&tried));
+        let serving = Serving { program: Digest([1; 32]), ..before.clone() };
+        assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, Some(serving)));
+        unsure(folder.set_trial(&tried));
+        unsure(folder.give_up(&tried, "it died"));
+        assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, Some(before)));
+        assert_eq!(folder.failed().unwrap().unwrap().why, "it died");
     }
 
     #[test]

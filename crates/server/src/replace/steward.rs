@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use towpath_executor::held_signals;
 
-use super::record::{Folder, Trial};
+use super::record::{Folder, Kept, Trial};
 use super::{LISTENER_VARIABLE, STDIN, STEWARD_COMMAND, Word};
 use crate::program::OWN;
 
@@ -112,7 +112,7 @@ fn watch(folder: &Folder, pid: Pid, arguments: &[OsString]) -> io::Result<()> {
         // It had been confirmed, so this is an end like any other; or it was told to end.
         Found::Dead if folder.trial()?.is_none_or(|trial| trial.told_to_end) => Ok(()),
         // Nobody knows whether it would have served.
-        Found::Dead if is_to_end => folder.set_told_to_end(&trial),
+        Found::Dead if is_to_end => folder.set_told_to_end(&trial)?.surely(),
         Found::Dead => go_back((folder, &trial), "it ended before it served", is_to_end, arguments),
         Found::Unfit(why) => {
             end(&server);
@@ -243,10 +243,14 @@ fn go_back(
     }
     eprintln!("the deployed program does not serve, the one before does: {why}");
     let back = restore(folder, trial).and_then(|()| folder.give_up(trial, why));
-    if let Err(error) = back {
-        // The former program would begin an empty database of its own.
-        eprintln!("what was before could not be put back whole, so it does not serve either: {error}");
-        return Err(error);
+    match back.map(Kept::unconfirmed) {
+        Ok(None) => {}
+        Ok(Some(error)) => eprintln!("the disk does not confirm that, look at it: {error}"),
+        Err(error) => {
+            // The former program would begin an empty database of its own.
+            eprintln!("what was before could not be put back whole, so it does not serve either: {error}");
+            return Err(error);
+        }
     }
     if is_to_end {
         eprintln!("the server was told to end meanwhile, so nothing serves");
