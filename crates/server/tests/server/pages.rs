@@ -73,7 +73,7 @@ fn the_four_pages_read_without_a_script() {
 #[test]
 fn a_branch_shows_its_landings_newest_first() {
     let world = World::new();
-    let folder = crate::git::clone(&world, "bob").unwrap();
+    let folder = clone(&world, "bob").unwrap();
     git(&folder, &["commit", "--quiet", "--allow-empty", "-m", "Another title"]);
     assert!(git(&folder, &["push", "-o", "change", "origin", "HEAD:refs/heads/bobs"]).status.success());
     let gate = GateId { repo: world.demo(), branch: "main".parse().unwrap() };

@@ -135,7 +135,7 @@ fn show(place: &Place, branch: Option<&str>, terminal: &Terminal) -> Result<Exit
         terminal.data("alerts")?;
         rows(&news, "  ", terminal)?;
         if let Some(more @ 1..) = view["alerts_more"].as_u64() {
-            terminal.data(format!("  and {more} more that go on"))?;
+            terminal.data(format!("  more that go on: {more}"))?;
         }
     }
     for (title, key) in [("queue", "queue"), ("waiting", "waiting")] {
