@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -121,6 +122,18 @@ fn failed(what: &str, why: impl fmt::Display) -> Failure {
     Failure::new(what, why, "look at server.log in the folder that the message names")
 }
 
+/// A port below those that the system hands out, so that each server finds it free again after the one before was killed.
+fn own_port() -> Result<u16, Failure> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.map_err(|why| failed("no port to listen on", why))?;
+    let first: u16 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(u16::MAX);
+    let lowest = 10_000.min(first / 2);
+    let random = || RandomState::new().hash_one(()) % u64::from(first - lowest);
+    let mut ports = std::iter::repeat_with(|| lowest + random() as u16).take(1_000);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(is_free).ok_or_else(|| failed("no port to listen on", "a thousand of them are in use"))
+}
+
 impl World {
     /// Compiles the program, makes a data folder and a repository, and serves.
     pub fn new(root: &Path) -> Result<World, Failure> {
@@ -134,9 +147,7 @@ impl World {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let folder = tempfile::Builder::new().prefix("towpath-kill-").tempdir();
         let folder = folder.map_err(|why| failed("no folder to work in", why))?;
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|why| failed("no port to listen on", why))?;
-        let port = listener.local_addr().map_err(|why| failed("no port to listen on", why))?.port();
-        drop(listener);
+        let port = own_port()?;
         let program = target.join("debug/towpath");
         let mut world = World {
             folder,
