@@ -30,7 +30,7 @@ const PATH_CHARS_SHOWN: usize = 200;
 /// Why an output is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutputError {
-    /// The job's doing: shown on its result, which is failed.
+    /// The job's doing: shown on its result, which is failed. Secrets in the paths that it names are blanked.
     #[error("{0}")]
     Refused(String),
     /// The job was cancelled meanwhile.
@@ -129,7 +129,7 @@ impl Taking<'_> {
         // Counted and sized as a whole before the first byte is copied.
         let files = (1..).zip(found).map(|(number, found)| {
             let path = wanted.shown_path(number, glob.within(found.path.as_bytes()));
-            Ok(ManifestFile { path: kept_path(what, &path)?, ..self.store_file(wanted, found)? })
+            Ok(ManifestFile { path: self.kept_path(what, &path)?, ..self.store_file(wanted, found)? })
         });
         // They clash only if the job gave a file the path that another one is shown by.
         let manifest = Manifest::new(files.collect::<Result<_, OutputError>>()?)
@@ -145,10 +145,10 @@ impl Taking<'_> {
         // Not blocking: if the entry were swapped for a FIFO, opening it would wait for ever. All processes are dead, so
         // nobody can; this is the second wall.
         let file = open(self.tree, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
-            .map_err(|error| refused(what, path, &format!("it cannot be opened ({error})")))?;
+            .map_err(|error| self.refused(what, path, &format!("it cannot be opened ({error})")))?;
         let stat = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(refused(what, path, "it is not a regular file"));
+            return Err(self.refused(what, path, "it is not a regular file"));
         }
         let source = Source { file: File::from(file), taking: self };
         let stored = match wanted.masker {
@@ -161,6 +161,18 @@ impl Taking<'_> {
         })?;
         let executable = stat.st_mode & 0o100 != 0;
         Ok(ManifestFile { path: found.path, executable, size: info.size, digest: info.digest })
+    }
+
+    /// A path as a manifest has it. Its own words for one that it refuses would show all of it.
+    fn kept_path(&self, what: &str, path: &[u8]) -> Result<FilePath, OutputError> {
+        FilePath::new(path).map_err(|_| self.refused(what, path, "its path is too long"))
+    }
+
+    /// A job chooses the path. Its secrets are blanked first, while they are whole: of a path that is cut, or whose characters
+    /// are replaced, a part of one would be shown.
+    fn refused(&self, what: &str, path: &[u8], why: &str) -> OutputError {
+        let path = self.masker.masked(path);
+        OutputError::Refused(format!("{what} refuses `{}`: {why}", shown(&String::from_utf8_lossy(&path))))
     }
 
     /// Whether to go on, asked at every step that a job's files can repeat.
@@ -213,7 +225,7 @@ struct Below {
 impl Search<'_> {
     fn walk(&mut self, folder: OwnedFd, path: Vec<u8>, below: Below) -> Result<(), OutputError> {
         if below.depth > DEPTH_MAX {
-            return Err(refused(self.what, &path, "folders are nested too deep"));
+            return Err(self.refused(&path, "folders are nested too deep"));
         }
         let mut names = BTreeSet::new();
         for entry in Dir::read_from(&folder)? {
@@ -222,7 +234,7 @@ impl Search<'_> {
                 self.taking.go_on()?;
                 self.entries += 1;
                 if self.entries > ENTRIES_MAX {
-                    return Err(refused(self.what, &path, "there are too many files to look through"));
+                    return Err(self.refused(&path, "there are too many files to look through"));
                 }
                 names.insert(name);
             }
@@ -250,36 +262,31 @@ impl Search<'_> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let next = open(folder.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY)
-                    .map_err(|error| refused(self.what, &path, &format!("it cannot be opened ({error})")))?;
+                    .map_err(|error| self.refused(&path, &format!("it cannot be opened ({error})")))?;
                 self.walk(next, path, Below { depth: below.depth + 1, whole: matches })
             }
             FileType::RegularFile if matches => self.count(path, stat.st_size.cast_unsigned()),
-            _ if matches => Err(refused(self.what, &path, "it is not a regular file")),
+            _ if matches => Err(self.refused(&path, "it is not a regular file")),
             _ => Ok(()),
         }
     }
 
     fn count(&mut self, path: Vec<u8>, size: u64) -> Result<(), OutputError> {
         let Some(files) = self.budget.files.checked_sub(1) else {
-            return Err(refused(self.what, &path, "there are more files than the job's limit"));
+            return Err(self.refused(&path, "there are more files than the job's limit"));
         };
         let Some(bytes) = self.budget.bytes.checked_sub(size) else {
-            return Err(refused(self.what, &path, "the files are larger than the job's limit"));
+            return Err(self.refused(&path, "the files are larger than the job's limit"));
         };
         self.budget = OutputBudget { bytes, files };
-        let path = kept_path(self.what, &path)?;
+        let path = self.taking.kept_path(self.what, &path)?;
         self.found.push(Found { path, size });
         Ok(())
     }
-}
 
-/// A path as a manifest has it. Its own words for one that it refuses would show all of it.
-fn kept_path(what: &str, path: &[u8]) -> Result<FilePath, OutputError> {
-    FilePath::new(path).map_err(|_| refused(what, path, "its path is too long"))
-}
-
-fn refused(what: &str, path: &[u8], why: &str) -> OutputError {
-    OutputError::Refused(format!("{what} refuses `{}`: {why}", shown(&String::from_utf8_lossy(path))))
+    fn refused(&self, path: &[u8], why: &str) -> OutputError {
+        self.taking.refused(self.what, path, why)
+    }
 }
 
 /// The beginning of what people wrote, for people.
@@ -302,6 +309,7 @@ mod tests {
 
     use rustix::fs::{mkdirat, openat};
     use tempfile::TempDir;
+    use towpath_blob::Secret;
 
     use super::*;
 
@@ -391,5 +399,18 @@ mod tests {
         assert!(refused.len() < 1000 && refused.ends_with("`: its path is too long"), "{refused}");
         let refused = take("a**", &Control::default(), later(), deep).unwrap_err().to_string();
         assert!(refused.starts_with("output `o`: `a**`: `**` stands for whole folders"), "{refused}");
+    }
+
+    #[test]
+    fn a_secret_is_blanked_before_a_path_is_cut_or_its_characters_are_replaced() {
+        let folder = TempDir::new().unwrap();
+        let store = BlobStore::open(folder.path()).unwrap();
+        let tree = File::open(folder.path()).unwrap();
+        let masker = &Masker::new(&[Secret::new("canary\t77")]).unwrap();
+        let taking = Taking { tree: tree.as_fd(), store: &store, masker, control: None, until: later() };
+        for before in ["", &"x".repeat(PATH_CHARS_SHOWN - 4)] {
+            let refused = taking.refused("output `o`", format!("{before}canary\t77").as_bytes(), "why");
+            assert_eq!(refused.to_string(), format!("output `o` refuses `{before}***`: why"));
+        }
     }
 }

@@ -148,9 +148,7 @@ impl Verdict {
             };
             // A job that failed by itself keeps its own reason.
             if self.outcome == Outcome::Passed {
-                // It names files, and a job chooses their names.
-                let why = taking.masker.masked(error.to_string().as_bytes());
-                (self.outcome, self.why) = (outcome, String::from_utf8_lossy(&why).into_owned());
+                (self.outcome, self.why) = (outcome, error.to_string());
             }
         }
     }
