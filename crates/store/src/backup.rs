@@ -98,13 +98,17 @@ pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// The same for a data folder that has a database, whose files are moved to `aside` and stay there. Where that cannot be
-/// done, the database stays as it was.
+/// The same for a data folder that has a database, whose files are moved to `aside` in the place of whatever is there, and
+/// stay. Where that cannot be done, the database stays as it was. It may be repeated after it was cut off.
 ///
 /// # Errors
 /// The folder is in use, the backup is damaged, or a file cannot be moved.
 pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), BackupError> {
     let folder = DataFolder::enter(folder)?;
+    // The database goes first: as long as it is there, nothing of it is aside, where what lies beside an earlier one is not its.
+    if folder.database().exists() {
+        files_of(aside).iter().try_for_each(|old| remove_if_there(old))?;
+    }
     let mut moved = Vec::new();
     let places = files_of(&folder.database()).into_iter().zip(files_of(aside));
     let restored = places.filter(|(from, _)| from.exists()).try_for_each(|(from, to)| {
@@ -125,6 +129,13 @@ fn files_of(database: &Path) -> [PathBuf; 3] {
         name.push(suffix);
         name.into()
     })
+}
+
+fn remove_if_there(path: &Path) -> Result<(), BackupError> {
+    match fs::remove_file(path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(file("remove", path, &why)),
+        _ => Ok(()),
+    }
 }
 
 fn put(backup: &Path, folder: &DataFolder) -> Result<(), BackupError> {

@@ -278,7 +278,8 @@ pub(super) fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
         // The trial ended before the database was copied, so before the deployed program had it.
         return Ok(());
     }
-    let aside = folder.path().join(format!("failed-{}.db", trial.number));
+    // The newest of its kind: each may be as large as the record.
+    let aside = folder.path().join("failed.db");
     towpath_store::restore_over(backup, data_of(folder), &aside).map_err(io::Error::other)
 }
 

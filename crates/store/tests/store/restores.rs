@@ -45,6 +45,23 @@ fn a_backup_takes_the_place_of_a_database_which_is_kept_aside() {
 }
 
 #[test]
+fn what_is_kept_aside_is_one_database_and_its_own_log() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    let beside = ["-wal", "-shm"].map(|suffix| place.base.path().join(format!("aside.db{suffix}")));
+    beside.iter().for_each(|file| std::fs::write(file, "of an earlier one").unwrap());
+    restore_over(&saved, &place.data(), &aside).unwrap();
+    assert_eq!((aside.exists(), beside.map(|file| file.exists())), (true, [false, false]));
+    // Cut off when the database had been moved, and its log had not.
+    std::fs::remove_file(database(&place)).unwrap();
+    std::fs::write(place.data().join("towpath.db-wal"), "its own").unwrap();
+    restore_over(&saved, &place.data(), &aside).unwrap();
+    assert_eq!(std::fs::read_to_string(place.base.path().join("aside.db-wal")).unwrap(), "its own");
+    assert!(aside.exists());
+    assert_eq!(commits(&place), 1);
+}
+
+#[test]
 fn a_damaged_backup_leaves_the_database_as_it_was() {
     let place = Place::new();
     let (saved, aside) = saved_and_gone_on(&place);
