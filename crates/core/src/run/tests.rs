@@ -8,6 +8,9 @@ use super::*;
 use crate::graph::{JobBody, JobSpec};
 use crate::policy::Level;
 
+mod deploying;
+mod giving_up;
+
 /// `a b:a c:a,b! d?` — jobs with needs; `!` aborts the job before it, `?` is skipped by `when`, `~` is a deployment,
 /// `2` at the end retries failures twice. Every job is required, but those with `-`.
 fn graph(text: &str) -> JobGraph {
@@ -373,95 +376,6 @@ fn reports_and_names_of_failed_tests_stay_with_their_run() {
     assert_eq!((result.junit, &result.failed_tests[..]), (junit, &["test_login".to_owned()][..]));
 }
 
-impl Bench {
-    fn end_with(&mut self, job: u32, result: JobResult) {
-        let lease = self.state.lease(JobIndex(job)).cloned().unwrap();
-        self.event(RunEvent::JobEnded { lease, result: Box::new(result) });
-    }
-
-    /// What the gate is told, if the run is over.
-    fn report(&self) -> Option<Arc<RunReport>> {
-        let plan = Run::plan(&self.state, Timestamp(self.clock));
-        plan.effects.values().find_map(|effect| match effect {
-            Effect::Send { message: Message::RunEnded(report), .. } => Some(report.clone()),
-            _ => None,
-        })
-    }
-}
-
-fn passed_with(outputs: usize) -> JobResult {
-    let outputs = (0..outputs).map(|at| (format!("output-{at}"), Digest([1; 32]))).collect();
-    JobResult { outputs, ..JobResult::unrun(Outcome::Passed, "exit code 0") }
-}
-
-#[test]
-fn a_run_whose_jobs_say_much_ends_with_what_a_message_holds() {
-    let names: Vec<String> = (0..1_000).map(|at| format!("j{at}x")).collect();
-    let start = Bench::new(&names.join(" "), false).state.start().unwrap().clone();
-    let mut state = RunState::new(&CellId::Run(start.run.clone()));
-    Run::apply(&mut state, &RunEvent::Start(Arc::new(start)), Timestamp(1));
-    Run::apply(&mut state, &RunEvent::Granted { total: 1_000 }, Timestamp(2));
-    for job in 0..1_000 {
-        let lease = state.lease(JobIndex(job)).cloned().unwrap();
-        let mut result = JobResult::unrun(Outcome::Passed, "");
-        result.why = "%E4".repeat(33_000);
-        Run::apply(&mut state, &RunEvent::JobEnded { lease, result: Box::new(result) }, Timestamp(3));
-    }
-    assert_eq!(state.ended().unwrap().0, Outcome::Passed);
-    let report = state.report(state.start().unwrap(), Outcome::Passed);
-    assert_eq!(report.jobs.len(), 1_000);
-    assert!(serde_json::to_string(&report).unwrap().len() < 2_000_000);
-    // Rows of an earlier version may say more.
-    for (_, row) in state.jobs.map().clone() {
-        let JobState::Done { mut result, .. } = row else { panic!("it is over") };
-        assert_eq!(result.why.len(), WHY_BYTES_MAX);
-        Arc::make_mut(&mut result).why = "%E4".repeat(33_000);
-        assert_eq!(super::told(&result).why.len(), WHY_BYTES_MAX);
-    }
-}
-
-#[test]
-fn a_run_that_the_store_does_not_take_ends_and_says_why() {
-    let mut bench = Bench::new("a b c:b d?", false);
-    bench.event(RunEvent::Granted { total: 2 });
-    bench.end_with(0, passed_with(1));
-    bench.event(RunEvent::TooLarge { why: "a row has 99 bytes".into() });
-    assert_eq!((bench.state.ended(), bench.state.wanted().count()), (None, 0), "`b` is to stop");
-    bench.end_with(1, passed_with(3));
-    let report = bench.report().expect("it is over");
-    let said: Vec<_> =
-        report.jobs.iter().map(|job| (&*job.name, job.result.outcome, &*job.result.why)).collect();
-    let why = "a row has 99 bytes";
-    assert_eq!(
-        said,
-        [
-            ("a", Outcome::Failed, why),
-            ("b", Outcome::Failed, why),
-            ("c", Outcome::Cancelled, why),
-            ("d", Outcome::Skipped, why)
-        ]
-    );
-    assert_eq!(report.outcome, Outcome::Failed);
-    assert!(report.jobs.iter().all(|job| job.result.outputs.is_empty()));
-    assert_eq!(bench.state.demand().returned, 2);
-    // Late words change nothing.
-    bench.event(RunEvent::TooLarge { why: "again".into() });
-    assert_eq!(bench.report().unwrap(), report);
-}
-
-#[test]
-fn a_run_whose_results_no_message_holds_fails_and_says_why() {
-    let mut bench = Bench::new("a b", false);
-    bench.event(RunEvent::Granted { total: 2 });
-    bench.end_with(0, passed_with(200_000));
-    bench.end_with(1, passed_with(200_000));
-    let report = bench.report().expect("it is over");
-    assert_eq!(report.outcome, Outcome::Failed);
-    let why = &report.jobs[0].result.why;
-    assert!(why.contains("at most 33554432; let its jobs have fewer outputs"), "{why}");
-    assert!(serde_json::to_string(&report).unwrap().len() < 2_000);
-}
-
 #[test]
 fn a_chain_of_ten_thousand_falls_without_recursion() {
     let text: Vec<String> =
@@ -485,91 +399,6 @@ fn a_chain_of_ten_thousand_falls_without_recursion() {
     let result = Box::new(JobResult::unrun(Outcome::Failed, "no"));
     Run::apply(&mut fresh, &RunEvent::JobEnded { lease, result }, Timestamp(3));
     assert_eq!(fresh.ended(), Some((Outcome::Failed, Timestamp(3))));
-}
-
-/// What an environment was told: `claim 1`, `release 1 Passed`.
-fn told(state: &RunState) -> Vec<String> {
-    let plan = Run::plan(state, Timestamp(0));
-    let words = plan.effects.values().filter_map(|effect| match effect {
-        Effect::Send { to: CellId::Environment(to), message: Message::Claim(claim) } => {
-            Some(format!("{to}: claim {}", claim.name))
-        }
-        Effect::Send { to: CellId::Environment(to), message: Message::Release(release) } => {
-            Some(format!("{to}: release {} {:?}", release.job.0, release.outcome))
-        }
-        _ => None,
-    });
-    words.collect()
-}
-
-#[test]
-fn a_deployment_waits_for_its_turn_and_gives_it_back_at_its_end() {
-    check(
-        "a b:a~ c:b",
-        "+1 a=p +2 @b +3 b=p +4 c=p",
-        expect![[r#"
-            start: want 1 back 0 | runs [] | 
-            +1: want 1 back 0 | runs [a] | 
-            a=p: want 1 back 1 | runs [] | a=Passed
-            +2: want 2 back 2 | runs [] | a=Passed
-            @b: want 3 back 2 | runs [] | a=Passed
-            +3: want 3 back 2 | runs [b] | a=Passed
-            b=p: want 4 back 3 | runs [] | a=Passed b=Passed
-            +4: want 4 back 3 | runs [c] | a=Passed b=Passed
-            c=p: want 4 back 4 | runs [] | a=Passed b=Passed c=Passed | run Passed
-        "#]],
-    );
-    let mut bench = Bench::new("a b:a~ c:b", false);
-    assert_eq!(told(&bench.state), [""; 0]);
-    bench.event(RunEvent::Granted { total: 1 });
-    bench.end("a", Outcome::Passed);
-    assert_eq!(told(&bench.state), ["demo/staging: claim b"]);
-    let admission = Admission { job: JobIndex(1), number: 7, before: Some(CommitId([9; 20])) };
-    bench.event(RunEvent::Admitted(admission.clone()));
-    bench.event(RunEvent::Granted { total: 2 });
-    let facts = |bench: &Bench, job: u32| {
-        bench.state.facts(bench.state.start().unwrap(), JobIndex(job)).into_values().collect::<Vec<_>>()
-    };
-    let (before, commit) = (CommitId([9; 20]).to_string(), CommitId([1; 20]).to_string());
-    assert_eq!(facts(&bench, 1), [commit, before, "7".into(), "staging".into()]);
-    assert_eq!(facts(&bench, 2), facts(&bench, 1));
-    assert_eq!(facts(&bench, 0), [""; 0]);
-    bench.end("b", Outcome::Passed);
-    assert_eq!(told(&bench.state), ["demo/staging: release 1 Passed"]);
-    // A turn that comes once more, or too late, starts nothing.
-    bench.event(RunEvent::Admitted(admission));
-    bench.event(RunEvent::Granted { total: 3 });
-    assert_eq!(bench.state.wanted().count(), 1);
-}
-
-#[test]
-fn a_deployment_that_is_cancelled_while_it_waits_gives_its_place_back() {
-    let mut bench = Bench::new("a~ b~", false);
-    assert_eq!(told(&bench.state), ["demo/staging: claim a", "demo/staging: claim b"]);
-    bench.event(RunEvent::Admitted(Admission { job: JobIndex(0), number: 1, before: None }));
-    bench.event(RunEvent::Cancel { why: "superseded".into() });
-    assert_eq!(
-        told(&bench.state),
-        ["demo/staging: release 0 Cancelled", "demo/staging: release 1 Cancelled"]
-    );
-    assert_eq!(bench.state.ended().unwrap().0, Outcome::Cancelled);
-    bench.event(RunEvent::Admitted(Admission { job: JobIndex(1), number: 2, before: None }));
-    assert_eq!(bench.state.ready(), 0);
-}
-
-#[test]
-fn a_deployment_that_may_be_restarted_keeps_its_turn_over_its_attempts() {
-    let mut bench = Bench::new("a~", false);
-    let mut start = bench.state.start().unwrap().clone();
-    let mut job = start.graph.jobs[0].clone();
-    Arc::make_mut(&mut job.body).restartable = true;
-    start.graph = vec![job].into();
-    bench.state = RunState::new(&CellId::Run(start.run.clone()));
-    bench.event(RunEvent::Start(Arc::new(start)));
-    bench.event(RunEvent::Admitted(Admission { job: JobIndex(0), number: 1, before: None }));
-    bench.event(RunEvent::Granted { total: 1 });
-    bench.end("a", Outcome::Errored);
-    assert_eq!((bench.state.ready(), told(&bench.state)), (1, vec!["demo/staging: claim a".into()]));
 }
 
 #[test]
