@@ -249,6 +249,21 @@ fn however_a_common_tool_writes_a_long_secret_nothing_of_use_is_left() {
     }
 }
 
+/// A text as it is masked at once, and cut after so many bytes each.
+fn masked(secrets: &[Secret], text: &str, cuts: &[usize]) -> (Vec<u8>, Vec<u8>) {
+    let mut masker = Masker::new(secrets).unwrap();
+    let whole = masker.masked(text.as_bytes());
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    for cut in cuts {
+        let (chunk, later) = rest.split_at(*cut.min(&rest.len()));
+        out.extend_from_slice(masker.push(chunk));
+        rest = later;
+    }
+    out.extend_from_slice(masker.push(rest));
+    out.extend_from_slice(masker.finish());
+    (whole, out)
+}
+
 proptest! {
     #[test]
     fn words_of_several_lines_are_masked_whatever_the_cuts(
@@ -263,16 +278,7 @@ proptest! {
         let lines: Vec<&str> = (0..word.len()).step_by(line).map(|at| &word[at..(at + line).min(word.len())]).collect();
         let text = format!("{before}\n{}\nend\n", lines.join(&ending));
         let secrets = [Secret::new(secret)];
-        let whole = Masker::new(&secrets).unwrap().masked(text.as_bytes());
-        let mut masker = Masker::new(&secrets).unwrap();
-        let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-        for cut in cuts {
-            let (chunk, later) = rest.split_at(cut.min(rest.len()));
-            out.extend_from_slice(masker.push(chunk));
-            rest = later;
-        }
-        out.extend_from_slice(masker.push(rest));
-        out.extend_from_slice(masker.finish());
+        let (whole, out) = masked(&secrets, &text, &cuts);
         prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&whole));
         let shown = String::from_utf8(out).unwrap();
         let has_mask = shown.ends_with("***\nend\n") && shown.matches("***").count() == 1;
@@ -285,21 +291,7 @@ proptest! {
         cuts in proptest::collection::vec(1usize..9, 0..40),
     ) {
         let secrets = [Secret::new("ababab"), Secret::new("babbabab")];
-        let whole = {
-            let mut masker = Masker::new(&secrets).unwrap();
-            let mut out = masker.push(text.as_bytes()).to_vec();
-            out.extend_from_slice(masker.finish());
-            out
-        };
-        let mut masker = Masker::new(&secrets).unwrap();
-        let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-        for cut in cuts {
-            let (chunk, later) = rest.split_at(cut.min(rest.len()));
-            out.extend_from_slice(masker.push(chunk));
-            rest = later;
-        }
-        out.extend_from_slice(masker.push(rest));
-        out.extend_from_slice(masker.finish());
+        let (whole, out) = masked(&secrets, &text, &cuts);
         prop_assert_eq!(&out, &whole);
         let shown = String::from_utf8(out).unwrap();
         prop_assert!(!shown.contains("ababab") && !shown.contains("babbabab"));
