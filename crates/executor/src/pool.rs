@@ -283,7 +283,7 @@ pub(crate) const HOME: &str = "home-";
 /// The name of the folder with the folders of jobs.
 pub(crate) const JOBS: &str = "jobs";
 /// Begins the name of a folder that could not be removed, so that there can be another one in its place.
-const UNSWEPT: &str = "unswept-";
+pub(crate) const UNSWEPT: &str = "unswept-";
 
 /// Removes what an executor that died left, whatever its sandbox was. Its mounts and processes died with it. A job made those
 /// folders: what cannot be removed is set aside, is said, and is tried again at the next start, but keeps no executor from
@@ -307,17 +307,25 @@ fn sweep_folder(folder: &Path, is_left: impl Fn(&str) -> bool) -> io::Result<()>
 }
 
 fn sweep_one(entry: &DirEntry) {
-    let Err(error) = remove_tree(&entry.path()) else { return };
-    let mut path = entry.path();
+    let path = entry.path();
+    let Err(why) = remove_tree(&path) else { return };
     let name = entry.file_name().to_string_lossy().into_owned();
-    if !name.starts_with(UNSWEPT) {
-        let aside = path.with_file_name(format!("{UNSWEPT}{name}"));
-        if std::fs::rename(&path, &aside).is_ok() {
-            path = aside;
-        }
+    let aside = path.with_file_name(format!("{UNSWEPT}{name}"));
+    if name.starts_with(UNSWEPT) || set_aside(&path, &aside, &why).is_err() {
+        say_left(&path, &why);
     }
+}
+
+/// Frees the place of a folder that cannot be removed, and says so.
+pub(crate) fn set_aside(path: &Path, aside: &Path, why: &io::Error) -> io::Result<()> {
+    std::fs::rename(path, aside)?;
+    say_left(aside, why);
+    Ok(())
+}
+
+fn say_left(path: &Path, why: &io::Error) {
     eprintln!(
-        "towpath executor: cannot remove {}, which a job left: {error}; remove it by hand, or let the next start try again",
+        "towpath executor: cannot remove {}, which a job left: {why}; remove it by hand, or let the next start try again",
         path.display()
     );
 }

@@ -23,7 +23,7 @@ use crate::host::{Host, TreeMode};
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
 use crate::outputs::{TAKING_TIMEOUT, Taking, heeded};
 use crate::plain::PlainJob;
-use crate::pool::HOME;
+use crate::pool::{HOME, UNSWEPT, set_aside};
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, OutputPipe, Pump, ReadBuffer, Tree, TreeEnd};
 use crate::secret_files::SecretFiles;
@@ -309,7 +309,8 @@ impl Slot {
             _ => None,
         };
         let home = self.host.config.spool.join(format!("{HOME}{}", self.number));
-        let home_made = if self.has_home { Ok(()) } else { make_empty(&home) };
+        let aside = self.host.config.spool.join(format!("{UNSWEPT}{HOME}{}-{}", self.number, spec.lease));
+        let home_made = if self.has_home { Ok(()) } else { make_empty(&home, &aside) };
         let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
         let mut watch = Watch::new(spec.limits, &self.group);
         watch.grows = grows(prepared);
@@ -323,12 +324,9 @@ impl Slot {
             }
         };
         let verdict = self.judge(attempt, (life, None), tree);
-        let emptied = empty(&home);
-        self.has_home = emptied.as_ref().is_ok_and(|is_there| *is_there);
-        match emptied {
-            Ok(_) => (verdict, None),
-            Err(error) => (Verdict::errored(format!("cannot empty {}: {error}", home.display())), None),
-        }
+        // Where that cannot be, the next job says why it has none.
+        self.has_home = empty(&home, &aside).is_ok_and(|is_there| is_there);
+        (verdict, None)
     }
 
     fn start_plain(
@@ -410,19 +408,22 @@ fn grows(prepared: &Prepared) -> Option<PathBuf> {
 }
 
 /// Makes a home for plain jobs, also out of what an executor that died has left.
-fn make_empty(home: &PathBuf) -> io::Result<()> {
-    match empty(home)? {
+fn make_empty(home: &Path, aside: &Path) -> io::Result<()> {
+    match empty(home, aside)? {
         true => Ok(()),
         false => fs::DirBuilder::new().mode(HOME_MODE).create(home),
     }
 }
 
 /// Removes what a plain job left in its home, or in its place, and a home that it may have locked; says whether there still
-/// is one. Costs one look when it left all as it was.
-fn empty(home: &Path) -> io::Result<bool> {
+/// is one. What cannot be removed, as it is another user's, is set aside. Costs one look when the job left all as it was.
+fn empty(home: &Path, aside: &Path) -> io::Result<bool> {
     match is_as_made(home) {
         Ok(true) => Ok(true),
-        Ok(false) | Err(Errno::ACCESS) => remove_tree(home).map(|()| false),
+        Ok(false) | Err(Errno::ACCESS) => match remove_tree(home) {
+            Ok(()) => Ok(false),
+            Err(why) => set_aside(home, aside, &why).map(|()| false),
+        },
         // A job put a file or a link in its place.
         Err(Errno::NOTDIR | Errno::LOOP) => fs::remove_file(home).map(|()| false),
         Err(Errno::NOENT) => Ok(false),
@@ -465,5 +466,46 @@ impl Tree for SandboxedJob {
     fn end(&mut self) -> io::Result<TreeEnd> {
         let ended = self.launcher.end()?;
         Ok(TreeEnd { exit: ended.exit, ran: ended.ran, tree: ended.tree })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    use rustix::process::Uid;
+    use rustix::thread::set_thread_res_uid;
+
+    use super::*;
+
+    /// Whoever runs jobs here.
+    const USER: u32 = 65_534;
+
+    #[test]
+    fn a_home_with_what_another_user_left_is_set_aside() {
+        if !geteuid().is_root() {
+            println!(
+                "SKIP a_home_with_what_another_user_left_is_set_aside: only root makes another user's folder"
+            );
+            return;
+        }
+        let spool = tempfile::tempdir().unwrap();
+        let [home, aside] = ["home-0", "unswept-home-0-1"].map(|name| spool.path().join(name));
+        fs::create_dir_all(home.join("cache/roots")).unwrap();
+        for path in [spool.path(), &home] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+            chown(path, Some(USER), Some(USER)).unwrap();
+        }
+        let as_user = || {
+            // Of this thread alone, which ends with it.
+            let user = Uid::from_raw(USER);
+            set_thread_res_uid(user, user, user).unwrap();
+            assert!(remove_tree(&home).is_err(), "it is another user's");
+            make_empty(&home, &aside).unwrap();
+            assert!(empty(&home, &aside).unwrap());
+        };
+        std::thread::scope(|scope| scope.spawn(as_user).join()).unwrap();
+        assert!(aside.join("cache/roots").is_dir());
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
     }
 }
