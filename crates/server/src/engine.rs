@@ -143,30 +143,30 @@ type ReadCell = Box<dyn FnOnce(Option<&slot::AnyCell>) + Send>;
 pub struct Running {
     thread: JoinHandle<Result<(), EngineEnd>>,
     notes: Sender<Note>,
+    begin: Sender<()>,
 }
 
 impl Engine {
-    /// Loads every open cell and starts the loop. `join` is given the engine before the first turn.
+    /// Loads every open cell. The loop has its first turn after [`Running::begin`]; what is delivered before waits for it.
     ///
     /// # Errors
     /// A cell cannot be read.
-    pub fn start(
-        store: Arc<Store>,
-        dispatcher: Arc<dyn Dispatcher>,
-        join: impl FnOnce(&Engine),
-    ) -> Result<(Engine, Running), EngineEnd> {
+    pub fn load(store: Arc<Store>, dispatcher: Arc<dyn Dispatcher>) -> Result<(Engine, Running), EngineEnd> {
         let (notes, inbox) = mpsc::channel();
         let writer = store.writer().clone();
         let clock = Clock::new(writer.clone());
         let (changes, _) = broadcast::channel(CHANGES_BUFFERED);
         let engine = Engine { notes: notes.clone(), writer, clock, changes };
         let mut turns = turns::Turns::load(engine.clone(), store, dispatcher)?;
-        join(&engine);
-        let thread = std::thread::Builder::new()
-            .name("turns".into())
-            .spawn(move || turns.run(&inbox))
-            .expect("invariant: a thread can be started when the server starts");
-        Ok((engine, Running { thread, notes }))
+        let (begin, begins) = mpsc::channel();
+        let loops = move || match begins.recv() {
+            Ok(()) => turns.run(&inbox),
+            // It is stopped before it has begun.
+            Err(mpsc::RecvError) => Ok(()),
+        };
+        let thread = std::thread::Builder::new().name("turns".into()).spawn(loops);
+        let thread = thread.expect("invariant: a thread can be started when the server starts");
+        Ok((engine, Running { thread, notes, begin }))
     }
 
     /// The clock that stamps what is taken in.
@@ -409,12 +409,19 @@ pub enum CommandError {
 }
 
 impl Running {
+    /// Has the loop begin: from now on effects are handed out. Said twice, it changes nothing.
+    pub fn begin(&self) {
+        // A loop that has ended needs no word.
+        let _ = self.begin.send(());
+    }
+
     /// Ends the loop once every commit in flight has returned.
     ///
     /// # Errors
     /// It had ended by itself, for that reason.
     pub fn stop(self) -> Result<(), EngineEnd> {
         let _ = self.notes.send(Note::Stop);
+        drop(self.begin);
         self.thread.join().expect("invariant: the turn loop does not panic")
     }
 

@@ -182,16 +182,23 @@ pub fn deployed_instead(data: &Path) -> io::Result<Option<PathBuf>> {
     }
     // A server that lives will say for itself that it is there.
     let Ok(()) = fs::File::open(data)?.try_lock() else { return Ok(None) };
-    if let Some(trial) = folder.trial()? {
+    let serving = match folder.trial()? {
         // Neither the program nor its steward is there any more: what a steward would have put back is put back here.
-        steward::restore(&folder, &trial)?;
-        match trial.told_to_end {
-            // Its deployment is owed as before.
-            true => folder.take_back(&trial)?.surely()?,
-            false => folder.give_up(&trial, "the server ended before it served")?.surely()?,
+        Some(trial) => {
+            steward::restore(&folder, &trial)?;
+            let remembered = match trial.told_to_end {
+                // Its deployment is owed as before.
+                true => folder.take_back(&trial),
+                false => folder.give_up(&trial, "the server ended before it served"),
+            };
+            if let Err(error) = remembered.and_then(Kept::surely) {
+                tracing::error!(%error, "a trial is over, which cannot be remembered: {error}");
+            }
+            trial.serving
         }
-    }
-    let Some(serving) = folder.serving()? else { return Ok(None) };
+        None => folder.serving()?,
+    };
+    let Some(serving) = serving else { return Ok(None) };
     if Installed::of(&own)? != serving.installed {
         tracing::warn!("another program was installed: it serves, and not what was deployed before");
         folder.forget_serving()?.surely()?;
@@ -373,6 +380,34 @@ mod tests {
         assert!(part.starts_with("the server is a part of the program that started it"), "{part}");
         let own = Own::look(ExecutorLife::Own, 2).ok().map(|own| own.path);
         assert_eq!(own, std::env::current_exe().ok());
+    }
+
+    #[test]
+    fn a_trial_whose_end_cannot_be_remembered_keeps_no_server_from_starting() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::of(place.path());
+        folder.make().unwrap();
+        let program = folder.program(&Digest([2; 32]));
+        fs::write(&program, "x").unwrap();
+        let trial = Trial {
+            environment: "demo/live".parse().unwrap(),
+            number: 3,
+            program: Digest([2; 32]),
+            before: OWN.into(),
+            serving: None,
+            installed: Installed::of(&program).unwrap(),
+            backup: None,
+            told_to_end: false,
+        };
+        folder.set_trial(&trial).unwrap().surely().unwrap();
+        // Nothing can be written in its place.
+        let record = folder.path().join("failed.json.new");
+        fs::create_dir(&record).unwrap();
+        assert_eq!(deployed_instead(place.path()).unwrap(), None);
+        assert!(folder.trial().unwrap().is_some() && !program.exists());
+        fs::remove_dir(&record).unwrap();
+        assert_eq!(deployed_instead(place.path()).unwrap(), None);
+        assert!(folder.trial().unwrap().is_none() && folder.failed().unwrap().is_some());
     }
 
     #[test]

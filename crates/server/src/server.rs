@@ -151,6 +151,16 @@ impl Server {
     /// # Errors
     /// See [`ServerError`]; nothing was changed but what opening changes.
     pub async fn start(settings: ServerSettings) -> Result<Server, ServerError> {
+        let server = Server::open(settings)?;
+        server.begin().await;
+        Ok(server)
+    }
+
+    /// The same but for the last step, which is [`Server::begin`]: nothing of what is owed is handed out.
+    ///
+    /// # Errors
+    /// See [`ServerError`]; nothing was changed but what opening changes.
+    pub fn open(settings: ServerSettings) -> Result<Server, ServerError> {
         let store = Arc::new(open_store(&settings)?);
         let folders = Folders::below(store.path());
         folders.make()?;
@@ -186,8 +196,8 @@ impl Server {
         let executor = Executor::start((&settings, &folders.executor), store.epoch(), &jobs, |outcome| {
             let _ = answer.send(outcome);
         });
-        let join = |engine: &Engine| jobs.connect(engine.clone(), executor.clone());
-        let (engine, turns) = Engine::start(store.clone(), drivers.clone(), join)?;
+        let (engine, turns) = Engine::load(store.clone(), drivers.clone())?;
+        jobs.connect(engine.clone(), executor.clone());
         let house = House {
             store: store.clone(),
             repos: repos.clone(),
@@ -213,9 +223,14 @@ impl Server {
         shared.watch_the_disk();
         shared.jobs.tell_capacity(&shared.engine);
         shared.configure_all()?;
-        shared.engine.quiet().await;
-        shared.drop_unclaimed_when_turned();
         Ok(Server { shared, turns, drivers, executor, answered, succession, housekeeper })
+    }
+
+    /// Hands out what is owed, and returns once every cell has had a try at its first turn.
+    pub async fn begin(&self) {
+        self.turns.begin();
+        self.shared.engine.quiet().await;
+        self.shared.drop_unclaimed_when_turned();
     }
 
     /// Waits until an executor has answered, and says whether it is given jobs. Requests may be answered before; jobs wait.

@@ -82,14 +82,15 @@ async fn serve_and_drain(
     let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));
     let site = Site::new(&url)?;
     let is_tried = replace::is_tried(&data).map_err(failed("look for deployed programs".into()))?;
-    let mut server = Server::start(settings).await?;
+    let mut server = Server::open(settings)?;
     let (shared, succession) = (server.shared.clone(), server.succession());
     let (stop, stopping) = watch::channel(false);
     let mut http = None;
     let lived = async {
         let edge = Edge::open(shared.clone(), site)?;
         let mut executor = AskedExecutor { server: &mut server, told, standing: None };
-        // What is answered counts, and whoever is tried may have to go: nobody is answered before it is sure to stay.
+        // Whoever is tried may have to go, and what it did would be forgotten: nothing is handed out and nobody is answered
+        // before it is sure to stay.
         if is_tried && !executor.answers_before(ends).await? {
             return Ok(End::Stop);
         }
@@ -97,6 +98,7 @@ async fn serve_and_drain(
         if let Some(why) = confirmed.unconfirmed() {
             shared.store.writer().stop_landing(&format!("the record of the program that serves: {why}"));
         }
+        executor.server.begin().await;
         http = Some(tokio::spawn(serve::serve(edge, listener, until_set(stopping))));
         told(Progress::Serving { listen, url });
         live(executor, &succession, ends).await

@@ -32,11 +32,38 @@ impl Dispatcher for Kept {
 }
 
 #[test]
+fn nothing_is_handed_out_before_the_loop_begins() {
+    let folder = TempDir::new().unwrap();
+    let store = Arc::new(Store::open(Options::new(folder.path().join("data"), system_time())).unwrap());
+    let gate = CellId::Gate("demo/main".parse().unwrap());
+    let rung = |engine: &Engine| {
+        let bell = GateEvent::Bell(Bell { forge_changed: true, runs_changed: true, state_changed: true });
+        let (send, stored) = mpsc::channel();
+        engine.deliver(gate.clone(), AnyIntake::Gate(Intake::Event(bell)), move |outcome| {
+            send.send(outcome).unwrap();
+        });
+        stored.recv_timeout(PATIENCE).expect("it is stored in time").unwrap();
+    };
+    let (keep, kept) = mpsc::channel();
+    let loaded = || Engine::load(store.clone(), Arc::new(Kept(Mutex::new(keep.clone())))).unwrap();
+    let (engine, tried) = loaded();
+    rung(&engine);
+    tried.stop().unwrap();
+    let turned = store.reader().snapshot().unwrap().cell(&gate).unwrap();
+    assert!(turned.rows.is_empty() && kept.try_recv().is_err(), "it has gone without a turn");
+    let (_, running) = loaded();
+    running.begin();
+    assert!(matches!(kept.recv_timeout(PATIENCE), Ok(Dispatch::Do { effect: Effect::ReadForge { .. }, .. })));
+    running.stop().unwrap();
+}
+
+#[test]
 fn a_result_that_the_store_never_takes_becomes_trouble_that_says_so() {
     let folder = TempDir::new().unwrap();
     let store = Arc::new(Store::open(Options::new(folder.path().join("data"), system_time())).unwrap());
     let (keep, kept) = mpsc::channel();
-    let (engine, running) = Engine::start(store, Arc::new(Kept(Mutex::new(keep))), |_| {}).unwrap();
+    let (engine, running) = Engine::load(store, Arc::new(Kept(Mutex::new(keep)))).unwrap();
+    running.begin();
     let gate: GateId = "demo/main".parse().unwrap();
     let cell = CellId::Gate(gate.clone());
     let bell = GateEvent::Bell(Bell { forge_changed: true, runs_changed: true, state_changed: true });
@@ -71,7 +98,8 @@ fn what_holds_only_for_a_time_is_told_as_it_is_when_the_store_takes_it() {
     let folder = TempDir::new().unwrap();
     let store = Arc::new(Store::open(Options::new(folder.path().join("data"), system_time())).unwrap());
     let (keep, _kept) = mpsc::channel();
-    let (engine, running) = Engine::start(store, Arc::new(Kept(Mutex::new(keep))), |_| {}).unwrap();
+    let (engine, running) = Engine::load(store, Arc::new(Kept(Mutex::new(keep)))).unwrap();
+    running.begin();
     let gate: GateId = "demo/main".parse().unwrap();
     let cell = CellId::Gate(gate.clone());
     let configured = |approvals: u32| {
@@ -149,7 +177,8 @@ fn a_run_whose_turn_the_store_never_takes_ends_with_that_as_its_reason() {
     let store = Arc::new(Store::open(Options::new(folder.path().join("data"), system_time())).unwrap());
     let (keep, kept) = mpsc::channel();
     let dispatcher = Arc::new(Kept(Mutex::new(keep)));
-    let (engine, running) = Engine::start(store.clone(), dispatcher, |_| {}).unwrap();
+    let (engine, running) = Engine::load(store.clone(), dispatcher).unwrap();
+    running.begin();
     let run: RunId = "demo/main/1".parse().unwrap();
     let cell = CellId::Run(run.clone());
     let mut changes = engine.changes();

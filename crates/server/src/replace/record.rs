@@ -227,11 +227,16 @@ impl Folder {
         self.set_trial(&Trial { told_to_end: true, ..trial.clone() })
     }
 
-    /// Goes back to what was on record before a trial, and remembers why.
+    /// Goes back to what was on record before a trial, and remembers why; its program is gone.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written: the next start finds the trial, and gives it up.
     pub fn give_up(&self, trial: &Trial, why: &str) -> io::Result<Kept> {
+        let goes_on = trial.serving.as_ref().is_some_and(|serving| serving.program == trial.program);
+        if !goes_on {
+            // First: where the disk is full, it makes the room that the record takes. One that stays goes with the next trial.
+            let _ = fs::remove_file(self.program(&trial.program));
+        }
         let (environment, number) = (trial.environment.clone(), trial.number);
         let kept = self.write(FAILED, &Failed { environment, number, why: why.to_owned() })?;
         Ok(kept.and(self.take_back(trial)?))
@@ -347,7 +352,10 @@ mod tests {
         let other = Serving { program: Digest([1; 32]), ..before.clone() };
         folder.set_serving(&other).unwrap().surely().unwrap();
         assert_eq!(folder.trial().unwrap(), Some(tried.clone()));
+        let programs = [tried.program, before.program].map(|program| folder.program(&program));
+        programs.iter().for_each(|program| fs::write(program, "x").unwrap());
         folder.give_up(&tried, "it died").unwrap().surely().unwrap();
+        assert_eq!(programs.map(|program| program.exists()), [false, true]);
         assert_eq!((folder.trial().unwrap(), folder.serving().unwrap()), (None, Some(before)));
         assert_eq!(folder.failed().unwrap().unwrap().why, "it died");
         folder.give_up(&trial(&file, None), "it died").unwrap().surely().unwrap();

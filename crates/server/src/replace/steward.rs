@@ -7,6 +7,7 @@
 //! server, and the steward is over once that is. Those that come wait for the server that it may have to become.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -24,8 +25,8 @@ use super::record::{Folder, Kept, Trial};
 use super::{LISTENER_VARIABLE, STDIN, STEWARD_COMMAND, Word};
 use crate::program::OWN;
 
-/// Time until a program that takes over has to serve: it opens the database, perhaps brings it to a newer schema, and
-/// gives every open cell a turn.
+/// Time until a program that takes over has to serve: it opens the database, perhaps brings it to a newer schema, loads
+/// every open cell, and finds its executor.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(60);
 /// Shortens the time where tests wait for its end, in milliseconds.
 pub const DEADLINE_VARIABLE: &str = "TOWPATH_TRIAL_MS";
@@ -95,16 +96,16 @@ pub fn run(words: &[OsString]) -> io::Result<()> {
 fn watch(folder: &Folder, pid: Pid, arguments: &[OsString]) -> io::Result<()> {
     let server = pidfd_open(pid, PidfdFlags::empty())?;
     let socket = folder.socket();
-    let _ = std::fs::remove_file(&socket);
+    let _ = fs::remove_file(&socket);
     let door = UnixListener::bind(&socket)?;
     let trial = folder.trial()?.ok_or_else(|| io::Error::other("nothing is tried"))?;
     println!("{WATCHES}");
     io::stdout().flush()?;
     // Nobody reads it any more; what is printed later must not fail.
-    rustix::stdio::dup2_stdout(std::fs::OpenOptions::new().write(true).open("/dev/null")?)?;
+    rustix::stdio::dup2_stdout(fs::OpenOptions::new().write(true).open("/dev/null")?)?;
     let mut ends = Ends { server: pid, have_come: false };
     let found = wait(&door, &server, &mut ends);
-    let _ = std::fs::remove_file(&socket);
+    let _ = fs::remove_file(&socket);
     // Before its end: what waits for a process is gone with it.
     let is_to_end = ends.look();
     match found {
@@ -242,14 +243,16 @@ fn go_back(
         Some(_) => {}
     }
     eprintln!("the deployed program does not serve, the one before does: {why}");
-    let back = restore(folder, trial).and_then(|()| folder.give_up(trial, why));
-    match back.map(Kept::unconfirmed) {
+    if let Err(error) = restore(folder, trial) {
+        // The former program would begin an empty database of its own.
+        eprintln!("what was before could not be put back whole, so it does not serve either: {error}");
+        return Err(error);
+    }
+    match folder.give_up(trial, why).map(Kept::unconfirmed) {
         Ok(None) => {}
         Ok(Some(error)) => eprintln!("the disk does not confirm that, look at it: {error}"),
         Err(error) => {
-            // The former program would begin an empty database of its own.
-            eprintln!("what was before could not be put back whole, so it does not serve either: {error}");
-            return Err(error);
+            eprintln!("that cannot be remembered, so the server goes on, and tries it again: {error}")
         }
     }
     if is_to_end {
@@ -265,13 +268,14 @@ fn execute(program: &Path, arguments: &[OsString]) -> io::Error {
 
 /// The program before, by its name where that is still its own: what it starts is found by that name.
 fn own(before: &Path) -> PathBuf {
-    let file = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let file = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let is_own = file(before).is_some_and(|named| file(OWN.as_ref()) == Some(named));
     if is_own { before.to_owned() } else { OWN.into() }
 }
 
-/// Puts the database back that the program may have brought to a newer schema. The next start finds that it was
-/// restored, and lands nothing until a person has looked.
+/// Puts the database back that the program may have brought to a newer schema, once: the former program goes on with it,
+/// whether or not the trial's end can be remembered. The next start finds that it was restored, and neither lands nor
+/// deploys anything until a person has looked.
 pub(super) fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
     let Some(backup) = &trial.backup else { return Ok(()) };
     if !backup.exists() {
@@ -280,11 +284,17 @@ pub(super) fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
     }
     // The newest of its kind: each may be as large as the record.
     let aside = folder.path().join("failed.db");
-    towpath_store::restore_over(backup, data_of(folder), &aside).map_err(io::Error::other)
+    towpath_store::restore_over(backup, data_of(folder), &aside).map_err(io::Error::other)?;
+    fs::remove_file(backup)?;
+    File::open(folder.path())?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use towpath_core::ids::{Digest, Timestamp};
+    use towpath_store::{Options, Store};
+
+    use super::super::record::Installed;
     use super::*;
 
     #[test]
@@ -316,6 +326,37 @@ mod tests {
         assert!(ends.look());
         ends.have_come = false;
         assert!(!ends.look(), "its entry is gone");
+    }
+
+    #[test]
+    fn a_database_is_put_back_once() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("data");
+        let open = || Store::open(Options::new(&data, Timestamp(1))).unwrap();
+        let users = || open().reader().snapshot().unwrap().users().unwrap().len();
+        let add = |name: &'static str| {
+            open().writer().write(move |tx| tx.add_user(name, None, Timestamp(1)).map(drop)).unwrap();
+        };
+        drop(open());
+        let folder = Folder::of(&data);
+        folder.make().unwrap();
+        towpath_store::backup(&data, &folder.backup()).unwrap();
+        add("ann");
+        let trial = Trial {
+            environment: "demo/live".parse().unwrap(),
+            number: 3,
+            program: Digest([1; 32]),
+            before: OWN.into(),
+            serving: None,
+            installed: Installed::of(OWN.as_ref()).unwrap(),
+            backup: Some(folder.backup()),
+            told_to_end: false,
+        };
+        restore(&folder, &trial).unwrap();
+        assert_eq!(users(), 0);
+        add("bob");
+        restore(&folder, &trial).unwrap();
+        assert_eq!(users(), 1, "somebody has served since");
     }
 
     #[test]

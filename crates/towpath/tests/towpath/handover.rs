@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use towpath_core::ids::Epoch;
+use towpath_store::View;
 
 use crate::deploying::{PLAIN, deployment, executable, gate_of, impostor, is_over, land, program};
 use crate::served::Served;
@@ -213,14 +215,21 @@ fn whoever_ends_a_steward_has_the_server_end_and_not_come_back() {
     assert!(failed["why"].as_str().unwrap().contains("it speaks another version"), "{failed}");
 }
 
+/// The newest epoch in which something was decided.
+fn newest_turn(served: &Served) -> Option<Epoch> {
+    let view = View::open_copy(&served.world.home().join("data/towpath.db")).unwrap();
+    let heads = view.open_cells().unwrap().into_iter().map(|cell| view.cell(&cell).unwrap().head);
+    heads.flatten().map(|head| head.epoch).max()
+}
+
 #[test]
-fn a_program_that_cannot_be_confirmed_has_answered_nobody() {
+fn a_program_that_cannot_be_confirmed_has_answered_nobody_and_handed_out_nothing() {
     let mut served = shipping_itself();
     // Where it has to write first that it serves, it waits until somebody reads, and fails then.
     let record = served.world.home().join("data/server/serving.json.new");
     std::fs::create_dir_all(record.parent().unwrap()).unwrap();
     assert!(Command::new("mkfifo").arg(&record).status().unwrap().success());
-    let before = executable(served.server.id());
+    let (before, turned) = (executable(served.server.id()), newest_turn(&served));
     served.push("second", "second", "x\n");
     wait_until("program that is tried", || executable(served.server.id()) != before);
     let mut asks = served.call();
@@ -228,6 +237,7 @@ fn a_program_that_cannot_be_confirmed_has_answered_nobody() {
     asks.set_read_timeout(Some(MOMENT)).unwrap();
     let early = asks.read(&mut [0; 1]);
     assert!(early.is_err(), "it was answered by a program that may have to go: {early:?}");
+    assert_eq!(newest_turn(&served), turned, "and handed something out");
     std::fs::read(&record).unwrap();
     let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
     let why = failed["why"].as_str().unwrap();
@@ -237,6 +247,20 @@ fn a_program_that_cannot_be_confirmed_has_answered_nobody() {
     let mut answer = String::new();
     asks.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+}
+
+#[test]
+fn a_program_that_dies_ends_no_server_though_that_cannot_be_remembered() {
+    let served = shipping(&impostor("exit 1"), &[]);
+    // Nothing can be written in its place.
+    let record = served.world.home().join("data/server/failed.json.new");
+    std::fs::create_dir_all(&record).unwrap();
+    served.push("first", "first", "x\n");
+    wait_until("server that goes on", || served.has_said("the server goes on, and tries it again"));
+    // It is tried again until that is on the disk.
+    std::fs::remove_dir(&record).unwrap();
+    let failed = deployment(&served, "live", is_over);
+    assert!(failed["why"].as_str().unwrap().contains("ended before it served"), "{failed}");
 }
 
 #[test]

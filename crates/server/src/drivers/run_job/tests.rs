@@ -114,7 +114,8 @@ impl World {
         let jobs = Jobs::new(sources(&folder, &store), 4);
         let (keep, orders) = channel();
         let kept = Arc::new(Kept(Mutex::new(keep)));
-        let (engine, running) = Engine::start(store.clone(), kept, |_| {}).unwrap();
+        let (engine, running) = Engine::load(store.clone(), kept).unwrap();
+        running.begin();
         let _ = jobs.engine.set(engine.clone());
         engine.deliver_surely(CellId::Pool, AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots: 4 })));
         let runtime = Runtime::new().unwrap();
