@@ -177,6 +177,9 @@ pub struct JobOrder {
     pub run: RunId,
     /// Fences the answers.
     pub lease: Lease,
+    /// When it was handed out first. Once more, also by another server, changes nothing of that.
+    #[serde(default)]
+    pub since: Timestamp,
     /// The job; its needs are named in `inputs`.
     pub spec: JobSpec,
     /// The commit under test.

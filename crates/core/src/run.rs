@@ -175,9 +175,9 @@ impl Cell for Run {
     fn plan(state: &RunState, _now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         let Some(start) = &*state.start else { return plan };
-        for (job, lease) in state.wanted() {
+        for (job, lease, since) in state.wanted() {
             let subject = format!("{} {}", state.id, job.0);
-            let order = state.order(start, job, lease);
+            let order = state.order(start, job, (lease, since));
             plan.owe(
                 EffectKey::once("run-job", subject, lease.attempt.into()),
                 Effect::RunJob(Box::new(order)),
@@ -240,9 +240,9 @@ impl RunState {
     }
 
     /// Running jobs whose result still matters.
-    fn wanted(&self) -> impl Iterator<Item = (JobIndex, &Lease)> {
+    fn wanted(&self) -> impl Iterator<Item = (JobIndex, &Lease, Timestamp)> {
         self.running.iter().filter_map(|job| match self.jobs.get(&job.0) {
-            Some(JobState::Running { lease, stopping: None, .. }) => Some((*job, lease)),
+            Some(JobState::Running { lease, since, stopping: None, .. }) => Some((*job, lease, *since)),
             _ => None,
         })
     }
@@ -257,12 +257,13 @@ impl RunState {
         }
     }
 
-    fn order(&self, start: &RunStart, job: JobIndex, lease: &Lease) -> JobOrder {
+    fn order(&self, start: &RunStart, job: JobIndex, (lease, since): (&Lease, Timestamp)) -> JobOrder {
         let spec = self.graph.job(job).clone();
         let inputs = spec.needs.iter().filter_map(|need| self.input(*need)).collect();
         JobOrder {
             run: self.id.clone(),
             lease: lease.clone(),
+            since,
             spec,
             commit: start.commit,
             tree: start.tree,

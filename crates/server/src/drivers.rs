@@ -225,7 +225,7 @@ impl Drivers {
             }
             Effect::ReadGraph { repo, commit } => Some(Found::Gate(read_graph::run(hands, repo, *commit)?)),
             Effect::ReplaceServer(replacement) => {
-                Some(Found::Environment(replace_server::run(&hands.succession, replacement)?))
+                Some(Found::Environment(replace_server::run(hands, replacement)?))
             }
             Effect::MarkLanded { repo, change, commit } => {
                 forge(repo)?.mark_landed(*change, *commit)?;

@@ -174,7 +174,7 @@ impl Server {
             histories: folders.histories,
             blobs: blobs.clone(),
             secrets: secrets.clone(),
-            incarnation: store.incarnation(),
+            store: store.clone(),
             limits: settings.limits,
         };
         let jobs = Jobs::new(sources, settings.slots);

@@ -349,7 +349,7 @@ struct Begun {
 
 fn begin_epoch(view: &mut View, known: &KnownBefore, now: Timestamp) -> Result<Begun, OpenError> {
     let fresh = Incarnation(crate::random());
-    let restored = find_rollback(view, known)?;
+    let restored = find_rollback(view, known, now)?;
     let begun = || -> Result<Begun, WriteError> {
         let tx = view.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute(
@@ -380,8 +380,10 @@ fn incarnation_of(view: &View) -> Result<Option<Incarnation>, ReadError> {
 }
 
 /// Compares the database with what is known outside of it (trust T9).
-fn find_rollback(view: &View, known: &KnownBefore) -> Result<Option<Restored>, ReadError> {
-    let epoch = view.one("SELECT epoch FROM meta", [], |row| get_u64(row, 0))?.unwrap_or_default();
+fn find_rollback(view: &View, known: &KnownBefore, now: Timestamp) -> Result<Option<Restored>, ReadError> {
+    const META: &str = "SELECT epoch, time_high FROM meta";
+    let known_inside = view.one(META, [], |row| Ok((get_u64(row, 0)?, row.get(1).map(Timestamp)?)))?;
+    let (epoch, time_high) = known_inside.unwrap_or_default();
     let leaves = view.leaf_count()?;
     let of_mark = known.mark.as_ref().map_or((0, 0), |mark| (mark.leaves, mark.epoch));
     let of_sink = known.checkpoint(u64::MAX).map_or(0, |note| note.checkpoint.size);
@@ -395,8 +397,13 @@ fn find_rollback(view: &View, known: &KnownBefore) -> Result<Option<Restored>, R
     } else {
         return Ok(None);
     };
-    let leaves_lost = leaves_before - leaves;
-    Ok(Some(Restored { why: why.to_owned(), leaves_before, leaves_lost, epoch_before: Epoch(of_mark.1) }))
+    Ok(Some(Restored {
+        why: why.to_owned(),
+        leaves_before,
+        leaves_lost: leaves_before - leaves,
+        epoch_before: Epoch(of_mark.1),
+        at: time_high.max(now),
+    }))
 }
 
 fn same_life(mark: Option<&Mark>, incarnation: Option<Incarnation>) -> bool {

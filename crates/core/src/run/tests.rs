@@ -122,7 +122,7 @@ impl Bench {
         let names = |jobs: Vec<JobIndex>| {
             jobs.iter().map(|job| self.state.graph.job(*job).name.to_string()).collect::<Vec<_>>().join(" ")
         };
-        let running = names(self.state.wanted().map(|(job, _)| job).collect());
+        let running = names(self.state.wanted().map(|(job, ..)| job).collect());
         let done: Vec<String> = self
             .state
             .jobs

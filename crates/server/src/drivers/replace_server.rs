@@ -14,9 +14,9 @@ use towpath_core::effect::Replacement;
 use towpath_core::environment::EnvironmentEvent;
 use towpath_core::ids::Digest;
 use towpath_core::outbox::TroubleClass;
-use towpath_store::SCHEMA;
+use towpath_store::{SCHEMA, Store};
 
-use super::Failure;
+use super::{Failure, Hands};
 use crate::replace::Succession;
 
 /// Time for a program to say its version.
@@ -36,6 +36,12 @@ enum Unfit {
     Failed(Failure),
 }
 
+impl From<Failure> for Unfit {
+    fn from(failure: Failure) -> Unfit {
+        Unfit::Failed(failure)
+    }
+}
+
 impl From<io::Error> for Unfit {
     fn from(error: io::Error) -> Unfit {
         Unfit::Failed(transient(error.to_string()))
@@ -52,9 +58,9 @@ fn refused<T>(why: impl Into<String>) -> Result<T, Unfit> {
 
 /// Carries the effect out. The answer comes from whichever server finds the end: the program itself, or the one to
 /// which the steward went back.
-pub fn run(succession: &Succession, replacement: &Replacement) -> Result<EnvironmentEvent, Failure> {
+pub fn run(hands: &Hands, replacement: &Replacement) -> Result<EnvironmentEvent, Failure> {
     let answer = |result| Ok(EnvironmentEvent::Replaced { number: replacement.number, result });
-    match step(succession, replacement) {
+    match step(hands, replacement) {
         Ok(()) => answer(Ok(())),
         Err(Unfit::Refused(why)) => answer(Err(why)),
         Err(Unfit::Failed(failure)) => Err(failure),
@@ -62,7 +68,8 @@ pub fn run(succession: &Succession, replacement: &Replacement) -> Result<Environ
 }
 
 /// `Ok`: the program serves.
-fn step(succession: &Succession, replacement: &Replacement) -> Result<(), Unfit> {
+fn step(hands: &Hands, replacement: &Replacement) -> Result<(), Unfit> {
+    let succession = &*hands.succession;
     let folder = succession.folder();
     let failed = folder.failed()?.filter(|failed| {
         (&failed.environment, failed.number) == (&replacement.environment, replacement.number)
@@ -75,6 +82,7 @@ fn step(succession: &Succession, replacement: &Replacement) -> Result<(), Unfit>
         // Nothing is handed out to a program that may have to go.
         return Ok(());
     }
+    not_restored(&hands.store)?;
     let mut trial = match succession.trial(replacement, file.digest)? {
         Ok(trial) => trial,
         Err(why) => return refused(why),
@@ -91,6 +99,18 @@ fn step(succession: &Succession, replacement: &Replacement) -> Result<(), Unfit>
     trial.backup = (schema > SCHEMA).then(|| folder.backup());
     succession.want(trial);
     Err(Unfit::Failed(transient("the server gives way to it".into())))
+}
+
+/// Restored data do not know which programs have served since they were saved: none takes over before a person has accepted
+/// them.
+fn not_restored(store: &Store) -> Result<(), Failure> {
+    let restored = store.reader().snapshot().and_then(|view| view.restored());
+    match restored.map_err(|error| transient(error.to_string()))? {
+        Some(restored) => {
+            Err(Failure::new(TroubleClass::Denied, format!("no program takes over: {restored}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The one file of the output.
@@ -208,7 +228,28 @@ fn ends_within(child: &Child, patience: Duration) -> bool {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use towpath_core::ids::Timestamp;
+    use towpath_store::{Options, backup, restore_over};
+
     use super::*;
+
+    #[test]
+    fn no_program_takes_over_before_a_person_has_accepted_what_was_restored() {
+        let place = tempfile::tempdir().unwrap();
+        let [data, saved, aside] = ["data", "saved", "aside"].map(|name| place.path().join(name));
+        let open = || Store::open(Options::new(&data, Timestamp(1))).unwrap();
+        let store = open();
+        assert!(not_restored(&store).is_ok());
+        store.close();
+        backup(&data, &saved).unwrap();
+        restore_over(&saved, &data, &aside).unwrap();
+        let store = open();
+        let Err(failure) = not_restored(&store) else { panic!("it takes over") };
+        assert_eq!(failure.class, TroubleClass::Denied);
+        assert!(failure.why.starts_with("no program takes over: the data were restored"), "{}", failure.why);
+        store.writer().write(|tx| tx.accept_restored()).unwrap();
+        assert!(not_restored(&store).is_ok());
+    }
 
     #[test]
     fn a_program_that_leaves_somebody_with_its_output_is_understood_all_the_same() {

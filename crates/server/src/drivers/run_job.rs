@@ -91,7 +91,8 @@ impl Jobs {
 
     /// The executor's name for a lease: also another one after a restore from a backup (trust T9).
     pub fn lease(&self, lease: &LeaseId) -> LeaseId {
-        LeaseId(Digest::of_fields([&self.sources.incarnation.0[..], &lease.0]).prefix())
+        let incarnation = self.sources.store.incarnation();
+        LeaseId(Digest::of_fields([&incarnation.0[..], &lease.0]).prefix())
     }
 
     /// When a job that is held began, if it has.
@@ -332,7 +333,8 @@ impl Jobs {
             None => Err(Unprepared::Over(never_begun(lease))),
         };
         let mut state = self.lock();
-        let is_patient = state.times_given_back(&lease) < TRIES_MAX;
+        let is_halted = matches!(prepared, Err(Unprepared::Halted(_)));
+        let is_patient = is_halted || state.times_given_back(&lease) < TRIES_MAX;
         // Making it took its time: whatever its run has asked meanwhile holds. Nothing is heard under the order before.
         let held = state.held.get_mut(&lease).filter(|held| matches!(held.place, Place::Here))?;
         match prepared {
@@ -340,7 +342,9 @@ impl Jobs {
                 held.tree = tree;
                 return Some(job);
             }
-            Err(Unprepared::Later(failure)) if is_patient && !held.cancelled => {
+            Err(Unprepared::Later(failure) | Unprepared::Halted(failure))
+                if is_patient && !held.cancelled =>
+            {
                 let (wanted, tries) = state.give_back(&lease)?;
                 drop(state);
                 tell_trouble(engine, wanted, failure, tries);

@@ -55,6 +55,9 @@ pub struct Restored {
     pub leaves_lost: u64,
     /// The highest epoch known from before.
     pub epoch_before: Epoch,
+    /// When it was noticed: what the data have of earlier times may have gone on in a life that they know nothing of.
+    #[serde(default)]
+    pub at: Timestamp,
 }
 
 impl Restored {

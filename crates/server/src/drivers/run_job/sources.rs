@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use towpath_blob::BlobStore;
 use towpath_core::effect::JobOrder;
@@ -11,7 +12,7 @@ use towpath_core::ids::{CommitId, LeaseId};
 use towpath_core::outbox::TroubleClass;
 use towpath_executor::{EncodeError, FRAME_BYTES_MAX, JobEnd, Limits, StartMessage, StartSpec};
 use towpath_git::{Base, BaseStore, ExportOptions, Files, GitError, Pin, Repository};
-use towpath_store::Incarnation;
+use towpath_store::Store;
 
 use super::super::Failure;
 use super::{never_begun, unrun};
@@ -21,7 +22,7 @@ use crate::secrets::{Secrets, Ungranted};
 /// Where a job's files come from.
 pub struct Sources {
     /// The repositories.
-    pub repos: std::sync::Arc<Repos>,
+    pub repos: Arc<Repos>,
     /// Immutable trees.
     pub bases: BaseStore,
     /// Where repositories for jobs with `history: true` are made.
@@ -30,8 +31,8 @@ pub struct Sources {
     pub blobs: BlobStore,
     /// Secrets and who may have them.
     pub secrets: Secrets,
-    /// This life of the data.
-    pub incarnation: Incarnation,
+    /// Which life of the data this is, and whether a person has accepted it.
+    pub store: Arc<Store>,
     /// What a job may use.
     pub limits: Limits,
 }
@@ -54,6 +55,8 @@ pub(super) enum Unprepared {
     Over(Box<JobEnd>),
     /// This server may not do it now, which says nothing about the job: its run has it tried again.
     Later(Failure),
+    /// The same until a person says so, however long that takes.
+    Halted(Failure),
 }
 
 impl Unprepared {
@@ -61,8 +64,10 @@ impl Unprepared {
     pub fn end(self, lease: LeaseId, is_cancelled: bool) -> Box<JobEnd> {
         match self {
             Unprepared::Over(end) => end,
-            Unprepared::Later(_) if is_cancelled => never_begun(lease),
-            Unprepared::Later(failure) => unrun(lease, Outcome::Errored, &failure.why),
+            Unprepared::Later(_) | Unprepared::Halted(_) if is_cancelled => never_begun(lease),
+            Unprepared::Later(failure) | Unprepared::Halted(failure) => {
+                unrun(lease, Outcome::Errored, &failure.why)
+            }
         }
     }
 }
@@ -74,6 +79,9 @@ impl Sources {
         let unprepared = |why: &str| over(Outcome::Errored, &format!("it could not be prepared: {why}"));
         if let Some(why) = withheld(&order.spec) {
             return Err(over(Outcome::Failed, &why));
+        }
+        if order.spec.body.environment.is_some() {
+            self.not_restored(lease, order)?;
         }
         let secrets = self.secrets.grant(order).map_err(|ungranted| match ungranted {
             Ungranted::Refused(why) => over(Outcome::Failed, &why),
@@ -104,6 +112,21 @@ impl Sources {
             over(outcome, &why)
         })?;
         Ok((job, tree))
+    }
+
+    /// Restored data do not know what was deployed since they were saved. Nobody deploys before a person has accepted them, and
+    /// what was under way then is not begun a second time.
+    fn not_restored(&self, lease: LeaseId, order: &JobOrder) -> Result<(), Unprepared> {
+        let halted = |class, why| Err(Unprepared::Halted(Failure::new(class, why)));
+        match self.store.reader().snapshot().and_then(|view| view.restored()) {
+            Ok(None) => Ok(()),
+            Ok(Some(restored)) if order.since <= restored.at && !order.spec.body.restartable => {
+                let why = "it may have run before the data were restored: look what runs there, and deploy again by hand";
+                Err(Unprepared::Over(unrun(lease, Outcome::Errored, why)))
+            }
+            Ok(Some(restored)) => halted(TroubleClass::Denied, format!("nothing is deployed: {restored}")),
+            Err(error) => halted(TroubleClass::Transient, error.to_string()),
+        }
     }
 
     fn tree(&self, lease: LeaseId, order: &JobOrder) -> Result<(Option<PathBuf>, Option<Tree>), Missing> {

@@ -2,6 +2,7 @@
 
 mod files;
 mod leases;
+mod restored;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -98,7 +99,7 @@ fn sources(folder: &TempDir, store: &Arc<Store>) -> Sources {
         histories: at("histories"),
         blobs: BlobStore::open(at("blobs")).unwrap(),
         secrets: Secrets::open(store.clone(), &at("secrets.key")).unwrap(),
-        incarnation: store.incarnation(),
+        store: store.clone(),
         limits: Limits::default(),
     }
 }
