@@ -13,7 +13,7 @@ pub(crate) mod sink;
 pub(crate) mod verify;
 
 pub use keys::KeyFileError;
-pub use leaf::{Entry, Leaf, Restored, Rotation};
+pub use leaf::{EndedLife, Entry, Leaf, Restored, Rotation};
 pub use note::{AuditKey, Checkpoint, NoteError, SignedCheckpoint, VerifierKey};
 pub use proof::LeafProof;
 pub use sink::split_notes;

@@ -1,7 +1,6 @@
 //! Opening and closing a data folder.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,13 +11,14 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 
+use crate::audit::leaf::{EndedLife, has_lost};
 use crate::audit::log::{Log, put_key};
-use crate::audit::merkle;
 use crate::audit::sink::Sink;
-use crate::audit::{AuditKey, Restored, SignedCheckpoint};
+use crate::audit::{AuditKey, Checkpoint, Restored, SignedCheckpoint};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::folder::{DataFolder, Mark, RESERVE_BYTES, file_error};
 use crate::group::WriterThread;
+use crate::incarnation::Incarnation;
 use crate::reader::Reader;
 use crate::room::Room;
 use crate::schema;
@@ -35,23 +35,6 @@ const WRITE_CACHE_KIB: i32 = 16 << 10;
 
 /// After a long snapshot of some reader the log file shrinks to this again.
 const WAL_BYTES_KEPT: i64 = 128 << 20;
-
-/// Told apart by this from every other life of the same data: part of each lease and effect token, and new after a
-/// restore.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Incarnation(pub [u8; 16]);
-
-impl fmt::Display for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// How to open a data folder.
 #[derive(Debug)]
@@ -127,7 +110,7 @@ impl Store {
         shared.health(|health| health.full = room.is_full());
         let key = options.audit.map(|audit| Arc::new(audit.key));
         let key = key.filter(|key| key_fits(&view, key, &shared));
-        let mut log = Log::load(&view, key)?;
+        let mut log = Log::load(&view, key, begun.incarnation)?;
         append_restored(&view, &mut log, &begun)?;
         let (path, database) = (folder.path().to_owned(), folder.database());
         let wal = Wal::new(&database, &mut view)?;
@@ -300,11 +283,9 @@ struct KnownBefore {
 }
 
 impl KnownBefore {
-    /// The newest checkpoint of at most so many leaves.
-    fn checkpoint(&self, leaves_max: u64) -> Option<SignedCheckpoint> {
-        let mut newest_first =
-            self.notes.iter().rev().filter_map(|note| note.parse::<SignedCheckpoint>().ok());
-        newest_first.find(|note| note.checkpoint.size <= leaves_max)
+    /// Those that can be read, newest first.
+    fn checkpoints(&self) -> impl Iterator<Item = Checkpoint> {
+        self.notes.iter().rev().filter_map(|note| Some(note.parse::<SignedCheckpoint>().ok()?.checkpoint))
     }
 }
 
@@ -333,10 +314,10 @@ fn check_history(view: &View, known: &KnownBefore, sink: Option<&Sink>) -> Resul
 /// The size of the newest checkpoint outside that the database has leaves for, if it is over other ones. A restore has
 /// lost those that its leaf tells of.
 fn foreign_checkpoint(view: &View, known: &KnownBefore) -> Result<Option<u64>, ReadError> {
-    let newest = known.checkpoint(view.leaf_count()?);
-    let Some(SignedCheckpoint { checkpoint, .. }) = newest else { return Ok(None) };
-    let is_known = merkle::root(view, checkpoint.size)? == checkpoint.root;
-    Ok((!is_known && !view.has_lost(checkpoint.size)?).then_some(checkpoint.size))
+    let leaves = view.leaf_count()?;
+    let Some(newest) = known.checkpoints().find(|one| one.size <= leaves) else { return Ok(None) };
+    let is_known = view.is_under(&newest)? || has_lost(&view.restores()?, &newest);
+    Ok((!is_known).then_some(newest.size))
 }
 
 /// A new epoch, as it was made durable.
@@ -386,7 +367,7 @@ fn find_rollback(view: &View, known: &KnownBefore, now: Timestamp) -> Result<Opt
     let (epoch, time_high) = known_inside.unwrap_or_default();
     let leaves = view.leaf_count()?;
     let of_mark = known.mark.as_ref().map_or((0, 0), |mark| (mark.leaves, mark.epoch));
-    let of_sink = known.checkpoint(u64::MAX).map_or(0, |note| note.checkpoint.size);
+    let of_sink = known.checkpoints().next().map_or(0, |newest| newest.size);
     let leaves_before = of_mark.0.max(of_sink).max(leaves);
     let why = if leaves_before > leaves {
         "the database has fewer leaves than were known outside of it"
@@ -403,7 +384,24 @@ fn find_rollback(view: &View, known: &KnownBefore, now: Timestamp) -> Result<Opt
         leaves_lost: leaves_before - leaves,
         epoch_before: Epoch(of_mark.1),
         at: time_high.max(now),
+        ended: ended_lives(view, known, leaves)?,
     }))
+}
+
+/// Every life that is known of, with how many of its leaves are in the database. All of them end with a restore: also one
+/// that an earlier restore had brought to its end, if this one goes back to before that.
+fn ended_lives(view: &View, known: &KnownBefore, leaves: u64) -> Result<Vec<EndedLife>, ReadError> {
+    let mut lives: BTreeMap<Incarnation, u64> = BTreeMap::new();
+    for checkpoint in known.checkpoints() {
+        let Some(life) = checkpoint.life else { continue };
+        let kept = lives.entry(life).or_default();
+        // Newest first: whatever is below one that is kept is kept with it.
+        if *kept == 0 && checkpoint.size <= leaves && view.is_under(&checkpoint)? {
+            *kept = checkpoint.size;
+        }
+    }
+    lives.extend(incarnation_of(view)?.map(|life| (life, leaves)));
+    Ok(lives.into_iter().map(|(life, kept)| EndedLife { life, kept }).collect())
 }
 
 fn same_life(mark: Option<&Mark>, incarnation: Option<Incarnation>) -> bool {

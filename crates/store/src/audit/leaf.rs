@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use towpath_core::act::Act;
 use towpath_core::ids::{Epoch, Timestamp};
 
-use super::note::{AuditKey, VerifierKey};
+use super::note::{AuditKey, Checkpoint, VerifierKey};
+use crate::incarnation::Incarnation;
 
 /// One leaf. Its JSON, byte by byte as it is stored, is what is hashed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,12 +59,30 @@ pub struct Restored {
     /// When it was noticed: what the data have of earlier times may have gone on in a life that they know nothing of.
     #[serde(default)]
     pub at: Timestamp,
+    /// The lives of the data that ended with it.
+    #[serde(default)]
+    pub ended: Vec<EndedLife>,
 }
 
-impl Restored {
-    /// Whether a checkpoint of this size may be over what was lost, if this is what `leaf` says.
-    pub(crate) fn covers(&self, leaf: u64, size: u64) -> bool {
-        leaf < size && size <= self.leaves_before
+/// A life of the data that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedLife {
+    /// Which.
+    pub life: Incarnation,
+    /// How many of its leaves are kept: what it signed over more of them is lost.
+    pub kept: u64,
+}
+
+/// Whether a checkpoint is over what these restores lost, each with its leaf.
+pub(crate) fn has_lost(restores: &[(u64, Restored)], checkpoint: &Checkpoint) -> bool {
+    let size = checkpoint.size;
+    match checkpoint.life {
+        Some(life) => {
+            let ended = restores.iter().flat_map(|(_, restored)| &restored.ended);
+            ended.filter(|one| one.life == life).map(|one| one.kept).max().is_some_and(|kept| kept < size)
+        }
+        // Of an older server, which named none: its size has to do.
+        None => restores.iter().any(|(leaf, restored)| *leaf < size && size <= restored.leaves_before),
     }
 }
 
@@ -119,7 +138,33 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use towpath_core::ids::Digest;
+
     use super::*;
+
+    #[test]
+    fn what_a_life_signed_over_more_than_is_kept_of_it_is_lost() {
+        let [first, second] = [1, 2].map(|byte| Incarnation([byte; 16]));
+        let restored = |ended: &[(Incarnation, u64)]| Restored {
+            why: "tested".into(),
+            leaves_before: 100,
+            leaves_lost: 40,
+            epoch_before: Epoch(1),
+            at: Timestamp(1),
+            ended: ended.iter().map(|(life, kept)| EndedLife { life: *life, kept: *kept }).collect(),
+        };
+        // The later one went back to before the earlier one, and knows less of the first life.
+        let restores = [(60, restored(&[(first, 60)])), (70, restored(&[(first, 50), (second, 0)]))];
+        let is_lost = |life: Option<Incarnation>, size: u64| {
+            has_lost(&restores, &Checkpoint { origin: "log".into(), size, root: Digest([0; 32]), life })
+        };
+        let sizes = [1, 60, 61, 100, 101];
+        let lost = |life| sizes.into_iter().filter(|size| is_lost(life, *size)).collect::<Vec<_>>();
+        assert_eq!(lost(Some(first)), [61, 100, 101]);
+        assert_eq!(lost(Some(second)), sizes);
+        assert_eq!(lost(Some(Incarnation([3; 16]))), [0; 0]);
+        assert_eq!(lost(None), [61, 100]);
+    }
 
     #[test]
     fn a_rotation_counts_only_with_both_signatures_at_its_place() {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use rusqlite::params;
 use towpath_core::ids::{Digest, Timestamp};
 
-use super::leaf::{Entry, Leaf, Rotation};
+use super::leaf::{Entry, Leaf, Restored, Rotation};
 use super::merkle::{self, Frontier, Hashes, TILE_LEVELS};
-use super::note::{AuditKey, SignedCheckpoint};
+use super::note::{AuditKey, Checkpoint, SignedCheckpoint};
 use crate::error::{ReadError, WriteError};
+use crate::incarnation::Incarnation;
 use crate::tx::encode;
 use crate::view::{View, damaged};
 
@@ -18,6 +19,8 @@ pub(crate) struct Log {
     frontier: Frontier,
     pending: Vec<Pending>,
     signer: Option<Arc<AuditKey>>,
+    /// Named by every checkpoint.
+    life: Incarnation,
     /// The key that signs from the rotation leaf with this number on, once the group is committed.
     successor: Option<(u64, Arc<AuditKey>)>,
 }
@@ -30,9 +33,9 @@ struct Pending {
 
 impl Log {
     /// The log as it is stored.
-    pub fn load(view: &View, signer: Option<Arc<AuditKey>>) -> Result<Log, ReadError> {
+    pub fn load(view: &View, signer: Option<Arc<AuditKey>>, life: Incarnation) -> Result<Log, ReadError> {
         let frontier = Frontier::load(view, view.leaf_count()?)?;
-        Ok(Log { frontier, pending: Vec::new(), signer, successor: None })
+        Ok(Log { frontier, pending: Vec::new(), signer, life, successor: None })
     }
 
     /// How many leaves there are, the group's own included.
@@ -106,7 +109,7 @@ impl Log {
     /// Signs and writes a checkpoint over a flushed frontier.
     pub fn seal(&self, view: &View, frontier: &Frontier) -> Result<SignedCheckpoint, WriteError> {
         const SQL: &str = "INSERT INTO checkpoints (size, note) VALUES (?1, ?2) ON CONFLICT (size) DO UPDATE SET note = excluded.note";
-        let note = self.signer()?.sign_checkpoint(frontier.size(), frontier.root());
+        let note = self.signer()?.sign_checkpoint(frontier.size(), frontier.root(), Some(self.life));
         view.conn.prepare_cached(SQL)?.execute(params![frontier.size() as i64, note.to_string()])?;
         Ok(note)
     }
@@ -173,17 +176,27 @@ impl View {
         self.all(SQL, params![from as i64, i64::try_from(count).unwrap_or(i64::MAX)], |row| row.get(0))
     }
 
-    /// Whether a restore has lost a checkpoint of this size, as the log itself says.
+    /// The restores that the log tells of, each with its leaf. Reads every leaf.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub(crate) fn has_lost(&self, size: u64) -> Result<bool, ReadError> {
-        const SQL: &str = "SELECT body FROM leaves WHERE number < ?1 AND body LIKE '%\"restored\":{%'";
-        let bodies = self.all(SQL, [size as i64], |row| row.get::<_, String>(0))?;
+    /// They cannot be read.
+    pub(crate) fn restores(&self) -> Result<Vec<(u64, Restored)>, ReadError> {
+        const SQL: &str = "SELECT body FROM leaves WHERE body LIKE '%\"restored\":{%'";
+        let bodies = self.all(SQL, [], |row| row.get::<_, String>(0))?;
         let leaves = bodies.iter().filter_map(|body| serde_json::from_str::<Leaf>(body).ok());
-        Ok(leaves
-            .into_iter()
-            .any(|leaf| matches!(&leaf.entry, Entry::Restored(restored) if restored.covers(leaf.leaf, size))))
+        let restores = leaves.filter_map(|leaf| match leaf.entry {
+            Entry::Restored(restored) => Some((leaf.leaf, restored)),
+            Entry::Act(_) | Entry::Rotation(_) => None,
+        });
+        Ok(restores.collect())
+    }
+
+    /// Whether a checkpoint of at most as many leaves as there are is over these.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(crate) fn is_under(&self, checkpoint: &Checkpoint) -> Result<bool, ReadError> {
+        Ok(merkle::root(self, checkpoint.size)? == checkpoint.root)
     }
 
     /// The newest signed checkpoint, as text.

@@ -10,10 +10,14 @@ use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use towpath_core::ids::Digest;
 
+use crate::incarnation::Incarnation;
+
 /// The algorithm byte of Ed25519 in a signed note's keys.
 const ED25519_ALGORITHM: u8 = 1;
 /// Bytes of an Ed25519 seed or public key.
 const KEY_BYTES: usize = 32;
+/// How the line begins that names the life of the data: an extension, in the words of the format.
+const LIFE_PREFIX: &str = "life ";
 /// How a line with a signature begins: an em dash and a space.
 const SIGNATURE_PREFIX: &str = "— ";
 
@@ -40,11 +44,14 @@ pub struct Checkpoint {
     pub size: u64,
     /// The root over them.
     pub root: Digest,
+    /// The life of the data in which it was signed. One without is of an older server.
+    pub life: Option<Incarnation>,
 }
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root.0))
+        write!(f, "{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root.0))?;
+        self.life.map_or(Ok(()), |life| writeln!(f, "{LIFE_PREFIX}{life}"))
     }
 }
 
@@ -53,11 +60,18 @@ impl FromStr for Checkpoint {
     fn from_str(text: &str) -> Result<Checkpoint, NoteError> {
         let wrong = |why| wrong("checkpoint", why);
         let lines: Vec<&str> = text.split_terminator('\n').collect();
-        let [origin, size, root] = lines[..] else { return Err(wrong("it has not three lines")) };
+        let (origin, size, root, life) = match lines[..] {
+            [origin, size, root] => (origin, size, root, None),
+            [origin, size, root, life] => (origin, size, root, Some(life)),
+            _ => return Err(wrong("it has neither three lines nor four")),
+        };
         let size = size.parse().map_err(|_| wrong("its size is no number"))?;
         let root = STANDARD.decode(root).ok().and_then(|bytes| bytes.try_into().ok());
         let root = Digest(root.ok_or_else(|| wrong("its root is no hash"))?);
-        let checkpoint = Checkpoint { origin: origin.to_owned(), size, root };
+        let named = |line: &str| line.strip_prefix(LIFE_PREFIX)?.parse().ok();
+        let life =
+            life.map(|line| named(line).ok_or_else(|| wrong("its last line names no life"))).transpose()?;
+        let checkpoint = Checkpoint { origin: origin.to_owned(), size, root, life };
         match checkpoint.to_string() == text {
             true => Ok(checkpoint),
             false => Err(wrong("it is not written the one way")),
@@ -190,9 +204,9 @@ impl AuditKey {
         &self.verifier
     }
 
-    /// Signs the root over `size` leaves.
-    pub fn sign_checkpoint(&self, size: u64, root: Digest) -> SignedCheckpoint {
-        let checkpoint = Checkpoint { origin: self.verifier.name.clone(), size, root };
+    /// Signs the root over `size` leaves, in a life of the data.
+    pub fn sign_checkpoint(&self, size: u64, root: Digest, life: Option<Incarnation>) -> SignedCheckpoint {
+        let checkpoint = Checkpoint { origin: self.verifier.name.clone(), size, root, life };
         let signature = self.sign(checkpoint.to_string().as_bytes());
         SignedCheckpoint {
             checkpoint,
@@ -282,7 +296,9 @@ mod tests {
     #[test]
     fn any_other_byte_in_a_signed_checkpoint_is_noticed() {
         let key = key();
-        let text = key.sign_checkpoint(12, Digest::of(b"root")).to_string();
+        let life = Some(Incarnation([7; 16]));
+        let text = key.sign_checkpoint(12, Digest::of(b"root"), life).to_string();
+        assert_eq!(text.parse::<SignedCheckpoint>().unwrap().checkpoint.life, life);
         assert!(key.verifier().signed(&text.parse().unwrap()));
         for at in 0..text.len() {
             for flip in (0..8).map(|bit| 1 << bit) {
@@ -298,7 +314,7 @@ mod tests {
     #[test]
     fn another_key_of_the_same_name_is_told_apart() {
         let other = AuditKey::of_seed("towpath.example/log", [8; 32]).unwrap();
-        let note = key().sign_checkpoint(1, Digest::of(b""));
+        let note = key().sign_checkpoint(1, Digest::of(b""), None);
         assert!(!other.verifier().signed(&note));
         assert_ne!(other.verifier().id(), key().verifier().id());
     }

@@ -129,7 +129,7 @@ mod tests {
             )
         };
         let hashes = [0, 1].map(|number| merkle::leaf_hash(leaf(number).as_bytes()));
-        let checkpoint = key.sign_checkpoint(2, merkle::node_hash(&hashes[0], &hashes[1]));
+        let checkpoint = key.sign_checkpoint(2, merkle::node_hash(&hashes[0], &hashes[1]), None);
         LeafProof { leaf: leaf(1), number: 1, hashes: vec![hashes[0]], checkpoint }
     }
 

@@ -101,7 +101,7 @@ mod tests {
         assert!(second.contains("the folder of the keys") && second.contains(&holder), "{second}");
         assert_eq!(sink.load().unwrap(), Vec::<String>::new());
         let key = AuditKey::generate("log").unwrap();
-        let notes = [1, 2].map(|size| key.sign_checkpoint(size, Digest::of(b"")));
+        let notes = [1, 2].map(|size| key.sign_checkpoint(size, Digest::of(b""), None));
         notes.iter().for_each(|note| sink.append(note).unwrap());
         let expect = notes.each_ref().map(ToString::to_string);
         assert_eq!(sink.load().unwrap(), expect);

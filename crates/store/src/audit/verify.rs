@@ -6,9 +6,9 @@ use std::fmt;
 use rusqlite::Row;
 use towpath_core::ids::Digest;
 
-use super::leaf::{Entry, Leaf, Restored};
+use super::leaf::{Entry, Leaf, Restored, has_lost};
 use super::merkle::{self, Frontier, TILE_LEVELS};
-use super::note::{SignedCheckpoint, VerifierKey};
+use super::note::{Checkpoint, SignedCheckpoint, VerifierKey};
 use crate::error::ReadError;
 use crate::view::View;
 
@@ -336,16 +336,23 @@ impl Check {
             let what = format!("they are not those that {} was made over", claim.place);
             return Some(Finding { place: Place::Leaves(sealed.min(size.saturating_sub(1)), size), what });
         }
-        None
+        self.signed_after_its_end(claim, note)
+    }
+
+    /// A life signs nothing over the leaf that tells of its end: whoever wrote that leaf was no server that restored.
+    fn signed_after_its_end(&self, claim: &Claim, note: &SignedCheckpoint) -> Option<Finding> {
+        let Checkpoint { size, life, .. } = &note.checkpoint;
+        let ends = |restored: &Restored| restored.ended.iter().any(|one| Some(one.life) == *life);
+        let (leaf, _) = self.report.restores.iter().find(|(leaf, restored)| leaf < size && ends(restored))?;
+        let what = format!("it tells of the end of a life that signed {} over it", claim.place);
+        Some(Finding { place: Place::Leaf(*leaf), what })
     }
 
     /// Whether a checkpoint is of leaves that a restore lost, as the log itself says.
     fn is_explained(&self, claim: &Claim) -> bool {
         let Some(note) = &claim.note else { return false };
-        let size = note.checkpoint.size;
-        let lost = |(leaf, restored): &(u64, Restored)| restored.covers(*leaf, size);
         claim.row_size.is_none()
-            && self.report.restores.iter().any(lost)
+            && has_lost(&self.report.restores, &note.checkpoint)
             && self.keys.iter().any(|(_, key)| key.signed(note))
     }
 }

@@ -29,7 +29,7 @@ pub fn add(store: &Store, count: u64) {
     store.writer().write(|_| Ok(())).unwrap();
 }
 
-fn seal(store: &Store) -> SignedCheckpoint {
+pub fn seal(store: &Store) -> SignedCheckpoint {
     let (send, receive) = mpsc::channel();
     store.writer().seal(move |outcome| send.send(outcome.unwrap()).unwrap());
     receive.recv().unwrap()
@@ -82,7 +82,7 @@ impl Sealed {
         for hash in leaves.query_map([], |row| row.get(0).map(Digest)).unwrap() {
             tree.push(hash.unwrap(), |_, _, _| {});
         }
-        let note = self.place.key().sign_checkpoint(size, tree.root()).to_string();
+        let note = self.place.key().sign_checkpoint(size, tree.root(), None).to_string();
         self.copy.execute("INSERT INTO checkpoints VALUES (?1, ?2)", params![size as i64, note]).unwrap();
     }
 
