@@ -13,6 +13,7 @@ use towpath_server::engine::{AnyIntake, Batch};
 use towpath_store::{Load, Tx, WriteError, Writer};
 
 use crate::client::{Ask, Got};
+use crate::units::refuse;
 use crate::world::World;
 
 const JOB: &str = "/api/v1/repos/demo/runs/main/1/jobs/unit";
@@ -136,19 +137,8 @@ fn facts_that_come_with_a_turn_are_durable_with_it_or_not_at_all() {
 #[test]
 fn what_is_refused_with_the_pool_keeps_no_run_from_its_end() {
     let world = World::with_jobs();
-    let refuse = || {
-        let (send, receive) = std::sync::mpsc::channel();
-        world.shared.engine.deliver_with_turn(Batch {
-            bytes: 0,
-            cell: CellId::Pool,
-            intakes: vec![AnyIntake::Pool(Intake::Event(PoolEvent::Capacity { slots: 1 }))],
-            records: Box::new(|_| Err(WriteError::Io { why: "the disk is gone".into() })),
-            done: Box::new(move |outcome| drop(send.send(outcome))),
-        });
-        assert!(receive.recv().unwrap().is_err());
-    };
     // Some of them share a transaction with what the run and the pool say to each other.
-    (0..5).for_each(|_| refuse());
+    (0..5).for_each(|_| refuse(&world.shared.engine));
     world.until(|world| {
         let run = world.ada(Ask::get("/api/v1/repos/demo/runs/main/1"));
         run.status == 200 && run.json()["outcome"] == "passed"

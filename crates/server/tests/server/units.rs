@@ -50,7 +50,7 @@ fn start(run: RunId) -> RunStart {
 }
 
 /// Refuses whatever shares the pool's next transaction.
-fn refuse(engine: &Engine) {
+pub fn refuse(engine: &Engine) {
     let (send, receive) = channel();
     engine.deliver_with_turn(Batch {
         bytes: 0,
