@@ -33,12 +33,16 @@ impl DemoFolder {
     /// # Errors
     /// `Conflict`: another demo or a server has it, or it is not a demo's. Nothing is touched then.
     pub fn take(path: &Path) -> Result<DemoFolder, Failure> {
+        DemoFolder::take_within(path, EXECUTOR_ENDS_WITHIN)
+    }
+
+    fn take_within(path: &Path, patience: Duration) -> Result<DemoFolder, Failure> {
         fs::create_dir_all(path).map_err(|error| file_failure("make", path, &error))?;
         let path = path.canonicalize().map_err(|error| file_failure("use", path, &error))?;
         check_ours(&path)?;
         let lock = lock(&path)?;
         check_unserved(&path)?;
-        wait_for_executor(&path)?;
+        wait_for_executor(&path, patience)?;
         empty(&path).map_err(|error| file_failure("empty", &path, &error))?;
         Ok(DemoFolder { path, _lock: lock })
     }
@@ -88,9 +92,9 @@ fn check_unserved(path: &Path) -> Result<(), Failure> {
 }
 
 /// Lets the executor of a demo that was killed end: its folder goes with the rest, and then a second one would not know of it.
-fn wait_for_executor(path: &Path) -> Result<(), Failure> {
+fn wait_for_executor(path: &Path, patience: Duration) -> Result<(), Failure> {
     let executor = Folders::below(&path.join(DATA)).executor;
-    match is_free_within(&executor, EXECUTOR_ENDS_WITHIN) {
+    match is_free_within(&executor, patience) {
         Ok(true) => Ok(()),
         Ok(false) => Err(in_use(path).why("the executor of an earlier demo still runs jobs there")),
         Err(error) => Err(file_failure("lock", &executor, &error)),
@@ -169,16 +173,11 @@ mod tests {
         fs::set_permissions(executor.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
         let lock = File::create(executor.join("lock")).unwrap();
         lock.try_lock().unwrap();
-        let (begin, begun) = std::sync::mpsc::channel();
-        let path = base.path().to_owned();
-        let taken = std::thread::spawn(move || {
-            begin.send(()).unwrap();
-            DemoFolder::take(&path).map(drop)
-        });
-        begun.recv().unwrap();
-        assert!(executor.exists(), "it is still somebody's");
+        let refused = DemoFolder::take_within(base.path(), Duration::ZERO).unwrap_err().to_string();
+        assert!(refused.contains("the executor of an earlier demo still runs jobs there"), "{refused}");
+        assert!(executor.exists());
         drop(lock);
-        taken.join().unwrap().unwrap();
+        DemoFolder::take(base.path()).unwrap();
         assert!(!executor.exists());
     }
 }
