@@ -42,7 +42,10 @@ fn git_shows_what_was_refused_why_and_what_to_do() {
     ];
     let elsewhere =
         ["why: there is nothing at this path", "hint: a repo's address for git ends in `/NAME.git`"];
-    let cases: [(&str, String, [&str; 2]); 6] = [
+    // As a clone keeps a token: git asks for a login, and sends what it keeps all the same.
+    let kept = "http.extraHeader=Authorization: Bearer twp_0123";
+    let cases: [(&str, String, [&str; 2]); 7] = [
+        (kept, url(&of("rae"), "demo.git"), wrong),
         ("gc.auto=0", url("ann:twp_0123", "demo.git"), wrong),
         ("gc.auto=0", url(&of("revoked"), "demo.git"), wrong),
         (

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use towpath_core::cell::{Cell, CellId, CellState};
+use towpath_core::cell::{Cell, CellId, CellState, Row};
 use towpath_core::definition::GateSettings;
 use towpath_core::effect::Effect;
-use towpath_core::gate::{ForgeRead, Gate, GateEvent, GateState, HaltCause, Reason, Snapshot, Tip, Verb};
+use towpath_core::gate::{
+    Branch, ForgeRead, Freeze, Gate, GateEvent, GateState, HaltCause, Reason, Snapshot, Tip, Verb,
+};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, GateId, RunId, Timestamp, TreeId, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
 
@@ -108,9 +110,20 @@ fn begun_by(user: UserId, heads: &[u8]) -> GateState {
     state
 }
 
+/// As if a landing had not been there when it was read back.
+fn freeze(state: &mut GateState) {
+    let why = "it lacks what landed".to_owned();
+    let freeze = Freeze { by: None, why, at: Timestamp(1_000), lost: None };
+    let branch = Branch { frozen: Some(freeze), ..state.branch().clone() };
+    let value = serde_json::to_string(&branch).unwrap();
+    state.put_row(&Row { key: "branch".to_owned(), value: Some(value) }).unwrap();
+}
+
+/// A branch that begins at what somebody else put there, too.
 #[test]
 fn every_command_in_an_alert_is_taken() {
     let mut state = with_heads(&[1, 2]);
+    freeze(&mut state);
     let halts = BTreeMap::from([(HaltCause::Restore, Some("3 leaves are lost".to_owned()))]);
     Gate::apply(&mut state, &GateEvent::Halts(halts), Timestamp(2_000));
     let plan = Gate::plan(&state, Timestamp(2_000));
@@ -119,6 +132,12 @@ fn every_command_in_an_alert_is_taken() {
         _ => None,
     });
     assert_eq!(told.collect::<Vec<_>>(), [1, 1, 1], "a foreign push, a freeze by the server and a halt");
+    let plan = Gate::plan(&begun_by(UserId(2), &[1]), Timestamp(2_000));
+    let told = plan.effects.values().find_map(|effect| match effect {
+        Effect::Alert { text, .. } => Some(check(text)),
+        _ => None,
+    });
+    assert_eq!(told, Some(1));
 }
 
 #[test]
