@@ -5,7 +5,8 @@
 //! saved. A crash in between leaves a row that is older than its ref, which is seen (`meta`) and mended by the next edit
 //! or [`BuiltIn::rebuild`]. The record's commit also says who did what ([`ChangeAct`]), so that whoever makes a row of it
 //! writes the leaf in the same unit: nothing that a person did counts without its leaf, and none has two (I8).
-//! `refs/towpath/pushes` is the journal of pushes: who brought which commits, and whose a branch is.
+//! `refs/towpath/pushes` is the journal of pushes: who brought which commits, and whose a branch is. It moves in one
+//! transaction with the branches and tags of a push.
 //! No push can write any of these refs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

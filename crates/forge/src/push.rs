@@ -3,7 +3,7 @@
 //! Three walls, each before anything of a push can be seen. The head of the request (ref names, options) is judged before
 //! git is started ([`judge`]). The pack is measured as it streams by. Git then takes it into a quarantine, where
 //! `pre-receive` asks this server about the objects; what is refused there never enters the store (trust S4, B14). Only
-//! `proc-receive`, after it, writes changes.
+//! `proc-receive`, after it, moves refs: git itself moves none.
 
 mod desk;
 mod hook;

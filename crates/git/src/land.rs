@@ -69,8 +69,8 @@ impl Repository {
         }
     }
 
-    /// Makes a ref that git wrote for a client durable, with what it reaches and `known` does not: git syncs files, and
-    /// leaves the folders that name them. For refs whose loss nobody could mend, after each push.
+    /// Makes a ref durable that is there already, with what it reaches and `known` does not: git syncs files, and leaves the
+    /// folders that name them. For refs whose loss nobody could mend.
     pub fn make_durable(&self, name: &RefName, known: Option<CommitId>) -> Result<(), GitError> {
         if let Some(target) = self.ref_target(name)? {
             self.sync_objects(known, CommitId(target.0))?;
@@ -120,7 +120,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Makes everything durable that `to` reaches and `from` does not.
+    /// Makes everything durable that `to`, a commit or an annotated tag, reaches and `from` does not: git syncs the packs that
+    /// it receives, and leaves the folder that names them.
+    ///
+    /// # Errors
+    /// `NotDurable` if the disk did not confirm.
+    pub fn sync_reached(&self, from: Option<CommitId>, to: ObjectId) -> Result<(), GitError> {
+        self.sync_objects(from, CommitId(to.0))
+    }
+
     fn sync_objects(&self, from: Option<CommitId>, to: CommitId) -> Result<(), GitError> {
         match self.sync_plan(from, to) {
             Ok(plan) => plan.execute(self.git()),

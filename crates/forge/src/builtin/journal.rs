@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
+use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{BranchName, CommitId, Timestamp, UserId};
 use towpath_git::{Expected, Record, RefName, RefUpdate, Repository, Transaction, Walk};
 
 use super::{BuiltIn, Writing, lock, own_ref};
-use crate::error::ForgeError;
+use crate::error::{Done, Failure, ForgeError};
 
 /// Pushes that are read back at most: a hundred a day for 27 years.
 const PUSHES_MAX: usize = 1_000_000;
@@ -128,30 +129,44 @@ impl BuiltIn {
         self.with_journal(|journal| journal.owners.values().filter(|owner| **owner == user).count())
     }
 
-    /// Writes a push down before any ref of it moves, so that no commit is ever reachable without its uploader.
-    pub(crate) fn note_push(&self, entry: &PushEntry) -> Result<(), ForgeError> {
-        if entry.says_nothing() {
-            return Ok(());
+    /// Writes a push down and moves its branches and tags, all at once or nothing of it: no commit is ever reachable without
+    /// its uploader, and nobody has a branch for a push that came too late. What they name is durable before.
+    pub(crate) fn take_push(&self, entry: &PushEntry, moves: &[RefUpdate]) -> Done<()> {
+        let known = self.repository().branch_tip(&self.records().policy()?.default_target)?;
+        for target in moves.iter().filter_map(|update| update.target) {
+            self.repository().sync_reached(known, target)?;
         }
         let mut writing = lock(&self.inner.write);
         let journal = self.journal(&mut writing)?;
-        let message = serde_json::to_string(entry).expect("invariant: an entry is plain data");
-        let record = Record { previous: journal.head, file: None, message: &message, time: entry.at };
-        let next = self.repository().write_record(&record)?;
-        let expected = journal.head.map_or(Expected::Absent, |head| Expected::At(head.into()));
-        let update = RefUpdate { name: journal_ref(), expected, target: Some(next.into()) };
-        match self.repository().ref_transaction(&[update])? {
+        let (mut updates, mut head) = (moves.to_vec(), journal.head);
+        if !entry.says_nothing() {
+            let message = serde_json::to_string(entry).expect("invariant: an entry is plain data");
+            let record = Record { previous: head, file: None, message: &message, time: entry.at };
+            let next = self.repository().write_record(&record)?;
+            let expected = head.map_or(Expected::Absent, |head| Expected::At(head.into()));
+            updates.push(RefUpdate { name: journal_ref(), expected, target: Some(next.into()) });
+            head = Some(next);
+        }
+        if updates.is_empty() {
+            return Ok(());
+        }
+        match self.repository().ref_transaction(&updates)? {
             Transaction::Done => {
-                journal.head = Some(next);
+                journal.head = head;
                 journal.add(entry);
                 Ok(())
             }
-            Transaction::Stale { .. } => {
+            Transaction::Stale { name, .. } if name == journal_ref() => {
                 // Another hand wrote the journal: what it says is read again at the next question.
                 writing.journal = None;
                 let what = "the journal of pushes".to_owned();
-                Err(ForgeError::Conflict { what, why: "somebody else wrote it; push again".to_owned() })
+                Err(ForgeError::Conflict { what, why: "somebody else wrote it; push again".to_owned() }
+                    .into())
             }
+            Transaction::Stale { name, .. } => Err(Failure::refused(
+                RefusalClass::Conflict,
+                format!("somebody else moved `{name}` while you pushed; fetch it, then push again"),
+            )),
         }
     }
 

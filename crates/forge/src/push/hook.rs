@@ -62,8 +62,8 @@ pub(super) struct HookReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum HookResult {
-    /// Git moves it itself.
-    FallThrough { name: String },
+    /// It is where the push wants it.
+    Moved { name: String },
     /// It became another ref.
     Became { name: String, refname: String, new: String },
     /// It did not happen.
@@ -126,9 +126,7 @@ fn proc_receive(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<bool
 
 fn result_lines(result: &HookResult) -> Vec<u8> {
     match result {
-        HookResult::FallThrough { name } => {
-            [text_line(&format!("ok {name}")), text_line("option fall-through")].concat()
-        }
+        HookResult::Moved { name } => text_line(&format!("ok {name}")),
         HookResult::Became { name, refname, new } => [
             text_line(&format!("ok {name}")),
             text_line(&format!("option refname {refname}")),

@@ -19,7 +19,7 @@ use super::request::PushHead;
 use super::scan::{PACK_LIMITS, PackScan};
 use super::session::{PushContext, RefusedPush, Session};
 use crate::builtin::BuiltIn;
-use crate::error::Failure;
+use crate::error::{Failure, ForgeError};
 
 /// Bytes of git's answer: a line for each ref and what the hooks say.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -90,13 +90,6 @@ pub fn answer_receive_pack(
     };
     drop(registered);
     session.count_upload(taken.load(Ordering::Relaxed));
-    let answer = match session.make_durable() {
-        Ok(()) => answer,
-        Err(failure) => {
-            let said = format!("the disk did not confirm this push, so do not rely on it: {failure}");
-            refusal(&head, "ok", &[said], &[])
-        }
-    };
     reply.begin(&RESULT)?;
     reply.write_all(&answer)?;
     reply.flush()?;
@@ -136,6 +129,9 @@ fn refuse(
 pub(super) fn refusal_text(failure: &Failure) -> String {
     match failure {
         Failure::Refused(refusal) => format!("refused: {}", shown(&refusal.why)),
+        Failure::Failed(error @ ForgeError::Unsynced { .. }) => {
+            format!("the disk did not confirm this push, so do not rely on it: {}", shown(&error.to_string()))
+        }
         Failure::Failed(error) => {
             format!("the server could not look at this push: {}; try again", shown(&error.to_string()))
         }

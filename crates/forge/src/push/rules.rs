@@ -32,6 +32,8 @@ pub trait Known {
     fn exists(&self, name: &str) -> Done<bool>;
     /// Whose a branch is; nobody's if it was imported.
     fn owner(&self, branch: &BranchName) -> Done<Option<UserId>>;
+    /// A branch whose name lies inside this one's or around it: no repository has both.
+    fn beside(&self, branch: &BranchName) -> Done<Option<String>>;
     /// How many branches a person has.
     fn branches_of(&self, user: UserId) -> Done<usize>;
 }
@@ -194,6 +196,11 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
     if let Some(watched) = pusher.policy.watched.iter().find(beside) {
         return Err(denied(format!(
             "a branch `{name}` and the watched branch `{watched}` cannot both be; choose another name"
+        )));
+    }
+    if let Some(other) = known.beside(name)? {
+        return Err(denied(format!(
+            "a branch `{name}` and the branch `{other}` cannot both be; choose another name"
         )));
     }
     let have = known.branches_of(pusher.user)?;

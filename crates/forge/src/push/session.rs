@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, Timestamp, UserId};
-use towpath_git::{ObjectId, RefName, Repository};
+use towpath_git::{Expected, ObjectId, RefName, RefUpdate, Repository};
 
 use super::hook::{HookCall, HookName, HookReply, HookResult};
 use super::inspect::{commit_of, new_commits};
@@ -60,8 +60,6 @@ struct Progress {
     accepted: Option<Vec<CommitId>>,
     /// Changes that were opened or updated.
     changes: Vec<ChangeNumber>,
-    /// Refs that were given back to git to move.
-    moved: Vec<RefName>,
 }
 
 /// Every text of a refused push, by position of the command.
@@ -90,21 +88,6 @@ impl Session {
     /// Changes that were opened or updated.
     pub fn changes(&self) -> Vec<ChangeNumber> {
         self.progress(|progress| progress.changes.clone())
-    }
-
-    /// Makes durable what git moved itself: it syncs files, and leaves the folders that name them (trust S9). Changes and
-    /// journal are durable already.
-    pub fn make_durable(&self) -> Done<()> {
-        let moved = self.progress(|progress| std::mem::take(&mut progress.moved));
-        if moved.is_empty() {
-            return Ok(());
-        }
-        let target = self.forge.records().policy()?.default_target;
-        let known = self.forge.repository().branch_tip(&target)?;
-        for name in &moved {
-            self.forge.repository().make_durable(name, known)?;
-        }
-        Ok(())
     }
 
     fn progress<T>(&self, look: impl FnOnce(&mut Progress) -> T) -> T {
@@ -148,7 +131,7 @@ impl Session {
         Ok(HookReply { accepted: true, ..HookReply::default() })
     }
 
-    /// Writes journal and changes, and sends plain branches and tags back to git.
+    /// Takes the push: its journal with its branches and tags, then its changes.
     fn proc_receive(&self, call: &HookCall) -> Done<HookReply> {
         self.still_welcome()?;
         let commits = self.progress(|progress| progress.accepted.take());
@@ -157,7 +140,9 @@ impl Session {
         for update in &call.updates {
             wanted.push(self.planned(&update.old, &update.new, &update.name)?);
         }
-        self.forge.note_push(&self.entry(&wanted, commits))?;
+        self.judge_again(&wanted)?;
+        let moves = wanted.iter().filter_map(|(command, wanted)| ref_update(command, wanted).transpose());
+        self.forge.take_push(&self.entry(&wanted, commits), &moves.collect::<Done<Vec<_>>>()?)?;
         let mut reply = HookReply { accepted: true, ..HookReply::default() };
         for (command, wanted) in wanted {
             let (result, said) = self.carry_out(command, wanted);
@@ -167,16 +152,35 @@ impl Session {
         Ok(reply)
     }
 
+    /// While a pack came, branches came and went, and people lost rights.
+    fn judge_again(&self, wanted: &[(&Command, &Move)]) -> Done<()> {
+        let by = self.context.by;
+        let (role, policy) = (self.forge.member(by)?.role, self.forge.records().policy()?);
+        let pusher = Pusher { user: by, role, policy: &policy };
+        for (command, before) in wanted {
+            if judge(command, &self.options, pusher, &self.forge)? != **before {
+                let name = String::from_utf8_lossy(&command.name);
+                let why = format!("`{name}` came or went while you pushed; fetch, then push again");
+                return Err(Failure::refused(RefusalClass::Conflict, why));
+            }
+        }
+        Ok(())
+    }
+
     fn carry_out(&self, command: &Command, wanted: &Move) -> (HookResult, Vec<String>) {
         let name = String::from_utf8_lossy(&command.name).into_owned();
         let Some((commit, proposal)) = wanted.proposal(&self.options) else {
-            self.git_moves(&name);
-            return (HookResult::FallThrough { name }, self.branch_hint(wanted));
+            return (HookResult::Moved { name }, self.branch_hint(wanted));
         };
         let change = match self.forge.propose(self.context.by, commit, &proposal, self.context.now) {
             Ok(change) => change,
             Err(failure) => {
-                let said = vec![super::receive::refusal_text(&failure)];
+                let mut said = vec![super::receive::refusal_text(&failure)];
+                if let Move::Propose { source: Some(source), moves_branch: true, .. } = wanted {
+                    said.push(format!(
+                        "  branch `{source}` is stored; to try again: towpath change open {source}"
+                    ));
+                }
                 return (HookResult::Refused { name, why: shown(&failure.to_string()) }, said);
             }
         };
@@ -184,10 +188,7 @@ impl Session {
         let said = self.say(&change);
         let moves_branch = matches!(wanted, Move::Propose { moves_branch: true, .. });
         let result = match moves_branch {
-            true => {
-                self.git_moves(&name);
-                HookResult::FallThrough { name }
-            }
+            true => HookResult::Moved { name },
             false => HookResult::Became {
                 name,
                 refname: format!("refs/changes/{}/{}", change.number, change.newest().number),
@@ -195,11 +196,6 @@ impl Session {
             },
         };
         (result, said)
-    }
-
-    fn git_moves(&self, name: &str) {
-        let name = name.parse();
-        self.progress(|progress| progress.moved.extend(name));
     }
 
     fn say(&self, change: &ChangeRecord) -> Vec<String> {
@@ -285,6 +281,16 @@ impl Session {
     }
 }
 
+/// The ref that a move puts somewhere, if it is any but a change's.
+fn ref_update(command: &Command, wanted: &Move) -> Done<Option<RefUpdate>> {
+    if matches!(wanted, Move::Propose { moves_branch: false, .. }) {
+        return Ok(None);
+    }
+    let name = String::from_utf8_lossy(&command.name).parse::<RefName>()?;
+    let expected = command.old.map_or(Expected::Absent, Expected::At);
+    Ok(Some(RefUpdate { name, expected, target: command.new }))
+}
+
 fn broken(why: &str) -> Failure {
     Failure::refused(RefusalClass::Invalid, format!("this push cannot be followed: {why}"))
 }
@@ -352,6 +358,19 @@ impl Known for BuiltIn {
 
     fn owner(&self, branch: &BranchName) -> Done<Option<UserId>> {
         Ok(self.branch_owner(branch)?)
+    }
+
+    fn beside(&self, branch: &BranchName) -> Done<Option<String>> {
+        let name = branch.as_str();
+        if let Some(inside) = self.repository().refs(&format!("refs/heads/{name}"))?.first() {
+            return Ok(inside.name.as_str().strip_prefix("refs/heads/").map(str::to_owned));
+        }
+        for (end, _) in name.match_indices('/') {
+            if self.exists(&format!("refs/heads/{}", &name[..end]))? {
+                return Ok(Some(name[..end].to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     fn branches_of(&self, user: UserId) -> Done<usize> {

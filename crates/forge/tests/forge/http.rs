@@ -23,6 +23,8 @@ pub struct Shared {
     pub users: Vec<(String, UserId)>,
     pub tokens_hold: AtomicBool,
     pub idle: Duration,
+    /// Happens once, while the next push waits to be taken.
+    pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     clock: Mutex<i64>,
     pushes: AtomicU8,
     stopped: AtomicBool,
@@ -43,6 +45,7 @@ impl Server {
             desk,
             users,
             idle,
+            meanwhile: Mutex::default(),
             tokens_hold: AtomicBool::new(true),
             clock: Mutex::new(START),
             pushes: AtomicU8::new(0),
@@ -139,7 +142,18 @@ impl Shared {
 
     fn context(self: &Arc<Self>, by: UserId) -> PushContext {
         let shared = self.clone();
-        let still_valid = Arc::new(move || shared.tokens_hold.load(Ordering::SeqCst));
+        let asked = AtomicU8::new(0);
+        let still_valid = Arc::new(move || {
+            // The second question is the last one before anything is written.
+            let meanwhile = match asked.fetch_add(1, Ordering::SeqCst) {
+                1 => shared.meanwhile.lock().unwrap().take(),
+                _ => None,
+            };
+            if let Some(happens) = meanwhile {
+                happens();
+            }
+            shared.tokens_hold.load(Ordering::SeqCst)
+        });
         PushContext { by, now: self.now(), still_valid, listener: Arc::new(Voice) }
     }
 

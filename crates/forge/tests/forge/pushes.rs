@@ -1,5 +1,6 @@
 //! What people do with `git push`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use towpath_core::gate::LandTried;
@@ -255,6 +256,58 @@ fn pushes_at_once_do_not_disturb_each_other() {
     assert_eq!(world.newest(), ChangeNumber(4));
     assert_eq!(world.forge.rebuild().unwrap(), towpath_forge::Rebuilt::default());
     world.check_sound();
+}
+
+#[test]
+fn a_push_that_comes_too_late_takes_no_branch_from_its_owner() {
+    use towpath_forge::Forge;
+    for server in every_git() {
+        let world = World::with(&server, server.program(), Duration::from_secs(20));
+        let meanwhile = |happens: Box<dyn FnOnce() + Send>| {
+            *world.server.shared.meanwhile.lock().unwrap() = Some(happens);
+        };
+        let [ann, bob, mia] = ["ann", "bob", "mia"].map(|name| world.clone_of(name));
+        let first = ann.commit_file("fix", "anns\n");
+        bob.commit_file("fix", "bobs\n");
+        let again = world.clone_of("ann");
+        again.run(&["fetch", "--quiet", ann.folder.to_str().unwrap(), "HEAD"]);
+        again.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+        meanwhile(Box::new(move || drop(ann.push(&["HEAD:refs/heads/fix"]).unwrap())));
+        let refused = bob.push(&["HEAD:refs/heads/fix", "HEAD:refs/heads/other"]).unwrap_err();
+        assert!(refused.contains("the branch `fix` is somebody else's"), "{refused}");
+        assert_eq!([world.ref_of("refs/heads/fix"), world.ref_of("refs/heads/other")], [Some(first), None]);
+        // It is still ann's, and who moved it last is who did.
+        let begun_by = || world.forge.read(&branch("fix"), None).unwrap().begun_by;
+        mia.commit_file("fix", "mias\n");
+        let second = again.commit_file("fix", "better\n");
+        meanwhile(Box::new(move || drop(again.push(&["HEAD:refs/heads/fix"]).unwrap())));
+        let refused = mia.push(&["--force", "HEAD:refs/heads/fix"]).unwrap_err();
+        assert!(refused.contains("somebody else moved `refs/heads/fix` while you pushed"), "{refused}");
+        assert_eq!(world.ref_of("refs/heads/fix"), Some(second));
+        assert_eq!(begun_by(), BTreeSet::from([ANN]));
+        let denied = bob.push(&["--force", "HEAD:refs/heads/fix"]).unwrap_err();
+        assert!(denied.contains("the branch `fix` is somebody else's"), "{denied}");
+        bob.push(&["HEAD:refs/heads/other"]).unwrap();
+        mia.push(&["--force", "HEAD:refs/heads/fix"]).unwrap();
+        assert_eq!(begun_by(), BTreeSet::from([MAINTAINER]));
+        world.check_sound();
+    }
+}
+
+#[test]
+fn a_branch_inside_another_is_refused_and_is_nobodys() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    ann.commit_file("a", "a\n");
+    ann.push(&["HEAD:refs/heads/wip/mine"]).unwrap();
+    let bob = world.clone_of("bob");
+    for name in ["wip", "wip/mine/too"] {
+        let refused = bob.push(&[&format!("HEAD:refs/heads/{name}")]).unwrap_err();
+        assert!(refused.contains("cannot both be"), "{refused}");
+        assert_eq!(world.ref_of(&format!("refs/heads/{name}")), None);
+    }
+    ann.push(&[":refs/heads/wip/mine"]).unwrap();
+    bob.push(&["HEAD:refs/heads/wip"]).unwrap();
 }
 
 #[test]

@@ -24,6 +24,9 @@ impl Known for World {
     fn owner(&self, branch: &BranchName) -> Done<Option<UserId>> {
         Ok(self.owners.get(branch).copied())
     }
+    fn beside(&self, _branch: &BranchName) -> Done<Option<String>> {
+        Ok(None)
+    }
     fn branches_of(&self, user: UserId) -> Done<usize> {
         Ok(self.owners.values().filter(|owner| **owner == user).count())
     }
