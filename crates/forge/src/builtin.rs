@@ -16,7 +16,7 @@ use towpath_core::cell::RefusalClass;
 use towpath_core::definition::GateSettings;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, Timestamp, TreeId, UserId};
 use towpath_core::policy::{Actor, Role};
-use towpath_git::{Expected, RefName, RefUpdate, Repository, Transaction};
+use towpath_git::{ErrorClass, Expected, RefName, RefUpdate, Repository, Transaction};
 
 use crate::error::{Done, Failure, ForgeError};
 use crate::records::{
@@ -74,8 +74,15 @@ struct Inner {
     stacks: Mutex<stack::Cache>,
     uploads: Mutex<quota::Uploads>,
     settings: Mutex<HashMap<BranchName, (TreeId, Settings)>>,
-    /// Changes whose rows are behind their refs, as they could not be saved. A start finds those of an earlier process.
-    behind: Mutex<BTreeSet<ChangeNumber>>,
+    behind: Mutex<Behind>,
+}
+
+/// Changes whose rows are behind their refs, as they could not be saved or read.
+#[derive(Default)]
+struct Behind {
+    changes: BTreeSet<ChangeNumber>,
+    /// Whether those of an earlier process are among them.
+    looked: bool,
 }
 
 /// What a writer knows beside the rows.
@@ -240,7 +247,7 @@ impl BuiltIn {
 
     /// Moves a change's refs to a new record, then saves the row, with the leaf of what a person did.
     ///
-    /// Once the refs have moved it is done, whatever becomes of the row: that follows with the next reading.
+    /// Once the refs have moved it is done, whatever becomes of the row: nobody goes by that before it has followed.
     fn write_change(
         &self,
         _writing: &MutexGuard<'_, Writing>,
@@ -269,19 +276,43 @@ impl BuiltIn {
         let step = RowStep { from: previous, to, acts: act.into_iter().collect(), untold: Vec::new() };
         // Where somebody has brought it on, it is perhaps only at the record before this one.
         if self.records().save(&step) != Ok(true) && self.recorded(change.number).is_err() {
-            lock(&self.inner.behind).insert(change.number);
+            lock(&self.inner.behind).changes.insert(change.number);
         }
         Ok(change)
     }
 
-    /// Saves the rows that could not be saved; those that still cannot be stay behind.
-    fn catch_up(&self) {
-        let behind = lock(&self.inner.behind).clone();
-        for number in behind {
-            if self.recorded(number).is_ok() {
-                lock(&self.inner.behind).remove(&number);
+    /// Brings on the rows that are behind their refs, so that none is taken for what is that is known to be old. Returns the
+    /// changes that a damaged record keeps from it: they are out of reach until a person mends them, and no other waits for
+    /// that.
+    ///
+    /// # Errors
+    /// As long as a row cannot be saved.
+    fn catch_up(&self) -> Result<BTreeSet<ChangeNumber>, ForgeError> {
+        // Held until the end: who puts another one in meanwhile waits, and so does who would go by one of these rows.
+        let mut behind = lock(&self.inner.behind);
+        if !behind.looked {
+            behind.changes.extend(self.find_behind()?);
+            behind.looked = true;
+        }
+        let mut damaged = BTreeSet::new();
+        for number in behind.changes.clone() {
+            match self.recorded(number) {
+                Ok(_) => {
+                    behind.changes.remove(&number);
+                }
+                Err(Failure::Failed(error)) if !is_damage(&error) => return Err(error),
+                Err(_) => {
+                    damaged.insert(number);
+                }
             }
         }
+        Ok(damaged)
+    }
+
+    fn find_behind(&self) -> Result<BTreeSet<ChangeNumber>, ForgeError> {
+        let (metas, saved) = (self.metas()?, self.records().saved()?);
+        let is_behind = |(number, meta): &(ChangeNumber, CommitId)| saved.get(number) != Some(meta);
+        Ok(metas.into_iter().filter(is_behind).map(|(number, _)| number).collect())
     }
 
     /// The number of the next change.
@@ -295,7 +326,7 @@ impl BuiltIn {
     }
 
     /// Every change's newest record.
-    fn metas(&self) -> Done<BTreeMap<ChangeNumber, CommitId>> {
+    fn metas(&self) -> Result<BTreeMap<ChangeNumber, CommitId>, ForgeError> {
         let refs = self.repository().refs(meta::CHANGES)?;
         let metas = refs.into_iter().filter_map(|found| {
             let number = meta::number_of_meta(&found.name)?;
@@ -303,6 +334,11 @@ impl BuiltIn {
         });
         Ok(metas.collect())
     }
+}
+
+/// Whether a record is damaged, and so stays as it is however often it is read.
+fn is_damage(error: &ForgeError) -> bool {
+    matches!(error.class(), ErrorClass::Invalid | ErrorClass::Gone)
 }
 
 /// Only we write these refs, so whatever a crash left there is replaced.

@@ -173,5 +173,6 @@ impl BuiltIn {
     /// Forgets what is known, so that it is read from the repository again.
     pub(super) fn forget(&self) {
         *lock(&self.inner.write) = Writing::default();
+        lock(&self.inner.behind).looked = false;
     }
 }

@@ -84,6 +84,8 @@ impl BuiltIn {
         act: impl FnOnce(&ChangeRecord) -> Option<ChangeAct>,
     ) -> Done<ChangeRecord> {
         let mut writing = lock(&self.inner.write);
+        // Changes are looked for by their rows.
+        self.catch_up()?;
         let mut proposed = self.plan_proposal(self.repository(), by, proposal, now)?;
         self.records().check_room()?;
         if let Some(before) = &proposed.before {

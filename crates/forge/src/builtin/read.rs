@@ -14,7 +14,7 @@ use crate::records::{ChangeRecord, Find};
 
 impl Forge for BuiltIn {
     fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError> {
-        self.catch_up();
+        let damaged = self.catch_up()?;
         let tip = self.tip(branch)?;
         let head = tip.as_ref().map(|tip| tip.commit);
         let keeps_landed = self.keeps(head, landed)?;
@@ -23,6 +23,7 @@ impl Forge for BuiltIn {
             _ => BTreeSet::new(),
         };
         let mut open = self.records().find(&Find::Open(branch.clone()))?;
+        open.retain(|saved| !damaged.contains(&saved.change.number));
         open.sort_by_key(|saved| saved.change.number);
         let changes =
             open.into_iter().map(|saved| self.facts(saved.change, head)).collect::<Result<_, _>>()?;

@@ -1,13 +1,16 @@
 //! Rows are made again from refs.
 
+use std::sync::Arc;
+
 use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_core::policy::Actor;
 use towpath_forge::{
-    ChangeAct, ChangeState, Draft, Failure, Find, Forge, ForgeError, LabelEdit, Records, RowStep, SavedChange,
+    BuiltIn, ChangeAct, ChangeState, Draft, Failure, Find, Forge, ForgeError, LabelEdit, Records, RowStep,
+    SavedChange,
 };
 
 use crate::contract::landing;
-use crate::support::{ANN, BOB, MAINTAINER, World, approval, branch, pushed};
+use crate::support::{ANN, BOB, MAINTAINER, World, Yaml, approval, branch, pushed};
 
 fn all(world: &World) -> Vec<SavedChange> {
     let numbers: Vec<ChangeNumber> = world.memory.saved().unwrap().into_keys().collect();
@@ -99,12 +102,14 @@ fn what_a_person_did_is_told_once_with_the_row_that_shows_it() {
     world.memory.fill_unseen();
     world.forge.withdraw_review(MAINTAINER, number, world.now()).unwrap();
     assert!(world.forge.change(number).is_err(), "it is not shown yet");
-    later.push(&["HEAD:refs/for/main"]).unwrap();
+    // Nor does a gate count the approval, or a push look for its change among rows that are old.
+    assert!(Forge::read(&world.forge, &branch("main"), None).is_err());
+    later.push(&["HEAD:refs/for/main"]).unwrap_err();
     world.memory.make_room();
     assert_eq!(told(&world.memory.acts()), [("mia", &*what)]);
     // The next reading has it count, and told. Who tries again has nothing left to do.
     let read = Forge::read(&world.forge, &branch("main"), None).unwrap();
-    assert_eq!(read.changes.iter().map(|change| change.reviews.len()).collect::<Vec<_>>(), [0, 0]);
+    assert_eq!(read.changes.iter().map(|change| change.reviews.len()).collect::<Vec<_>>(), [0]);
     assert!(world.forge.withdraw_review(MAINTAINER, number, world.now()).is_err());
     world.forge.comment(BOB, number, "Why?", world.now()).unwrap();
     world.forge.rebuild().unwrap();
@@ -114,6 +119,22 @@ fn what_a_person_did_is_told_once_with_the_row_that_shows_it() {
     // What changes nothing writes nothing.
     world.forge.set_draft(ANN, number, Draft::No, world.now()).unwrap();
     assert_eq!(told(&world.memory.acts()), all);
+}
+
+#[test]
+fn a_change_that_has_no_row_yet_is_opened_once() {
+    let world = World::new();
+    world.memory.fill_unseen();
+    let (ann, pushed) = (world.clone_of("ann"), ["-o", "change", "HEAD:refs/heads/topic"]);
+    ann.commit_file("topic", "one\n");
+    ann.push(&pushed).unwrap();
+    assert!(world.memory.saved().unwrap().is_empty());
+    ann.commit_file("topic", "two\n");
+    ann.push(&pushed).unwrap_err();
+    world.memory.make_room();
+    ann.push(&pushed).unwrap();
+    assert_eq!(world.newest(), ChangeNumber(1));
+    assert_eq!(world.forge.change(ChangeNumber(1)).unwrap().revisions.len(), 2);
 }
 
 #[test]
@@ -327,6 +348,41 @@ fn a_record_that_cannot_be_read_is_named_and_harms_no_other() {
     // Numbers are never given twice, whatever became of their changes.
     let (_, three) = world.change("ann", "three");
     assert_eq!(three.number, ChangeNumber(3));
+}
+
+#[test]
+fn a_gate_sees_no_change_whose_newest_record_cannot_be_read() {
+    let world = World::new();
+    let (_, one) = world.change("ann", "one");
+    world.forge.review(MAINTAINER, one.number, &approval(&one), world.now()).unwrap();
+    let approved = world.ref_of("refs/changes/1/meta").unwrap();
+    let (_, two) = world.change("bob", "two");
+    let [main, approved] = [world.main(), approved].map(|commit| commit.to_string());
+    assert!(world.in_store(&["update-ref", "refs/changes/1/meta", &main]).status.success());
+    assert_eq!(world.forge.rebuild().unwrap().broken.len(), 1);
+    let seen = || -> Vec<ChangeNumber> {
+        let changes = world.forge.read(&branch("main"), None).unwrap().changes;
+        changes.iter().map(|change| change.number).collect()
+    };
+    assert_eq!(seen(), [two.number]);
+    assert!(world.in_store(&["update-ref", "refs/changes/1/meta", &approved]).status.success());
+    assert_eq!(seen(), [one.number, two.number]);
+}
+
+#[test]
+fn a_gate_goes_by_no_row_that_an_earlier_process_left_behind() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()).unwrap();
+    let approved = world.memory.change(change.number).unwrap().unwrap();
+    world.forge.withdraw_review(MAINTAINER, change.number, world.now()).unwrap();
+    put_row(&world, &approved);
+    let repository = world.forge.repository().clone();
+    let later = BuiltIn::new(world.forge.name().clone(), repository, world.memory.clone(), Arc::new(Yaml));
+    world.memory.fill();
+    assert!(later.read(&branch("main"), None).is_err());
+    world.memory.make_room();
+    assert!(later.read(&branch("main"), None).unwrap().changes[0].reviews.is_empty());
 }
 
 #[test]

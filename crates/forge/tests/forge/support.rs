@@ -38,7 +38,7 @@ const PEOPLE: [(&str, UserId, Option<Role>, bool); 7] = [
 ];
 
 /// The tests' definition: a file that says `broken` is.
-struct Yaml;
+pub struct Yaml;
 
 impl Definitions for Yaml {
     fn settings(&self, repository: &Repository, tree: TreeId) -> Result<Settings, ForgeError> {
