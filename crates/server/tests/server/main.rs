@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod api;
+mod approvals;
 mod client;
 mod documented;
 mod git;

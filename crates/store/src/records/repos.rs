@@ -84,15 +84,6 @@ impl View {
         const SQL: &str = "SELECT repo, holder, role, authorised FROM rights WHERE repo = ?1 ORDER BY holder";
         self.all(SQL, [repo.as_str()], read_right)
     }
-
-    /// Every right of one user, by repo.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn rights_of(&self, holder: UserId) -> Result<Vec<Right>, ReadError> {
-        const SQL: &str = "SELECT repo, holder, role, authorised FROM rights WHERE holder = ?1 ORDER BY repo";
-        self.all(SQL, [holder.0 as i64], read_right)
-    }
 }
 
 impl Tx<'_> {

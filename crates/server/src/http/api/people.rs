@@ -95,3 +95,9 @@ pub async fn told(call: &Call, repos: Vec<RepoName>, said: String) -> Answer<Sai
     let rung = call.shared().ring_all(gates.await?.into_iter().flatten().map(|(gate, _)| gate));
     Ok(Said::with(said, rung.unread().await))
 }
+
+/// The same of every repo: the server's admins count on each, whatever right they were given there.
+pub async fn told_everywhere(call: &Call, said: String) -> Answer<Said> {
+    let repos = call.read(|view| Ok(view.repos()?)).await?;
+    told(call, repos.into_iter().map(|repo| repo.name).collect(), said).await
+}

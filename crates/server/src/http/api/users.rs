@@ -159,15 +159,13 @@ async fn set_disabled(call: &Call, user: User, disabled: bool) -> Answer<Said> {
     let (by, now) = (call.actor()?, call.now());
     let said = format!("{} {}", if disabled { "disabled" } else { "enabled" }, user.name);
     let what = said.clone();
-    let repos = call
-        .write(move |tx| {
-            tx.set_disabled(user.id, disabled)?;
-            note(tx, Some(&by), now, what);
-            Ok(tx.rights_of(user.id)?)
-        })
-        .await?;
-    let repos = repos.into_iter().map(|right| right.repo).collect();
-    super::people::told(call, repos, said).await
+    call.write(move |tx| {
+        tx.set_disabled(user.id, disabled)?;
+        note(tx, Some(&by), now, what);
+        Ok(())
+    })
+    .await?;
+    super::people::told_everywhere(call, said).await
 }
 
 /// Whether somebody looks after the whole server.
@@ -196,9 +194,7 @@ pub async fn set_server_admin(call: Call, input: Admin) -> Answer<Said> {
         Ok(())
     })
     .await?;
-    // Admins count on every repo.
-    let repos = call.read(|view| Ok(view.repos()?)).await?;
-    super::people::told(&call, repos.into_iter().map(|repo| repo.name).collect(), said).await
+    super::people::told_everywhere(&call, said).await
 }
 
 /// A new password.
