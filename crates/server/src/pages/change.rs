@@ -11,6 +11,7 @@ use towpath_core::ids::{CommitId, GateId};
 use towpath_core::policy::Role;
 use towpath_forge::Failure;
 
+use super::forms::NO_DEFINITION;
 use super::{Frame, crumb, permitted, render, text};
 use crate::http::api::Nothing;
 use crate::http::api::change_views::ChangeView;
@@ -83,10 +84,14 @@ impl ChangePage {
         self.change.reviews.iter().any(|review| Some(&review.by) == self.frame.who.as_ref())
     }
 
+    /// The definition that a review is about.
+    fn definition(&self) -> &str {
+        self.change.definition.as_deref().unwrap_or(NO_DEFINITION)
+    }
+
     /// What a review is about. A form that was shown for something else is not brought up to date behind one's back.
     fn seen(&self) -> String {
-        let definition = self.change.definition.as_deref().unwrap_or_default();
-        let line = &self.change.line;
+        let (line, definition) = (&self.change.line, self.definition());
         format!("{} {} {} {definition} {}", line.revision, self.change.message, line.target, line.state)
     }
 

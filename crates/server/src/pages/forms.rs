@@ -75,6 +75,9 @@ fn change_page(call: &Call) -> Answer<String> {
     Ok(links::change(&call.repo()?, call.change()?))
 }
 
+/// What a verdict's form has as its definition where the page shows none.
+pub const NO_DEFINITION: &str = "none";
+
 /// Fields of a verdict's form.
 pub const REVIEW: &[&str] = &["revision", "target", "message", "definition", "text"];
 
@@ -85,11 +88,12 @@ pub const REVIEW: &[&str] = &["revision", "target", "message", "definition", "te
 fn review(form: &Form) -> Answer<Review> {
     let shown =
         |name| given(form, name).ok_or_else(|| ApiError::invalid(format!("the form has no `{name}`")));
+    let definition = shown("definition")?;
     Ok(Review {
         revision: shown("revision")?,
         target: Some(shown("target")?),
         message: Some(shown("message")?),
-        definition: given(form, "definition"),
+        definition: (definition != NO_DEFINITION).then_some(definition),
         text: form.get("text").trim().to_owned(),
     })
 }

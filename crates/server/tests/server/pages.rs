@@ -28,8 +28,8 @@ pub fn csrf_of(world: &World, cookie: &str) -> String {
 }
 
 /// Fields of the form that approves, as the page has them.
-fn review_of(text: &str) -> String {
-    let names = ["csrf", "revision", "target", "message"];
+pub fn review_of(text: &str) -> String {
+    let names = ["csrf", "revision", "target", "message", "definition"];
     let form = &text[text.find("id=\"review\"").unwrap()..];
     let field = |name: &str| format!("{name}={}", after(form, &format!("name=\"{name}\" value=\"")));
     names.map(field).join("&")

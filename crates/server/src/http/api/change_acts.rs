@@ -3,8 +3,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{RetryScope, Verb, Verdict};
+use towpath_core::gate::{Gate, RetryScope, Verb, Verdict};
 use towpath_core::ids::{ChangeNumber, CommitId, Digest, GateId, Timestamp, UserId};
+use towpath_core::turn::Live;
 use towpath_forge::{
     BuiltIn, ChangeRecord, ChangeText, Draft, Failure, LabelEdit, Proposal, PushedBranch, ReviewRequest,
 };
@@ -162,7 +163,8 @@ pub struct Review {
     /// `message` of the change as it was shown; absent: as it is now.
     #[serde(default)]
     pub message: Option<String>,
-    /// `definition` of the change as it was shown; absent: as it is now.
+    /// `definition` of the change as it was shown; absent or `null`: none was shown. It is never filled in: whoever has not
+    /// seen a definition approves none.
     #[serde(default)]
     pub definition: Option<String>,
     /// Words to go with it.
@@ -183,13 +185,10 @@ pub async fn request_changes(call: Call, input: Review) -> Answer<Said> {
 async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
     let (id, number) = gate_of(&call).await?;
     let revision: CommitId = input.revision.parse()?;
-    let shown = shown_definition(&call, id, number, revision).await;
-    let definition = match &input.definition {
-        Some(definition) => Some(definition.parse()?),
-        None => shown,
-    };
+    let definition = input.definition.as_deref().map(str::parse).transpose()?;
     let target = input.target.as_deref().map(str::parse).transpose()?;
     let message = input.message.as_deref().map(str::parse).transpose()?;
+    must_be_shown(&call, id, (number, revision), definition).await?;
     let what = match verdict {
         Verdict::Approve => format!("approved revision {revision}"),
         Verdict::RequestChanges => format!("asked for changes of revision {revision}"),
@@ -223,19 +222,30 @@ fn asks_another(failure: Failure) -> ApiError {
     }
 }
 
-/// The definition that the gate shows for a revision, if the change edits it.
-async fn shown_definition(
+/// Whether the gate shows the definition of a revision as its reviewer saw it. The forge, which knows nothing of
+/// definitions, looks at all else; also at a revision that the gate has not read, for which it shows none.
+async fn must_be_shown(
     call: &Call,
     id: GateId,
-    number: ChangeNumber,
-    revision: CommitId,
-) -> Option<Digest> {
-    let look = move |live: &towpath_core::turn::Live<towpath_core::gate::Gate>| {
+    (number, revision): (ChangeNumber, CommitId),
+    seen: Option<Digest>,
+) -> Answer<()> {
+    let look = move |live: &Live<Gate>| {
         let change = live.state.changes().get(&number)?;
         let same = change.facts.revision.commit == revision;
-        same.then(|| live.state.edited_definition(change)).flatten()
+        same.then(|| live.state.edited_definition(change))
     };
-    call.shared().engine.gate(id, look).await.flatten()
+    let Some(shown) = call.shared().engine.gate(id, look).await.flatten() else { return Ok(()) };
+    if seen == shown {
+        return Ok(());
+    }
+    let [seen, now] = [seen, shown].map(|definition| match definition {
+        Some(definition) => format!("the definition {definition}"),
+        None => "no definition".to_owned(),
+    });
+    let why =
+        format!("change {number} shows {now} now, and the review is for {seen}; look at it again first");
+    Err(ApiError::new(Class::Conflict, why))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/withdraw`

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_core::gate::{Change, Gate, GateState, Reason, Vouch};
-use towpath_core::ids::{BranchName, ChangeNumber, GateId, RepoName, Timestamp};
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, GateId, RepoName, Timestamp};
 use towpath_core::turn::Live;
 use towpath_forge::ChangeRecord;
 use towpath_store::records::{ChangeQuery, RunQuery};
@@ -134,8 +134,9 @@ pub async fn show(call: Call, _: Nothing) -> Answer<ChangeView> {
         };
         let runs = view.runs(&query)?.iter().map(super::runs::RunSummary::of).collect();
         let checks = view.checks(&repo, number, &record.target)?;
+        let newest = record.newest().commit;
         let (gate, definition) = match seen {
-            Some(seen) => (Some(seen.view(&mut names)?), seen.definition),
+            Some(seen) => (Some(seen.view(&mut names)?), seen.definition_of(newest)),
             None => (None, None),
         };
         Ok(ChangeView {
@@ -182,6 +183,11 @@ impl Seen {
             vouched: change.vouch.as_ref().map_or("", |vouch| standing(state, &change, (vouch, now))),
             change,
         })
+    }
+
+    /// The definition that a revision would land; none is known of one that the gate has not read.
+    fn definition_of(self, revision: CommitId) -> Option<String> {
+        self.definition.filter(|_| self.change.facts.revision.commit == revision)
     }
 
     fn view(&self, names: &mut Names<'_>) -> Result<GateView, ReadError> {

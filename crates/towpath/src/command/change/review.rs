@@ -78,7 +78,8 @@ pub fn review(
 ) -> Result<ExitCode, Failure> {
     let change = fetch(place, arguments.number)?;
     let revision = revision(&change, &arguments.revision, verb)?;
-    // With what was shown, so that a title, target or definition that moved meanwhile makes it void.
+    // With what was shown, so that a title, target or definition that moved meanwhile makes it void. A `null` says that no
+    // definition was shown.
     let body = json!({
         "revision": revision, "target": change["target"], "message": change["message"],
         "definition": change["definition"], "text": arguments.text,
@@ -115,7 +116,7 @@ fn revision(change: &Value, arguments: &RevisionArgs, verb: &str) -> Result<Stri
         None => None,
     };
     if !arguments.yes || given.is_none() {
-        let question = format!("{verb} revision {newest} of {}?", inline(&named(change)));
+        let question = question(change, &verb);
         let how = match arguments.yes {
             true => format!("`--yes` is for a revision that you name: `--revision {newest}`"),
             false => format!("name the whole commit: `--revision {newest}`"),
@@ -123,6 +124,15 @@ fn revision(change: &Value, arguments: &RevisionArgs, verb: &str) -> Result<Stri
         confirm(&question, &how)?;
     }
     Ok(newest)
+}
+
+/// What a person is asked before their word counts for the newest revision: with the definition that it counts for, too.
+fn question(change: &Value, verb: &str) -> String {
+    let definition = match text(change, "definition") {
+        "" => String::new(),
+        definition => format!(" with the definition {}", inline(definition)),
+    };
+    format!("{verb} revision {} of {}{definition}?", text(change, "revision"), inline(&named(change)))
 }
 
 /// A shortened id stands for the newest revision only.
@@ -154,6 +164,15 @@ fn resolve(change: &Value, given: &str, newest: &str) -> Result<String, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_definition_is_asked_about_where_there_is_one() {
+        let mut change = json!({ "change": 7, "title": "Test less", "revision": "b".repeat(40) });
+        let plain = format!("approve revision {} of change 7 `Test less`", "b".repeat(40));
+        assert_eq!(question(&change, "approve"), format!("{plain}?"));
+        change["definition"] = "d".repeat(64).into();
+        assert_eq!(question(&change, "approve"), format!("{plain} with the definition {}?", "d".repeat(64)));
+    }
 
     #[test]
     fn a_short_id_stands_for_the_newest_revision_alone() {

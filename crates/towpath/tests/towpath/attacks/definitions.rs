@@ -30,7 +30,7 @@ fn is_held_by(fort: &Fort, number: u64, job: &str) {
     assert_eq!(fort.change(number)["state"], "open");
 }
 
-/// An approval that does not name the definition is one of the revision alone.
+/// An approval for another definition than the one that would land, or for none, is refused.
 fn needs_a_word_for_its_definition(fort: &Fort, number: u64) {
     let change = fort.change(number);
     let definition = change["definition"].as_str().unwrap_or_else(|| panic!("no definition: {change}"));
@@ -39,9 +39,11 @@ fn needs_a_word_for_its_definition(fort: &Fort, number: u64) {
     } else {
         format!("0{}", &definition[1..])
     };
-    fort.act("mia", number, "approve", &json!({ "revision": change["revision"], "definition": other })).ok();
-    let waits = |change: &Value| change["gate"]["reasons"].to_string().contains("definition_approval");
-    fort.until_change(number, "waits for its definition's approval", waits);
+    for named in [json!(other), Value::Null] {
+        let body = json!({ "revision": change["revision"], "definition": named });
+        assert_eq!(fort.act("mia", number, "approve", &body).status, 409, "{named}");
+    }
+    assert_eq!(fort.why(number), ["approvals"]);
     assert_eq!(fort.change(number)["state"], "open");
 }
 
