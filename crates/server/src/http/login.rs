@@ -67,19 +67,16 @@ pub async fn log_in(call: Call, form: Form) -> Answer<Response> {
     // the address would let anybody keep everybody out.
     let name = form.get("token").is_empty().then(|| form.get("name"));
     let next = local_path(form.get("next")).to_owned();
-    if let Err(wait) = call.edge.logins.check(call.address(), name, now) {
+    let begun = call.edge.logins.begin(call.address(), name, now).map_err(|wait| {
         let error = ApiError::new(Class::Limited, "too many logins failed; wait a little");
-        return Err(ApiError { retry_seconds: Some(wait.seconds), ..error });
-    }
+        ApiError { retry_seconds: Some(wait.seconds), ..error }
+    })?;
     match who(&call, &form).await? {
         Some(user) => {
-            name.into_iter().for_each(|name| call.edge.logins.succeeded(name));
+            call.edge.logins.succeeded(begun);
             begin(&call, user, &next).await
         }
-        None => {
-            call.edge.logins.failed(call.address(), name, now);
-            Ok(redirect(&format!("{LOGIN_PATH}?failed=1&next={}", escaped(&next))))
-        }
+        None => Ok(redirect(&format!("{LOGIN_PATH}?failed=1&next={}", escaped(&next)))),
     }
 }
 

@@ -104,6 +104,27 @@ fn a_token_opens_pages_only_if_it_may_do_everything() {
 }
 
 #[test]
+fn guesses_at_once_are_no_more_than_one_after_another() {
+    let at_once = |world: &World, ask: &Ask, tried: u16| {
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let sent: Vec<_> = (0..40).map(|_| scope.spawn(|| world.send(ask).status)).collect();
+            sent.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        let refused = statuses.iter().filter(|status| **status == 429).count();
+        let tried = statuses.iter().filter(|status| **status == tried).count();
+        assert_eq!((tried, refused), (10, 30), "{statuses:?}");
+    };
+    let world = World::new();
+    world.log_in("mia");
+    at_once(&world, &world.form("/login", "name=mia&password=wrong"), 303);
+    // The same of whoever has somebody's token, and would have the password.
+    let world = World::new();
+    world.log_in("mia");
+    let guess = Ask::put("/api/v1/me/password", json!({ "old": "wrong", "new": "battery staple" }));
+    at_once(&world, &guess.token(world.token("mia")), 403);
+}
+
+#[test]
 fn every_answer_keeps_browsers_in_bounds() {
     let world = World::new();
     for path in ["/healthz", "/api/v1/me", "/nothing", "/openapi.json", "/login"] {

@@ -214,17 +214,16 @@ pub async fn own_password(call: Call, input: Password) -> Answer<Said> {
     let user = call.read(move |view| Ok(view.user(id)?)).await?;
     let user = user.ok_or_else(|| ApiError::not_found("you are not there any more"))?;
     if let Some(stored) = user.password.clone() {
-        let now = call.now();
-        if let Err(wait) = call.edge.logins.check(call.address(), Some(&user.name), now) {
+        let begun = call.edge.logins.begin(call.address(), Some(&user.name), call.now()).map_err(|wait| {
             let error = ApiError::new(Class::Limited, "too many tries failed; wait a little");
-            return Err(ApiError { retry_seconds: Some(wait.seconds), ..error });
-        }
+            ApiError { retry_seconds: Some(wait.seconds), ..error }
+        })?;
         let old = input.old.unwrap_or_default();
         if !hashing(move || Ok(password::verify(&old, Some(&stored)))).await? {
-            call.edge.logins.failed(call.address(), Some(&user.name), now);
             return Err(ApiError::denied("the present password is another one")
                 .hint("an admin can set a new one: `towpath user password NAME`"));
         }
+        call.edge.logins.succeeded(begun);
     }
     set_password(&call, user, input.new.0).await
 }
