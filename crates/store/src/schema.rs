@@ -8,13 +8,14 @@ use towpath_core::ids::{Digest, Timestamp};
 
 use crate::error::{OpenError, WriteError};
 
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("schema/0001_engine.sql"),
     include_str!("schema/0002_records.sql"),
     include_str!("schema/0003_proofs.sql"),
     include_str!("schema/0004_causes.sql"),
     include_str!("schema/0005_rows.sql"),
     include_str!("schema/0006_landings.sql"),
+    include_str!("schema/0007_sessions.sql"),
 ];
 
 /// Marks the file as ours: `towp` in ASCII.
@@ -134,6 +135,20 @@ mod tests {
         let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).unwrap();
         let rows: Vec<[String; 3]> = rows.map(Result::unwrap).collect();
         assert_eq!(rows, [["pool", "slots", "3"], ["run/a", "jobs/1", "y"], ["run/a", "start", "x"]]);
+    }
+
+    #[test]
+    fn sessions_of_which_nobody_knows_what_opened_them_end() {
+        let mut conn = before(5);
+        conn.execute_batch(
+            "INSERT INTO users VALUES (1, 'ann', NULL, 0, 1);
+             INSERT INTO sessions VALUES (x'01', 'c', 1, 1, 9);",
+        )
+        .unwrap();
+        migrate(&mut conn, NOW).unwrap();
+        let left: i64 =
+            conn.query_row("SELECT count(token) + count(*) FROM sessions", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use towpath_core::ids::{Digest, RepoName, Timestamp, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
-use towpath_store::records::{Scope, Token};
+use towpath_store::records::{Scope, Session, Token};
 use towpath_store::{ReadError, Tx, View, WriteError};
 
 use super::token::{TokenVerb, reaches, within_reach};
@@ -100,15 +100,24 @@ pub fn identify(view: &View, credentials: Credentials, now: Timestamp) -> Result
             .token(&hash)?
             .filter(|token| super::same(&token.hash.0, &hash.0) && token.is_valid(now))
             .map(|token| (token.owner, of_token(token))),
-        Credentials::Session(hash) => view
-            .session(&hash, now)?
-            .map(|session| (session.owner, Means::Session { hash: session.hash, csrf: session.csrf })),
+        Credentials::Session(hash) => match view.session(&hash, now)? {
+            Some(session) if holds(view, &session, now)? => {
+                Some((session.owner, Means::Session { hash: session.hash, csrf: session.csrf }))
+            }
+            _ => None,
+        },
     };
     let Some((owner, by)) = found else { return Ok(Identity::Unknown) };
     let user = view.user(owner)?.filter(|user| !user.disabled);
     let Some(user) = user else { return Ok(Identity::Unknown) };
     let admin = !by.is_limited_to_repos() && is_admin(view, owner)?;
     Ok(Identity::Known(Box::new(Person { user: owner, name: user.name, admin, by })))
+}
+
+/// Whether what a session was opened with still opens one: a token that was revoked takes its sessions with it.
+fn holds(view: &View, session: &Session, now: Timestamp) -> Result<bool, ReadError> {
+    let Some(hash) = session.token else { return Ok(true) };
+    Ok(view.token(&hash)?.is_some_and(|token| token.is_valid(now)))
 }
 
 fn of_token(token: Token) -> Means {

@@ -4,13 +4,13 @@ use axum::body::Bytes;
 use axum::extract::{Form as AxumForm, FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use towpath_core::ids::UserId;
 
 use super::call::{Call, hashing};
 use super::documented::Sent;
 use super::error::{Answer, ApiError, Class};
 use super::route::{Needs, body};
-use crate::auth::rights::{Credentials, Means};
+use crate::auth::rights::{Credentials, Identity, Means, identify};
+use crate::auth::session::Login;
 use crate::auth::{same, session, token};
 
 /// The field of every form that shows it to come from a page of this very session.
@@ -72,24 +72,23 @@ pub async fn log_in(call: Call, form: Form) -> Answer<Response> {
         ApiError { retry_seconds: Some(wait.seconds), ..error }
     })?;
     match who(&call, &form).await? {
-        Some(user) => {
+        Some(login) => {
             call.edge.logins.succeeded(begun);
-            begin(&call, user, &next).await
+            begin(&call, login, &next).await
         }
         None => Ok(redirect(&format!("{LOGIN_PATH}?failed=1&next={}", escaped(&next)))),
     }
 }
 
 /// Who the form is from. Takes as long for nobody as for somebody.
-async fn who(call: &Call, form: &Form) -> Answer<Option<UserId>> {
+async fn who(call: &Call, form: &Form) -> Answer<Option<Login>> {
     let now = call.now();
     if !form.get("token").is_empty() {
         let Some(hash) = token::presented(&format!("Bearer {}", form.get("token"))) else { return Ok(None) };
         let known = move |view: &towpath_store::Snapshot| {
-            let identity = crate::auth::rights::identify(view, Credentials::Token(hash), now)?;
-            Ok(match identity {
+            Ok(match identify(view, Credentials::Token(hash), now)? {
                 // A page can do everything that its person may: a token for less does not open it.
-                crate::auth::rights::Identity::Known(person) => person.may_all().then_some(person.user),
+                Identity::Known(person) if person.may_all() => Login::by(*person),
                 _ => None,
             })
         };
@@ -99,11 +98,11 @@ async fn who(call: &Call, form: &Form) -> Answer<Option<UserId>> {
     let user = call.read(move |view| Ok(view.user_by_name(&name)?.filter(|user| !user.disabled))).await?;
     let stored = user.as_ref().and_then(|user| user.password.clone());
     let right = hashing(move || Ok(crate::auth::password::verify(&password, stored.as_deref()))).await?;
-    Ok(user.filter(|_| right).map(|user| user.id))
+    Ok(user.filter(|_| right).map(|user| Login::by_password(user.id)))
 }
 
-async fn begin(call: &Call, user: UserId, next: &str) -> Answer<Response> {
-    let begun = session::begin(user, call.now());
+async fn begin(call: &Call, login: Login, next: &str) -> Answer<Response> {
+    let begun = session::begin(login, call.now());
     // Whatever the browser had before ends here: a session is never carried over a login (F10).
     let before = call.person.as_ref().and_then(|person| match person.credentials() {
         Credentials::Session(hash) => Some(hash),
@@ -111,8 +110,7 @@ async fn begin(call: &Call, user: UserId, next: &str) -> Answer<Response> {
     });
     let stored = begun.session.clone();
     call.write(move |tx| session::store(tx, &stored, before)).await?;
-    let cookie = session::set_cookie(&begun.cookie, call.edge.site.is_secure());
-    with_cookie(redirect(next), &cookie)
+    with_cookie(redirect(next), &begun.set_cookie(call.edge.site.is_secure()))
 }
 
 /// `POST /logout`.

@@ -104,6 +104,28 @@ fn a_token_opens_pages_only_if_it_may_do_everything() {
 }
 
 #[test]
+fn a_session_holds_only_while_the_token_that_opened_it_does() {
+    let world = World::new();
+    let made = world.ada(Ask::post("/api/v1/tokens", json!({ "seconds": 3600 }))).ok();
+    let log_in = |token: &str| {
+        let got = world.send(&world.form("/login", &format!("token={token}")));
+        let set = got.header("set-cookie").unwrap().to_owned();
+        let seconds: u32 = set.split("Max-Age=").nth(1).unwrap().parse().unwrap();
+        (set.split(';').next().unwrap().to_owned(), seconds)
+    };
+    let open = |cookie: &str| world.send(&Ask::get("/events").header("cookie", cookie)).status;
+    let others = [world.log_in("ada"), log_in(world.token("ada")).0];
+    let (brief, seconds) = log_in(made["token"].as_str().unwrap());
+    assert!(seconds <= 3600, "{seconds}");
+    assert_eq!(open(&brief), 200);
+    let revoke = Ask::new("DELETE", &format!("/api/v1/tokens/{}", made["number"]));
+    world.ada(revoke).ok();
+    assert_eq!(open(&brief), 303);
+    // The control: what another token or a password opened goes on.
+    assert_eq!(others.each_ref().map(|cookie| open(cookie)), [200, 200]);
+}
+
+#[test]
 fn guesses_at_once_are_no_more_than_one_after_another() {
     let at_once = |world: &World, ask: &Ask, tried: u16| {
         let statuses: Vec<u16> = std::thread::scope(|scope| {

@@ -16,6 +16,8 @@ pub struct Session {
     pub csrf: String,
     /// Who.
     pub owner: UserId,
+    /// The SHA-256 of the token that opened it, if one did: it holds only while that one does.
+    pub token: Option<Digest>,
     /// Since when.
     pub created_at: Timestamp,
     /// Until when.
@@ -27,8 +29,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Session> {
         hash: Digest(row.get(0)?),
         csrf: row.get(1)?,
         owner: UserId(get_u64(row, 2)?),
-        created_at: Timestamp(row.get(3)?),
-        expires_at: Timestamp(row.get(4)?),
+        token: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest),
+        created_at: Timestamp(row.get(4)?),
+        expires_at: Timestamp(row.get(5)?),
     })
 }
 
@@ -38,7 +41,7 @@ impl View {
     /// # Errors
     /// It cannot be read.
     pub fn session(&self, hash: &Digest, now: Timestamp) -> Result<Option<Session>, ReadError> {
-        const SQL: &str = "SELECT hash, csrf, owner, created_at, expires_at FROM sessions \
+        const SQL: &str = "SELECT hash, csrf, owner, token, created_at, expires_at FROM sessions \
              WHERE hash = ?1 AND expires_at > ?2";
         self.one(SQL, params![hash.0, now.0], read)
     }
@@ -48,12 +51,13 @@ impl Tx<'_> {
     /// Begins a session.
     ///
     /// # Errors
-    /// There is no such user, or those of the disk.
+    /// There is no such user or token, or those of the disk.
     pub fn add_session(&mut self, session: &Session) -> Result<(), WriteError> {
-        const SQL: &str = "INSERT INTO sessions (hash, csrf, owner, created_at, expires_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5)";
-        let Session { hash, csrf, owner, created_at, expires_at } = session;
-        let values = params![hash.0, csrf, owner.0 as i64, created_at.0, expires_at.0];
+        const SQL: &str = "INSERT INTO sessions (hash, csrf, owner, token, created_at, expires_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let Session { hash, csrf, owner, token, created_at, expires_at } = session;
+        let token = token.map(|token| token.0);
+        let values = params![hash.0, csrf, owner.0 as i64, token, created_at.0, expires_at.0];
         self.insert(SQL, values, || "this session".into())
     }
 

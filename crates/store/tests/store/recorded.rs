@@ -73,15 +73,10 @@ fn users_keep_their_numbers_and_names() {
     assert_eq!(missing, Err(WriteError::Missing { what: "user 9".into() }));
 }
 
-#[test]
-fn tokens_end_by_time_and_by_revocation() {
-    let place = Place::new();
-    let store = place.open();
-    let owner = write(&store, |tx| tx.add_user("ann", None, NOW));
-    let hash = Digest::of(b"secret");
-    let token = Token {
+fn token(owner: UserId) -> Token {
+    Token {
         number: 0,
-        hash,
+        hash: Digest::of(b"secret"),
         prefix: "tp_ab".into(),
         owner,
         label: "laptop".into(),
@@ -90,7 +85,16 @@ fn tokens_end_by_time_and_by_revocation() {
         expires_at: Some(NOW.plus_seconds(60)),
         used_at: None,
         revoked_at: None,
-    };
+    }
+}
+
+#[test]
+fn tokens_end_by_time_and_by_revocation() {
+    let place = Place::new();
+    let store = place.open();
+    let owner = write(&store, |tx| tx.add_user("ann", None, NOW));
+    let token = token(owner);
+    let hash = token.hash;
     let expect = Token { number: 1, used_at: Some(NOW), ..token.clone() };
     write(&store, move |tx| {
         let number = tx.add_token(&token)?;
@@ -113,10 +117,14 @@ fn sessions_end_with_their_time_and_their_user() {
     let place = Place::new();
     let store = place.open();
     let owner = write(&store, |tx| tx.add_user("ann", None, NOW));
-    let [first, second] = [b"1", b"2"].map(|id| Session {
+    let token = token(owner);
+    let by = Some(token.hash);
+    write(&store, move |tx| tx.add_token(&token));
+    let [first, second] = [(b"1", by), (b"2", None)].map(|(id, token)| Session {
         hash: Digest::of(id),
         csrf: "c".into(),
         owner,
+        token,
         created_at: NOW,
         expires_at: NOW.plus_seconds(60),
     });
