@@ -9,13 +9,13 @@ use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
 use towpath_core::environment::Deploying;
 use towpath_core::gate::{ForgeRead, RunRecord, Verb};
-use towpath_core::graph::{JobResult, Outcome};
+use towpath_core::graph::{JobIndex, JobResult, JobSpec, Outcome};
 use towpath_core::ids::{
-    ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, LeaseId, RunId, Timestamp, UserId,
+    ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, JobName, LeaseId, RunId, Timestamp, UserId,
 };
 use towpath_core::message::{Message, RunReport};
 use towpath_core::outbox::Stage;
-use towpath_core::run::RunEvent;
+use towpath_core::run::{JobState, RunEvent};
 use towpath_core::turn::{Intake, Turn};
 
 use crate::fake::forge::Pusher;
@@ -47,6 +47,8 @@ pub struct Checks {
     foreign: BTreeSet<GateId>,
     /// Where an admin has accepted a push of somebody else.
     accepted: BTreeSet<GateId>,
+    /// Runs that people have stopped.
+    stopped: BTreeSet<RunId>,
     vouches: BTreeMap<(GateId, ChangeNumber), Vouched>,
     sent: BTreeMap<u64, Sent>,
     answered: BTreeSet<u64>,
@@ -149,6 +151,7 @@ impl World {
             let claimed = row.as_ref().filter(|row| matches!(row.stage, Stage::Claimed { .. }));
             if let Some(Effect::RunJob(order)) = claimed.and_then(|row| row.effect.as_ref()) {
                 self.check_turn(order);
+                self.check_aborts(epoch, order);
             }
             if let Some(Effect::Land(landing)) = claimed.and_then(|row| row.effect.as_ref()) {
                 self.trace.line(format!("{} claimed: {key}", self.now));
@@ -197,6 +200,29 @@ impl World {
             let what = format!("run {} deploys to {environment} while {deploying:?} has the turn", order.run);
             self.violate("I13", what);
         }
+    }
+
+    /// DESIGN 7: no job begins once another one that did not pass has aborted it.
+    fn check_aborts(&mut self, epoch: Epoch, order: &JobOrder) {
+        if let Some(by) = self.aborted_by(epoch, order).cloned() {
+            let what = format!("`{}` of run {} begins, and `{by}` aborts it", order.spec.name, order.run);
+            self.violate("DESIGN 7", what);
+        }
+    }
+
+    fn aborted_by(&self, epoch: Epoch, order: &JobOrder) -> Option<&JobName> {
+        let AnyLive::Run(live) = self.server(epoch)?.cells.get(&CellId::Run(order.run.clone()))? else {
+            return None;
+        };
+        let has_failed = |job| match live.state.job(job) {
+            Some(JobState::Done { result, .. }) => {
+                matches!(result.outcome, Outcome::Failed | Outcome::Errored | Outcome::TimedOut)
+            }
+            _ => false,
+        };
+        let aborts =
+            |(job, spec): &(JobIndex, &JobSpec)| spec.aborts.contains(&order.lease.job) && has_failed(*job);
+        live.state.start()?.graph.iter().find(aborts).map(|(_, spec)| &spec.name)
     }
 
     /// I13: one writer a cell.

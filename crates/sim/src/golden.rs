@@ -8,8 +8,9 @@ use serde::Serialize;
 use towpath_core::gate::{RetryScope, Verb, Verdict};
 use towpath_core::ids::{ChangeNumber, GateId, Timestamp, UserId};
 
+use crate::fake::definition;
 use crate::fake::forge::{ChangeState, Pusher};
-use crate::fake::git::Files;
+use crate::fake::git::{DEFINITION, Files};
 use crate::mutant::Mutant;
 use crate::report::Violation;
 use crate::run::threads_or_all;
@@ -37,7 +38,7 @@ const GOOD: u32 = 14;
 const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
-const STORIES: [Story; 13] = [
+const STORIES: [Story; 14] = [
     Story {
         name: "land one",
         play: |world| {
@@ -200,6 +201,22 @@ const STORIES: [Story; 13] = [
         },
         shows: Some(Mutant::StoppedIsPassed),
         lands: |world| landed(world, &[1]),
+    },
+    Story {
+        name: "a job that another one aborts, and a revision that mends it",
+        play: |world| {
+            let definition = world.tell_change(DEFINITION, definition::aborting());
+            world.tell_approval(definition);
+            world.pass(LONG);
+            let change = world.tell_change(9, BAD);
+            world.tell_approval(change);
+            world.pass(LONG);
+            world.tell_revision(change, 9, GOOD);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        shows: Some(Mutant::AbortedIsPassed),
+        lands: |world| landed(world, &[1, 2]),
     },
 ];
 
@@ -377,6 +394,9 @@ impl World {
     }
 
     fn tell_revision(&mut self, number: ChangeNumber, path: usize, value: u32) {
+        if self.forge.changes[&number].state != ChangeState::Open {
+            return;
+        }
         let gate = self.main();
         let tip = self.forge.branch(&gate.branch).tip;
         let files = self.file(self.forge.git.get(tip).files, path, value);

@@ -57,10 +57,14 @@ pub enum Mutant {
     StoppedIsPassed,
     /// The forge tells of no branch who made it.
     BranchesAreNobodys,
+    /// A job that another one aborted is told as passed.
+    AbortedIsPassed,
+    /// Housekeeping lets runs go that are just over.
+    ForgetsRunsAtOnce,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 22] = [
+pub const MUTANTS: [Mutant; 24] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -83,6 +87,8 @@ pub const MUTANTS: [Mutant; 22] = [
     Mutant::FailuresAreForgotten,
     Mutant::StoppedIsPassed,
     Mutant::BranchesAreNobodys,
+    Mutant::AbortedIsPassed,
+    Mutant::ForgetsRunsAtOnce,
 ];
 
 /// How a planted bug was noticed.

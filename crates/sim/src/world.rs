@@ -6,7 +6,7 @@ use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::environment::Environment;
 use towpath_core::gate::{Bell, Gate, GateConfig, GateEvent};
-use towpath_core::ids::{CommitId, Epoch, GateId, LeaseId, RepoName, Timestamp};
+use towpath_core::ids::{CommitId, Epoch, GateId, LeaseId, RepoName, RunId, Timestamp};
 use towpath_core::pool::{Pool, PoolEvent};
 use towpath_core::run::Run;
 use towpath_core::turn::{Intake, Live, Turn};
@@ -24,6 +24,7 @@ use crate::trace::Trace;
 mod drivers;
 mod heal;
 mod hearsay;
+mod keeping;
 pub mod people;
 mod servers;
 mod strikes;
@@ -76,6 +77,8 @@ pub struct World {
     pub twice: bool,
     /// Freezes that the team has ended once the faults were over: branch, why, and over which commit.
     unfrozen: BTreeSet<(GateId, String, Option<CommitId>)>,
+    /// When runs were found to be over, that no gate remembers.
+    over_since: BTreeMap<RunId, i64>,
     commands: u64,
     queue: BTreeMap<(i64, u64), Ev>,
     tasks: BTreeMap<u64, Task>,
@@ -111,6 +114,8 @@ enum Ev {
     Restart,
     /// Somebody accepts what a restore lost.
     Accept,
+    /// It is time for housekeeping.
+    KeepHouse,
 }
 
 /// A server process.
@@ -220,6 +225,7 @@ impl World {
             crash_again: None,
             twice: false,
             unfrozen: BTreeSet::new(),
+            over_since: BTreeMap::new(),
             commands: 0,
             queue: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -238,6 +244,7 @@ impl World {
             self.deliver(&CellId::Gate(gate), at, AnyIntake::Gate(Intake::Event(configured)));
         }
         self.set_capacity(self.slots);
+        self.keep_house();
     }
 
     /// Tells the pool how much the executors take.
@@ -289,6 +296,7 @@ impl World {
             Ev::TellHalts => self.tell_halts(),
             Ev::Restart => self.restart_after_a_look(),
             Ev::Accept => self.accept_restore(),
+            Ev::KeepHouse => self.keep_house(),
         }
     }
 

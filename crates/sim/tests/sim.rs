@@ -3,8 +3,8 @@
 
 use towpath_sim::{Mutant, Options, hunt, run, sweep};
 
-/// Of the 10,000 cuts, so many apart are played here.
-const EVERY: usize = 150;
+/// Of the 20,000 cuts, so many apart are played here.
+const EVERY: usize = 300;
 
 #[test]
 fn faulty_worlds_keep_the_invariants_and_come_to_rest() {
@@ -23,11 +23,12 @@ fn stories_end_the_same_wherever_the_server_dies_and_if_every_effect_is_done_twi
 }
 
 #[test]
-fn what_a_landing_rests_on_is_checked_for_age_retries_and_what_it_was_made_of() {
+fn what_a_landing_rests_on_is_checked_for_age_retries_aborts_and_what_it_was_made_of() {
     let bugs = [
         (Mutant::FailuresAreForgotten, "the newest result of `wheel`, in run 3, is"),
         (Mutant::RetriesKeepEverything, "was put aside by a retry"),
         (Mutant::StoppedIsPassed, "`integ` of run 1 was made of another `wheel`"),
+        (Mutant::AbortedIsPassed, "nobody has shown that `integ 0` passes on it"),
     ];
     for (bug, by) in bugs {
         let notice = hunt(bug, 1, 1);

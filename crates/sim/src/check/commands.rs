@@ -5,7 +5,7 @@ use std::sync::Arc;
 use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::gate::{ForgeRead, Snapshot, Verb};
-use towpath_core::ids::{ChangeNumber, CommitId, Epoch, GateId, Timestamp, UserId};
+use towpath_core::ids::{ChangeNumber, CommitId, Epoch, GateId, RunId, Timestamp, UserId};
 use towpath_core::policy::Role;
 use towpath_core::turn::Turn;
 
@@ -91,6 +91,7 @@ impl World {
                 let vouched = Vouched { by: sent.by, revision: *revision, expires: *expires };
                 self.checks.vouches.insert((gate, *change), vouched);
             }
+            Verb::Cancel { run, .. } => drop(self.checks.stopped.insert(RunId { gate, number: *run })),
             Verb::Retry { change, scope, .. } => self.checks.note_retry(&gate, *change, scope),
             _ => {}
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
-use towpath_core::gate::{GateState, Snapshot};
+use towpath_core::gate::{GateState, Reason, Snapshot};
 use towpath_core::ids::{ChangeNumber, CommitId, GateId};
 use towpath_core::outbox::Stage;
 use towpath_core::policy::Level;
@@ -90,6 +90,21 @@ impl World {
         if let Some(command) = self.checks.unanswered().first() {
             let what = format!("command {command} was never answered");
             self.violate("I8", what);
+        }
+    }
+
+    /// I16: what is told as stopped by a person was. The team, which has such runs made again, would hide it.
+    pub fn check_stops(&mut self, gate: &GateId) {
+        let now = self.intake_time();
+        let Some(state) = self.gate_state(gate) else { return };
+        let reasons = state.changes().keys().flat_map(|number| state.reasons(*number, now));
+        let is_nobodys = |reason: &Reason| match reason {
+            Reason::RunCancelled { run, .. } => !self.checks.stopped.contains(run),
+            _ => false,
+        };
+        let nobodys: Vec<Reason> = reasons.filter(is_nobodys).collect();
+        for reason in nobodys {
+            self.violate("I16", format!("a change waits as {reason}, and nobody did that"));
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Job {
     pub when: Option<usize>,
     /// The job that it needs.
     pub needs: Option<&'static str>,
+    /// The job that is cancelled when this one fails.
+    pub aborts: Option<&'static str>,
 }
 
 /// Names, files that the job reads, triggers.
@@ -46,6 +48,9 @@ const JOBS: [(&str, &[usize], &[Trigger]); 6] = [
     ("lint", &[1, 3, 5, 9], &[Trigger::Change]),
     ("deploy", &[9], &[Trigger::Land]),
 ];
+
+/// Which jobs may abort which: one that lands nothing by itself, and one that does.
+const ABORTS: [(&str, &str); 2] = [("unit", "docs"), ("lint", "integ")];
 
 /// A definition's digest.
 pub fn digest(value: u32) -> Digest {
@@ -99,7 +104,9 @@ pub fn read(value: u32) -> Result<Definition, Vec<String>> {
             let required = on.contains(&Trigger::Queue) && !odd(150);
             let when = (*name == "docs").then_some(8).or_else(|| odd(100).then_some(5));
             let needs = (*name == "integ").then_some("wheel");
-            Some(Job { name, body, on: on.to_vec(), required, when, needs })
+            let aborts = ABORTS.iter().find(|(by, _)| by == name).map(|(_, other)| *other);
+            let aborts = aborts.filter(|_| odd(300));
+            Some(Job { name, body, on: on.to_vec(), required, when, needs, aborts })
         })
         .collect();
     if !jobs.iter().any(|job| job.name == "wheel") {
@@ -107,6 +114,17 @@ pub fn read(value: u32) -> Result<Definition, Vec<String>> {
     }
     let budget_seconds = odd(250).then_some(BUDGET_SECONDS);
     Ok(Definition { settings, budget_seconds, jobs })
+}
+
+/// A definition that differs from the plain one in that `lint`, which no landing needs, may abort `integ`, which each does.
+pub fn aborting() -> u32 {
+    let plain = read(0).expect("invariant: the plain one can be used");
+    let differs_so = |read: Definition| {
+        let aborts = read.jobs.iter().any(|job| (job.name, job.aborts) == ("lint", Some("integ")));
+        let jobs: Vec<Job> = read.jobs.into_iter().map(|job| Job { aborts: None, ..job }).collect();
+        aborts && Definition { jobs, ..read } == plain
+    };
+    (1..).find(|value| read(*value).is_ok_and(differs_so)).expect("invariant: one in some thousands does")
 }
 
 /// Whether a script truly passes on a commit's content. Two values that each pass alone may fail together.
@@ -149,9 +167,10 @@ pub fn candidate_graph(target: u32, own: u32, changed: &[usize]) -> Result<JobGr
             spec.name = format!("{}.target", spec.base).parse().expect("invariant: a dot is allowed");
         }
         let shift = specs.len() as u32;
+        let shifted = |jobs: &[JobIndex]| jobs.iter().map(|job| JobIndex(job.0 + shift)).collect();
         for spec in with_origin(graph(&definition.jobs, None), Origin::Own).jobs.iter() {
-            let needs = spec.needs.iter().map(|need| JobIndex(need.0 + shift)).collect();
-            specs.push(JobSpec { needs, ..spec.clone() });
+            let (needs, aborts) = (shifted(&spec.needs), shifted(&spec.aborts));
+            specs.push(JobSpec { needs, aborts, ..spec.clone() });
         }
     }
     Ok(JobGraph { jobs: specs.into(), budget_seconds: before.budget_seconds })
@@ -184,6 +203,7 @@ fn graph(jobs: &[Job], changed: Option<&[usize]>) -> JobGraph {
         JobSpec {
             required: job.required,
             needs: job.needs.and_then(place).into_iter().collect(),
+            aborts: job.aborts.and_then(place).into_iter().collect(),
             skip: skipped.then_some(SkipReason::When),
             ..JobSpec::new(name, job.on.clone(), job.body.clone())
         }

@@ -7,7 +7,7 @@ use towpath_core::policy::{Rights, Role};
 
 use super::people::{ADMIN, AUTHORS, MAINTAINERS};
 use super::{AnyLive, Ev, World};
-use crate::fake::definition;
+use crate::fake::definition::{self, Job};
 use crate::fake::git::{DEFINITION, PATHS};
 use crate::faults::Faults;
 
@@ -56,9 +56,11 @@ impl World {
             // What was under way while there was nothing to tell may have left something: a run that failed, a landing.
             let is_tidy = self.gates.clone().iter().all(|gate| self.due_commands(gate).is_empty());
             if is_tidy || !self.checks.violations.is_empty() {
-                break;
+                return;
             }
         }
+        let due: Vec<_> = self.gates.clone().iter().flat_map(|gate| self.due_commands(gate)).collect();
+        self.violate("I6", format!("after {ROUNDS_MAX} rounds the team still has to give {due:?}"));
     }
 
     fn restore_rights(&mut self) {
@@ -88,6 +90,7 @@ impl World {
     /// Tells the server what a team would that wants its changes landed.
     fn team_tidies_up(&mut self) {
         for gate in self.gates.clone() {
+            self.check_stops(&gate);
             for verb in self.due_commands(&gate) {
                 if verb == Verb::Unfreeze && !self.note_unfreeze(&gate) {
                     let what = format!("{gate} froze again over what it had been unfrozen for");
@@ -136,15 +139,23 @@ impl World {
         verbs
     }
 
-    /// Whether a change's candidate on the tip truly passes; `None`: that depends on the very commit.
+    /// Whether a change's candidate on the tip truly passes; `None`: that depends on the very commit, or on what
+    /// ends first.
     pub fn would_pass(&mut self, gate: &GateId, number: ChangeNumber) -> Option<bool> {
         let (landing, full) = self.imagined(gate, number)?;
         let Ok(required) = self.required(&landing, full) else { return Some(false) };
         let files = self.forge.git.get(landing.to).files;
-        if required.iter().any(|job| job.body.history) {
+        let passes = |job: &Job| definition::passes(&job.body, &files, landing.to);
+        let own = definition::read(files[DEFINITION]).map(|read| read.jobs).unwrap_or_default();
+        // Another job's failure comes before its own end, or after it.
+        let may_be_aborted = |job: &Job| {
+            let aborts = |other: &&Job| other.aborts == Some(job.name);
+            own.iter().filter(aborts).any(|other| other.body.history || !passes(other))
+        };
+        if required.iter().any(|job| job.body.history || may_be_aborted(job)) {
             return None;
         }
-        Some(required.iter().all(|job| definition::passes(&job.body, &files, landing.to)))
+        Some(required.iter().all(passes))
     }
 
     /// The landing of a change as it would be now, if it can be joined at all.
