@@ -329,10 +329,14 @@ fn confirm_as(folder: &Folder, program: &Path) -> io::Result<Kept> {
     Ok(kept)
 }
 
-/// This program was told to end. If it is being tried, nobody serves in its place, and the next server tries it anew.
+/// This program was told to end. If it is being tried, nobody serves in its place, and the next server tries it anew. Saying
+/// so again changes nothing.
 pub fn stop(data: &Path) {
     let folder = Folder::of(data);
     let Ok(Some(trial)) = own_trial(&folder) else { return };
+    if trial.told_to_end {
+        return;
+    }
     // Before the steward hears of it: this process may be ended as soon as it likes.
     folder.set_told_to_end(&trial).and_then(Kept::surely).unwrap_or_else(|error| {
         tracing::error!(%error, "it will look as if the deployed program had failed: {error}");

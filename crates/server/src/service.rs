@@ -63,6 +63,26 @@ pub async fn run(
     ended
 }
 
+/// Opens the server. A program that is tried and told to end meanwhile says so at once, however long it still takes: its
+/// steward hears of it before the time is up, and brings nobody back then.
+async fn open(
+    settings: ServerSettings,
+    is_tried: bool,
+    ends: &mut Ends<impl Future<Output = ()>>,
+) -> Result<Server, ServerError> {
+    let data = settings.data.clone();
+    let mut opens = tokio::task::spawn_blocking(|| Server::open(settings));
+    let opened = tokio::select! {
+        biased;
+        opened = &mut opens => opened,
+        () = ends.come(), if is_tried => {
+            replace::stop(&data);
+            opens.await
+        }
+    };
+    opened.map_err(|error| ServerError::Io { what: "start".into(), why: error.into() })?
+}
+
 async fn serve_and_drain(
     settings: ServerSettings,
     told: &impl Fn(Progress),
@@ -82,7 +102,7 @@ async fn serve_and_drain(
     let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));
     let site = Site::new(&url)?;
     let is_tried = replace::is_tried(&data).map_err(failed("look for deployed programs".into()))?;
-    let mut server = Server::open(settings)?;
+    let mut server = open(settings, is_tried, ends).await?;
     let (shared, succession) = (server.shared.clone(), server.succession());
     let (stop, stopping) = watch::channel(false);
     let mut http = None;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use towpath_core::ids::Epoch;
 use towpath_store::View;
 
@@ -72,6 +72,20 @@ fn until_it_drains(served: &Served) -> impl Sized {
     held
 }
 
+/// Has the second program tried, which finds what is prepared before the first one gives way.
+fn try_second<T>(served: &Served, prepare: impl FnOnce() -> T) -> T {
+    served.push("second", "second", "x\n");
+    let held = until_it_drains(served);
+    let prepared = prepare();
+    drop(held);
+    prepared
+}
+
+/// How the deployment of the second program ended.
+fn second(served: &Served) -> Value {
+    deployment(served, "live", |newest| newest["deployment"] == 2 && is_over(newest))
+}
+
 fn terminate(served: &Served) {
     let ended = Command::new("kill").args(["-TERM", &served.server.id().to_string()]).status();
     assert!(ended.unwrap().success());
@@ -91,10 +105,7 @@ fn check_that_nothing_serves(served: &mut Served) {
 #[test]
 fn a_server_that_is_told_to_end_while_it_gives_way_ends() {
     let mut served = shipping_itself();
-    served.push("second", "second", "x\n");
-    let held = until_it_drains(&served);
-    terminate(&served);
-    drop(held);
+    try_second(&served, || terminate(&served));
     check_that_nothing_serves(&mut served);
     assert!(!served.world.home().join("data/server/trial.json").exists());
     // What was owed is owed as before.
@@ -165,12 +176,8 @@ fn read_frame(stream: &mut UnixStream) {
 #[test]
 fn a_program_that_gets_no_executor_does_not_end_the_server() {
     let mut served = shipping_itself();
-    served.push("second", "second", "x\n");
-    let held = until_it_drains(&served);
-    let stead = Stead::take(&served);
-    drop(held);
-    stead.until_asked().refuse();
-    let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    try_second(&served, || Stead::take(&served)).until_asked().refuse();
+    let failed = second(&served);
     assert_eq!(failed["outcome"], "failed", "{failed}");
     assert!(failed["why"].as_str().unwrap().contains("it speaks another version"), "{failed}");
     assert!(served.server.try_wait().unwrap().is_some(), "another process serves");
@@ -181,28 +188,46 @@ fn a_program_that_gets_no_executor_does_not_end_the_server() {
 #[test]
 fn a_program_that_is_told_to_end_before_it_serves_is_tried_anew() {
     let mut served = shipping_itself();
-    served.push("second", "second", "x\n");
-    let held = until_it_drains(&served);
-    let stead = Stead::take(&served);
-    drop(held);
-    let asked = stead.until_asked();
+    let asked = try_second(&served, || Stead::take(&served)).until_asked();
     terminate(&served);
     check_that_nothing_serves(&mut served);
     drop(asked);
     served.again();
-    let shipped = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    let shipped = second(&served);
     assert_eq!(shipped["outcome"], "passed", "{shipped}");
     assert_ne!(executable(served.server.id()), Path::new(TOWPATH));
 }
 
 #[test]
+fn a_program_that_is_told_to_end_while_it_starts_has_no_steward_that_waits_for_its_time() {
+    let mut served = shipping_itself();
+    let before = executable(served.server.id());
+    // What it reads when it starts comes when somebody writes it.
+    let key = served.world.home().join("data-keys/secrets.key");
+    let bytes = std::fs::read(&key).unwrap();
+    try_second(&served, || {
+        std::fs::remove_file(&key).unwrap();
+        assert!(Command::new("mkfifo").arg(&key).status().unwrap().success());
+    });
+    wait_until("program that is tried", || executable(served.server.id()) != before);
+    terminate(&served);
+    wait_until("end of its steward", || servers(&served).len() == 1);
+    assert!(served.server.try_wait().unwrap().is_none(), "it still starts");
+    let (gate, written) = (key.clone(), bytes.clone());
+    let writes = std::thread::spawn(move || std::fs::write(gate, written));
+    wait_until("program that reads its key", || writes.is_finished());
+    check_that_nothing_serves(&mut served);
+    std::fs::remove_file(&key).unwrap();
+    std::fs::write(&key, bytes).unwrap();
+    served.again();
+    let shipped = second(&served);
+    assert_eq!(shipped["outcome"], "passed", "{shipped}");
+}
+
+#[test]
 fn whoever_ends_a_steward_has_the_server_end_and_not_come_back() {
     let mut served = shipping_itself();
-    served.push("second", "second", "x\n");
-    let held = until_it_drains(&served);
-    let stead = Stead::take(&served);
-    drop(held);
-    let asked = stead.until_asked();
+    let asked = try_second(&served, || Stead::take(&served)).until_asked();
     let stewards =
         servants(served.world.folder()).into_iter().filter(|process| process.words[1] == "steward");
     for steward in stewards {
@@ -211,7 +236,7 @@ fn whoever_ends_a_steward_has_the_server_end_and_not_come_back() {
     asked.refuse();
     check_that_nothing_serves(&mut served);
     served.again();
-    let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    let failed = second(&served);
     assert!(failed["why"].as_str().unwrap().contains("it speaks another version"), "{failed}");
 }
 
@@ -239,7 +264,7 @@ fn a_program_that_cannot_be_confirmed_has_answered_nobody_and_handed_out_nothing
     assert!(early.is_err(), "it was answered by a program that may have to go: {early:?}");
     assert_eq!(newest_turn(&served), turned, "and handed something out");
     std::fs::read(&record).unwrap();
-    let failed = deployment(&served, "live", |newest| newest["deployment"] == 2 && is_over(newest));
+    let failed = second(&served);
     let why = failed["why"].as_str().unwrap();
     assert!(failed["outcome"] == "failed" && why.contains("confirm that this program serves"), "{failed}");
     assert!(served.server.try_wait().unwrap().is_some(), "another process serves");
