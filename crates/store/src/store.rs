@@ -14,7 +14,7 @@ use towpath_core::ids::{Epoch, Timestamp};
 use crate::audit::leaf::{EndedLife, has_lost};
 use crate::audit::log::{Log, put_key};
 use crate::audit::sink::Sink;
-use crate::audit::{AuditKey, Checkpoint, Restored, SignedCheckpoint};
+use crate::audit::{AuditKey, Checkpoint, Restored, SignedCheckpoint, VerifierKey};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::folder::{DataFolder, Mark, RESERVE_BYTES, file_error};
 use crate::group::WriterThread;
@@ -237,7 +237,7 @@ fn begin(
     schema::migrate(&mut view.conn, options.now)?;
     folder.sync()?;
     let known = known_before(folder, sink)?;
-    check_history(&view, &known, sink)?;
+    check_history(&view, &known, options.audit.as_ref(), sink)?;
     let begun = begin_epoch(&mut view, &known, options.now)?;
     view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
     let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
@@ -299,13 +299,20 @@ fn known_before(folder: &DataFolder, sink: Option<&Sink>) -> Result<KnownBefore,
 }
 
 /// Two copies of a record that take turns with the same keys contradict each other, and nobody can ever tell which of
-/// them is true. So a server starts with none that the other has overtaken. What was restored is another life, and says so.
-fn check_history(view: &View, known: &KnownBefore, sink: Option<&Sink>) -> Result<(), OpenError> {
-    let Some(sink) = sink else { return Ok(()) };
-    if !same_life(known.mark.as_ref(), incarnation_of(view)?) {
-        return Ok(());
-    }
-    match foreign_checkpoint(view, known)? {
+/// them is true. So a server starts with none that the other has overtaken. What was restored is another life, and says so;
+/// but it is a record of this server, or somebody has rewritten it, and no server signs that.
+fn check_history(
+    view: &View,
+    known: &KnownBefore,
+    audit: Option<&AuditOptions>,
+    sink: Option<&Sink>,
+) -> Result<(), OpenError> {
+    let (Some(audit), Some(sink)) = (audit, sink) else { return Ok(()) };
+    let foreign = match same_life(known.mark.as_ref(), incarnation_of(view)?) {
+        true => foreign_checkpoint(view, known)?,
+        false => unsigned_history(view, known, audit.key.verifier())?,
+    };
+    match foreign {
         None => Ok(()),
         Some(leaves) => Err(OpenError::OtherRecord { checkpoints: sink.path().to_owned(), leaves }),
     }
@@ -318,6 +325,24 @@ fn foreign_checkpoint(view: &View, known: &KnownBefore) -> Result<Option<u64>, R
     let Some(newest) = known.checkpoints().find(|one| one.size <= leaves) else { return Ok(None) };
     let is_known = view.is_under(&newest)? || has_lost(&view.restores()?, &newest);
     Ok((!is_known).then_some(newest.size))
+}
+
+/// The size of the newest checkpoint outside that another life's database has leaves for, if nobody with the key has signed
+/// these leaves in any life. Those that contradict it are of lives that ended only as long as one of its size, or of a larger
+/// one, is over what is there.
+fn unsigned_history(view: &View, known: &KnownBefore, key: &VerifierKey) -> Result<Option<u64>, ReadError> {
+    let leaves = view.leaf_count()?;
+    let within = || known.checkpoints().filter(|one| one.size <= leaves);
+    let Some(size) = within().map(|one| one.size).max() else { return Ok(None) };
+    // A start that was cut off may have signed one that is not outside yet.
+    let own = view.last_checkpoint()?.and_then(|note| note.parse::<SignedCheckpoint>().ok());
+    let own = own.filter(|own| key.signed(own)).map(|own| own.checkpoint);
+    for one in within().chain(own).filter(|one| (size..=leaves).contains(&one.size)) {
+        if view.is_under(&one)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(size))
 }
 
 /// A new epoch, as it was made durable.

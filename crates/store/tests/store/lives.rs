@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 use towpath_store::audit::{Finding, Place as At, Report, merkle, verify};
-use towpath_store::{View, backup, restore};
+use towpath_store::{OpenError, View, backup, restore};
 
 use crate::audit::{add, held, remove_database, seal};
-use crate::subject::Place;
+use crate::subject::{Place, SUBJECT};
 
 /// Leaves that a new place has so many more of, under a checkpoint.
 fn grow(place: &Place, leaves: u64) {
@@ -76,6 +76,25 @@ fn h03_a_leaf_that_somebody_else_wrote_excuses_nothing_though_a_server_has_put_a
         |finding: &Finding| finding.place == At::Leaf(4) && finding.what.contains("of a life that signed");
     assert!(report.findings.iter().any(said), "{:?}", report.findings);
     assert_eq!((report.restores.len(), report.lost_checkpoints), (0, 0));
+}
+
+/// Somebody who has the data but no key: what a server would take for a restore, and sign, is a record that it has signed
+/// otherwise.
+#[test]
+fn h03_a_record_that_somebody_rewrote_and_gave_another_life_is_signed_by_nobody() {
+    let place = Place::new();
+    grow(&place, 6);
+    let sql = "UPDATE leaves SET body = ?1, hash = ?2 WHERE number = 3";
+    let forged = r#"{"leaf":3,"at":1,"entry":"x"}"#;
+    let data = database(&place);
+    data.execute(sql, params![forged, merkle::leaf_hash(forged.as_bytes()).0]).unwrap();
+    data.execute_batch("DELETE FROM tree_nodes; DELETE FROM checkpoints WHERE size > 3").unwrap();
+    data.execute("UPDATE meta SET incarnation = ?1", [[7_u8; 16]]).unwrap();
+    drop(data);
+    let before = held(&place).len();
+    let refused = SUBJECT.open(&place).map(drop).unwrap_err();
+    assert!(matches!(refused, OpenError::OtherRecord { leaves: 6, .. }), "{refused}");
+    assert_eq!(held(&place).len(), before);
 }
 
 #[test]
