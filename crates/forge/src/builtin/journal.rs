@@ -150,24 +150,26 @@ impl BuiltIn {
         if updates.is_empty() {
             return Ok(());
         }
-        match self.repository().ref_transaction(&updates)? {
-            Transaction::Done => {
+        let refused: Failure = match self.repository().ref_transaction(&updates) {
+            Ok(Transaction::Done) => {
                 journal.head = head;
                 journal.add(entry);
-                Ok(())
+                return Ok(());
             }
-            Transaction::Stale { name, .. } if name == journal_ref() => {
-                // Another hand wrote the journal: what it says is read again at the next question.
-                writing.journal = None;
+            Ok(Transaction::Stale { name, .. }) if name == journal_ref() => {
                 let what = "the journal of pushes".to_owned();
-                Err(ForgeError::Conflict { what, why: "somebody else wrote it; push again".to_owned() }
-                    .into())
+                ForgeError::Conflict { what, why: "somebody else wrote it; push again".to_owned() }.into()
             }
-            Transaction::Stale { name, .. } => Err(Failure::refused(
+            Ok(Transaction::Stale { name, .. }) => Failure::refused(
                 RefusalClass::Conflict,
                 format!("somebody else moved `{name}` while you pushed; fetch it, then push again"),
-            )),
-        }
+            ),
+            Err(error) => error.into(),
+        };
+        // It may stand all the same: what the journal says is read again at the next question, and so is what was made of it.
+        writing.journal = None;
+        lock(&self.inner.stacks).clear();
+        Err(refused)
     }
 
     /// Forgets what is known, so that it is read from the repository again.

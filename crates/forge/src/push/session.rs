@@ -1,6 +1,6 @@
 //! One push from the head of its request to its last ref. The hooks ask it; it answers from what was judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -323,6 +323,11 @@ fn judge_all(
             return Err(refuse("a push names each ref once".into()));
         }
     }
+    if let Some((outer, inner)) = beside_each_other(&moves) {
+        return Err(refuse(format!(
+            "`{outer}` and `{inner}` cannot both be: push one of them under another name"
+        )));
+    }
     let moves: Vec<(Command, Move)> = moves.into_values().collect();
     let proposals = moves.iter().filter(|(_, wanted)| matches!(wanted, Move::Propose { .. })).count();
     if proposals > PROPOSALS_MAX {
@@ -334,6 +339,24 @@ fn judge_all(
         return Err(refuse("one push cannot make several refs revisions of one change".into()));
     }
     Ok(moves)
+}
+
+/// Two refs of one push that cannot both be made: one in the other's name, or a tag that would be taken for a branch. Each is
+/// judged beside what is there already, and they move all or none.
+fn beside_each_other(moves: &BTreeMap<Vec<u8>, (Command, Move)>) -> Option<(String, String)> {
+    let is_made =
+        |wanted: &Move| matches!(wanted, Move::Branch { new: Some(_), .. } | Move::Tag { new: Some(_), .. });
+    let made: BTreeSet<&str> = moves
+        .iter()
+        .filter(|(_, (_, wanted))| is_made(wanted))
+        .filter_map(|(name, _)| std::str::from_utf8(name).ok())
+        .collect();
+    made.iter().find_map(|name| {
+        let outer = name.match_indices('/').map(|(at, _)| &name[..at]).find(|outer| made.contains(outer));
+        let branch = name.strip_prefix("refs/tags/").map(|short| format!("refs/heads/{short}"));
+        let branch = branch.filter(|branch| made.contains(branch.as_str()));
+        Some((outer.map(str::to_owned).or(branch)?, (*name).to_owned()))
+    })
 }
 
 /// A clone without history may push only what stands on commits that are here (B24). Git checks again.

@@ -311,6 +311,22 @@ fn a_branch_inside_another_is_refused_and_is_nobodys() {
 }
 
 #[test]
+fn two_refs_of_one_push_that_cannot_both_be_are_refused_together() {
+    let world = World::new();
+    let mia = world.clone_of("mia");
+    mia.commit_file("a", "a\n");
+    for [one, other] in [["heads/a", "heads/a/b"], ["heads/x", "tags/x"], ["tags/v/1", "tags/v"]] {
+        let refs = [one, other].map(|name| format!("HEAD:refs/{name}"));
+        let refused = mia.push(&[&refs[0], &refs[1], "HEAD:refs/heads/beside"]).unwrap_err();
+        assert!(refused.contains("cannot both be"), "{refused}");
+        for name in [one, other, "heads/beside"] {
+            assert_eq!(world.ref_of(&format!("refs/{name}")), None, "{name}");
+        }
+    }
+    mia.push(&["HEAD:refs/heads/a", "HEAD:refs/heads/beside", "HEAD:refs/tags/v/1"]).unwrap();
+}
+
+#[test]
 fn a_large_push_comes_in_chunks() {
     for client in every_git() {
         let world = World::with(&every_git()[0], client.program(), Duration::from_secs(20));
