@@ -173,9 +173,7 @@ impl GateState {
             self.branch.edit().tip = None;
             return;
         }
-        if let (None, Some(tip)) = (self.branch.last_tip, found)
-            && !self.meet_first_tip(tip, snapshot)
-        {
+        if self.branch.last_tip.is_none() && !self.meet_first_tip(found, snapshot) {
             return;
         }
         if let (Some(from), Some(to)) = (self.branch.last_tip, found)
@@ -205,13 +203,13 @@ impl GateState {
 
     /// Whether a branch may begin at a tip. Where anybody but an admin put it, an admin has to accept it first: nobody
     /// reviewed it, and what is on the branch runs with the branch's secrets (trust T1).
-    fn meet_first_tip(&mut self, tip: CommitId, snapshot: &Snapshot) -> bool {
+    fn meet_first_tip(&mut self, found: Option<CommitId>, snapshot: &Snapshot) -> bool {
         let is_admin = |user| snapshot.people.get(user).is_some_and(|rights| rights.role >= Role::Admin);
-        let foreign = Some(tip).filter(|_| !snapshot.begun_by.iter().all(is_admin));
+        let foreign = found.filter(|_| !snapshot.begun_by.iter().all(is_admin));
         if self.branch.foreign != foreign {
             self.branch.edit().foreign = foreign;
-            if foreign.is_some() {
-                self.note(Act::ForeignPush { gate: self.id.clone(), from: None, to: tip });
+            if let Some(to) = foreign {
+                self.note(Act::ForeignPush { gate: self.id.clone(), from: None, to });
             }
         }
         foreign.is_none()

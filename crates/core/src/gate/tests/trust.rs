@@ -429,6 +429,12 @@ fn a13_what_somebody_else_put_on_a_branch_before_it_was_watched_is_not_landed() 
         run
           answer Err("the definition at 018080808080 has no job with `on: [manual]`")
     "#]].assert_eq(&bench.log);
+    // Where the branch is gone, there is nothing to accept.
+    let mut bench = Bench::begun_by(&[AUTHOR], GateConfig::default());
+    let mut gone = bench.read();
+    (gone.began, gone.snapshot.tip) = (Timestamp(bench.clock), None);
+    bench.event(GateEvent::ForgeRead(Box::new(gone)));
+    assert_eq!(bench.gate.state.branch().foreign, None);
     // An import is nobody's.
     let mut bench = Bench::begun_by(&[], GateConfig::default());
     bench.play("push 1");
