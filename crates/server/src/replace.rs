@@ -245,6 +245,10 @@ pub fn execute(
         Ok(()) => folder.program(&trial.program),
         Err(error) => {
             tracing::error!(%error, "the deployed program is not tried: {error}");
+            // First: nobody is to put it back later over what this server does from now on.
+            if let Some(copy) = &trial.backup {
+                let _ = fs::remove_file(copy);
+            }
             let given_up = folder.give_up(trial, &format!("it was not tried: {error}"));
             if let Err(error) = given_up.and_then(Kept::surely) {
                 tracing::error!(%error, "that cannot be remembered: {error}");

@@ -145,8 +145,11 @@ fn put(backup: &Path, folder: &DataFolder) -> Result<(), BackupError> {
     let past = folder.mark()?.unwrap_or(Mark { incarnation: String::new(), epoch: 0, leaves: 0 });
     folder.set_mark(&Mark { incarnation: "before a restore".to_owned(), ..past })?;
     let fresh = folder.path().join("restore.new");
-    fs::copy(backup, &fresh).map_err(|why| file("copy to", &fresh, &why))?;
-    sync(&fresh)?;
+    let copied = fs::copy(backup, &fresh).map_err(|why| file("copy to", &fresh, &why));
+    copied.and_then(|_| sync(&fresh)).inspect_err(|_| {
+        // Half of it would only take the room of the next try.
+        let _ = fs::remove_file(&fresh);
+    })?;
     fs::rename(&fresh, &database).map_err(|why| file("rename to", &database, &why))?;
     Ok(folder.sync()?)
 }

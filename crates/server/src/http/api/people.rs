@@ -89,8 +89,9 @@ async fn set(call: &Call, rights: Option<Rights>) -> Answer<Said> {
 /// Rings every gate of these repos: who counts for what has changed (G06). Says what was done once they know of it.
 pub async fn told(call: &Call, repos: Vec<RepoName>, said: String) -> Answer<Said> {
     let gates = call.read(move |view| {
-        let of_repo = |repo: &RepoName| Ok(records::settings(view, repo)?.gates(repo));
-        repos.iter().map(of_repo).collect::<Answer<Vec<_>>>()
+        // What cannot be read has no gate that could be rung, and keeps no other from it.
+        let of_repo = |repo: &RepoName| Some(records::settings(view, repo).ok()?.gates(repo));
+        Ok(repos.iter().filter_map(of_repo).collect::<Vec<_>>())
     });
     let rung = call.shared().ring_all(gates.await?.into_iter().flatten().map(|(gate, _)| gate));
     Ok(Said::with(said, rung.unread().await))
