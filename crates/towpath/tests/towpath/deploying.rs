@@ -251,7 +251,7 @@ fn a_landing_replaces_the_server_while_jobs_go_on() {
     let digest = serves.file_name().unwrap().to_str().unwrap().to_owned();
     assert_eq!(shown["serving"]["digest"], digest.as_str());
 
-    served.ok(&["branch", "run", "--job", "slow"]);
+    served.run_job("slow");
     let slow = until("the slow job begins", || {
         let runs = served.world.records(&["runs"]);
         let run = runs.iter().find(|run| run["trigger"] == "manual")?["run"].as_str()?.to_owned();

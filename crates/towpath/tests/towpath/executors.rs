@@ -33,7 +33,7 @@ fn a_server_that_wants_the_sandbox_has_no_job_begun_by_an_executor_without_one()
     );
     served.push("first", "towpath.yaml", &pipeline);
     served.until("1", |change| change["state"] == "landed");
-    served.ok(&["branch", "run", "--job", "slow"]);
+    served.run_job("slow");
     let newest = |served: &Served, is_manual: bool| {
         let runs = served.world.records(&["runs"]);
         runs.into_iter().find(|run| (run["trigger"] == "manual") == is_manual)
@@ -66,7 +66,7 @@ fn a_server_says_that_jobs_can_run_once_the_executor_that_it_does_not_want_is_re
     let pipeline = format!("jobs:\n  unit: 'true'\n  slow: {{ on: [manual], run: '{slow}' }}\n");
     served.push("first", "towpath.yaml", &pipeline);
     served.until("1", |change| change["state"] == "landed");
-    served.ok(&["branch", "run", "--job", "slow"]);
+    served.run_job("slow");
     wait_until("job that has begun", || {
         let runs = served.world.records(&["runs"]);
         let Some(slow) = runs.iter().find(|run| run["trigger"] == "manual") else { return false };

@@ -107,7 +107,9 @@ fn a_server_that_is_told_to_end_while_it_gives_way_ends() {
     let mut served = shipping_itself();
     try_second(&served, || terminate(&served));
     check_that_nothing_serves(&mut served);
-    assert!(!served.world.home().join("data/server/trial.json").exists());
+    // On a slow machine the word may come when the second program is tried already, which writes down that it was told.
+    let trial = std::fs::read_to_string(served.world.home().join("data/server/trial.json"));
+    assert!(trial.as_ref().map_or(true, |trial| trial.contains(r#""told_to_end":true"#)), "{trial:?}");
     // What was owed is owed as before.
     served.again();
     assert_eq!(deployment(&served, "live", is_over)["outcome"], "passed");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use expect_test::expect;
 use serde_json::Value;
 
-use crate::support::{Ended, TOWPATH, World, ended, has_sandbox, own_address, stop_servants};
+use crate::support::{Ended, TOWPATH, World, ended, has_sandbox, own_address, stop_servants, wait_until};
 
 /// Time for a change of one short job to land on a loaded machine.
 const LANDS_WITHIN: Duration = Duration::from_secs(120);
@@ -125,6 +125,11 @@ impl Served {
     pub fn as_user(&self, user: &str, arguments: &[&str]) -> Ended {
         let made = self.record(&["token", "create", "--user", user]);
         self.with_token(made["token"].as_str().unwrap(), arguments)
+    }
+
+    /// Starts a manual job, once the branch is read: it is read back after a landing.
+    pub fn run_job(&self, job: &str) {
+        wait_until("manual run", || self.world.towpath(&["branch", "run", "--job", job]).code == 0);
     }
 
     /// A branch with one commit, pushed as a change; what git was told.
