@@ -247,7 +247,9 @@ fn a_killed_executors_jobs_are_found_whatever_they_did_to_their_variables_and_no
     let looked_into = process.data.path().join("executor/jobs/looked-into");
     std::fs::create_dir_all(&looked_into).unwrap();
     let mut looking = std::process::Command::new("setsid");
-    let looking = looking.args(["sleep", "1000"]).current_dir(&looked_into).spawn().unwrap();
+    // These tests may themselves run as a job, whose variables it would be known by.
+    looking.args(["sleep", "1000"]).current_dir(&looked_into).env_remove("TOWPATH_JOB");
+    let looking = looking.spawn().unwrap();
     let mut looking = Process { data: tempfile::tempdir().unwrap(), child: looking };
     process.kill();
     process.child = start(process.data.path());
