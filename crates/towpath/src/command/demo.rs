@@ -102,8 +102,7 @@ pub fn run(arguments: &DemoArgs, terminal: &Terminal) -> Result<ExitCode, Failur
     };
     watch::print_table(&played, begun.elapsed(), terminal)?;
     if terminal.is_live() && !arguments.no_serve {
-        terminal.talk(format!("{} serves until you press Ctrl-C", server.url()));
-        server.serve_until_interrupted();
+        server.serve_until_told_to_end(terminal)?;
     } else {
         server.stop();
     }

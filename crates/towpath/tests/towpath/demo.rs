@@ -79,8 +79,8 @@ fn at_a_terminal_the_demo_serves_until_ctrl_c() {
     keys.write_all(b"\x03").unwrap();
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
-    terminal.wait().unwrap();
-    assert!(TcpStream::connect(address).is_err(), "Ctrl-C ends it: {rest}");
+    assert_eq!(terminal.wait().unwrap().code(), Some(0), "the table is well: {rest}");
+    assert!(TcpStream::connect(address).is_err(), "whoever has the prompt again finds nobody there: {rest}");
 }
 
 #[test]

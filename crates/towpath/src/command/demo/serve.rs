@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::project::{Person, Project};
 use crate::failure::{Exit, Failure};
@@ -150,15 +152,33 @@ impl DemoServer {
 
     /// Lets the server end as SIGTERM would have it.
     pub fn stop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        // It may have ended already.
-        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        self.ask_to_end();
         let _ = self.child.wait();
     }
 
-    /// Returns when the person at the terminal has had enough. Ctrl-C reaches the server, too, and it drains.
-    pub fn serve_until_interrupted(&mut self) {
-        let _ = self.child.wait();
+    fn ask_to_end(&self) {
+        // It may have ended already.
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM);
+    }
+
+    /// Returns once the server has ended: by itself, or drained because this process was told to end. Ctrl-C at a terminal
+    /// reaches both; whoever has the prompt again finds nobody at the address. The second signal ends this process at once.
+    pub fn serve_until_told_to_end(&mut self, terminal: &Terminal) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::Failed, "the server cannot be watched").why(error.to_string())
+        };
+        let mut signals = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
+        terminal.talk(format!("{} serves until you press Ctrl-C", self.url));
+        let mut is_told = false;
+        while self.child.try_wait().map_err(failed)?.is_none() {
+            for signal in signals.wait().filter(|signal| *signal != SIGCHLD) {
+                if std::mem::replace(&mut is_told, true) {
+                    signal_hook::low_level::emulate_default_handler(signal).map_err(failed)?;
+                }
+                self.ask_to_end();
+            }
+        }
+        Ok(())
     }
 }
 
