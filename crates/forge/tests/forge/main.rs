@@ -4,6 +4,7 @@
 
 mod attacks;
 mod contract;
+mod hostile;
 mod http;
 mod people;
 mod pushes;

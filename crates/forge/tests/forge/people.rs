@@ -18,12 +18,12 @@ fn g01_approve_then_push() {
     let (ann, seen) = world.change("ann", "topic");
     ann.commit_file("topic", "other\n");
     ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap();
-    let (class, text) = why(world.forge.review(MAINTAINER, seen.number, &approval(&seen), world.now()));
+    let (class, text) = why(world.approve(MAINTAINER, &seen));
     assert_eq!(class, RefusalClass::Conflict);
     assert!(text.contains(&ann.head().to_string()), "{text}");
     let now = world.forge.change(seen.number).unwrap();
     assert!(now.reviews.is_empty());
-    world.forge.review(MAINTAINER, seen.number, &approval(&now), world.now()).unwrap();
+    world.approve(MAINTAINER, &now).unwrap();
     let snapshot = world.forge.read(&branch("main"), None).unwrap();
     let review = &snapshot.changes[0].reviews[0];
     assert_eq!((review.by, review.revision, review.verdict), (MAINTAINER, ann.head(), Verdict::Approve));
@@ -33,7 +33,7 @@ fn g01_approve_then_push() {
 fn g02_self_approve() {
     let world = World::new();
     let (mia, change) = world.change("mia", "topic");
-    let (class, _) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
+    let (class, _) = why(world.approve(MAINTAINER, &change));
     assert_eq!(class, RefusalClass::Denied);
     // Neither does it help to push onto somebody else's change first.
     let (_, anns) = world.change("ann", "other");
@@ -41,18 +41,18 @@ fn g02_self_approve() {
     mia.push(&["-o", &format!("change={}", anns.number), "HEAD:refs/heads/x"]).unwrap();
     let anns = world.forge.change(anns.number).unwrap();
     assert_eq!(anns.newest().uploader, MAINTAINER);
-    let (class, _) = why(world.forge.review(MAINTAINER, anns.number, &approval(&anns), world.now()));
+    let (class, _) = why(world.approve(MAINTAINER, &anns));
     assert_eq!(class, RefusalClass::Denied);
-    let (class, _) = why(world.forge.review(ANN, anns.number, &approval(&anns), world.now()));
+    let (class, _) = why(world.approve(ANN, &anns));
     assert_eq!(class, RefusalClass::Denied, "an author's approval takes a maintainer");
-    world.forge.review(ADMIN, anns.number, &approval(&anns), world.now()).unwrap();
+    world.approve(ADMIN, &anns).unwrap();
 }
 
 #[test]
 fn g03_retarget_after_approval() {
     let world = World::new();
     let (_, change) = world.change("ann", "topic");
-    world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()).unwrap();
+    world.approve(MAINTAINER, &change).unwrap();
     world.forge.retarget(ANN, change.number, &branch("release"), world.now()).unwrap();
     assert!(world.forge.read(&branch("main"), None).unwrap().changes.is_empty());
     let snapshot = world.forge.read(&branch("release"), None).unwrap();
@@ -72,14 +72,11 @@ fn g03_retarget_after_approval() {
 fn words_that_change_after_an_approval_void_it() {
     let world = World::new();
     let (_, change) = world.change("ann", "topic");
-    world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()).unwrap();
+    world.approve(MAINTAINER, &change).unwrap();
     let words = ChangeText { title: "Something else".into(), body: "Entirely.".into() };
     let edited = world.forge.edit_text(ANN, change.number, &words, world.now()).unwrap();
     assert_ne!(edited.reviews[0].review.message, edited.message());
-    assert_eq!(
-        why(world.forge.review(ADMIN, change.number, &approval(&change), world.now())).0,
-        RefusalClass::Conflict
-    );
+    assert_eq!(why(world.approve(ADMIN, &change)).0, RefusalClass::Conflict);
     let hostile = ChangeText { title: "a\u{202e}b".into(), body: String::new() };
     assert_eq!(
         why(world.forge.edit_text(ANN, change.number, &hostile, world.now())).0,
@@ -91,7 +88,7 @@ fn words_that_change_after_an_approval_void_it() {
 fn g06_revoked_approver() {
     let world = World::new();
     let (_, change) = world.change("ann", "topic");
-    world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()).unwrap();
+    world.approve(MAINTAINER, &change).unwrap();
     world.memory.expel(MAINTAINER);
     let snapshot = world.forge.read(&branch("main"), None).unwrap();
     assert_eq!(snapshot.changes[0].reviews.len(), 1);
@@ -99,10 +96,7 @@ fn g06_revoked_approver() {
         !snapshot.people.contains_key(&MAINTAINER),
         "the gate counts an approval by what its giver may do now"
     );
-    assert_eq!(
-        why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now())).0,
-        RefusalClass::NotFound
-    );
+    assert_eq!(why(world.approve(MAINTAINER, &change)).0, RefusalClass::NotFound);
 }
 
 #[test]
@@ -171,10 +165,7 @@ fn states_are_the_owners_and_the_maintainers() {
     assert_eq!(closed.state, ChangeState::Closed { by: MAINTAINER });
     assert!(world.forge.read(&branch("main"), None).unwrap().changes.is_empty());
     assert_eq!(why(world.forge.close(ANN, number, world.now())).0, RefusalClass::Conflict);
-    assert_eq!(
-        why(world.forge.review(MAINTAINER, number, &approval(&change), world.now())).0,
-        RefusalClass::Conflict
-    );
+    assert_eq!(why(world.approve(MAINTAINER, &change)).0, RefusalClass::Conflict);
     assert!(world.forge.reopen(ANN, number, world.now()).unwrap().is_open());
     assert_eq!(why(world.forge.reopen(ANN, number, world.now())).0, RefusalClass::Conflict);
 }
@@ -196,7 +187,7 @@ fn people_talk_and_take_reviews_back() {
 
     let against = ReviewRequest { verdict: Verdict::RequestChanges, text: "No.".into(), ..approval(&change) };
     world.forge.review(MAINTAINER, number, &against, world.now()).unwrap();
-    let both = world.forge.review(MAINTAINER, number, &approval(&change), world.now()).unwrap();
+    let both = world.approve(MAINTAINER, &change).unwrap();
     assert_eq!(both.reviews.len(), 1, "the newer review takes the place of the older");
     assert!(world.forge.withdraw_review(MAINTAINER, number, world.now()).unwrap().reviews.is_empty());
     assert_eq!(why(world.forge.withdraw_review(MAINTAINER, number, world.now())).0, RefusalClass::NotFound);

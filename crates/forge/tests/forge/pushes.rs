@@ -8,7 +8,7 @@ use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_forge::ChangeState;
 
 use crate::contract::landing;
-use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git, pushed};
+use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git};
 
 #[test]
 fn a_branch_becomes_a_change_and_a_second_push_a_revision() {
@@ -133,9 +133,9 @@ fn a_change_opens_from_a_branch_that_is_there() {
     let ann = world.clone_of("ann");
     let head = ann.commit_file("a", "a\n");
     ann.push(&["HEAD:refs/heads/mine"]).unwrap();
-    let change = world.forge.propose_branch(ANN, &pushed("mine"), &Default::default(), world.now()).unwrap();
+    let change = world.open(ANN, "mine").unwrap();
     assert_eq!((change.number, change.newest().commit), (ChangeNumber(1), head));
-    let again = world.forge.propose_branch(ANN, &pushed("mine"), &Default::default(), world.now()).unwrap();
+    let again = world.open(ANN, "mine").unwrap();
     assert_eq!(again, change);
 }
 
@@ -343,7 +343,7 @@ fn a_large_push_comes_in_chunks() {
         ann.push(&["HEAD:refs/for/main"]).unwrap();
         assert_eq!(world.ref_of("refs/changes/1/1"), Some(ann.head()));
         let bob = world.clone_of("bob");
-        bob.run(&["fetch", "--quiet", &bob.url, "refs/changes/1/1"]);
+        bob.fetch("refs/changes/1/1");
         assert_eq!(bob.run(&["cat-file", "blob", "FETCH_HEAD:noise"]).len() + 1, noise.len());
     }
 }

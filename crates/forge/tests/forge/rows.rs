@@ -10,7 +10,7 @@ use towpath_forge::{
 };
 
 use crate::contract::landing;
-use crate::support::{ANN, BOB, MAINTAINER, World, Yaml, approval, branch, pushed};
+use crate::support::{ANN, BOB, MAINTAINER, World, Yaml, approval, branch};
 
 fn all(world: &World) -> Vec<SavedChange> {
     let numbers: Vec<ChangeNumber> = world.memory.saved().unwrap().into_keys().collect();
@@ -37,7 +37,7 @@ fn every_row_comes_back_from_the_refs() {
     ann.commit_file("one", "better\n");
     ann.push(&["-o", "change", "HEAD:refs/heads/one"]).unwrap();
     let one = world.forge.change(one.number).unwrap();
-    world.forge.review(MAINTAINER, one.number, &approval(&one), world.now()).unwrap();
+    world.approve(MAINTAINER, &one).unwrap();
     world.forge.comment(BOB, one.number, "Nice.", world.now()).unwrap();
     let edit = LabelEdit { add: vec!["slow".into()], remove: Vec::new() };
     world.forge.label(ANN, one.number, &edit, world.now()).unwrap();
@@ -143,7 +143,7 @@ fn a_rebuild_tells_what_people_did_since_the_row_and_nothing_else() {
     let clone = world.clone_of("ann");
     clone.commit_file("one", "one\n");
     clone.push(&["HEAD:refs/heads/one"]).unwrap();
-    let change = world.forge.propose_branch(ANN, &pushed("one"), &Default::default(), world.now()).unwrap();
+    let change = world.open(ANN, "one").unwrap();
     let number = change.number;
     let opened = format!("opened demo change 1 at {}", change.newest().commit);
     world.forge.comment(BOB, number, "One.", world.now()).unwrap();
@@ -354,7 +354,7 @@ fn a_record_that_cannot_be_read_is_named_and_harms_no_other() {
 fn a_gate_sees_no_change_whose_newest_record_cannot_be_read() {
     let world = World::new();
     let (_, one) = world.change("ann", "one");
-    world.forge.review(MAINTAINER, one.number, &approval(&one), world.now()).unwrap();
+    world.approve(MAINTAINER, &one).unwrap();
     let approved = world.ref_of("refs/changes/1/meta").unwrap();
     let (_, two) = world.change("bob", "two");
     let [main, approved] = [world.main(), approved].map(|commit| commit.to_string());
@@ -373,7 +373,7 @@ fn a_gate_sees_no_change_whose_newest_record_cannot_be_read() {
 fn a_gate_goes_by_no_row_that_an_earlier_process_left_behind() {
     let world = World::new();
     let (_, change) = world.change("ann", "one");
-    world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()).unwrap();
+    world.approve(MAINTAINER, &change).unwrap();
     let approved = world.memory.change(change.number).unwrap().unwrap();
     world.forge.withdraw_review(MAINTAINER, change.number, world.now()).unwrap();
     put_row(&world, &approved);
@@ -396,8 +396,7 @@ fn uploaders_and_owners_of_branches_survive_a_restart() {
     bob.commit_file("b", "b\n");
     assert!(bob.push(&["--force", "HEAD:refs/heads/theirs"]).is_err());
     let ann = world.clone_of("ann");
-    ann.run(&["fetch", "--quiet", &ann.url, "theirs"]);
-    ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    ann.go_to("theirs");
     ann.commit_file("mine", "mine\n");
     ann.push(&["HEAD:refs/for/main"]).unwrap();
     let snapshot = world.forge.read(&branch("main"), None).unwrap();

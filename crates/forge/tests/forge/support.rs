@@ -12,8 +12,8 @@ use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, TreeId, U
 use towpath_core::policy::Role;
 use towpath_forge::push::{HookDesk, HookSettings};
 use towpath_forge::{
-    BuiltIn, ChangeRecord, Definitions, ForgeError, Member, Memory, Policy, PushedBranch, ReviewRequest,
-    Settings,
+    BuiltIn, ChangeRecord, Definitions, Done, ForgeError, Member, Memory, Policy, PushedBranch,
+    ReviewRequest, Settings,
 };
 use towpath_git::{Expected, FileAt, Git, GitOptions, Record, RefUpdate, Repository};
 
@@ -149,8 +149,7 @@ impl World {
         let clone = Clone { folder, url, client: self.client.clone() };
         clone.run(&["init", "--quiet", "--initial-branch=work", "."]);
         if self.forge.repository().branch_tip(&branch("main")).unwrap().is_some() {
-            clone.run(&["fetch", "--quiet", &clone.url, "refs/heads/main"]);
-            clone.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+            clone.go_to("refs/heads/main");
         }
         clone
     }
@@ -164,6 +163,16 @@ impl World {
         (clone, self.forge.change(number).unwrap())
     }
 
+    /// Has a person open a change from a branch that is there, whatever it is at.
+    pub fn open(&self, by: UserId, name: &str) -> Done<ChangeRecord> {
+        self.forge.propose_branch(by, &pushed(name), &Default::default(), self.now())
+    }
+
+    /// Has a person who looked at a change just now approve it.
+    pub fn approve(&self, by: UserId, change: &ChangeRecord) -> Done<ChangeRecord> {
+        self.forge.review(by, change.number, &approval(change), self.now())
+    }
+
     pub fn newest(&self) -> ChangeNumber {
         let refs = self.forge.repository().refs("refs/changes").unwrap();
         let numbers = refs.iter().filter_map(|found| found.name.as_str().split('/').nth(2)?.parse().ok());
@@ -173,6 +182,18 @@ impl World {
     pub fn ref_of(&self, name: &str) -> Option<CommitId> {
         let target = self.forge.repository().ref_target(&name.parse().unwrap()).unwrap();
         target.map(|target| CommitId(target.0))
+    }
+
+    /// Every ref but the journal, which may remember a push that git refused after us.
+    pub fn refs(&self) -> Vec<String> {
+        let all = self.forge.repository().all_refs().unwrap();
+        let shown = all.into_iter().map(|found| format!("{} {}", found.name, found.target));
+        shown.filter(|text| !text.starts_with("refs/towpath/pushes")).collect()
+    }
+
+    /// Whether an object is in the repository.
+    pub fn has(&self, object: &str) -> bool {
+        self.in_store(&["cat-file", "-e", object]).status.success()
     }
 
     /// Plain git in the bare repository, past all of our own code.
@@ -249,6 +270,17 @@ impl Clone {
             true => Ok(said(&output)),
             false => Err(said(&output)),
         }
+    }
+
+    /// Fetches what the served repository has by a name.
+    pub fn fetch(&self, name: &str) {
+        self.run(&["fetch", "--quiet", &self.url, name]);
+    }
+
+    /// The same, and has the working tree there.
+    pub fn go_to(&self, name: &str) {
+        self.fetch(name);
+        self.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
     }
 
     pub fn write(&self, path: &str, text: &str) {
@@ -339,7 +371,7 @@ pub fn approval(change: &ChangeRecord) -> ReviewRequest {
     }
 }
 
-pub fn why<T: std::fmt::Debug>(done: towpath_forge::Done<T>) -> (towpath_core::cell::RefusalClass, String) {
+pub fn why<T: std::fmt::Debug>(done: Done<T>) -> (towpath_core::cell::RefusalClass, String) {
     match done {
         Err(towpath_forge::Failure::Refused(refusal)) => (refusal.class, refusal.why),
         other => panic!("not refused: {other:?}"),

@@ -2,6 +2,9 @@
 //! their names there.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use towpath_core::candidate::{CandidateSpec, Strategy};
@@ -9,7 +12,7 @@ use towpath_core::cell::RefusalClass;
 use towpath_core::gate::{ForgeChange, NOBODY, Verdict};
 use towpath_core::ids::{CommitId, Timestamp, UserId};
 use towpath_forge::{ChangeRecord, Forge, PushedBranch, ReviewRequest};
-use towpath_git::CandidateOutcome;
+use towpath_git::{CandidateOutcome, Git, GitOptions};
 
 use crate::support::{ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, every_git, pushed, why};
 
@@ -35,7 +38,7 @@ fn a20_the_same_commit_in_two_changes_is_still_of_those_who_brought_it_first() {
     outsider.push(&["-o", "change", "HEAD:refs/heads/evil"]).unwrap();
     assert_eq!(others(&world), [(1, vec![])]);
     let ann = world.clone_of("ann");
-    ann.run(&["fetch", "--quiet", &ann.url, "refs/changes/1/1"]);
+    ann.fetch("refs/changes/1/1");
     ann.push(&["-o", "change", "FETCH_HEAD:refs/heads/review"]).unwrap();
     assert_eq!(others(&world), [(1, vec![]), (2, vec![OUTSIDER])]);
     assert_eq!(changes(&world)[1].revision.uploader, ANN);
@@ -43,10 +46,62 @@ fn a20_the_same_commit_in_two_changes_is_still_of_those_who_brought_it_first() {
     outsider.run(&["reset", "--quiet", "--hard", &world.main().to_string()]);
     outsider.commit_file("alone", "theirs\n");
     outsider.push(&["-o", "change", "HEAD:refs/heads/alone"]).unwrap();
-    ann.run(&["fetch", "--quiet", &ann.url, "refs/changes/3/1"]);
+    ann.fetch("refs/changes/3/1");
     ann.push(&["-o", "change", "FETCH_HEAD:refs/heads/alone"]).unwrap();
     assert_eq!(others(&world)[2..], [(3, vec![]), (4, vec![OUTSIDER])]);
     world.check_sound();
+}
+
+/// Git does what it is told and dies with its answer.
+#[test]
+fn a20_what_a_push_brought_whose_answer_was_lost_is_of_who_pushed_it() {
+    let git = every_git().swap_remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let lossy = Lossy::of(&git, folder.path());
+    let world = World::with(&lossy.git, git.program(), Duration::from_secs(20));
+    let outsider = world.clone_of("outsider");
+    let theirs = outsider.commit_file("theirs", "theirs\n");
+    // What the journal says is known by now.
+    world.change("ann", "first");
+    lossy.lose_next();
+    outsider.push(&["HEAD:refs/heads/theirs"]).unwrap_err();
+    assert_eq!(world.ref_of("refs/heads/theirs"), Some(theirs), "it stands all the same");
+    let ann = world.clone_of("ann");
+    ann.fetch("refs/heads/theirs");
+    ann.push(&["-o", "change", "FETCH_HEAD:refs/heads/mine"]).unwrap();
+    assert_eq!(others(&world), [(1, vec![]), (2, vec![OUTSIDER])]);
+    world.check_sound();
+}
+
+/// A git whose word that refs have moved can get lost.
+struct Lossy {
+    git: Git,
+    loses: PathBuf,
+}
+
+impl Lossy {
+    fn of(git: &Git, folder: &Path) -> Lossy {
+        let [draft, program, loses] = ["draft", "git", "loses"].map(|name| folder.join(name));
+        let (real, mark) = (git.program().display(), loses.display());
+        let answers = format!(
+            "while read -r line; do\n\
+             if [ \"$line\" = 'commit: ok' ] && [ -e {mark} ]; then /bin/rm {mark}; kill -KILL $$; exit; fi\n\
+             echo \"$line\"\ndone"
+        );
+        let script = format!(
+            "#!/bin/sh\ncase \" $* \" in\n*' update-ref '*) {real} \"$@\" | {answers};;\n*) exec {real} \"$@\";;\nesac\n"
+        );
+        std::fs::write(&draft, script).unwrap();
+        std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Not written by this process: it may have a file that it wrote still open in a child that another test just starts.
+        assert!(Command::new("cp").arg(&draft).arg(&program).status().unwrap().success());
+        let git = Git::find(GitOptions { program: Some(program), ..GitOptions::default() }).unwrap();
+        Lossy { git, loses }
+    }
+
+    fn lose_next(&self) {
+        std::fs::write(&self.loses, "").unwrap();
+    }
 }
 
 #[test]
@@ -58,7 +113,7 @@ fn a20_the_same_commit_in_two_changes_gives_an_outsider_nothing() {
     ann.push(&["-o", "change", "HEAD:refs/heads/mine"]).unwrap();
     assert_eq!(others(&world), [(1, vec![])]);
     let outsider = world.clone_of("outsider");
-    outsider.run(&["fetch", "--quiet", &outsider.url, "refs/changes/1/1"]);
+    outsider.fetch("refs/changes/1/1");
     outsider.push(&["-o", "change", "FETCH_HEAD:refs/heads/theirs"]).unwrap();
     assert_eq!(others(&world), [(1, vec![]), (2, vec![ANN])]);
     assert_eq!(changes(&world)[1].revision.uploader, OUTSIDER);
@@ -86,7 +141,7 @@ fn a16_who_opens_a_branch_has_not_uploaded_it() {
     assert_eq!((opened.owner, opened.newest().uploader), (MAINTAINER, OUTSIDER));
     // A branch of her own is no better for it.
     let ann = world.clone_of("ann");
-    ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/bait"]);
+    ann.fetch("refs/heads/bait");
     ann.push(&["FETCH_HEAD:refs/heads/mine"]).unwrap();
     let opened = open(ANN, &pushed("mine")).unwrap();
     assert_eq!((opened.owner, opened.newest().uploader), (ANN, OUTSIDER));
@@ -100,9 +155,8 @@ fn what_an_import_brought_is_of_who_opens_it() {
     elsewhere.commit_file("imported", "x\n");
     let from = elsewhere.folder.to_str().unwrap();
     assert!(world.in_store(&["fetch", "--quiet", from, "HEAD:refs/heads/imported"]).status.success());
-    let open = |by| world.forge.propose_branch(by, &pushed("imported"), &Default::default(), world.now());
     for by in [OUTSIDER, ANN] {
-        let opened = open(by).unwrap();
+        let opened = world.open(by, "imported").unwrap();
         assert_eq!((opened.owner, opened.newest().uploader), (by, by));
     }
     assert_eq!(others(&world), [(1, vec![]), (2, vec![])]);
@@ -114,13 +168,12 @@ fn g02_whoever_opens_the_branch_its_uploader_does_not_approve() {
     let mia = world.clone_of("mia");
     mia.commit_file("big", "big\n");
     mia.push(&["HEAD:refs/heads/big"]).unwrap();
-    let open = |by| world.forge.propose_branch(by, &pushed("big"), &Default::default(), world.now());
-    assert_eq!(why(open(ANN)).0, RefusalClass::Denied);
-    let change = open(ADMIN).unwrap();
+    assert_eq!(why(world.open(ANN, "big")).0, RefusalClass::Denied);
+    let change = world.open(ADMIN, "big").unwrap();
     assert_eq!(change.newest().uploader, MAINTAINER);
-    let (class, _) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
+    let (class, _) = why(world.approve(MAINTAINER, &change));
     assert_eq!(class, RefusalClass::Denied);
-    world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
+    world.approve(ADMIN, &change).unwrap();
 }
 
 #[test]
@@ -130,18 +183,17 @@ fn g02_nor_does_who_uploaded_what_is_below_the_head() {
     mia.commit_file("big", "big\n");
     mia.push(&["HEAD:refs/heads/big"]).unwrap();
     let ann = world.clone_of("ann");
-    ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/big"]);
-    ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    ann.go_to("refs/heads/big");
     ann.commit_file("small", "small\n");
     ann.push(&["-o", "change", "HEAD:refs/heads/small"]).unwrap();
     let change = world.forge.change(world.newest()).unwrap();
     assert_eq!(change.newest().uploader, ANN);
-    let (class, text) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
+    let (class, text) = why(world.approve(MAINTAINER, &change));
     assert_eq!(class, RefusalClass::Denied, "{text}");
     assert!(text.contains("you uploaded commits of this change"), "{text}");
     let against = ReviewRequest { verdict: Verdict::RequestChanges, ..approval(&change) };
     world.forge.review(MAINTAINER, change.number, &against, world.now()).unwrap();
-    world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
+    world.approve(ADMIN, &change).unwrap();
 }
 
 /// A gate asks as long as nothing has landed (A13): what a branch holds before is of whoever put it there.
@@ -202,11 +254,10 @@ fn a20_what_the_server_made_of_a_change_is_of_whoever_pushes_it() {
             // The base of what is rebased has to be another one, or it stays what it is.
             world.advance_main();
             let made = candidate_of(&world, &change, strategy);
-            outsider.run(&["fetch", "--quiet", &outsider.url, &made.to_string()]);
+            outsider.fetch(&made.to_string());
             outsider.push(&[&format!("{made}:refs/heads/lib")]).unwrap();
             let ann = world.clone_of("ann");
-            ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/lib"]);
-            ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+            ann.go_to("refs/heads/lib");
             ann.commit_file("mine", "mine\n");
             ann.push(&["-o", "change", "HEAD:refs/heads/mine"]).unwrap();
             assert_eq!(others(&world), [(1, vec![]), (2, vec![OUTSIDER])], "{strategy:?}");
@@ -220,11 +271,11 @@ fn g02_nor_is_the_candidate_of_a_change_of_who_opens_it() {
     let world = World::new();
     let (mia, change) = world.change("mia", "mine");
     let made = candidate_of(&world, &change, Strategy::Squash);
-    mia.run(&["fetch", "--quiet", &mia.url, &made.to_string()]);
+    mia.fetch(&made.to_string());
     mia.push(&[&format!("{made}:refs/heads/big")]).unwrap();
-    let opened = world.forge.propose_branch(ADMIN, &pushed("big"), &Default::default(), world.now()).unwrap();
+    let opened = world.open(ADMIN, "big").unwrap();
     assert_eq!((opened.owner, opened.newest().uploader), (ADMIN, MAINTAINER));
-    let (class, _) = why(world.forge.review(MAINTAINER, opened.number, &approval(&opened), world.now()));
+    let (class, _) = why(world.approve(MAINTAINER, &opened));
     assert_eq!(class, RefusalClass::Denied);
 }
 
@@ -235,15 +286,14 @@ fn g02_nor_is_a_change_of_many_commits_for_who_uploaded_some_to_approve() {
     mia.commit_many(2_001);
     mia.push(&["HEAD:refs/heads/many"]).unwrap();
     let ann = world.clone_of("ann");
-    ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/many"]);
-    ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    ann.go_to("refs/heads/many");
     ann.commit_file("mine", "mine\n");
     ann.push(&["-o", "change", "HEAD:refs/heads/mine"]).unwrap();
     assert_eq!(others(&world), [(1, vec![MAINTAINER])]);
     let change = world.forge.change(world.newest()).unwrap();
-    let (class, _) = why(world.forge.review(MAINTAINER, change.number, &approval(&change), world.now()));
+    let (class, _) = why(world.approve(MAINTAINER, &change));
     assert_eq!(class, RefusalClass::Denied);
-    world.forge.review(ADMIN, change.number, &approval(&change), world.now()).unwrap();
+    world.approve(ADMIN, &change).unwrap();
 }
 
 #[test]
@@ -254,8 +304,7 @@ fn g02_of_too_many_commits_to_look_for_nobody_approves_any() {
     let many = elsewhere.commit_many(100_001);
     let from = elsewhere.folder.to_str().unwrap();
     assert!(world.in_store(&["fetch", "--quiet", from, "HEAD:refs/heads/many"]).status.success());
-    let open = |by| world.forge.propose_branch(by, &pushed("many"), &Default::default(), world.now());
-    let (class, text) = why(open(ADMIN));
+    let (class, text) = why(world.open(ADMIN, "many"));
     assert_eq!(class, RefusalClass::Invalid);
     assert!(text.contains("more than 100000 commits") && text.contains("propose an earlier one"), "{text}");
     // A target that went back leaves a change that was small before.
@@ -268,7 +317,7 @@ fn g02_of_too_many_commits_to_look_for_nobody_approves_any() {
     move_main(main);
     assert_eq!(others(&world), [(1, vec![NOBODY])]);
     for by in [MAINTAINER, ADMIN] {
-        let (class, text) = why(world.forge.review(by, change.number, &approval(&change), world.now()));
+        let (class, text) = why(world.approve(by, &change));
         assert_eq!(class, RefusalClass::Denied);
         assert!(text.contains("too many to find out who uploaded them"), "{text}");
     }
