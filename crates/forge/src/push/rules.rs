@@ -32,8 +32,8 @@ pub trait Known {
     fn exists(&self, name: &str) -> Done<bool>;
     /// Whose a branch is; nobody's if it was imported.
     fn owner(&self, branch: &BranchName) -> Done<Option<UserId>>;
-    /// A branch whose name lies inside this one's or around it: no repository has both.
-    fn beside(&self, branch: &BranchName) -> Done<Option<String>>;
+    /// The full name of a ref that lies inside this one's or around it: no repository has both.
+    fn beside(&self, name: &str) -> Done<Option<String>>;
     /// How many branches a person has.
     fn branches_of(&self, user: UserId) -> Done<usize>;
 }
@@ -198,11 +198,7 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
             "a branch `{name}` and the watched branch `{watched}` cannot both be; choose another name"
         )));
     }
-    if let Some(other) = known.beside(name)? {
-        return Err(denied(format!(
-            "a branch `{name}` and the branch `{other}` cannot both be; choose another name"
-        )));
-    }
+    check_beside(("branch", "refs/heads/", name), known)?;
     let have = known.branches_of(pusher.user)?;
     if have >= BRANCHES_MAX {
         return Err(denied(format!(
@@ -210,6 +206,13 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
         )));
     }
     Ok(())
+}
+
+/// Whether a new ref can be beside those of its kind.
+fn check_beside((kind, prefix, name): (&str, &str, &BranchName), known: &dyn Known) -> Done<()> {
+    let Some(other) = known.beside(&format!("{prefix}{name}"))? else { return Ok(()) };
+    let other = other.strip_prefix(prefix).unwrap_or(&other);
+    Err(denied(format!("a {kind} `{name}` and the {kind} `{other}` cannot both be; choose another name")))
 }
 
 fn judge_tag(tag: &str, command: &Command, pusher: Pusher<'_>, known: &dyn Known) -> Done<Move> {
@@ -221,10 +224,14 @@ fn judge_tag(tag: &str, command: &Command, pusher: Pusher<'_>, known: &dyn Known
     if branch && command.new.is_some() {
         return Err(denied(format!("there is a branch `{name}`: git would take the tag for it")));
     }
-    if known.exists(&format!("refs/tags/{name}"))? && pusher.role < Role::Admin {
+    let here = known.exists(&format!("refs/tags/{name}"))?;
+    if here && pusher.role < Role::Admin {
         return Err(denied(format!(
             "the tag `{name}` is there already: a tag stays what it is; choose another name, or ask an admin"
         )));
+    }
+    if !here && command.new.is_some() {
+        check_beside(("tag", "refs/tags/", &name), known)?;
     }
     Ok(Move::Tag { name, new: command.new })
 }

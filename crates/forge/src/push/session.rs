@@ -383,13 +383,13 @@ impl Known for BuiltIn {
         Ok(self.branch_owner(branch)?)
     }
 
-    fn beside(&self, branch: &BranchName) -> Done<Option<String>> {
-        let name = branch.as_str();
-        if let Some(inside) = self.repository().refs(&format!("refs/heads/{name}"))?.first() {
-            return Ok(inside.name.as_str().strip_prefix("refs/heads/").map(str::to_owned));
+    fn beside(&self, name: &str) -> Done<Option<String>> {
+        if let Some(inside) = self.repository().refs(name)?.into_iter().next() {
+            return Ok(Some(inside.name.as_str().to_owned()));
         }
-        for (end, _) in name.match_indices('/') {
-            if self.exists(&format!("refs/heads/{}", &name[..end]))? {
+        // `refs/heads` and the like are no refs.
+        for (end, _) in name.match_indices('/').skip(2) {
+            if self.exists(&name[..end])? {
                 return Ok(Some(name[..end].to_owned()));
             }
         }

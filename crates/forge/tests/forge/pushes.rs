@@ -311,6 +311,19 @@ fn a_branch_inside_another_is_refused_and_is_nobodys() {
 }
 
 #[test]
+fn a_tag_inside_another_is_refused() {
+    let world = World::new();
+    let mia = world.clone_of("mia");
+    mia.push(&["HEAD:refs/tags/v1/rc"]).unwrap();
+    for name in ["v1", "v1/rc/2"] {
+        let refused = mia.push(&[&format!("HEAD:refs/tags/{name}")]).unwrap_err();
+        assert!(refused.contains(&format!("a tag `{name}` and the tag `v1/rc` cannot both be")), "{refused}");
+        assert_eq!(world.ref_of(&format!("refs/tags/{name}")), None);
+    }
+    mia.push(&["HEAD:refs/tags/v1.1"]).unwrap();
+}
+
+#[test]
 fn two_refs_of_one_push_that_cannot_both_be_are_refused_together() {
     let world = World::new();
     let mia = world.clone_of("mia");

@@ -24,7 +24,7 @@ impl Known for World {
     fn owner(&self, branch: &BranchName) -> Done<Option<UserId>> {
         Ok(self.owners.get(branch).copied())
     }
-    fn beside(&self, _branch: &BranchName) -> Done<Option<String>> {
+    fn beside(&self, _name: &str) -> Done<Option<String>> {
         Ok(None)
     }
     fn branches_of(&self, user: UserId) -> Done<usize> {
