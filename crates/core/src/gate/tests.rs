@@ -18,11 +18,15 @@ use crate::turn::{Delivered, Intake, Live};
 
 mod alerts;
 mod bench;
+mod deploying;
 mod flags;
 mod labels;
 mod landing;
+mod losses;
 mod retry;
 mod testing;
 mod trust;
 
-use bench::{ADMIN, AUTHOR, Bench, MAINTAINER, OUTSIDER, STEP_MS, check, check_with, commit, job};
+use bench::{
+    ADMIN, AUTHOR, Bench, MAINTAINER, OUTSIDER, STEP_MS, check, check_after, check_with, commit, job,
+};

@@ -45,7 +45,7 @@ impl Bench {
         let id: RunId = "demo/main/1".parse().unwrap();
         let mut bench =
             Bench { state: RunState::new(&CellId::Run(id.clone())), log: String::new(), clock: 0 };
-        bench.event(RunEvent::Start(Arc::new(RunStart {
+        bench.begin(RunStart {
             run: id,
             trigger: Trigger::Queue,
             change: None,
@@ -59,8 +59,14 @@ impl Bench {
             priority: 0,
             fail_fast,
             facts: BTreeMap::new(),
-        })));
+        });
         bench
+    }
+
+    /// Begins anew with another start.
+    fn begin(&mut self, start: RunStart) {
+        self.state = RunState::new(&CellId::Run(start.run.clone()));
+        self.event(RunEvent::Start(Arc::new(start)));
     }
 
     fn event(&mut self, event: RunEvent) {
@@ -380,10 +386,7 @@ fn reports_and_names_of_failed_tests_stay_with_their_run() {
 fn a_chain_of_ten_thousand_falls_without_recursion() {
     let text: Vec<String> =
         (0..10_000).map(|at| if at == 0 { "j0".into() } else { format!("j{at}:j{}", at - 1) }).collect();
-    let id: RunId = "demo/main/1".parse().unwrap();
-    let mut state = RunState::new(&CellId::Run(id));
-    let mut bench = Bench::new("a", false);
-    std::mem::swap(&mut state, &mut bench.state);
+    let state = Bench::new("a", false).state;
     let jobs: Vec<JobSpec> = (0..text.len())
         .map(|at| JobSpec {
             name: format!("j{at}").parse().unwrap(),
@@ -423,8 +426,7 @@ fn what_is_only_an_advice_before_landing_fails_no_run_there() {
         let mut jobs = start.graph.jobs.to_vec();
         jobs[0] = JobSpec { on: on.to_vec(), required, ..jobs[0].clone() };
         (start.trigger, start.graph) = (trigger, jobs.into());
-        bench.state = RunState::new(&CellId::Run(start.run.clone()));
-        bench.event(RunEvent::Start(Arc::new(start)));
+        bench.begin(start);
         bench.event(RunEvent::Granted { total: 2 });
         bench.end("a", Outcome::Failed);
         bench.end("b", Outcome::Passed);

@@ -29,15 +29,10 @@ fn labels_urgency_and_drafts() {
               run 4: Land of - (landing of 017474747474)
         "#]],
     );
-    check(
-        "push 1; push 2; pass 1; pass 2; freeze; approve 1; approve 2; label 2 prio:high; why 1; unfreeze",
+    check_after(
+        "push 1; push 2; pass 1; pass 2",
+        "freeze; approve 1; approve 2; label 2 prio:high; why 1; unfreeze",
         expect![[r#"
-            push 1
-              run 1: Change of 1 (initial run)
-            push 2
-              run 2: Change of 2 (initial run)
-            pass 1
-            pass 2
             freeze
               answer Ok("froze demo/main: release")
             approve 1

@@ -137,16 +137,10 @@ fn what_is_made_of_a_job_that_runs_again_runs_again() {
               run 4: Land of - (landing of 018080808080)
         "#]],
     );
-    check(
-        "wheel; push 1; pass 1; retry-wheel 1; fail-wheel 2; approve 1; retry-failed 1; pass 3",
+    check_after(
+        "wheel; push 1; pass 1; retry-wheel 1",
+        "fail-wheel 2; approve 1; retry-failed 1; pass 3",
         expect![[r#"
-            wheel
-            push 1
-              run 1: Change of 1 (initial run)
-            pass 1
-            retry-wheel 1
-              run 2: Change of 1 (retry of `wheel`) carried lint
-              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `wheel` and what did not pass run again")
             fail-wheel 2
             approve 1
             retry-failed 1
@@ -202,18 +196,10 @@ fn a_retry_of_everything_takes_no_result_of_another_change_with_the_same_tree() 
 
 #[test]
 fn a_failure_counts_for_every_change_with_the_same_tree_and_outlives_its_own_change() {
-    check(
-        "push 1; pass 1; twin 2; pass 2; retry 2; fail 3; close 2; approve 1; why 1; pass 4",
+    check_after(
+        "push 1; pass 1; twin 2; pass 2; retry 2",
+        "fail 3; close 2; approve 1; why 1; pass 4",
         expect![[r#"
-            push 1
-              run 1: Change of 1 (initial run)
-            pass 1
-            twin 2
-              run 2: Change of 2 (initial run) carried lint unit
-            pass 2
-            retry 2
-              run 3: Change of 2 (retry)
-              answer Ok("retry of change 2 at 6502020202020202020202020202020202020202: everything runs again")
             fail 3
             close 2
             approve 1
@@ -230,25 +216,17 @@ fn a_failure_counts_for_every_change_with_the_same_tree_and_outlives_its_own_cha
 
 #[test]
 fn a_retry_outlives_a_close() {
-    check(
-        "push 1; pass 1; twin 2; pass 2; retry 2; close 2; stopped 3; reopen 2; pass 4",
+    check_after(
+        "push 1; pass 1; twin 2; pass 2; retry 2",
+        "close 2; stopped 3; reopen 2; pass 4",
         expect![[r#"
-        push 1
-          run 1: Change of 1 (initial run)
-        pass 1
-        twin 2
-          run 2: Change of 2 (initial run) carried lint unit
-        pass 2
-        retry 2
-          run 3: Change of 2 (retry)
-          answer Ok("retry of change 2 at 6502020202020202020202020202020202020202: everything runs again")
-        close 2
-          cancel: change 2 is no longer open
-        stopped 3
-        reopen 2
-          run 4: Change of 2 (initial run)
-        pass 4
-    "#]],
+            close 2
+              cancel: change 2 is no longer open
+            stopped 3
+            reopen 2
+              run 4: Change of 2 (initial run)
+            pass 4
+        "#]],
     );
 }
 
@@ -324,23 +302,18 @@ fn a_result_counts_only_for_the_title_that_its_job_was_told() {
           unit failed in run demo/main/2
     "#]],
     );
-    check(
-        "push 1; pass 1; twin 2; pass 2; retitle 2; approve 2; pass 3",
+    check_after(
+        "push 1; pass 1; twin 2; pass 2",
+        "retitle 2; approve 2; pass 3",
         expect![[r#"
-        push 1
-          run 1: Change of 1 (initial run)
-        pass 1
-        twin 2
-          run 2: Change of 2 (initial run) carried lint unit
-        pass 2
-        retitle 2
-        approve 2
-          run 3: Queue of 2 (merge candidate)
-        pass 3
-          land 2 -> Landed
-          landed 2 with ["unit"]
-          run 4: Land of - (landing of 017474747474)
-    "#]],
+            retitle 2
+            approve 2
+              run 3: Queue of 2 (merge candidate)
+            pass 3
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 4: Land of - (landing of 017474747474)
+        "#]],
     );
     // One that failed under another title says nothing either.
     check(

@@ -79,21 +79,18 @@ fn a_retry_of_what_failed_carries_what_passed() {
               run 3: Land of - (landing of 018080808080)
         "#]],
     );
-    check(
-        "push 1; approve 1; fail 1; retry 1; pass 2",
+    check_after(
+        "push 1; approve 1; fail 1",
+        "retry 1; pass 2",
         expect![[r#"
-        push 1
-          run 1: Change of 1 (initial run)
-        approve 1
-        fail 1
-        retry 1
-          run 2: Change of 1 (retry)
-          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
-        pass 2
-          land 1 -> Landed
-          landed 1 with ["unit"]
-          run 3: Land of - (landing of 018080808080)
-    "#]],
+            retry 1
+              run 2: Change of 1 (retry)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+            pass 2
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+        "#]],
     );
 }
 
@@ -402,30 +399,25 @@ fn a_budget_counts_from_when_a_revision_may_be_tested() {
 
 #[test]
 fn only_what_is_on_deck_has_a_queue_run() {
-    check(
-        "push 1; push 2; pass 1; pass 2; foreign; approve 2; approve 1; pass 4; pass 5",
+    check_after(
+        "push 1; push 2; pass 1; pass 2",
+        "foreign; approve 2; approve 1; pass 4; pass 5",
         expect![[r#"
-        push 1
-          run 1: Change of 1 (initial run)
-        push 2
-          run 2: Change of 2 (initial run)
-        pass 1
-        pass 2
-        foreign
-          foreign push
-          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
-        approve 2
-          run 3: Queue of 2 (merge candidate)
-        approve 1
-          cancel: another change comes first now
-          run 4: Queue of 1 (merge candidate)
-        pass 4
-          land 1 -> Landed
-          landed 1 with ["unit"]
-          run 5: Queue of 2 (merge candidate)
-        pass 5
-          land 2 -> Landed
-          landed 2 with ["unit"]
-    "#]],
+            foreign
+              foreign push
+              alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+            approve 2
+              run 3: Queue of 2 (merge candidate)
+            approve 1
+              cancel: another change comes first now
+              run 4: Queue of 1 (merge candidate)
+            pass 4
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 5: Queue of 2 (merge candidate)
+            pass 5
+              land 2 -> Landed
+              landed 2 with ["unit"]
+        "#]],
     );
 }

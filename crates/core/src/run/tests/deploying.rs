@@ -79,8 +79,7 @@ fn a_deployment_that_may_be_restarted_keeps_its_turn_over_its_attempts() {
     let mut job = start.graph.jobs[0].clone();
     Arc::make_mut(&mut job.body).restartable = true;
     start.graph = vec![job].into();
-    bench.state = RunState::new(&CellId::Run(start.run.clone()));
-    bench.event(RunEvent::Start(Arc::new(start)));
+    bench.begin(start);
     bench.event(RunEvent::Admitted(Admission { job: JobIndex(0), number: 1, before: None }));
     bench.event(RunEvent::Granted { total: 1 });
     bench.end("a", Outcome::Errored);

@@ -1,0 +1,159 @@
+//! What is deployed after a landing, and landings that wait for it.
+
+use super::*;
+
+#[test]
+fn a_failed_deploy_is_no_news_once_there_is_nothing_to_deploy() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("approvals 0; push 1; pass 1; fail-deploy 2");
+    let news = |bench: &Bench| bench.gate.state.alerts(Timestamp(bench.clock)).len();
+    assert_eq!((news(&bench), bench.gate.state.failed_deploy().is_some()), (1, true));
+    bench.play("no-deploy; push 2; pass 3");
+    assert_eq!((news(&bench), bench.gate.state.failed_deploy()), (0, None));
+}
+
+#[test]
+fn deploys_coalesce_and_alert_once() {
+    check_after(
+        "approvals 0; push 1; pass 1",
+        "push 2; pass 3; push 3; pass 4; fail-deploy 2; pass 5",
+        expect![[r#"
+            push 2
+              run 3: Change of 2 (initial run)
+            pass 3
+              land 2 -> Landed
+              landed 2 with ["unit"]
+            push 3
+              run 4: Change of 3 (initial run)
+            pass 4
+              land 3 -> Landed
+              landed 3 with ["unit"]
+            fail-deploy 2
+              run 5: Land of - (landing of 01f7f7f7f7f7)
+              alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
+            pass 5
+        "#]],
+    );
+}
+
+#[test]
+fn landing_waits_for_the_deploy_where_told_to() {
+    let config = GateConfig { wait_for_deploy: true, ..GateConfig::default() };
+    check_with(
+        config,
+        "approvals 0; push 1; pass 1; push 2; pass 3; why 2; fail-deploy 2",
+        expect![[r#"
+        approvals 0
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+        push 2
+          run 3: Change of 2 (initial run)
+        pass 3
+        why 2
+          deploy run demo/main/2 is not over
+        fail-deploy 2
+          alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
+          land 2 -> Landed
+          landed 2 with ["unit"]
+          run 4: Land of - (landing of 01c9c9c9c9c9)
+    "#]],
+    );
+}
+
+#[test]
+fn landing_waits_for_a_deploy_that_has_still_to_begin_unless_a_foreign_push_keeps_it() {
+    let config = GateConfig { wait_for_deploy: true, ..GateConfig::default() };
+    check_with(
+        config.clone(),
+        "approvals 0; graphs-hang; push 1; pass 1; push 2; pass 2; why 2; graphs-come; why 2; pass 3",
+        expect![[r#"
+            approvals 0
+            graphs-hang
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+            push 2
+              run 2: Change of 2 (initial run)
+            pass 2
+            why 2
+              the deploy run of 018080808080 has not begun
+            graphs-come
+              run 3: Land of - (landing of 018080808080)
+            why 2
+              deploy run demo/main/3 is not over
+            pass 3
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 4: Land of - (landing of 01c9c9c9c9c9)
+        "#]],
+    );
+    check_with(
+        config,
+        "approvals 0; graphs-hang; push 1; pass 1; foreign; push 2; pass 2",
+        expect![[r#"
+        approvals 0
+        graphs-hang
+        push 1
+          run 1: Change of 1 (initial run)
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+        foreign
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+        push 2
+          run 2: Change of 2 (initial run)
+        pass 2
+          land 2 -> Landed
+          landed 2 with ["unit"]
+    "#]],
+    );
+}
+
+#[test]
+fn a_person_deploys_a_landed_commit_to_one_environment() {
+    let deploy = |environment: &str, name: &str| {
+        let mut spec = job(name, &[Trigger::Land]);
+        let environment: crate::ids::EnvironmentName = environment.parse().unwrap();
+        let body = JobBody { environment: Some(environment.clone()), ..JobBody::script("true") };
+        spec.body = Arc::new(body);
+        let graph = JobGraph::from(vec![spec]);
+        Verb::DeployTo { environment, commit: commit(1, 1), tree: TreeId([1; 20]), graph }
+    };
+    let mut bench = Bench::new(GateConfig::default());
+    bench.word("approvals 0");
+    bench.command(MAINTAINER, deploy("staging", "deploy"));
+    bench.command(AUTHOR, deploy("staging", "deploy"));
+    let mut other = deploy("staging", "deploy");
+    if let Verb::DeployTo { environment, .. } = &mut other {
+        *environment = "live".parse().unwrap();
+    }
+    bench.command(MAINTAINER, other);
+    bench.word("freeze");
+    bench.command(MAINTAINER, deploy("live", "deploy"));
+    bench.word("foreign");
+    bench.command(MAINTAINER, deploy("live", "deploy"));
+    let by: Vec<String> = bench.runs.values().map(|run| run.by.clone().unwrap().name).collect();
+    assert_eq!(by, ["user 1", "user 1"]);
+    assert!(bench.runs.values().all(|run| run.level == Level::Landed));
+    expect![[r#"
+        deployments
+          run 1: Manual of - (deployment to staging asked for by user 1)
+          answer Ok("deploys 0101010101010101010101010101010101010101 to staging in run demo/main/1")
+          answer Err("this takes the role maintainer on demo")
+          answer Err("the definition at 010101010101 has no job that deploys to `live`")
+          answer Ok("froze demo/main: release")
+          run 2: Manual of - (deployment to live asked for by user 1)
+          answer Ok("deploys 0101010101010101010101010101010101010101 to live in run demo/main/2")
+          foreign push
+          alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+          answer Err("no landing put the tip there; an admin who has looked at it can run `towpath branch accept main 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8`")
+    "#]]
+    .assert_eq(&format!("deployments\n{}", bench.log));
+}
