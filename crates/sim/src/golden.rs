@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 use towpath_core::gate::{RetryScope, Verb, Verdict};
-use towpath_core::ids::{ChangeNumber, GateId, Timestamp, UserId};
+use towpath_core::ids::{ChangeNumber, CommitId, GateId, Timestamp, UserId};
 
 use crate::fake::definition;
 use crate::fake::forge::{ChangeState, Pusher};
-use crate::fake::git::{DEFINITION, Files};
+use crate::fake::git::DEFINITION;
 use crate::mutant::Mutant;
 use crate::report::Violation;
 use crate::run::threads_or_all;
@@ -27,6 +27,19 @@ struct Story {
     lands: fn(&World) -> Result<(), String>,
 }
 
+const fn story(name: &'static str, play: fn(&mut World), lands: fn(&World) -> Result<(), String>) -> Story {
+    Story { name, play, shows: None, lands }
+}
+
+impl Story {
+    const fn shows(self, mutant: Mutant) -> Story {
+        Story { shows: Some(mutant), ..self }
+    }
+}
+
+/// The first change has landed, and no other.
+const FIRST: fn(&World) -> Result<(), String> = |world| landed(world, &[1]);
+
 /// Milliseconds that every job of a story has ended in.
 const LONG: i64 = 4_000_000;
 /// Milliseconds in which a candidate is made and its jobs have begun.
@@ -39,116 +52,100 @@ const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
 const STORIES: [Story; 14] = [
-    Story {
-        name: "land one",
-        play: |world| {
-            let change = world.tell_change(1, GOOD);
-            world.tell_approval(change);
+    story(
+        "land one",
+        |world| {
+            world.tell_approved(1, GOOD);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a failing change",
-        play: |world| {
-            let change = world.tell_change(1, BAD);
-            world.tell_approval(change);
+        FIRST,
+    ),
+    story(
+        "a failing change",
+        |world| {
+            world.tell_approved(1, BAD);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[]),
-    },
-    Story {
-        name: "two in conflict",
-        play: |world| {
+        |world| landed(world, &[]),
+    ),
+    story(
+        "two in conflict",
+        |world| {
             let both = [world.tell_change(1, GOOD), world.tell_change(1, GOOD + 1)];
             both.into_iter().for_each(|change| world.tell_approval(change));
             world.pass(LONG);
         },
-        shows: None,
-        lands: one_of_two,
-    },
-    Story {
-        name: "two that fail only together",
-        play: |world| {
+        one_of_two,
+    ),
+    story(
+        "two that fail only together",
+        |world| {
             let both = [world.tell_change(1, SKEWED[0]), world.tell_change(2, SKEWED[1])];
             both.into_iter().for_each(|change| world.tell_approval(change));
             world.pass(LONG);
         },
-        shows: None,
-        lands: one_of_two,
-    },
-    Story {
-        name: "a flaky run and its retry",
-        play: |world| {
+        one_of_two,
+    ),
+    story(
+        "a flaky run and its retry",
+        |world| {
             world.faults.job_flaky = 1_000;
-            let change = world.tell_change(1, GOOD);
-            world.tell_approval(change);
+            let change = world.tell_approved(1, GOOD);
             world.pass(LONG);
             world.faults.job_flaky = 0;
             world.tell_retry(change);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a cancelled run and its retry",
-        play: |world| {
-            let change = world.tell_change(1, GOOD);
-            world.tell_approval(change);
+        FIRST,
+    ),
+    story(
+        "a cancelled run and its retry",
+        |world| {
+            let change = world.tell_approved(1, GOOD);
             world.pass(SHORT);
             world.tell(Verb::Cancel { run: 1, why: "stop".into() });
             world.pass(SHORT);
             world.tell_retry(change);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a foreign push while it is tested and landed",
-        play: |world| {
-            let change = world.tell_change(1, GOOD);
-            world.tell_approval(change);
+        FIRST,
+    ),
+    story(
+        "a foreign push while it is tested and landed",
+        |world| {
+            let change = world.tell_approved(1, GOOD);
             world.until_passed(change);
             world.tell_push(3, GOOD);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a freeze at the claim, and its end",
-        play: |world| {
-            let change = world.tell_change(1, GOOD);
-            world.tell_approval(change);
+        FIRST,
+    ),
+    story(
+        "a freeze at the claim, and its end",
+        |world| {
+            let change = world.tell_approved(1, GOOD);
             world.until_passed(change);
             world.tell(Verb::Freeze { why: "release".into() });
             world.pass(LONG);
             world.tell(Verb::Unfreeze);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a new revision while the old one runs",
-        play: |world| {
-            let change = world.tell_change(1, BAD);
-            world.tell_approval(change);
+        FIRST,
+    ),
+    story(
+        "a new revision while the old one runs",
+        |world| {
+            let change = world.tell_approved(1, BAD);
             world.pass(SHORT);
             world.tell_revision(change, 1, GOOD);
             world.tell_approval(change);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "an outsider, vouched for and then approved",
-        play: |world| {
+        FIRST,
+    ),
+    story(
+        "an outsider, vouched for and then approved",
+        |world| {
             let change = world.tell_change_by(1, GOOD, OUTSIDERS[0]);
             world.pass(SHORT);
             let revision = world.forge.changes[&change].facts.revision.commit;
@@ -158,12 +155,11 @@ const STORIES: [Story; 14] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
-        shows: None,
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "everything runs again before it lands",
-        play: |world| {
+        FIRST,
+    ),
+    story(
+        "everything runs again before it lands",
+        |world| {
             let change = world.tell_change(1, GOOD);
             world.pass(LONG);
             world.tell_retry_of(change, RetryScope::All);
@@ -171,12 +167,12 @@ const STORIES: [Story; 14] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
-        shows: Some(Mutant::RetriesKeepEverything),
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a failure of the same tree that is newer than the pass",
-        play: |world| {
+        FIRST,
+    )
+    .shows(Mutant::RetriesKeepEverything),
+    story(
+        "a failure of the same tree that is newer than the pass",
+        |world| {
             let [change, twin] = world.tell_twins();
             world.faults.job_flaky = 1_000;
             world.tell_retry_of(twin, RetryScope::All);
@@ -185,12 +181,12 @@ const STORIES: [Story; 14] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
-        shows: Some(Mutant::FailuresAreForgotten),
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a job is made again, and what is made of it is stopped",
-        play: |world| {
+        FIRST,
+    )
+    .shows(Mutant::FailuresAreForgotten),
+    story(
+        "a job is made again, and what is made of it is stopped",
+        |world| {
             let [change, twin] = world.tell_twins();
             world.tell_retry_of(twin, RetryScope::Job("wheel".into()));
             world.until_running("integ");
@@ -199,25 +195,23 @@ const STORIES: [Story; 14] = [
             world.tell_approval(change);
             world.pass(LONG);
         },
-        shows: Some(Mutant::StoppedIsPassed),
-        lands: |world| landed(world, &[1]),
-    },
-    Story {
-        name: "a job that another one aborts, and a revision that mends it",
-        play: |world| {
-            let definition = world.tell_change(DEFINITION, definition::aborting());
-            world.tell_approval(definition);
+        FIRST,
+    )
+    .shows(Mutant::StoppedIsPassed),
+    story(
+        "a job that another one aborts, and a revision that mends it",
+        |world| {
+            world.tell_approved(DEFINITION, definition::aborting());
             world.pass(LONG);
-            let change = world.tell_change(9, BAD);
-            world.tell_approval(change);
+            let change = world.tell_approved(9, BAD);
             world.pass(LONG);
             world.tell_revision(change, 9, GOOD);
             world.tell_approval(change);
             world.pass(LONG);
         },
-        shows: Some(Mutant::AbortedIsPassed),
-        lands: |world| landed(world, &[1, 2]),
-    },
+        |world| landed(world, &[1, 2]),
+    )
+    .shows(Mutant::AbortedIsPassed),
 ];
 
 /// What came of the sweep.
@@ -371,10 +365,13 @@ impl World {
         self.gates[0].clone()
     }
 
-    fn file(&self, base: Files, path: usize, value: u32) -> Files {
-        let mut files = base;
+    /// A commit on top of main with another value in one file.
+    fn commit_on_main(&mut self, (path, value): (usize, u32), why: &'static str) -> CommitId {
+        let branch = self.main().branch;
+        let tip = self.forge.branch(&branch).tip;
+        let mut files = self.forge.git.get(tip).files;
         files[path] = value;
-        files
+        self.forge.git.commit(&[tip], files, (why, self.now))
     }
 
     fn tell_change(&mut self, path: usize, value: u32) -> ChangeNumber {
@@ -383,9 +380,7 @@ impl World {
 
     fn tell_change_by(&mut self, path: usize, value: u32, by: UserId) -> ChangeNumber {
         let gate = self.main();
-        let tip = self.forge.branch(&gate.branch).tip;
-        let files = self.file(self.forge.git.get(tip).files, path, value);
-        let head = self.forge.git.commit(&[tip], files, ("story", self.now));
+        let head = self.commit_on_main((path, value), "story");
         let number = self.forge.propose(&gate.branch, head, by);
         let change = self.forge.changes.get_mut(&number).expect("invariant: it was just made");
         change.facts.title = format!("story {number}");
@@ -398,11 +393,16 @@ impl World {
             return;
         }
         let gate = self.main();
-        let tip = self.forge.branch(&gate.branch).tip;
-        let files = self.file(self.forge.git.get(tip).files, path, value);
-        let head = self.forge.git.commit(&[tip], files, ("story again", self.now));
+        let head = self.commit_on_main((path, value), "story again");
         self.forge.revise(number, head, AUTHORS[0]);
         self.ring(&gate);
+    }
+
+    /// A change that is approved at once.
+    fn tell_approved(&mut self, path: usize, value: u32) -> ChangeNumber {
+        let change = self.tell_change(path, value);
+        self.tell_approval(change);
+        change
     }
 
     fn tell_approval(&mut self, number: ChangeNumber) {
@@ -414,9 +414,7 @@ impl World {
 
     fn tell_push(&mut self, path: usize, value: u32) {
         let gate = self.main();
-        let tip = self.forge.branch(&gate.branch).tip;
-        let files = self.file(self.forge.git.get(tip).files, path, value);
-        let to = self.forge.git.commit(&[tip], files, ("foreign", self.now));
+        let to = self.commit_on_main((path, value), "foreign");
         self.forge.push(&gate.branch, to, Pusher::Person);
         self.ring(&gate);
     }

@@ -95,6 +95,8 @@ fn for_sqlite(sql: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::Row;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp(1);
@@ -121,98 +123,89 @@ mod tests {
         conn
     }
 
+    /// What was put into the database of such a binary, brought to all steps.
+    fn brought_on(steps: usize, put: &str) -> Connection {
+        let mut conn = before(steps);
+        conn.execute_batch(put).unwrap();
+        migrate(&mut conn, NOW).unwrap();
+        conn
+    }
+
+    fn rows<T>(conn: &Connection, sql: &str, row: fn(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+        let mut statement = conn.prepare(sql).unwrap();
+        let rows = statement.query_map([], row).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    fn number(conn: &Connection, sql: &str) -> i64 {
+        conn.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
     #[test]
     fn rows_of_cells_are_all_there_after_they_move() {
-        let mut conn = before(4);
-        conn.execute_batch("INSERT INTO cell_rows VALUES ('run/a', 'start', 'x'), ('pool', 'slots', '2'), ('run/a', 'jobs/1', 'y')")
-            .unwrap();
-        migrate(&mut conn, NOW).unwrap();
+        let put = "INSERT INTO cell_rows VALUES ('run/a', 'start', 'x'), ('pool', 'slots', '2'), ('run/a', 'jobs/1', 'y')";
+        let conn = brought_on(4, put);
         let put = "INSERT INTO cell_rows (cell, key, value) VALUES ('pool', 'slots', '3') \
              ON CONFLICT (cell, key) DO UPDATE SET value = excluded.value";
         assert_eq!(conn.execute(put, []).unwrap(), 1);
-        let mut statement =
-            conn.prepare("SELECT cell, key, value FROM cell_rows ORDER BY cell, key").unwrap();
-        let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).unwrap();
-        let rows: Vec<[String; 3]> = rows.map(Result::unwrap).collect();
-        assert_eq!(rows, [["pool", "slots", "3"], ["run/a", "jobs/1", "y"], ["run/a", "start", "x"]]);
+        let sql = "SELECT cell, key, value FROM cell_rows ORDER BY cell, key";
+        let found: Vec<[String; 3]> = rows(&conn, sql, |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]));
+        assert_eq!(found, [["pool", "slots", "3"], ["run/a", "jobs/1", "y"], ["run/a", "start", "x"]]);
     }
 
     #[test]
     fn sessions_of_which_nobody_knows_what_opened_them_end() {
-        let mut conn = before(5);
-        conn.execute_batch(
-            "INSERT INTO users VALUES (1, 'ann', NULL, 0, 1);
-             INSERT INTO sessions VALUES (x'01', 'c', 1, 1, 9);",
-        )
-        .unwrap();
-        migrate(&mut conn, NOW).unwrap();
-        let left: i64 =
-            conn.query_row("SELECT count(token) + count(*) FROM sessions", [], |row| row.get(0)).unwrap();
-        assert_eq!(left, 0);
+        let put = "INSERT INTO users VALUES (1, 'ann', NULL, 0, 1);
+             INSERT INTO sessions VALUES (x'01', 'c', 1, 1, 9);";
+        assert_eq!(number(&brought_on(5, put), "SELECT count(token) + count(*) FROM sessions"), 0);
     }
 
     #[test]
     fn every_table_keeps_to_its_types() {
-        let conn = fresh();
-        let loose: i64 = conn
-            .query_row("SELECT count(*) FROM pragma_table_list WHERE type = 'table' AND strict = 0 AND name NOT LIKE 'sqlite_%'", [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(loose, 0);
+        let loose = "SELECT count(*) FROM pragma_table_list WHERE type = 'table' AND strict = 0 AND name NOT LIKE 'sqlite_%'";
+        assert_eq!(number(&fresh(), loose), 0);
     }
 
     #[test]
     fn a_table_is_kept_by_its_key() {
         let conn = fresh();
         let two_trees = "SELECT count(*) FROM pragma_table_list WHERE type = 'table' AND wr = 0 AND name IN ('cells', 'outbox', 'runs', 'jobs', 'settings', 'tree_nodes')";
-        assert_eq!(conn.query_row(two_trees, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+        assert_eq!(number(&conn, two_trees), 0);
         let by_number = "SELECT count(*) FROM pragma_table_list WHERE wr = 0 AND name IN ('meta', 'cell_rows', 'inbox', 'leaves', 'users', 'alerts')";
-        assert_eq!(conn.query_row(by_number, [], |row| row.get::<_, i64>(0)).unwrap(), 6);
+        assert_eq!(number(&conn, by_number), 6);
     }
 
     #[test]
     fn a_second_time_changes_nothing() {
         let mut conn = fresh();
         migrate(&mut conn, Timestamp(2)).unwrap();
-        let at: i64 = conn.query_row("SELECT max(at) FROM schema_steps", [], |row| row.get(0)).unwrap();
-        assert_eq!(at, NOW.0);
+        assert_eq!(number(&conn, "SELECT max(at) FROM schema_steps"), NOW.0);
     }
 
     #[test]
     fn what_ran_for_landings_from_before_there_were_proofs_is_one() {
-        let mut conn = before(2);
-        conn.execute_batch(
-            "INSERT INTO repos VALUES ('demo', '', NULL, 1);
+        let put = "INSERT INTO repos VALUES ('demo', '', NULL, 1);
              INSERT INTO changes VALUES ('demo', 1, 'main', 1, 'landed', NULL, NULL, 1, '', '');
              INSERT INTO changes VALUES ('demo', 2, 'main', 1, 'open', NULL, NULL, 1, '', '');
              INSERT INTO changes VALUES ('demo', 3, 'main', 1, 'closed', NULL, NULL, 1, '', '');
              INSERT INTO runs VALUES ('demo/main/1', 'demo', 'main', 1, 'change', 1, '', '', 'failed', 0, 1, 2);
              INSERT INTO runs VALUES ('demo/main/2', 'demo', 'main', 2, 'change', 2, '', '', 'passed', 0, 1, 2);
              INSERT INTO runs VALUES ('demo/main/3', 'demo', 'main', 3, 'land', NULL, '', '', 'passed', 0, 1, 2);
-             INSERT INTO runs VALUES ('demo/main/4', 'demo', 'main', 4, 'change', 3, '', '', 'passed', 0, 1, 2);",
-        )
-        .unwrap();
-        migrate(&mut conn, NOW).unwrap();
-        let proofs: Vec<String> = {
-            let mut statement = conn.prepare("SELECT run FROM proofs ORDER BY run").unwrap();
-            let rows = statement.query_map([], |row| row.get(0)).unwrap();
-            rows.map(Result::unwrap).collect()
-        };
+             INSERT INTO runs VALUES ('demo/main/4', 'demo', 'main', 4, 'change', 3, '', '', 'passed', 0, 1, 2);";
+        let proofs: Vec<String> =
+            rows(&brought_on(2, put), "SELECT run FROM proofs ORDER BY run", |row| row.get(0));
         assert_eq!(proofs, ["demo/main/1", "demo/main/2"], "what landed, and what may be landing now");
     }
 
     #[test]
     fn a_landing_from_before_they_were_noted_has_the_nearest_time_that_is_known() {
-        let mut conn = before(5);
-        conn.execute_batch(
-            "INSERT INTO repos VALUES ('demo', '', NULL, 1);
+        let put = "INSERT INTO repos VALUES ('demo', '', NULL, 1);
              INSERT INTO changes VALUES ('demo', 1, 'main', 1, 'landed', NULL, NULL, 7, '', '');
-             INSERT INTO changes VALUES ('demo', 2, 'main', 1, 'open', NULL, NULL, 8, '', '');",
-        )
-        .unwrap();
-        migrate(&mut conn, NOW).unwrap();
-        let mut statement = conn.prepare("SELECT change, at FROM landings").unwrap();
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!(rows.map(Result::unwrap).collect::<Vec<(i64, i64)>>(), [(1, 7)]);
+             INSERT INTO changes VALUES ('demo', 2, 'main', 1, 'open', NULL, NULL, 8, '', '');";
+        let conn = brought_on(5, put);
+        let landings: Vec<[i64; 2]> =
+            rows(&conn, "SELECT change, at FROM landings", |row| Ok([row.get(0)?, row.get(1)?]));
+        assert_eq!(landings, [[1, 7]]);
     }
 
     #[test]
