@@ -22,6 +22,7 @@ pub mod health;
 pub mod jobs;
 pub mod logs;
 pub mod people;
+pub mod repo_settings;
 pub mod repos;
 pub mod restore;
 pub mod retention;

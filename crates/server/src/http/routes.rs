@@ -230,14 +230,9 @@ fn repo_routes() -> Vec<Route> {
             get("/api/v1/repos/{repo}/settings"),
             MAINTAINER,
             "Show a repo's settings",
-            repos::settings,
+            repo_settings::show,
         ),
-        Route::json(
-            put("/api/v1/repos/{repo}/settings"),
-            ADMIN,
-            "Set a repo's settings",
-            repos::set_settings,
-        ),
+        Route::json(put("/api/v1/repos/{repo}/settings"), ADMIN, "Set a repo's settings", repo_settings::set),
         Route::json(put("/api/v1/repos/{repo}/hook"), ADMIN, "Say how webhooks are signed", repos::set_hook),
         Route::json(get("/api/v1/repos/{repo}/people"), MAINTAINER, "List rights on a repo", people::list),
         Route::json(
