@@ -9,11 +9,14 @@ use towpath_core::ids::{BranchName, ChangeNumber, Timestamp};
 use towpath_core::turn::Live;
 
 use super::change_views::ReasonView;
+use ItemId::{Approved, Branch, Joins, Outside, Ready, Tested, Trusted, Turn, Usable};
 
 /// One item of what landing takes.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Item {
-    /// What it takes.
+    /// Which one.
+    pub id: ItemId,
+    /// What it takes, for people.
     pub item: String,
     /// Whether that is so.
     pub met: bool,
@@ -21,20 +24,40 @@ pub struct Item {
     pub why: Vec<ReasonView>,
 }
 
-/// The items of the checklist, and which reasons stand against each.
+/// Names an item, whatever its words are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemId {
+    /// Nobody holds it back.
+    Ready,
+    /// Something of it may run.
+    Trusted,
+    /// It can be joined with the branch.
+    Joins,
+    /// Its pipeline can be used.
+    Usable,
+    /// What is required has passed.
+    Tested,
+    /// Those who have to agree do.
+    Approved,
+    /// Nothing is ahead of it.
+    Turn,
+    /// Nothing stops all landings.
+    Branch,
+    /// Nothing outside fails.
+    Outside,
+}
+
+/// Whether a reason stands against an item.
 type Against = fn(&Reason) -> bool;
 
-const JOINS: &str = "it joins the branch without a conflict";
-const USABLE: &str = "its pipeline can be used and tests something";
-const TESTED: &str = "the required jobs passed";
-const TURN: &str = "it is its turn";
-
-const ITEMS: [(&str, Against); 9] = [
-    ("it is ready, and nobody holds it", |reason| {
+/// The items of the checklist in words, and which reasons stand against each.
+const ITEMS: [(ItemId, &str, Against); 9] = [
+    (Ready, "it is ready, and nobody holds it", |reason| {
         matches!(reason, Reason::Draft | Reason::Label { .. } | Reason::Held { .. })
     }),
-    ("its author is trusted", |reason| matches!(reason, Reason::Untrusted { .. })),
-    (JOINS, |reason| {
+    (Trusted, "its author is trusted", |reason| matches!(reason, Reason::Untrusted { .. })),
+    (Joins, "it joins the branch without a conflict", |reason| {
         matches!(
             reason,
             Reason::Conflict { .. }
@@ -46,8 +69,10 @@ const ITEMS: [(&str, Against); 9] = [
                 | Reason::ReadingBranch
         )
     }),
-    (USABLE, |reason| matches!(reason, Reason::BadDefinition { .. } | Reason::EmptySet)),
-    (TESTED, |reason| {
+    (Usable, "its pipeline can be used and tests something", |reason| {
+        matches!(reason, Reason::BadDefinition { .. } | Reason::EmptySet)
+    }),
+    (Tested, "the required jobs passed", |reason| {
         matches!(
             reason,
             Reason::TestsFailed { .. }
@@ -59,14 +84,14 @@ const ITEMS: [(&str, Against); 9] = [
                 | Reason::OverBudget { .. }
         )
     }),
-    ("it is approved", |reason| {
+    (Approved, "it is approved", |reason| {
         matches!(
             reason,
             Reason::Approvals { .. } | Reason::ChangesRequested { .. } | Reason::DefinitionApproval { .. }
         )
     }),
-    (TURN, |reason| matches!(reason, Reason::Ahead { .. })),
-    ("the branch takes landings", |reason| {
+    (Turn, "it is its turn", |reason| matches!(reason, Reason::Ahead { .. })),
+    (Branch, "the branch takes landings", |reason| {
         matches!(
             reason,
             Reason::Frozen { .. }
@@ -75,7 +100,7 @@ const ITEMS: [(&str, Against); 9] = [
                 | Reason::DeployIsDue { .. }
         )
     }),
-    ("everything outside works", |reason| matches!(reason, Reason::Trouble { .. })),
+    (Outside, "everything outside works", |reason| matches!(reason, Reason::Trouble { .. })),
 ];
 
 /// What is looked at only from some point on: before it, that nothing stands against an item says nothing.
@@ -103,13 +128,13 @@ impl Known {
         }
     }
 
-    fn of_item(self, item: &str) -> bool {
+    fn of_item(self, item: ItemId) -> bool {
         match item {
-            JOINS => self.joined,
-            USABLE => self.pipeline,
-            TESTED => self.passed,
-            TURN => self.queued,
-            _ => true,
+            Joins => self.joined,
+            Usable => self.pipeline,
+            Tested => self.passed,
+            Turn => self.queued,
+            Ready | Trusted | Approved | Branch | Outside => true,
         }
     }
 }
@@ -125,10 +150,10 @@ pub fn checklist(live: &Live<Gate>, change: &Change, now: Timestamp) -> Vec<Item
 }
 
 fn items(reasons: &[Reason], known: Known, (number, target): (ChangeNumber, &BranchName)) -> Vec<Item> {
-    let item = |(item, against): &(&str, Against)| {
+    let item = |(id, item, against): &(ItemId, &str, Against)| {
         let why = reasons.iter().filter(|reason| against(reason));
         let why: Vec<ReasonView> = why.map(|reason| ReasonView::of(reason, number, target)).collect();
-        Item { item: (*item).to_owned(), met: why.is_empty() && known.of_item(item), why }
+        Item { id: *id, item: (*item).to_owned(), met: why.is_empty() && known.of_item(*id), why }
     };
     ITEMS.iter().map(item).collect()
 }
@@ -213,16 +238,16 @@ mod tests {
             Reason::Trouble { what: text.clone(), why: text },
         ];
         for reason in all {
-            let against = ITEMS.iter().filter(|(_, against)| against(&reason)).count();
+            let against = ITEMS.iter().filter(|(_, _, against)| against(&reason)).count();
             assert_eq!(against, 1, "{reason:?}");
         }
-        assert_eq!(ITEMS.iter().filter(|(_, against)| against(&Reason::Landing)).count(), 0);
+        assert_eq!(ITEMS.iter().filter(|(_, _, against)| against(&Reason::Landing)).count(), 0);
     }
 
     #[track_caller]
-    fn check(reasons: &[Reason], known: Known, unmet: &[&str]) {
+    fn check(reasons: &[Reason], known: Known, unmet: &[ItemId]) {
         let list = items(reasons, known, (ChangeNumber(1), &"main".parse().unwrap()));
-        let found: Vec<&str> = list.iter().filter(|item| !item.met).map(|item| item.item.as_str()).collect();
+        let found: Vec<ItemId> = list.iter().filter(|item| !item.met).map(|item| item.id).collect();
         assert_eq!(found, unmet);
     }
 
@@ -230,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_was_not_looked_at_is_not_shown_as_met() {
-        check(&[Reason::Draft], NOTHING, &[ITEMS[0].0, JOINS, USABLE, TESTED, TURN]);
+        check(&[Reason::Draft], NOTHING, &[Ready, Joins, Usable, Tested, Turn]);
         let all = Known { joined: true, pipeline: true, passed: true, queued: true };
         check(&[Reason::Landing], all, &[]);
     }
@@ -238,7 +263,7 @@ mod tests {
     #[test]
     fn what_does_not_join_says_nothing_of_its_pipeline() {
         let known = Known { joined: true, passed: true, ..NOTHING };
-        check(&[Reason::Conflict { paths: vec![] }], known, &[JOINS, USABLE, TURN]);
+        check(&[Reason::Conflict { paths: vec![] }], known, &[Joins, Usable, Turn]);
     }
 
     /// A gate that has read a branch with one change, which nobody wants tested.
@@ -282,25 +307,24 @@ mod tests {
         live.turn(&[Delivered { seq: 0, at: now, intake }], now).dispatch
     }
 
-    fn unmet(live: &Live<Gate>) -> Vec<(String, bool)> {
+    /// What is not met, and whether that is because nobody has looked yet.
+    fn unmet(live: &Live<Gate>) -> Vec<(ItemId, bool)> {
         let list = checklist(live, &live.state.changes()[&ChangeNumber(1)], Timestamp(1000));
         let unmet = list.into_iter().filter(|item| !item.met);
-        unmet.map(|Item { item, why, .. }| (item, why.is_empty())).collect()
+        unmet.map(|Item { id, why, .. }| (id, why.is_empty())).collect()
     }
 
     #[test]
     fn what_stops_every_landing_counts_though_the_change_is_not_in_the_queue() {
         let mut live = gate_of_an_untested_change();
-        let lacks = |item: &str, unknown: bool| (item.to_owned(), unknown);
-        let mut expected =
-            vec![lacks(ITEMS[0].0, false), lacks(JOINS, true), lacks(USABLE, true), lacks(TESTED, true)];
-        expected.extend([lacks("it is approved", false), lacks(TURN, true)]);
+        let mut expected = vec![(Ready, false), (Joins, true), (Usable, true), (Tested, true)];
+        expected.extend([(Approved, false), (Turn, true)]);
         assert_eq!(unmet(&live), expected);
 
         let by = Actor { user: UserId(1), name: "mia".into() };
         let freeze = Command { id: 1, by, verb: Verb::Freeze { why: "release".into() } };
         deliver(&mut live, Intake::Event(GateEvent::Command(Box::new(freeze))));
-        expected.push(lacks("the branch takes landings", false));
+        expected.push((Branch, false));
         assert_eq!(unmet(&live), expected);
 
         let bell = GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() });
@@ -313,7 +337,7 @@ mod tests {
         let next_try = Timestamp(9_000);
         let trouble = Trouble { class: TroubleClass::Transient, why, tries: 1, next_try };
         deliver(&mut live, Intake::Trouble { key, token, trouble });
-        expected.push(lacks("everything outside works", false));
+        expected.push((Outside, false));
         assert_eq!(unmet(&live), expected);
     }
 }
