@@ -111,6 +111,11 @@ impl Candidate {
     pub fn edits_definition(&self) -> bool {
         self.definition != self.target_definition
     }
+
+    /// The definition that it would land, if the change edits it.
+    pub fn edited_definition(&self) -> Option<Digest> {
+        self.edits_definition().then_some(self.definition)
+    }
 }
 
 #[cfg(test)]

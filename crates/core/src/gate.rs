@@ -467,18 +467,37 @@ impl GateState {
         self.notes.answers.push(Answer { command, result });
     }
 
-    /// How far a change's newest revision is trusted now (trust T1).
+    /// How far a change's newest revision is trusted now, as it would land (trust T1).
     pub fn level(&self, change: &Change, now: Timestamp) -> Level {
+        self.level_with(self.edited_definition(change), change, now)
+    }
+
+    /// The same for the candidate of one of its runs, which may be on an earlier tip: nothing runs on above it.
+    pub fn level_in(&self, run: &RunRecord, change: &Change, now: Timestamp) -> Level {
+        let edited = match self.candidate_of(run) {
+            Some(candidate) => candidate.edited_definition(),
+            None => self.edited_definition(change),
+        };
+        self.level_with(edited, change, now)
+    }
+
+    /// The same where this is the definition that the change makes, if it edits it. An approval whose giver was not shown just
+    /// that one is worth a vouch: the change's own jobs get nothing by it that the target does not give them (trust T2).
+    fn level_with(&self, edited: Option<Digest>, change: &Change, now: Timestamp) -> Level {
         let revision = &change.facts.revision;
         let trusted = |user: UserId| self.rights(user).is_some_and(|rights| rights.authorised);
         if revision.uploaders().all(trusted) {
             return Level::Authorised;
         }
-        if self.valid_approvals(change).next().is_some() {
-            return Level::Authorised;
+        let is_shown = |review: &Review| edited.is_none() || review.definition == edited;
+        match self.valid_approvals(change).map(is_shown).max() {
+            Some(true) => return Level::Authorised,
+            Some(false) => return Level::Vouched,
+            None => {}
         }
+        let is_for = |vouch: &Vouch| edited.is_none() || [None, edited].contains(&vouch.definition);
         match &change.vouch {
-            Some(vouch) if self.vouch_holds(change, vouch, now) => Level::Vouched,
+            Some(vouch) if is_for(vouch) && self.vouch_holds(change, vouch, now) => Level::Vouched,
             _ => Level::Untrusted,
         }
     }

@@ -8,12 +8,12 @@ use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
 use towpath_core::environment::Deploying;
-use towpath_core::gate::{ForgeRead, RunRecord, Verb};
+use towpath_core::gate::{ForgeChange, ForgeRead, RunRecord, Verb};
 use towpath_core::graph::{JobIndex, JobResult, JobSpec, Outcome};
 use towpath_core::ids::{
     ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, JobName, LeaseId, RunId, Timestamp, UserId,
 };
-use towpath_core::message::{Message, RunReport};
+use towpath_core::message::{Message, RunReport, RunStart};
 use towpath_core::outbox::Stage;
 use towpath_core::run::{JobState, RunEvent};
 use towpath_core::turn::{Intake, Turn};
@@ -143,8 +143,10 @@ impl World {
             self.check_act(act);
         }
         for (_, message) in &turn.write.messages {
-            if let Message::RunEnded(report) = message {
-                self.check_report(report);
+            match message {
+                Message::RunEnded(report) => self.check_report(report),
+                Message::Start(start) => self.check_start(epoch, start, turn.write.now),
+                _ => {}
             }
         }
         for (key, row) in &turn.write.outbox {
@@ -172,6 +174,25 @@ impl World {
         self.check_reload(epoch, &turn.write.cell);
     }
 
+    /// T1 and T2: a run begins with no more trust than its change has in truth.
+    fn check_start(&mut self, epoch: Epoch, start: &RunStart, now: Timestamp) {
+        let Some((number, revision)) = start.change else { return };
+        let gate = &start.run.gate;
+        let live = self.server(epoch).and_then(|server| server.cells.get(&CellId::Gate(gate.clone())));
+        let truth = self.checks.truth(gate, live.and_then(|live| self.checks.read_began(live)));
+        let level = truth.and_then(|truth| {
+            let is_it = |change: &&ForgeChange| change.number == number && change.revision.commit == revision;
+            let change = truth.snapshot.changes.iter().find(is_it)?;
+            let edited =
+                self.edited_definition(self.forge.git.made_from.get(&start.commit)?.parent, start.commit);
+            Some(self.true_level(gate, change, (&truth.snapshot, edited), now))
+        });
+        if level.is_none_or(|level| level < start.level) {
+            let what = format!("run {} begins as {:?}, and in truth it is {level:?}", start.run, start.level);
+            self.violate("T1", what);
+        }
+    }
+
     /// T1: nothing runs on that lacks the trust it was started with, also where time alone took it.
     fn check_trust(&mut self, epoch: Epoch, turn: &Turn) {
         let live = self.server(epoch).and_then(|server| server.cells.get(&turn.write.cell));
@@ -179,7 +200,7 @@ impl World {
         let state = &live.state;
         let lacks_trust = |run: &RunRecord| {
             let change = run.change.and_then(|(number, _)| state.changes().get(&number));
-            change.is_some_and(|change| state.level(change, turn.write.now) < run.level)
+            change.is_some_and(|change| state.level_in(run, change, turn.write.now) < run.level)
         };
         let runs = state.runs().iter().filter(|(_, run)| run.is_running() && run.cancel.is_none());
         if let Some(number) = runs.filter(|(_, run)| lacks_trust(run)).map(|(number, _)| *number).next() {

@@ -9,7 +9,7 @@ use towpath_core::gate::{RetryScope, Verb, Verdict};
 use towpath_core::ids::{ChangeNumber, CommitId, GateId, Timestamp, UserId};
 
 use crate::fake::definition;
-use crate::fake::forge::{ChangeState, Pusher};
+use crate::fake::forge::{ChangeState, Pusher, Shown};
 use crate::fake::git::DEFINITION;
 use crate::mutant::Mutant;
 use crate::report::Violation;
@@ -51,7 +51,7 @@ const GOOD: u32 = 14;
 const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
-const STORIES: [Story; 14] = [
+const STORIES: [Story; 15] = [
     story(
         "land one",
         |world| {
@@ -157,6 +157,18 @@ const STORIES: [Story; 14] = [
         },
         FIRST,
     ),
+    story(
+        "an outsider's definition, approved before it was shown and after",
+        |world| {
+            let change = world.tell_change_by(DEFINITION, definition::aborting(), OUTSIDERS[0]);
+            world.tell_approval_of(change, Shown::NoDefinition);
+            world.pass(LONG);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        FIRST,
+    )
+    .shows(Mutant::EverybodyIsShownAll),
     story(
         "everything runs again before it lands",
         |world| {
@@ -406,8 +418,12 @@ impl World {
     }
 
     fn tell_approval(&mut self, number: ChangeNumber) {
-        let revision = self.forge.changes[&number].facts.revision.commit;
-        self.forge.review(number, (MAINTAINERS[0], Verdict::Approve), revision, Timestamp(self.now));
+        self.tell_approval_of(number, Shown::Definition);
+    }
+
+    fn tell_approval_of(&mut self, number: ChangeNumber, shown: Shown) {
+        let seen = (self.forge.changes[&number].facts.revision.commit, shown);
+        self.forge.review(number, (MAINTAINERS[0], Verdict::Approve), seen, Timestamp(self.now));
         let gate = self.main();
         self.ring(&gate);
     }

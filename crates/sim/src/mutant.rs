@@ -59,12 +59,14 @@ pub enum Mutant {
     BranchesAreNobodys,
     /// A job that another one aborted is told as passed.
     AbortedIsPassed,
+    /// The forge tells of each reviewer that they were shown the definition.
+    EverybodyIsShownAll,
     /// Housekeeping lets runs go that are just over.
     ForgetsRunsAtOnce,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 24] = [
+pub const MUTANTS: [Mutant; 25] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -88,6 +90,7 @@ pub const MUTANTS: [Mutant; 24] = [
     Mutant::StoppedIsPassed,
     Mutant::BranchesAreNobodys,
     Mutant::AbortedIsPassed,
+    Mutant::EverybodyIsShownAll,
     Mutant::ForgetsRunsAtOnce,
 ];
 

@@ -23,12 +23,13 @@ fn stories_end_the_same_wherever_the_server_dies_and_if_every_effect_is_done_twi
 }
 
 #[test]
-fn what_a_landing_rests_on_is_checked_for_age_retries_aborts_and_what_it_was_made_of() {
+fn what_a_landing_or_a_run_rests_on_is_checked_in_stories_of_its_own() {
     let bugs = [
         (Mutant::FailuresAreForgotten, "the newest result of `wheel`, in run 3, is"),
         (Mutant::RetriesKeepEverything, "was put aside by a retry"),
         (Mutant::StoppedIsPassed, "`integ` of run 1 was made of another `wheel`"),
         (Mutant::AbortedIsPassed, "nobody has shown that `integ 0` passes on it"),
+        (Mutant::EverybodyIsShownAll, "begins as Authorised, and in truth it is Some(Vouched)"),
     ];
     for (bug, by) in bugs {
         let notice = hunt(bug, 1, 1);

@@ -368,7 +368,7 @@ impl GateState {
     /// none of the other.
     pub fn edited_definition(&self, change: &Change) -> Option<Digest> {
         match self.made_candidate(change) {
-            Some(candidate) => candidate.edits_definition().then_some(candidate.definition),
+            Some(candidate) => candidate.edited_definition(),
             None => change.edited,
         }
     }

@@ -86,8 +86,11 @@ impl GateState {
         if change.facts.revision.commit != revision {
             return Some(format!("change {number} has a newer revision"));
         }
-        if self.branch.tip.is_some() && !self.may_test(change, now) || self.level(change, now) < run.level {
+        if self.branch.tip.is_some() && !self.may_test(change, now) {
             return Some(format!("change {number} may no longer be tested"));
+        }
+        if self.level_in(run, change, now) < run.level {
+            return Some(format!("change {number} is trusted less than it was"));
         }
         if run.opened && !self.is_still_opened(run, change) {
             return Some(format!("no maintainer stands for the pipeline of change {number} any more"));
@@ -97,10 +100,14 @@ impl GateState {
     }
 
     fn is_still_opened(&self, run: &RunRecord, change: &Change) -> bool {
-        let record = run.candidate.and_then(|id| self.candidates.get(&id));
-        match record.and_then(|record| record.result.as_ref()) {
-            Some(CandidateResult::Made(candidate)) => self.approves_definition(change, candidate),
-            _ => false,
+        self.candidate_of(run).is_some_and(|candidate| self.approves_definition(change, candidate))
+    }
+
+    /// The candidate that a run tests, as long as it is remembered.
+    pub(super) fn candidate_of(&self, run: &RunRecord) -> Option<&Candidate> {
+        match self.candidates.get(&run.candidate?)?.result.as_ref()? {
+            CandidateResult::Made(candidate) => Some(candidate),
+            _ => None,
         }
     }
 
@@ -194,7 +201,7 @@ impl GateState {
 
     /// Remembers what the revision makes of the definition: the next candidate may be long in coming.
     fn note_edited(&mut self, number: ChangeNumber, revision: CommitId, candidate: &Candidate) {
-        let edited = candidate.edits_definition().then_some(candidate.definition);
+        let edited = candidate.edited_definition();
         let is_news = |change: &Change| change.facts.revision.commit == revision && change.edited != edited;
         if self.changes.get(&number).is_some_and(is_news) {
             self.changes.get_mut(&number).expect("invariant: it was just found").edited = edited;
@@ -287,8 +294,7 @@ impl GateState {
         let Some(CandidateResult::Made(candidate)) = &record.result else { return };
         let already = self.runs.map().values().any(|run| run.is_running() && run.candidate == Some(id));
         let level = self.level(change, now);
-        let vouch = change.vouch.as_ref().and_then(|vouch| vouch.definition);
-        if already || level == Level::Vouched && vouch != Some(candidate.definition) {
+        if already {
             return;
         }
         let graph = self.jobs_for(candidate, change, trigger);

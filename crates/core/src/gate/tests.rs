@@ -22,6 +22,7 @@ mod deploying;
 mod flags;
 mod labels;
 mod landing;
+mod levels;
 mod losses;
 mod retry;
 mod testing;

@@ -5,7 +5,7 @@ use towpath_core::definition::{EmptySet, GateSettings, Proof};
 use towpath_core::effect::Landing;
 use towpath_core::gate::{ForgeChange, Review, Snapshot, Verdict, message_digest};
 use towpath_core::graph::{Outcome, Trigger};
-use towpath_core::ids::{Epoch, GateId, Timestamp, UserId};
+use towpath_core::ids::{CommitId, Digest, Epoch, GateId, Timestamp, UserId};
 use towpath_core::policy::{Level, Role};
 
 use crate::fake::definition::{self, Job};
@@ -64,7 +64,8 @@ impl World {
         self.has_deployed(gate, landing)?;
         let settings = self.settings(landing);
         self.is_approved(gate, change, landing, (truth, settings))?;
-        let level = self.true_level(gate, change, truth, now);
+        let level =
+            self.true_level(gate, change, (truth, self.edited_definition(landing.from, landing.to)), now);
         if level == Level::Untrusted {
             return Err("nobody trusts it".into());
         }
@@ -129,27 +130,37 @@ impl World {
         if newest(change).iter().any(objects) {
             return Err("somebody asks for changes".into());
         }
-        let [target, own] =
-            [landing.from, landing.to].map(|commit| self.forge.git.get(commit).files[DEFINITION]);
-        let seen = approvals.iter().any(|review| review.definition == Some(definition::digest(own)));
+        let edited = self.edited_definition(landing.from, landing.to);
+        let seen = approvals.iter().any(|review| review.definition == edited);
         let own_word = need == 0 && uploaders(change).all(|user| is_maintainer(truth, *user));
-        if target != own && !seen && !own_word {
+        if edited.is_some() && !seen && !own_word {
             return Err("it edits the definition, which no maintainer has approved".into());
         }
         Ok(())
     }
 
-    /// The level that the truth gives a revision.
+    /// The definition that a candidate would land, if it edits it.
+    pub(super) fn edited_definition(&self, from: CommitId, to: CommitId) -> Option<Digest> {
+        let [target, own] = [from, to].map(|commit| self.forge.definition_of(commit));
+        (target != own).then_some(own)
+    }
+
+    /// The level that the truth gives a revision in a candidate that edits the definition to this one, or does not edit it.
     pub(super) fn true_level(
         &self,
         gate: &GateId,
         change: &ForgeChange,
-        truth: &Snapshot,
+        (truth, edited): (&Snapshot, Option<Digest>),
         now: Timestamp,
     ) -> Level {
         let authorised = |user: &UserId| truth.people.get(user).is_some_and(|rights| rights.authorised);
-        if uploaders(change).all(authorised) || !approvals(gate, change, truth).is_empty() {
+        let approvals = approvals(gate, change, truth);
+        let stands = approvals.iter().any(|review| edited.is_none() || review.definition == edited);
+        if uploaders(change).all(authorised) || stands {
             return Level::Authorised;
+        }
+        if !approvals.is_empty() {
+            return Level::Vouched;
         }
         let vouched = self.checks.vouches.get(&(gate.clone(), change.number)).is_some_and(|vouched| {
             vouched.revision == change.revision.commit

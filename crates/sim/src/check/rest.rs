@@ -171,11 +171,12 @@ impl World {
         let now = self.intake_time();
         for change in &truth.changes {
             let Some((landing, full)) = self.imagined(gate, change.number) else { continue };
-            let settings = self.settings(&landing);
+            let (settings, edited) =
+                (self.settings(&landing), self.edited_definition(landing.from, landing.to));
             let empty = self.required(&landing, full).map_or(true, |required| required.is_empty());
             let eligible = self.not_stopped(gate, change).is_ok()
                 && self.is_approved(gate, change, &landing, (&truth, settings)).is_ok()
-                && self.true_level(gate, change, &truth, now) > Level::Vouched
+                && self.true_level(gate, change, (&truth, edited), now) > Level::Vouched
                 && (!empty || settings.empty == towpath_core::definition::EmptySet::Land);
             if eligible && self.would_pass(gate, change.number) == Some(true) {
                 let reasons = self.reasons_of(gate, change.number);

@@ -6,7 +6,7 @@ use towpath_core::effect::{Check, Landing};
 use towpath_core::gate::{
     ForgeChange, LandTried, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest,
 };
-use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, UserId};
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, UserId};
 use towpath_core::policy::Rights;
 
 use super::definition;
@@ -19,6 +19,15 @@ pub enum Pusher {
     Us(ChangeNumber),
     /// A person.
     Person,
+}
+
+/// What a reviewer was shown of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// All of it, its definition too.
+    Definition,
+    /// Its content, before anybody had made out which definition that makes.
+    NoDefinition,
 }
 
 /// One move of a branch.
@@ -205,15 +214,22 @@ impl Forge {
         &mut self,
         number: ChangeNumber,
         (by, verdict): (UserId, Verdict),
-        revision: CommitId,
+        (revision, shown): (CommitId, Shown),
         at: Timestamp,
     ) {
-        let definition = definition::digest(self.git.get(revision).files[DEFINITION]);
+        let definition = match shown {
+            Shown::Definition => Some(self.definition_of(revision)),
+            Shown::NoDefinition => None,
+        };
         let change = self.changes.get_mut(&number).expect("invariant: the caller looked it up");
         let message = message_digest(&change.facts.title, &change.facts.body);
         let target = change.target.clone();
-        let definition = Some(definition);
         change.facts.reviews.push(Review { by, verdict, revision, target, definition, message, at });
+    }
+
+    /// The definition in a commit.
+    pub fn definition_of(&self, commit: CommitId) -> Digest {
+        definition::digest(self.git.get(commit).files[DEFINITION])
     }
 
     /// Compare-and-swap of a branch, for a change that is as it was tested.

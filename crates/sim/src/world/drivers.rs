@@ -183,6 +183,10 @@ impl World {
         if self.mutant == Some(Mutant::BranchesAreNobodys) {
             read.snapshot.begun_by.clear();
         }
+        if self.mutant == Some(Mutant::EverybodyIsShownAll) {
+            let reviews = read.snapshot.changes.iter_mut().flat_map(|change| &mut change.reviews);
+            reviews.for_each(|review| review.definition = Some(self.forge.definition_of(review.revision)));
+        }
         let read = match (older, stale) {
             (Some(older), _) => (*older).clone(),
             (None, Some(stale)) => ForgeRead { snapshot: stale.snapshot.clone(), ..read },

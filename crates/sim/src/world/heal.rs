@@ -8,6 +8,7 @@ use towpath_core::policy::{Rights, Role};
 use super::people::{ADMIN, AUTHORS, MAINTAINERS};
 use super::{AnyLive, Ev, World};
 use crate::fake::definition::{self, Job};
+use crate::fake::forge::Shown;
 use crate::fake::git::{DEFINITION, PATHS};
 use crate::faults::Faults;
 
@@ -197,7 +198,8 @@ impl World {
         let Some(number) = self.propose_good(&gate) else { return };
         let revision = self.forge.changes[&number].facts.revision.commit;
         for by in [ADMIN, MAINTAINERS[0], MAINTAINERS[1]] {
-            self.forge.review(number, (by, Verdict::Approve), revision, Timestamp(self.now));
+            let seen = (revision, Shown::Definition);
+            self.forge.review(number, (by, Verdict::Approve), seen, Timestamp(self.now));
         }
         self.wait(2 * self.poll_ms());
         if !self.checks.was_started_for(number) {

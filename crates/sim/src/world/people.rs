@@ -9,7 +9,7 @@ use towpath_core::policy::{Actor, Rights, Role};
 use towpath_core::turn::Intake;
 
 use super::{Ev, World};
-use crate::fake::forge::{ChangeState, ForgedChange, Pusher};
+use crate::fake::forge::{ChangeState, ForgedChange, Pusher, Shown};
 use crate::fake::git::{DEFINITION, Files, PATHS};
 use crate::fake::store::AnyIntake;
 use crate::mutant::Mutant;
@@ -247,7 +247,8 @@ impl World {
 
     fn review(&mut self, change: &ForgedChange, verdict: Verdict, revision: CommitId) {
         let by = self.some_reviewer();
-        self.forge.review(change.facts.number, (by, verdict), revision, Timestamp(self.now));
+        let shown = if self.rng.chance(200) { Shown::NoDefinition } else { Shown::Definition };
+        self.forge.review(change.facts.number, (by, verdict), (revision, shown), Timestamp(self.now));
     }
 
     fn edit_facts(&mut self, act: Act, mut change: ForgedChange) {

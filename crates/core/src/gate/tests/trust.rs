@@ -370,6 +370,10 @@ fn withheld(script: &str) -> [bool; 2] {
 fn what_a_change_opens_by_its_own_definition_takes_the_targets_word_or_a_maintainers() {
     let vouched = "edits-definition 1; push-as-outsider 1; vouch 1";
     assert_eq!(withheld(vouched), [true, true], "a vouch opens nothing");
+    let unseen = "edits-definition 1; push-as-outsider 1; approve 1";
+    assert_eq!(withheld(unseen), [true, true], "nor does an approval of what nobody was shown");
+    let shown = format!("{unseen}; fail 1; approve 1; retry 1");
+    assert_eq!(withheld(&shown), [false, false], "until its giver is shown the definition");
     let approved = format!("{vouched}; fail 1; approve 1; retry 1");
     assert_eq!(withheld(&approved), [false, false], "a maintainer stands for just this definition");
     let authorised = "approvals 0; edits-definition 1; push 1";

@@ -236,14 +236,14 @@ pub(super) fn is_light(order: &JobOrder) -> bool {
 
 /// Why a job may not have what its body opens of the sandbox (trust T1, S1), and what to do; `None`: it may.
 fn withheld(spec: &JobSpec) -> Option<String> {
-    let (key, until) = match spec.withheld() {
-        Openings { user_namespaces: true, .. } => ("user_namespaces", "approved this definition"),
-        Openings { network: true, .. } => ("network", "approved the change"),
+    let key = match spec.withheld() {
+        Openings { user_namespaces: true, .. } => "user_namespaces",
+        Openings { network: true, .. } => "network",
         Openings { network: false, user_namespaces: false } => return None,
     };
     Some(format!(
         "`{key}: true` is not given to job `{}`: the target's definition does not give it to a job of that name, and no \
-         maintainer has {until}; once one has, `towpath change retry` runs it again",
+         maintainer has approved this definition; once one has, `towpath change retry` runs it again",
         spec.name
     ))
 }

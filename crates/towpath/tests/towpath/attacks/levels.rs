@@ -177,6 +177,20 @@ fn a18_vouched_opens_the_sandbox(fort: &Fort) {
     }
 }
 
+/// Nor does an approval whose giver was shown no definition, as none is known of what nobody trusts.
+fn a18_approved_before_it_was_shown(fort: &Fort) {
+    let grab = format!("{PIPELINE}  grab: {{ run: 'echo grabbed', on: [change], network: true }}\n");
+    let (outsider, number) = fort.push("outsider", "a18-unseen", &[("towpath.yaml", &grab)]);
+    is_untrusted(fort, number);
+    assert_eq!(fort.act("mia", number, "approve", &json!({ "revision": outsider.head() })).status, 200);
+    fort.tested(number);
+    assert_eq!(fort.run(&fort.runs_of(number)[0]["run"])["level"], "vouched");
+    let job = fort.job(number, "grab");
+    assert!(job["why"].as_str().unwrap().contains("no maintainer has approved this definition"), "{job}");
+    assert_eq!(fort.why(number), ["definition_approval"]);
+    fort.act("outsider", number, "close", &json!({})).ok();
+}
+
 /// The control: what a maintainer vouched for runs with nothing to take, reports, and lands once it is approved.
 fn k05_honest_untrusted(fort: &Fort) {
     let look = "ls -A ~; cat /towpath/secrets/* 2> /dev/null || echo no secret\n";
@@ -209,6 +223,7 @@ fn a14_a16_a17_a18_a20_k05_only_the_uploader_and_a_maintainers_word_count() {
     fort.hold("A17 not-vouched", a17_not_vouched);
     fort.hold("A18 vouched-then-moved", a18_vouched_then_moved);
     fort.hold("A18 vouched-opens-the-sandbox", a18_vouched_opens_the_sandbox);
+    fort.hold("A18 approved-before-it-was-shown", a18_approved_before_it_was_shown);
     fort.hold("A20 stacked-on-untrusted", a20_stacked_on_untrusted);
     fort.hold("K05 honest-untrusted", k05_honest_untrusted);
     fort.end();
