@@ -1,25 +1,27 @@
 //! The journal of pushes: who brought which commits, and whose a branch is.
 //!
-//! One commit a push, its message the entry, its parent the push before. Who authenticated is written by the server when
-//! objects arrive, so Git's author and committer fields decide nothing (trust T1, A16).
+//! One commit a push, its message the entry, its parent the one before. Who authenticated is written by the server when
+//! objects arrive, so Git's author and committer fields decide nothing (trust T1, A16). Commits that the server makes of a
+//! change and lands in the place of the change's own were pushed by nobody: an entry says before whose content they hold.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use towpath_core::cell::RefusalClass;
+use towpath_core::gate::NOBODY;
 use towpath_core::ids::{BranchName, CommitId, Timestamp, UserId};
 use towpath_git::{Expected, Record, RefName, RefUpdate, Repository, Transaction, Walk};
 
 use super::{BuiltIn, Writing, lock, own_ref};
 use crate::error::{Done, Failure, ForgeError};
 
-/// Pushes that are read back at most: a hundred a day for 27 years.
+/// Entries that are read back at most: a hundred a day for 27 years.
 const PUSHES_MAX: usize = 1_000_000;
 
-/// One push that was accepted.
+/// One push that was accepted, or what a landing brings that nobody pushed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PushEntry {
-    /// Who, as authenticated.
+    /// Who, as authenticated; [`NOBODY`] for a landing.
     pub user: UserId,
     /// When.
     pub at: Timestamp,
@@ -34,11 +36,24 @@ pub(crate) struct PushEntry {
     /// Branches that it deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deleted: Vec<BranchName>,
+    /// What the server made of a change that is about to land.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landing: Option<MadeCommits>,
+}
+
+/// Commits that the server made of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MadeCommits {
+    /// The commits.
+    pub commits: Vec<CommitId>,
+    /// Everybody who uploaded something of the change.
+    pub uploaders: BTreeSet<UserId>,
 }
 
 impl PushEntry {
     fn says_nothing(&self) -> bool {
-        [&self.made, &self.moved, &self.deleted].into_iter().all(Vec::is_empty) && self.commits.is_empty()
+        let moves_none = [&self.made, &self.moved, &self.deleted].into_iter().all(Vec::is_empty);
+        moves_none && self.commits.is_empty() && self.landing.is_none()
     }
 }
 
@@ -46,7 +61,8 @@ impl PushEntry {
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     head: Option<CommitId>,
-    uploaders: HashMap<CommitId, UserId>,
+    pushed: HashMap<CommitId, UserId>,
+    made: HashMap<CommitId, BTreeSet<UserId>>,
     owners: BTreeMap<BranchName, UserId>,
     movers: BTreeMap<BranchName, UserId>,
 }
@@ -71,7 +87,12 @@ impl Journal {
     /// The first who brought a commit stays its uploader; a branch belongs to who made it last, whoever moves it.
     fn add(&mut self, entry: &PushEntry) {
         for commit in &entry.commits {
-            self.uploaders.entry(*commit).or_insert(entry.user);
+            self.pushed.entry(*commit).or_insert(entry.user);
+        }
+        if let Some(MadeCommits { commits, uploaders }) = &entry.landing {
+            for commit in commits {
+                self.made.entry(*commit).or_default().extend(uploaders);
+            }
         }
         for branch in &entry.deleted {
             self.owners.remove(branch);
@@ -83,6 +104,18 @@ impl Journal {
         for branch in entry.made.iter().chain(&entry.moved) {
             self.movers.insert(branch.clone(), entry.user);
         }
+    }
+
+    /// Who brought some commits, or uploaded what the server made them of.
+    pub(super) fn uploaders(&self, commits: &[CommitId]) -> BTreeSet<UserId> {
+        let pushed = commits.iter().filter_map(|commit| self.pushed.get(commit));
+        let made = commits.iter().filter_map(|commit| self.made.get(commit)).flatten();
+        pushed.chain(made).copied().collect()
+    }
+
+    fn knows(&self, made: &MadeCommits) -> bool {
+        let has_all = |of: &BTreeSet<UserId>| of.is_superset(&made.uploaders);
+        made.commits.iter().all(|commit| self.made.get(commit).is_some_and(has_all))
     }
 }
 
@@ -97,18 +130,16 @@ impl BuiltIn {
         Ok(ask(self.journal(&mut writing)?))
     }
 
-    fn journal<'a>(&self, writing: &'a mut Writing) -> Result<&'a mut Journal, ForgeError> {
+    pub(super) fn journal<'a>(&self, writing: &'a mut Writing) -> Result<&'a mut Journal, ForgeError> {
         match &mut writing.journal {
             Some(journal) => Ok(journal),
             none => Ok(none.insert(Journal::read(self.repository())?)),
         }
     }
 
-    /// Who brought some commits; those that came by import are not in the answer.
+    /// Who brought some commits, or uploaded what the server made them of; those that came by import are not in the answer.
     pub(super) fn uploaders(&self, commits: &[CommitId]) -> Result<BTreeSet<UserId>, ForgeError> {
-        self.with_journal(|journal| {
-            commits.iter().filter_map(|commit| journal.uploaders.get(commit).copied()).collect()
-        })
+        self.with_journal(|journal| journal.uploaders(commits))
     }
 
     /// Whose a branch is; nobody's if it came by import.
@@ -116,10 +147,11 @@ impl BuiltIn {
         self.with_journal(|journal| journal.owners.get(branch).copied())
     }
 
-    /// Who put a branch where it is, and who brought the commit at which it stands: nobody, as far as it came by import.
+    /// Who put a branch where it is, and who brought the commit at which it stands: nobody, as far as it came by import or by a
+    /// landing.
     pub(super) fn put_by(&self, branch: &BranchName, tip: CommitId) -> Result<BTreeSet<UserId>, ForgeError> {
         self.with_journal(|journal| {
-            let people = [journal.movers.get(branch), journal.uploaders.get(&tip)];
+            let people = [journal.movers.get(branch), journal.pushed.get(&tip)];
             people.into_iter().flatten().copied().collect()
         })
     }
@@ -136,8 +168,31 @@ impl BuiltIn {
         for target in moves.iter().filter_map(|update| update.target) {
             self.repository().sync_reached(known, target)?;
         }
-        let mut writing = lock(&self.inner.write);
-        let journal = self.journal(&mut writing)?;
+        self.write_entry(&mut lock(&self.inner.write), entry, moves)
+    }
+
+    /// Writes down who uploaded what is in commits that are about to land, durably. A repeat writes nothing.
+    pub(super) fn take_landing(&self, writing: &mut Writing, made: MadeCommits, at: Timestamp) -> Done<()> {
+        let journal = self.journal(writing)?;
+        if journal.knows(&made) {
+            // Who wrote it may not have come to this.
+            return Ok(self.repository().sync_refs(&[journal_ref()])?);
+        }
+        let is_pushed = made.commits.iter().any(|commit| journal.pushed.contains_key(commit));
+        let (commits, moved, deleted) = Default::default();
+        let entry =
+            PushEntry { user: NOBODY, at, commits, made: vec![], moved, deleted, landing: Some(made) };
+        self.write_entry(writing, &entry, &[])?;
+        // Somebody has put one of them into a change already.
+        if is_pushed {
+            lock(&self.inner.stacks).clear();
+        }
+        Ok(())
+    }
+
+    /// Writes an entry in one transaction with moves of refs.
+    fn write_entry(&self, writing: &mut Writing, entry: &PushEntry, moves: &[RefUpdate]) -> Done<()> {
+        let journal = self.journal(writing)?;
         let (mut updates, mut head) = (moves.to_vec(), journal.head);
         if !entry.says_nothing() {
             let message = serde_json::to_string(entry).expect("invariant: an entry is plain data");

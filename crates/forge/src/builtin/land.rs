@@ -1,20 +1,25 @@
 //! Landing, as the built-in forge does it: the change's record says what is about to happen before the branch moves, so
-//! that a change whose branch has moved is landed whatever came between, and goes to no other branch.
+//! that a change whose branch has moved is landed whatever came between, and goes to no other branch. The journal says before
+//! whose content the commits hold that the server made of it: on the next branch that they are put to, nobody approves their
+//! own either.
 //!
 //! Everything here happens under the writer's lock: nobody closes, retargets or revises a change while it lands.
 
-use towpath_core::effect::Landing;
-use towpath_core::gate::LandTried;
-use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_git::{Advance, GitError};
+use std::collections::BTreeSet;
 
-use super::{BuiltIn, lock, meta};
+use towpath_core::effect::Landing;
+use towpath_core::gate::{LandTried, NOBODY};
+use towpath_core::ids::{ChangeNumber, CommitId};
+use towpath_git::{Advance, GitError, Range};
+
+use super::journal::MadeCommits;
+use super::{BuiltIn, Writing, lock, meta};
 use crate::error::{Failure, ForgeError};
 use crate::records::{ChangeRecord, ChangeState, LandingRecord, SavedChange};
 
 impl BuiltIn {
     pub(super) fn land_change(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
-        let writing = lock(&self.inner.write);
+        let mut writing = lock(&self.inner.write);
         let saved = match self.current(landing.change) {
             Ok(saved) => Some(saved),
             Err(Failure::Refused(_)) => None,
@@ -32,6 +37,7 @@ impl BuiltIn {
             true => saved,
             false => self.record_landing(&writing, intent, &saved)?,
         };
+        self.record_uploaders(&mut writing, &saved.change, landing)?;
         let tried = self.advance(landing)?;
         if tried == LandTried::Landed {
             let state = ChangeState::Landed { commit: landing.to };
@@ -44,7 +50,7 @@ impl BuiltIn {
     /// Makes it durable that a landing begins: only then may the branch move.
     fn record_landing(
         &self,
-        writing: &std::sync::MutexGuard<'_, super::Writing>,
+        writing: &std::sync::MutexGuard<'_, Writing>,
         intent: ChangeRecord,
         saved: &SavedChange,
     ) -> Result<SavedChange, ForgeError> {
@@ -52,6 +58,33 @@ impl BuiltIn {
         self.write_change(writing, intent, Some(saved), None).map_err(told)?;
         self.repository().make_durable(&meta::meta_ref(number), Some(saved.meta))?;
         self.recorded(number).map_err(told)
+    }
+
+    /// Makes it durable who uploaded what is in the commits that the server made of a change, where these land in the place of
+    /// its own. A merge brings the change's own along, and adds nothing of anybody's.
+    fn record_uploaders(
+        &self,
+        writing: &mut Writing,
+        change: &ChangeRecord,
+        landing: &Landing,
+    ) -> Result<(), ForgeError> {
+        let head = match self.repository().commit(landing.to) {
+            Ok(head) => head,
+            // It is for the branch to say that there is nothing to land.
+            Err(GitError::Missing { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if head.id == landing.revision || head.parents.contains(&landing.revision) {
+            return Ok(());
+        }
+        let from = landing.from;
+        let commits = self.stack_commits(Range { from, to: landing.to })?.unwrap_or_default();
+        let mut uploaders = match self.stack_commits(Range { from, to: landing.revision })? {
+            Some(own) => self.journal(writing)?.uploaders(&own),
+            None => BTreeSet::from([NOBODY]),
+        };
+        uploaders.insert(change.newest().uploader);
+        self.take_landing(writing, MadeCommits { commits, uploaders }, head.committer.time).map_err(told)
     }
 
     fn advance(&self, landing: &Landing) -> Result<LandTried, ForgeError> {

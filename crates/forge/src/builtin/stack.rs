@@ -64,9 +64,17 @@ impl BuiltIn {
 
     /// Of more commits than are looked for, anybody may have uploaded some.
     fn find_uploaders(&self, range: Range) -> Result<BTreeSet<UserId>, ForgeError> {
+        match self.stack_commits(range)? {
+            Some(commits) => self.uploaders(&commits),
+            None => Ok(BTreeSet::from([NOBODY])),
+        }
+    }
+
+    /// The commits of a range; `None`: there are more than are looked for.
+    pub(super) fn stack_commits(&self, range: Range) -> Result<Option<Vec<CommitId>>, ForgeError> {
         match self.repository().commits_between(range, Walk::All, STACK_COMMITS_MAX) {
-            Ok(commits) => self.uploaders(&commits),
-            Err(error) if error.class() == ErrorClass::Invalid => Ok(BTreeSet::from([NOBODY])),
+            Ok(commits) => Ok(Some(commits)),
+            Err(error) if error.class() == ErrorClass::Invalid => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -245,7 +245,8 @@ impl Session {
 
     fn entry(&self, wanted: &[(&Command, &Move)], commits: Vec<CommitId>) -> PushEntry {
         let (user, at) = (self.context.by, self.context.now);
-        let mut entry = PushEntry { user, at, commits, made: vec![], moved: vec![], deleted: vec![] };
+        let (made, moved, deleted, landing) = Default::default();
+        let mut entry = PushEntry { user, at, commits, made, moved, deleted, landing };
         for (_, wanted) in wanted {
             let (list, name) = match wanted {
                 Move::Branch { name, old: None, new: Some(_) } => (&mut entry.made, name),

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::cell::RefusalClass;
-use towpath_core::gate::{ForgeChange, NOBODY, Verdict};
-use towpath_core::ids::{CommitId, Timestamp, UserId};
-use towpath_forge::{ChangeRecord, Forge, PushedBranch, ReviewRequest};
+use towpath_core::effect::Landing;
+use towpath_core::gate::{ForgeChange, LandTried, NOBODY, Verdict};
+use towpath_core::ids::{CandidateId, CommitId, Timestamp, UserId};
+use towpath_forge::{ChangeRecord, Forge, Proposal, PushedBranch, ReviewRequest};
 use towpath_git::{CandidateOutcome, Git, GitOptions};
 
 use crate::support::{ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, every_git, pushed, why};
@@ -277,6 +278,105 @@ fn g02_nor_is_the_candidate_of_a_change_of_who_opens_it() {
     assert_eq!((opened.owner, opened.newest().uploader), (ADMIN, MAINTAINER));
     let (class, _) = why(world.approve(MAINTAINER, &opened));
     assert_eq!(class, RefusalClass::Denied);
+}
+
+/// Lands what the server has made of a change on main, where that is at `from`.
+fn land_from(world: &World, change: &ChangeRecord, from: CommitId, to: CommitId) -> LandTried {
+    let (repo, branch, candidate) = (world.forge.name().clone(), branch("main"), CandidateId([7; 20]));
+    let (change, revision) = (change.number, change.newest().commit);
+    world.forge.land(&Landing { repo, branch, change, revision, candidate, from, to }).unwrap()
+}
+
+fn land(world: &World, change: &ChangeRecord, made: CommitId) -> LandTried {
+    land_from(world, change, world.main(), made)
+}
+
+/// Everybody who has a part in what the newest change would bring to the other branch.
+fn parts_in_newest(world: &World) -> BTreeSet<UserId> {
+    let read = world.forge.read(&branch("release"), None).unwrap();
+    let newest = read.changes.into_iter().max_by_key(|change| change.number).unwrap();
+    newest.revision.uploaders().collect()
+}
+
+fn entries(world: &World) -> String {
+    let counted = world.in_store(&["rev-list", "--count", "refs/towpath/pushes"]);
+    String::from_utf8(counted.stdout).unwrap().trim().to_owned()
+}
+
+/// A change of mia's commit and one of ann's on top of it.
+fn of_two(world: &World) -> ChangeRecord {
+    let mia = world.clone_of("mia");
+    mia.commit_file("big", "big\n");
+    mia.push(&["HEAD:refs/heads/big"]).unwrap();
+    let ann = world.clone_of("ann");
+    ann.run(&["fetch", "--quiet", &ann.url, "refs/heads/big"]);
+    ann.run(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+    ann.commit_file("small", "small\n");
+    ann.push(&["-o", "change", "HEAD:refs/heads/small"]).unwrap();
+    world.forge.change(world.newest()).unwrap()
+}
+
+#[test]
+fn g02_what_landed_on_one_branch_is_still_of_who_uploaded_it_on_the_way_to_the_next() {
+    for strategy in [Strategy::Squash, Strategy::Rebase, Strategy::Merge] {
+        let world = World::new();
+        let change = of_two(&world);
+        world.advance_main();
+        let made = candidate_of(&world, &change, strategy);
+        assert_eq!(land(&world, &change, made), LandTried::Landed);
+        let to_release = Proposal { target: Some(branch("release")), ..Proposal::default() };
+        let open = world.forge.propose_branch(ADMIN, &pushed("main"), &to_release, world.now());
+        let opened = open.unwrap();
+        // Also as read back from the repository.
+        for _ in 0..2 {
+            let parts = parts_in_newest(&world);
+            assert!(parts.is_superset(&BTreeSet::from([ANN, MAINTAINER])), "{strategy:?}: {parts:?}");
+            let approve = world.forge.review(MAINTAINER, opened.number, &approval(&opened), world.now());
+            assert_eq!(why(approve).0, RefusalClass::Denied, "{strategy:?}");
+            world.forge.rebuild().unwrap();
+        }
+        // A branch that begins there is of who made it: what landed was reviewed.
+        let ada = world.clone_of("ada");
+        ada.push(&["HEAD:refs/heads/next"]).unwrap();
+        let begun_by = world.forge.read(&branch("next"), None).unwrap().begun_by;
+        assert_eq!(begun_by, BTreeSet::from([ADMIN]), "{strategy:?}");
+        world.check_sound();
+    }
+}
+
+#[test]
+fn who_uploaded_what_lands_is_written_down_once_before_its_branch_moves() {
+    let world = World::new();
+    let change = of_two(&world);
+    let made = candidate_of(&world, &change, Strategy::Squash);
+    let before = entries(&world);
+    // The branch has moved on: nothing lands, however often it is tried.
+    let from = world.main();
+    let tip = world.advance_main();
+    for _ in 0..2 {
+        assert_eq!(land_from(&world, &change, from, made), LandTried::Moved { tip: Some(tip) });
+        let once = (before.parse::<u64>().unwrap() + 1).to_string();
+        assert_eq!(entries(&world), once);
+        world.forge.rebuild().unwrap();
+    }
+    // A merge brings the change's own commits along, and says nothing of its own.
+    let merged = candidate_of(&world, &change, Strategy::Merge);
+    let before = entries(&world);
+    assert_eq!(land(&world, &change, merged), LandTried::Landed);
+    assert_eq!(entries(&world), before);
+}
+
+#[test]
+fn g02_nor_is_what_lands_of_who_had_pushed_the_same_commit_before() {
+    let world = World::new();
+    let (_, change) = world.change("mia", "lib");
+    let made = candidate_of(&world, &change, Strategy::Squash);
+    let ann = world.clone_of("ann");
+    ann.run(&["fetch", "--quiet", &ann.url, &made.to_string()]);
+    ann.push(&["-o", "change", "-o", "target=release", &format!("{made}:refs/heads/mine")]).unwrap();
+    assert_eq!(parts_in_newest(&world), BTreeSet::from([ANN]));
+    assert_eq!(land(&world, &change, made), LandTried::Landed);
+    assert_eq!(parts_in_newest(&world), BTreeSet::from([ANN, MAINTAINER]));
 }
 
 #[test]
