@@ -18,6 +18,7 @@ pub mod housekeeping;
 pub mod http;
 mod mend;
 pub mod pages;
+pub mod ports;
 pub mod program;
 mod projection;
 pub mod random;

@@ -1,5 +1,6 @@
 //! A folder with a home, a repository, and the program in it.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -123,17 +124,10 @@ pub fn within(listed: Duration) -> Duration {
     }
 }
 
-/// An address of this machine that no other test is given: its port is below those that the system hands out, so that a server
-/// finds it free again after it was ended.
+/// An address of this machine that no other test is given, and that a server finds free again after it was ended.
 pub fn own_address() -> String {
-    let ports = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let first: u16 = ports.split_whitespace().next().unwrap().parse().unwrap();
-    let lowest = 10_000.min(first - 1);
-    let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ());
-    let port = || lowest + u16::try_from(random() % u64::from(first - lowest)).unwrap();
-    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port = std::iter::repeat_with(port).take(1_000).find(is_free).expect("a port is free");
-    format!("127.0.0.1:{port}")
+    let own = towpath_server::ports::own_address(Ipv4Addr::LOCALHOST.into());
+    own.expect("a port is free").to_string()
 }
 
 /// A copy of the program that can be started at once. A file that this process wrote may still be open for writing in a child

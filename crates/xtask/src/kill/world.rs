@@ -3,18 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-
-use serde_json::Value;
 
 use super::jobs::{Attempt, is_stopped, pids_of, running, signal};
 use crate::failure::Failure;
+
+mod person;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -81,7 +80,8 @@ impl fmt::Display for Kill {
 pub struct World {
     folder: tempfile::TempDir,
     program: PathBuf,
-    port: u16,
+    /// Where the server listens, once it has said so.
+    address: Option<SocketAddr>,
     token: String,
     server: Option<Child>,
     /// Its name is no other world's: jobs are found by it.
@@ -122,16 +122,9 @@ fn failed(what: &str, why: impl fmt::Display) -> Failure {
     Failure::new(what, why, "look at server.log in the folder that the message names")
 }
 
-/// A port below those that the system hands out, so that each server finds it free again after the one before was killed.
-fn own_port() -> Result<u16, Failure> {
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-    let range = range.map_err(|why| failed("no port to listen on", why))?;
-    let first: u16 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(u16::MAX);
-    let lowest = 10_000.min(first / 2);
-    let random = || RandomState::new().hash_one(()) % u64::from(first - lowest);
-    let mut ports = std::iter::repeat_with(|| lowest + random() as u16).take(1_000);
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.find(is_free).ok_or_else(|| failed("no port to listen on", "a thousand of them are in use"))
+/// Where a server listens by what it says once it does: `serving at http://… (listening on 127.0.0.1:4711)`.
+fn address_in(said: &str) -> Option<SocketAddr> {
+    said.split_once("(listening on ")?.1.split_once(')')?.0.parse().ok()
 }
 
 impl World {
@@ -147,15 +140,14 @@ impl World {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let folder = tempfile::Builder::new().prefix("towpath-kill-").tempdir();
         let folder = folder.map_err(|why| failed("no folder to work in", why))?;
-        let port = own_port()?;
         let program = target.join("debug/towpath");
         let mut world = World {
             folder,
             program,
-            port,
+            address: None,
             token: String::new(),
             server: None,
-            repo: format!("kill-{port}"),
+            repo: format!("kill-{}", std::process::id()),
             pushed: Vec::new(),
             adopted: BTreeSet::new(),
             killed: BTreeSet::new(),
@@ -213,14 +205,6 @@ impl World {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), Failure> {
-        fs::write(self.path("demo").join(name), text).map_err(|why| failed("a file was not written", why))
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
     /// One round: a change is pushed, something dies, and the server is there again.
     pub fn round(&mut self, number: u64, kill: &Kill) -> Result<Round, Failure> {
         if let Kill::At(point) = kill {
@@ -246,46 +230,22 @@ impl World {
         Ok(round)
     }
 
-    /// Nothing of the dead server is left that could be in the way: the first repeat is taken.
-    fn push_again(&mut self, number: u64) -> Result<(), Failure> {
-        match self.push(number) {
-            // The push that was cut off had gone through, and its change has landed since.
-            Err(refused) if refused.to_string().contains("there is nothing to land") => Ok(()),
-            pushed => pushed,
-        }
-    }
-
-    fn push(&mut self, number: u64) -> Result<(), Failure> {
-        let branch = format!("change-{number}");
-        self.git(&["switch", "--quiet", "--force-create", &branch, "main"])?;
-        self.write(&format!("file-{number}"), "content\n")?;
-        self.git(&["add", "--all"])?;
-        // The same commit each time, so that a repeated push is recognised.
-        self.git(&["commit", "--quiet", "--message", &format!("change {number}")])?;
-        let remote = format!("{}/{}.git", self.url(), self.repo);
-        let said = self.git(&["push", "--quiet", &remote, &branch, "-o", "change"])?;
-        let change = said
-            .lines()
-            .find_map(|line| line.strip_prefix("remote: change ")?.split(':').next()?.parse().ok());
-        if let Some(change) = change.filter(|change| !self.pushed.contains(change)) {
-            self.pushed.push(change);
-        }
-        Ok(())
-    }
-
     fn start(&mut self, fault: Option<&str>) -> Result<Duration, Failure> {
         let begun = Instant::now();
         let log = OpenOptions::new().create(true).append(true).open(self.path("server.log"));
-        let log: File = log.map_err(|why| failed("no log", why))?;
+        let mut log: File = log.map_err(|why| failed("no log", why))?;
+        let own_part = log.seek(SeekFrom::End(0)).map_err(|why| failed("no log", why))?;
+        self.address = None;
         let mut command = Command::new(&self.program);
         command.arg("serve").args(self.place());
-        command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--slots", &SLOTS.to_string()]);
+        command.args(["--listen", "127.0.0.1:0", "--slots", &SLOTS.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(fault) = fault {
             command.env("TOWPATH_FAULT", fault);
         }
         let mut child = command.spawn().map_err(|why| failed("the server was not started", why))?;
         loop {
+            self.address = self.address.or_else(|| address_in(&self.said_since(own_part).ok()?));
             if self.answers() {
                 self.server = Some(child);
                 return Ok(begun.elapsed());
@@ -306,6 +266,15 @@ impl World {
         }
     }
 
+    /// What the log says from a place in it on.
+    fn said_since(&self, place: u64) -> io::Result<String> {
+        let mut log = File::open(self.path("server.log"))?;
+        log.seek(SeekFrom::Start(place))?;
+        let mut said = Vec::new();
+        log.read_to_end(&mut said)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
     fn place(&self) -> [String; 4] {
         let path = |name: &str| self.path(name).display().to_string();
         ["--data".into(), path("data"), "--keys".into(), path("keys")]
@@ -314,19 +283,6 @@ impl World {
     /// Whether the server answers a request for what it keeps.
     fn answers(&self) -> bool {
         self.get("/api/v1/me").is_some()
-    }
-
-    /// What the server answers, if it does and has no objection.
-    pub fn get(&self, path: &str) -> Option<Value> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        let (port, token) = (self.port, &self.token);
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        );
-        let mut answer = String::new();
-        stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer)).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
     }
 
     fn stop(&mut self) {
@@ -406,119 +362,6 @@ impl World {
     fn executors(&self) -> Vec<u32> {
         pids_of(&["executor", &self.path("data/executor/socket").display().to_string()])
     }
-
-    /// A run as the server shows it.
-    pub fn run(&self, run: &str) -> Option<Value> {
-        let (gate, number) = run.rsplit_once('/')?;
-        let branch = gate.split_once('/')?.1;
-        self.get(&format!("/api/v1/repos/{}/runs/{branch}/{number}", self.repo))
-    }
-
-    /// Every run, as the server shows it.
-    pub fn all_runs(&self) -> Result<Vec<Value>, Failure> {
-        const PAGE: usize = 50;
-        let mut names: Vec<String> = Vec::new();
-        loop {
-            let after = names.last().map(|run| format!("&after={run}")).unwrap_or_default();
-            let page = self.get(&format!("/api/v1/repos/{}/runs?count={PAGE}{after}", self.repo));
-            let page = page.and_then(|page| page.as_array().cloned());
-            let page = page.ok_or_else(|| failed("the server does not list its runs", self.url()))?;
-            names.extend(page.iter().filter_map(|run| run["run"].as_str().map(str::to_owned)));
-            if page.len() < PAGE {
-                break;
-            }
-        }
-        let shown =
-            |name: &String| self.run(name).ok_or_else(|| failed("the server does not show a run", name));
-        names.iter().map(shown).collect()
-    }
-
-    /// Waits until every change that was pushed has landed.
-    pub fn drain(&mut self, until: Instant) -> Result<(), Failure> {
-        loop {
-            let open = self.json(&["change", "list", "--repo", &self.repo]).unwrap_or_default();
-            if open.is_empty() && self.landed() >= self.pushed.len() {
-                return Ok(());
-            }
-            if Instant::now() > until {
-                let numbers: Vec<String> = open.iter().map(|change| change["change"].to_string()).collect();
-                let why: Vec<Value> = numbers
-                    .first()
-                    .map(|number| self.json(&["change", "why", number, "--repo", &self.repo]))
-                    .transpose()?
-                    .unwrap_or_default();
-                return Err(failed(
-                    "not everything landed",
-                    format!("open: {}; {why:?}; {}", numbers.join(" "), self.folder.path().display()),
-                ));
-            }
-            std::thread::park_timeout(LOOK * 10);
-        }
-    }
-
-    pub fn landed(&self) -> usize {
-        self.json(&["change", "list", "--repo", &self.repo, "--state", "landed", "--count", "1000"])
-            .map_or(0, |all| all.len())
-    }
-
-    /// Runs the program as a client; its records.
-    pub fn json(&self, words: &[&str]) -> Result<Vec<Value>, Failure> {
-        let output = self.output(&[words, &["--json"]].concat())?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-    }
-
-    pub fn cli(&self, words: &[&str]) -> Result<String, Failure> {
-        let output = self.output(words)?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn output(&self, words: &[&str]) -> Result<Output, Failure> {
-        let mut command = Command::new(&self.program);
-        command.args(words).env("TOWPATH_URL", self.url()).env("TOWPATH_TOKEN", &self.token);
-        command.env("TOWPATH_DATA", self.path("data")).env("TOWPATH_KEYS", self.path("keys"));
-        command.env("HOME", self.folder.path()).current_dir(self.folder.path());
-        let output = command.output().map_err(|why| failed("the program was not started", why))?;
-        match output.status.success() {
-            true => Ok(output),
-            false => Err(failed(
-                &format!("`towpath {}` failed", words.join(" ")),
-                String::from_utf8_lossy(&output.stderr),
-            )),
-        }
-    }
-
-    fn git(&self, words: &[&str]) -> Result<String, Failure> {
-        let time = "2026-01-01T00:00:00Z";
-        let basic = format!("Authorization: Bearer {}", self.token);
-        let output = Command::new("git")
-            .args(words)
-            .current_dir(self.path("demo"))
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .envs([
-                ("GIT_AUTHOR_NAME", "ann"),
-                ("GIT_AUTHOR_EMAIL", "ann@kill.invalid"),
-                ("GIT_AUTHOR_DATE", time),
-            ])
-            .envs([
-                ("GIT_COMMITTER_NAME", "ann"),
-                ("GIT_COMMITTER_EMAIL", "ann@kill.invalid"),
-                ("GIT_COMMITTER_DATE", time),
-            ])
-            .envs([("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "http.extraHeader")])
-            .env("GIT_CONFIG_VALUE_0", basic)
-            .output()
-            .map_err(|why| failed("git was not started", why))?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stderr).into_owned()),
-            false => Err(failed(
-                &format!("`git {}` failed", words.join(" ")),
-                String::from_utf8_lossy(&output.stderr),
-            )),
-        }
-    }
 }
 
 impl Drop for World {
@@ -535,5 +378,12 @@ mod tests {
     #[test]
     fn what_the_definition_requires_is_read_from_it() {
         assert_eq!(required(), ["unit", "lint"]);
+    }
+
+    #[test]
+    fn where_a_server_listens_is_known_once_it_has_said_all_of_it() {
+        let said = "armed\nserving at http://127.0.0.1:4711 (listening on 127.0.0.1:4711)\njobs can run\n";
+        assert_eq!(address_in(said), Some(([127, 0, 0, 1], 4711).into()));
+        assert_eq!(address_in(&said[..said.len() - 16]), None);
     }
 }

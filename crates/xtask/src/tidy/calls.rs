@@ -107,7 +107,7 @@ const GIT_OWNER: &str = "crates/git/";
 const GIT_USERS: &[&str] = &[
     "crates/towpath/src/command/demo/project.rs",
     "crates/xtask/src/kill/books.rs",
-    "crates/xtask/src/kill/world.rs",
+    "crates/xtask/src/kill/world/person.rs",
     "crates/xtask/src/self_host/place.rs",
 ];
 

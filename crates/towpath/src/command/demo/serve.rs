@@ -1,7 +1,6 @@
 //! The demo's server: this very program as another process, so that it can be killed for real.
 
 use std::fs::{File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use towpath_server::ports::own_address;
 
 use super::project::{Person, Project};
 use crate::failure::{Exit, Failure};
@@ -20,8 +20,6 @@ use crate::terminal::Terminal;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at a server that starts.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// Ports of its own that a demo tries before it takes any.
-const PORTS_TRIED: usize = 100;
 /// The place at which `--kill` ends the server: the branch has moved, and nobody has written it down yet.
 const KILL_POINT: &str = "land.after:2";
 
@@ -188,24 +186,17 @@ impl Drop for DemoServer {
     }
 }
 
+/// The address to listen on; where any port will do, one that the next server of the demo finds free again.
 fn free_port(listen: SocketAddr) -> Result<SocketAddr, Failure> {
-    let taken = |error: std::io::Error| {
+    if listen.port() == 0
+        && let Some(own) = own_address(listen.ip())
+    {
+        return Ok(own);
+    }
+    TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map_err(|error| {
         Failure::new(Exit::Conflict, format!("cannot listen on {listen}"))
             .why(error.to_string())
             .hint("name another address with `--listen`")
-    };
-    let bound = |listen| TcpListener::bind(listen).and_then(|listener| listener.local_addr());
-    let own = own_ports().map(|port| SocketAddr::new(listen.ip(), port)).filter(|_| listen.port() == 0);
-    own.take(PORTS_TRIED).find_map(|own| bound(own).ok()).map_or_else(|| bound(listen).map_err(taken), Ok)
-}
-
-/// Ports, at random, below those that the system hands out: the next server of a demo finds such a one free again.
-fn own_ports() -> impl Iterator<Item = u16> {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let first: u16 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
-    let lowest = 10_000.min(first / 2);
-    std::iter::repeat_with(move || {
-        lowest + (RandomState::new().hash_one(()) % u64::from(first - lowest)) as u16
     })
 }
 
