@@ -165,19 +165,46 @@ mod tests {
         assert!(!data.exists());
     }
 
-    #[test]
-    fn the_executor_of_an_earlier_demo_ends_before_its_folder_goes() {
-        let base = tempfile::tempdir().unwrap();
-        let executor = Folders::below(&DemoFolder::take(base.path()).unwrap().data()).executor;
+    /// A demo's folder whose executor still has its own: that one, and the lock on it.
+    fn with_executor(path: &Path) -> (PathBuf, File) {
+        let executor = Folders::below(&DemoFolder::take(path).unwrap().data()).executor;
         fs::create_dir_all(&executor).unwrap();
         fs::set_permissions(executor.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
         let lock = File::create(executor.join("lock")).unwrap();
         lock.try_lock().unwrap();
+        (executor, lock)
+    }
+
+    #[test]
+    fn the_folder_of_an_executor_that_does_not_end_is_left_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let (executor, lock) = with_executor(base.path());
         let refused = DemoFolder::take_within(base.path(), Duration::ZERO).unwrap_err().to_string();
         assert!(refused.contains("the executor of an earlier demo still runs jobs there"), "{refused}");
         assert!(executor.exists());
         drop(lock);
         DemoFolder::take(base.path()).unwrap();
+        assert!(!executor.exists());
+    }
+
+    #[test]
+    fn the_executor_of_an_earlier_demo_is_waited_for() {
+        let base = tempfile::tempdir().unwrap();
+        let (executor, lock) = with_executor(base.path());
+        let (path, asked) = (base.path().to_owned(), executor.canonicalize().unwrap().join("lock"));
+        let takes = std::thread::spawn(move || DemoFolder::take(&path).map(drop));
+        let opened = || {
+            let files = fs::read_dir("/proc/self/fd")
+                .unwrap()
+                .filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+            files.filter(|file| *file == asked).count()
+        };
+        // The other one is whoever looks whether the executor has ended.
+        while opened() < 2 && !takes.is_finished() {
+            std::thread::yield_now();
+        }
+        drop(lock);
+        takes.join().unwrap().unwrap();
         assert!(!executor.exists());
     }
 }
