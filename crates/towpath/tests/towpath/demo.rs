@@ -53,7 +53,8 @@ fn at_a_terminal_the_demo_serves_until_ctrl_c() {
     let world = World::with(&[]);
     let folder = world.folder().join("demo");
     let mut script = world.command("script");
-    let line = format!("{TOWPATH} demo --folder {}", folder.display());
+    // In the shell's place: of a signal that both get, some shells die themselves once their child has ended well.
+    let line = format!("exec {TOWPATH} demo --folder {}", folder.display());
     script.args(["-qefc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut terminal = script.spawn().unwrap();
     let mut keys = terminal.stdin.take().unwrap();
