@@ -128,7 +128,7 @@ fn the_guide_gets_a_second_person_a_clone_and_a_first_change() {
     // Nobody is asked for anything any more.
     let pushed = ben.ok(&format!("unset GIT_ASKPASS; cd web; {}", here(push)));
     assert!(pushed.err.contains("remote: change 1: http://"), "{}", pushed.err);
-    assert_eq!(served.record(&["change", "show", "1"])["owner"], "ben");
+    assert_eq!(until_landed(&served.world, "1")["owner"], "ben");
 }
 
 #[test]
