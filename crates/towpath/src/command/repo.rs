@@ -84,7 +84,8 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             let client = client()?;
             let body = json!({ "repo": name, "branch": branch });
             let made = client.ask(&Request::post(&["repos"], body))?;
-            import::set_approvals(&client, &made, None, terminal)?;
+            let note = import::set_approvals(&client, &made, None)?;
+            note.into_iter().for_each(|note| terminal.talk(note));
             answer::list(&json!([made]), "repos", terminal, row)
         }
         RepoCommand::List => {

@@ -220,6 +220,21 @@ fn an_import_without_a_pipeline_says_so() {
     served.world.git(&["add", "--all"]);
     served.world.git(&["commit", "--quiet", "--message", "a broken pipeline"]);
     says(&import("broken"), 0, &["the pipeline of `main` cannot be used: towpath.yaml:1:7"]);
+#[test]
+fn an_import_of_a_branch_that_is_not_there_says_what_to_do() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let none = served.world.towpath(&["repo", "import", ".", "--name", "other", "--branch", "nope"]);
+    says(&none, 3, &["this clone has no branch `nope`"]);
+    let empty = served.world.home().join("empty");
+    let git = ended(served.world.command("git").args(["init", "--quiet"]).arg(&empty).output().unwrap());
+    assert_eq!(git.code, 0, "{}", git.err);
+    let empty = empty.display().to_string();
+    for more in [&[][..], &["--branch", "main"]] {
+        let refused = served.world.towpath(&[&["repo", "import", empty.as_str()], more].concat());
+        says(&refused, 2, &["nothing to import yet", "commit something first", "`towpath repo create NAME`"]);
+    }
+}
+
 }
 
 #[test]
@@ -243,6 +258,35 @@ fn a_token_that_is_replaced_by_a_login_is_kept() {
 #[test]
 fn a_login_in_an_address_is_never_shown() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+#[test]
+fn a_clone_of_two_repos_logs_in_at_each() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let git = |words: &[&str]| served.world.git(words);
+    let import = |name: &str| served.world.towpath(&["repo", "import", ".", "--name", name]);
+    let names = || served.ok(&["repo", "list"]).out;
+    says(
+        &import("second"),
+        5,
+        &["has a remote `towpath` already", "/web.git, not to ", "rename towpath OTHER`"],
+    );
+    assert!(!names().contains("second"), "a refused import leaves nothing: {}", names());
+    git(&["remote", "rename", "towpath", "first"]);
+    says(&import("second"), 0, &["repo second"]);
+    git(&["fetch", "--quiet", "first"]);
+    git(&["fetch", "--quiet", "towpath"]);
+    // One login for the whole server, as a clone may have it, goes on for what has none of its own.
+    let kept = served.world.work().join(".git/towpath-credentials");
+    let token = served.record(&["token", "create"])["token"].as_str().unwrap().to_owned();
+    let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
+    let base = url.strip_suffix("second.git").unwrap();
+    let wide = format!("[http \"{base}\"]\n\textraHeader = Authorization: Bearer {token}\n");
+    std::fs::write(&kept, wide).unwrap();
+    git(&["fetch", "--quiet", "first"]);
+    git(&["remote", "rename", "towpath", "second"]);
+    says(&import("third"), 0, &["repo third"]);
+    ["first", "second", "towpath"].iter().for_each(|remote| drop(git(&["fetch", "--quiet", remote])));
+}
+
     let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
     let with_login = |login: &str| url.replacen("://", &format!("://{login}@"), 1);
     let secretly = |variables: &[(&str, &str)], arguments: &[&str], code: i32| {

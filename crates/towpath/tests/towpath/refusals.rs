@@ -201,7 +201,7 @@ fn a_branch_that_somebody_else_pushed_begins_once_an_admin_accepts_it() {
     let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
     let as_bob = url.replace("http://", &format!("http://bob:{token}@"));
     // Without the login that the import left in the clone.
-    let no_header = format!("http.{}.extraHeader=", url.strip_suffix("web.git").unwrap());
+    let no_header = format!("http.{url}.extraHeader=");
     git(&["-c", &no_header, "push", "--quiet", &as_bob, "HEAD:refs/heads/release"]);
     let theirs = git(&["rev-parse", "HEAD"]).trim().to_owned();
     let mut settings: Value = serde_json::from_str(&served.ok(&["repo", "settings"]).out).unwrap();

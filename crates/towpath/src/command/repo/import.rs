@@ -23,6 +23,9 @@ use crate::terminal::{Terminal, inline};
 
 /// The file with the token, in the clone's `.git`.
 const CREDENTIALS_FILE: &str = "towpath-credentials";
+/// Its first line.
+const CREDENTIALS_HEAD: &str =
+    "# Made by `towpath repo import` and `towpath repo connect`: how git logs in at each repo.\n";
 /// What landings left beside their commits, so that this clone bears witness to the record. By a pattern, as there is
 /// no such ref before the first landing; never by force, so that a server that takes something back is noticed.
 const NOTES: &str = "refs/notes/towpath*:refs/notes/towpath*";
@@ -79,10 +82,15 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
     body.as_object_mut()
         .expect("invariant: it is written as one")
         .extend(place.as_object().cloned().unwrap_or_default());
+    if let Some(checkout) = &checkout {
+        let wanted = RemotePlace { base: client.base().to_owned(), repo: name };
+        check_remote(checkout, &wanted)?;
+    }
     let imported = client.ask(&Request::post(&["import"], body).long())?;
+    let note = set_approvals(&client, &imported, arguments.approvals)?;
     let login = checkout.as_ref().map(|checkout| add_remote(checkout, &client, &imported)).transpose()?;
     let exit = report(&imported, login.as_ref(), terminal)?;
-    set_approvals(&client, &imported, arguments.approvals, terminal)?;
+    note.into_iter().for_each(|note| terminal.talk(note));
     Ok(exit)
 }
 
@@ -149,12 +157,27 @@ fn watched_branch(arguments: &ImportArgs, checkout: &Checkout) -> Result<BranchN
             }
         }
     };
-    let named = named.ok_or_else(|| {
-        Failure::new(Exit::Usage, "it is not known which branch changes should land on")
+    let branch: Option<BranchName> =
+        named.as_deref().map(str::parse).transpose().map_err(|error| unfit(&error))?;
+    match branch {
+        Some(branch) if checkout.has_branch(branch.as_str())? => Ok(branch),
+        _ => Err(no_branch(named.as_deref(), checkout)?),
+    }
+}
+
+/// Why no branch can be watched: the one that is named is not there, or none is named and nothing can be guessed.
+fn no_branch(named: Option<&str>, checkout: &Checkout) -> Result<Failure, Failure> {
+    let usage = |what: &str| Failure::new(Exit::Usage, what);
+    Ok(match named {
+        _ if checkout.head()?.is_none() => usage("there is nothing to import yet")
+            .why("no commit is checked out in this clone")
+            .hint("commit something first; or make an empty repo: `towpath repo create NAME`, then `towpath repo connect NAME`"),
+        Some(named) => Failure::new(Exit::NotFound, format!("this clone has no branch `{}`", inline(named)))
+            .hint("`git branch --list` shows those that there are"),
+        None => usage("it is not known which branch changes should land on")
             .why("the clone has no branch `main` or `master`, and none is checked out")
-            .hint("name it: `--branch BRANCH`")
-    })?;
-    named.parse().map_err(|error| unfit(&error))
+            .hint("name it: `--branch BRANCH`"),
+    })
 }
 
 /// What the server is to read: the clone itself, or a copy with nothing but the watched branch. A branch that came
@@ -173,19 +196,14 @@ fn local_source(
     Ok(copy)
 }
 
-/// Sets how many approvals a new repo's branches take where their towpath.yaml does not say: none, and it says so, if there
-/// is nobody who could give one.
-pub fn set_approvals(
-    client: &Client,
-    repo: &Value,
-    wanted: Option<u32>,
-    terminal: &Terminal,
-) -> Result<(), Failure> {
+/// Sets how many approvals a new repo's branches take where their towpath.yaml does not say: none, and a note says so, if
+/// there is nobody who could give one.
+pub fn set_approvals(client: &Client, repo: &Value, wanted: Option<u32>) -> Result<Option<String>, Failure> {
     let alone = wanted.is_none() && {
         let users = client.ask(&Request::get(&["users"]))?;
         items(&users).iter().filter(|user| !flag(user, "disabled")).count() == 1
     };
-    let Some(approvals) = wanted.or(alone.then_some(0)) else { return Ok(()) };
+    let Some(approvals) = wanted.or(alone.then_some(0)) else { return Ok(None) };
     let path = ["repos", text(repo, "repo"), "settings"];
     let mut settings = client.ask(&Request::get(&path))?;
     for branch in settings["branches"].as_object_mut().into_iter().flat_map(|branches| branches.values_mut())
@@ -193,10 +211,7 @@ pub fn set_approvals(
         branch["approvals"] = json!(approvals);
     }
     client.ask(&Request::put(&path, settings))?;
-    if let Some(note) = approvals_note(approvals, repo["approvals"].as_u64(), alone) {
-        terminal.talk(format!("note: {note}"));
-    }
-    Ok(())
+    Ok(approvals_note(approvals, repo["approvals"].as_u64(), alone).map(|note| format!("note: {note}")))
 }
 
 /// What holds where the settings say `approvals` and the branch's own file what it has `asked` for, which goes before.
@@ -249,27 +264,35 @@ fn proposed_name(source: &str, checkout: Option<&Checkout>) -> Result<String, Fa
     }
 }
 
+/// Refuses a clone whose remote `towpath` leads to another repo.
+fn check_remote(checkout: &Checkout, wanted: &RemotePlace) -> Result<(), Failure> {
+    let leads_elsewhere = |url: &str| RemotePlace::parse(url).as_ref() != Some(wanted);
+    let mut remotes = checkout.remotes()?.into_iter();
+    let Some(other) = remotes.find(|remote| remote.name == REMOTE && leads_elsewhere(&remote.url)) else {
+        return Ok(());
+    };
+    let RemotePlace { base, repo } = wanted;
+    Err(Failure::new(Exit::Conflict, format!("this clone has a remote `{REMOTE}` already"))
+        .why(format!(
+            "it leads to {}, not to {}/{}.git",
+            inline(&without_secrets(&other.url)),
+            inline(base),
+            inline(repo)
+        ))
+        .hint(format!("give it another name, `git remote rename {REMOTE} OTHER`, and do this again")))
+}
+
 /// Makes the remote lead to the repo. Doing it again changes nothing but the token, and a login that git kept in the
 /// address goes.
 fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<GitLogin, Failure> {
     let url = text(repo, "clone_url");
-    let place = RemotePlace::parse(url);
-    let leads_elsewhere = |url: &str| RemotePlace::parse(url) != place;
-    let other =
-        checkout.remotes()?.into_iter().find(|remote| remote.name == REMOTE && leads_elsewhere(&remote.url));
-    if let Some(other) = other {
-        return Err(Failure::new(Exit::Conflict, format!("this clone has a remote `{REMOTE}` already"))
-            .why(format!("it leads to {}, not to {url}", inline(&without_secrets(&other.url))))
-            .hint(format!(
-                "`git remote rename {REMOTE} OTHER`, then `towpath repo connect {}`",
-                text(repo, "repo")
-            )));
-    }
-    let base = place.map(|place| place.base).ok_or_else(|| {
+    let fits = url.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'));
+    let place = RemotePlace::parse(url).filter(|_| fits).ok_or_else(|| {
         Failure::new(Exit::Unavailable, "the server names no address to push to").why(inline(url))
     })?;
+    check_remote(checkout, &place)?;
     let login = login_for_git(client, text(repo, "repo"))?;
-    keep_token(checkout, &base, &login.token)?;
+    keep_token(checkout, url, &login.token)?;
     checkout.set(&format!("remote.{REMOTE}.url"), Setting::Only(url))?;
     let refs = format!("+refs/heads/*:refs/remotes/{REMOTE}/*");
     let fetch = format!("remote.{REMOTE}.fetch");
@@ -313,15 +336,37 @@ fn login_for_git(client: &Client, repo: &str) -> Result<GitLogin, Failure> {
     Ok(GitLogin { token: text(&made, "token").to_owned(), note })
 }
 
-fn keep_token(checkout: &Checkout, base: &str, token: &str) -> Result<(), Failure> {
+fn keep_token(checkout: &Checkout, url: &str, token: &str) -> Result<(), Failure> {
     let path: PathBuf = checkout.common_dir()?.join(CREDENTIALS_FILE);
-    let text = format!(
-        "# Made by `towpath repo import`: how git logs in at {base}.\n[http \"{base}/\"]\n\textraHeader = \
-         Authorization: Bearer {token}\n"
-    );
-    replace(&path, &text).map_err(|error| file_failure("write", &path, &error))?;
+    let kept = match std::fs::read_to_string(&path) {
+        Ok(kept) => kept,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => CREDENTIALS_HEAD.to_owned(),
+        Err(error) => return Err(file_failure("read", &path, &error)),
+    };
+    replace(&path, &with_token(&kept, url, token)).map_err(|error| file_failure("write", &path, &error))?;
     checkout.set("include.path", Setting::Among(CREDENTIALS_FILE))?;
     Ok(())
+}
+
+/// The file's text with the token of the repo at `url`, and those of other repos as they are.
+///
+/// Git adds the headers of all sections up that an address falls under, so that one for the whole server would come with
+/// the repo's own; an empty header takes back what came before. Source: git-config(1), `http.extraHeader`.
+fn with_token(kept: &str, url: &str, token: &str) -> String {
+    let section = format!("[http \"{url}\"]");
+    let (mut text, mut is_own, mut is_under_another) = (String::new(), false, false);
+    for line in kept.lines() {
+        if line.starts_with('[') {
+            is_own = line == section;
+            let of = line.strip_prefix("[http \"").and_then(|line| line.strip_suffix("\"]"));
+            is_under_another |= of.is_some_and(|of| of.ends_with('/') && url.starts_with(of));
+        }
+        if !is_own {
+            text += &format!("{line}\n");
+        }
+    }
+    let taken_back = if is_under_another { "\textraHeader =\n" } else { "" };
+    format!("{text}{section}\n{taken_back}\textraHeader = Authorization: Bearer {token}\n")
 }
 
 #[cfg(test)]
@@ -335,6 +380,25 @@ mod tests {
         assert_eq!(name("https://example.org/my repo/"), Some("my-repo".into()));
         assert_eq!(name("https://example.org/…/"), None);
         assert_eq!(name("https://ann:secret@example.org"), Some("example.org".into()));
+    }
+
+    #[test]
+    fn each_repo_keeps_a_token_of_its_own() {
+        let section = |name: &str, headers: &[&str]| {
+            let headers: String = headers.iter().map(|header| format!("\textraHeader ={header}\n")).collect();
+            format!("[http \"http://h/{name}\"]\n{headers}")
+        };
+        let one = with_token(CREDENTIALS_HEAD, "http://h/a.git", "1");
+        assert_eq!(one, format!("{CREDENTIALS_HEAD}{}", section("a.git", &[" Authorization: Bearer 1"])));
+        let two = with_token(&one, "http://h/b.git", "2");
+        assert_eq!(two, format!("{one}{}", section("b.git", &[" Authorization: Bearer 2"])));
+        assert_eq!(with_token(&two, "http://h/b.git", "2"), two);
+        let again = with_token(&two, "http://h/a.git", "3");
+        assert!(again.contains("Bearer 2") && again.contains("Bearer 3") && !again.contains("Bearer 1"));
+        // Of the whole server, as files from elsewhere have it.
+        let wide = section("", &[" Authorization: Bearer 0"]);
+        let beside = with_token(&wide, "http://h/a.git", "1");
+        assert_eq!(beside, format!("{wide}{}", section("a.git", &["", " Authorization: Bearer 1"])));
     }
 
     #[test]
