@@ -104,9 +104,7 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             answer::list(&people, "people", terminal, person)
         }
         RepoCommand::Grant { repo, user, role, authorised } => {
-            let place = Place::find(repo)?;
-            let body = json!({ "role": role, "authorised": authorised });
-            done(&place.client, &Request::put(&place.path(&["people", user]), body), terminal)
+            grant(&Place::find(repo)?, user, json!({ "role": role, "authorised": authorised }), terminal)
         }
         RepoCommand::Revoke { repo, user } => {
             let place = Place::find(repo)?;
@@ -135,6 +133,31 @@ fn settings(place: &Place, set: Option<&Path>, terminal: &Terminal) -> Result<Ex
     merge(&mut settings, wanted);
     done(&place.client, &Request::put(&path, settings), terminal)
 }
+/// Gives a right. Who was alone until then hears it if the repo asks for no approval, as it was imported like that.
+fn grant(place: &Place, user: &str, right: Value, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let people = place.client.ask(&Request::get(&place.path(&["people"])))?;
+    let is_second = items(&people).len() == 1 && text(&people[0], "user") != user;
+    let exit = done(&place.client, &Request::put(&place.path(&["people", user]), right), terminal)?;
+    if is_second {
+        let settings = place.client.ask(&Request::get(&place.path(&["settings"])))?;
+        lax_branches(&settings).iter().for_each(|branch| {
+            let part = json!({ "branches": { branch: { "approvals": 1 } } });
+            terminal.talk(format!(
+                "note: changes for `{branch}` land without an approval where its towpath.yaml asks for none, as `approvals` \
+                 is 0 in the settings, set when there was nobody else; to ask for one: `towpath repo settings --set FILE`, \
+                 with {part} in FILE"
+            ));
+        });
+    }
+    Ok(exit)
+}
+
+/// The branches whose settings ask for no approval.
+fn lax_branches(settings: &Value) -> Vec<String> {
+    let branches = settings["branches"].as_object().into_iter().flatten();
+    branches.filter(|(_, branch)| branch["approvals"] == 0).map(|(name, _)| inline(name)).collect()
+}
+
 
 /// Takes a part over into a whole: a JSON merge patch. Source: RFC 7396, section 2.
 fn merge(whole: &mut Value, part: Value) {

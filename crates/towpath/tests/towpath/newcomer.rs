@@ -146,6 +146,27 @@ fn settings_are_set_in_part_and_a_lone_admin_hears_who_can_approve() {
 }
 
 #[test]
+fn whoever_lets_a_second_person_in_hears_that_no_approval_is_asked_for() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let grant = |user: &str| {
+        served.ok(&["user", "add", user]);
+        served.ok(&["repo", "grant", user, "author"])
+    };
+    let told = grant("ben");
+    says(&told, 0, &["ben is author on web", "note: changes for `main` land without an approval"]);
+    // The note holds the part of the settings that asks for one.
+    let part = &told.err[told.err.find('{').unwrap()..=told.err.rfind('}').unwrap()];
+    assert!(!grant("cem").err.contains("note"), "it is said once");
+    served.world.write("part.json", part);
+    served.ok(&["repo", "settings", "--set", "part.json"]);
+    let settings: serde_json::Value = serde_json::from_str(&served.ok(&["repo", "settings"]).out).unwrap();
+    assert_eq!(settings["branches"]["main"]["approvals"], 1);
+    served.ok(&["repo", "revoke", "ben"]);
+    served.ok(&["repo", "revoke", "cem"]);
+    assert!(!grant("dan").err.contains("note"), "approvals are asked for");
+}
+
+#[test]
 fn a_lone_user_hears_of_approvals_that_a_file_asks_for_and_nobody_can_give() {
     let pipeline = format!("{PIPELINE}gate: {{ approvals: 1 }}\n");
     let served = Served::with_options(&[("towpath.yaml", &pipeline)], &PLAIN, &[]);
@@ -200,6 +221,21 @@ fn a_label_that_is_almost_another_is_told_of() {
 }
 
 #[test]
+fn an_import_of_a_branch_that_is_not_there_says_what_to_do() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let none = served.world.towpath(&["repo", "import", ".", "--name", "other", "--branch", "nope"]);
+    says(&none, 3, &["this clone has no branch `nope`"]);
+    let empty = served.world.home().join("empty");
+    let git = ended(served.world.command("git").args(["init", "--quiet"]).arg(&empty).output().unwrap());
+    assert_eq!(git.code, 0, "{}", git.err);
+    let empty = empty.display().to_string();
+    for more in [&[][..], &["--branch", "main"]] {
+        let refused = served.world.towpath(&[&["repo", "import", empty.as_str()], more].concat());
+        says(&refused, 2, &["nothing to import yet", "commit something first", "`towpath repo create NAME`"]);
+    }
+}
+
+#[test]
 fn an_import_without_a_pipeline_says_so() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     let import = |name: &str| {
@@ -220,44 +256,8 @@ fn an_import_without_a_pipeline_says_so() {
     served.world.git(&["add", "--all"]);
     served.world.git(&["commit", "--quiet", "--message", "a broken pipeline"]);
     says(&import("broken"), 0, &["the pipeline of `main` cannot be used: towpath.yaml:1:7"]);
-#[test]
-fn an_import_of_a_branch_that_is_not_there_says_what_to_do() {
-    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
-    let none = served.world.towpath(&["repo", "import", ".", "--name", "other", "--branch", "nope"]);
-    says(&none, 3, &["this clone has no branch `nope`"]);
-    let empty = served.world.home().join("empty");
-    let git = ended(served.world.command("git").args(["init", "--quiet"]).arg(&empty).output().unwrap());
-    assert_eq!(git.code, 0, "{}", git.err);
-    let empty = empty.display().to_string();
-    for more in [&[][..], &["--branch", "main"]] {
-        let refused = served.world.towpath(&[&["repo", "import", empty.as_str()], more].concat());
-        says(&refused, 2, &["nothing to import yet", "commit something first", "`towpath repo create NAME`"]);
-    }
 }
 
-}
-
-#[test]
-fn a_token_that_is_replaced_by_a_login_is_kept() {
-    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
-    let made = served.record(&["token", "create"]);
-    let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
-    let mut login = served.world.command(TOWPATH);
-    login.args(["token", "login", url.strip_suffix("/web.git").unwrap()]);
-    let mut child =
-        login.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(made["token"].as_str().unwrap().as_bytes()).unwrap();
-    says(
-        &ended(child.wait_with_output().unwrap()),
-        0,
-        &["you are `ann`", "it is kept in ", "former-1.token"],
-    );
-}
-
-/// Logins that people paste into addresses, as git takes them: they are neither shown nor used.
-#[test]
-fn a_login_in_an_address_is_never_shown() {
-    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
 #[test]
 fn a_clone_of_two_repos_logs_in_at_each() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
@@ -287,6 +287,27 @@ fn a_clone_of_two_repos_logs_in_at_each() {
     ["first", "second", "towpath"].iter().for_each(|remote| drop(git(&["fetch", "--quiet", remote])));
 }
 
+#[test]
+fn a_token_that_is_replaced_by_a_login_is_kept() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let made = served.record(&["token", "create"]);
+    let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
+    let mut login = served.world.command(TOWPATH);
+    login.args(["token", "login", url.strip_suffix("/web.git").unwrap()]);
+    let mut child =
+        login.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(made["token"].as_str().unwrap().as_bytes()).unwrap();
+    says(
+        &ended(child.wait_with_output().unwrap()),
+        0,
+        &["you are `ann`", "it is kept in ", "former-1.token"],
+    );
+}
+
+/// Logins that people paste into addresses, as git takes them: they are neither shown nor used.
+#[test]
+fn a_login_in_an_address_is_never_shown() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
     let with_login = |login: &str| url.replacen("://", &format!("://{login}@"), 1);
     let secretly = |variables: &[(&str, &str)], arguments: &[&str], code: i32| {
