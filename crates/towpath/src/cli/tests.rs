@@ -3,6 +3,7 @@
 use super::*;
 
 mod hints;
+mod usage;
 
 #[test]
 fn wrong_words_are_refused_in_the_form_of_every_failure() {
@@ -34,6 +35,27 @@ fn wrong_words_are_refused_in_the_form_of_every_failure() {
         error: invalid value '0' for '--slots <SLOTS>': 0 is not in 1..=256
          hint: `towpath serve --help` says what it takes"#]]
     .assert_eq(&said(&["serve", "--slots", "0"]));
+}
+
+#[test]
+fn words_are_taken_under_the_name_that_another_verb_has_for_them() {
+    for line in [
+        "change approve 4 --why fine",
+        "change request-changes 4 --why no",
+        "change comment 4 --text words",
+        "change comment 4 --why words",
+        "change hold 4 --text words",
+        "change vouch 4 --text words",
+        "branch freeze --text words",
+        "cancel 4 --text words",
+        "repo show web",
+        "repo settings web",
+        "repo people web",
+    ] {
+        let words = std::iter::once("towpath").chain(line.split(' '));
+        let taken = parse(words.map(Into::into).collect());
+        assert!(taken.is_ok(), "{line}: {}", taken.unwrap_err());
+    }
 }
 
 #[test]

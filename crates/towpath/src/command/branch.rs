@@ -32,7 +32,7 @@ enum BranchVerb {
         #[command(flatten)]
         name: Name,
         /// Why, for everybody who will wonder
-        #[arg(long)]
+        #[arg(long, alias = "text")]
         why: String,
     },
     /// Let changes land again

@@ -37,14 +37,22 @@ enum ChangeVerb {
     Withdraw(Number),
     Vouch(review::VouchArgs),
     /// Comment on a change
+    #[command(override_usage = "towpath change comment [OPTIONS] <CHANGE> <TEXT>")]
     Comment {
         #[command(flatten)]
         number: Number,
         /// The words
-        text: String,
+        #[arg(required_unless_present = "words")]
+        text: Option<String>,
+        // As the words of a review are given.
+        #[arg(long = "text", alias = "why", hide = true, conflicts_with = "text")]
+        words: Option<String>,
     },
     /// Put labels on a change, or take them off
-    #[command(group = clap::ArgGroup::new("labels").args(["add", "remove"]).required(true).multiple(true))]
+    #[command(
+        group = clap::ArgGroup::new("labels").args(["add", "remove"]).required(true).multiple(true),
+        override_usage = "towpath change label [OPTIONS] <CHANGE> [LABEL]... [--remove <LABEL>]..."
+    )]
     Label {
         #[command(flatten)]
         number: Number,
@@ -60,7 +68,7 @@ enum ChangeVerb {
         #[command(flatten)]
         number: Number,
         /// Why, for everybody who will wonder
-        #[arg(long)]
+        #[arg(long, alias = "text")]
         why: String,
     },
     /// Let a change that is held go on
@@ -121,7 +129,9 @@ pub fn run(arguments: &ChangeArgs, terminal: &Terminal) -> Result<ExitCode, Fail
         ChangeVerb::Vouch(arguments) => review::vouch(arguments, &place, terminal),
         ChangeVerb::Retry(arguments) => review::retry(arguments, &place, terminal),
         ChangeVerb::Withdraw(number) => act(number, "withdraw", json!({})),
-        ChangeVerb::Comment { number, text } => act(number, "comment", json!({ "text": text })),
+        ChangeVerb::Comment { number, text, words } => {
+            act(number, "comment", json!({ "text": text.as_ref().or(words.as_ref()) }))
+        }
         ChangeVerb::Label { number, add, remove } => {
             act(number, "label", json!({ "add": add, "remove": remove }))
         }

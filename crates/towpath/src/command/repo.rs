@@ -35,17 +35,17 @@ pub enum RepoCommand {
     /// List repos that you may see
     List,
     /// Show a repo
-    Show(RepoArg),
+    Show(NamedRepo),
     /// Show a repo's settings as JSON, or set them
     Settings {
         #[command(flatten)]
-        repo: RepoArg,
+        repo: NamedRepo,
         /// Set what is in this file; what it leaves out stays as it is, and `null` takes it back to its default
         #[arg(long, value_name = "FILE")]
         set: Option<PathBuf>,
     },
     /// List who may do what
-    People(RepoArg),
+    People(NamedRepo),
     /// Give somebody a right
     Grant {
         #[command(flatten)]
@@ -76,6 +76,22 @@ pub enum RepoCommand {
     },
 }
 
+/// A repo that is named as it is by `connect`, too.
+#[derive(Debug, clap::Args)]
+pub struct NamedRepo {
+    #[command(flatten)]
+    repo: RepoArg,
+    /// The repo, as `--repo` names it
+    #[arg(conflicts_with = "repo")]
+    name: Option<String>,
+}
+
+impl NamedRepo {
+    fn place(&self) -> Result<Place, Failure> {
+        Place::find(&RepoArg { repo: self.name.clone().or_else(|| self.repo.repo.clone()) })
+    }
+}
+
 pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match command {
         RepoCommand::Import(arguments) => import::import(arguments, terminal),
@@ -93,13 +109,13 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             answer::list(&repos, "repos that you may see", terminal, row)
         }
         RepoCommand::Show(repo) => {
-            let place = Place::find(repo)?;
+            let place = repo.place()?;
             let repo = place.client.ask(&Request::get(&place.path(&[])))?;
             answer::list(&json!([repo]), "repos", terminal, row)
         }
-        RepoCommand::Settings { repo, set } => settings(&Place::find(repo)?, set.as_deref(), terminal),
+        RepoCommand::Settings { repo, set } => settings(&repo.place()?, set.as_deref(), terminal),
         RepoCommand::People(repo) => {
-            let place = Place::find(repo)?;
+            let place = repo.place()?;
             let people = place.client.ask(&Request::get(&place.path(&["people"])))?;
             answer::list(&people, "people", terminal, person)
         }
@@ -117,22 +133,6 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
     }
 }
 
-fn settings(place: &Place, set: Option<&Path>, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let path = place.path(&["settings"]);
-    let Some(file) = set else {
-        terminal.document(&place.client.ask(&Request::get(&path))?)?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| file_failure("read", file, &error))?;
-    let wanted: Value = serde_json::from_str(&text).map_err(|error| {
-        Failure::new(crate::failure::Exit::Usage, format!("`{}` is not JSON", file.display()))
-            .why(error.to_string())
-            .hint("`towpath repo settings > FILE` writes them down as they are; change that, and set it")
-    })?;
-    let mut settings = place.client.ask(&Request::get(&path))?;
-    merge(&mut settings, wanted);
-    done(&place.client, &Request::put(&path, settings), terminal)
-}
 /// Gives a right. Who was alone until then hears it if the repo asks for no approval, as it was imported like that.
 fn grant(place: &Place, user: &str, right: Value, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let people = place.client.ask(&Request::get(&place.path(&["people"])))?;
@@ -158,6 +158,22 @@ fn lax_branches(settings: &Value) -> Vec<String> {
     branches.filter(|(_, branch)| branch["approvals"] == 0).map(|(name, _)| inline(name)).collect()
 }
 
+fn settings(place: &Place, set: Option<&Path>, terminal: &Terminal) -> Result<ExitCode, Failure> {
+    let path = place.path(&["settings"]);
+    let Some(file) = set else {
+        terminal.document(&place.client.ask(&Request::get(&path))?)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| file_failure("read", file, &error))?;
+    let wanted: Value = serde_json::from_str(&text).map_err(|error| {
+        Failure::new(crate::failure::Exit::Usage, format!("`{}` is not JSON", file.display()))
+            .why(error.to_string())
+            .hint("`towpath repo settings > FILE` writes them down as they are; change that, and set it")
+    })?;
+    let mut settings = place.client.ask(&Request::get(&path))?;
+    merge(&mut settings, wanted);
+    done(&place.client, &Request::put(&path, settings), terminal)
+}
 
 /// Takes a part over into a whole: a JSON merge patch. Source: RFC 7396, section 2.
 fn merge(whole: &mut Value, part: Value) {

@@ -43,7 +43,7 @@ pub struct CancelArgs {
     /// The run: `12`, or `release/1.0/12`
     run: String,
     /// Why, for everybody who will wonder
-    #[arg(long)]
+    #[arg(long, alias = "text")]
     why: String,
 }
 

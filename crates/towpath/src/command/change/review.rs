@@ -25,7 +25,7 @@ pub struct ReviewArgs {
     #[command(flatten)]
     revision: RevisionArgs,
     /// Words to go with it
-    #[arg(long, default_value = "")]
+    #[arg(long, alias = "why", default_value = "")]
     text: String,
 }
 
@@ -49,7 +49,7 @@ pub struct VouchArgs {
     #[command(flatten)]
     revision: RevisionArgs,
     /// Why it may run
-    #[arg(long)]
+    #[arg(long, alias = "text")]
     why: String,
     /// Hours for which your word holds [default: 24]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=720))]
