@@ -8,6 +8,7 @@ use super::Client;
 use super::settings::ClientSettings;
 use crate::command::{here, own_git};
 use crate::failure::{Exit, Failure};
+use crate::terminal::inline;
 
 /// The remote that `towpath repo import` adds.
 pub const REMOTE: &str = "towpath";
@@ -59,12 +60,11 @@ impl Place {
     pub fn find(argument: &RepoArg) -> Result<Place, Failure> {
         let remote = remote()?;
         let client = client_for(remote.as_ref())?;
-        let of_remote = remote.filter(|remote| remote.base == client.base()).map(|remote| remote.repo);
-        let repo = argument.repo.clone().or(of_remote).ok_or_else(|| {
-            Failure::new(Exit::Usage, "it is not known which repo is meant")
-                .why("this folder is in no clone with a remote `towpath`")
-                .hint("go into the clone, or name the repo: `--repo NAME`; `towpath repo list` lists them")
-        })?;
+        let repo = match (&argument.repo, remote) {
+            (Some(named), _) => named.clone(),
+            (None, Some(remote)) if remote.base == client.base() => remote.repo,
+            (None, remote) => return Err(unknown_repo(remote.as_ref(), client.base())),
+        };
         Ok(Place { client, repo })
     }
 
@@ -77,6 +77,24 @@ impl Place {
 /// A client of the server that is meant here.
 pub fn client() -> Result<Client, Failure> {
     client_for(remote()?.as_ref())
+}
+
+/// What to do where the clone, if this is one, is of no repo of the server.
+fn unknown_repo(remote: Option<&RemotePlace>, server: &str) -> Failure {
+    let failure = Failure::new(Exit::Usage, "it is not known which repo is meant");
+    match remote {
+        None => failure
+            .why(format!("this folder is in no clone with a remote `{REMOTE}`"))
+            .hint("go into the clone, or name the repo: `--repo NAME`; `towpath repo list` lists them"),
+        Some(remote) => failure
+            .why(format!(
+                "the clone's remote `{REMOTE}` leads to {}, and {URL_VARIABLE} names {server}",
+                inline(&remote.base)
+            ))
+            .hint(format!(
+                "`unset {URL_VARIABLE}`, or name the repo: `--repo NAME`; `towpath repo list` lists them"
+            )),
+    }
 }
 
 fn client_for(remote: Option<&RemotePlace>) -> Result<Client, Failure> {
@@ -167,6 +185,17 @@ mod tests {
         assert_eq!(place("http://ann:tp_secret@127.0.0.1:7777/web.git"), expected);
         assert_eq!(place("git@example.org:web.git"), None);
         assert_eq!(place("http://web.git"), None);
+    }
+
+    #[test]
+    fn a_clone_of_another_server_is_named_with_the_variable_that_goes_before_it() {
+        let remote = RemotePlace { base: "http://127.0.0.1:1".into(), repo: "web".into() };
+        let said = unknown_repo(Some(&remote), "http://127.0.0.1:2").to_string();
+        assert!(
+            said.contains("leads to http://127.0.0.1:1, and TOWPATH_URL names http://127.0.0.1:2"),
+            "{said}"
+        );
+        assert!(unknown_repo(None, "http://127.0.0.1:2").to_string().contains("in no clone"));
     }
 
     #[test]
