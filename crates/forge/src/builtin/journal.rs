@@ -157,8 +157,11 @@ impl BuiltIn {
     }
 
     /// Branches of a person.
-    pub(crate) fn branches_of(&self, user: UserId) -> Result<usize, ForgeError> {
-        self.with_journal(|journal| journal.owners.values().filter(|owner| **owner == user).count())
+    pub(crate) fn branches_of(&self, user: UserId) -> Result<Vec<BranchName>, ForgeError> {
+        self.with_journal(|journal| {
+            let own = journal.owners.iter().filter(|(_, owner)| **owner == user);
+            own.map(|(branch, _)| branch.clone()).collect()
+        })
     }
 
     /// Writes a push down and moves its branches and tags, all at once or nothing of it: no commit is ever reachable without

@@ -14,8 +14,9 @@ use towpath_core::policy::Role;
 use towpath_git::{Exchange, GitError, Service, ServiceOptions, Serving, ServingInput};
 
 use super::packet::line;
+use super::rules::{Pusher, hidden};
 use crate::builtin::BuiltIn;
-use crate::error::Failure;
+use crate::error::{Done, Failure};
 
 /// Seconds without a byte after which a connection is closed (B12).
 pub const IDLE_SECONDS_MAX: u64 = 60;
@@ -25,8 +26,8 @@ pub(super) const REQUEST_DEADLINE: Duration = Duration::from_secs(3600);
 const ADVERTISE_DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes of a fetch request after expansion: 600,000 wants and haves of 50 bytes.
 const FETCH_REQUEST_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Refs that a pushing client does not need to hear of: there are some for every change there ever was.
-pub(super) const HIDDEN_IN_PUSHES: &str = "receive.hideRefs=refs/changes";
+/// Git's setting for refs that a push neither hears of nor moves.
+pub(super) const HIDE: &str = "receive.hideRefs=";
 /// Bytes copied at once.
 pub(super) const COPY_BYTES: usize = 64 * 1024;
 
@@ -143,9 +144,11 @@ pub fn answer_info_refs(
         return Ok(());
     }
     let protocol = known_protocol(protocol);
-    let hidden = [HIDDEN_IN_PUSHES.to_owned()];
-    let config: &[String] = if service == Service::ReceivePack { &hidden } else { &[] };
-    let options = ServiceOptions { protocol, config, ..ServiceOptions::default() };
+    let config = match config_of_list(forge, by, service) {
+        Ok(config) => config,
+        Err(failure) => return answer_text(reply, 503, &failure.to_string()),
+    };
+    let options = ServiceOptions { protocol, config: &config, ..ServiceOptions::default() };
     let content_type = match service {
         Service::UploadPack => "application/x-git-upload-pack-advertisement",
         Service::ReceivePack => "application/x-git-receive-pack-advertisement",
@@ -164,6 +167,16 @@ pub fn answer_info_refs(
         };
     drop(serving.take_input());
     send(serving, reply, &Head { status: 200, content_type }, &first)
+}
+
+/// Settings of git for its list of refs, beside those of the repository.
+fn config_of_list(forge: &BuiltIn, by: UserId, service: Service) -> Done<Vec<String>> {
+    if service == Service::UploadPack {
+        return Ok(Vec::new());
+    }
+    let (role, policy) = (forge.member(by)?.role, forge.records().policy()?);
+    let hidden = hidden(Pusher { user: by, role, policy: &policy }, &forge.branches_of(by)?);
+    Ok(hidden.iter().map(|name| format!("{HIDE}{name}")).collect())
 }
 
 /// Answers `git-upload-pack`.

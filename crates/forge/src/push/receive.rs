@@ -11,11 +11,11 @@ use towpath_git::{Exchange, GitError, Service, ServiceOptions, Serving, ServingI
 
 use super::desk::{HookDesk, HookToken};
 use super::http::{
-    COPY_BYTES, HIDDEN_IN_PUSHES, Head, REQUEST_DEADLINE, Reply, Request, admits, answer_text, decoded,
-    known_protocol,
+    COPY_BYTES, HIDE, Head, REQUEST_DEADLINE, Reply, Request, admits, answer_text, decoded, known_protocol,
 };
 use super::report::{refusal, shown};
 use super::request::PushHead;
+use super::rules::CHANGES;
 use super::scan::{PACK_LIMITS, PackScan};
 use super::session::{PushContext, RefusedPush, Session};
 use crate::builtin::BuiltIn;
@@ -105,7 +105,8 @@ fn settings() -> [String; 5] {
         "transfer.unpackLimit=1".to_owned(),
         // Every ref goes through the hook; it sends plain ones back.
         "receive.procReceiveRefs=refs".to_owned(),
-        HIDDEN_IN_PUSHES.to_owned(),
+        // Not the branches that are left out of the list of refs: of those, the judge says more than git would.
+        format!("{HIDE}{CHANGES}"),
     ]
 }
 

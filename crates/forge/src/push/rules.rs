@@ -14,6 +14,8 @@ use crate::records::Policy;
 
 /// Branches of one person. They are scratch space: what matters becomes a change.
 const BRANCHES_MAX: usize = 200;
+/// Where the refs of changes are.
+pub(super) const CHANGES: &str = "refs/changes";
 
 /// Who pushes, and the repo's settings.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +36,8 @@ pub trait Known {
     fn owner(&self, branch: &BranchName) -> Done<Option<UserId>>;
     /// The full name of a ref that lies inside this one's or around it: no repository has both.
     fn beside(&self, name: &str) -> Done<Option<String>>;
-    /// How many branches a person has.
-    fn branches_of(&self, user: UserId) -> Done<usize>;
+    /// The branches of a person.
+    fn branches_of(&self, user: UserId) -> Done<Vec<BranchName>>;
 }
 
 /// What one command amounts to.
@@ -49,7 +51,7 @@ pub enum Move {
         target: Option<BranchName>,
         /// The branch's name, where one was pushed.
         source: Option<BranchName>,
-        /// Whether a branch of this name is here and moves along.
+        /// Whether the pusher has a branch of this name here, which moves along.
         moves_branch: bool,
     },
     /// Make, move or delete a branch that nobody watches.
@@ -133,17 +135,17 @@ fn judge_branch(
         return judge_watched(name, command, pusher, known);
     }
     let here = known.exists(&format!("refs/heads/{name}"))?;
-    let mine = !here || pusher.role >= Role::Maintainer || known.owner(&name)? == Some(pusher.user);
+    let own = here && known.owner(&name)? == Some(pusher.user);
     if options.change
         && let Some(commit) = command.new
     {
-        let moves_branch = here && mine;
+        // A proposal under the name of somebody else's branch says nothing about that branch, whatever the role.
         let commit = CommitId(commit.0);
         return Ok(Move::Propose {
             commit,
             target: options.target.clone(),
             source: Some(name),
-            moves_branch,
+            moves_branch: own,
         });
     }
     if options.speak_of_a_change() && command.new.is_some() {
@@ -151,7 +153,7 @@ fn judge_branch(
             "these options are for a change: add `-o change`, or push to `refs/for/<branch>`".into(),
         ));
     }
-    if !mine {
+    if here && !own && !moves_all_branches(pusher.role) {
         return Err(denied(format!(
             "the branch `{name}` is somebody else's: only its owner or a maintainer moves it; push under another name"
         )));
@@ -160,6 +162,23 @@ fn judge_branch(
         may_make(&name, pusher, known)?;
     }
     Ok(Move::Branch { name, old: command.old, new: command.new })
+}
+
+/// Whether a role moves and deletes everybody's branches.
+fn moves_all_branches(role: Role) -> bool {
+    role >= Role::Maintainer
+}
+
+/// The refs that a pusher's git is not told of, as values of `receive.hideRefs`: those of changes, of which there are some for
+/// each that there ever was, and branches that the pusher cannot move. A git that knew of such a branch would measure a
+/// proposal of the same name by it and refuse to send it.
+pub fn hidden(pusher: Pusher<'_>, own: &[BranchName]) -> Vec<String> {
+    let mut hidden = vec![CHANGES.to_owned()];
+    if !moves_all_branches(pusher.role) {
+        hidden.push("refs/heads".to_owned());
+        hidden.extend(pusher.policy.watched.iter().chain(own).map(|name| format!("!refs/heads/{name}")));
+    }
+    hidden
 }
 
 /// The only thing that a push does to a watched branch is to make it, by an admin, in a repo that has none yet.
@@ -199,7 +218,7 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
         )));
     }
     check_beside(("branch", "refs/heads/", name), known)?;
-    let have = known.branches_of(pusher.user)?;
+    let have = known.branches_of(pusher.user)?.len();
     if have >= BRANCHES_MAX {
         return Err(denied(format!(
             "you have {have} branches here, as many as one person may; delete one first"

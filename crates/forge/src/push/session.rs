@@ -397,7 +397,7 @@ impl Known for BuiltIn {
         Ok(None)
     }
 
-    fn branches_of(&self, user: UserId) -> Done<usize> {
+    fn branches_of(&self, user: UserId) -> Done<Vec<BranchName>> {
         Ok(BuiltIn::branches_of(self, user)?)
     }
 }

@@ -128,6 +128,38 @@ fn branches_of_ones_own_are_stored() {
 }
 
 #[test]
+fn a_stored_branch_and_a_change_of_the_same_name_know_nothing_of_each_other() {
+    for client in every_git() {
+        let world = World::with(&client, client.program(), Duration::from_secs(20));
+        let bob = world.clone_of("bob");
+        bob.commit_file("fix", "one\n");
+        bob.push(&["-o", "change", "HEAD:refs/heads/fix"]).unwrap();
+        let ann = world.clone_of("ann");
+        let stored = ann.commit_file("other", "other\n");
+        ann.push(&["HEAD:refs/heads/fix"]).unwrap();
+        // Bob's git has no reason to ask for force.
+        let second = bob.commit_file("fix", "two\n");
+        bob.push(&["-o", "change", "HEAD:refs/heads/fix"]).unwrap();
+        let change = world.forge.change(ChangeNumber(1)).unwrap();
+        assert_eq!((change.revisions.len(), change.newest().commit), (2, second));
+        assert_eq!(world.ref_of("refs/heads/fix"), Some(stored));
+        let refused = bob.push(&["HEAD:refs/heads/fix"]).unwrap_err();
+        assert!(refused.contains("the branch `fix` is somebody else's"), "{refused}");
+        // A maintainer's git knows of the branch, as the maintainer may move it: by a plain push, and never by a proposal.
+        let mia = world.clone_of("mia");
+        let third = mia.commit_file("third", "third\n");
+        let refused = mia.push(&["-o", "change", "HEAD:refs/heads/fix"]).unwrap_err();
+        assert!(refused.contains("fetch first"), "{refused}");
+        mia.push(&["--force", "-o", "change", "HEAD:refs/heads/fix"]).unwrap();
+        assert_eq!(world.forge.change(ChangeNumber(2)).unwrap().newest().commit, third);
+        assert_eq!(world.ref_of("refs/heads/fix"), Some(stored));
+        mia.push(&["--force", "HEAD:refs/heads/fix"]).unwrap();
+        assert_eq!(world.ref_of("refs/heads/fix"), Some(third));
+        world.check_sound();
+    }
+}
+
+#[test]
 fn a_change_opens_from_a_branch_that_is_there() {
     let world = World::new();
     let ann = world.clone_of("ann");

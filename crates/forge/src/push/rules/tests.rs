@@ -27,8 +27,9 @@ impl Known for World {
     fn beside(&self, _name: &str) -> Done<Option<String>> {
         Ok(None)
     }
-    fn branches_of(&self, user: UserId) -> Done<usize> {
-        Ok(self.owners.values().filter(|owner| **owner == user).count())
+    fn branches_of(&self, user: UserId) -> Done<Vec<BranchName>> {
+        let own = self.owners.iter().filter(|(_, owner)| **owner == user);
+        Ok(own.map(|(branch, _)| branch.clone()).collect())
     }
 }
 
@@ -157,16 +158,31 @@ fn proposals_are_recognised() {
         source: source.map(|name| name.parse().unwrap()),
         moves_branch,
     };
-    let author = (BOB, Role::Author);
-    let ask = |name: &[u8], options: &[&str]| ask(name, (None, ONE), author, options);
-    assert_eq!(ask(b"refs/for/main", &[]), Ok(propose(Some("main"), None, false)));
-    assert_eq!(ask(b"refs/heads/topic", &["change"]), Ok(propose(None, Some("topic"), false)));
-    // Somebody else's branch is not moved, but its name may be that of a change of one's own.
-    assert_eq!(ask(b"refs/heads/anns", &["change"]), Ok(propose(None, Some("anns"), false)));
-    assert!(ask(b"refs/for/other", &[]).is_err());
-    assert!(ask(b"refs/for/main%topic=x", &[]).is_err());
-    assert!(ask(b"refs/heads/topic", &["draft"]).is_err());
-    assert!(ask(b"refs/heads/main", &["change"]).is_err());
+    for role in [Role::Author, Role::Maintainer, Role::Admin] {
+        let ask = |name: &[u8], options: &[&str]| ask(name, (None, ONE), (BOB, role), options);
+        assert_eq!(ask(b"refs/for/main", &[]), Ok(propose(Some("main"), None, false)));
+        assert_eq!(ask(b"refs/heads/topic", &["change"]), Ok(propose(None, Some("topic"), false)));
+        // Somebody else's branch is not moved, but its name may be that of a change of one's own.
+        assert_eq!(ask(b"refs/heads/anns", &["change"]), Ok(propose(None, Some("anns"), false)));
+        assert_eq!(ask(b"refs/heads/old", &["change"]), Ok(propose(None, Some("old"), false)));
+        assert!(ask(b"refs/for/other", &[]).is_err());
+        assert!(ask(b"refs/for/main%topic=x", &[]).is_err());
+        assert!(ask(b"refs/heads/topic", &["draft"]).is_err());
+        assert!(ask(b"refs/heads/main", &["change"]).is_err());
+    }
+    let own = ask(b"refs/heads/anns", (ONE, ONE), (ANN, Role::Author), &["change"]);
+    assert_eq!(own, Ok(propose(None, Some("anns"), true)));
+}
+
+#[test]
+fn git_hears_of_the_branches_that_its_user_moves() {
+    let policy = Policy::one_branch("main".parse().unwrap(), &Labels::default());
+    let hidden = |role| {
+        let own = world().branches_of(ANN).unwrap();
+        hidden(Pusher { user: ANN, role, policy: &policy }, &own)
+    };
+    assert_eq!(hidden(Role::Author), ["refs/changes", "refs/heads", "!refs/heads/main", "!refs/heads/anns"]);
+    assert_eq!(hidden(Role::Maintainer), ["refs/changes"]);
 }
 
 #[test]
