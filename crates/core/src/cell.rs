@@ -159,6 +159,8 @@ pub enum RefusalClass {
     Denied,
     /// The thing has moved on since the person looked.
     Conflict,
+    /// What it takes to answer is being read: who waits for that and asks again is answered.
+    NotYet,
 }
 
 impl Refusal {

@@ -3,12 +3,15 @@
 //! A gate knows of an act only by reading its forge, some milliseconds after its bell. Whoever acts is answered after that,
 //! so that whatever is asked next is answered with the act in it. An act that no gate reads in time has happened all the
 //! same: its answer says that gates may not know of it yet.
+//!
+//! After a landing a gate reads its branch back. Whoever asks for something to be run of it waits for that likewise.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use towpath_core::cell::CellId;
 use towpath_core::gate::GateState;
 use towpath_core::ids::{GateId, Timestamp};
@@ -16,7 +19,7 @@ use towpath_core::ids::{GateId, Timestamp};
 use crate::engine::{Changed, Engine};
 use crate::server::Shared;
 
-/// Time that an answer waits for gates to read. Source: a read of the built-in forge begins at most 50 ms after its bell and
+/// Time that an answer waits for what gates read. Source: a read of the built-in forge begins at most 50 ms after its bell and
 /// takes some more; a person who waits for longer wonders what is wrong.
 const READING_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -81,14 +84,49 @@ impl Rung {
 
     /// Returns once one of them was committed since it was last looked at; `None`: none ever will be.
     pub async fn changed(&mut self) -> Option<()> {
-        loop {
-            match self.changes.recv().await {
-                Ok(Changed { cell: CellId::Gate(gate), .. }) if self.gates.contains(&gate) => return Some(()),
-                Ok(_) => {}
-                // What was missed in between is looked at all the same.
-                Err(RecvError::Lagged(_)) => return Some(()),
-                Err(RecvError::Closed) => return None,
-            }
+        committed(&mut self.changes, |gate| self.gates.contains(gate)).await
+    }
+}
+
+/// Somebody who waits for a gate that reads its branch, for so long in all.
+pub struct Patience {
+    gate: GateId,
+    engine: Engine,
+    changes: Receiver<Changed>,
+    until: Instant,
+}
+
+impl Shared {
+    /// From now on.
+    pub fn patience(&self, gate: GateId) -> Patience {
+        let (engine, changes) = (self.engine.clone(), self.engine.changes());
+        Patience { gate, engine, changes, until: Instant::now() + READING_DEADLINE }
+    }
+}
+
+impl Patience {
+    /// Returns once the gate knows what is landed and what its definition says, or it takes too long: says whether it knows.
+    pub async fn landed_is_read(&mut self) -> bool {
+        tokio::time::timeout_at(self.until, self.read()).await.is_ok_and(|read| read.is_some())
+    }
+
+    async fn read(&mut self) -> Option<()> {
+        while self.engine.gate(self.gate.clone(), |live| live.state.is_reading_landed()).await? {
+            committed(&mut self.changes, |gate| *gate == self.gate).await?;
+        }
+        Some(())
+    }
+}
+
+/// Returns once one of some gates was committed; `None`: none ever will be.
+async fn committed(changes: &mut Receiver<Changed>, is_one: impl Fn(&GateId) -> bool) -> Option<()> {
+    loop {
+        match changes.recv().await {
+            Ok(Changed { cell: CellId::Gate(gate), .. }) if is_one(&gate) => return Some(()),
+            Ok(_) => {}
+            // What was missed in between is looked at all the same.
+            Err(RecvError::Lagged(_)) => return Some(()),
+            Err(RecvError::Closed) => return None,
         }
     }
 }

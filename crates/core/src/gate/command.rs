@@ -360,20 +360,30 @@ impl GateState {
 
     /// The tip and its jobs, if it is ours or accepted (trust T1: only what landed runs as landed).
     fn landed_jobs(&self) -> Result<(CommitId, TreeId, JobGraph), Refusal> {
-        let conflict = |why: &str| Err(Refusal::new(RefusalClass::Conflict, why));
+        let refused = |class: RefusalClass, why: &str| Err(Refusal::new(class, why));
         if let Some(tip) = self.branch.foreign {
             return Err(foreign_tip(&self.id.branch, tip));
         }
-        let Some(tip) = &self.branch.tip else { return conflict("the branch is being read; try again") };
+        let Some(tip) = &self.branch.tip else {
+            return match self.is_reading() {
+                true => refused(RefusalClass::NotYet, "the branch is being read; try again"),
+                false => refused(RefusalClass::Conflict, "the branch does not exist"),
+            };
+        };
         match &*self.landed_graph {
             Some((commit, Ok(graph))) if *commit == tip.commit => Ok((tip.commit, tip.tree, graph.clone())),
-            Some((commit, Err(errors))) if *commit == tip.commit => conflict(&format!(
-                "the definition at {} cannot be used: {}",
-                commit.short(),
-                errors.join("; ")
-            )),
-            _ => conflict("the definition of the tip is being read; try again"),
+            Some((commit, Err(errors))) if *commit == tip.commit => {
+                let errors = errors.join("; ");
+                let why = format!("the definition at {} cannot be used: {errors}", commit.short());
+                refused(RefusalClass::Conflict, &why)
+            }
+            _ => refused(RefusalClass::NotYet, "the definition of the tip is being read; try again"),
         }
+    }
+
+    /// Whether what is to be run of the branch is about to be another one: something lands, or is being read.
+    pub fn is_reading_landed(&self) -> bool {
+        self.is_landing() || self.landed_jobs().is_err_and(|refusal| refusal.class == RefusalClass::NotYet)
     }
 
     fn open(&self, number: ChangeNumber) -> Result<&super::Change, Refusal> {

@@ -129,9 +129,9 @@ impl GateState {
         !change.facts.draft && !no_test && self.level(change, now) > Level::Untrusted
     }
 
-    /// Whether the branch's head is about to be known.
-    fn is_reading(&self) -> bool {
-        self.branch.read_at.is_none() || self.branch.flags.forge.is_set()
+    /// Whether the branch's head is about to be known: the end of a landing asks for a look at it, too.
+    pub(super) fn is_reading(&self) -> bool {
+        self.branch.read_at.is_none() || self.branch.flags.forge.is_set() || self.is_landing()
     }
 
     fn own_obstacles(&self, change: &Change, now: Timestamp) -> Vec<Reason> {

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use towpath_core::cell::RefusalClass;
 use towpath_core::gate::Verb;
 use towpath_core::ids::{GateId, Timestamp, is_unprintable};
 
@@ -130,4 +131,19 @@ async fn command(call: &Call, id: GateId, verb: Verb) -> Answer<Said> {
     let by = call.actor()?;
     let said = call.shared().engine.command(id, by, verb).await??;
     Ok(Said { said })
+}
+
+/// The same for what is to be run of the branch: once what lands has landed and is read, as long as that does not take long.
+async fn command_on_landed(call: &Call, id: GateId, verb: Verb) -> Answer<Said> {
+    gate(call, id.clone(), |_| ()).await?;
+    let mut patience = call.shared().patience(id.clone());
+    loop {
+        let is_read = patience.landed_is_read().await;
+        let (engine, by) = (&call.shared().engine, call.actor()?);
+        let answer = engine.command(id.clone(), by, verb.clone()).await?;
+        let is_early = answer.as_ref().is_err_and(|refusal| refusal.class == RefusalClass::NotYet);
+        if !is_early || !is_read {
+            return Ok(Said { said: answer? });
+        }
+    }
 }

@@ -219,7 +219,7 @@ impl From<Refusal> for ApiError {
             RefusalClass::Invalid => Class::Invalid,
             RefusalClass::NotFound => Class::NotFound,
             RefusalClass::Denied => Class::Denied,
-            RefusalClass::Conflict => Class::Conflict,
+            RefusalClass::Conflict | RefusalClass::NotYet => Class::Conflict,
         };
         ApiError::new(class, refusal.why)
     }

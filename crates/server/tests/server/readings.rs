@@ -104,3 +104,29 @@ fn what_cannot_be_read_yet_has_happened_and_is_said() {
     let last = &why["reasons"].as_array().unwrap().last().unwrap()["text"];
     assert!(last.as_str().unwrap().starts_with("reading the branch does not work"), "{why}");
 }
+
+/// By then the gate may not know of the landing, and is about to read the branch and its definition again.
+#[test]
+fn what_is_run_of_a_branch_waits_for_the_landing_before_it_to_be_read() {
+    let definition =
+        |job: &str| format!("gate: {{ empty: land }}\njobs:\n  {job}: {{ on: [manual], run: 'true' }}\n");
+    let world = World::with_pipeline(&definition("at-first"));
+    let mut settings = world.ada(Ask::get("/api/v1/repos/demo/settings")).ok();
+    settings["branches"]["main"]["approvals"] = json!(0);
+    world.ada(Ask::put("/api/v1/repos/demo/settings", settings)).ok();
+    world.until(|world| world.change(1)["state"] == "landed");
+    let folder = clone(&world, "mia").unwrap();
+    for round in 2..ROUNDS {
+        let job = format!("job-{round}");
+        fs::write(folder.join("towpath.yaml"), definition(&job)).unwrap();
+        let commit = git(&folder, &["commit", "--quiet", "--all", "-m", &job]);
+        assert!(commit.status.success(), "{}", said(&commit));
+        let to = format!("HEAD:refs/heads/{job}");
+        let pushed = git(&folder, &["push", "-o", "change", "origin", &to]);
+        assert!(pushed.status.success(), "{}", said(&pushed));
+        world.until(|world| world.change(round as u64)["state"] == "landed");
+        let run = Ask::post("/api/v1/repos/demo/branches/main/run", json!({ "job": job }));
+        let said = world.by("mia", run).ok()["said"].as_str().unwrap().to_owned();
+        assert!(said.starts_with("started run demo/main/"), "{said}");
+    }
+}

@@ -10,7 +10,7 @@ use towpath_store::records::{RunQuery, RunRow};
 use super::alerts::{self, AlertView, Alerts};
 use super::change_views::Entry;
 use super::runs::RunSummary;
-use super::{Nothing, Said, Why, checked_why, command, gate, millis, word};
+use super::{Nothing, Said, Why, checked_why, command, command_on_landed, gate, millis, word};
 use crate::http::call::Call;
 use crate::http::error::Answer;
 use crate::http::records;
@@ -361,7 +361,7 @@ pub async fn accept(call: Call, input: Accept) -> Answer<Said> {
 
 /// `POST /api/v1/repos/{repo}/branches/{branch}/deploy`
 pub async fn deploy(call: Call, _: Nothing) -> Answer<Said> {
-    command(&call, call.gate()?, Verb::Deploy).await
+    command_on_landed(&call, call.gate()?, Verb::Deploy).await
 }
 
 /// What to run.
@@ -375,7 +375,7 @@ pub struct RunWhat {
 
 /// `POST /api/v1/repos/{repo}/branches/{branch}/run`
 pub async fn run(call: Call, input: RunWhat) -> Answer<Said> {
-    command(&call, call.gate()?, Verb::RunManual { job: input.job }).await
+    command_on_landed(&call, call.gate()?, Verb::RunManual { job: input.job }).await
 }
 
 /// `POST /api/v1/repos/{repo}/branches/{branch}/ring`

@@ -212,6 +212,7 @@ pub struct What {
 pub async fn deploy(call: Call, input: What) -> Answer<Said> {
     let environment = environment(&call)?;
     let id = GateId { repo: environment.repo.clone(), branch: branch(&call, input.branch).await? };
+    call.shared().patience(id.clone()).landed_is_read().await;
     let tip = gate(&call, id.clone(), |live| live.state.branch().tip.as_ref().map(|tip| tip.commit)).await?;
     let reading = || ApiError::new(Class::Conflict, "the branch is being read").hint("try again in a moment");
     let tip = tip.ok_or_else(reading)?;
