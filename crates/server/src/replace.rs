@@ -376,6 +376,9 @@ fn tell_steward(folder: &Folder, word: &Word) {
 mod tests {
     use std::os::unix::net::UnixListener;
 
+    use towpath_core::ids::Timestamp;
+    use towpath_store::Options;
+
     use super::record::Serving;
     use super::*;
 
@@ -390,6 +393,46 @@ mod tests {
         assert_eq!(own, std::env::current_exe().ok());
     }
 
+    /// A trial of program 2, where this one had been installed before.
+    fn trial_before(installed: &Path, backup: Option<PathBuf>) -> Trial {
+        Trial {
+            environment: "demo/live".parse().unwrap(),
+            number: 3,
+            program: Digest([2; 32]),
+            before: OWN.into(),
+            serving: None,
+            installed: Installed::of(installed).unwrap(),
+            backup,
+            told_to_end: false,
+        }
+    }
+
+    #[test]
+    fn a_trial_that_cannot_begin_leaves_no_copy_to_put_back() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("data");
+        let store = Store::open(Options::new(&data, Timestamp(1))).unwrap();
+        let blobs = BlobStore::open(data.join("blobs")).unwrap();
+        let succession = Succession::open(&data, blobs, ExecutorLife::Own);
+        let folder = succession.folder();
+        folder.make().unwrap();
+        // Neither that it begins nor that it is over can be written down.
+        for record in ["trial.json.new", "failed.json.new"] {
+            fs::create_dir(folder.path().join(record)).unwrap();
+        }
+        let trial = trial_before(OWN.as_ref(), Some(folder.backup()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let is_to_end = || {
+            assert!(!folder.backup().exists(), "somebody would put it back over what comes now");
+            true
+        };
+        // Signals are held back from whoever gives way: here from a thread and from nothing else of this process.
+        std::thread::scope(|scope| {
+            let gives_way = scope.spawn(|| execute(&succession, &trial, (&store, listener), is_to_end));
+            gives_way.join().unwrap().unwrap();
+        });
+    }
+
     #[test]
     fn a_trial_whose_end_cannot_be_remembered_keeps_no_server_from_starting() {
         let place = tempfile::tempdir().unwrap();
@@ -397,16 +440,7 @@ mod tests {
         folder.make().unwrap();
         let program = folder.program(&Digest([2; 32]));
         fs::write(&program, "x").unwrap();
-        let trial = Trial {
-            environment: "demo/live".parse().unwrap(),
-            number: 3,
-            program: Digest([2; 32]),
-            before: OWN.into(),
-            serving: None,
-            installed: Installed::of(&program).unwrap(),
-            backup: None,
-            told_to_end: false,
-        };
+        let trial = trial_before(&program, None);
         folder.set_trial(&trial).unwrap().surely().unwrap();
         // Nothing can be written in its place.
         let record = folder.path().join("failed.json.new");
@@ -437,16 +471,7 @@ mod tests {
         [&before, &program, &other].into_iter().for_each(|path| fs::write(path, "x").unwrap());
         fs::write(folder.backup(), "what was before").unwrap();
         let installed = Installed::of(&before).unwrap();
-        let trial = Trial {
-            environment: "demo/live".parse().unwrap(),
-            number: 3,
-            program: Digest([2; 32]),
-            before: before.clone(),
-            serving: None,
-            installed: installed.clone(),
-            backup: Some(folder.backup()),
-            told_to_end: false,
-        };
+        let trial = Trial { before: before.clone(), ..trial_before(&before, Some(folder.backup())) };
         let _ = folder.set_trial(&trial).unwrap();
         confirm_as(&folder, &other).unwrap().surely().unwrap();
         assert!(folder.trial().unwrap().is_some(), "another program's is not its own");
