@@ -8,6 +8,7 @@
 //! clocks and randomness (times and tokens come in as arguments), and every way to start a process but `towpath-git`.
 
 mod builtin;
+mod clock;
 mod error;
 mod forge;
 mod import;
@@ -18,6 +19,7 @@ pub use builtin::{
     BuiltIn, ChangeText, Definitions, Draft, LabelEdit, Proposal, PushedBranch, Rebuilt, ReviewRequest,
     Settings, unfit_label,
 };
+pub use clock::clock_trouble;
 pub use error::{Done, Failure, ForgeError};
 pub use forge::{Forge, Judged};
 pub use import::{Importer, Origin, import};

@@ -1,6 +1,6 @@
 //! Questions about history. Every answer is bounded: what a change contains is its author's choice.
 
-use towpath_core::ids::CommitId;
+use towpath_core::ids::{CommitId, Timestamp};
 
 use crate::error::GitError;
 use crate::object::ObjectId;
@@ -92,22 +92,30 @@ impl Repository {
         Ok(commits)
     }
 
-    /// The commits that some tips contain, and no branch, tag or revision of a change does. Asked in the quarantine of a
-    /// push, it is what the push brings: also where the server has made the same commit for itself, as a candidate.
+    /// The commits that some tips contain, and no branch, tag or revision of a change does, with their times. Asked in the
+    /// quarantine of a push, it is what the push brings: also where the server has made the same commit for itself, as a
+    /// candidate.
     ///
     /// # Errors
     /// `TooLarge` if there are more than `commits_max`; `Missing` for a tip that is not there.
-    pub fn new_commits(&self, tips: &[CommitId], commits_max: usize) -> Result<Vec<CommitId>, GitError> {
+    pub fn new_commits(&self, tips: &[CommitId], commits_max: usize) -> Result<Vec<DatedCommit>, GitError> {
         if tips.is_empty() {
             return Ok(Vec::new());
         }
         let call = self.call("rev-list").arg(format!("--max-count={}", commits_max + 1));
-        let call = call.args(tips.iter().map(CommitId::to_string)).arg("--not").args(BROUGHT);
+        let call = call
+            .arg("--format=%H %at %ct")
+            .args(tips.iter().map(CommitId::to_string))
+            .arg("--not")
+            .args(BROUGHT);
         let finished = call.prepare().finish(&[], self.bounds())?;
         if !finished.status.success() {
             return Err(self.first_missing(tips)?.unwrap_or(finished.failed("rev-list")));
         }
-        let commits = commit_lines("rev-list", &finished.output)?;
+        let lines = finished.output.split(|byte| *byte == b'\n');
+        // Git heads each line of ours with one of its own.
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"commit "));
+        let commits = lines.map(DatedCommit::parse).collect::<Result<Vec<_>, _>>()?;
         match commits.len() > commits_max {
             true => Err(GitError::TooLarge {
                 what: "the number of new commits".to_owned(),
@@ -139,6 +147,32 @@ impl Repository {
             }
         }
         Ok(None)
+    }
+}
+
+/// A commit with the times that it bears. Decides nothing: anybody can write anything there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatedCommit {
+    /// Its id.
+    pub id: CommitId,
+    /// The author's time.
+    pub authored: Timestamp,
+    /// The committer's time.
+    pub committed: Timestamp,
+}
+
+impl DatedCommit {
+    /// `<id> <seconds> <seconds>`; a time that is missing is 1970, as in [`CommitInfo`](crate::CommitInfo).
+    fn parse(line: &[u8]) -> Result<DatedCommit, GitError> {
+        let mut words = line.split(|byte| *byte == b' ');
+        let id = words.next().and_then(ObjectId::from_hex);
+        let id = id.ok_or_else(|| GitError::unexpected("rev-list", line))?;
+        let mut time = || {
+            let word = words.next().and_then(|word| std::str::from_utf8(word).ok());
+            let seconds = word.and_then(|word| word.parse::<i64>().ok()).unwrap_or(0);
+            Timestamp(seconds.saturating_mul(1000))
+        };
+        Ok(DatedCommit { id: CommitId(id.0), authored: time(), committed: time() })
     }
 }
 

@@ -85,7 +85,7 @@ pub struct RevisionFacts {
     pub commit: CommitId,
     /// Counts the revisions of the change, from 1.
     pub number: u32,
-    /// Its committer time.
+    /// Its committer time, or the latest that the forge believes.
     pub time: Timestamp,
     /// Who uploaded it: decides its level. Git's author and committer decide nothing.
     pub uploader: UserId,

@@ -8,6 +8,7 @@ use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
 use towpath_git::GitError;
 
 use super::{BuiltIn, Settings, lock};
+use crate::clock;
 use crate::error::ForgeError;
 use crate::forge::{Forge, Judged};
 use crate::records::{ChangeRecord, Find};
@@ -109,7 +110,8 @@ impl BuiltIn {
             revision: RevisionFacts {
                 commit: newest.commit,
                 number: newest.number,
-                time: seconds(newest.time),
+                // What an import brought may be from the future.
+                time: seconds(newest.time.min(clock::latest(newest.at))),
                 uploader: newest.uploader,
                 stack_uploaders,
             },

@@ -1,12 +1,13 @@
 //! Looks at what a push brought while it is still in quarantine.
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::ids::CommitId;
-use towpath_git::{ErrorClass, GitError, ObjectId, Repository, TREE_LIMITS};
+use towpath_core::ids::{CommitId, Timestamp};
+use towpath_git::{DatedCommit, ErrorClass, GitError, ObjectId, Repository, TREE_LIMITS};
 
 use super::options::PushOptions;
 use super::rules::Move;
 use crate::builtin::Proposal;
+use crate::clock;
 use crate::error::{Done, Failure};
 
 /// Commits that one push may bring. The journal names each; longer histories come by `repo import`.
@@ -59,14 +60,26 @@ pub(super) fn commit_of(view: &Repository, wanted: &Move) -> Done<Option<CommitI
     Ok(Some(peeled))
 }
 
-/// The commits that a push brings.
-pub(super) fn new_commits(view: &Repository, tips: &[CommitId]) -> Done<Vec<CommitId>> {
-    view.new_commits(tips, NEW_COMMITS_MAX).map_err(|error| match error.class() {
+/// The commits that a push brings. None of them is from the future.
+pub(super) fn new_commits(view: &Repository, tips: &[CommitId], now: Timestamp) -> Done<Vec<CommitId>> {
+    let commits = view.new_commits(tips, NEW_COMMITS_MAX).map_err(|error| match error.class() {
         ErrorClass::Invalid => refuse(format!(
             "a push brings at most {NEW_COMMITS_MAX} new commits; a whole history comes by `towpath repo import`"
         )),
         _ => error.into(),
-    })
+    })?;
+    match commits.iter().find_map(|commit| Some((commit, clock::ahead(latest_of(commit), now)?))) {
+        None => Ok(commits.into_iter().map(|commit| commit.id).collect()),
+        Some((commit, ahead)) => Err(refuse(format!(
+            "the clock of commit {} is {ahead} ahead of this server's; set your clock, then `git commit --amend --no-edit \
+             --reset-author` makes it anew (`git rebase --reset-author-date <branch>`, if it is not the newest), and push again",
+            commit.id.short()
+        ))),
+    }
+}
+
+fn latest_of(commit: &DatedCommit) -> Timestamp {
+    commit.authored.max(commit.committed)
 }
 
 fn refuse(why: String) -> Failure {

@@ -126,7 +126,7 @@ impl Session {
                 self.forge.plan_proposal(&view, by, &proposal, self.context.now)?;
             }
         }
-        let commits = new_commits(&view, &tips)?;
+        let commits = new_commits(&view, &tips, self.context.now)?;
         self.progress(|progress| progress.accepted = Some(commits));
         Ok(HookReply { accepted: true, ..HookReply::default() })
     }

@@ -431,7 +431,10 @@ fn what_the_server_made_for_itself_is_new_to_whoever_pushes_it() {
     for git in every_git() {
         let world = World::with(git);
         let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
-        let new = |tip: CommitId| world.repository.new_commits(&[tip], 10).unwrap();
+        let new = |tip: CommitId| -> Vec<CommitId> {
+            let commits = world.repository.new_commits(&[tip], 10).unwrap();
+            commits.into_iter().map(|commit| commit.id).collect()
+        };
         let name = |name: &str| name.parse::<RefName>().unwrap();
         let hold = |at: &str, commit: CommitId| {
             let (expected, target) = (Expected::Anything, Some(commit.into()));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use towpath_core::cell::CellId;
 use towpath_core::ids::{BranchName, RepoName, Timestamp};
 use towpath_core::policy::{Actor, Rights, Role};
-use towpath_forge::{Importer, Origin, import};
+use towpath_forge::{Importer, Origin, clock_trouble, import};
 use towpath_git::{Credentials, ImportOptions, Repository};
 use towpath_store::records::Repo;
 use towpath_store::{Tx, WriteError};
@@ -165,6 +165,9 @@ pub struct Imported {
     /// Why changes of it will wait: there is no pipeline, or it cannot be used. Absent: there is one.
     #[serde(default)]
     pub pipeline_trouble: Option<String>,
+    /// What follows from the branch's newest commit being from the future. Absent: it is not.
+    #[serde(default)]
+    pub clock_trouble: Option<String>,
     /// Approvals that the branch's own towpath.yaml asks for, whatever the settings say. Absent: it names no number.
     #[serde(default)]
     pub approvals: Option<u32>,
@@ -176,13 +179,13 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
     let wanted: Option<BranchName> = input.branch.as_deref().map(str::parse).transpose()?;
     let by = importer(&call);
     absent(&call, &name).await?;
-    let (repos, made) = (call.shared().repos.clone(), name.clone());
+    let (repos, made, now) = (call.shared().repos.clone(), name.clone(), call.now());
     let what = match (&input.url, &input.path) {
         (Some(_), None) => format!("imported repo {name} from an address"),
         (None, Some(path)) => format!("imported repo {name} from the folder {path}"),
         _ => return Err(ApiError::invalid("an import takes either `url` or `path`")),
     };
-    let (branch, refs, left_out, (pipeline_trouble, approvals)) = blocking(move || {
+    let (branch, refs, left_out, clock_trouble, (pipeline_trouble, approvals)) = blocking(move || {
         let origin = origin(&input)?;
         if repos.path(&made).exists() {
             return Err(left_behind(&made));
@@ -194,11 +197,12 @@ pub async fn import_repo(call: Call, input: Import) -> Answer<Imported> {
         let head = imported.repository.head()?;
         let branch = wanted.or(head).ok_or_else(|| ApiError::invalid("the source has no branch"))?;
         let pipeline = pipeline(&imported.repository, &branch)?;
-        Ok((branch, imported.refs, imported.left_out, pipeline))
+        let clock_trouble = clock_trouble(&imported.repository, &branch, now)?;
+        Ok((branch, imported.refs, imported.left_out, clock_trouble, pipeline))
     })
     .await?;
     let repo = add(&call, name, branch, what).await?;
-    Ok(Imported { repo, refs, left_out, pipeline_trouble, approvals })
+    Ok(Imported { repo, refs, left_out, pipeline_trouble, clock_trouble, approvals })
 }
 
 /// What keeps the branch's pipeline from testing anything, in a sentence, and the approvals that it asks for.

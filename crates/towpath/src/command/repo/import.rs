@@ -126,6 +126,9 @@ fn describe(repo: &Value, terminal: &Terminal) -> Result<(), Failure> {
     for left_out in items(&repo["left_out"]).iter().filter_map(Value::as_str) {
         terminal.talk(format!("note: {} was left out: no push could make it here", inline(left_out)));
     }
+    if let Some(trouble) = repo["clock_trouble"].as_str() {
+        terminal.talk(format!("note: {}", inline(trouble)));
+    }
     if let Some(trouble) = repo["pipeline_trouble"].as_str() {
         terminal.talk(format!("note: {}", inline(trouble)));
         terminal.talk(
