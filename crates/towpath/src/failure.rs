@@ -77,6 +77,12 @@ impl Failure {
         Failure { why: Some(why.into()), ..self }
     }
 
+    /// The same failure of something larger: what was said to have happened is part of why.
+    pub fn of(self, what: impl Into<String>) -> Failure {
+        let why = self.why.unwrap_or(self.what);
+        Failure { what: what.into(), why: Some(why), ..self }
+    }
+
     /// Adds what to do next.
     pub fn hint(self, hint: impl Into<String>) -> Failure {
         Failure { hint: Some(hint.into()), ..self }

@@ -17,18 +17,35 @@ const LOOKS: [(&str, &str); 17] = [
     ("/users", "`towpath user list` shows the users that there are"),
     ("/tokens", "`towpath token list` shows the tokens that there are"),
     ("/audit", "`towpath audit show` shows the newest leaves of the log"),
-    ("/restore", "`towpath doctor` says how the server is"),
+    ("/restore", "`towpath backup show` shows what was lost, and whether it waits to be accepted"),
     ("{repo}", "`towpath repo list` shows the repos that you may see"),
     ("/repos", "`towpath repo list` shows the repos that you may see"),
     ("/import", "`towpath repo list` shows the repos that there are; `--name` takes another name"),
 ];
 
+/// What to send instead, by how the path ends.
+const MENDS: [(&str, &str); 9] = [
+    ("/settings", "`towpath repo settings` shows them as they are; docs/guide/gate.md says what each does"),
+    ("/retention", "`towpath retention show` shows the numbers; docs/guide/retention.md says what each does"),
+    ("/branches/{branch}/accept", "name the whole commit id: `towpath branch show BRANCH` shows it"),
+    ("/restore/accept", "`towpath backup show` shows what to name"),
+    (
+        "/repos/{repo}/changes",
+        "push a branch with commits of its own, and name that one: `towpath change open BRANCH`",
+    ),
+    (
+        "/import",
+        "`--name NAME` gives it a name that fits; `towpath repo import --help` says what else it takes",
+    ),
+    ("/repos", "give it another name: `towpath repo create NAME`"),
+    ("/users", "choose another name or password, and give it again"),
+    ("/password", "choose another one, and give it again"),
+];
+
 /// What to do after an error of this class about `path`, as the route table has it.
 pub fn step(class: Class, path: &str) -> &'static str {
     match class {
-        Class::Invalid => {
-            "mend what was sent: `--help` of the command and `/openapi.json` of the server say what is taken"
-        }
+        Class::Invalid => mend(path),
         Class::Unauthenticated => "`towpath token login URL` takes a token in",
         Class::Denied => "`towpath user me` says what you may; an admin can give you more, or do it for you",
         Class::NotFound | Class::Conflict => look(path),
@@ -40,6 +57,14 @@ pub fn step(class: Class, path: &str) -> &'static str {
         Class::Unavailable => "try again in a moment; `towpath doctor` says what is wrong, if it goes on",
         Class::Internal => "look into the server's log, and report what it says there",
     }
+}
+
+fn mend(path: &str) -> &'static str {
+    let known = MENDS.iter().find(|(end, _)| path.ends_with(end));
+    known.map_or(
+        "mend what was sent: `--help` of the command and `/openapi.json` of the server say what is taken",
+        |(_, mend)| mend,
+    )
 }
 
 fn look(path: &str) -> &'static str {
@@ -62,9 +87,25 @@ mod tests {
             ("/api/v1/users/{user}/tokens", "towpath user list"),
             ("/api/v1/repos/{repo}", "towpath repo list"),
             ("/api/v1/import", "--name"),
+            ("/api/v1/restore/accept", "towpath backup show"),
             ("/no/such", "/openapi.json"),
         ] {
             assert!(step(Class::NotFound, path).contains(verb), "{path}");
+        }
+    }
+
+    #[test]
+    fn whoever_sends_something_wrong_is_told_what_to_send() {
+        for (path, words) in [
+            ("/api/v1/repos/{repo}/settings", "docs/guide/gate.md"),
+            ("/api/v1/retention", "docs/guide/retention.md"),
+            ("/api/v1/repos/{repo}/branches/{branch}/accept", "towpath branch show BRANCH"),
+            ("/api/v1/repos/{repo}/changes", "towpath change open BRANCH"),
+            ("/api/v1/import", "--name"),
+            ("/api/v1/me/password", "choose another one"),
+            ("/api/v1/repos/{repo}/hook", "/openapi.json"),
+        ] {
+            assert!(step(Class::Invalid, path).contains(words), "{path}");
         }
     }
 }

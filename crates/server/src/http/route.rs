@@ -361,9 +361,7 @@ async fn from_body<I: DeserializeOwned>(request: Request, needed: bool) -> Answe
 }
 
 fn malformed(what: String) -> ApiError {
-    ApiError::invalid(format!("what was sent is not what this takes: {what}")).hint(
-        "the server's `/openapi.json` says what it takes; docs/guide/gate.md explains a repo's settings",
-    )
+    ApiError::invalid(format!("what was sent is not what this takes: {what}"))
 }
 
 /// The whole body, within the bound that the route has.

@@ -11,6 +11,8 @@ use crate::terminal::style::Style;
 use crate::terminal::table::{self, Cell};
 use crate::terminal::{Terminal, inline};
 
+/// Hex digits of a commit id.
+pub const COMMIT_DIGITS: usize = 40;
 /// Characters of a commit id that people are shown where nothing depends on it.
 const SHORT: usize = 12;
 /// Bytes of an answer at the keyboard.

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::command::answer::{self, done, flag, items, number, rows, short, text, time, verdict};
-use crate::failure::Failure;
+use crate::command::answer::{
+    self, COMMIT_DIGITS, confirm, done, flag, items, number, rows, short, text, time, verdict,
+};
+use crate::failure::{Exit, Failure};
 use crate::remote::Request;
 use crate::remote::place::{Place, RepoArg};
 use crate::terminal::style::Style;
@@ -41,7 +43,7 @@ enum BranchVerb {
     Accept {
         /// The branch
         branch: String,
-        /// The whole commit id of the tip that you looked at
+        /// The commit id of the tip that you looked at; a shortened one is shown whole and asked about
         tip: String,
     },
     /// Run manual jobs on the branch's tip
@@ -71,11 +73,30 @@ pub fn run(arguments: &BranchArgs, terminal: &Terminal) -> Result<ExitCode, Fail
         BranchVerb::Freeze { name, why } => act(name, "freeze", json!({ "why": why })),
         BranchVerb::Unfreeze(name) => act(name, "unfreeze", json!({})),
         BranchVerb::Accept { branch, tip } => {
+            let tip = whole_tip(&place, branch, tip)?;
             post(&place, Some(branch), "accept", json!({ "tip": tip }), terminal)
         }
         BranchVerb::Run { name, job } => act(name, "run", json!({ "job": job })),
         BranchVerb::Ring(name) => act(name, "ring", json!({})),
     }
+}
+
+/// The whole commit id that a person means: theirs, if it is whole; else what waits to be accepted, once they have seen it.
+fn whole_tip(place: &Place, branch: &str, given: &str) -> Result<String, Failure> {
+    if given.len() >= COMMIT_DIGITS {
+        return Ok(given.to_owned());
+    }
+    let view = place.client.ask(&Request::get(&place.path(&["branches", branch])))?;
+    let (tip, branch) = (text(&view, "foreign"), inline(branch));
+    if tip.is_empty() || !tip.starts_with(given) {
+        let what = format!("no push to `{branch}` that begins with `{}` waits to be accepted", inline(given));
+        let why = if tip.is_empty() { "none does".to_owned() } else { format!("what waits is {tip}") };
+        let hint = format!("look at it again: `towpath branch show {branch}`");
+        return Err(Failure::new(Exit::Conflict, what).why(why).hint(hint));
+    }
+    let how = format!("name the whole commit: `towpath branch accept {branch} {tip}`");
+    confirm(&format!("accept {tip} as the tip of `{branch}`?"), &how)?;
+    Ok(tip.to_owned())
 }
 
 pub fn post(

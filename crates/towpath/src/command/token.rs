@@ -98,7 +98,8 @@ fn path(user: Option<&str>) -> Vec<&str> {
 fn login(url: &str, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let base = checked(url)?;
     let token = secret_input("token")?;
-    let me = Client::new(base.clone(), Some(token.clone()))?.ask(&Request::get(&["me"]))?;
+    let me = Client::new(base.clone(), Some(token.clone()))?.ask(&Request::get(&["me"]));
+    let me = me.map_err(|failure| failure.of(format!("cannot log in at {base}")))?;
     let remembered = remember(&base, token)?;
     let user = text(&me, "user");
     match terminal.is_json() {

@@ -189,6 +189,25 @@ fn settings_that_do_not_fit_are_refused_in_words_that_name_the_place() {
 }
 
 #[test]
+fn what_was_wrong_is_followed_by_what_is_right() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let said = |arguments: &[&str], code: i32, said: &str| {
+        refused(&served.world.towpath(arguments), code, &[said]);
+    };
+    said(&["retention", "set", "run_dys=3"], 2, "docs/guide/retention.md");
+    said(&["backup", "accept", "--lost", "3"], 5, "`towpath backup show`");
+    said(&["change", "open", "main"], 2, "a branch with commits of its own");
+    said(&["branch", "accept", "main", "c098"], 5, "`towpath branch show main`");
+    served.world.git(&["remote", "remove", "towpath"]);
+    said(&["repo", "import", ".", "--name", "my repo"], 2, "`--name NAME` gives it a name that fits");
+    let short = given(&served, &["user", "password"], b"\nshort\n");
+    refused(&short, 2, &["choose another one"]);
+    let url = served.url();
+    let login = given(&served, &["token", "login", url], b"twp_wrong\n");
+    refused(&login, 4, &[&format!("cannot log in at {url}\n"), " hint: "]);
+}
+
+#[test]
 fn a_branch_that_somebody_else_pushed_begins_once_an_admin_accepts_it() {
     let pipeline = "jobs:\n  unit: { run: 'true' }\n  sign: { run: 'true', on: [manual] }\n";
     let served = Served::with_options(&[("towpath.yaml", pipeline)], &PLAIN, &[]);
@@ -215,6 +234,11 @@ fn a_branch_that_somebody_else_pushed_begins_once_an_admin_accepts_it() {
     let told = served.world.towpath(&run);
     assert!(told.code == 5 && told.err.contains(&accept), "{}", told.err);
     assert_eq!(served.as_user("bob", &["branch", "accept", "release", &theirs]).code, 4);
+    // A shortened id is shown whole, to be asked about; nobody is here to answer.
+    let short = served.world.towpath(&["branch", "accept", "release", &theirs[..4]]);
+    refused(&short, 2, &[&format!("accept {theirs} as the tip of `release`?"), &accept]);
+    let other = served.world.towpath(&["branch", "accept", "release", "zzzz"]);
+    refused(&other, 5, &["`zzzz` waits to be accepted", &format!("what waits is {theirs}")]);
     // What is proposed for it waits and says for what.
     served.world.write("on-top", "x\n");
     git(&["add", "on-top"]);

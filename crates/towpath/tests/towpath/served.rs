@@ -77,6 +77,11 @@ impl Served {
         self.said.lock().unwrap().iter().any(|line| line == words)
     }
 
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// A connection to it.
     pub fn call(&self) -> TcpStream {
         TcpStream::connect(self.url.trim_start_matches("http://")).unwrap()

@@ -6,13 +6,11 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{fetch, named, post};
-use crate::command::answer::{confirm, done, items, text};
+use crate::command::answer::{COMMIT_DIGITS, confirm, done, items, text};
 use crate::failure::{Exit, Failure};
 use crate::remote::place::Place;
 use crate::terminal::{Terminal, inline};
 
-/// Hex digits of a commit id.
-const COMMIT_DIGITS: usize = 40;
 /// Digits of a shortened one at least; git shows no fewer.
 const SHORT_DIGITS_MIN: usize = 7;
 
