@@ -338,32 +338,39 @@ impl Following<'_> {
                 _ => None,
             })
             .collect();
-        let fails = |(index, result): &&(JobIndex, &JobResult)| {
-            let skipped_by_need = matches!(result.skip, Some(SkipReason::Need { .. }));
-            self.selection.counts(self.selection.graph.job(*index))
-                && !not_here.contains(index)
-                && (is_failure(result.outcome) || skipped_by_need)
+        let counts = |index: &JobIndex| {
+            self.selection.counts(self.selection.graph.job(*index)) && !not_here.contains(index)
         };
-        let failed = results.iter().filter(fails).count();
-        let passed = results.iter().filter(|(_, result)| result.outcome == Outcome::Passed).count();
-        if !self.terminal.is_json() {
-            self.sum_up(passed, failed, took);
+        let mut tally = Tally::default();
+        for (index, result) in results {
+            match (result.outcome, &result.skip) {
+                (Outcome::Passed, _) => tally.passed += 1,
+                (outcome, _) if is_failure(outcome) && counts(&index) => tally.failed += 1,
+                (outcome, _) if is_failure(outcome) && !not_here.contains(&index) => tally.advisory += 1,
+                (_, Some(SkipReason::Need { .. })) if counts(&index) => tally.skipped += 1,
+                _ => {}
+            }
         }
-        match failed {
-            0 => Ok(ExitCode::SUCCESS),
-            _ => Err(Failure::shown(Exit::Failed)),
+        if !self.terminal.is_json() {
+            self.sum_up(&tally, took);
+        }
+        match tally.fails() {
+            false => Ok(ExitCode::SUCCESS),
+            true => Err(Failure::shown(Exit::Failed)),
         }
     }
 
-    fn sum_up(&self, passed: usize, failed: usize, took: Duration) {
+    fn sum_up(&self, tally: &Tally, took: Duration) {
         let span = span(took.as_millis().try_into().unwrap_or(u64::MAX));
-        let verdict = match failed {
-            0 => Style::Green.paint("passed"),
-            _ => Style::Red.paint("failed"),
+        let verdict = match tally.fails() {
+            false => Style::Green.paint("passed"),
+            true => Style::Red.paint("failed"),
         };
-        let mut line = format!("{verdict}: {} passed", count(passed, "job"));
-        if failed > 0 {
-            line.push_str(&format!(", {failed} did not"));
+        let mut line = format!("{verdict}: {} passed", count(tally.passed, "job"));
+        let others =
+            [(tally.failed, "failed"), (tally.advisory, "advisory failed"), (tally.skipped, "not run")];
+        for (number, word) in others.into_iter().filter(|(number, _)| *number > 0) {
+            line.push_str(&format!(", {number} {word}"));
         }
         line.push_str(&format!(", in {span}"));
         let left_out = self.selection.left_out.len();
@@ -371,6 +378,24 @@ impl Following<'_> {
             line.push_str(&format!("; {} only for the server", count(left_out, "job")));
         }
         self.terminal.talk(line);
+    }
+}
+
+/// How many jobs came to what.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    passed: usize,
+    /// Jobs that fail the run.
+    failed: usize,
+    /// Jobs that did not pass and may.
+    advisory: usize,
+    /// Jobs that the run takes and that were skipped, as what they need did not pass.
+    skipped: usize,
+}
+
+impl Tally {
+    fn fails(self) -> bool {
+        self.failed + self.skipped > 0
     }
 }
 
