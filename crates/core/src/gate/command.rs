@@ -167,7 +167,7 @@ impl GateState {
             }
             Verb::Release { change } => self.release(*change),
             Verb::Retry { change, revision, scope } => self.retry(*change, *revision, scope),
-            Verb::Cancel { run, why } => self.cancel_by_person(*run, &format!("{} by {}", why, by.name)),
+            Verb::Cancel { run, why } => self.cancel_by_person(*run, &format!("{why} (by {})", by.name)),
             Verb::Freeze { why } => {
                 self.freeze(Freeze { by: Some(by.name.clone()), why: why.clone(), at: now, lost: None })
             }

@@ -310,7 +310,7 @@ fn a_run_that_was_cancelled_says_so_and_is_not_cancelled_twice() {
     );
     let found = served.ok(&["log", "1", "--first-error"]);
     assert!(
-        found.out.contains("begun") && found.err.contains("job `slow`: cancelled: enough by ann"),
+        found.out.contains("begun") && found.err.contains("job `slow`: cancelled: enough (by ann)"),
         "{}",
         found.err
     );

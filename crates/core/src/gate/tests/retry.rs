@@ -66,8 +66,8 @@ fn a_job_that_is_to_run_again_does_so_although_its_run_was_stopped() {
               run 2: Change of 1 (retry of `unit`) carried lint
               answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `unit` and what did not pass run again")
             cancel 2
-              cancel: stop by user 1
-              answer Ok("cancelled run demo/main/2: stop by user 1")
+              cancel: stop (by user 1)
+              answer Ok("cancelled run demo/main/2: stop (by user 1)")
             stopped 2
             approve 1
             retry-failed 1

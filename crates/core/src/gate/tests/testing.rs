@@ -209,8 +209,8 @@ fn a_cancelled_run_waits_for_a_person() {
               run 1: Change of 1 (initial run)
             approve 1
             cancel 1
-              cancel: stop by user 1
-              answer Ok("cancelled run demo/main/1: stop by user 1")
+              cancel: stop (by user 1)
+              answer Ok("cancelled run demo/main/1: stop (by user 1)")
             fail 1
             why 1
               unit failed in run demo/main/1

@@ -350,8 +350,8 @@ fn an_author_cancels_the_runs_of_their_own_change_alone() {
           answer Err("this takes the role maintainer on demo")
           answer Err("this takes the role maintainer on demo")
           answer Err("this takes the role maintainer on demo")
-          cancel: enough by user 2
-          answer Ok("cancelled run demo/main/1: enough by user 2")
+          cancel: enough (by user 2)
+          answer Ok("cancelled run demo/main/1: enough (by user 2)")
     "#]]
     .assert_eq(&format!("runs 1 to 3\n{}", bench.log));
 }
