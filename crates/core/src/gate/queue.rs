@@ -209,7 +209,8 @@ impl GateState {
         if against > 0 {
             reasons.push(Reason::ChangesRequested { people: against });
         }
-        let need = self.approvals_needed();
+        // A vouch lets a revision run. Nobody authorised has brought it, so somebody says that it may land.
+        let need = self.approvals_needed().max(u32::from(!self.is_of_authorised(change)));
         let have = self.valid_approvals(change).count() as u32;
         if have < need {
             reasons.push(Reason::Approvals { have, need, revision });

@@ -116,7 +116,8 @@ impl World {
         landing: &Landing,
         (truth, settings): (&Snapshot, GateSettings),
     ) -> Result<(), String> {
-        let need = settings.approvals.unwrap_or(self.config.approvals) as usize;
+        let asked = settings.approvals.unwrap_or(self.config.approvals) as usize;
+        let need = asked.max(usize::from(!is_of_authorised(change, truth)));
         let approvals = approvals(gate, change, truth);
         if approvals.len() < need {
             return Err(format!("it has {} of {need} approvals", approvals.len()));
@@ -153,10 +154,9 @@ impl World {
         (truth, edited): (&Snapshot, Option<Digest>),
         now: Timestamp,
     ) -> Level {
-        let authorised = |user: &UserId| truth.people.get(user).is_some_and(|rights| rights.authorised);
         let approvals = approvals(gate, change, truth);
         let stands = approvals.iter().any(|review| edited.is_none() || review.definition == edited);
-        if uploaders(change).all(authorised) || stands {
+        if is_of_authorised(change, truth) || stands {
             return Level::Authorised;
         }
         if !approvals.is_empty() {
@@ -241,6 +241,10 @@ fn newest(change: &ForgeChange) -> Vec<&Review> {
 /// Who uploaded its head, and who the commits below that are not on the branch.
 fn uploaders(change: &ForgeChange) -> impl Iterator<Item = &UserId> {
     std::iter::once(&change.revision.uploader).chain(&change.revision.stack_uploaders)
+}
+
+fn is_of_authorised(change: &ForgeChange, truth: &Snapshot) -> bool {
+    uploaders(change).all(|user| truth.people.get(user).is_some_and(|rights| rights.authorised))
 }
 
 /// Approvals of exactly what would land, by people with the right who uploaded none of it.

@@ -66,3 +66,15 @@ fn a_run_is_made_again_with_less_once_nobody_stands_for_its_definition() {
     assert_eq!(levels, [Level::Vouched, Level::Authorised, Level::Vouched], "{}", bench.log);
     assert!(bench.log.contains("cancel: change 1 is trusted less than it was"), "{}", bench.log);
 }
+
+#[test]
+fn a_vouch_lets_a_revision_run_and_not_land_also_where_no_approval_is_asked_for() {
+    let vouched = "approvals 0; push-as-outsider 1; vouch 1; pass 1; bell; bell";
+    let (runs, bench) = levels(vouched);
+    assert_eq!(runs, "Change Vouched");
+    let reasons = bench.gate.state.reasons(ChangeNumber(1), Timestamp(bench.clock));
+    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    assert_eq!(reasons, ["revision 650101010101 has 0 of 1 approvals"]);
+    let (_, bench) = levels(&format!("{vouched}; approve 1; bell; pass 2"));
+    assert!(bench.log.contains("landed 1"), "{}", bench.log);
+}
