@@ -214,6 +214,7 @@ impl World {
             carried: Default::default(),
             priority: 0,
             fail_fast: false,
+            restored: false,
             facts: Default::default(),
         };
         let intake = AnyIntake::Run(Intake::Event(RunEvent::Start(Arc::new(start))));

@@ -149,6 +149,9 @@ pub struct Replacement {
     pub commit: CommitId,
     /// Manifest of the output that holds it.
     pub program: Digest,
+    /// It was owed when the data were saved: in the life that was lost it may have served, and others after it.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// A fast-forward of a gated branch.
@@ -177,9 +180,9 @@ pub struct JobOrder {
     pub run: RunId,
     /// Fences the answers.
     pub lease: Lease,
-    /// When it was handed out first. Once more, also by another server, changes nothing of that.
+    /// Set for a deployment that was under way when the data were saved: in the life that was lost it may have run to its end.
     #[serde(default)]
-    pub since: Timestamp,
+    pub restored: bool,
     /// The job; its needs are named in `inputs`.
     pub spec: JobSpec,
     /// The commit under test.

@@ -37,6 +37,8 @@ pub enum EnvironmentEvent {
         /// Why not.
         result: Result<(), String>,
     },
+    /// The data are from a backup that has this environment. Said again, it changes nothing.
+    Restored,
 }
 
 /// Settings that an admin of the server gives.
@@ -69,6 +71,9 @@ pub struct Deploying {
     pub since: Timestamp,
     /// Set once the job has passed in an environment that is the server itself: manifest of the program that is to serve.
     pub program: Option<Digest>,
+    /// The program was to serve when the data were saved: in the life that was lost it may have served, and others after it.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// What counts beyond single deployments.
@@ -118,6 +123,7 @@ impl Cell for Environment {
             EnvironmentEvent::Claim(claim) => state.claim(claim),
             EnvironmentEvent::Release(release) => state.release(release, now),
             EnvironmentEvent::Replaced { number, result } => state.replaced(*number, result, now),
+            EnvironmentEvent::Restored => state.restored(),
         }
         state.admit(now);
     }
@@ -166,7 +172,7 @@ impl EnvironmentState {
     }
 
     fn owe_deploying(&self, deploying: &Deploying, plan: &mut Plan) {
-        let Deploying { number, claim, program, .. } = deploying;
+        let Deploying { number, claim, program, restored, .. } = deploying;
         let before = self.whole.current.as_ref().map(|current| current.commit);
         let admission = Admission { job: claim.job, number: *number, before };
         let message = Message::Admitted(admission);
@@ -178,6 +184,7 @@ impl EnvironmentState {
                 number: *number,
                 commit: claim.commit,
                 program: *program,
+                restored: *restored,
             };
             let effect = Effect::ReplaceServer(replacement);
             plan.owe(EffectKey::once("replace-server", &self.id, *number), effect);
@@ -212,6 +219,14 @@ impl EnvironmentState {
                 self.end_unreplaced(why, now);
             }
             (outcome, _) => self.end(outcome, release.why.clone(), now),
+        }
+    }
+
+    /// Which program has served since the data were saved is not known. Whether this one serves, or has failed, its driver
+    /// finds out; it is not tried again.
+    fn restored(&mut self) {
+        if self.deploying.as_ref().is_some_and(|one| one.program.is_some() && !one.restored) {
+            self.deploying.edit().as_mut().expect("invariant: it was just found").restored = true;
         }
     }
 
@@ -263,7 +278,8 @@ impl EnvironmentState {
             by: claim.by.clone(),
             reason: claim.reason.clone(),
         });
-        *self.deploying.edit() = Some(Deploying { number, claim, since: now, program: None });
+        *self.deploying.edit() =
+            Some(Deploying { number, claim, since: now, program: None, restored: false });
     }
 
     /// Whether a job of a run has its turn or waits for it.

@@ -211,6 +211,9 @@ impl Branch {
 pub struct Deploy {
     /// A landed commit that waits for its run.
     pub wanted: Option<(CommitId, TreeId)>,
+    /// It waited when the data were saved: in the life that was lost it may have had its run.
+    #[serde(default)]
+    pub restored: bool,
     /// Who asked for it again; a landing is nobody's.
     #[serde(default)]
     pub by: Option<crate::policy::Actor>,
@@ -313,6 +316,9 @@ pub struct PendingLanding {
     /// The driver has answered that it was not tried. A request that a server sent before it died may still arrive, for
     /// as long as the branch is where it was.
     pub withdrawn: bool,
+    /// A driver had it when the data were saved: what follows a landing may have followed it in the life that was lost.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// The jobs of a landed commit's own definition, or every error in it.

@@ -149,7 +149,7 @@ pub struct JobBody {
     /// Makes the job a deployment to this environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentName>,
-    /// Whether a deployment may be tried again after an executor died.
+    /// Whether a deployment may be done again: after an executor died, or after a restore.
     #[serde(default)]
     pub restartable: bool,
 }

@@ -129,6 +129,9 @@ pub struct RunStart {
     pub priority: u8,
     /// End at the first required job that has finally failed: its run can no longer pass.
     pub fail_fast: bool,
+    /// It was owed when the data were saved: in the life that was lost it may have deployed already.
+    #[serde(default)]
+    pub restored: bool,
     /// Plain facts for the jobs' environment, as `TOWPATH_<KEY>`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, String>,

@@ -18,6 +18,7 @@ mod deploying;
 mod giving_up;
 mod progress;
 
+pub use deploying::RESTORED;
 pub use progress::counts;
 
 /// The run cell.
@@ -54,6 +55,10 @@ pub enum RunEvent {
         /// The store's words.
         why: String,
     },
+    /// The data are from a backup that has this run. Said again, it changes nothing.
+    Restored,
+    /// A person has accepted what the restore lost.
+    RestoreAccepted,
 }
 
 /// How far a job is. A job without a row waits for its needs or for a slot.
@@ -73,6 +78,9 @@ pub enum JobState {
         since: Timestamp,
         /// Set when it was told to stop.
         stopping: Option<String>,
+        /// It deploys and was under way when the data were saved: nobody knows what has become of it.
+        #[serde(default)]
+        restored: bool,
         /// Results of earlier tries, oldest first.
         tries: Vec<Arc<JobResult>>,
     },
@@ -132,6 +140,9 @@ struct Whole {
     /// Why what its jobs left can be neither kept nor told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     given_up: Option<String>,
+    /// Nobody has accepted yet what a restore lost: nothing is deployed.
+    #[serde(default)]
+    halted: bool,
     ended: Option<(Outcome, Timestamp)>,
 }
 
@@ -168,6 +179,8 @@ impl Cell for Run {
             RunEvent::Admitted(admission) => state.admitted(admission),
             RunEvent::JobEnded { lease, result } => state.job_ended(lease, result, now),
             RunEvent::TooLarge { why } => state.give_up(why, now),
+            RunEvent::Restored => state.restored(now),
+            RunEvent::RestoreAccepted => state.restore_accepted(),
         }
         state.advance(now);
     }
@@ -175,9 +188,9 @@ impl Cell for Run {
     fn plan(state: &RunState, _now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         let Some(start) = &*state.start else { return plan };
-        for (job, lease, since) in state.wanted() {
+        for (job, lease, restored) in state.wanted() {
             let subject = format!("{} {}", state.id, job.0);
-            let order = state.order(start, job, (lease, since));
+            let order = state.order(start, job, (lease, restored));
             plan.owe(
                 EffectKey::once("run-job", subject, lease.attempt.into()),
                 Effect::RunJob(Box::new(order)),
@@ -239,10 +252,10 @@ impl RunState {
         }
     }
 
-    /// Running jobs whose result still matters.
-    fn wanted(&self) -> impl Iterator<Item = (JobIndex, &Lease, Timestamp)> {
+    /// Running jobs whose result still matters, and whether the data were restored meanwhile.
+    fn wanted(&self) -> impl Iterator<Item = (JobIndex, &Lease, bool)> {
         self.running.iter().filter_map(|job| match self.jobs.get(&job.0) {
-            Some(JobState::Running { lease, since, stopping: None, .. }) => Some((*job, lease, *since)),
+            Some(JobState::Running { lease, stopping: None, restored, .. }) => Some((*job, lease, *restored)),
             _ => None,
         })
     }
@@ -257,13 +270,13 @@ impl RunState {
         }
     }
 
-    fn order(&self, start: &RunStart, job: JobIndex, (lease, since): (&Lease, Timestamp)) -> JobOrder {
+    fn order(&self, start: &RunStart, job: JobIndex, (lease, restored): (&Lease, bool)) -> JobOrder {
         let spec = self.graph.job(job).clone();
         let inputs = spec.needs.iter().filter_map(|need| self.input(*need)).collect();
         JobOrder {
             run: self.id.clone(),
             lease: lease.clone(),
-            since,
+            restored,
             spec,
             commit: start.commit,
             tree: start.tree,

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use towpath_core::act::Act;
 use towpath_core::cell::{CellId, Refusal, RefusalClass};
+use towpath_core::environment::EnvironmentEvent;
 use towpath_core::gate::{GateEvent, HaltCause, Halts};
 use towpath_core::ids::{GateId, Timestamp};
 use towpath_core::policy::Actor;
+use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
 use towpath_store::audit::Restored;
 use towpath_store::{ReadError, Store, Tx, WriteError};
@@ -32,8 +34,8 @@ fn intake(halts: Halts) -> AnyIntake {
     AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts)))
 }
 
-/// Tells the gates what holds before they have their first turn, so that nothing that was owed when the data were
-/// saved is handed out again.
+/// Tells the gates what holds before they have their first turn, and whoever deploys that the data were restored, so that
+/// nothing that was owed when they were saved is handed out again.
 ///
 /// # Errors
 /// The store cannot be read or written.
@@ -44,8 +46,16 @@ pub fn tell_before_the_first_turn(store: &Store, now: Timestamp) -> Result<(), W
     }
     let halts = intake(state(&held));
     let open = store.reader().snapshot()?.open_cells()?;
-    let gates = open.into_iter().filter(|cell| matches!(cell, CellId::Gate(_)));
-    let deliveries: Vec<_> = gates.map(|gate| halts.delivery(&gate, now)).collect();
+    let is_restored = held.contains_key(&HaltCause::Restore);
+    let told = |cell: &CellId| match cell {
+        CellId::Gate(_) => Some(halts.clone()),
+        CellId::Run(_) if is_restored => Some(AnyIntake::Run(Intake::Event(RunEvent::Restored))),
+        CellId::Environment(_) if is_restored => {
+            Some(AnyIntake::Environment(Intake::Event(EnvironmentEvent::Restored)))
+        }
+        CellId::Run(_) | CellId::Environment(_) | CellId::Pool => None,
+    };
+    let deliveries: Vec<_> = open.iter().filter_map(|cell| Some(told(cell)?.delivery(cell, now))).collect();
     for why in held.values() {
         tracing::warn!("nothing lands: {why}");
     }
@@ -109,10 +119,15 @@ impl Shared {
     pub async fn accept_restore(&self, by: Actor, leaves_lost: u64) -> Result<Restored, WriteError> {
         let (send, receive) = tokio::sync::oneshot::channel();
         let over = intake(Halts::from([(HaltCause::Restore, None)]));
-        let gates = self.gates()?.into_iter().map(|gate| (CellId::Gate(gate), over.clone())).collect();
+        let gates = self.gates()?.into_iter().map(|gate| (CellId::Gate(gate), over.clone()));
+        // Those that were told of the restore have been open since the start.
+        let open = self.store.reader().snapshot()?.open_cells()?.into_iter();
+        let accepted = || AnyIntake::Run(Intake::Event(RunEvent::RestoreAccepted));
+        let runs = open.filter(|cell| matches!(cell, CellId::Run(_))).map(|run| (run, accepted()));
+        let told = gates.chain(runs).collect();
         let at = self.engine.clock().now();
         let work = move |tx: &mut Tx<'_>| accept(tx, by, (leaves_lost, at));
-        self.engine.deliver_with(gates, work, |outcome| {
+        self.engine.deliver_with(told, work, |outcome| {
             let _ = send.send(outcome);
         });
         let accepted = receive.await.unwrap_or(Err(WriteError::Closed))?;

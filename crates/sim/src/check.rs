@@ -8,7 +8,7 @@ use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
 use towpath_core::environment::Deploying;
-use towpath_core::gate::{ForgeChange, ForgeRead, RunRecord, Verb};
+use towpath_core::gate::{ForgeChange, ForgeRead, HaltCause, RunRecord, Verb};
 use towpath_core::graph::{JobIndex, JobResult, JobSpec, Outcome};
 use towpath_core::ids::{
     ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, JobName, LeaseId, RunId, Timestamp, UserId,
@@ -54,6 +54,8 @@ pub struct Checks {
     answered: BTreeSet<u64>,
     /// The first result that a run was told of each lease.
     first_results: BTreeMap<LeaseId, Option<Digest>>,
+    /// Runs that there were in the data of the newest restore.
+    pub saved: BTreeSet<RunId>,
     /// Landings that were claimed while everything for them was there.
     claimed: BTreeSet<CommitId>,
     landed_leaves: BTreeSet<CommitId>,
@@ -153,6 +155,7 @@ impl World {
             let claimed = row.as_ref().filter(|row| matches!(row.stage, Stage::Claimed { .. }));
             if let Some(Effect::RunJob(order)) = claimed.and_then(|row| row.effect.as_ref()) {
                 self.check_turn(order);
+                self.check_restored(order);
                 self.check_aborts(epoch, order);
             }
             if let Some(Effect::Land(landing)) = claimed.and_then(|row| row.effect.as_ref()) {
@@ -220,6 +223,20 @@ impl World {
         if !deploying.as_ref().is_some_and(has_turn) {
             let what = format!("run {} deploys to {environment} while {deploying:?} has the turn", order.run);
             self.violate("I13", what);
+        }
+    }
+
+    /// T9: nothing is deployed before a person has accepted a restore, and afterwards nothing that was owed by then.
+    fn check_restored(&mut self, order: &JobOrder) {
+        let body = &order.spec.body;
+        if body.environment.is_none() || order.restored {
+            return;
+        }
+        let halted = self.store.halts.get(&HaltCause::Restore).cloned();
+        let again = self.checks.saved.contains(&order.run) && !body.restartable;
+        if let Some(why) = halted.or_else(|| again.then(|| "it may have been done".to_owned())) {
+            let what = format!("run {} deploys over restored data: {why}", order.run);
+            self.violate("T9", what);
         }
     }
 

@@ -75,6 +75,8 @@ pub struct World {
     pub crash_again: Option<u64>,
     /// Carry out every effect a second time.
     pub twice: bool,
+    /// Restores so far.
+    restores: u64,
     /// Freezes that the team has ended once the faults were over: branch, why, and over which commit.
     unfrozen: BTreeSet<(GateId, String, Option<CommitId>)>,
     /// When runs were found to be over, that no gate remembers.
@@ -224,6 +226,7 @@ impl World {
             crash_at: None,
             crash_again: None,
             twice: false,
+            restores: 0,
             unfrozen: BTreeSet::new(),
             over_since: BTreeMap::new(),
             commands: 0,

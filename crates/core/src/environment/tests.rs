@@ -106,6 +106,7 @@ impl Bench {
             "error" => release(number, Outcome::Errored, None),
             "self" => EnvironmentEvent::Configured(EnvironmentConfig { is_self: number == "on" }),
             "serves" => EnvironmentEvent::Replaced { number: number.parse().unwrap(), result: Ok(()) },
+            "restored" => EnvironmentEvent::Restored,
             "does-not-serve" => {
                 let result = Err("it did not come up".into());
                 EnvironmentEvent::Replaced { number: number.parse().unwrap(), result }
@@ -234,4 +235,21 @@ fn a_server_that_was_not_replaced_is_news_until_a_later_program_serves() {
     let again = format!("{failed}; pass-with-program 2");
     assert_eq!(alert(&again), alert(failed));
     assert_eq!(alert(&format!("{again}; serves 2")), None);
+}
+
+#[test]
+fn a_program_that_was_to_serve_when_the_data_were_saved_is_told_from_a_later_one() {
+    let restored = |script: &str| {
+        let plan = Environment::plan(&play(script).live.state, Timestamp(0));
+        let replacement = plan.effects.into_values().find_map(|effect| match effect {
+            Effect::ReplaceServer(replacement) => Some((replacement.number, replacement.restored)),
+            _ => None,
+        });
+        replacement.expect("a program is to serve")
+    };
+    let owed = "self on; claim 1; pass-with-program 1";
+    assert_eq!(restored(owed), (1, false));
+    assert_eq!(restored(&format!("{owed}; restored 1; restored 1")), (1, true));
+    let next = "does-not-serve 1; claim 2; restored 2; pass-with-program 2";
+    assert_eq!(restored(&format!("{owed}; restored 1; {next}")), (2, false));
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runs::Cancel;
 use super::settle::Cause;
-use super::{Freeze, GateState, Hold, RetryScope, Vouch, reason};
+use super::{Freeze, GateState, HaltCause, Hold, RetryScope, Vouch, reason};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
 use crate::graph::{JobGraph, Trigger};
@@ -309,12 +309,12 @@ impl GateState {
                 format!("the definition at {} has no {what}", commit.short()),
             ));
         }
-        let number = self.start_landed_run(
-            Trigger::Manual,
-            (commit, tree),
-            graph,
-            Cause { reason: format!("asked for by {}", by.name), by: Some(by.clone()), now },
-        );
+        if graph.jobs.iter().any(|job| job.body.environment.is_some()) {
+            self.not_restored()?;
+        }
+        let reason = format!("asked for by {}", by.name);
+        let cause = Cause { reason, by: Some(by.clone()), now, restored: false };
+        let number = self.start_landed_run(Trigger::Manual, (commit, tree), graph, cause);
         Ok(format!("started run {}", self.run_id(number)))
     }
 
@@ -327,9 +327,10 @@ impl GateState {
         if self.running_deploy().is_some() {
             return Err(Refusal::new(RefusalClass::Conflict, "a deploy run is under way; cancel it first"));
         }
+        self.not_restored()?;
         let deploy = &mut self.branch.edit().deploy;
         deploy.wanted = Some((commit, tree));
-        deploy.by = Some(by.clone());
+        (deploy.by, deploy.restored) = (Some(by.clone()), false);
         Ok(format!("deploys {commit} again"))
     }
 
@@ -352,10 +353,18 @@ impl GateState {
                 format!("the definition at {} has no job that deploys to `{environment}`", landed.0.short());
             return Err(Refusal::new(RefusalClass::NotFound, why));
         }
+        self.not_restored()?;
         let reason = format!("deployment to {environment} asked for by {}", by.name);
-        let cause = Cause { reason, by: Some(by.clone()), now };
+        let cause = Cause { reason, by: Some(by.clone()), now, restored: false };
         let number = self.start_landed_run(Trigger::Manual, landed, graph.clone(), cause);
         Ok(format!("deploys {} to {environment} in run {}", landed.0, self.run_id(number)))
+    }
+
+    /// Whoever deploys over restored data has first to accept what was lost, and to look what runs.
+    fn not_restored(&self) -> Result<(), Refusal> {
+        let cause = HaltCause::Restore;
+        let Some(why) = self.halts.get(&cause) else { return Ok(()) };
+        Err(Refusal::new(RefusalClass::Conflict, format!("nothing is deployed: {why}; {}", cause.mend())))
     }
 
     /// The tip and its jobs, if it is ours or accepted (trust T1: only what landed runs as landed).

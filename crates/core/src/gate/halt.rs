@@ -1,10 +1,11 @@
 //! Halts: while one holds, no gate of the server lands or deploys anything. Tests go on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GateState, Reason};
+use super::{GateState, Phase, Reason};
 
 /// What stops landing on a whole server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,8 +43,31 @@ impl GateState {
                 continue;
             }
             match why {
-                Some(why) => drop(self.halts.edit().insert(*cause, why.clone())),
+                Some(why) => {
+                    self.halts.edit().insert(*cause, why.clone());
+                    if *cause == HaltCause::Restore {
+                        self.note_restored();
+                    }
+                }
                 None => drop(self.halts.edit().remove(cause)),
+            }
+        }
+    }
+
+    /// The data are from a backup. What this gate had still to deploy may have been deployed in the life that was lost; runs
+    /// that deploy have been told, but for those whose start is sent with this turn.
+    fn note_restored(&mut self) {
+        if self.branch.deploy.wanted.is_some() {
+            self.branch.edit().deploy.restored = true;
+        }
+        for id in self.landings.map().keys().copied().collect::<Vec<_>>() {
+            self.landings.get_mut(&id).expect("invariant: it was just found").restored = true;
+        }
+        let landed = self.runs.map().iter().filter(|(_, run)| run.change.is_none() && run.is_running());
+        for number in landed.map(|(number, _)| *number).collect::<Vec<_>>() {
+            let run = self.runs.get_mut(number).expect("invariant: it was just found");
+            if let Phase::Running { start } = &mut run.phase {
+                Arc::make_mut(start).restored = true;
             }
         }
     }

@@ -87,7 +87,8 @@ impl GateState {
     /// it lands, the record is complete all the same.
     pub(super) fn expect_landing(&mut self, landing: &Landing, now: Timestamp) {
         if let Some(act) = self.landed_act(landing, now) {
-            self.landings.insert(landing.candidate, PendingLanding { act, withdrawn: false });
+            self.landings
+                .insert(landing.candidate, PendingLanding { act, withdrawn: false, restored: false });
         }
     }
 
@@ -102,7 +103,7 @@ impl GateState {
                 self.landings.insert(id, PendingLanding { withdrawn: true, ..pending });
                 return;
             }
-            LandTried::Landed => self.confirm_landing(LandedAct { at: now, ..pending.act }),
+            LandTried::Landed => self.confirm_landing(pending, now),
             LandTried::Lost => self.make_again(id),
             // The read that the flag asks for says what has become of branch and change; nothing is decided on hearsay.
             LandTried::Moved { .. } | LandTried::Gone => self.branch.edit().tip = None,
@@ -131,7 +132,7 @@ impl GateState {
         let done = self.landings.map().iter().find(|(_, pending)| pending.act.commit == tip);
         if let Some((id, pending)) = done.map(|(id, pending)| (*id, pending.clone())) {
             self.landings.remove(&id);
-            self.confirm_landing(LandedAct { at: began, ..pending.act });
+            self.confirm_landing(pending, began);
         }
         self.landings.retain(|_, pending| !pending.withdrawn || pending.act.parent == tip);
     }
@@ -141,8 +142,9 @@ impl GateState {
         self.landings.map().values().any(|pending| !pending.withdrawn)
     }
 
-    fn confirm_landing(&mut self, act: LandedAct) {
-        let (change, commit, at) = (act.change, act.commit, act.at);
+    fn confirm_landing(&mut self, PendingLanding { act, restored, .. }: PendingLanding, at: Timestamp) {
+        let act = LandedAct { at, ..act };
+        let (change, commit) = (act.change, act.commit);
         self.landed.insert(change, LandedRecord { commit, revision: act.revision, at, marked: false });
         self.changes.remove(&change);
         self.unnoted.insert(commit, ());
@@ -152,7 +154,7 @@ impl GateState {
         branch.last_tip = Some(commit);
         branch.tip = None;
         branch.deploy.wanted = Some((commit, act.tree));
-        branch.deploy.by = None;
+        (branch.deploy.by, branch.deploy.restored) = (None, restored);
         self.note(Act::Landed(Box::new(act)));
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Cause {
     pub by: Option<Actor>,
     /// When.
     pub now: Timestamp,
+    /// It was owed when the data were saved.
+    pub restored: bool,
 }
 
 impl GateState {
@@ -320,6 +322,7 @@ impl GateState {
             carried,
             priority: self.run_priority(change, trigger),
             fail_fast: trigger == Trigger::Queue,
+            restored: false,
             facts,
         };
         let run = RunRecord {
@@ -404,7 +407,7 @@ impl GateState {
         trigger: Trigger,
         (commit, tree): (CommitId, TreeId),
         graph: JobGraph,
-        Cause { reason, by, now }: Cause,
+        Cause { reason, by, now, restored }: Cause,
     ) -> u64 {
         let number = self.branch.runs + 1;
         let level = self.run_level(trigger, None, now);
@@ -422,6 +425,7 @@ impl GateState {
             carried: BTreeMap::new(),
             priority,
             fail_fast: false,
+            restored,
             facts: self.facts(None),
         };
         let run = RunRecord {
@@ -458,7 +462,7 @@ impl GateState {
         };
         let deploy = &mut self.branch.edit().deploy;
         deploy.wanted = None;
-        let by = deploy.by.take();
+        let (by, restored) = (deploy.by.take(), std::mem::take(&mut deploy.restored));
         if graph.jobs.is_empty() {
             // There is nothing that could pass, so whatever failed before is no news any more.
             (deploy.run, deploy.alerted) = (None, None);
@@ -466,7 +470,7 @@ impl GateState {
         }
         let again = by.as_ref().map(|by| format!(", asked for again by {}", by.name)).unwrap_or_default();
         let reason = format!("landing of {}{again}", wanted.0.short());
-        let number = self.start_landed_run(Trigger::Land, wanted, graph, Cause { reason, by, now });
+        let number = self.start_landed_run(Trigger::Land, wanted, graph, Cause { reason, by, now, restored });
         self.branch.edit().deploy.run = Some(number);
     }
 }

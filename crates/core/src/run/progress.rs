@@ -28,6 +28,9 @@ impl RunState {
         for job in skipped.into_iter().filter(|job| !start.carried.contains_key(job)) {
             self.skip(job, SkipReason::When, now);
         }
+        if start.restored {
+            self.deploy_nothing_again(now);
+        }
         free.into_iter().for_each(|job| self.make_ready(job));
         if let Some(why) = self.whole.cancelled.clone().or_else(|| self.whole.given_up.clone()) {
             self.stop_all(&why, now);
@@ -98,7 +101,7 @@ impl RunState {
         }
         let (number, before) = (admission.number, admission.before);
         self.turns.insert(job.0, Turn::Admitted { number, before });
-        self.ready.insert(job);
+        self.await_slot(job);
     }
 
     pub(super) fn cancel(&mut self, why: &str, now: Timestamp) {
@@ -135,9 +138,8 @@ impl RunState {
         if self.lease(lease.job).is_none_or(|held| held != lease) {
             return;
         }
-        let Some(JobState::Running { stopping, tries, .. }) = self.jobs.get(&lease.job.0).cloned() else {
-            return;
-        };
+        let running = self.jobs.get(&lease.job.0).cloned();
+        let Some(JobState::Running { stopping, restored, tries, .. }) = running else { return };
         self.running.remove(&lease.job);
         self.fresh.remove(&lease.job);
         let result = Arc::new(JobResult { why: cut_why(result.why.as_str()), ..result.clone() });
@@ -146,10 +148,12 @@ impl RunState {
                 let result = JobResult { outcome: Outcome::Cancelled, why, ..(*result).clone() };
                 self.finish(lease.job, Arc::new(result), None, now);
             }
-            None if self.may_try_again(lease.job, &tries, result.outcome) => {
+            None if restored && self.graph.job(lease.job).body.restartable
+                || self.may_try_again(lease.job, &tries, result.outcome) =>
+            {
                 let tries = tries.into_iter().chain([result]).collect();
                 self.jobs.insert(lease.job.0, JobState::Again { tries });
-                self.ready.insert(lease.job);
+                self.await_slot(lease.job);
             }
             _ => self.finish(lease.job, result, None, now),
         }
@@ -175,7 +179,13 @@ impl RunState {
     }
 
     /// Ends a job and whatever its end drags along. A list, not recursion: a chain may be 10,000 jobs long.
-    fn finish(&mut self, job: JobIndex, result: Arc<JobResult>, carried: Option<RunId>, now: Timestamp) {
+    pub(super) fn finish(
+        &mut self,
+        job: JobIndex,
+        result: Arc<JobResult>,
+        carried: Option<RunId>,
+        now: Timestamp,
+    ) {
         let mut ending = vec![(job, result, carried)];
         while let Some((job, result, carried)) = ending.pop() {
             if is_done(self.jobs.get(&job.0)) || self.running.contains(&job) {
@@ -254,7 +264,8 @@ impl RunState {
     fn start_job(&mut self, job: JobIndex, now: Timestamp) {
         let tries = self.jobs.get(&job.0).map(|state| state.tries().to_vec()).unwrap_or_default();
         let lease = lease(&self.id, job, tries.len() as u32 + 1);
-        self.jobs.insert(job.0, JobState::Running { lease, since: now, stopping: None, tries });
+        self.jobs
+            .insert(job.0, JobState::Running { lease, since: now, stopping: None, restored: false, tries });
         self.running.insert(job);
         self.fresh.insert(job);
     }

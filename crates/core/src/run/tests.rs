@@ -58,6 +58,7 @@ impl Bench {
             carried: BTreeMap::new(),
             priority: 0,
             fail_fast,
+            restored: false,
             facts: BTreeMap::new(),
         });
         bench

@@ -14,7 +14,8 @@ use towpath_core::effect::Replacement;
 use towpath_core::environment::EnvironmentEvent;
 use towpath_core::ids::Digest;
 use towpath_core::outbox::TroubleClass;
-use towpath_store::{SCHEMA, Store};
+use towpath_core::run::RESTORED;
+use towpath_store::SCHEMA;
 
 use super::{Failure, Hands};
 use crate::replace::Succession;
@@ -82,7 +83,9 @@ fn step(hands: &Hands, replacement: &Replacement) -> Result<(), Unfit> {
         // Nothing is handed out to a program that may have to go.
         return Ok(());
     }
-    not_restored(&hands.store)?;
+    if replacement.restored {
+        return refused(RESTORED);
+    }
     let mut trial = match succession.trial(replacement, file.digest)? {
         Ok(trial) => trial,
         Err(why) => return refused(why),
@@ -99,18 +102,6 @@ fn step(hands: &Hands, replacement: &Replacement) -> Result<(), Unfit> {
     trial.backup = (schema > SCHEMA).then(|| folder.backup());
     succession.want(trial);
     Err(Unfit::Failed(transient("the server gives way to it".into())))
-}
-
-/// Restored data do not know which programs have served since they were saved: none takes over before a person has accepted
-/// them.
-fn not_restored(store: &Store) -> Result<(), Failure> {
-    let restored = store.reader().snapshot().and_then(|view| view.restored());
-    match restored.map_err(|error| transient(error.to_string()))? {
-        Some(restored) => {
-            Err(Failure::new(TroubleClass::Denied, format!("no program takes over: {restored}")))
-        }
-        None => Ok(()),
-    }
 }
 
 /// The one file of the output.
@@ -228,28 +219,7 @@ fn ends_within(child: &Child, patience: Duration) -> bool {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use towpath_core::ids::Timestamp;
-    use towpath_store::{Options, backup, restore_over};
-
     use super::*;
-
-    #[test]
-    fn no_program_takes_over_before_a_person_has_accepted_what_was_restored() {
-        let place = tempfile::tempdir().unwrap();
-        let [data, saved, aside] = ["data", "saved", "aside"].map(|name| place.path().join(name));
-        let open = || Store::open(Options::new(&data, Timestamp(1))).unwrap();
-        let store = open();
-        assert!(not_restored(&store).is_ok());
-        store.close();
-        backup(&data, &saved).unwrap();
-        restore_over(&saved, &data, &aside).unwrap();
-        let store = open();
-        let Err(failure) = not_restored(&store) else { panic!("it takes over") };
-        assert_eq!(failure.class, TroubleClass::Denied);
-        assert!(failure.why.starts_with("no program takes over: the data were restored"), "{}", failure.why);
-        store.writer().write(|tx| tx.accept_restored()).unwrap();
-        assert!(not_restored(&store).is_ok());
-    }
 
     #[test]
     fn a_program_that_leaves_somebody_with_its_output_is_understood_all_the_same() {

@@ -333,8 +333,7 @@ impl Jobs {
             None => Err(Unprepared::Over(never_begun(lease))),
         };
         let mut state = self.lock();
-        let is_halted = matches!(prepared, Err(Unprepared::Halted(_)));
-        let is_patient = is_halted || state.times_given_back(&lease) < TRIES_MAX;
+        let is_patient = state.times_given_back(&lease) < TRIES_MAX;
         // Making it took its time: whatever its run has asked meanwhile holds. Nothing is heard under the order before.
         let held = state.held.get_mut(&lease).filter(|held| matches!(held.place, Place::Here))?;
         match prepared {
@@ -342,9 +341,7 @@ impl Jobs {
                 held.tree = tree;
                 return Some(job);
             }
-            Err(Unprepared::Later(failure) | Unprepared::Halted(failure))
-                if is_patient && !held.cancelled =>
-            {
+            Err(Unprepared::Later(failure)) if is_patient && !held.cancelled => {
                 let (wanted, tries) = state.give_back(&lease)?;
                 drop(state);
                 tell_trouble(engine, wanted, failure, tries);

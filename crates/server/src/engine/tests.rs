@@ -151,6 +151,7 @@ fn start_of(run: &RunId) -> RunStart {
         carried: Default::default(),
         priority: 0,
         fail_fast: false,
+        restored: false,
         facts: Default::default(),
     }
 }

@@ -6,18 +6,26 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use towpath_core::act::Act;
+use towpath_core::cell::CellId;
 use towpath_core::gate::Verdict;
-use towpath_core::ids::{CandidateId, ChangeNumber, CommitId, TreeId};
+use towpath_core::graph::{JobBody, JobSpec};
+use towpath_core::ids::{CandidateId, ChangeNumber, CommitId, RunId, TreeId};
+use towpath_core::message::RunStart;
 use towpath_core::policy::{Actor, Role};
+use towpath_core::run::{RESTORED, RunEvent};
+use towpath_core::turn::Intake;
 use towpath_forge::{
     BuiltIn, ChangeAct, Definitions, ForgeError, Member, Memory, ReviewRequest, RowStep, Settings,
 };
 use towpath_git::{RefName, Repository};
+use towpath_server::engine::AnyIntake;
 use towpath_server::housekeeping::Retention;
 use towpath_store::audit::{AuditKey, Entry, Leaf, LeafProof};
+use towpath_store::{backup, restore_over};
 
 use crate::client::Ask;
 use crate::runs::after_a_run;
+use crate::units::{job, start};
 use crate::world::World;
 
 fn approve(world: &World) {
@@ -254,4 +262,38 @@ fn h07_a_restore_is_accepted_only_where_there_was_one() {
     let accept = Ask::post("/api/v1/restore/accept", json!({ "leaves_lost": 0 }));
     assert_eq!(world.by("mia", accept.clone()).status, 403);
     assert_eq!(world.ada(accept).status, 409);
+}
+
+#[test]
+fn h07_what_was_to_be_deployed_is_over_after_a_restore_or_waits_until_it_is_accepted() {
+    let world = World::new();
+    let deploys = |name: &str, restartable| {
+        let spec = job(name, &[]);
+        let environment = Some(name.parse().unwrap());
+        let body = JobBody { environment, restartable, ..(*spec.body).clone() };
+        JobSpec { body: Arc::new(body), ..spec }
+    };
+    let run: RunId = "demo/main/50".parse().unwrap();
+    let graph = vec![deploys("once", false), deploys("again", true), job("tests", &[])].into();
+    let start = RunEvent::Start(Arc::new(RunStart { graph, ..start(run.clone()) }));
+    let shown = |world: &World| world.ada(Ask::get("/api/v1/repos/demo/runs/main/50"));
+    world.shared.engine.deliver_surely(CellId::Run(run), AnyIntake::Run(Intake::Event(start)));
+    world.until(|world| shown(world).status == 200);
+    let world = world.restart(|folder| {
+        let [data, saved, aside] = ["data", "saved", "aside"].map(|name| folder.join(name));
+        backup(&data, &saved).unwrap();
+        restore_over(&saved, &data, &aside).unwrap();
+    });
+    let jobs = |world: &World| {
+        let run = shown(world).ok();
+        let jobs = run["jobs"].as_array().unwrap().iter();
+        jobs.map(|job| (job["stage"].clone(), job["why"].as_str().unwrap().to_owned())).collect::<Vec<_>>()
+    };
+    let waits = |why: &str| (json!("waiting"), why.to_owned());
+    let halted = "nothing is deployed before an admin has accepted what a restore lost";
+    world.until(|world| jobs(world)[1] == waits(halted));
+    assert_eq!(jobs(&world), [(json!("ended"), RESTORED.to_owned()), waits(halted), waits("")]);
+    let lost = &world.ada(Ask::get("/api/v1/restore")).ok()["restored"]["leaves_lost"];
+    world.ada(Ask::post("/api/v1/restore/accept", json!({ "leaves_lost": lost }))).ok();
+    world.until(|world| jobs(world)[1] == waits(""));
 }

@@ -24,13 +24,15 @@ fn run(number: u64) -> RunId {
     format!("units/main/{number}").parse().unwrap()
 }
 
-fn job(name: &str, needs: &[u32]) -> JobSpec {
+/// A job that does nothing.
+pub fn job(name: &str, needs: &[u32]) -> JobSpec {
     let body = JobBody { checkout: false, ..JobBody::script("true") };
     let needs = needs.iter().copied().map(JobIndex).collect();
     JobSpec { required: true, needs, ..JobSpec::new(name.parse().unwrap(), vec![Trigger::Manual], body) }
 }
 
-fn start(run: RunId) -> RunStart {
+/// A run of some of them.
+pub fn start(run: RunId) -> RunStart {
     let jobs = vec![job("a", &[]), job("b", &[0]), job("c", &[0]), job("d", &[1, 2])];
     RunStart {
         run,
@@ -45,6 +47,7 @@ fn start(run: RunId) -> RunStart {
         carried: Default::default(),
         priority: 0,
         fail_fast: false,
+        restored: false,
         facts: Default::default(),
     }
 }

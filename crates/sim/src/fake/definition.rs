@@ -101,6 +101,7 @@ pub fn read(value: u32) -> Result<Definition, Vec<String>> {
             body.retry_failed = u8::from(odd(200));
             body.environment =
                 (*name == "deploy").then(|| "staging".parse().expect("invariant: a valid name"));
+            body.restartable = body.environment.is_some() && variant == 1;
             let required = on.contains(&Trigger::Queue) && !odd(150);
             let when = (*name == "docs").then_some(8).or_else(|| odd(100).then_some(5));
             let needs = (*name == "integ").then_some("wheel");

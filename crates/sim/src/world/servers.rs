@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::Effect;
+use towpath_core::environment::EnvironmentEvent;
 use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
-use towpath_core::turn::Live;
+use towpath_core::run::RunEvent;
+use towpath_core::turn::{Intake, Live};
 
 use super::{AnyLive, Ev, Server, TaskStage, World};
 use crate::fake::store::AnyIntake;
@@ -82,14 +84,40 @@ impl World {
         // Whoever starts it has looked at the disk; what was restored still waits to be accepted.
         self.store.halts.remove(&HaltCause::Disk);
         self.tell_halts();
-        let open: Vec<CellId> = self
-            .store
-            .cells
-            .iter()
-            .filter(|(_, cell)| !cell.finished || !cell.inbox.is_empty())
-            .map(|(id, _)| id.clone())
-            .collect();
-        open.iter().for_each(|cell| self.schedule_turn(epoch, cell));
+        if self.store.halts.contains_key(&HaltCause::Restore) {
+            self.tell_restored();
+        }
+        self.open_cells().iter().for_each(|cell| self.schedule_turn(epoch, cell));
+    }
+
+    fn open_cells(&self) -> Vec<CellId> {
+        let open = self.store.cells.iter().filter(|(_, cell)| !cell.finished || !cell.inbox.is_empty());
+        open.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whoever deploys hears of a restore before its first turn.
+    fn tell_restored(&mut self) {
+        let at = self.intake_time();
+        for cell in self.open_cells() {
+            match cell {
+                CellId::Run(_) => {
+                    self.deliver(&cell, at, AnyIntake::Run(Intake::Event(RunEvent::Restored)));
+                }
+                CellId::Environment(_) => {
+                    let told = Intake::Event(EnvironmentEvent::Restored);
+                    self.deliver(&cell, at, AnyIntake::Environment(told));
+                }
+                CellId::Gate(_) | CellId::Pool => {}
+            }
+        }
+    }
+
+    /// Every run hears that a person has accepted what a restore lost.
+    pub(super) fn tell_accepted(&mut self) {
+        let at = self.intake_time();
+        for run in self.open_cells().into_iter().filter(|cell| matches!(cell, CellId::Run(_))) {
+            self.deliver(&run, at, AnyIntake::Run(Intake::Event(RunEvent::RestoreAccepted)));
+        }
     }
 
     /// Every gate hears what stops landing, and what does not.

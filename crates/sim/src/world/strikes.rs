@@ -56,7 +56,14 @@ impl World {
             Strike::DiskFails => self.disk_fails(),
             Strike::Restored => {
                 self.crash();
-                self.store.halts.insert(HaltCause::Restore, "leaves are lost".into());
+                self.restores += 1;
+                let why = format!("leaves are lost by restore {}", self.restores);
+                self.store.halts.insert(HaltCause::Restore, why);
+                let runs = self.store.cells.keys().filter_map(|cell| match cell {
+                    CellId::Run(run) => Some(run.clone()),
+                    _ => None,
+                });
+                self.checks.saved = runs.collect();
                 let delay = self.rng.between(1, LOOK_MS_MAX);
                 self.at(delay, Ev::Accept);
             }
@@ -89,6 +96,7 @@ impl World {
     pub(super) fn accept_restore(&mut self) {
         if self.store.halts.remove(&HaltCause::Restore).is_some() {
             self.tell_halts();
+            self.tell_accepted();
         }
     }
 

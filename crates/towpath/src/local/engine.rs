@@ -156,6 +156,7 @@ impl<'a> Engine<'a> {
             carried: BTreeMap::new(),
             priority: 0,
             fail_fast: false,
+            restored: false,
             facts: self.site.facts.clone(),
         }
     }

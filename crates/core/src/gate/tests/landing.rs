@@ -194,3 +194,51 @@ fn a_landing_waits_until_a_flooded_inbox_is_drained_and_the_flood_is_taken_in() 
     let rest: Vec<_> = flood.into_iter().filter(|entry| entry.seq > taken_in).collect();
     assert_eq!(lands(&bench.gate.turn(&rest, at)), (true, true));
 }
+
+#[test]
+fn h07_what_was_to_be_deployed_when_the_data_were_saved_is_told_from_what_lands_later() {
+    let restored = |script: &str| {
+        let mut bench = Bench::new(GateConfig::default());
+        bench.play(script);
+        bench
+            .runs
+            .values()
+            .filter(|run| run.trigger == Trigger::Land)
+            .map(|run| run.restored)
+            .collect::<Vec<_>>()
+    };
+    let ready = "push 1; pass 1; graphs-hang; approve 1";
+    let next = "push 2; pass 3; approve 2";
+    assert_eq!(restored(&format!("{ready}; restored; graphs-come")), [false; 0]);
+    assert_eq!(restored(&format!("{ready}; restored; graphs-come; accept-restore")), [true]);
+    let later = format!("{ready}; restored; graphs-come; accept-restore; pass 2; {next}");
+    assert_eq!(restored(&later), [true, false]);
+    assert_eq!(restored(&format!("{ready}; disk-fails; graphs-come; restart")), [false]);
+    // Nobody knows when a landing happened that a driver had.
+    let landing = "push 1; pass 1; stall; approve 1; restored; arrive; accept-restore";
+    assert_eq!(restored(landing), [true]);
+}
+
+#[test]
+fn h07_a_deployment_that_begins_in_the_turn_that_hears_of_a_restore_is_of_before_it() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push 1; pass 1; graphs-hang; approve 1");
+    let mut heard = bench.answers();
+    let halts = Halts::from([(HaltCause::Restore, Some("3 leaves are lost".to_owned()))]);
+    heard.push(Intake::Event(GateEvent::Halts(halts)));
+    bench.turn(heard);
+    assert!(bench.runs[&2].restored);
+}
+
+#[test]
+fn h07_nobody_begins_a_deployment_before_a_restore_is_accepted() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push 1; pass 1; approve 1; pass 2; restored");
+    bench.command(MAINTAINER, Verb::Deploy);
+    let refused = "nothing is deployed: 3 leaves are lost; `towpath backup show` says what is lost";
+    assert!(bench.log.contains(refused), "{}", bench.log);
+    bench.word("accept-restore");
+    bench.command(MAINTAINER, Verb::Deploy);
+    let again = bench.runs.last_key_value().unwrap().1;
+    assert_eq!((again.run.number, again.restored), (3, false));
+}

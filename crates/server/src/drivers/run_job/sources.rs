@@ -10,6 +10,7 @@ use towpath_core::effect::JobOrder;
 use towpath_core::graph::{JobSpec, Openings, Outcome};
 use towpath_core::ids::{CommitId, LeaseId};
 use towpath_core::outbox::TroubleClass;
+use towpath_core::run::RESTORED;
 use towpath_executor::{EncodeError, FRAME_BYTES_MAX, JobEnd, Limits, StartMessage, StartSpec};
 use towpath_git::{Base, BaseStore, ExportOptions, Files, GitError, Pin, Repository};
 use towpath_store::Store;
@@ -55,8 +56,6 @@ pub(super) enum Unprepared {
     Over(Box<JobEnd>),
     /// This server may not do it now, which says nothing about the job: its run has it tried again.
     Later(Failure),
-    /// The same until a person says so, however long that takes.
-    Halted(Failure),
 }
 
 impl Unprepared {
@@ -64,10 +63,8 @@ impl Unprepared {
     pub fn end(self, lease: LeaseId, is_cancelled: bool) -> Box<JobEnd> {
         match self {
             Unprepared::Over(end) => end,
-            Unprepared::Later(_) | Unprepared::Halted(_) if is_cancelled => never_begun(lease),
-            Unprepared::Later(failure) | Unprepared::Halted(failure) => {
-                unrun(lease, Outcome::Errored, &failure.why)
-            }
+            Unprepared::Later(_) if is_cancelled => never_begun(lease),
+            Unprepared::Later(failure) => unrun(lease, Outcome::Errored, &failure.why),
         }
     }
 }
@@ -80,8 +77,11 @@ impl Sources {
         if let Some(why) = withheld(&order.spec) {
             return Err(over(Outcome::Failed, &why));
         }
+        if order.restored {
+            return Err(over(Outcome::Errored, RESTORED));
+        }
         if order.spec.body.environment.is_some() {
-            self.not_restored(lease, order)?;
+            self.not_restored()?;
         }
         let secrets = self.secrets.grant(order).map_err(|ungranted| match ungranted {
             Ungranted::Refused(why) => over(Outcome::Failed, &why),
@@ -114,18 +114,14 @@ impl Sources {
         Ok((job, tree))
     }
 
-    /// Restored data do not know what was deployed since they were saved. Nobody deploys before a person has accepted them, and
-    /// what was under way then is not begun a second time.
-    fn not_restored(&self, lease: LeaseId, order: &JobOrder) -> Result<(), Unprepared> {
-        let halted = |class, why| Err(Unprepared::Halted(Failure::new(class, why)));
+    /// Restored data do not know what was deployed since they were saved: nothing is deployed before a person has accepted
+    /// them. A run asks for nothing of the kind, unless it has still to hear of it: mail that was there before may be long.
+    fn not_restored(&self) -> Result<(), Unprepared> {
+        let later = |class, why| Err(Unprepared::Later(Failure::new(class, why)));
         match self.store.reader().snapshot().and_then(|view| view.restored()) {
             Ok(None) => Ok(()),
-            Ok(Some(restored)) if order.since <= restored.at && !order.spec.body.restartable => {
-                let why = "it may have run before the data were restored: look what runs there, and deploy again by hand";
-                Err(Unprepared::Over(unrun(lease, Outcome::Errored, why)))
-            }
-            Ok(Some(restored)) => halted(TroubleClass::Denied, format!("nothing is deployed: {restored}")),
-            Err(error) => halted(TroubleClass::Transient, error.to_string()),
+            Ok(Some(restored)) => later(TroubleClass::Denied, format!("nothing is deployed: {restored}")),
+            Err(error) => later(TroubleClass::Transient, error.to_string()),
         }
     }
 

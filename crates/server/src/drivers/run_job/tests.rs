@@ -30,6 +30,7 @@ use super::*;
 use crate::clock::system_time;
 use crate::engine::{Batch, Dispatcher, Running};
 use crate::executor::ExecutorTrouble;
+use crate::halts::tell_before_the_first_turn;
 use crate::repos::Repos;
 use crate::secrets::{SECRET_BYTES_MAX, Secrets};
 use crate::settings::{ExecutorLife, ServerSettings};
@@ -112,6 +113,7 @@ impl World {
     fn below(folder: TempDir) -> World {
         let store = Store::open(Options::new(folder.path().join("data"), system_time())).unwrap();
         let store = Arc::new(store);
+        tell_before_the_first_turn(&store, system_time()).unwrap();
         let jobs = Jobs::new(sources(&folder, &store), 4);
         let (keep, orders) = channel();
         let kept = Arc::new(Kept(Mutex::new(keep)));
@@ -343,6 +345,7 @@ fn start(run: RunId, jobs: Vec<JobSpec>) -> RunStart {
         carried: Default::default(),
         priority: 0,
         fail_fast: false,
+        restored: false,
         facts: Default::default(),
     }
 }

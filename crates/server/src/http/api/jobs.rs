@@ -81,7 +81,7 @@ impl JobView {
                 view.why = "tried before; waits for a slot again".into();
                 view.attempts = attempts(tries, 1);
             }
-            Some(JobState::Running { lease, since, stopping, tries }) => {
+            Some(JobState::Running { lease, since, stopping, tries, .. }) => {
                 view.stage = "running".into();
                 view.why = stopping.clone().unwrap_or_default();
                 view.since = Some(millis(*since));
@@ -102,6 +102,9 @@ impl JobView {
                 view.attempts = attempts(tries, 1);
                 view.attempts.push(attempt(result, tries.len() as u32 + 1));
             }
+        }
+        if state.is_halted(index) {
+            view.why = "nothing is deployed before an admin has accepted what a restore lost".into();
         }
         view
     }
