@@ -66,6 +66,8 @@ pub struct Edge {
     pub site: Site,
     /// Failed logins.
     pub logins: Limiter,
+    /// Passwords on their way through hashing.
+    pub hashes: call::Hashes,
     /// Open streams.
     pub streams: stream::Streams,
     /// Counters of requests.
@@ -94,6 +96,7 @@ impl Edge {
             shared,
             site,
             logins: Limiter::default(),
+            hashes: call::Hashes::default(),
             streams: stream::Streams::default(),
             counters: headers::Counters::default(),
             hooks: hooks::Keys::default(),

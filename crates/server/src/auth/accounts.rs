@@ -114,7 +114,8 @@ pub fn note(tx: &mut Tx<'_>, by: Option<&Actor>, at: Timestamp, what: String) {
     tx.act(&Act::Administered { by: by.cloned(), what }, at);
 }
 
-fn is_user_name(name: &str) -> bool {
+/// Whether somebody can have this name.
+pub fn is_user_name(name: &str) -> bool {
     let ok = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     (1..=NAME_CHARS_MAX).contains(&name.len())
         && name.bytes().all(ok)

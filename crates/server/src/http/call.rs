@@ -321,19 +321,49 @@ where
 
 /// Passwords that are hashed or compared at once: each takes 19 MiB and a core for 20 ms, on purpose.
 const HASHES_AT_ONCE: usize = 4;
+/// Those that wait for that: a second of work at worst. Where addresses are known, the failures that each may have leave most
+/// of these places to others.
+const HASHES_WAITING_MAX: usize = 50;
+
+/// Places for passwords on their way through hashing.
+#[derive(Debug)]
+pub struct Hashes {
+    line: Arc<Semaphore>,
+    at_once: Arc<Semaphore>,
+}
+
+impl Default for Hashes {
+    fn default() -> Hashes {
+        Hashes {
+            line: Arc::new(Semaphore::new(HASHES_AT_ONCE + HASHES_WAITING_MAX)),
+            at_once: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+        }
+    }
+}
 
 /// [`blocking`] for what hashes passwords: whoever floods the login takes neither the memory nor the machine.
 ///
 /// # Errors
-/// As [`blocking`].
-pub async fn hashing<T, F>(work: F) -> Answer<T>
+/// `Limited`: too many wait already, and nothing was done. Else as [`blocking`].
+pub async fn hashing<T, F>(hashes: &Hashes, work: F) -> Answer<T>
 where
     T: Send + 'static,
     F: FnOnce() -> Answer<T> + Send + 'static,
 {
-    static PLACES: Semaphore = Semaphore::const_new(HASHES_AT_ONCE);
-    let _place = PLACES.acquire().await.map_err(ApiError::internal)?;
-    blocking(work).await
+    let line = hashes.line.clone().try_acquire_owned().map_err(|_| too_many_wait())?;
+    let place = hashes.at_once.clone().acquire_owned().await.map_err(ApiError::internal)?;
+    // The work goes on where nobody waits for it any more, and keeps its places until it is done.
+    blocking(move || {
+        let done = work();
+        drop((place, line));
+        done
+    })
+    .await
+}
+
+fn too_many_wait() -> ApiError {
+    let why = "too many passwords wait for being compared";
+    ApiError { retry_seconds: Some(2), ..ApiError::new(Class::Limited, why) }
 }
 
 /// For somebody who may not see a repo it is the same as one that is not there (F02).
@@ -374,4 +404,43 @@ fn unknown() -> ApiError {
              an admin can make it (`towpath token create`), and the first admin's is `admin.token` in the folder of the \
              server's keys",
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// No test waits so long for anything, on the slowest machine.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+    #[test]
+    fn passwords_wait_in_a_line_that_ends() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        let hashes = Arc::new(Hashes::default());
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let attempt = || {
+            let (hashes, wait) = (hashes.clone(), wait.clone());
+            async move { hashing(&hashes, move || Ok(wait.lock().unwrap().recv().is_err())).await }
+        };
+        let waiting: Vec<_> =
+            (0..HASHES_AT_ONCE + HASHES_WAITING_MAX).map(|_| runtime.spawn(attempt())).collect();
+        let free = |count: usize| {
+            let began = std::time::Instant::now();
+            while hashes.line.available_permits() != count {
+                assert!(began.elapsed() < PATIENCE, "{} places are free", hashes.line.available_permits());
+                std::thread::yield_now();
+            }
+        };
+        free(0);
+        let refused = runtime.block_on(attempt()).unwrap_err();
+        assert_eq!((refused.class, refused.retry_seconds), (Class::Limited, Some(2)));
+        // Whoever goes leaves the line; what is being compared is so until it is done.
+        waiting.iter().for_each(|one| one.abort());
+        free(HASHES_WAITING_MAX);
+        drop(go);
+        assert_eq!(runtime.block_on(attempt()), Ok(true));
+    }
 }

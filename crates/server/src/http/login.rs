@@ -17,6 +17,8 @@ use crate::auth::{same, session, token};
 pub const CSRF_FIELD: &str = "csrf";
 /// Where a person logs in.
 pub const LOGIN_PATH: &str = "/login";
+/// Bytes of that form: a token or a password of 1,024 bytes, each escaped, and a path.
+pub const LOGIN_BYTES_MAX: usize = 8 << 10;
 
 /// The fields of a form, in their order.
 #[derive(Debug, Clone)]
@@ -71,7 +73,7 @@ pub async fn log_in(call: Call, form: Form) -> Answer<Response> {
         let error = ApiError::new(Class::Limited, "too many logins failed; wait a little");
         ApiError { retry_seconds: Some(wait.seconds), ..error }
     })?;
-    match who(&call, &form).await? {
+    match who(&call, &form).await.inspect_err(|_| call.edge.logins.taken_back(&begun))? {
         Some(login) => {
             call.edge.logins.succeeded(begun);
             begin(&call, login, &next).await
@@ -97,7 +99,8 @@ async fn who(call: &Call, form: &Form) -> Answer<Option<Login>> {
     let (name, password) = (form.get("name").to_owned(), form.get("password").to_owned());
     let user = call.read(move |view| Ok(view.user_by_name(&name)?.filter(|user| !user.disabled))).await?;
     let stored = user.as_ref().and_then(|user| user.password.clone());
-    let right = hashing(move || Ok(crate::auth::password::verify(&password, stored.as_deref()))).await?;
+    let compare = move || Ok(crate::auth::password::verify(&password, stored.as_deref()));
+    let right = hashing(&call.edge.hashes, compare).await?;
     Ok(user.filter(|_| right).map(|user| Login::by_password(user.id)))
 }
 

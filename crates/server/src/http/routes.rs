@@ -513,7 +513,7 @@ fn session_routes() -> Vec<Route> {
     vec![
         Route::form(login::LOGIN_PATH, Needs::Public, "Log in", login::log_in)
             .fields(&["name", "password", "token", "next"])
-            .bounds(super::route::JSON_BYTES_MAX, DEADLINE),
+            .bounds(login::LOGIN_BYTES_MAX, DEADLINE),
         Route::form("/logout", Needs::User, "Log out", login::log_out),
         // What scripts of pages fetch. The handlers are the API's; only who authenticates differs.
         Route::raw(get("/events"), Needs::User, "Listen to what changes", EVENTS, handler(events::listen))

@@ -98,7 +98,7 @@ pub struct Create {
 /// `POST /api/v1/users`
 pub async fn create(call: Call, input: Create) -> Answer<UserView> {
     let hash = match input.password {
-        Some(password) => Some(hashed(password).await?),
+        Some(password) => Some(hashed(&call, password).await?),
         None => None,
     };
     let (by, now) = (call.actor()?, call.now());
@@ -119,8 +119,9 @@ fn missing(name: &str) -> towpath_store::WriteError {
     towpath_store::WriteError::Missing { what: format!("user `{name}`") }
 }
 
-async fn hashed(text: String) -> Answer<String> {
-    hashing(move || password::hash(&text).map_err(|error| ApiError::invalid(error.to_string()))).await
+async fn hashed(call: &Call, text: String) -> Answer<String> {
+    let hash = move || password::hash(&text).map_err(|error| ApiError::invalid(error.to_string()));
+    hashing(&call.edge.hashes, hash).await
 }
 
 /// The user of the path.
@@ -219,7 +220,9 @@ pub async fn own_password(call: Call, input: Password) -> Answer<Said> {
             ApiError { retry_seconds: Some(wait.seconds), ..error }
         })?;
         let old = input.old.unwrap_or_default();
-        if !hashing(move || Ok(password::verify(&old, Some(&stored)))).await? {
+        let compare = move || Ok(password::verify(&old, Some(&stored)));
+        let compared = hashing(&call.edge.hashes, compare).await;
+        if !compared.inspect_err(|_| call.edge.logins.taken_back(&begun))? {
             return Err(ApiError::denied("the present password is another one")
                 .hint("an admin can set a new one: `towpath user password NAME`"));
         }
@@ -236,7 +239,7 @@ pub async fn others_password(call: Call, input: Password) -> Answer<Said> {
 
 async fn set_password(call: &Call, user: User, new: Option<String>) -> Answer<Said> {
     let hash = match new {
-        Some(new) => Some(hashed(new).await?),
+        Some(new) => Some(hashed(call, new).await?),
         None => None,
     };
     let (by, now) = (call.actor()?, call.now());
