@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use tokio::sync::watch;
-use towpath_core::ids::Timestamp;
+use towpath_core::ids::{Timestamp, UserId};
 use towpath_forge::ForgeError;
 use towpath_forge::push::{HookDesk, HookSettings};
 
@@ -25,7 +25,9 @@ use crate::auth::{session, token};
 use crate::server::Shared;
 
 pub mod api;
+mod bodies;
 pub mod call;
+pub mod connections;
 mod documented;
 pub mod error;
 pub mod git;
@@ -38,18 +40,27 @@ mod next;
 mod objects;
 pub mod openapi;
 pub mod origin;
+pub mod patience;
 pub(crate) mod records;
 pub mod route;
 pub mod routes;
 pub mod serve;
+pub mod shares;
 pub mod stream;
 pub mod wording;
 
+use bodies::{Arriving, UnderWay};
 use call::Call;
+use connections::Connections;
 use error::{ApiError, Class};
 use origin::Site;
+use patience::{BODY_DEADLINE, IDLE_DEADLINE, Patience};
 use route::{Face, Needs, Route};
+use shares::Shares;
 
+/// Requests of one person at once, until their answers are written: an answer is held until then. Source: 32 streams, and as much
+/// again for a person's pages and scripts.
+const REQUESTS_PER_USER_MAX: usize = 64;
 /// How often noted uses of tokens are written.
 const USES_WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
@@ -68,6 +79,10 @@ pub struct Edge {
     pub logins: Limiter,
     /// Passwords on their way through hashing.
     pub hashes: call::Hashes,
+    /// Places for connections.
+    pub connections: Arc<Connections>,
+    /// Requests under way of each person.
+    pub requests: Arc<Shares<UserId>>,
     /// Open streams.
     pub streams: stream::Streams,
     /// Counters of requests.
@@ -87,6 +102,14 @@ impl Edge {
     /// # Errors
     /// The folder for the hooks of pushes cannot be used.
     pub fn open(shared: Arc<Shared>, site: Site) -> Result<Arc<Edge>, ForgeError> {
+        Edge::with(Connections::default(), shared, site)
+    }
+
+    /// The same with other bounds for connections.
+    ///
+    /// # Errors
+    /// As [`Edge::open`].
+    pub fn with(connections: Connections, shared: Arc<Shared>, site: Site) -> Result<Arc<Edge>, ForgeError> {
         let desk = HookDesk::open(&HookSettings {
             folder: shared.store.path().join(PUSH_FOLDER),
             program: shared.settings.program.clone(),
@@ -97,6 +120,8 @@ impl Edge {
             site,
             logins: Limiter::default(),
             hashes: call::Hashes::default(),
+            connections: Arc::new(connections),
+            requests: Shares::new(REQUESTS_PER_USER_MAX),
             streams: stream::Streams::default(),
             counters: headers::Counters::default(),
             hooks: hooks::Keys::default(),
@@ -220,10 +245,30 @@ async fn answer(
     {
         return Err(ApiError::denied("the form comes from no page of this server"));
     }
-    let request = request.map(|body| Body::new(http_body_util::Limited::new(body, route.body_bytes_max)));
+    // Git's exchanges wait for places of their own, and are written as they are made.
+    let asker = call.person.as_ref().filter(|_| route.face != Face::Git).map(|person| person.user);
+    let place = asker.map(|user| edge.requests.take(user).ok_or_else(too_many)).transpose()?;
+    let request = request.map(|body| arriving(edge, route, body));
     let late =
         |_| ApiError::new(Class::TimedOut, "the answer took too long; it may have happened nevertheless");
-    tokio::time::timeout(route.deadline, (route.handler)(call, request)).await.map_err(late)?
+    let response =
+        tokio::time::timeout(route.deadline, (route.handler)(call, request)).await.map_err(late)??;
+    Ok(match place {
+        Some(place) => response.map(|body| Body::new(UnderWay::new(body, place))),
+        None => response,
+    })
+}
+
+/// A request's body within the route's bounds.
+fn arriving(edge: &Edge, route: &Route, body: Body) -> Body {
+    let patience = if route.face == Face::Git { IDLE_DEADLINE } else { BODY_DEADLINE };
+    let body = Arriving::new(body, Patience::new(patience, edge.connections.clone()));
+    Body::new(http_body_util::Limited::new(body, route.body_bytes_max))
+}
+
+fn too_many() -> ApiError {
+    let why = "as many requests of yours are under way as one person may have";
+    ApiError { retry_seconds: Some(5), ..ApiError::new(Class::Limited, why) }
 }
 
 /// The path's parameters. A path that ends in `.git` where a repo stands means that repo's Git side (B17).

@@ -146,8 +146,7 @@ impl Call {
 
     /// From where, if that tells one person from another: behind a proxy, everybody comes from the proxy.
     pub fn address(&self) -> Option<IpAddr> {
-        let proxied = self.peer.is_loopback() && !self.edge.site.is_loopback();
-        (!proxied).then_some(self.peer)
+        self.edge.site.address_of(self.peer)
     }
 
     /// Everything behind the edge.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -36,10 +36,6 @@ const GIT_REQUESTS_MAX: usize = 64;
 const GIT_REQUESTS_PER_USER_MAX: usize = 8;
 /// Time that a request of git waits for its turn.
 const TURN_DEADLINE: Duration = Duration::from_secs(20);
-/// Silence after which a connection is given up (B12).
-const IDLE_DEADLINE: Duration = Duration::from_secs(60);
-/// Bytes a second that a sender has to keep up with over a longer time. Source: the slowest mobile networks have 5 times that.
-const BODY_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 /// Bytes of one push or fetch request; the forge has bounds of its own for what it holds.
 pub const BODY_BYTES_MAX: usize = 4 << 30;
 /// Time that a pusher waits to hear what a change waits for.
@@ -201,12 +197,7 @@ where
         forge,
         by: call.person()?.user,
         headers: parts.headers,
-        body: BlockingBody {
-            body: request_body,
-            rest: Bytes::new(),
-            patience: Patience::default(),
-            runtime: runtime.clone(),
-        },
+        body: BlockingBody { body: request_body, rest: Bytes::new(), runtime: runtime.clone() },
         reply: Answering { head: Some(head), outlet, runtime: runtime.clone() },
     };
     let thread = move || {
@@ -234,40 +225,17 @@ fn respond(head: &Head, body: Body) -> Response {
 struct BlockingBody {
     body: Body,
     rest: Bytes,
-    patience: Patience,
     runtime: Handle,
-}
-
-/// How much longer a sender is waited for: a silence uses it up, and what arrives makes up for it. Only silences count, as a
-/// sender waits for us, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Patience(Duration);
-
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience(IDLE_DEADLINE)
-    }
-}
-
-impl Patience {
-    fn after(self, silence: Duration, bytes: usize) -> Patience {
-        let earned = Duration::from_millis(bytes as u64 * 1000 / BODY_BYTES_PER_SECOND_MIN);
-        Patience((self.0.saturating_sub(silence) + earned).min(IDLE_DEADLINE))
-    }
 }
 
 impl Read for BlockingBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            let asked = Instant::now();
-            let next = async { tokio::time::timeout(self.patience.0, self.body.frame()).await };
-            match self.runtime.block_on(next) {
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(None) => return Ok(0),
-                Ok(Some(Err(error))) => return Err(io::Error::other(error)),
-                Ok(Some(Ok(frame))) => self.rest = frame.into_data().unwrap_or_default(),
+            match self.runtime.block_on(self.body.frame()) {
+                None => return Ok(0),
+                Some(Err(error)) => return Err(io::Error::other(error)),
+                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
             }
-            self.patience = self.patience.after(asked.elapsed(), self.rest.len());
         }
         let count = self.rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.rest.split_to(count));
@@ -405,23 +373,5 @@ mod tests {
         assert!(enter(&places, 2).is_some());
         drop(others);
         assert!(enter(&places, 1).is_some());
-    }
-
-    #[test]
-    fn a_sender_that_trickles_is_given_up_and_a_slow_one_is_not() {
-        let second = Duration::from_secs(1);
-        let kept = |silence: Duration, bytes: usize| {
-            let mut patience = Patience::default();
-            (0..10_000).all(|_| {
-                patience = patience.after(silence, bytes);
-                patience.0 > silence
-            })
-        };
-        assert!(!kept(10 * second, 1));
-        assert!(!kept(second, 500));
-        assert!(kept(second, 2000));
-        assert!(kept(30 * second, 64 << 10));
-        // A long push earns no more than it had to begin with.
-        assert_eq!(Patience::default().after(second, 1 << 30), Patience::default());
     }
 }

@@ -1,5 +1,7 @@
 //! Where the server is, as others see it: which `Host` is meant for it (F06), and which pages may send it forms (F03).
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use axum::http::{HeaderMap, Method, Uri, header};
 
 use super::error::{ApiError, Class};
@@ -8,6 +10,8 @@ use super::error::{ApiError, Class};
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// Names of this very machine; a name under an attacker's control is never among them.
 const LOOPBACK_NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+/// The part of an IPv6 address that names a network. Source: RFC 4291, 2.5.4, interfaces choose the other 64 bits.
+const NETWORK_V6: u128 = !(u64::MAX as u128);
 
 /// The configured address, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +66,19 @@ impl Site {
     /// Whether it is this very machine's address, without anything in between.
     pub fn is_loopback(&self) -> bool {
         self.hosts.len() > 1
+    }
+
+    /// Whose address a connection comes from, if that tells one person from another. Behind a proxy everybody comes from the proxy,
+    /// and TLS is always a proxy's. Whoever has an IPv6 address has all of its network.
+    pub fn address_of(&self, peer: IpAddr) -> Option<IpAddr> {
+        let peer = peer.to_canonical();
+        let proxied = self.secure || (peer.is_loopback() && !self.is_loopback());
+        (!proxied).then_some(match peer {
+            IpAddr::V6(address) if !address.is_loopback() => {
+                Ipv6Addr::from_bits(address.to_bits() & NETWORK_V6).into()
+            }
+            _ => peer,
+        })
     }
 
     /// Refuses what was meant for another host: a page that had its own name point here would otherwise read answers.
@@ -172,6 +189,23 @@ mod tests {
         assert!(!ok(&[]) && !ok(&[("host", "gate.example"), ("host", "evil.example")]));
         let foreign: Uri = "http://evil.example/x".parse().unwrap();
         assert!(site.check_host(&foreign, &headers(&[("host", "gate.example")])).is_err());
+    }
+
+    #[test]
+    fn addresses_are_known_where_no_proxy_stands_in_front() {
+        let address = |url: &str, peer: &str| {
+            let known = Site::new(url).unwrap().address_of(peer.parse().unwrap());
+            known.map(|address| address.to_string())
+        };
+        for near in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            assert_eq!(address("http://127.0.0.1:7700", near).as_deref(), Some("127.0.0.1"));
+            assert_eq!(address("http://gate.example", near), None);
+        }
+        assert_eq!(address("http://gate.example", "192.0.2.7").as_deref(), Some("192.0.2.7"));
+        assert_eq!(address("http://gate.example", "2001:db8:1:2:3::4").as_deref(), Some("2001:db8:1:2::"));
+        for proxy in ["127.0.0.1", "192.0.2.7", "2001:db8::1"] {
+            assert_eq!(address("https://gate.example", proxy), None);
+        }
     }
 
     #[test]

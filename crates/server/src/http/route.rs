@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use towpath_core::policy::Role;
 
+use super::bodies::TooSlow;
 use super::call::Call;
 use super::documented::{Header, Sent};
 use super::error::{Answer, ApiError, Class};
@@ -367,7 +368,7 @@ fn malformed(what: String) -> ApiError {
 /// The whole body, within the bound that the route has.
 ///
 /// # Errors
-/// `TooLarge`; `Invalid` if the connection broke.
+/// `TooLarge`; `TimedOut` if it came too slowly; `Invalid` if the connection broke.
 pub async fn body(request: Request) -> Answer<axum::body::Bytes> {
     axum::body::to_bytes(request.into_body(), usize::MAX).await.map_err(|error| broken_body(&error))
 }
@@ -378,6 +379,9 @@ pub fn broken_body(error: &(dyn std::error::Error + 'static)) -> ApiError {
     while let Some(current) = cause {
         if current.is::<http_body_util::LengthLimitError>() {
             return ApiError::new(Class::TooLarge, "the body is larger than this route takes");
+        }
+        if let Some(slow) = current.downcast_ref::<TooSlow>() {
+            return ApiError::new(Class::TimedOut, slow.to_string());
         }
         cause = current.source();
     }

@@ -1,4 +1,5 @@
-//! Connections: taken in up to a bound, each with a deadline for its headers, all brought to an end before the server stops.
+//! Connections are taken in up to their bounds, each with a deadline for its headers, and all brought to an end before the server
+//! stops.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +12,11 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use super::Edge;
+use super::connections::{Connections, Crowded, Socket};
+use super::patience::SCARCE_DEADLINE;
 
-/// Connections at once. Each costs a descriptor and a few KB.
-const CONNECTIONS_MAX: usize = 4_000;
 /// Time for the headers of a request: whoever drips them is not waited for.
 const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
 /// Bytes of a request's headers. A session's cookie and a token have a few hundred.
@@ -36,13 +36,12 @@ pub struct Peer(pub SocketAddr);
 /// None today; a listener that fails is tried again.
 pub async fn serve(edge: Arc<Edge>, listener: TcpListener, stop: impl Future<Output = ()>) -> io::Result<()> {
     let router = super::router(&edge);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(stop);
     edge.keep_writing_uses();
     loop {
         let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
+            place = edge.connections.place() => place,
             () = &mut stop => break,
         };
         let Ok(place) = place else { break };
@@ -59,13 +58,20 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, stop: impl Future<Out
             },
             () = &mut stop => break,
         };
-        let connection = connection(stream, peer, router.clone());
+        let share = match edge.connections.enter(edge.site.address_of(peer.ip())) {
+            Ok(share) => share,
+            Err(Crowded) => {
+                tracing::debug!(%peer, "a connection was closed: its address has as many as one may have");
+                continue;
+            }
+        };
+        let connection = connection((stream, peer), router.clone(), &edge.connections);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, %error, "a connection broke: {error}");
             }
-            drop(place);
+            drop((place, share));
         });
     }
     drop(listener);
@@ -77,22 +83,25 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, stop: impl Future<Out
     Ok(())
 }
 
-type Connection = hyper::server::conn::http1::Connection<
-    TokioIo<TcpStream>,
-    hyper_util::service::TowerToHyperService<Tagged>,
->;
+type Connection =
+    hyper::server::conn::http1::Connection<TokioIo<Socket>, hyper_util::service::TowerToHyperService<Tagged>>;
 
-fn connection(stream: TcpStream, peer: SocketAddr, router: axum::Router) -> Connection {
+fn connection(
+    (stream, peer): (TcpStream, SocketAddr),
+    router: axum::Router,
+    connections: &Arc<Connections>,
+) -> Connection {
     // Small answers leave at once; the kernel would hold them back for more.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay: {error}");
     }
     let service = hyper_util::service::TowerToHyperService::new(Tagged { router, peer: Peer(peer) });
+    let headers_deadline = if connections.are_scarce() { SCARCE_DEADLINE } else { HEADERS_DEADLINE };
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_DEADLINE)
+        .header_read_timeout(headers_deadline)
         .max_header_size(HEADERS_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Socket::new(stream, connections.clone())), service)
 }
 
 /// The router, with each request told where it came from.

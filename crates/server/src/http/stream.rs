@@ -1,8 +1,7 @@
 //! Answers that are written while they are sent: events, followed logs, files. Each ends when its reader loses the right.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -15,6 +14,7 @@ use towpath_core::ids::UserId;
 use super::call::Call;
 use super::error::{Answer, ApiError, Class};
 use super::headers::POLICY_CLOSED;
+use super::shares::{Share, Shares};
 
 /// Open streams of one person. Source: trust S7; a person with that many pages open at once has closed some.
 const STREAMS_PER_USER_MAX: usize = 32;
@@ -28,16 +28,18 @@ const PIECE_DEADLINE: Duration = Duration::from_secs(60);
 pub const RECHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Counts open streams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Streams {
-    open: Arc<Mutex<HashMap<UserId, usize>>>,
+    open: Arc<Shares<UserId>>,
 }
 
 /// One open stream. Dropping it gives its place back.
-#[derive(Debug)]
-pub struct Place {
-    open: Arc<Mutex<HashMap<UserId, usize>>>,
-    user: UserId,
+pub type Place = Share<UserId>;
+
+impl Default for Streams {
+    fn default() -> Streams {
+        Streams { open: Shares::new(STREAMS_PER_USER_MAX) }
+    }
 }
 
 impl Streams {
@@ -46,32 +48,17 @@ impl Streams {
     /// # Errors
     /// `Limited`.
     pub fn enter(&self, user: UserId) -> Answer<Place> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = open.values().sum();
-        let own = open.entry(user).or_default();
-        if *own >= STREAMS_PER_USER_MAX || all >= STREAMS_MAX {
-            let why = format!("{own} streams of yours are open; close some");
-            return Err(ApiError { retry_seconds: Some(5), ..ApiError::new(Class::Limited, why) });
+        let limited = |why: String| ApiError { retry_seconds: Some(5), ..ApiError::new(Class::Limited, why) };
+        if self.open.count() >= STREAMS_MAX {
+            return Err(limited("too many streams are open; try again later".to_owned()));
         }
-        *own += 1;
-        Ok(Place { open: self.open.clone(), user })
+        let own = || limited(format!("{STREAMS_PER_USER_MAX} streams of yours are open; close some"));
+        self.open.take(user).ok_or_else(own)
     }
 
     /// How many are open.
     pub fn count(&self) -> usize {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.user);
-            }
-        }
+        self.open.count()
     }
 }
 

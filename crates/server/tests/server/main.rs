@@ -5,6 +5,7 @@
 mod api;
 mod approvals;
 mod client;
+mod crowds;
 mod documented;
 mod git;
 mod hooks;

@@ -17,6 +17,7 @@ use towpath_executor::protocol::StopMode;
 use towpath_executor::{ExecutorClient, Limits, SandboxKind};
 use towpath_server::auth::accounts::{NewToken, add_user, issue_token};
 use towpath_server::auth::rights::set_admin;
+use towpath_server::http::connections::Connections;
 use towpath_server::http::{Edge, serve, site};
 use towpath_server::server::{Server, Shared};
 use towpath_server::settings::{ExecutorLife, ServerSettings};
@@ -78,7 +79,15 @@ impl World {
 
     /// A server without a repo that others reach by another address than this machine's own.
     pub fn behind(url: &str) -> World {
-        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url));
+        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url), Connections::default());
+        world.admit();
+        world
+    }
+
+    /// A server without a repo that takes so many connections.
+    pub fn narrow(connections: usize) -> World {
+        let connections = Connections::at_most(connections);
+        let mut world = World::serve(TempDir::new().unwrap(), 0, None, connections);
         world.admit();
         world
     }
@@ -88,7 +97,7 @@ impl World {
     }
 
     fn make(slots: u32, definition: &str) -> World {
-        let mut world = World::serve(TempDir::new().unwrap(), slots, None);
+        let mut world = World::serve(TempDir::new().unwrap(), slots, None, Connections::default());
         world.admit();
         world.fill(definition);
         world
@@ -101,12 +110,12 @@ impl World {
         let (tokens, users) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.users));
         drop(self);
         meanwhile(folder.path());
-        let mut world = World::serve(folder, 0, None);
+        let mut world = World::serve(folder, 0, None, Connections::default());
         (world.tokens, world.users) = (tokens, users);
         world
     }
 
-    fn serve(folder: TempDir, slots: u32, url: Option<&str>) -> World {
+    fn serve(folder: TempDir, slots: u32, url: Option<&str>, connections: Connections) -> World {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -123,7 +132,7 @@ impl World {
         };
         let server = runtime.block_on(Server::start(settings)).unwrap();
         let shared = server.shared.clone();
-        let edge = Edge::open(shared.clone(), site(url, address).unwrap()).unwrap();
+        let edge = Edge::with(connections, shared.clone(), site(url, address).unwrap()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;

@@ -1,0 +1,170 @@
+//! Connections: how many there may be, of everybody and of one address, and what their sockets do when nobody reads.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+use super::patience::{IDLE_DEADLINE, Patience};
+use super::shares::{Share, Shares};
+
+/// Connections at once. Each costs a descriptor and a few KB.
+const CONNECTIONS_MAX: usize = 4_000;
+/// The part of them that one address may have: an office behind one address has places, and leaves others theirs.
+const OF_ONE_ADDRESS: usize = 16;
+/// They are scarce when fewer than this part of them are free.
+const SCARCE: usize = 8;
+
+/// The places for connections.
+#[derive(Debug)]
+pub struct Connections {
+    places: Arc<Semaphore>,
+    by_address: Arc<Shares<IpAddr>>,
+    scarce_below: usize,
+}
+
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections::at_most(CONNECTIONS_MAX)
+    }
+}
+
+impl Connections {
+    /// So many places.
+    pub fn at_most(count: usize) -> Connections {
+        Connections {
+            places: Arc::new(Semaphore::new(count)),
+            by_address: Shares::new(count.div_ceil(OF_ONE_ADDRESS)),
+            scarce_below: count.div_ceil(SCARCE),
+        }
+    }
+
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// None while this is there.
+    pub async fn place(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        self.places.clone().acquire_owned().await
+    }
+
+    /// Takes one of an address's own places. Everybody at this very machine has the same address: it is not bounded.
+    ///
+    /// # Errors
+    /// It has as many as one address may have.
+    pub fn enter(&self, address: Option<IpAddr>) -> Result<Option<Share<IpAddr>>, Crowded> {
+        let far = address.filter(|address| !address.is_loopback());
+        far.map(|address| self.by_address.take(address).ok_or(Crowded)).transpose()
+    }
+
+    /// Whether so few places are left that whoever holds one for nothing has to go.
+    pub fn are_scarce(&self) -> bool {
+        self.places.available_permits() < self.scarce_below
+    }
+}
+
+/// An address has as many connections as one may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowded;
+
+/// A socket that breaks when its reader does not read: whatever an answer holds, it would hold for as long as they like.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    patience: Patience,
+}
+
+impl Socket {
+    /// One of some connections.
+    pub fn new(stream: TcpStream, connections: Arc<Connections>) -> Socket {
+        Socket { stream, patience: Patience::new(IDLE_DEADLINE, connections) }
+    }
+
+    fn watch(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Pending => {
+                ready!(self.patience.poll_over(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Ready(written) => {
+                self.patience.passed(*written.as_ref().unwrap_or(&0));
+                Poll::Ready(written)
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_leaves_places_for_others() {
+        let connections = Connections::default();
+        let address = |last| Some(IpAddr::from([192, 0, 2, last]));
+        let own = std::iter::from_fn(|| connections.enter(address(1)).ok());
+        let own: Vec<_> = own.take(CONNECTIONS_MAX).collect();
+        assert_eq!(own.len(), CONNECTIONS_MAX / OF_ONE_ADDRESS);
+        assert!(connections.enter(address(2)).is_ok());
+        drop(own);
+        assert!(connections.enter(address(1)).is_ok());
+    }
+
+    #[test]
+    fn whoever_cannot_be_told_from_others_is_held_to_no_share() {
+        let connections = Connections::default();
+        for address in [None, Some(IpAddr::from([127, 0, 0, 1]))] {
+            assert!((0..CONNECTIONS_MAX).all(|_| matches!(connections.enter(address), Ok(None))));
+        }
+    }
+}
