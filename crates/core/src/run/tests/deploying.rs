@@ -24,8 +24,7 @@ fn restartable(graph: &str) -> Bench {
     let mut jobs: Vec<JobSpec> = start.graph.iter().map(|(_, spec)| spec.clone()).collect();
     jobs.iter_mut().for_each(|job| Arc::make_mut(&mut job.body).restartable = true);
     start.graph = jobs.into();
-    bench.state = RunState::new(&CellId::Run(start.run.clone()));
-    bench.event(RunEvent::Start(Arc::new(start)));
+    bench.begin(start);
     bench
 }
 
