@@ -99,27 +99,33 @@ pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
 }
 
 /// The same for a data folder that has a database, whose files are moved to `aside` in the place of whatever is there, and
-/// stay. Where that cannot be done, the database stays as it was. It may be repeated after it was cut off.
+/// stay. The backup is moved as well, so that none of it takes room; all three are on one disk. Where it cannot be done, both
+/// databases stay where they were. As long as the backup is where it was, it has not been done, and may be repeated.
 ///
 /// # Errors
 /// The folder is in use, the backup is damaged, or a file cannot be moved.
 pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), BackupError> {
     let folder = DataFolder::enter(folder)?;
+    View::open_copy(backup)?.check_file()?;
     // The database goes first: as long as it is there, nothing of it is aside, where what lies beside an earlier one is not its.
     if folder.database().exists() {
         files_of(aside).iter().try_for_each(|old| remove_if_there(old))?;
     }
     let mut moved = Vec::new();
     let places = files_of(&folder.database()).into_iter().zip(files_of(aside));
-    let restored = places.filter(|(from, _)| from.exists()).try_for_each(|(from, to)| {
-        fs::rename(&from, &to).map_err(|why| file("move aside", &from, &why))?;
+    let set_aside = places.filter(|(from, _)| from.exists()).try_for_each(|(from, to)| {
+        rename(&from, &to)?;
         moved.push((from, to));
         Ok(())
     });
-    restored.and_then(|()| put(backup, &folder)).inspect_err(|_| {
+    // The mark syncs the folder: after a power cut no log of the one database lies beside the other.
+    let restored = set_aside.and_then(|()| mark_restored(&folder));
+    restored.and_then(|()| rename(backup, &folder.database())).inspect_err(|_| {
         // As it was: better that database than none.
         moved.iter().for_each(|(from, to)| drop(fs::rename(to, from)));
-    })
+    })?;
+    folder.sync()?;
+    sync_folder_of(backup)
 }
 
 /// A database and what SQLite keeps beside it.
@@ -139,25 +145,41 @@ fn remove_if_there(path: &Path) -> Result<(), BackupError> {
 }
 
 fn put(backup: &Path, folder: &DataFolder) -> Result<(), BackupError> {
-    let database = folder.database();
     View::open_copy(backup)?.check_file()?;
-    // No database has this incarnation, so the restore is noticed even where nothing else is known of the past.
-    let past = folder.mark()?.unwrap_or(Mark { incarnation: String::new(), epoch: 0, leaves: 0 });
-    folder.set_mark(&Mark { incarnation: "before a restore".to_owned(), ..past })?;
+    mark_restored(folder)?;
     let fresh = folder.path().join("restore.new");
     let copied = fs::copy(backup, &fresh).map_err(|why| file("copy to", &fresh, &why));
     copied.and_then(|_| sync(&fresh)).inspect_err(|_| {
         // Half of it would only take the room of the next try.
         let _ = fs::remove_file(&fresh);
     })?;
-    fs::rename(&fresh, &database).map_err(|why| file("rename to", &database, &why))?;
+    rename(&fresh, &folder.database())?;
     Ok(folder.sync()?)
 }
 
+/// Has the restore noticed even where nothing else is known of the past: no database has this incarnation.
+fn mark_restored(folder: &DataFolder) -> Result<(), BackupError> {
+    let past = folder.mark()?.unwrap_or(Mark { incarnation: String::new(), epoch: 0, leaves: 0 });
+    let mark = Mark { incarnation: "before a restore".to_owned(), ..past };
+    match folder.set_mark(&mark) {
+        // The disk may be full; the reserve is there for whoever serves next.
+        Err(_) if folder.release_reserve() => Ok(folder.set_mark(&mark)?),
+        marked => Ok(marked?),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), BackupError> {
+    fs::rename(from, to).map_err(|why| file("move", from, &why))
+}
+
 fn sync(path: &Path) -> Result<(), BackupError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|why| file("sync", path, &why))?;
+    sync_folder_of(path)
+}
+
+fn sync_folder_of(path: &Path) -> Result<(), BackupError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = File::open(path).and_then(|file| file.sync_all());
-    synced.and_then(|()| File::open(parent)?.sync_all()).map_err(|why| file("sync", path, &why))
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(|why| file("sync", parent, &why))
 }
 
 fn file(what: &'static str, path: &Path, why: &io::Error) -> BackupError {

@@ -92,26 +92,24 @@ impl Store {
     ///
     /// # Errors
     /// Another server has it, it is of a newer version, or a file operation failed.
-    pub fn open(options: Options) -> Result<Store, OpenError> {
+    pub fn open(mut options: Options) -> Result<Store, OpenError> {
         check_library()?;
         let folder = DataFolder::enter(&options.folder)?;
         let sink = open_sink(&options, &folder)?;
-        let (begun, mut view, room) = match begin(&options, &folder, sink.as_ref()) {
+        let key = options.audit.take().map(|audit| Arc::new(audit.key));
+        let shared = Arc::new(Shared::default());
+        let start = Start { options: &options, folder: &folder, sink: sink.as_ref(), key: key.as_ref() };
+        let Opened { begun, mut view, log, room } = match begin(&start, &shared) {
             // A full disk may show as any failure to write; the reserve is there for a restart, too.
             Err(OpenError::Write(_) | OpenError::File { .. } | OpenError::Read(ReadError::Io { .. }))
                 if folder.release_reserve() =>
             {
-                begin(&options, &folder, sink.as_ref())?
+                begin(&start, &shared)?
             }
-            begun => begun?,
+            opened => opened?,
         };
-        let shared = Arc::new(Shared::default());
         shared.time_high.store(begun.marks.time_high.0, std::sync::atomic::Ordering::Relaxed);
         shared.health(|health| health.full = room.is_full());
-        let key = options.audit.map(|audit| Arc::new(audit.key));
-        let key = key.filter(|key| key_fits(&view, key, &shared));
-        let mut log = Log::load(&view, key, begun.incarnation)?;
-        append_restored(&view, &mut log, &begun)?;
         let (path, database) = (folder.path().to_owned(), folder.database());
         let wal = Wal::new(&database, &mut view)?;
         let thread = WriterThread {
@@ -227,21 +225,38 @@ impl Tx<'_> {
     }
 }
 
-/// The database of a folder, migrated and in a new epoch.
-fn begin(
-    options: &Options,
-    folder: &DataFolder,
-    sink: Option<&Sink>,
-) -> Result<(Begun, View, Room), OpenError> {
+/// What a start goes by.
+struct Start<'a> {
+    options: &'a Options,
+    folder: &'a DataFolder,
+    sink: Option<&'a Sink>,
+    key: Option<&'a Arc<AuditKey>>,
+}
+
+/// A database that takes writes.
+struct Opened {
+    begun: Begun,
+    view: View,
+    log: Log,
+    room: Room,
+}
+
+/// The database of a folder, migrated and in a new epoch, with the leaf of a restore if it was one.
+fn begin(start: &Start<'_>, shared: &Shared) -> Result<Opened, OpenError> {
+    let Start { options, folder, sink, key } = start;
     let mut view = open_database(folder)?;
     schema::migrate(&mut view.conn, options.now)?;
     folder.sync()?;
-    let known = known_before(folder, sink)?;
-    check_history(&view, &known, options.audit.as_ref(), sink)?;
+    let known = known_before(folder, *sink)?;
+    check_history(&view, &known, key.map(|key| key.verifier()), *sink)?;
     let begun = begin_epoch(&mut view, &known, options.now)?;
+    let key = key.filter(|key| key_fits(&view, key, shared)).cloned();
+    let mut log = Log::load(&view, key, begun.incarnation)?;
+    append_restored(&view, &mut log, &begun)?;
     view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
+    // Last: what is reserved, and what the database may not exceed, is for what the start itself writes as well.
     let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
-    Ok((begun, view, room))
+    Ok(Opened { begun, view, log, room })
 }
 
 fn check_library() -> Result<(), OpenError> {
@@ -304,13 +319,13 @@ fn known_before(folder: &DataFolder, sink: Option<&Sink>) -> Result<KnownBefore,
 fn check_history(
     view: &View,
     known: &KnownBefore,
-    audit: Option<&AuditOptions>,
+    key: Option<&VerifierKey>,
     sink: Option<&Sink>,
 ) -> Result<(), OpenError> {
-    let (Some(audit), Some(sink)) = (audit, sink) else { return Ok(()) };
+    let (Some(key), Some(sink)) = (key, sink) else { return Ok(()) };
     let foreign = match same_life(known.mark.as_ref(), incarnation_of(view)?) {
         true => foreign_checkpoint(view, known)?,
-        false => unsigned_history(view, known, audit.key.verifier())?,
+        false => unsigned_history(view, known, key)?,
     };
     match foreign {
         None => Ok(()),

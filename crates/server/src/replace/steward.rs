@@ -7,7 +7,7 @@
 //! server, and the steward is over once that is. Those that come wait for the server that it may have to become.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -279,14 +279,12 @@ fn own(before: &Path) -> PathBuf {
 pub(super) fn restore(folder: &Folder, trial: &Trial) -> io::Result<()> {
     let Some(backup) = &trial.backup else { return Ok(()) };
     if !backup.exists() {
-        // The trial ended before the database was copied, so before the deployed program had it.
+        // It is the database again. Or the trial ended before there was a copy, so before the deployed program had it.
         return Ok(());
     }
     // The newest of its kind: each may be as large as the record.
     let aside = folder.path().join("failed.db");
-    towpath_store::restore_over(backup, data_of(folder), &aside).map_err(io::Error::other)?;
-    fs::remove_file(backup)?;
-    File::open(folder.path())?.sync_all()
+    towpath_store::restore_over(backup, data_of(folder), &aside).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -352,11 +350,16 @@ mod tests {
             backup: Some(folder.backup()),
             told_to_end: false,
         };
+        let copy = fs::metadata(folder.backup()).unwrap().ino();
         restore(&folder, &trial).unwrap();
+        assert_eq!(fs::metadata(data.join("towpath.db")).unwrap().ino(), copy, "no other copy was made");
         assert_eq!(users(), 0);
         add("bob");
+        // As if the steward had been killed before it could say that the trial is over.
         restore(&folder, &trial).unwrap();
         assert_eq!(users(), 1, "somebody has served since");
+        let failed = towpath_store::View::open_copy(&folder.path().join("failed.db")).unwrap();
+        assert_eq!(failed.users().unwrap().len(), 1, "what stood in its place is kept");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use towpath_core::turn::WriteSet;
-use towpath_store::{Load, Options, Purpose, Store, Tx, WriteError};
+use towpath_store::{Load, Options, Purpose, Store, Tx, WriteError, backup, restore_over};
 
 use crate::subject::{NOW, Place, act, gate, row, write_set};
 
@@ -122,4 +122,31 @@ fn fills_its_disk() {
     let leaves = store.reader().snapshot().unwrap().leaf_count().unwrap();
     assert_eq!(leaves, accepted + 1);
     say(&format!("reopened: full={}", store.writer().health().full));
+}
+
+/// Puts a backup in the place of its database and serves that, on a disk with room for so few pages and less.
+#[test]
+fn restores_on_its_full_disk() {
+    const PAGE: u64 = 4096;
+    let Some(base) = std::env::var_os(PLACE) else { return };
+    let base = Path::new(&base);
+    let [saved, aside, ballast] = ["saved.db", "aside.db", "ballast"].map(|name| base.join(name));
+    for pages in 0..=24 {
+        let store = Store::open(options(base)).unwrap();
+        let leaves = store.reader().snapshot().unwrap().leaf_count().unwrap();
+        store.close();
+        backup(&base.join("data"), &saved).unwrap();
+        // What an earlier one left there would make room.
+        let _ = std::fs::remove_file(&aside);
+        fill(&ballast);
+        let file = std::fs::OpenOptions::new().write(true).open(&ballast).unwrap();
+        file.set_len(file.metadata().unwrap().len() - pages * PAGE).unwrap();
+        restore_over(&saved, &base.join("data"), &aside).unwrap();
+        let store = Store::open(options(base)).unwrap();
+        // One for each start whose disk had no room for what came after it.
+        assert!(store.reader().snapshot().unwrap().leaf_count().unwrap() > leaves);
+        store.close();
+        std::fs::remove_file(&ballast).unwrap();
+        say(&format!("restored with {pages} pages of room"));
+    }
 }

@@ -1,5 +1,6 @@
 //! A backup that is put in the place of a database.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use towpath_store::{BackupError, OpenError, backup, restore_over};
@@ -35,7 +36,9 @@ fn database(place: &Place) -> PathBuf {
 fn a_backup_takes_the_place_of_a_database_which_is_kept_aside() {
     let place = Place::new();
     let (saved, aside) = saved_and_gone_on(&place);
+    let file = std::fs::metadata(&saved).unwrap().ino();
     restore_over(&saved, &place.data(), &aside).unwrap();
+    assert_eq!(std::fs::metadata(database(&place)).unwrap().ino(), file, "it takes no room of its own");
     assert_eq!(commits(&place), 1);
     std::fs::rename(&aside, database(&place)).unwrap();
     for beside in ["towpath.db-wal", "towpath.db-shm"] {
@@ -50,12 +53,14 @@ fn what_is_kept_aside_is_one_database_and_its_own_log() {
     let (saved, aside) = saved_and_gone_on(&place);
     let beside = ["-wal", "-shm"].map(|suffix| place.base.path().join(format!("aside.db{suffix}")));
     beside.iter().for_each(|file| std::fs::write(file, "of an earlier one").unwrap());
+    let again = place.base.path().join("again.db");
+    std::fs::copy(&saved, &again).unwrap();
     restore_over(&saved, &place.data(), &aside).unwrap();
     assert_eq!((aside.exists(), beside.map(|file| file.exists())), (true, [false, false]));
     // Cut off when the database had been moved, and its log had not.
     std::fs::remove_file(database(&place)).unwrap();
     std::fs::write(place.data().join("towpath.db-wal"), "its own").unwrap();
-    restore_over(&saved, &place.data(), &aside).unwrap();
+    restore_over(&again, &place.data(), &aside).unwrap();
     assert_eq!(std::fs::read_to_string(place.base.path().join("aside.db-wal")).unwrap(), "its own");
     assert!(aside.exists());
     assert_eq!(commits(&place), 1);
@@ -68,6 +73,20 @@ fn a_damaged_backup_leaves_the_database_as_it_was() {
     std::fs::write(&saved, "no database").unwrap();
     assert!(matches!(restore_over(&saved, &place.data(), &aside), Err(BackupError::Read(_))));
     assert_eq!((commits(&place), aside.exists()), (2, false));
+}
+
+#[test]
+fn a_restore_that_cannot_be_noted_leaves_everything_where_it_was() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    let note = place.data().join("high-water.json.new");
+    std::fs::create_dir(&note).unwrap();
+    assert!(matches!(restore_over(&saved, &place.data(), &aside), Err(BackupError::Open(_))));
+    assert!(database(&place).exists() && saved.exists() && !aside.exists());
+    std::fs::remove_dir(&note).unwrap();
+    assert_eq!(commits(&place), 2);
+    restore_over(&saved, &place.data(), &aside).unwrap();
+    assert_eq!(commits(&place), 1);
 }
 
 #[test]
