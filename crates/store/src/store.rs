@@ -252,7 +252,7 @@ fn begin(start: &Start<'_>, shared: &Shared) -> Result<Opened, OpenError> {
     let begun = begin_epoch(&mut view, &known, options.now)?;
     let key = key.filter(|key| key_fits(&view, key, shared)).cloned();
     let mut log = Log::load(&view, key, begun.incarnation)?;
-    append_restored(&view, &mut log, &begun)?;
+    append_restored(&view, &mut log, &begun, *sink)?;
     view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
     // Last: what is reserved, and what the database may not exceed, is for what the start itself writes as well.
     let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
@@ -405,27 +405,40 @@ fn find_rollback(view: &View, known: &KnownBefore, now: Timestamp) -> Result<Opt
     const META: &str = "SELECT epoch, time_high FROM meta";
     let known_inside = view.one(META, [], |row| Ok((get_u64(row, 0)?, row.get(1).map(Timestamp)?)))?;
     let (epoch, time_high) = known_inside.unwrap_or_default();
-    let leaves = view.leaf_count()?;
+    let (leaves, own) = (view.leaf_count()?, incarnation_of(view)?);
     let of_mark = known.mark.as_ref().map_or((0, 0), |mark| (mark.leaves, mark.epoch));
     let of_sink = known.checkpoints().next().map_or(0, |newest| newest.size);
-    let leaves_before = of_mark.0.max(of_sink).max(leaves);
-    let why = if leaves_before > leaves {
+    let leaves_known = of_mark.0.max(of_sink);
+    let why = if leaves_known > leaves {
         "the database has fewer leaves than were known outside of it"
     } else if known.mark.is_some() && of_mark.1 > epoch {
         "the database is of an earlier epoch than was known outside of it"
-    } else if !same_life(known.mark.as_ref(), incarnation_of(view)?) {
+    } else if !same_life(known.mark.as_ref(), own) {
         "the database is of another life than was known outside of it"
     } else {
         return Ok(None);
     };
+    let ended = ended_lives(view, known, leaves)?;
+    let leaves_lost = leaves_known.saturating_sub(leaves_in_common(known, own, leaves, &ended));
     Ok(Some(Restored {
         why: why.to_owned(),
-        leaves_before,
-        leaves_lost: leaves_before - leaves,
+        leaves_before: leaves + leaves_lost,
+        leaves_lost,
         epoch_before: Epoch(of_mark.1),
         at: time_high.max(now),
-        ended: ended_lives(view, known, leaves)?,
+        ended,
     }))
+}
+
+/// How many leaves the database has in common with the life that signed last outside of it. Of another life than its own
+/// these are those from before that began, whose first checkpoint is over its first leaf, and what is kept of it.
+fn leaves_in_common(known: &KnownBefore, own: Option<Incarnation>, leaves: u64, ended: &[EndedLife]) -> u64 {
+    let last = known.checkpoints().next().and_then(|newest| newest.life);
+    let Some(last) = last.filter(|last| own != Some(*last)) else { return leaves };
+    let signed = known.checkpoints().filter(|one| one.life == Some(last)).map(|one| one.size);
+    let before = signed.min().map_or(0, |first| first.saturating_sub(1));
+    let kept = ended.iter().filter(|one| one.life == last).map(|one| one.kept).max();
+    before.max(kept.unwrap_or(0)).min(leaves)
 }
 
 /// Every life that is known of, with how many of its leaves are in the database. All of them end with a restore: also one
@@ -466,22 +479,24 @@ fn key_fits(view: &View, key: &AuditKey, shared: &Shared) -> bool {
 
 /// Adds the leaf that tells of a restore, in a transaction of its own and with the checkpoint that makes it count: whoever
 /// verifies the log believes no such leaf without.
-fn append_restored(view: &View, log: &mut Log, begun: &Begun) -> Result<(), OpenError> {
+fn append_restored(view: &View, log: &mut Log, begun: &Begun, sink: Option<&Sink>) -> Result<(), OpenError> {
     let Some(restored) = &begun.restored else { return Ok(()) };
     log.append(begun.marks.time_high, &format!("{{\"restored\":{}}}", encode(restored)));
     let written = || -> Result<_, WriteError> {
         view.conn.execute_batch("BEGIN IMMEDIATE")?;
         let frontier = log.flush(view)?;
-        if log.can_sign() {
-            log.seal(view, &frontier)?;
-        }
+        let note = log.can_sign().then(|| log.seal(view, &frontier)).transpose()?;
         view.conn.execute_batch("COMMIT")?;
-        Ok(frontier)
+        Ok((frontier, note))
     };
-    let frontier = written().map_err(|why| match why {
+    let (frontier, note) = written().map_err(|why| match why {
         WriteError::Damaged { why } => OpenError::Read(damaged(why)),
         why => OpenError::Write(why),
     })?;
     log.committed(frontier);
+    if let (Some(note), Some(sink)) = (note, sink) {
+        // Says there where this life began. A disk that does not take it is told of with the next one.
+        let _ = sink.append(&note);
+    }
     Ok(())
 }

@@ -50,7 +50,7 @@ pub struct Rotation {
 pub struct Restored {
     /// How it was noticed.
     pub why: String,
-    /// How many leaves there had been; the log goes on at fewer.
+    /// How many leaves there had been of all that is known of; the log goes on without those that are lost.
     pub leaves_before: u64,
     /// How many of them are lost.
     pub leaves_lost: u64,

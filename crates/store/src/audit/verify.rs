@@ -10,6 +10,7 @@ use super::leaf::{Entry, Leaf, Restored, has_lost};
 use super::merkle::{self, Frontier, TILE_LEVELS};
 use super::note::{Checkpoint, SignedCheckpoint, VerifierKey};
 use crate::error::ReadError;
+use crate::incarnation::Incarnation;
 use crate::view::View;
 
 /// A checkpoint that was kept outside of the database.
@@ -35,8 +36,8 @@ pub struct Report {
     /// Restores that the log admits and a good checkpoint covers, each with its leaf. What they lost is no finding, but
     /// worth reading.
     pub restores: Vec<(u64, Restored)>,
-    /// Checkpoints that belong to what a restore lost.
-    pub lost_checkpoints: u64,
+    /// Checkpoints that were kept outside and would be findings, if those restores did not tell of the end of their lives.
+    pub excused: Vec<Excused>,
     /// Everything that is wrong.
     pub findings: Vec<Finding>,
 }
@@ -45,6 +46,27 @@ impl Report {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
+    }
+}
+
+/// The good checkpoints of one life over leaves that a restore lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excused {
+    /// Whose; `None`: of older servers, which named none.
+    pub life: Option<Incarnation>,
+    /// How many they are.
+    pub checkpoints: u64,
+    /// Over how many leaves the smallest of them is.
+    pub least_leaves: u64,
+    /// Over how many the largest is.
+    pub most_leaves: u64,
+}
+
+impl fmt::Display for Excused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Excused { life, checkpoints, least_leaves, most_leaves } = self;
+        let whose = life.map_or("a life without a name".to_owned(), |life| format!("life {life}"));
+        write!(f, "{checkpoints} of {whose}, over {least_leaves} to {most_leaves} leaves: a restore ended it")
     }
 }
 
@@ -297,9 +319,25 @@ impl Check {
         self.restores(sealed);
         for (claim, finding) in wrong {
             match self.is_explained(&claim) {
-                true => self.report.lost_checkpoints += 1,
+                true => self.excuse(&claim),
                 false => self.report.findings.push(finding),
             }
+        }
+    }
+
+    fn excuse(&mut self, claim: &Claim) {
+        let Some(Checkpoint { life, size, .. }) = claim.note.as_ref().map(|note| &note.checkpoint) else {
+            return;
+        };
+        match self.report.excused.iter_mut().find(|one| one.life == *life) {
+            // By their sizes, in order.
+            Some(one) => (one.checkpoints, one.most_leaves) = (one.checkpoints + 1, *size),
+            None => self.report.excused.push(Excused {
+                life: *life,
+                checkpoints: 1,
+                least_leaves: *size,
+                most_leaves: *size,
+            }),
         }
     }
 

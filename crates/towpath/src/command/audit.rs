@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use towpath_git::{Checkout, Repository};
 use towpath_server::witness::{self, Witness};
 use towpath_store::View;
-use towpath_store::audit::{AuditKey, Finding, Held, Report, VerifierKey, split_notes, verify};
+use towpath_store::audit::{AuditKey, Excused, Finding, Held, Report, VerifierKey, split_notes, verify};
 
 use crate::command::answer::{items, number, rows, text, time};
 use crate::command::serve::PlaceArgs;
@@ -188,12 +188,22 @@ fn as_data(report: Option<&Report>, repo: Option<&Witness>) -> Value {
         data["unsealed"] = json!(report.unsealed);
         data["checkpoints"] = json!(report.checkpoints);
         data["restores"] = json!(report.restores.len());
+        data["excused"] = report.excused.iter().map(excused).collect();
     }
     if let Some(repo) = repo {
         data["branches"] = json!(repo.branches);
         data["notes"] = json!(repo.notes);
     }
     data
+}
+
+fn excused(one: &Excused) -> Value {
+    json!({
+        "life": one.life,
+        "checkpoints": one.checkpoints,
+        "least_leaves": one.least_leaves,
+        "most_leaves": one.most_leaves,
+    })
 }
 
 fn tell_of_repo(repo: &Witness, terminal: &Terminal) -> Result<(), Failure> {
@@ -236,6 +246,9 @@ fn tell_of_log(report: &Report, terminal: &Terminal) -> Result<(), Failure> {
     for (leaf, restored) in &report.restores {
         let lost = format!("leaf {leaf}: a restore lost {}: {}", leaves(restored.leaves_lost), restored.why);
         terminal.data(format!("{}: {}", Style::Yellow.paint("restore"), inline(&lost)))?;
+    }
+    for one in &report.excused {
+        terminal.data(format!("{}: {one}", Style::Yellow.paint("excused checkpoints")))?;
     }
     let verdict = match report.is_clean() {
         true => Style::Green.paint("sound"),

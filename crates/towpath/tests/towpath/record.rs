@@ -172,6 +172,7 @@ fn h07_restore_old() {
     assert!(record.contains("  restored  ") && record.contains("accepted a restore"), "{record}");
     let verified = site.ok(&["audit", "verify", "--data", &site.data()]).out;
     assert!(verified.contains(&format!("a restore lost {lost} leaves")), "{verified}");
+    assert!(verified.contains("excused checkpoints: "), "{verified}");
 }
 
 /// The repositories are what they were, only the rows are of yesterday: what landed since is not landed again.
