@@ -181,6 +181,9 @@ pub struct Branch {
     /// The tip at which a person gave up our newest landing, which the branch had lost.
     #[serde(default)]
     pub settled_on: Option<CommitId>,
+    /// Changes of which the forge has a record that cannot be read, and what is wrong with it.
+    #[serde(default)]
+    pub unreadable: BTreeMap<ChangeNumber, String>,
     /// A tip that somebody else put there and no admin has accepted.
     pub foreign: Option<CommitId>,
     /// Set while nothing lands.

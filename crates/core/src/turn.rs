@@ -321,6 +321,7 @@ mod tests {
                 keeps_landed: true,
                 begun_by: BTreeSet::new(),
                 changes: vec![],
+                unreadable: BTreeMap::new(),
                 people: BTreeMap::new(),
             },
         };

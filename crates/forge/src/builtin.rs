@@ -282,27 +282,27 @@ impl BuiltIn {
     }
 
     /// Brings on the rows that are behind their refs, so that none is taken for what is that is known to be old. Returns the
-    /// changes that a damaged record keeps from it: they are out of reach until a person mends them, and no other waits for
-    /// that.
+    /// changes that a damaged record keeps from it, with what is wrong: they are out of reach until a person mends them, and
+    /// no other waits for that.
     ///
     /// # Errors
     /// As long as a row cannot be saved.
-    fn catch_up(&self) -> Result<BTreeSet<ChangeNumber>, ForgeError> {
+    fn catch_up(&self) -> Result<BTreeMap<ChangeNumber, String>, ForgeError> {
         // Held until the end: who puts another one in meanwhile waits, and so does who would go by one of these rows.
         let mut behind = lock(&self.inner.behind);
         if !behind.looked {
             behind.changes.extend(self.find_behind()?);
             behind.looked = true;
         }
-        let mut damaged = BTreeSet::new();
+        let mut damaged = BTreeMap::new();
         for number in behind.changes.clone() {
             match self.recorded(number) {
                 Ok(_) => {
                     behind.changes.remove(&number);
                 }
                 Err(Failure::Failed(error)) if !is_damage(&error) => return Err(error),
-                Err(_) => {
-                    damaged.insert(number);
+                Err(failure) => {
+                    damaged.insert(number, failure.to_string());
                 }
             }
         }

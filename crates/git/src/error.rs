@@ -109,6 +109,12 @@ pub enum GitError {
         /// The wanted object.
         id: ObjectId,
     },
+    /// The repository has the object, but its file does not hold it any more.
+    #[error("object {id} is damaged; it has to be put back from a copy of the repository")]
+    Damaged {
+        /// The object.
+        id: ObjectId,
+    },
     /// The repository, branch or ref is not there.
     #[error("{what} `{name}` does not exist")]
     NotThere {
@@ -210,7 +216,7 @@ impl GitError {
             }
             BadRefName { .. } | Unrelated { .. } | NotForward { .. } | BadInput { .. } => ErrorClass::Invalid,
             NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
-            NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,
+            NotDurable { .. } | SourceRefused { .. } | Damaged { .. } => ErrorClass::Denied,
         }
     }
 

@@ -1,12 +1,13 @@
 //! Reading objects through a kept-open `git cat-file`.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use towpath_core::ids::{CommitId, TreeId};
 
 use crate::coprocess::{Coprocess, Slot};
 use crate::error::{GitError, printable};
-use crate::object::{CommitInfo, Entry, ObjectId, TreePath, entries};
+use crate::object::{CommitInfo, Entry, ObjectId, TreePath, entries, is_whole, loose_path};
 use crate::process::{Prepared, Until};
 use crate::repository::Repository;
 
@@ -119,6 +120,18 @@ impl Repository {
         Ok(FileAt::Absent)
     }
 
+    /// Whether it is for an object that git ends over it, and not for want of memory, say: what a loose one's file holds is
+    /// seen here; of a packed one git itself says so once more, in a process that nobody has killed.
+    fn is_damaged(&self, id: ObjectId, kind: &str) -> bool {
+        match is_whole(&loose_path(&self.objects(), id), id) {
+            Ok(whole) => return !whole,
+            Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Err(_) => return false,
+        }
+        let again = self.call("cat-file").arg(kind).arg(id.to_string()).prepare();
+        again.finish(&[], self.bounds()).is_ok_and(|ended| ended.status.code().is_some_and(|code| code != 0))
+    }
+
     /// The paths directly in the folder `path` of a tree (`""` for the root); empty if there is no such folder.
     pub fn names_in(&self, tree: TreeId, path: &str) -> Result<Vec<TreePath>, GitError> {
         let reader = self.read();
@@ -176,7 +189,19 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of an object of the wanted kind.
+    ///
+    /// # Errors
+    /// `Damaged` if it is there and cannot be read however often it is tried.
     pub fn content(&self, id: ObjectId, wanted: &'static str, bytes_max: u64) -> Result<Vec<u8>, GitError> {
+        match self.ask_content(id, wanted, bytes_max) {
+            Err(GitError::Failed { .. }) if self.repository.is_damaged(id, wanted) => {
+                Err(GitError::Damaged { id })
+            }
+            asked => asked,
+        }
+    }
+
+    fn ask_content(&self, id: ObjectId, wanted: &'static str, bytes_max: u64) -> Result<Vec<u8>, GitError> {
         let until = Until::after(self.deadline);
         self.with(|process| {
             process.send(format!("contents {id}\n{FLUSH}").as_bytes(), until)?;

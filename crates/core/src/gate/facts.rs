@@ -36,6 +36,9 @@ pub struct Snapshot {
     pub begun_by: BTreeSet<UserId>,
     /// Every open change with this target.
     pub changes: Vec<ForgeChange>,
+    /// Changes that had this target when they could be read last, each with what is wrong with its record at the forge.
+    #[serde(default)]
+    pub unreadable: BTreeMap<ChangeNumber, String>,
     /// What people may do here.
     pub people: BTreeMap<UserId, Rights>,
 }
@@ -160,6 +163,9 @@ impl GateState {
         }
         self.meet_tip(read, now);
         self.meet_changes(&read.snapshot.changes, now);
+        if self.branch.unreadable != read.snapshot.unreadable {
+            self.branch.edit().unreadable = read.snapshot.unreadable.clone();
+        }
     }
 
     fn meet_tip(&mut self, read: &ForgeRead, now: Timestamp) {

@@ -1,5 +1,6 @@
 //! What the gate owes the world. Reads only.
 
+use super::reason::Reason;
 use super::runs::Phase;
 use super::{Change, GateState, TestState, reason};
 use crate::cell::CellId;
@@ -105,7 +106,7 @@ impl GateState {
     fn check(&self, change: &Change, queue: &[ChangeNumber], now: Timestamp) -> Check {
         let run = |number: u64| Some(self.run_id(number));
         let reasons = self.reasons_in(queue, change.facts.number, now);
-        let why = || reasons.first().map(super::Reason::in_full).unwrap_or_default();
+        let why = || reasons.first().map(Reason::in_full).unwrap_or_default();
         let (verdict, run) = match self.test_state(change) {
             TestState::Untested => (Verdict::Pending, None),
             TestState::Running(number) => (Verdict::Pending, run(number)),
@@ -146,6 +147,13 @@ impl GateState {
                 None => format!("somebody else pushed {commit} to {}; {how}", self.id),
             };
             alert("alert-foreign", self.about(commit), text);
+        }
+        for (number, why) in &self.branch.unreadable {
+            let reason = Reason::Unreadable { why: why.clone() };
+            let hint = reason.hint(*number, &self.id.branch).unwrap_or_default();
+            let text =
+                format!("change {number} of {} is out of reach, others go on: {reason}; {hint}", self.id);
+            alert("alert-unreadable", format!("{} {number}", self.id), text);
         }
         for (cause, why) in self.halts() {
             let text = format!("nothing lands on {}: {why}; {}", self.id, cause.mend());

@@ -92,14 +92,22 @@ impl GateState {
         now: Timestamp,
     ) -> Vec<Reason> {
         let Some(change) = self.changes.get(&number) else {
-            // It is on the branch; the forge is being told.
-            return if self.has_landed(number) { vec![Reason::Landing] } else { Vec::new() };
+            return self.why_unseen(number).into_iter().collect();
         };
         let mut reasons = self.keeps_out(change, now);
         let place = Place { queue, is_in: reasons.is_empty() };
         reasons.extend(self.waits(change, now, place));
         reasons.extend(self.over_budget(change, now));
         reasons
+    }
+
+    /// Why a change is not among those that the gate has from the forge.
+    fn why_unseen(&self, number: ChangeNumber) -> Option<Reason> {
+        match self.branch.unreadable.get(&number) {
+            // It is on the branch; the forge is being told.
+            _ if self.has_landed(number) => Some(Reason::Landing),
+            unreadable => unreadable.map(|why| Reason::Unreadable { why: why.clone() }),
+        }
     }
 
     /// Everything that a person has to change before the change can be in the queue.

@@ -18,6 +18,11 @@ pub enum Reason {
         /// Where.
         tip: CommitId,
     },
+    /// The forge's record of it is damaged.
+    Unreadable {
+        /// How.
+        why: String,
+    },
     /// Nobody authorised uploaded it, vouched for it or approved it.
     Untrusted {
         /// The newest revision.
@@ -172,6 +177,7 @@ impl Reason {
         match self {
             Reason::NoBranch
             | Reason::NotAccepted { .. }
+            | Reason::Unreadable { .. }
             | Reason::Untrusted { .. }
             | Reason::Draft
             | Reason::Label { .. }
@@ -220,6 +226,10 @@ impl Reason {
     /// What to do about it, for a change to `target`; `None`: nothing but wait. Commands are whole: they can be pasted.
     pub fn hint(&self, change: ChangeNumber, target: &BranchName) -> Option<String> {
         Some(match self {
+            Reason::Unreadable { .. } => format!(
+                "an admin puts what is damaged back into the server's repository from a copy of it, or has \
+                 `refs/changes/{change}/meta` there name an earlier record of the change"
+            ),
             Reason::Untrusted { revision } => {
                 format!(
                     "a maintainer can run `towpath change vouch {change} --revision {} --why '…'`",
@@ -297,6 +307,7 @@ impl fmt::Display for Reason {
                     revision.short()
                 )
             }
+            Reason::Unreadable { why } => write!(f, "it cannot be read: {why}"),
             Reason::Draft => f.write_str("it is a draft, so nothing runs"),
             Reason::Label { label } => write!(f, "it has the label `{label}`"),
             Reason::Held { by, why } => write!(f, "{by} holds it: {why}"),

@@ -83,7 +83,10 @@ impl GateState {
     fn unowned(&self, run: &RunRecord, now: Timestamp) -> Option<String> {
         let (number, revision) = run.change?;
         let Some(change) = self.changes.get(&number) else {
-            return Some(format!("change {number} is no longer open"));
+            return Some(match self.branch.unreadable.contains_key(&number) {
+                true => format!("change {number} cannot be read"),
+                false => format!("change {number} is no longer open"),
+            });
         };
         if change.facts.revision.commit != revision {
             return Some(format!("change {number} has a newer revision"));

@@ -1,7 +1,7 @@
 //! The record of a change inside its repository.
 
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_git::{CommitInfo, ErrorClass, FileAt, Record, RefName, Repository};
+use towpath_git::{CommitInfo, ErrorClass, FileAt, GitError, Record, RefName, Repository};
 
 use super::own_ref;
 use crate::error::ForgeError;
@@ -60,8 +60,10 @@ pub(super) fn read(
     number: ChangeNumber,
     meta: CommitId,
 ) -> Result<SavedChange, ForgeError> {
-    let tree = repository.commit(meta)?.tree;
-    let FileAt::Content(content) = repository.file_at(tree, FILE, RECORD_BYTES_MAX)? else {
+    let unread = |error| unread(number, error);
+    let tree = repository.commit(meta).map_err(unread)?.tree;
+    let found = repository.file_at(tree, FILE, RECORD_BYTES_MAX).map_err(unread)?;
+    let FileAt::Content(content) = found else {
         return Err(broken(number, format!("commit {meta} has no `{FILE}`")));
     };
     let change: ChangeRecord = serde_json::from_slice(&content).map_err(|error| broken(number, error))?;
@@ -91,7 +93,7 @@ pub(super) fn acts(
 ) -> Result<Told, ForgeError> {
     let (mut told, mut at) = (Told::default(), up_to);
     for _ in 0..RECORDS_MAX {
-        let record = match repository.commit(at).map_err(ForgeError::from) {
+        let record = match repository.commit(at).map_err(|error| unread(number, error)) {
             Ok(record) => record,
             Err(error) if at == up_to || error.class() == ErrorClass::Transient => return Err(error),
             Err(error) => {
@@ -125,6 +127,14 @@ pub(super) fn acts(
 fn act(number: ChangeNumber, record: &CommitInfo) -> Result<Option<ChangeAct>, ForgeError> {
     let Some((_, act)) = record.message.split_once(ACT_BEGINS) else { return Ok(None) };
     serde_json::from_str(act).map(Some).map_err(|error| broken(number, error))
+}
+
+/// A record that the disk has spoilt is wrong with its change; whatever else keeps it from being read is so with the repository.
+fn unread(number: ChangeNumber, error: GitError) -> ForgeError {
+    match error {
+        GitError::Damaged { .. } => broken(number, error),
+        error => error.into(),
+    }
 }
 
 fn broken(number: ChangeNumber, why: impl std::fmt::Display) -> ForgeError {

@@ -1,6 +1,6 @@
 //! The built-in forge as the gate sees it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use towpath_core::effect::{Check, EffectKey, Landing};
 use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
@@ -24,12 +24,13 @@ impl Forge for BuiltIn {
             _ => BTreeSet::new(),
         };
         let mut open = self.records().find(&Find::Open(branch.clone()))?;
-        open.retain(|saved| !damaged.contains(&saved.change.number));
+        open.retain(|saved| !damaged.contains_key(&saved.change.number));
         open.sort_by_key(|saved| saved.change.number);
         let changes =
             open.into_iter().map(|saved| self.facts(saved.change, head)).collect::<Result<_, _>>()?;
         let people = self.records().people(branch)?;
-        Ok(Snapshot { tip, keeps_landed, begun_by, changes, people })
+        let unreadable = self.for_branch(branch, damaged)?;
+        Ok(Snapshot { tip, keeps_landed, begun_by, changes, unreadable, people })
     }
 
     fn land(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
@@ -60,6 +61,26 @@ impl Forge for BuiltIn {
 }
 
 impl BuiltIn {
+    /// Those of some changes that are for a branch, as far as their rows say. One without a row is for the branch for which
+    /// most are.
+    fn for_branch(
+        &self,
+        branch: &BranchName,
+        changes: BTreeMap<ChangeNumber, String>,
+    ) -> Result<BTreeMap<ChangeNumber, String>, ForgeError> {
+        let mut of_branch = BTreeMap::new();
+        for (number, why) in changes {
+            let target = match self.records().change(number)? {
+                Some(saved) => saved.change.target,
+                None => self.records().policy()?.default_target,
+            };
+            if target == *branch {
+                of_branch.insert(number, why);
+            }
+        }
+        Ok(of_branch)
+    }
+
     fn tip(&self, branch: &BranchName) -> Result<Option<Tip>, ForgeError> {
         let Some(commit) = self.repository().branch_tip(branch)? else { return Ok(None) };
         let info = self.repository().commit(commit)?;

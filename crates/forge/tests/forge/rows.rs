@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use towpath_core::gate::Snapshot;
 use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_core::policy::Actor;
 use towpath_forge::{
@@ -367,6 +368,42 @@ fn a_gate_sees_no_change_whose_newest_record_cannot_be_read() {
     assert_eq!(seen(), [two.number]);
     assert!(world.in_store(&["update-ref", "refs/changes/1/meta", &approved]).status.success());
     assert_eq!(seen(), [one.number, two.number]);
+}
+
+#[test]
+fn a_gate_goes_on_beside_a_change_whose_newest_record_the_disk_has_spoilt() {
+    for part in ["", "^{tree}", ":change.json"] {
+        let world = World::new();
+        let (_, one) = world.change("ann", "one");
+        let old = world.memory.change(one.number).unwrap().unwrap();
+        world.forge.comment(BOB, one.number, "Nice.", world.now()).unwrap();
+        let (_, two) = world.change("bob", "two");
+        // As after a crash between the refs and the row.
+        put_row(&world, &old);
+        let id = world.in_store(&["rev-parse", &format!("refs/changes/1/meta{part}")]).stdout;
+        let id = String::from_utf8(id).unwrap().trim().to_owned();
+        let file = world.forge.repository().path().join("objects").join(&id[..2]).join(&id[2..]);
+        let whole = std::fs::read(&file).unwrap();
+        let mut spoilt = whole.clone();
+        spoilt[whole.len() / 2..].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, spoilt).unwrap();
+
+        assert_eq!(world.forge.rebuild().unwrap().broken.len(), 1);
+        let read = || world.forge.read(&branch("main"), None).unwrap();
+        let seen = |read: &Snapshot| read.changes.iter().map(|change| change.number).collect::<Vec<_>>();
+        let beside = read();
+        assert_eq!(seen(&beside), [two.number], "{part}");
+        let [(number, why)] = &Vec::from_iter(beside.unreadable)[..] else { panic!("{part}") };
+        assert_eq!(*number, one.number);
+        assert!(why.contains("the record of change 1") && why.contains(&id), "{why}");
+        assert!(world.forge.read(&branch("other"), None).unwrap().unreadable.is_empty());
+
+        std::fs::write(&file, whole).unwrap();
+        let mended = read();
+        assert_eq!((seen(&mended), mended.unreadable.len()), (vec![one.number, two.number], 0), "{part}");
+        assert_eq!(world.forge.change(one.number).unwrap().comments.len(), 1);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Reading commits, files and differences, hostile ones included.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use towpath_core::ids::{Timestamp, TreeId};
@@ -86,6 +87,54 @@ fn reading_goes_on_after_git_was_killed() {
     world.repository.commit(commit).unwrap();
     assert_eq!(world.kill_kept_open("cat-file"), 1);
     assert_eq!(world.repository.commit(commit).unwrap().id, commit);
+}
+
+/// Spoils some bytes of a file in their second half, as a disk does.
+fn spoil(path: &Path, bytes: std::ops::Range<usize>) {
+    let mut content = std::fs::read(path).unwrap();
+    content[bytes.start + bytes.len() / 2..bytes.end].iter_mut().for_each(|byte| *byte ^= 0x55);
+    // Objects are read-only: whoever spoils one is not stopped by that.
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, content).unwrap();
+}
+
+#[test]
+fn an_object_that_the_disk_has_spoilt_is_damaged_and_no_trouble_of_gits() {
+    for git in every_git() {
+        let world = World::with(git);
+        let noise: String =
+            (0..2_000_u32).map(|at| format!("{:x}", at.wrapping_mul(2_654_435_761))).collect();
+        let commit = world.commit_file("noise", &noise);
+        world.push(commit, "main");
+        let (tree, whole) = (world.tree_of("HEAD"), FileAt::Content(noise.clone().into_bytes()));
+        let read = || world.repository.file_at(tree, "noise", 1 << 20);
+        assert_eq!(read().unwrap(), whole);
+        let id = world.run(&["rev-parse", "HEAD:noise"]);
+        let objects = world.repository.path().join("objects");
+        let loose = objects.join(&id[..2]).join(&id[2..]);
+        spoil(&loose, 0..std::fs::metadata(&loose).unwrap().len() as usize);
+        let is_told = || {
+            let error = read().unwrap_err();
+            assert!(matches!(&error, GitError::Damaged { id: told } if told.to_string() == id), "{error}");
+            assert_eq!(error.class(), ErrorClass::Denied);
+            assert_eq!(world.repository.commit(commit).unwrap().id, commit, "others are read on");
+        };
+        is_told();
+        std::fs::remove_file(&loose).unwrap();
+        blob(&world, noise.as_bytes());
+        assert_eq!(read().unwrap(), whole);
+
+        world.in_store(&["repack", "-a", "-d", "--quiet"], b"");
+        let packs = std::fs::read_dir(objects.join("pack")).unwrap().map(|entry| entry.unwrap().path());
+        let pack =
+            packs.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "pack")).unwrap();
+        let listed = world.in_store(&["verify-pack", "-v", pack.to_str().unwrap()], b"");
+        let line: Vec<&str> =
+            listed.lines().find(|line| line.starts_with(&id)).unwrap().split_whitespace().collect();
+        let [size, offset] = [3, 4].map(|at| line[at].parse::<usize>().unwrap());
+        spoil(&pack, offset..offset + size);
+        is_told();
+    }
 }
 
 #[test]

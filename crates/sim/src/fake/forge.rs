@@ -140,6 +140,7 @@ impl Forge {
             keeps_landed: landed.is_none_or(|commit| truth.commits.contains(&commit)),
             begun_by: landed.is_none().then_some(truth.made_by).into_iter().collect(),
             changes: self.open(branch).map(|change| self.shown(change, truth)).collect(),
+            unreadable: BTreeMap::new(),
             people: self.people.clone(),
         }
     }

@@ -30,6 +30,35 @@ fn what_stops_landing_is_news_until_it_ends() {
 }
 
 #[test]
+fn a_change_that_cannot_be_read_is_news_until_it_can_and_others_land() {
+    check("push 1; spoil 1", &["alert-unreadable"]);
+    check("push 1; spoil 1; mend 1", &[]);
+    super::check(
+        "approvals 0; push 1; push 2; spoil 1; why 1; pass 2; mend 1; why 1",
+        expect![[r#"
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            spoil 1
+              cancel: change 1 cannot be read
+              alert: change 1 of demo/main is out of reach, others go on: it cannot be read: it is damaged
+            why 1
+              it cannot be read: it is damaged
+            pass 2
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 3: Land of - (landing of 017474747474)
+            mend 1
+              run 4: Change of 1 (it may be tested again)
+            why 1
+              run demo/main/4 is not over
+        "#]],
+    );
+}
+
+#[test]
 fn a_late_verdict_is_news_until_it_comes() {
     check("budget 100; push 1; later", &["alert-budget"]);
     check("budget 100; push 1; later; pass 1", &[]);

@@ -44,6 +44,8 @@ pub(super) struct Bench {
     pub(super) breaks_definition: BTreeSet<ChangeNumber>,
     pub(super) runs: BTreeMap<u64, Arc<RunStart>>,
     pub(super) closed: Vec<ForgeChange>,
+    /// Open changes whose records are damaged.
+    pub(super) spoilt: BTreeMap<ChangeNumber, ForgeChange>,
     /// Whether the forge does not take it that a change has landed.
     pub(super) deaf: bool,
     /// Whether reads come back.
@@ -108,6 +110,7 @@ impl Bench {
             breaks_definition: BTreeSet::new(),
             runs: BTreeMap::new(),
             closed: vec![],
+            spoilt: BTreeMap::new(),
             deaf: false,
             reading: true,
             hanging: BTreeSet::new(),
@@ -286,6 +289,7 @@ impl Bench {
                 keeps_landed: landed.is_none() || self.behind.iter().chain([&self.tip]).any(contains),
                 begun_by: self.begun_by.clone(),
                 changes: self.open.values().cloned().collect(),
+                unreadable: self.spoilt.keys().map(|number| (*number, "it is damaged".to_owned())).collect(),
                 people: self.people.clone(),
             },
         }

@@ -304,6 +304,7 @@ fn bells_that_ring_all_the_time_cost_a_read_now_and_then() {
         keeps_landed: true,
         begun_by: BTreeSet::new(),
         changes: vec![],
+        unreadable: BTreeMap::new(),
         people: BTreeMap::new(),
     };
     assert!(turn(bell(), 1000).0, "the first one is heard at once");

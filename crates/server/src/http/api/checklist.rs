@@ -100,7 +100,9 @@ const ITEMS: [(ItemId, &str, Against); 9] = [
                 | Reason::DeployIsDue { .. }
         )
     }),
-    (Outside, "everything outside works", |reason| matches!(reason, Reason::Trouble { .. })),
+    (Outside, "everything outside works", |reason| {
+        matches!(reason, Reason::Unreadable { .. } | Reason::Trouble { .. })
+    }),
 ];
 
 /// What is looked at only from some point on: before it, that nothing stands against an item says nothing.
@@ -209,6 +211,7 @@ mod tests {
         let all = [
             Reason::NoBranch,
             Reason::NotAccepted { tip: commit },
+            Reason::Unreadable { why: text.clone() },
             Reason::Untrusted { revision: commit },
             Reason::Draft,
             Reason::Label { label: text.clone() },
@@ -295,6 +298,7 @@ mod tests {
             keeps_landed: true,
             begun_by: BTreeSet::new(),
             changes: vec![change],
+            unreadable: BTreeMap::new(),
             people: BTreeMap::from([(maintainer, rights)]),
         };
         let read = GateEvent::ForgeRead(Box::new(ForgeRead { began: at, landed: None, snapshot }));

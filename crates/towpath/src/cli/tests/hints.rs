@@ -57,6 +57,7 @@ fn reasons() -> Vec<Reason> {
     vec![
         Reason::NoBranch,
         Reason::NotAccepted { tip: revision },
+        Reason::Unreadable { why: why.clone() },
         Reason::Untrusted { revision },
         Reason::Draft,
         Reason::Label { label: "on top".into() },
@@ -102,8 +103,9 @@ fn begun_by(user: UserId, heads: &[u8]) -> GateState {
         };
         let people = BTreeMap::from([(ADMIN, Rights { role: Role::Admin, authorised: true })]);
         let begun_by = BTreeSet::from([user]);
+        let (changes, unreadable) = Default::default();
         let snapshot =
-            Snapshot { tip: Some(tip), keeps_landed: time == 0, begun_by, changes: Vec::new(), people };
+            Snapshot { tip: Some(tip), keeps_landed: time == 0, begun_by, changes, unreadable, people };
         let read = ForgeRead { began: now, landed: None, snapshot };
         Gate::apply(&mut state, &GateEvent::ForgeRead(read.into()), now);
     }

@@ -150,6 +150,8 @@ impl Bench {
                 let known = self.closed.pop().unwrap();
                 self.open.insert(change, known);
             }
+            "spoil" => self.spoilt.extend(self.open.remove_entry(&change)),
+            "mend" => self.open.extend(self.spoilt.remove_entry(&change)),
             "conflicts" => drop(self.conflicts.insert(change)),
             "breaks-definition" => drop(self.breaks_definition.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
