@@ -161,6 +161,8 @@ pub enum RefusalClass {
     Conflict,
     /// What it takes to answer is being read: who waits for that and asks again is answered.
     NotYet,
+    /// The person did as much as one may for now.
+    Limited,
 }
 
 impl Refusal {

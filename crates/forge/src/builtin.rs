@@ -1,6 +1,6 @@
 //! The built-in forge: one bare repository, its changes in refs, its people in the server's rows.
 //!
-//! Truth and order of writing: a change is the file `change.json` of the commit that `refs/changes/<n>/meta` names, and its
+//! Truth and order of writing: a change is what the commit says that `refs/changes/<n>/meta` names (`meta`), and its
 //! revisions are `refs/changes/<n>/<k>`. Both move in one transaction of refs, by compare-and-swap; only then is the row
 //! saved. A crash in between leaves a row that is older than its ref, which is seen (`meta`) and mended by the next edit
 //! or [`BuiltIn::rebuild`]. The record's commit also says who did what ([`ChangeAct`]), so that whoever makes a row of it
@@ -219,7 +219,9 @@ impl BuiltIn {
         now: Timestamp,
         edit: impl FnOnce(&mut ChangeRecord) -> Done<String>,
     ) -> Done<ChangeRecord> {
-        let by = Actor { user: by, name: self.member(by)?.name };
+        let member = self.member(by)?;
+        self.may_act(by, member.role, now)?;
+        let by = Actor { user: by, name: member.name };
         self.rewrite(number, now, |change| {
             let what = format!("{} ({} change {number})", edit(change)?, self.name());
             Ok(Some(ChangeAct { by, at: now, what }))
@@ -242,10 +244,17 @@ impl BuiltIn {
         }
         next.updated_at = now.max(next.updated_at);
         self.records().check_room()?;
-        self.write_change(&writing, next, Some(&saved), act)
+        let by = act.as_ref().map(|act| act.by.user);
+        let (change, bytes) = self.write_change(&writing, next, Some(&saved), act)?;
+        if let Some(by) = by {
+            self.count_upload(by, bytes, now);
+            self.count_act(by, now);
+        }
+        Ok(change)
     }
 
-    /// Moves a change's refs to a new record, then saves the row, with the leaf of what a person did.
+    /// Moves a change's refs to a new record, then saves the row, with the leaf of what a person did. Returns how many bytes are
+    /// new in the record, too.
     ///
     /// Once the refs have moved it is done, whatever becomes of the row: nobody goes by that before it has followed.
     fn write_change(
@@ -254,9 +263,9 @@ impl BuiltIn {
         change: ChangeRecord,
         before: Option<&SavedChange>,
         act: Option<ChangeAct>,
-    ) -> Done<ChangeRecord> {
+    ) -> Done<(ChangeRecord, u64)> {
         let previous = before.map(|before| before.meta);
-        let meta = meta::write(self.repository(), (&change, act.as_ref()), previous)?;
+        let meta::Written { meta, bytes } = meta::write(self.repository(), (&change, act.as_ref()), before)?;
         let expected = previous.map_or(Expected::Absent, |previous| Expected::At(previous.into()));
         let mut updates =
             vec![RefUpdate { name: meta::meta_ref(change.number), expected, target: Some(meta.into()) }];
@@ -278,7 +287,7 @@ impl BuiltIn {
         if self.records().save(&step) != Ok(true) && self.recorded(change.number).is_err() {
             lock(&self.inner.behind).changes.insert(change.number);
         }
-        Ok(change)
+        Ok((change, bytes))
     }
 
     /// Brings on the rows that are behind their refs, so that none is taken for what is that is known to be old. Returns the

@@ -137,7 +137,7 @@ pub struct RowStep {
     pub untold: Vec<String>,
 }
 
-/// A change, whole: the content of `change.json` in its record.
+/// A change, whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangeRecord {
     /// Its number.

@@ -52,7 +52,7 @@ pub use merge::Merged;
 pub use object::{CommitInfo, ObjectId, Person, TreePath};
 pub use process::Interrupt;
 pub use read::FileAt;
-pub use record::Record;
+pub use record::{Part, Record};
 pub use refs::{Expected, Ref, RefName, RefUpdate, Transaction};
 pub use repository::Repository;
 pub use serve::{Serving, ServingInput};

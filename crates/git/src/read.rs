@@ -151,7 +151,11 @@ impl Repository {
 /// Tags of tags that are followed; more than one is a curiosity.
 const TAG_DEPTH_MAX: usize = 8;
 
-fn find_entry<'a>(tree: TreeId, bytes: &'a [u8], name: &str) -> Result<Option<Entry<'a>>, GitError> {
+pub(crate) fn find_entry<'a>(
+    tree: TreeId,
+    bytes: &'a [u8],
+    name: &str,
+) -> Result<Option<Entry<'a>>, GitError> {
     for entry in entries(tree, bytes) {
         let entry = entry?;
         if entry.name == name.as_bytes() {

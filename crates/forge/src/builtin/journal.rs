@@ -199,7 +199,8 @@ impl BuiltIn {
         let (mut updates, mut head) = (moves.to_vec(), journal.head);
         if !entry.says_nothing() {
             let message = serde_json::to_string(entry).expect("invariant: an entry is plain data");
-            let record = Record { previous: head, file: None, message: &message, time: entry.at };
+            let record =
+                Record { previous: head, file: None, folder: None, message: &message, time: entry.at };
             let next = self.repository().write_record(&record)?;
             let expected = head.map_or(Expected::Absent, |head| Expected::At(head.into()));
             updates.push(RefUpdate { name: journal_ref(), expected, target: Some(next.into()) });

@@ -1,9 +1,13 @@
 //! The record of a change inside its repository.
+//!
+//! Its tree has `change.json` and the folder `comments` with a file for each. So an act writes what is small, and not the
+//! whole talk once more. A record from before the folder has its comments in `change.json`.
 
+use serde::Serialize;
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_git::{CommitInfo, ErrorClass, FileAt, GitError, Record, RefName, Repository};
+use towpath_git::{CommitInfo, ErrorClass, FileAt, GitError, ObjectId, Part, Record, RefName, Repository};
 
-use super::own_ref;
+use super::{is_damage, own_ref};
 use crate::error::ForgeError;
 use crate::records::{ChangeAct, ChangeRecord, SavedChange};
 
@@ -11,7 +15,9 @@ use crate::records::{ChangeAct, ChangeRecord, SavedChange};
 pub(super) const CHANGES: &str = "refs/changes";
 /// The file in the record's tree.
 const FILE: &str = "change.json";
-/// Bytes of one record: 500 comments of 16 KiB with their quotes, and some more.
+/// The folder of its comments.
+const COMMENTS: &str = "comments";
+/// Bytes of one file: 500 comments of 16 KiB with their quotes, and some more.
 const RECORD_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Records of one change that are read back at most, where its row was lost.
 const RECORDS_MAX: usize = 1_000_000;
@@ -36,22 +42,67 @@ pub(super) fn number_of_meta(name: &RefName) -> Option<ChangeNumber> {
     rest.strip_suffix("/meta")?.parse().ok()
 }
 
+/// A record that was written.
+pub(super) struct Written {
+    /// Its commit.
+    pub meta: CommitId,
+    /// Bytes of what is new in it.
+    pub bytes: u64,
+}
+
 /// Writes a record, and who made it what it is. Nothing points to it yet.
 pub(super) fn write(
     repository: &Repository,
     (change, act): (&ChangeRecord, Option<&ChangeAct>),
-    previous: Option<CommitId>,
-) -> Result<CommitId, ForgeError> {
-    let content = serde_json::to_vec_pretty(change).map_err(|error| broken(change.number, error))?;
+    before: Option<&SavedChange>,
+) -> Result<Written, ForgeError> {
+    let without_comments = ChangeRecord { comments: Vec::new(), ..change.clone() };
+    let content = json(change, &without_comments)?;
+    let kept = kept_comments(repository, change, before)?;
+    let new = change.comments[kept.len()..].iter();
+    let new = new.map(|comment| json(change, comment)).collect::<Result<Vec<_>, _>>()?;
+    let parts: Vec<Part<'_>> =
+        kept.into_iter().map(Part::Kept).chain(new.iter().map(|comment| Part::New(comment))).collect();
     let mut message = format!("change {}: revision {}", change.number, change.newest().number);
     if let Some(act) = act {
         message += ACT_BEGINS;
         message += &serde_json::to_string(act).expect("invariant: an act is plain data");
     }
     message.push('\n');
-    let file = Some((FILE, &content[..]));
-    let record = Record { previous, file, message: &message, time: change.updated_at };
-    Ok(repository.write_record(&record)?)
+    let record = Record {
+        previous: before.map(|before| before.meta),
+        file: Some((FILE, &content[..])),
+        folder: (!parts.is_empty()).then_some((COMMENTS, &parts[..])),
+        message: &message,
+        time: change.updated_at,
+    };
+    let bytes = new.iter().map(Vec::len).sum::<usize>() + content.len() + message.len();
+    Ok(Written { meta: repository.write_record(&record)?, bytes: bytes as u64 })
+}
+
+fn json(change: &ChangeRecord, part: &impl Serialize) -> Result<Vec<u8>, ForgeError> {
+    serde_json::to_vec_pretty(part).map_err(|error| broken(change.number, error))
+}
+
+/// The files of the first comments that are in the record before as they are now; none where that is damaged, so that the
+/// next record is whole again.
+fn kept_comments(
+    repository: &Repository,
+    change: &ChangeRecord,
+    before: Option<&SavedChange>,
+) -> Result<Vec<ObjectId>, ForgeError> {
+    let Some(before) = before else { return Ok(Vec::new()) };
+    let both = change.comments.iter().zip(&before.change.comments);
+    let same = both.take_while(|(now, then)| now == then).count();
+    if same == 0 {
+        return Ok(Vec::new());
+    }
+    let mut kept = match repository.record_parts(before.meta, COMMENTS).map_err(ForgeError::from) {
+        Err(error) if is_damage(&error) => Vec::new(),
+        kept => kept?,
+    };
+    kept.truncate(same);
+    Ok(kept)
 }
 
 /// Reads a record.
@@ -66,7 +117,11 @@ pub(super) fn read(
     let FileAt::Content(content) = found else {
         return Err(broken(number, format!("commit {meta} has no `{FILE}`")));
     };
-    let change: ChangeRecord = serde_json::from_slice(&content).map_err(|error| broken(number, error))?;
+    let mut change: ChangeRecord = serde_json::from_slice(&content).map_err(|error| broken(number, error))?;
+    for part in repository.record_parts(meta, COMMENTS).map_err(unread)? {
+        let comment = repository.record_part(part, RECORD_BYTES_MAX).map_err(unread)?;
+        change.comments.push(serde_json::from_slice(&comment).map_err(|error| broken(number, error))?);
+    }
     match change.number == number && !change.revisions.is_empty() {
         true => Ok(SavedChange { change, meta }),
         false => Err(broken(number, "it speaks of another change, or of no revision")),

@@ -96,7 +96,9 @@ impl BuiltIn {
             proposed.record.number = self.next_number(&mut writing)?;
         }
         let act = act(&proposed.record);
-        self.write_change(&writing, proposed.record, proposed.before.as_ref(), act)
+        let (change, bytes) = self.write_change(&writing, proposed.record, proposed.before.as_ref(), act)?;
+        self.count_upload(by.0, bytes, now);
+        Ok(change)
     }
 
     /// Opens a change from a branch that was pushed before, for the branch's owner or a maintainer. The change is theirs;
@@ -109,6 +111,7 @@ impl BuiltIn {
         now: Timestamp,
     ) -> Done<ChangeRecord> {
         let member = self.require(by, Role::Author, "opening a change")?;
+        self.may_act(by, member.role, now)?;
         let commit = self.tip_to_propose((by, &member), from)?;
         let uploader = self.uploaders(&[commit])?.first().copied().unwrap_or(by);
         let source = Some(from.name.clone());
@@ -119,7 +122,10 @@ impl BuiltIn {
             Some(ChangeAct { by: actor, at: now, what })
         };
         let uploaded = Uploaded { commit, by: uploader };
-        self.write_proposal((by, uploaded), &Proposal { source, ..proposal.clone() }, now, opened)
+        let proposal = Proposal { source, ..proposal.clone() };
+        let change = self.write_proposal((by, uploaded), &proposal, now, opened)?;
+        self.count_act(by, now);
+        Ok(change)
     }
 
     fn tip_to_propose(&self, (by, member): (UserId, &Member), from: &PushedBranch) -> Done<CommitId> {

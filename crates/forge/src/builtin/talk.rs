@@ -13,7 +13,7 @@ use super::{BuiltIn, role_name};
 use crate::error::{Done, Failure};
 use crate::records::{ChangeRecord, ChangeState, CommentRecord, Member};
 
-/// Comments of one change. A longer talk belongs elsewhere; the whole record is rewritten with each.
+/// Comments of one change. A longer talk belongs elsewhere; the whole row is rewritten with each.
 const COMMENTS_MAX: usize = 500;
 
 /// Labels to put on and to take off.

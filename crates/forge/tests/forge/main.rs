@@ -12,4 +12,5 @@ mod pushes;
 mod raw;
 mod rows;
 mod support;
+mod talk;
 mod uploaders;

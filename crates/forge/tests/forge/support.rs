@@ -86,7 +86,8 @@ pub fn policy() -> Policy {
 /// Both watched branches with one file.
 fn seed(repository: &Repository) {
     let file = Some(("base", &b"base\n"[..]));
-    let record = Record { previous: None, file, message: "base", time: Timestamp(1_700_000_000_000) };
+    let record =
+        Record { previous: None, file, folder: None, message: "base", time: Timestamp(1_700_000_000_000) };
     let commit = repository.write_record(&record).unwrap();
     let update = |name: &str| RefUpdate {
         name: name.parse().unwrap(),
@@ -136,7 +137,8 @@ impl World {
     pub fn advance_main(&self) -> CommitId {
         let file = Some(("more", &b"more\n"[..]));
         let previous = Some(self.main());
-        let record = Record { previous, file, message: "more", time: Timestamp(1_700_000_060_000) };
+        let record =
+            Record { previous, file, folder: None, message: "more", time: Timestamp(1_700_000_060_000) };
         let commit = self.forge.repository().write_record(&record).unwrap();
         assert!(self.in_store(&["update-ref", "refs/heads/main", &commit.to_string()]).status.success());
         commit

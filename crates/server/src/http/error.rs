@@ -220,6 +220,7 @@ impl From<Refusal> for ApiError {
             RefusalClass::NotFound => Class::NotFound,
             RefusalClass::Denied => Class::Denied,
             RefusalClass::Conflict | RefusalClass::NotYet => Class::Conflict,
+            RefusalClass::Limited => Class::Limited,
         };
         ApiError::new(class, refusal.why)
     }

@@ -1,0 +1,120 @@
+//! What acts on a change cost, and how many there may be.
+
+use std::fs;
+
+use towpath_core::cell::RefusalClass;
+use towpath_core::ids::{ChangeNumber, CommitId, Timestamp};
+use towpath_forge::{ChangeRecord, Draft, Records};
+use towpath_git::{Expected, Record, RefName, RefUpdate, Transaction};
+
+use crate::support::{ANN, BOB, MAINTAINER, World, why};
+
+/// Text that does not compress well.
+fn noise(seed: usize, bytes: usize) -> String {
+    let mut state = seed as u32 + 1;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b'!' + (state >> 16) as u8 % 90)
+    };
+    std::iter::from_fn(|| Some(next())).take(bytes).collect()
+}
+
+/// Bytes of all loose objects.
+fn loose_bytes(world: &World) -> u64 {
+    let folders = fs::read_dir(world.forge.repository().path().join("objects")).unwrap();
+    let folders = folders.map(|entry| entry.unwrap().path());
+    let of_objects = folders.filter(|path| path.file_name().is_some_and(|name| name.len() == 2));
+    let files = of_objects.flat_map(|path| fs::read_dir(path).unwrap());
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+fn files_of(world: &World, number: ChangeNumber) -> String {
+    let shown = world.in_store(&["ls-tree", "-r", "--name-only", &format!("refs/changes/{number}/meta")]);
+    String::from_utf8(shown.stdout).unwrap()
+}
+
+fn talk(world: &World, number: ChangeNumber, comments: usize) -> ChangeRecord {
+    for at in 0..comments {
+        world.forge.comment(BOB, number, &noise(at, 8_000), world.now()).unwrap();
+    }
+    world.forge.change(number).unwrap()
+}
+
+/// What the refs say, when the rows are lost.
+fn from_refs(world: &World, number: ChangeNumber) -> ChangeRecord {
+    world.memory.forget_changes();
+    assert!(world.forge.rebuild().unwrap().broken.is_empty());
+    world.forge.change(number).unwrap()
+}
+
+#[test]
+fn an_act_writes_what_is_new_and_not_the_whole_talk_once_more() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "topic");
+    let number = change.number;
+    talk(&world, number, 11);
+    let before = loose_bytes(&world);
+    let change = world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+    let written = loose_bytes(&world) - before;
+    assert!(written < 4_000, "{written}");
+    assert_eq!(files_of(&world, number).lines().nth(10), Some("comments/000010"));
+    assert_eq!(from_refs(&world, number), change);
+
+    let before = loose_bytes(&world);
+    let change = talk(&world, number, 1);
+    let written = loose_bytes(&world) - before;
+    assert!(written < 12_000, "{written}");
+    assert_eq!(change.comments.len(), 12);
+    assert_eq!(from_refs(&world, number), change);
+    world.check_sound();
+}
+
+#[test]
+fn a_record_that_has_its_comments_in_one_file_is_read_as_ever() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "topic");
+    let number = change.number;
+    let change = talk(&world, number, 3);
+    let repository = world.forge.repository();
+    let name: RefName = format!("refs/changes/{number}/meta").parse().unwrap();
+    let content = serde_json::to_vec(&change).unwrap();
+    let previous = repository.ref_target(&name).unwrap().map(|found| CommitId(found.0));
+    let (file, time) = (Some(("change.json", &content[..])), change.updated_at);
+    let message = "change 1: revision 1\n";
+    let old = repository.write_record(&Record { previous, file, folder: None, message, time }).unwrap();
+    let update = RefUpdate { name, expected: Expected::Anything, target: Some(old.into()) };
+    assert_eq!(repository.ref_transaction(&[update]).unwrap(), Transaction::Done);
+
+    assert_eq!(from_refs(&world, number), change);
+    let drafted = world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+    assert_eq!(drafted.comments, change.comments);
+    assert_eq!(files_of(&world, number).lines().count(), 4);
+    assert_eq!(from_refs(&world, number), drafted);
+    world.check_sound();
+}
+
+#[test]
+fn one_person_does_so_much_in_an_hour_and_no_more() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "topic");
+    let number = change.number;
+    let hour = |hour: i64| Timestamp(world.now().0 / 3_600_000 * 3_600_000 + hour * 3_600_000);
+    let flip = |by, at: usize, now| {
+        let draft = if at.is_multiple_of(2) { Draft::Yes } else { Draft::No };
+        world.forge.set_draft(by, number, draft, now)
+    };
+    let now = hour(1);
+    // What changes nothing is no act.
+    flip(ANN, 1, now).unwrap();
+    (0..500).for_each(|at| drop(flip(ANN, at, now).unwrap()));
+    let (class, text) = why(flip(ANN, 0, now));
+    assert_eq!(class, RefusalClass::Limited);
+    assert!(text.contains("500") && text.contains("try again in 60 min"), "{text}");
+    flip(MAINTAINER, 0, now).unwrap();
+    world.forge.comment(BOB, number, "Why?", now).unwrap();
+    assert!(
+        why(world.forge.comment(ANN, number, "So.", Timestamp(now.0 + 59 * 60_000))).1.contains("in 1 min")
+    );
+    world.forge.comment(ANN, number, "So.", hour(2)).unwrap();
+    assert_eq!(world.memory.change(number).unwrap().unwrap().change.comments.len(), 2);
+}
