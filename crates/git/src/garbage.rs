@@ -19,16 +19,32 @@ const PRUNE_AGE: &str = "2.weeks.ago";
 const SAMPLED_FOLDER: &str = "17";
 const FOLDERS: usize = 256;
 
+/// What a repack would put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Litter {
+    /// Loose objects.
+    pub loose: usize,
+    /// Bytes of their files.
+    pub loose_bytes: u64,
+    /// Packs.
+    pub packs: usize,
+}
+
 impl Repository {
-    /// About how many loose objects there are, and how many packs.
-    pub fn litter(&self) -> (usize, usize) {
-        let count = |folder: std::path::PathBuf, wanted: fn(&std::ffi::OsStr) -> bool| {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            entries.filter(|entry| wanted(&entry.file_name())).count()
-        };
-        let loose = count(self.objects().join(SAMPLED_FOLDER), |name| name.len() == 38) * FOLDERS;
-        let packs = count(self.objects().join("pack"), |name| name.as_encoded_bytes().ends_with(b".pack"));
-        (loose, packs)
+    /// About what lies around.
+    pub fn litter(&self) -> Litter {
+        let entries = |folder: std::path::PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let sampled =
+            entries(self.objects().join(SAMPLED_FOLDER)).filter(|entry| entry.file_name().len() == 38);
+        let (mut loose, mut loose_bytes) = (0, 0);
+        for entry in sampled {
+            loose += FOLDERS;
+            loose_bytes += entry.metadata().map_or(0, |metadata| metadata.len()) * FOLDERS as u64;
+        }
+        let packs = entries(self.objects().join("pack"))
+            .filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".pack"))
+            .count();
+        Litter { loose, loose_bytes, packs }
     }
 
     /// Lets go of candidates that nothing asks for; what nothing else holds is collected later. Returns what they named.

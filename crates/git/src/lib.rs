@@ -44,6 +44,7 @@ pub use durable::UnsyncedListener;
 pub use environment::{Git, GitOptions, VERSION_NEEDED};
 pub use error::{ErrorClass, GitError};
 pub use export::{ExportOptions, Files, Owner};
+pub use garbage::Litter;
 pub use history::{DatedCommit, Range, Walk};
 pub use import::{Credentials, ImportOptions, Imported, Source, import};
 pub use land::Advance;

@@ -60,6 +60,9 @@ pub struct Retention {
     pub deployments_max: u32,
     /// Loose objects of a repository above which Git collects. Source: `gc.auto` of Git.
     pub loose_objects_max: u32,
+    /// MiB of loose objects of a repository above which Git collects: the first start of a machine reads them all, 100 MiB in
+    /// about a second.
+    pub loose_mib_max: u32,
     /// Packs of a repository above which Git collects. Source: `gc.autoPackLimit` of Git.
     pub packs_max: u32,
     /// Hours between two times.
@@ -77,6 +80,7 @@ impl Default for Retention {
             alerts_max: 1_000,
             deployments_max: 1_000,
             loose_objects_max: 6_700,
+            loose_mib_max: 256,
             packs_max: 50,
             every_hours: 24,
         }

@@ -153,3 +153,19 @@ fn collecting_ends_when_it_is_interrupted_and_can_be_repeated() {
     world.repository.collect_garbage(&Interrupt::new().unwrap()).unwrap();
     world.in_store(&["fsck", "--full", "--strict"], b"");
 }
+
+#[test]
+fn loose_objects_are_counted_with_their_bytes_in_one_folder_of_256() {
+    for git in every_git() {
+        let world = World::with(git);
+        let before = world.repository.litter();
+        // An object of the folder that is counted.
+        let id = world.in_store(&["hash-object", "-w", "--stdin"], b"263\n");
+        assert_eq!(&id[..2], "17");
+        let file = world.repository.path().join("objects/17").join(&id[2..]);
+        let bytes = 256 * std::fs::metadata(file).unwrap().len();
+        let after = world.repository.litter();
+        assert_eq!((after.loose, after.loose_bytes), (before.loose + 256, before.loose_bytes + bytes));
+        assert_eq!(after.packs, before.packs);
+    }
+}

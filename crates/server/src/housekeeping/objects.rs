@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use towpath_core::ids::{GateId, RepoName, RunId, Timestamp};
-use towpath_git::{GitError, Repository};
+use towpath_git::{GitError, Litter, Repository};
 use towpath_store::records::{Alert, RunQuery};
 
 use super::wanted::{self, Damaged, Outputs};
@@ -180,8 +180,10 @@ impl Keeper {
                 // What is on the disk is not known, and what would go may be the only copy that is.
                 return Ok(());
             }
-            let (loose, packs) = repository.litter();
-            if loose > retention.loose_objects_max as usize || packs > retention.packs_max as usize {
+            let Litter { loose, loose_bytes, packs } = repository.litter();
+            let loose_bytes_max = u64::from(retention.loose_mib_max) * 1024 * 1024;
+            let much = loose > retention.loose_objects_max as usize || loose_bytes > loose_bytes_max;
+            if much || packs > retention.packs_max as usize {
                 match repository.collect_garbage(&self.interrupt) {
                     Err(GitError::Interrupted { .. }) => return Err(Trouble::Stopping),
                     collected => collected?,
