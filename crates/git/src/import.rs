@@ -288,6 +288,18 @@ fn record_tolerated(draft: &Repository, tolerated: &[&str]) -> Result<(), GitErr
     Ok(())
 }
 
+impl Repository {
+    /// Whether its import was told that its history may fail a check of `git fsck`.
+    ///
+    /// # Errors
+    /// Those of git.
+    pub fn tolerates(&self, check: &str) -> Result<bool, GitError> {
+        let call = self.call("config").args(["--local", "--get"]).arg(format!("receive.fsck.{check}"));
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        Ok(finished.status.success() && finished.output.trim_ascii() == b"ignore")
+    }
+}
+
 fn drop_unfit_refs(draft: &Repository) -> Result<Vec<String>, GitError> {
     let refs = draft.all_refs()?;
     let branches: Vec<&str> =

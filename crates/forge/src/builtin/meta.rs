@@ -97,10 +97,11 @@ fn kept_comments(
     if same == 0 {
         return Ok(Vec::new());
     }
-    let mut kept = match repository.record_parts(before.meta, COMMENTS).map_err(ForgeError::from) {
-        Err(error) if is_damage(&error) => Vec::new(),
-        kept => kept?,
-    };
+    let mut kept =
+        match repository.record_parts(before.meta, COMMENTS).map_err(|error| unread(change.number, error)) {
+            Err(error) if is_damage(&error) => Vec::new(),
+            kept => kept?,
+        };
     kept.truncate(same);
     Ok(kept)
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use towpath_core::ids::ChangeNumber;
-use towpath_git::{Exchange, GitError, Service, ServiceOptions, Serving, ServingInput};
+use towpath_git::{Exchange, GitError, Repository, Service, ServiceOptions, Serving, ServingInput};
 
 use super::desk::{HookDesk, HookToken};
 use super::http::{
@@ -74,7 +74,13 @@ pub fn answer_receive_pack(
     };
     let registered = desk.register(token, session.clone());
     let variables = registered.variables();
-    let config = settings();
+    let config = match settings(forge.repository()) {
+        Ok(config) => config,
+        Err(error) => {
+            let refused = RefusedPush { texts: vec![None; head.commands.len()], failure: error.into() };
+            return refuse(&head, &refused, body, reply);
+        }
+    };
     let options = ServiceOptions {
         protocol: known_protocol(request.protocol),
         hooks: Some(registered.hooks()),
@@ -97,8 +103,8 @@ pub fn answer_receive_pack(
 }
 
 /// Settings of a push, beside those of the repository.
-fn settings() -> [String; 5] {
-    [
+fn settings(repository: &Repository) -> Result<Vec<String>, GitError> {
+    let mut settings = vec![
         format!("receive.maxInputSize={}", PACK_LIMITS.pack_bytes_max),
         // Every push goes through index-pack, which streams; unpack-objects holds objects in memory.
         "receive.unpackLimit=1".to_owned(),
@@ -107,8 +113,16 @@ fn settings() -> [String; 5] {
         "receive.procReceiveRefs=refs".to_owned(),
         // Not the branches that are left out of the list of refs: of those, the judge says more than git would.
         format!("{HIDE}{CHANGES}"),
-    ]
+    ];
+    if !repository.tolerates(ODD_MODES)? {
+        settings.push(format!("receive.fsck.{ODD_MODES}=error"));
+    }
+    Ok(settings)
 }
+
+/// The check of `git fsck` for modes that no git writes any more, 100666 for instance. Left to itself git takes them, and every
+/// clone is warned of them for ever.
+const ODD_MODES: &str = "badFilemode";
 
 const RESULT: Head = Head { status: 200, content_type: "application/x-git-receive-pack-result" };
 

@@ -34,7 +34,7 @@ pub trait Known {
     fn exists(&self, name: &str) -> Done<bool>;
     /// Whose a branch is; nobody's if it was imported.
     fn owner(&self, branch: &BranchName) -> Done<Option<UserId>>;
-    /// The full name of a ref that lies inside this one's or around it: no repository has both.
+    /// The full name of a ref of this one's kind that cannot be beside it ([`collide`]).
     fn beside(&self, name: &str) -> Done<Option<String>>;
     /// The branches of a person.
     fn branches_of(&self, user: UserId) -> Done<Vec<BranchName>>;
@@ -207,14 +207,11 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
     if known.exists(&format!("refs/tags/{name}"))? {
         return Err(denied(format!("there is a tag `{name}`: a branch of that name would be taken for it")));
     }
-    let beside = |watched: &&BranchName| {
-        let inside =
-            |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
-        inside(watched.as_str(), name.as_str()) || inside(name.as_str(), watched.as_str())
-    };
-    if let Some(watched) = pusher.policy.watched.iter().find(beside) {
+    let watched = pusher.policy.watched.iter().find(|watched| collide(watched.as_str(), name.as_str()));
+    if let Some(watched) = watched {
         return Err(denied(format!(
-            "a branch `{name}` and the watched branch `{watched}` cannot both be; choose another name"
+            "a branch `{name}` and the watched branch `{watched}` cannot both be{}; choose another name",
+            by_case(name.as_str(), watched.as_str())
         )));
     }
     check_beside(("branch", "refs/heads/", name), known)?;
@@ -231,7 +228,30 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
 fn check_beside((kind, prefix, name): (&str, &str, &BranchName), known: &dyn Known) -> Done<()> {
     let Some(other) = known.beside(&format!("{prefix}{name}"))? else { return Ok(()) };
     let other = other.strip_prefix(prefix).unwrap_or(&other);
-    Err(denied(format!("a {kind} `{name}` and the {kind} `{other}` cannot both be; choose another name")))
+    Err(denied(format!(
+        "a {kind} `{name}` and the {kind} `{other}` cannot both be{}; choose another name",
+        by_case(name.as_str(), other)
+    )))
+}
+
+/// Whether two refs of a kind cannot both be: one's name lies inside the other's, which no repository has, or would where the
+/// case of letters does not count, as on many a machine that clones.
+pub(super) fn collide(one: &str, other: &str) -> bool {
+    let (one, other) = (one.to_lowercase(), other.to_lowercase());
+    let inside =
+        |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    one == other || inside(&one, &other) || inside(&other, &one)
+}
+
+/// Why, where only the case of letters keeps two refs apart.
+fn by_case(one: &str, other: &str) -> &'static str {
+    let apart = one.split('/').zip(other.split('/')).any(|(one, other)| one != other);
+    match apart {
+        true => {
+            ", as they differ only in the case of letters, which does not count on many machines that clone"
+        }
+        false => "",
+    }
 }
 
 fn judge_tag(tag: &str, command: &Command, pusher: Pusher<'_>, known: &dyn Known) -> Done<Move> {

@@ -13,7 +13,7 @@ use super::inspect::{commit_of, new_commits};
 use super::options::PushOptions;
 use super::report::shown;
 use super::request::{Command, PushHead};
-use super::rules::{Known, Move, Pusher, judge};
+use super::rules::{Known, Move, Pusher, collide, judge};
 use crate::builtin::{BuiltIn, PushEntry, Uploaded};
 use crate::error::{Done, Failure};
 use crate::records::{ChangeRecord, Find};
@@ -342,8 +342,8 @@ fn judge_all(
     Ok(moves)
 }
 
-/// Two refs of one push that cannot both be made: one in the other's name, or a tag that would be taken for a branch. Each is
-/// judged beside what is there already, and they move all or none.
+/// Two refs of one push that cannot both be made: one in the other's name, new branches that collide, or a tag that would
+/// be taken for a branch. Each is judged beside what is there already, and they move all or none.
 fn beside_each_other(moves: &BTreeMap<Vec<u8>, (Command, Move)>) -> Option<(String, String)> {
     let is_made =
         |wanted: &Move| matches!(wanted, Move::Branch { new: Some(_), .. } | Move::Tag { new: Some(_), .. });
@@ -352,12 +352,26 @@ fn beside_each_other(moves: &BTreeMap<Vec<u8>, (Command, Move)>) -> Option<(Stri
         .filter(|(_, (_, wanted))| is_made(wanted))
         .filter_map(|(name, _)| std::str::from_utf8(name).ok())
         .collect();
-    made.iter().find_map(|name| {
+    let pair = made.iter().find_map(|name| {
         let outer = name.match_indices('/').map(|(at, _)| &name[..at]).find(|outer| made.contains(outer));
         let branch = name.strip_prefix("refs/tags/").map(|short| format!("refs/heads/{short}"));
         let branch = branch.filter(|branch| made.contains(branch.as_str()));
         Some((outer.map(str::to_owned).or(branch)?, (*name).to_owned()))
+    });
+    pair.or_else(|| {
+        let new: Vec<&BranchName> = moves.values().filter_map(|(_, wanted)| new_branch(wanted)).collect();
+        let pairs =
+            new.iter().enumerate().flat_map(|(at, one)| new[..at].iter().map(move |other| (other, one)));
+        let mut colliding = pairs.filter(|(other, one)| collide(other.as_str(), one.as_str()));
+        colliding.next().map(|(other, one)| (format!("refs/heads/{other}"), format!("refs/heads/{one}")))
     })
+}
+
+fn new_branch(wanted: &Move) -> Option<&BranchName> {
+    match wanted {
+        Move::Branch { name, old: None, new: Some(_) } => Some(name),
+        _ => None,
+    }
 }
 
 /// A clone without history may push only what stands on commits that are here (B24). Git checks again.
@@ -385,16 +399,13 @@ impl Known for BuiltIn {
     }
 
     fn beside(&self, name: &str) -> Done<Option<String>> {
-        if let Some(inside) = self.repository().refs(name)?.into_iter().next() {
-            return Ok(Some(inside.name.as_str().to_owned()));
-        }
-        // `refs/heads` and the like are no refs.
-        for (end, _) in name.match_indices('/').skip(2) {
-            if self.exists(&name[..end])? {
-                return Ok(Some(name[..end].to_owned()));
-            }
-        }
-        Ok(None)
+        let kind = match name.starts_with("refs/tags/") {
+            true => "refs/tags",
+            false => "refs/heads",
+        };
+        let refs = self.repository().refs(kind)?;
+        let mut names = refs.iter().map(|found| found.name.as_str());
+        Ok(names.find(|other| collide(other, name)).map(str::to_owned))
     }
 
     fn branches_of(&self, user: UserId) -> Done<Vec<BranchName>> {

@@ -372,6 +372,72 @@ fn two_refs_of_one_push_that_cannot_both_be_are_refused_together() {
 }
 
 #[test]
+fn branches_that_differ_only_by_case_are_refused() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    ann.commit_file("a", "a\n");
+    ann.push(&["HEAD:refs/heads/Fix/one"]).unwrap();
+    let bob = world.clone_of("bob");
+    bob.commit_file("b", "b\n");
+    for name in ["Main", "MAIN/x", "fix/One", "FIX", "fix/one/more"] {
+        let refused = bob.push(&[&format!("HEAD:refs/heads/{name}")]).unwrap_err();
+        assert!(refused.contains("differ only in the case of letters"), "{refused}");
+        assert_eq!(world.ref_of(&format!("refs/heads/{name}")), None);
+    }
+    let refused = bob.push(&["HEAD:refs/heads/b", "HEAD:refs/heads/B"]).unwrap_err();
+    assert!(refused.contains("cannot both be"), "{refused}");
+    bob.push(&["HEAD:refs/heads/fix-one", "HEAD:refs/heads/Fix/two", "HEAD:refs/heads/B"]).unwrap();
+    // Those that an import brought are moved as ever.
+    let head = bob.head().to_string();
+    assert!(world.in_store(&["update-ref", "refs/heads/b", &head]).status.success());
+    let mia = world.clone_of("mia");
+    mia.commit_file("c", "c\n");
+    mia.push(&["--force", "HEAD:refs/heads/b", "HEAD:refs/heads/B"]).unwrap();
+}
+
+/// A commit on top of HEAD whose tree has a file with a mode, and a folder of an older tree.
+fn with_mode(clone: &Clone, mode: &str, folder: Option<&str>) -> (CommitId, String) {
+    let blob = clone.run_with(&["hash-object", "-w", "--stdin"], mode.as_bytes());
+    let bytes = |id: &str| -> Vec<u8> {
+        (0..20).map(|at| u8::from_str_radix(&id[2 * at..2 * at + 2], 16).unwrap()).collect()
+    };
+    let mut raw = [format!("{mode} a\0").into_bytes(), bytes(&blob)].concat();
+    if let Some(folder) = folder {
+        raw.extend([b"40000 old\0".to_vec(), bytes(folder)].concat());
+    }
+    let tree = clone.run_with(&["hash-object", "-w", "-t", "tree", "--literally", "--stdin"], &raw);
+    let commit = clone.run(&["commit-tree", "-p", "HEAD", "-m", "modes", &tree]).parse().unwrap();
+    (commit, tree)
+}
+
+#[test]
+fn modes_that_no_git_writes_come_by_import_and_never_by_push() {
+    for git in every_git() {
+        let world = World::with(&git, git.program(), Duration::from_secs(20));
+        let ann = world.clone_of("ann");
+        for mode in ["100666", "104755", "100664"] {
+            let (commit, _) = with_mode(&ann, mode, None);
+            for target in ["refs/for/main", "refs/heads/mine"] {
+                let refused = ann.push(&[&format!("{commit}:{target}")]).unwrap_err();
+                assert!(refused.contains("badFilemode"), "{mode} {refused}");
+            }
+        }
+        let (old, folder) = with_mode(&ann, "100666", None);
+        let from = ann.folder.to_str().unwrap();
+        ann.run(&["update-ref", "refs/heads/old", &old.to_string()]);
+        assert!(world.in_store(&["fetch", "--quiet", from, "old:refs/heads/old"]).status.success());
+        ann.run(&["reset", "--quiet", "--soft", &old.to_string()]);
+        let (above, _) = with_mode(&ann, "100644", Some(&folder));
+        ann.push(&[&format!("{old}:refs/heads/again"), &format!("{above}:refs/for/main")]).unwrap();
+
+        // Where an import was told to let them be, the rest of that history may follow.
+        assert!(world.in_store(&["config", "receive.fsck.badFilemode", "ignore"]).status.success());
+        let (more, _) = with_mode(&ann, "104755", None);
+        ann.push(&[&format!("{more}:refs/heads/more")]).unwrap();
+    }
+}
+
+#[test]
 fn a_large_push_comes_in_chunks() {
     for client in every_git() {
         let world = World::with(&every_git()[0], client.program(), Duration::from_secs(20));
