@@ -211,7 +211,13 @@ fn npm(tree: &RootTree, notes: &mut Vec<String>) -> Option<DetectedJob> {
         ));
         return None;
     }
-    let package: serde_json::Value = serde_json::from_str(&tree.text("package.json")).unwrap_or_default();
+    let package: serde_json::Value = match serde_json::from_str(&tree.text("package.json")) {
+        Ok(package) => package,
+        Err(error) => {
+            notes.push(format!("package.json is not JSON: {error}"));
+            return None;
+        }
+    };
     let script = package["scripts"]["test"].as_str().unwrap_or_default();
     if script.is_empty() || script.contains("no test specified") {
         notes.push("package.json has no script `test`".to_owned());

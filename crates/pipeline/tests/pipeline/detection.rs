@@ -154,13 +154,13 @@ fn an_npm_package_runs_its_test_script() {
         "#]],
     );
     check(
-        &[("package.json", "not json")],
+        &[("package.json", "{\n \"scripts\": not json")],
         expect![[r#"
-        jobs: {}
-        # package.json has no script `test`
-        # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
-          a Makefile with a target `check` or `test`
-    "#]],
+            jobs: {}
+            # package.json is not JSON: expected ident at line 2 column 14
+            # no towpath.yaml, and none of what is detected: Cargo.toml, a Python project, package.json with a test script,
+              a Makefile with a target `check` or `test`
+        "#]],
     );
     check(
         &[("package.json", r#"{"scripts":{"test":"jest"}}"#), ("yarn.lock", "")],
