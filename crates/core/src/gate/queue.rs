@@ -176,6 +176,7 @@ impl GateState {
                 Some(Reason::BadDefinition { errors: errors.clone() })
             }
             CandidateResult::Made(candidate) => match self.standard(candidate, change, now) {
+                Standard::Empty if candidate.graph.jobs.is_empty() => Some(Reason::NoJobs),
                 Standard::Empty => Some(Reason::EmptySet),
                 Standard::Met | Standard::Missing => None,
             },

@@ -52,7 +52,7 @@ pub enum Reason {
         /// Why.
         why: String,
     },
-    /// The branch already contains it.
+    /// The branch has the same files already.
     NothingToLand,
     /// The pipeline file cannot be used.
     BadDefinition {
@@ -110,6 +110,8 @@ pub enum Reason {
     },
     /// No required job would run.
     EmptySet,
+    /// There is no job at all: no pipeline file, and nothing to detect one from.
+    NoJobs,
     /// The branch has not been read yet, or is being read back after a landing.
     ReadingBranch,
     /// The candidate is being made.
@@ -193,7 +195,8 @@ impl Reason {
             | Reason::ChangesRequested { .. }
             | Reason::Approvals { .. }
             | Reason::DefinitionApproval { .. }
-            | Reason::EmptySet => true,
+            | Reason::EmptySet
+            | Reason::NoJobs => true,
             Reason::ReadingBranch
             | Reason::MakingCandidate
             | Reason::WaitsForRun { .. }
@@ -266,6 +269,9 @@ impl Reason {
             Reason::EmptySet => {
                 "give a job `on: [queue]`, or say `gate: {empty: land}` in the branch's towpath.yaml".into()
             }
+            Reason::NoJobs => {
+                "give it a towpath.yaml with a job (docs/guide/pipeline.md) and push again".into()
+            }
             Reason::NothingToLand => format!("`towpath change close {change}`"),
             Reason::Halted { cause, .. } => cause.mend().into(),
             Reason::Frozen { .. } => format!("a maintainer can run `towpath branch unfreeze {target}`"),
@@ -313,7 +319,9 @@ impl fmt::Display for Reason {
             Reason::Held { by, why } => write!(f, "{by} holds it: {why}"),
             Reason::Conflict { paths } => write!(f, "it conflicts with the branch in {}", paths.join(", ")),
             Reason::NoCandidate { why } => write!(f, "it cannot be joined with the branch: {why}"),
-            Reason::NothingToLand => f.write_str("the branch already contains it"),
+            Reason::NothingToLand => {
+                f.write_str("it changes nothing on the branch: the same files are there already")
+            }
             Reason::BadDefinition { .. } => f.write_str("its towpath.yaml cannot be used"),
             Reason::TestsFailed { run, jobs } => write!(f, "{} failed in run {run}", jobs.join(", ")),
             Reason::OurMachines { run, jobs } => {
@@ -336,6 +344,7 @@ impl fmt::Display for Reason {
                 )
             }
             Reason::EmptySet => f.write_str("no required job would run, so nothing would be tested"),
+            Reason::NoJobs => f.write_str("it has no job, so nothing would be tested"),
             Reason::ReadingBranch => f.write_str("the branch is being read"),
             Reason::MakingCandidate => f.write_str("its candidate is being made"),
             Reason::WaitsForRun { run } => write!(f, "run {run} is not over"),

@@ -146,9 +146,9 @@ impl GateState {
 
     /// Whether nothing but the candidate itself could keep the change out of the queue.
     fn is_free_but_for_candidate(&self, change: &Change, now: Timestamp) -> bool {
-        use super::Reason::{Conflict, EmptySet, NoCandidate, NothingToLand};
+        use super::Reason::{Conflict, EmptySet, NoCandidate, NoJobs, NothingToLand};
         let of_candidate = |reason: &super::Reason| {
-            matches!(reason, Conflict { .. } | NoCandidate { .. } | NothingToLand | EmptySet)
+            matches!(reason, Conflict { .. } | NoCandidate { .. } | NothingToLand | EmptySet | NoJobs)
         };
         self.is_free(change, now) && self.candidate_obstacle(change, now).as_ref().is_none_or(of_candidate)
     }

@@ -33,8 +33,8 @@ pub(super) struct Bench {
     pub(super) wheel: bool,
     /// Whether `unit` sees history.
     pub(super) history: bool,
-    /// Whether there is nothing to deploy.
-    pub(super) no_deploy: bool,
+    /// Jobs that there are not.
+    pub(super) without: BTreeSet<&'static str>,
     /// Changes whose content is that of change 1.
     pub(super) twins: BTreeSet<ChangeNumber>,
     pub(super) conflicts: BTreeSet<ChangeNumber>,
@@ -102,7 +102,7 @@ impl Bench {
             budget_seconds: None,
             wheel: false,
             history: false,
-            no_deploy: false,
+            without: BTreeSet::new(),
             twins: BTreeSet::new(),
             conflicts: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
@@ -304,9 +304,7 @@ impl Bench {
         if self.history {
             jobs[1].body = Arc::new(JobBody { history: true, ..JobBody::script("git describe") });
         }
-        if self.no_deploy {
-            jobs.retain(|job| job.name.to_string() != "deploy");
-        }
+        jobs.retain(|job| !self.without.contains(job.name.to_string().as_str()));
         if self.wheel {
             jobs.insert(0, job("wheel", &[]));
             jobs[2].needs = vec![JobIndex(0)];

@@ -372,6 +372,35 @@ fn a_change_that_cannot_be_tested_has_its_verdict_at_once() {
 }
 
 #[test]
+fn a_set_without_a_required_job_lands_nothing_and_one_without_any_job_is_told_apart() {
+    check(
+        "no-unit; push 1; pass 1; approve 1; later; why 1",
+        expect![[r#"
+            no-unit
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+            approve 1
+            later
+            why 1
+              no required job would run, so nothing would be tested
+        "#]],
+    );
+    check(
+        "no-jobs; push 1; approve 1; later; why 1",
+        expect![[r#"
+            no-jobs
+            push 1
+              run 1: Change of 1 (initial run)
+            approve 1
+            later
+            why 1
+              it has no job, so nothing would be tested; run demo/main/1 is not over
+        "#]],
+    );
+}
+
+#[test]
 fn a_budget_counts_from_when_a_revision_may_be_tested() {
     check(
         "budget 100; push-as-outsider 1; later; vouch 1; why 1; pass 1; later; push 2; draft 2; later; undraft 2; pass 2",

@@ -70,7 +70,7 @@ const ITEMS: [(ItemId, &str, Against); 9] = [
         )
     }),
     (Usable, "its pipeline can be used and tests something", |reason| {
-        matches!(reason, Reason::BadDefinition { .. } | Reason::EmptySet)
+        matches!(reason, Reason::BadDefinition { .. } | Reason::EmptySet | Reason::NoJobs)
     }),
     (Tested, "the required jobs passed", |reason| {
         matches!(
@@ -228,6 +228,7 @@ mod tests {
             Reason::Approvals { have: 0, need: 1, revision: commit },
             Reason::DefinitionApproval { revision: commit },
             Reason::EmptySet,
+            Reason::NoJobs,
             Reason::ReadingBranch,
             Reason::MakingCandidate,
             Reason::WaitsForRun { run: run.clone() },

@@ -74,6 +74,7 @@ fn reasons() -> Vec<Reason> {
         Reason::Approvals { have: 0, need: 1, revision },
         Reason::DefinitionApproval { revision },
         Reason::EmptySet,
+        Reason::NoJobs,
         Reason::Halted { cause: HaltCause::Disk, why: why.clone() },
         Reason::Halted { cause: HaltCause::Restore, why: why.clone() },
         Reason::Frozen { by: "ann".into(), why },

@@ -65,7 +65,9 @@ impl Bench {
             "bell" => self.event(GateEvent::Bell(Bell { state_changed: true, ..Bell::default() })),
             "wheel" => self.wheel = true,
             "history" => self.history = true,
-            "no-deploy" => self.no_deploy = true,
+            "no-deploy" => drop(self.without.insert("deploy")),
+            "no-unit" => drop(self.without.insert("unit")),
+            "no-jobs" => self.without.extend(["lint", "unit", "deploy"]),
             "graphs-hang" => drop(self.hanging.insert("read-graph")),
             "graphs-come" => {
                 self.hanging.clear();
