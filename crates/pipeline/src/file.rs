@@ -21,7 +21,8 @@ pub const JOBS_MAX: usize = 10_000;
 pub const SHARDS_MAX: u32 = 512;
 /// Further attempts of one job of one kind. More of them hide a fault instead of riding over it.
 pub const RETRIES_MAX: u32 = 5;
-/// Approvals that a branch may ask for.
+/// Approvals that a branch may ask for, here or in the server's settings. No change of a branch that asks for more than there
+/// are people could land.
 pub const APPROVALS_MAX: u32 = 20;
 
 record! {

@@ -31,6 +31,7 @@ pub use detect::{DETECTION_BYTES_MAX, DETECTION_FILES, Detected, DetectedJob, Ro
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use expand::Changed;
 pub use explain::{JobExplanation, explain};
+pub use file::APPROVALS_MAX;
 pub use name::variable_fault;
 pub use nearest::nearest;
 pub use plan::{GraphPlan, plan};

@@ -9,6 +9,7 @@ use towpath_core::gate::{GateConfig, Labels};
 use towpath_core::ids::{BranchName, GateId, RepoName};
 use towpath_executor::{Limits, SandboxKind};
 use towpath_forge::{Policy, unfit_label};
+use towpath_pipeline::APPROVALS_MAX;
 
 use crate::http::wording;
 
@@ -76,13 +77,17 @@ impl RepoSettings {
     /// Looks at settings that somebody gives. Those that are stored are not looked at again: a server starts with them.
     ///
     /// # Errors
-    /// A gate with them would read its forge without rest, test nothing, or take one label for another.
+    /// A gate with them would read its forge without rest, test nothing, ask for more approvals than anybody gives, or take
+    /// one label for another.
     pub fn check(&self) -> Result<(), SettingsError> {
         for (branch, config) in &self.branches {
             let least_one =
                 [("poll_seconds", config.poll_seconds), ("change_runs_max", config.change_runs_max)];
             if let Some((key, _)) = least_one.into_iter().find(|(_, value)| *value == 0) {
                 return Err(SettingsError::Zero { branch: branch.clone(), key });
+            }
+            if config.approvals > APPROVALS_MAX {
+                return Err(SettingsError::Approvals { branch: branch.clone(), number: config.approvals });
             }
             let Labels { urgent, wip, stacked, never, no_test, rerun_all } = &config.labels;
             let mut names = [urgent, wip, stacked, never, no_test, rerun_all];
@@ -136,6 +141,14 @@ pub enum SettingsError {
         /// Which.
         key: &'static str,
     },
+    /// More approvals than `towpath.yaml` may ask for.
+    #[error("`approvals` of `{branch}` is {number}; it is at most {APPROVALS_MAX}")]
+    Approvals {
+        /// Whose.
+        branch: BranchName,
+        /// How many.
+        number: u32,
+    },
     /// A label that no change can bear.
     #[error("no change can have the label `{}` of `{branch}`: {why}", .label.escape_debug())]
     Label {
@@ -172,6 +185,9 @@ mod tests {
         let refused = check(&of_main(r#"{"poll_seconds":0}"#));
         assert_eq!(refused, Err("`poll_seconds` of `main` is at least 1".into()));
         assert!(check(&of_main(r#"{"change_runs_max":0}"#)).is_err());
+        assert_eq!(check(&of_main(r#"{"approvals":20}"#)), Ok(()));
+        let refused = check(&of_main(r#"{"approvals":21}"#));
+        assert_eq!(refused, Err("`approvals` of `main` is 21; it is at most 20".into()));
         let refused = check(&of_main(r#"{"labels":{"wip":"prio:high"}}"#));
         assert_eq!(refused, Err("two labels of `main` are called `prio:high`".into()));
         for odd in ["", " frozen", "a,b", "a\\u0007"] {
