@@ -425,7 +425,7 @@ fn modes_that_no_git_writes_come_by_import_and_never_by_push() {
         let (old, folder) = with_mode(&ann, "100666", None);
         let from = ann.folder.to_str().unwrap();
         ann.run(&["update-ref", "refs/heads/old", &old.to_string()]);
-        assert!(world.in_store(&["fetch", "--quiet", from, "old:refs/heads/old"]).status.success());
+        assert!(world.in_store(&["fetch", "--quiet", from, "old:refs/heads/main"]).status.success());
         ann.run(&["reset", "--quiet", "--soft", &old.to_string()]);
         let (above, _) = with_mode(&ann, "100644", Some(&folder));
         ann.push(&[&format!("{old}:refs/heads/again"), &format!("{above}:refs/for/main")]).unwrap();
