@@ -32,6 +32,7 @@ const KEY_BYTES: usize = 32;
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Lowest level of trust. Below `authorised` nothing is ever given.
+    #[serde(default = "landed")]
     pub level: Level,
     /// Branches.
     #[serde(default)]
@@ -45,6 +46,52 @@ pub struct Policy {
     /// Handed over as this variable; without one, as a file.
     #[serde(default)]
     pub variable: Option<String>,
+}
+
+fn landed() -> Level {
+    Level::Landed
+}
+
+impl Default for Policy {
+    /// Any job of what has landed, as a file.
+    fn default() -> Policy {
+        let (branches, jobs, environments) = (Vec::new(), Vec::new(), Vec::new());
+        Policy { level: landed(), branches, jobs, environments, variable: None }
+    }
+}
+
+/// Who may have the secret, as a sentence goes on with it.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.jobs[..] {
+            [] => write!(f, "every job that asks for it")?,
+            jobs => write!(f, "{}", listed(("the job", "the jobs"), jobs))?,
+        }
+        if !self.environments.is_empty() {
+            write!(
+                f,
+                " with {}",
+                listed(("the environment", "one of the environments"), &self.environments)
+            )?;
+        }
+        match &self.branches[..] {
+            [] => write!(f, " on every branch")?,
+            branches => write!(f, " on {}", listed(("the branch", "the branches"), branches))?,
+        }
+        match self.level {
+            Level::Landed => write!(f, ", after landing alone")?,
+            _ => write!(f, ", after landing and in what authorised people propose")?,
+        }
+        match &self.variable {
+            Some(variable) => write!(f, ", as the variable `{variable}`"),
+            None => write!(f, ", as a file"),
+        }
+    }
+}
+
+fn listed((one, many): (&str, &str), names: &[impl fmt::Display]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    format!("{} {}", if names.len() == 1 { one } else { many }, quoted.join(", "))
 }
 
 impl Policy {

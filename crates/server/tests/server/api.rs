@@ -289,7 +289,11 @@ fn secrets_go_in_and_never_come_out() {
     let path = "/api/v1/repos/demo/secrets/token";
     assert_eq!(world.ada(Ask::put(path, json!({ "policy": { "level": "landed" } }))).status, 404);
     assert_eq!(world.ada(Ask::put(path, json!({ "value": "short" }))).status, 400);
-    world.ada(Ask::put(path, json!({ "value": "canary-123456" }))).ok();
+    let set = world.ada(Ask::put(path, json!({ "value": "canary-123456" }))).ok();
+    assert_eq!(
+        set["said"],
+        "set secret `token`: it is for every job that asks for it on every branch, after landing alone, as a file"
+    );
     let policy = json!({ "level": "authorised", "branches": ["main"] });
     world.ada(Ask::put(path, json!({ "policy": policy }))).ok();
     let list = world.ada(Ask::get("/api/v1/repos/demo/secrets"));
@@ -303,6 +307,33 @@ fn secrets_go_in_and_never_come_out() {
     assert!(!String::from_utf8_lossy(&audit.body).contains("canary"));
     world.ada(Ask::new("DELETE", path)).ok();
     assert_eq!(world.ada(Ask::new("DELETE", path)).status, 404);
+}
+
+#[test]
+fn who_may_have_a_secret_is_said_and_what_nobody_could_be_is_refused_or_told() {
+    let world = World::new();
+    let path = "/api/v1/repos/demo/secrets/token";
+    let put =
+        |policy: Value| world.ada(Ask::put(path, json!({ "value": "canary-123456", "policy": policy })));
+    for level in ["untrusted", "vouched"] {
+        let told = put(json!({ "level": level })).error();
+        assert_eq!(told["why"], format!("no secret is ever given to what is {level}"), "{told}");
+    }
+    let said = |policy: Value| put(policy).ok()["said"].as_str().unwrap().to_owned();
+    let known = said(json!({ "jobs": ["unit"], "branches": ["main"] }));
+    assert_eq!(
+        known,
+        "set secret `token`: it is for the job `unit` on the branch `main`, after landing alone, as a file"
+    );
+    let slips = said(json!({
+        "level": "authorised", "jobs": ["unit", "publsh"], "branches": ["mian"], "environments": ["prod"], "variable": "TOKEN"
+    }));
+    assert_eq!(
+        slips,
+        "set secret `token`: it is for the jobs `unit`, `publsh` with the environment `prod` on the branch `mian`, after \
+         landing and in what authorised people propose, as the variable `TOKEN`; by now no watched branch is called `mian`, no \
+         watched branch has a job `publsh`, no job has the environment `prod`"
+    );
 }
 
 #[test]

@@ -45,7 +45,8 @@ enum SecretVerb {
         /// Keep the value and only say who may have it
         #[arg(long, requires = "policy")]
         keep: bool,
-        /// Who may have it, as JSON: {"level":"landed","branches":["main"],"jobs":["publish"]}
+        /// Who may have it, as JSON: {"level":"landed","branches":["main"],"jobs":["publish"]}. Left out: who has it by now,
+        /// and with a new one every job of what has landed
         #[arg(long, value_name = "JSON")]
         policy: Option<String>,
     },

@@ -1,5 +1,7 @@
 //! Secrets: put sealed, never read back. The policy says who gets them (trust T4).
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
@@ -7,15 +9,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_core::cell::{Refusal, RefusalClass};
 use towpath_core::ids::RepoName;
+use towpath_core::policy::Level;
 use towpath_store::records::Secret;
 use towpath_store::{Tx, WriteError};
 use zeroize::Zeroizing;
 
 use super::{Nothing, Said, millis};
 use crate::auth::accounts::note;
-use crate::http::call::Call;
+use crate::definitions;
+use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError};
-use crate::http::records::Names;
+use crate::http::records::{self, Names};
 use crate::http::wording;
 use crate::secrets::{Policy, Secrets};
 
@@ -73,7 +77,7 @@ pub struct Put {
     #[serde(default)]
     pub value_base64: Option<String>,
     /// Who may have it: `level` (`authorised` or `landed`), `branches`, `jobs`, `environments`, `variable`. Absent: the
-    /// policy that it has, or for a new one jobs of what landed.
+    /// policy that it has, or for a new one every job of what landed.
     #[serde(default)]
     pub policy: Option<Value>,
 }
@@ -104,27 +108,66 @@ async fn store(
 ) -> Answer<Said> {
     let (by, now) = (call.actor()?, call.now());
     let forget = forget(call, repo.clone());
-    let said = format!("set secret `{name}`");
+    let (of, said) = (repo.clone(), format!("set secret `{name}`"));
     let secrets = call.shared().secrets.clone();
     let work = move |tx: &mut Tx<'_>| {
         let before = tx.secret(repo.as_ref(), &name)?;
         let missing =
             || WriteError::Missing { what: format!("secret `{name}`: a new one needs a value; it") };
         let (kept, old) = before.map_or((None, None), |secret| (Some(secret.sealed), Some(secret.policy)));
-        let policy = policy.or(old).unwrap_or_else(|| POLICY_DEFAULT.into());
+        let policy = policy.or(old).map_or_else(|| stored(&Policy::default()), Ok)?;
         let whole = repo.as_ref().map_or("the server".into(), |repo| format!("repo {repo}"));
         let what = match sealed {
             Some(_) => format!("set secret `{name}` of {whole}, for {policy}"),
             None => format!("set who may have secret `{name}` of {whole}: {policy}"),
         };
         let sealed = sealed.or(kept).ok_or_else(missing)?;
-        fits(&secrets, (repo.as_ref(), &name), (&sealed, &policy))?;
+        let parsed = fits(&secrets, (repo.as_ref(), &name), (&sealed, &policy))?;
         tx.put_secret(&Secret { sealed, repo, name, policy, updated_by: Some(by.user), updated_at: now })?;
         note(tx, Some(&by), now, what);
-        Ok(())
+        Ok(parsed)
     };
-    call.write_then(work, forget).await?;
-    Ok(Said::new(said))
+    let policy = call.write_then(work, forget).await?;
+    let said = format!("{said}: it is for {policy}");
+    // It is set, whatever can be found out about the names in it.
+    let slips = match of {
+        Some(repo) => slips(call, repo, policy).await.unwrap_or_default(),
+        None => None,
+    };
+    Ok(Said::with(said, slips))
+}
+
+/// Names in a policy that nothing on the repo's watched branches has by now: slips, or what is still to come.
+async fn slips(call: &Call, repo: RepoName, policy: Policy) -> Answer<Option<String>> {
+    let of = repo.clone();
+    let watched = call.read(move |view| Ok(records::settings(view, &of)?.branches)).await?;
+    let shared = call.shared().clone();
+    blocking(move || {
+        let repository = shared.repos.get(&repo)?;
+        let (mut jobs, mut environments, mut is_whole) = (BTreeSet::new(), BTreeSet::new(), true);
+        for branch in watched.keys() {
+            let Some(tip) = repository.branch_tip(branch)? else { continue };
+            match definitions::read(&repository, repository.commit(tip)?.tree)?.definition {
+                Ok(definition) => definition.jobs.iter().for_each(|job| {
+                    jobs.insert(job.name.to_string());
+                    environments.extend(job.body.environment.as_ref().map(|name| name.as_str().to_owned()));
+                }),
+                // It may have any.
+                Err(_) => is_whole = false,
+            }
+        }
+        let mut unknown = Vec::new();
+        let branches = policy.branches.iter().filter(|branch| !watched.contains_key(*branch));
+        unknown.extend(branches.map(|branch| format!("no watched branch is called `{branch}`")));
+        if is_whole {
+            let missing = policy.jobs.iter().filter(|job| !jobs.contains(*job));
+            unknown.extend(missing.map(|job| format!("no watched branch has a job `{job}`")));
+            let missing = policy.environments.iter().filter(|name| !environments.contains(*name));
+            unknown.extend(missing.map(|name| format!("no job has the environment `{name}`")));
+        }
+        Ok((!unknown.is_empty()).then(|| format!("by now {}", unknown.join(", "))))
+    })
+    .await
 }
 
 /// Value and policy may have been set at different times: whether they go together is known where both are.
@@ -132,24 +175,40 @@ fn fits(
     secrets: &Secrets,
     (repo, name): (Option<&RepoName>, &str),
     (sealed, policy): (&[u8], &str),
-) -> Result<(), WriteError> {
-    let refused = |why: String| WriteError::Refused(Refusal::new(RefusalClass::Invalid, why));
+) -> Result<Policy, WriteError> {
     let policy: Policy = serde_json::from_str(policy).map_err(|error| refused(error.to_string()))?;
     if policy.variable.is_none() {
-        return Ok(());
+        return Ok(policy);
     }
     let value = secrets.unseal(repo, name, sealed).map_err(refused)?;
-    policy.problem(&value).map_or(Ok(()), |why| Err(refused(why)))
+    match policy.problem(&value) {
+        None => Ok(policy),
+        Some(why) => Err(refused(why)),
+    }
 }
 
-/// Jobs of what landed, and no others.
-const POLICY_DEFAULT: &str = r#"{"level":"landed"}"#;
+fn refused(why: String) -> WriteError {
+    WriteError::Refused(Refusal::new(RefusalClass::Invalid, why))
+}
+
+/// A policy as it is kept.
+fn stored(policy: &Policy) -> Result<String, WriteError> {
+    serde_json::to_string(policy).map_err(|error| refused(error.to_string()))
+}
 
 fn checked(policy: Value) -> Answer<String> {
     let policy: Policy = wording::taken(&policy).map_err(|what| {
         ApiError::invalid(format!("the policy is not what this takes: {what}"))
             .hint(r#"write it as {"level":"landed","jobs":["publish"]}"#)
     })?;
+    if policy.level < Level::Authorised {
+        let level = serde_json::to_value(policy.level).map_err(ApiError::internal)?;
+        return Err(ApiError::invalid(format!(
+            "no secret is ever given to what is {}",
+            level.as_str().unwrap_or_default()
+        ))
+        .hint("the least `level` is `authorised`, changes of people whom an admin authorised, or `landed`"));
+    }
     serde_json::to_string(&policy).map_err(ApiError::internal)
 }
 
