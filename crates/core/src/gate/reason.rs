@@ -337,11 +337,8 @@ impl fmt::Display for Reason {
                 write!(f, "revision {} has {have} of {need} approvals", revision.short())
             }
             Reason::DefinitionApproval { revision } => {
-                write!(
-                    f,
-                    "revision {} edits the pipeline, which a maintainer has to approve",
-                    revision.short()
-                )
+                let edits = "edits the pipeline, which a maintainer has to approve";
+                write!(f, "revision {} {edits}", revision.short())
             }
             Reason::EmptySet => f.write_str("no required job would run, so nothing would be tested"),
             Reason::NoJobs => f.write_str("it has no job, so nothing would be tested"),
