@@ -319,6 +319,7 @@ mod tests {
             unsandboxed: true,
             stopping: false,
             ends_with_server: false,
+            tools: None,
             leases: Leases::default(),
         };
         wire::send(&stream, &FromExecutor::Welcome(welcome))?;

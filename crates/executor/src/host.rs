@@ -98,6 +98,8 @@ pub(crate) struct Host {
     pub(crate) config: ExecutorConfig,
     pub(crate) blobs: BlobStore,
     pub(crate) logs: LogStore,
+    /// Looked for once: every job of one executor finds the same.
+    pub(crate) toolchains: Toolchains,
     pub(crate) variables: HostVariables,
     pub(crate) layout: HostLayout,
     pub(crate) stage: PathBuf,
@@ -165,8 +167,8 @@ impl Host {
             blobs,
             logs,
             variables: HostVariables {
-                path: toolchains.path,
-                toolchains: toolchains.variables,
+                path: toolchains.path.clone(),
+                toolchains: toolchains.variables.clone(),
                 certificates: certificates.as_ref().map(|certificates| certificates.inside.clone()),
             },
             layout: HostLayout::of_host(stage.join(stage::ETC), bound),
@@ -180,6 +182,7 @@ impl Host {
             bwrap: find_program("bwrap").unwrap_or_else(|| "/usr/bin/bwrap".into()),
             slirp: find_program("slirp4netns"),
             programs: Programs::default(),
+            toolchains,
             config,
         })
     }

@@ -14,6 +14,7 @@ use crate::host::{Host, TreeMode, find_program};
 use crate::pump::Control;
 use crate::slot::Slot;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
+use crate::toolchains::Toolchains;
 use crate::walk::remove_tree;
 
 /// Lease of the probes' jobs; no server ever grants it.
@@ -35,7 +36,7 @@ pub struct ProbeRefusal {
     pub mend: String,
 }
 
-/// What this machine's sandbox can do.
+/// What this machine's sandbox can do, and what its jobs find.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxCapabilities {
     /// Whether there is one at all.
@@ -46,6 +47,8 @@ pub struct SandboxCapabilities {
     pub limits: LimitMode,
     /// Whether jobs may have a network; if not, why.
     pub network: Result<(), String>,
+    /// The tools of its jobs.
+    pub toolchains: Toolchains,
 }
 
 /// Looks at what forbids a sandbox, then runs a job in one.
@@ -73,6 +76,7 @@ pub(crate) fn probe(config: ExecutorConfig) -> Result<(Host, SandboxCapabilities
         trees: host.tree_mode,
         limits: host.limit_mode(),
         network: network(kind),
+        toolchains: host.toolchains.clone(),
     };
     Ok((host, capabilities))
 }

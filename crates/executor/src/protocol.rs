@@ -4,7 +4,7 @@
 //! known starts nothing, cancelling or acknowledging one that is unknown does nothing.
 
 use serde::{Deserialize, Serialize};
-use towpath_core::ids::{Epoch, LeaseId};
+use towpath_core::ids::{Digest, Epoch, LeaseId};
 
 use crate::spec::{JobEnd, StartSpec};
 
@@ -106,6 +106,9 @@ pub struct Welcome {
     /// It ends with its server, and its jobs with it.
     #[serde(default)]
     pub ends_with_server: bool,
+    /// Stands for the tools that its jobs find. One that does not say has those that a server wants, as far as it knows.
+    #[serde(default)]
+    pub tools: Option<Digest>,
     /// What it has.
     pub leases: Leases,
 }

@@ -238,6 +238,7 @@ impl Desk {
             unsandboxed: self.unsandboxed,
             stopping: books.stopping,
             ends_with_server: self.patience.orphan.is_some(),
+            tools: Some(self.pool.capabilities().toolchains.digest()),
             leases: books.leases(),
         };
         let ends = books.journal.all_unacked().map(|end| FromExecutor::Ended { end: Box::new(end.clone()) });

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
+use towpath_core::ids::Digest;
+
 /// What a host offers to its jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Toolchains {
@@ -31,6 +33,17 @@ const PATH_DEFAULT: &[&str] =
 const ROOTS: &[(&str, &str)] = &[("RUSTUP_HOME", ".rustup"), ("PYENV_ROOT", ".pyenv")];
 
 impl Toolchains {
+    /// What an executor finds that is started now with this process's environment.
+    pub fn here() -> Toolchains {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Toolchains::discover(&path, |key| std::env::var(key).ok())
+    }
+
+    /// Stands for all of it: two executors with the same give their jobs the same tools.
+    pub fn digest(&self) -> Digest {
+        Digest::of(format!("{self:?}").as_bytes())
+    }
+
     /// Reads `path` (as in `PATH`) and looks up other variables with `variable`.
     pub fn discover(path: &OsStr, variable: impl Fn(&str) -> Option<String>) -> Toolchains {
         let home = variable("HOME").map(PathBuf::from);

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use towpath_blob::{BlobError, BlobStore, LogStore};
-use towpath_core::ids::{Epoch, LeaseId};
+use towpath_core::ids::{Digest, Epoch, LeaseId};
 use towpath_executor::protocol::{StopMode, Welcome};
+use towpath_executor::toolchains::Toolchains;
 use towpath_executor::{
     ConnectError, ExecutorClient, ExecutorConfig, ExecutorEvent, SandboxKind, StartMessage, start_executor,
 };
@@ -92,8 +93,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// What an executor is to a server that wants this.
-    fn standing(self, welcome: &Welcome) -> Standing {
+    /// What an executor is to a server that wants this, and whose jobs would find `tools` if another one were started now.
+    fn standing(self, welcome: &Welcome, tools: Digest) -> Standing {
         let runs = if welcome.unsandboxed { SandboxKind::None } else { SandboxKind::Bubblewrap };
         let why = match (runs, self.sandbox) {
             (SandboxKind::None, SandboxKind::Bubblewrap) => {
@@ -110,6 +111,9 @@ impl Wanted {
             }
             _ if !welcome.ends_with_server && self.life == ExecutorLife::WithServer => {
                 "it outlives its server, and this one wants no jobs without it".to_owned()
+            }
+            _ if welcome.tools.is_some_and(|found| found != tools) => {
+                "its jobs find other tools than this server's environment has by now".to_owned()
             }
             _ if welcome.stopping => "it was told to end".to_owned(),
             _ => return Standing::Serves,
@@ -316,7 +320,8 @@ impl Executor {
         })?;
         // Under the lock of whoever connects: nobody else has the same.
         self.number.store(number, Ordering::Relaxed);
-        let standing = self.wanted.standing(client.welcome());
+        // Looked up anew: one that was started after a tool came or went is not taken for one from before.
+        let standing = self.wanted.standing(client.welcome(), Toolchains::here().digest());
         Ok(Connection { number, client, standing })
     }
 
@@ -432,6 +437,7 @@ mod tests {
 
     #[test]
     fn an_executor_is_given_jobs_only_if_it_runs_them_as_the_server_wants() {
+        let tools = Digest::of(b"tools");
         let found = |unsandboxed, slots, stopping| Welcome {
             version: 1,
             incarnation: "test".into(),
@@ -440,11 +446,12 @@ mod tests {
             unsandboxed,
             stopping,
             ends_with_server: false,
+            tools: Some(tools),
             leases: Leases { active: vec![LeaseId([1; 16])], unacked: vec![LeaseId([2; 16])] },
         };
         let check = |sandbox, welcome: Welcome, expected: Option<&str>| {
             let leaves = |why: &str| Standing::Leaves { why: why.to_owned(), jobs: 1 };
-            let standing = Wanted { sandbox, slots: 2, life: ExecutorLife::Own }.standing(&welcome);
+            let standing = Wanted { sandbox, slots: 2, life: ExecutorLife::Own }.standing(&welcome, tools);
             assert_eq!(standing, expected.map_or(Standing::Serves, leaves));
         };
         use SandboxKind::{Bubblewrap, None as Plain};
@@ -459,13 +466,16 @@ mod tests {
         check(Plain, found(false, 2, false), Some(boxed));
         check(Plain, found(true, 6, false), Some("it runs 6 at once, and this server wants 2"));
         check(Plain, found(true, 2, true), Some("it was told to end"));
+        let other = Welcome { tools: Some(Digest::of(b"other")), ..found(true, 2, false) };
+        check(Plain, other, Some("its jobs find other tools than this server's environment has by now"));
+        check(Plain, Welcome { tools: None, ..found(true, 2, false) }, None);
         let mortal = Welcome { ends_with_server: true, ..found(true, 2, false) };
         check(Plain, mortal.clone(), Some("it ends with its server, and this one wants jobs to outlive it"));
         let mut wanted = Wanted { sandbox: Plain, slots: 2, life: ExecutorLife::WithServer };
-        assert_eq!(wanted.standing(&mortal), Standing::Serves);
-        assert_ne!(wanted.standing(&found(true, 2, false)), Standing::Serves);
+        assert_eq!(wanted.standing(&mortal, tools), Standing::Serves);
+        assert_ne!(wanted.standing(&found(true, 2, false), tools), Standing::Serves);
         wanted.life = ExecutorLife::Own;
-        assert_eq!(wanted.standing(&found(true, 2, false)), Standing::Serves);
+        assert_eq!(wanted.standing(&found(true, 2, false), tools), Standing::Serves);
     }
 
     #[test]

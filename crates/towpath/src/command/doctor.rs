@@ -212,5 +212,10 @@ fn capabilities(found: &SandboxCapabilities) -> Vec<Finding> {
             finding("job network", Verdict::Weak, format!("jobs with `network: true` cannot run: {why}"))
         }
     };
-    vec![finding("sandbox", Verdict::Ok, "bubblewrap"), trees, limits, network]
+    let folders = &found.toolchains.folders;
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    let beside =
+        if folders.is_empty() { "nothing beside the system's".to_owned() } else { folders.join(", ") };
+    let tools = finding("job tools", Verdict::Ok, format!("PATH={}; {beside}", found.toolchains.path));
+    vec![finding("sandbox", Verdict::Ok, "bubblewrap"), trees, limits, network, tools]
 }

@@ -80,6 +80,23 @@ fn a_server_says_that_jobs_can_run_once_the_executor_that_it_does_not_want_is_re
     wait_until("word that jobs can run", || served.has_said_just("jobs can run"));
 }
 
+#[test]
+fn jobs_find_the_tools_of_the_environment_in_which_the_server_was_started_last() {
+    let options = ["--sandbox", "none"];
+    let mut served = Served::with_options(&[("towpath.yaml", "jobs: { unit: 'true' }\n")], &options, &[]);
+    let tools = served.world.home().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    std::fs::write(tools.join("greet"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(tools.join("greet"), PermissionsExt::from_mode(0o755)).unwrap();
+    served.push("first", "towpath.yaml", "jobs: { unit: greet }\n");
+    served.until("1", |change| change["gate"]["tests"] == "failed");
+    served.terminate();
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    served.again_in(&[("PATH", &path)]);
+    served.ok(&["change", "retry", "1"]);
+    served.until("1", |change| change["state"] == "landed");
+}
+
 /// An executor of a program that is a file of its own.
 fn executor_of(program: &Path, folder: &Path) -> std::process::Child {
     let words = ["executor", "--slots", "1", "--sandbox", "bubblewrap", "--folder"];

@@ -249,6 +249,7 @@ impl Peer {
             unsandboxed: true,
             stopping: false,
             ends_with_server: false,
+            tools: None,
             leases,
         }));
     }
