@@ -23,7 +23,7 @@ pub struct LogArgs {
     repo: RepoArg,
     /// The run: `12`, or `release/1.0/12`
     run: String,
-    /// The job; without it, the only one, or the first that did not pass
+    /// The job; without it, the only one, or the first that did not pass; with `--follow` the first that is at work
     job: Option<String>,
     /// Go on while the job writes
     #[arg(long, short, conflicts_with_all = ["first_error", "tail"])]
@@ -44,7 +44,8 @@ pub fn run(arguments: &LogArgs, terminal: &Terminal) -> Result<ExitCode, Failure
     let run = RunPlace::find(&place, &arguments.run)?;
     let job = match &arguments.job {
         Some(job) => job.clone(),
-        None => only_job(&place, &run, terminal)?,
+        None if arguments.follow => only_job(&place, &run, followed, terminal)?,
+        None => only_job(&place, &run, chosen, terminal)?,
     };
     let ask = |what: &str| {
         Request::get(&run.path(&place, &["jobs", &job, what])).with("attempt", arguments.attempt)
@@ -76,10 +77,15 @@ fn said(bytes: usize, terminal: &Terminal) -> bool {
     bytes > 0
 }
 
-/// The job that is meant where none is named; says which one that is, and of what.
-pub fn only_job(place: &Place, run: &RunPlace, terminal: &Terminal) -> Result<String, Failure> {
+/// The job that is meant where none is named, as `choose` takes it out of the run; says which one that is, and of what.
+pub fn only_job(
+    place: &Place,
+    run: &RunPlace,
+    choose: impl FnOnce(&Value) -> Result<String, Failure>,
+    terminal: &Terminal,
+) -> Result<String, Failure> {
     let view = place.client.ask(&Request::get(&run.path(place, &[])))?;
-    let job = chosen(&view)?;
+    let job = choose(&view)?;
     if !terminal.is_json() {
         let change = view["change"].as_u64().map(|change| format!(" (change {change})")).unwrap_or_default();
         terminal.talk(format!("run {}{change}, job `{}`:", inline(text(&view, "run")), inline(&job)));
@@ -87,14 +93,25 @@ pub fn only_job(place: &Place, run: &RunPlace, terminal: &Terminal) -> Result<St
     Ok(job)
 }
 
+/// The job of a run whose log still grows; without one, as if nobody wanted to wait for more.
+fn followed(view: &Value) -> Result<String, Failure> {
+    match items(&view["jobs"]).iter().find(at_work) {
+        Some(job) => Ok(text(job, "name").to_owned()),
+        None => chosen(view),
+    }
+}
+
+fn at_work(job: &&Value) -> bool {
+    text(job, "stage") == "running"
+}
+
 /// The only job of a run, the one that decided it, or in a run that goes on the first that is at work.
-fn chosen(view: &Value) -> Result<String, Failure> {
+pub fn chosen(view: &Value) -> Result<String, Failure> {
     let jobs = items(&view["jobs"]);
     let name = |job: &Value| text(job, "name").to_owned();
     let failed = |job: &&Value| matches!(text(job, "outcome"), "failed" | "errored" | "timed_out");
     // In a run that was cancelled, the job that was at work: it was the run's pace.
     let stopped = |job: &&Value| text(job, "outcome") == "cancelled" && job["duration_ms"].as_u64() > Some(0);
-    let at_work = |job: &&Value| text(job, "stage") == "running";
     let decisive = jobs.iter().find(failed).or_else(|| jobs.iter().find(stopped));
     match (jobs, decisive.or_else(|| jobs.iter().find(at_work))) {
         ([job], _) => Ok(name(job)),
@@ -199,4 +216,25 @@ fn first_error(found: &Value, terminal: &Terminal) -> Result<(), Failure> {
         terminal.data(format!("{mark} {:>6}  {content}", number + 1))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_followed_is_at_work_and_what_is_read_has_decided() {
+        let view = json!({ "jobs": [
+            { "name": "lint", "stage": "over", "outcome": "failed" },
+            { "name": "unit", "stage": "running" },
+            { "name": "slow", "stage": "waiting" },
+        ] });
+        assert_eq!(chosen(&view).ok().as_deref(), Some("lint"));
+        assert_eq!(followed(&view).ok().as_deref(), Some("unit"));
+        let over =
+            json!({ "jobs": [{ "name": "lint", "stage": "over", "outcome": "failed" }, { "name": "unit" }] });
+        assert_eq!(followed(&over).ok().as_deref(), Some("lint"));
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::command::answer::{self, items, number, rows, text, time, verdict};
-use crate::command::log::only_job;
+use crate::command::log::{chosen, only_job};
 use crate::command::runs::RunPlace;
 use crate::failure::Failure;
 use crate::remote::Request;
@@ -55,7 +55,7 @@ pub fn run(arguments: &TestsArgs, terminal: &Terminal) -> Result<ExitCode, Failu
     let run = RunPlace::find(&place, arguments.run.as_deref().unwrap_or_default())?;
     let job = match &arguments.job {
         Some(job) => job.clone(),
-        None => only_job(&place, &run, terminal)?,
+        None => only_job(&place, &run, chosen, terminal)?,
     };
     let request = Request::get(&run.path(&place, &["jobs", &job, "tests"]))
         .with("attempt", arguments.attempt)

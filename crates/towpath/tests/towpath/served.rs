@@ -93,6 +93,13 @@ impl Served {
         self.again();
     }
 
+    /// The same in another environment.
+    pub fn again_in(&mut self, variables: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.variables = variables.iter().map(owned).collect();
+        self.again();
+    }
+
     /// Ends the server as a person would. Its executor lives on.
     pub fn terminate(&mut self) {
         let ended = Command::new("kill").args(["-TERM", &self.server.id().to_string()]).status();
