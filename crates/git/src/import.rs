@@ -201,6 +201,10 @@ impl Link {
     }
 }
 
+/// The check of `git fsck` for modes that no git writes any more, 100666 for instance. Left to itself git takes them with a
+/// warning, of which every clone then tells for ever; a history that has them goes on with them.
+pub const ODD_MODES: &str = "badFilemode";
+
 fn fill(draft: &Repository, link: &Link, options: ImportOptions<'_>) -> Result<Vec<String>, GitError> {
     let bounds = Bounds { deadline: IMPORT_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
     record_tolerated(draft, options.tolerated)?;
@@ -228,7 +232,13 @@ fn fill(draft: &Repository, link: &Link, options: ImportOptions<'_>) -> Result<V
         "--end-of-options",
     ]);
     let fetch = fetch.arg(&link.address).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
-    trusting(fetch).output(&[], bounds)?;
+    let fetched = trusting(fetch).finish(&[], bounds)?;
+    if !fetched.status.success() {
+        return Err(fetched.failed("fetch"));
+    }
+    if fetched.stderr.contains(ODD_MODES) {
+        record_tolerated(draft, &[ODD_MODES])?;
+    }
     let missing = missing_refs(draft, &offered)?;
     // What was deleted there meanwhile is not missing.
     if !missing.is_empty() && missing_refs(draft, &ask()?)?.iter().any(|name| missing.contains(name)) {
@@ -289,7 +299,7 @@ fn record_tolerated(draft: &Repository, tolerated: &[&str]) -> Result<(), GitErr
 }
 
 impl Repository {
-    /// Whether its import was told that its history may fail a check of `git fsck`.
+    /// Whether its history may fail a check of `git fsck`: its import was told so, or found that it does.
     ///
     /// # Errors
     /// Those of git.

@@ -46,7 +46,7 @@ pub use error::{ErrorClass, GitError};
 pub use export::{ExportOptions, Files, Owner};
 pub use garbage::Litter;
 pub use history::{DatedCommit, Range, Walk};
-pub use import::{Credentials, ImportOptions, Imported, Source, import};
+pub use import::{Credentials, ImportOptions, Imported, ODD_MODES, Source, import};
 pub use land::Advance;
 pub use mend::Mended;
 pub use merge::Merged;

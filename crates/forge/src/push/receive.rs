@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Instant;
 
 use towpath_core::ids::ChangeNumber;
-use towpath_git::{Exchange, GitError, Repository, Service, ServiceOptions, Serving, ServingInput};
+use towpath_git::{
+    Exchange, GitError, ODD_MODES, Repository, Service, ServiceOptions, Serving, ServingInput,
+};
 
 use super::desk::{HookDesk, HookToken};
 use super::http::{
@@ -119,10 +121,6 @@ fn settings(repository: &Repository) -> Result<Vec<String>, GitError> {
     }
     Ok(settings)
 }
-
-/// The check of `git fsck` for modes that no git writes any more, 100666 for instance. Left to itself git takes them, and every
-/// clone is warned of them for ever.
-const ODD_MODES: &str = "badFilemode";
 
 const RESULT: Head = Head { status: 200, content_type: "application/x-git-receive-pack-result" };
 

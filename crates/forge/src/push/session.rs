@@ -342,7 +342,7 @@ fn judge_all(
     Ok(moves)
 }
 
-/// Two refs of one push that cannot both be made: one in the other's name, new branches that collide, or a tag that would
+/// Two refs of one push that cannot both be made: one in the other's name, new ones that collide, or a tag that would
 /// be taken for a branch. Each is judged beside what is there already, and they move all or none.
 fn beside_each_other(moves: &BTreeMap<Vec<u8>, (Command, Move)>) -> Option<(String, String)> {
     let is_made =
@@ -359,19 +359,13 @@ fn beside_each_other(moves: &BTreeMap<Vec<u8>, (Command, Move)>) -> Option<(Stri
         Some((outer.map(str::to_owned).or(branch)?, (*name).to_owned()))
     });
     pair.or_else(|| {
-        let new: Vec<&BranchName> = moves.values().filter_map(|(_, wanted)| new_branch(wanted)).collect();
+        let new = moves.iter().filter(|(_, (command, wanted))| command.old.is_none() && is_made(wanted));
+        let new: Vec<&str> = new.filter_map(|(name, _)| std::str::from_utf8(name).ok()).collect();
         let pairs =
             new.iter().enumerate().flat_map(|(at, one)| new[..at].iter().map(move |other| (other, one)));
-        let mut colliding = pairs.filter(|(other, one)| collide(other.as_str(), one.as_str()));
-        colliding.next().map(|(other, one)| (format!("refs/heads/{other}"), format!("refs/heads/{one}")))
+        let mut colliding = pairs.filter(|(other, one)| collide(other, one));
+        colliding.next().map(|(other, one)| ((*other).to_owned(), (*one).to_owned()))
     })
-}
-
-fn new_branch(wanted: &Move) -> Option<&BranchName> {
-    match wanted {
-        Move::Branch { name, old: None, new: Some(_) } => Some(name),
-        _ => None,
-    }
 }
 
 /// A clone without history may push only what stands on commits that are here (B24). Git checks again.

@@ -360,7 +360,9 @@ fn two_refs_of_one_push_that_cannot_both_be_are_refused_together() {
     let world = World::new();
     let mia = world.clone_of("mia");
     mia.commit_file("a", "a\n");
-    for [one, other] in [["heads/a", "heads/a/b"], ["heads/x", "tags/x"], ["tags/v/1", "tags/v"]] {
+    for [one, other] in
+        [["heads/a", "heads/a/b"], ["heads/x", "tags/x"], ["tags/v/1", "tags/v"], ["tags/w", "tags/W"]]
+    {
         let refs = [one, other].map(|name| format!("HEAD:refs/{name}"));
         let refused = mia.push(&[&refs[0], &refs[1], "HEAD:refs/heads/beside"]).unwrap_err();
         assert!(refused.contains("cannot both be"), "{refused}");

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use towpath_git::{Credentials, ErrorClass, Git, GitError, GitOptions, ImportOptions, Reach, Source, import};
+use towpath_core::ids::TreeId;
+use towpath_git::{
+    Credentials, ErrorClass, Git, GitError, GitOptions, ImportOptions, ODD_MODES, Reach, Source, import,
+};
 
 use crate::support::{World, branch, every_git, latin1, pretend_git, write_program};
 
@@ -130,6 +133,24 @@ fn old_faults_come_in_only_by_name_and_stay_allowed() {
         import(&world.git, &Source::Local(&path), &world.folder.path().join("x.git"), tolerating(&["a.b=c"]))
             .unwrap_err();
     assert_eq!(odd.class(), ErrorClass::Invalid);
+}
+
+#[test]
+fn a_history_with_modes_of_old_tools_goes_on_with_them() {
+    let world = World::new();
+    world.commit_file("a", "1");
+    let import = |into: &str| {
+        let into = world.folder.path().join(into);
+        import(&world.git, &Source::Local(&world.work()), &into, ImportOptions::default()).unwrap().repository
+    };
+    assert!(!import("plain.git").tolerates(ODD_MODES).unwrap());
+    let blob = world.run(&["rev-parse", "HEAD:a"]);
+    let raw = [b"100664 a\0".to_vec(), blob.parse::<TreeId>().unwrap().0.to_vec()].concat();
+    std::fs::write(world.work().join("tree"), raw).unwrap();
+    let tree = world.run(&["hash-object", "-t", "tree", "-w", "--literally", "tree"]);
+    let commit = world.run(&["commit-tree", "-m", "old", &tree]);
+    world.run(&["update-ref", "refs/heads/legacy", &commit]);
+    assert!(import("old.git").tolerates(ODD_MODES).unwrap());
 }
 
 fn remote<'a>(address: &'a str, reach: Reach, credentials: Credentials<'a>) -> Source<'a> {
