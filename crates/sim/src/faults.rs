@@ -19,6 +19,8 @@ pub struct Faults {
     pub read_slow: u32,
     /// A read returns what was read some time ago, and says so.
     pub read_cached: u32,
+    /// The record of a change cannot be read, and the next time it can.
+    pub record_damaged: u32,
     /// The forge says that it moved a branch and did not.
     pub forge_lies: u32,
     /// Somebody pushes to the branch just before our landing arrives.
@@ -91,6 +93,7 @@ impl Faults {
             effect_done_but_error: draw(150),
             read_slow: draw(150),
             read_cached: draw(100),
+            record_damaged: draw(60),
             forge_lies: draw(20),
             pushed_before_landing: draw(60),
             job_flaky: draw(100),

@@ -2,7 +2,7 @@
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, JobOrder, Landing};
-use towpath_core::gate::{ForgeRead, GateEvent, LandTried};
+use towpath_core::gate::{ForgeRead, GateEvent, LandTried, Snapshot};
 use towpath_core::graph::{JobResult, Lease, Outcome};
 use towpath_core::ids::{CandidateId, CommitId, GateId, LeaseId};
 use towpath_core::outbox::{Trouble, TroubleClass};
@@ -187,12 +187,21 @@ impl World {
             let reviews = read.snapshot.changes.iter_mut().flat_map(|change| &mut change.reviews);
             reviews.for_each(|review| review.definition = Some(self.forge.definition_of(review.revision)));
         }
+        self.damage_record(&mut read.snapshot);
         let read = match (older, stale) {
             (Some(older), _) => (*older).clone(),
             (None, Some(stale)) => ForgeRead { snapshot: stale.snapshot.clone(), ..read },
             (None, None) => read,
         };
         Found::Gate(Some(GateEvent::ForgeRead(Box::new(read))))
+    }
+
+    fn damage_record(&mut self, snapshot: &mut Snapshot) {
+        let Some(last) = snapshot.changes.len().checked_sub(1) else { return };
+        if self.fault(self.faults.record_damaged, "the record of a change cannot be read") {
+            let change = snapshot.changes.remove(self.rng.below(last as u64 + 1) as usize);
+            snapshot.unreadable.insert(change.number, "its record is damaged".into());
+        }
     }
 
     fn make_candidate(&mut self, id: CandidateId, spec: &towpath_core::candidate::CandidateSpec) -> Found {

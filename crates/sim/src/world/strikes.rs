@@ -94,6 +94,12 @@ impl World {
 
     /// A person accepts what a restore lost.
     pub(super) fn accept_restore(&mut self) {
+        // Whom a server tells that it has accepted, it has told of the restore when it started.
+        if self.leader().is_none() {
+            let delay = self.rng.between(1, LOOK_MS_MAX);
+            self.at(delay, Ev::Accept);
+            return;
+        }
         if self.store.halts.remove(&HaltCause::Restore).is_some() {
             self.tell_halts();
             self.tell_accepted();
