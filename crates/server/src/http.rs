@@ -102,7 +102,7 @@ impl Edge {
     /// # Errors
     /// The folder for the hooks of pushes cannot be used.
     pub fn open(shared: Arc<Shared>, site: Site) -> Result<Arc<Edge>, ForgeError> {
-        Edge::with(Connections::default(), shared, site)
+        Edge::with(Connections::of_this_process(), shared, site)
     }
 
     /// The same with other bounds for connections.

@@ -13,7 +13,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use super::patience::{IDLE_DEADLINE, Patience};
 use super::shares::{Share, Shares};
 
-/// Connections at once. Each costs a descriptor and a few KB.
+/// Connections at once, where the process may have descriptors for as many again: its answers take some, too.
 const CONNECTIONS_MAX: usize = 4_000;
 /// The part of them that one address may have: an office behind one address has places, and leaves others theirs.
 const OF_ONE_ADDRESS: usize = 16;
@@ -28,13 +28,14 @@ pub struct Connections {
     scarce_below: usize,
 }
 
-impl Default for Connections {
-    fn default() -> Connections {
-        Connections::at_most(CONNECTIONS_MAX)
-    }
-}
-
 impl Connections {
+    /// As many as this process has descriptors for.
+    pub fn of_this_process() -> Connections {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let half = descriptors.map_or(usize::MAX, |count| usize::try_from(count / 2).unwrap_or(usize::MAX));
+        Connections::at_most(half.min(CONNECTIONS_MAX))
+    }
+
     /// So many places.
     pub fn at_most(count: usize) -> Connections {
         Connections {
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn one_address_leaves_places_for_others() {
-        let connections = Connections::default();
+        let connections = Connections::at_most(CONNECTIONS_MAX);
         let address = |last| Some(IpAddr::from([192, 0, 2, last]));
         let own = std::iter::from_fn(|| connections.enter(address(1)).ok());
         let own: Vec<_> = own.take(CONNECTIONS_MAX).collect();
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn whoever_cannot_be_told_from_others_is_held_to_no_share() {
-        let connections = Connections::default();
+        let connections = Connections::at_most(CONNECTIONS_MAX);
         for address in [None, Some(IpAddr::from([127, 0, 0, 1]))] {
             assert!((0..CONNECTIONS_MAX).all(|_| matches!(connections.enter(address), Ok(None))));
         }

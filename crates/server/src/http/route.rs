@@ -368,7 +368,7 @@ fn malformed(what: String) -> ApiError {
 /// The whole body, within the bound that the route has.
 ///
 /// # Errors
-/// `TooLarge`; `TimedOut` if it came too slowly; `Invalid` if the connection broke.
+/// `TooLarge`; `Limited` if it came too slowly; `Invalid` if the connection broke.
 pub async fn body(request: Request) -> Answer<axum::body::Bytes> {
     axum::body::to_bytes(request.into_body(), usize::MAX).await.map_err(|error| broken_body(&error))
 }
@@ -381,7 +381,7 @@ pub fn broken_body(error: &(dyn std::error::Error + 'static)) -> ApiError {
             return ApiError::new(Class::TooLarge, "the body is larger than this route takes");
         }
         if let Some(slow) = current.downcast_ref::<TooSlow>() {
-            return ApiError::new(Class::TimedOut, slow.to_string());
+            return ApiError::new(Class::Limited, format!("{slow}, and nothing has happened: send it again"));
         }
         cause = current.source();
     }

@@ -26,6 +26,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// Rest after the system could not take a connection, for want of descriptors say.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// Bytes of an answer that wait in the kernel to be sent, at most.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
@@ -94,6 +97,10 @@ fn connection(
     // Small answers leave at once; the kernel would hold them back for more.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay: {error}");
+    }
+    // Written is what has left: a slow reader who goes on would look still while megabytes wait here.
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "a connection holds more back than it should: {error}");
     }
     let service = hyper_util::service::TowerToHyperService::new(Tagged { router, peer: Peer(peer) });
     let headers_deadline = if connections.are_scarce() { SCARCE_DEADLINE } else { HEADERS_DEADLINE };

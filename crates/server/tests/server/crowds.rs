@@ -39,7 +39,10 @@ fn senders_that_do_not_send_keep_nobody_out() {
     let held: Vec<TcpStream> = (0..24).map(|_| late.start(world.address)).collect();
     let change = Ask::put("/api/v1/me/password", json!(null)).body("").header("content-length", "100");
     let refused = world.by("mia", change);
-    assert_eq!((refused.status, &refused.error()["why"]), (504, &"the body came too slowly".into()));
+    assert_eq!(
+        (refused.status, &refused.error()["why"]),
+        (429, &"the body came too slowly, and nothing has happened: send it again".into())
+    );
     assert_eq!(world.send(&Ask::get("/healthz")).status, 200);
     drop(held);
 }

@@ -79,7 +79,7 @@ impl World {
 
     /// A server without a repo that others reach by another address than this machine's own.
     pub fn behind(url: &str) -> World {
-        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url), Connections::default());
+        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url), Connections::of_this_process());
         world.admit();
         world
     }
@@ -97,7 +97,7 @@ impl World {
     }
 
     fn make(slots: u32, definition: &str) -> World {
-        let mut world = World::serve(TempDir::new().unwrap(), slots, None, Connections::default());
+        let mut world = World::serve(TempDir::new().unwrap(), slots, None, Connections::of_this_process());
         world.admit();
         world.fill(definition);
         world
@@ -110,7 +110,7 @@ impl World {
         let (tokens, users) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.users));
         drop(self);
         meanwhile(folder.path());
-        let mut world = World::serve(folder, 0, None, Connections::default());
+        let mut world = World::serve(folder, 0, None, Connections::of_this_process());
         (world.tokens, world.users) = (tokens, users);
         world
     }

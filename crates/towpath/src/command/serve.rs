@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use towpath_executor::held_signals;
 use towpath_server::faults;
@@ -25,6 +26,9 @@ use crate::terminal::Terminal;
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7700";
 /// Says so for a server and for those who start it.
 pub const LISTEN_VARIABLE: &str = "TOWPATH_LISTEN";
+
+/// Descriptors that a server asks the system for: twice as many as it has places for connections, and as many again.
+const DESCRIPTORS: u64 = 16_384;
 
 /// How a server's address is written.
 pub const URL_HINT: &str = "write it as `--url https://towpath.example.org` or `--url http://127.0.0.1:7700`";
@@ -111,6 +115,7 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
     }
     crate::terminal::log::to_stderr();
     leave_no_core_dump();
+    have_descriptors();
     if !setup::is_made(&arguments.place.data) {
         return Err(not_made(&arguments.place.data));
     }
@@ -136,6 +141,17 @@ pub fn run(arguments: &ServeArgs, terminal: &Terminal) -> Result<ExitCode, Failu
     let ends = (signalled, input_ends(heeds_input));
     runtime.block_on(service::run(settings, told, ends)).map_err(failure)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Each connection takes a descriptor. Many a system gives 1,024 unless a process asks for more, which it may.
+fn have_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        // The places for connections follow from what there is.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
 }
 
 /// What is set as soon as this process is told to end. Before any other thread is there: those that a server before this
