@@ -11,6 +11,7 @@ mod error;
 mod folder;
 mod group;
 mod incarnation;
+mod outside;
 mod queue;
 mod reader;
 pub mod records;

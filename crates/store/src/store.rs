@@ -11,14 +11,14 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 
-use crate::audit::leaf::{EndedLife, has_lost};
 use crate::audit::log::{Log, put_key};
 use crate::audit::sink::Sink;
-use crate::audit::{AuditKey, Checkpoint, Restored, SignedCheckpoint, VerifierKey};
+use crate::audit::{AuditKey, Restored};
 use crate::error::{OpenError, ReadError, WriteError};
-use crate::folder::{DataFolder, Mark, RESERVE_BYTES, file_error};
+use crate::folder::{DataFolder, RESERVE_BYTES, file_error};
 use crate::group::WriterThread;
 use crate::incarnation::Incarnation;
+use crate::outside::{KnownBefore, check_history, find_rollback, known_before};
 use crate::reader::Reader;
 use crate::room::Room;
 use crate::schema;
@@ -290,76 +290,6 @@ fn open_database(folder: &DataFolder) -> Result<View, OpenError> {
     Ok(View::new(conn)?)
 }
 
-/// What is known outside the database about how far it was.
-struct KnownBefore {
-    mark: Option<Mark>,
-    /// Signed checkpoints, oldest first.
-    notes: Vec<String>,
-}
-
-impl KnownBefore {
-    /// Those that can be read, newest first.
-    fn checkpoints(&self) -> impl Iterator<Item = Checkpoint> {
-        self.notes.iter().rev().filter_map(|note| Some(note.parse::<SignedCheckpoint>().ok()?.checkpoint))
-    }
-}
-
-fn known_before(folder: &DataFolder, sink: Option<&Sink>) -> Result<KnownBefore, OpenError> {
-    let notes = match sink.map(Sink::load) {
-        None => Vec::new(),
-        Some(Ok(notes)) => notes,
-        Some(Err(why)) => return Err(file_error("read the sink of", folder.path(), &why)),
-    };
-    Ok(KnownBefore { mark: folder.mark()?, notes })
-}
-
-/// Two copies of a record that take turns with the same keys contradict each other, and nobody can ever tell which of
-/// them is true. So a server starts with none that the other has overtaken. What was restored is another life, and says so;
-/// but it is a record of this server, or somebody has rewritten it, and no server signs that.
-fn check_history(
-    view: &View,
-    known: &KnownBefore,
-    key: Option<&VerifierKey>,
-    sink: Option<&Sink>,
-) -> Result<(), OpenError> {
-    let (Some(key), Some(sink)) = (key, sink) else { return Ok(()) };
-    let foreign = match same_life(known.mark.as_ref(), incarnation_of(view)?) {
-        true => foreign_checkpoint(view, known)?,
-        false => unsigned_history(view, known, key)?,
-    };
-    match foreign {
-        None => Ok(()),
-        Some(leaves) => Err(OpenError::OtherRecord { checkpoints: sink.path().to_owned(), leaves }),
-    }
-}
-
-/// The size of the newest checkpoint outside that the database has leaves for, if it is over other ones. A restore has
-/// lost those that its leaf tells of.
-fn foreign_checkpoint(view: &View, known: &KnownBefore) -> Result<Option<u64>, ReadError> {
-    let leaves = view.leaf_count()?;
-    let Some(newest) = known.checkpoints().find(|one| one.size <= leaves) else { return Ok(None) };
-    let is_known = view.is_under(&newest)? || has_lost(&view.restores()?, &newest);
-    Ok((!is_known).then_some(newest.size))
-}
-
-/// The size of the newest checkpoint outside that another life's database has leaves for, if nobody with the key has signed
-/// these leaves in any life. Those that contradict it are of lives that ended only as long as one of its size, or of a larger
-/// one, is over what is there.
-fn unsigned_history(view: &View, known: &KnownBefore, key: &VerifierKey) -> Result<Option<u64>, ReadError> {
-    let leaves = view.leaf_count()?;
-    let within = || known.checkpoints().filter(|one| one.size <= leaves);
-    let Some(size) = within().map(|one| one.size).max() else { return Ok(None) };
-    // A start that was cut off may have signed one that is not outside yet.
-    let own = view.last_checkpoint()?.and_then(|note| note.parse::<SignedCheckpoint>().ok());
-    let own = own.filter(|own| key.signed(own)).map(|own| own.checkpoint);
-    for one in within().chain(own).filter(|one| (size..=leaves).contains(&one.size)) {
-        if view.is_under(&one)? {
-            return Ok(None);
-        }
-    }
-    Ok(Some(size))
-}
-
 /// A new epoch, as it was made durable.
 struct Begun {
     marks: Marks,
@@ -394,74 +324,6 @@ fn begin_epoch(view: &mut View, known: &KnownBefore, now: Timestamp) -> Result<B
         Ok(Begun { marks: Marks { epoch, inbox_seq, time_high }, incarnation, restored })
     };
     Ok(begun()?)
-}
-
-fn incarnation_of(view: &View) -> Result<Option<Incarnation>, ReadError> {
-    view.one("SELECT incarnation FROM meta", [], |row| Ok(Incarnation(row.get(0)?)))
-}
-
-/// Compares the database with what is known outside of it (trust T9).
-fn find_rollback(view: &View, known: &KnownBefore, now: Timestamp) -> Result<Option<Restored>, ReadError> {
-    const META: &str = "SELECT epoch, time_high FROM meta";
-    let known_inside = view.one(META, [], |row| Ok((get_u64(row, 0)?, row.get(1).map(Timestamp)?)))?;
-    let (epoch, time_high) = known_inside.unwrap_or_default();
-    let (leaves, own) = (view.leaf_count()?, incarnation_of(view)?);
-    let of_mark = known.mark.as_ref().map_or((0, 0), |mark| (mark.leaves, mark.epoch));
-    let of_sink = known.checkpoints().next().map_or(0, |newest| newest.size);
-    let leaves_known = of_mark.0.max(of_sink);
-    let why = if leaves_known > leaves {
-        "the database has fewer leaves than were known outside of it"
-    } else if known.mark.is_some() && of_mark.1 > epoch {
-        "the database is of an earlier epoch than was known outside of it"
-    } else if !same_life(known.mark.as_ref(), own) {
-        "the database is of another life than was known outside of it"
-    } else {
-        return Ok(None);
-    };
-    let ended = ended_lives(view, known, leaves)?;
-    let leaves_lost = leaves_known.saturating_sub(leaves_in_common(known, own, leaves, &ended));
-    Ok(Some(Restored {
-        why: why.to_owned(),
-        leaves_before: leaves + leaves_lost,
-        leaves_lost,
-        epoch_before: Epoch(of_mark.1),
-        at: time_high.max(now),
-        ended,
-    }))
-}
-
-/// How many leaves the database has in common with the life that signed last outside of it. Of another life than its own
-/// these are those from before that began, whose first checkpoint is over its first leaf, and what is kept of it.
-fn leaves_in_common(known: &KnownBefore, own: Option<Incarnation>, leaves: u64, ended: &[EndedLife]) -> u64 {
-    let last = known.checkpoints().next().and_then(|newest| newest.life);
-    let Some(last) = last.filter(|last| own != Some(*last)) else { return leaves };
-    let signed = known.checkpoints().filter(|one| one.life == Some(last)).map(|one| one.size);
-    let before = signed.min().map_or(0, |first| first.saturating_sub(1));
-    let kept = ended.iter().filter(|one| one.life == last).map(|one| one.kept).max();
-    before.max(kept.unwrap_or(0)).min(leaves)
-}
-
-/// Every life that is known of, with how many of its leaves are in the database. All of them end with a restore: also one
-/// that an earlier restore had brought to its end, if this one goes back to before that.
-fn ended_lives(view: &View, known: &KnownBefore, leaves: u64) -> Result<Vec<EndedLife>, ReadError> {
-    let mut lives: BTreeMap<Incarnation, u64> = BTreeMap::new();
-    for checkpoint in known.checkpoints() {
-        let Some(life) = checkpoint.life else { continue };
-        let kept = lives.entry(life).or_default();
-        // Newest first: whatever is below one that is kept is kept with it.
-        if *kept == 0 && checkpoint.size <= leaves && view.is_under(&checkpoint)? {
-            *kept = checkpoint.size;
-        }
-    }
-    lives.extend(incarnation_of(view)?.map(|life| (life, leaves)));
-    Ok(lives.into_iter().map(|(life, kept)| EndedLife { life, kept }).collect())
-}
-
-fn same_life(mark: Option<&Mark>, incarnation: Option<Incarnation>) -> bool {
-    match (mark, incarnation) {
-        (Some(mark), Some(incarnation)) => mark.incarnation == incarnation.to_string(),
-        _ => true,
-    }
 }
 
 /// Whether this key may sign this log. Its first key is noted; a stranger is reported, and signs nothing.
