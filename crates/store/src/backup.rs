@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::folder::{DATABASE, DataFolder, Mark};
+use crate::incarnation::Incarnation;
 use crate::view::View;
 
 /// Why there is no backup or no restored folder.
@@ -157,10 +158,11 @@ fn put(backup: &Path, folder: &DataFolder) -> Result<(), BackupError> {
     Ok(folder.sync()?)
 }
 
-/// Has the restore noticed even where nothing else is known of the past: no database has this incarnation.
+/// Has the restore noticed even where nothing else is known of the past: no database has this incarnation, and no other
+/// restore.
 fn mark_restored(folder: &DataFolder) -> Result<(), BackupError> {
     let past = folder.mark()?.unwrap_or(Mark { incarnation: String::new(), epoch: 0, leaves: 0 });
-    let mark = Mark { incarnation: "before a restore".to_owned(), ..past };
+    let mark = Mark { incarnation: format!("before restore {}", Incarnation(crate::random())), ..past };
     match folder.set_mark(&mark) {
         // The disk may be full; the reserve is there for whoever serves next.
         Err(_) if folder.release_reserve() => Ok(folder.set_mark(&mark)?),

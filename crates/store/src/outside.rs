@@ -20,6 +20,11 @@ pub(crate) struct KnownBefore {
 }
 
 impl KnownBefore {
+    /// The life that the mark names; empty without a mark.
+    fn life(&self) -> &str {
+        self.mark.as_ref().map_or("", |mark| &mark.incarnation)
+    }
+
     /// Those that can be read, newest first.
     fn checkpoints(&self) -> impl Iterator<Item = Checkpoint> {
         self.notes.iter().rev().filter_map(|note| Some(note.parse::<SignedCheckpoint>().ok()?.checkpoint))
@@ -82,8 +87,37 @@ fn unsigned_history(view: &View, known: &KnownBefore, key: &VerifierKey) -> Resu
     Ok(Some(size))
 }
 
-fn incarnation_of(view: &View) -> Result<Option<Incarnation>, ReadError> {
+pub(crate) fn incarnation_of(view: &View) -> Result<Option<Incarnation>, ReadError> {
     view.one("SELECT incarnation FROM meta", [], |row| Ok(Incarnation(row.get(0)?)))
+}
+
+/// Whether the restore that waits for acceptance is the one that shows outside: the start that found it was cut off before it
+/// set the mark, or could not set it. What it has found stands, if the key vouches for its leaf and nobody has signed anything
+/// since that is not here.
+pub(crate) fn is_same_restore(
+    view: &View,
+    known: &KnownBefore,
+    key: Option<&VerifierKey>,
+) -> Result<bool, ReadError> {
+    let Some(restored) = view.restored()?.filter(|one| one.life_before == known.life()) else {
+        return Ok(false);
+    };
+    let (leaves, own) = (view.leaf_count()?, incarnation_of(view)?);
+    let has_gone_on = known.checkpoints().next().is_some_and(|newest| match newest.life {
+        life if life == own => newest.size > leaves,
+        Some(life) if !restored.ended.iter().any(|one| one.life == life) => true,
+        _ => newest.size > restored.leaves_before,
+    });
+    let told = view.restores()?.into_iter().find(|(_, told)| *told == restored);
+    let (Some((leaf, _)), false) = (told, has_gone_on) else { return Ok(false) };
+    let Some(key) = key else { return Ok(true) };
+    let sealed = view.last_checkpoint()?.and_then(|note| note.parse::<SignedCheckpoint>().ok());
+    match sealed.filter(|note| key.signed(note)).map(|note| note.checkpoint) {
+        Some(sealed) => {
+            Ok(sealed.life == own && (leaf + 1..=leaves).contains(&sealed.size) && view.is_under(&sealed)?)
+        }
+        None => Ok(false),
+    }
 }
 
 /// Compares the database with what is known outside of it (trust T9).
@@ -115,6 +149,7 @@ pub(crate) fn find_rollback(
         leaves_before: leaves + leaves_lost,
         leaves_lost,
         epoch_before: Epoch(of_mark.1),
+        life_before: known.life().to_owned(),
         at: time_high.max(now),
         ended,
     }))

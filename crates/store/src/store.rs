@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, params};
 use towpath_core::gate::HaltCause;
 use towpath_core::ids::{Epoch, Timestamp};
 
 use crate::audit::log::{Log, put_key};
 use crate::audit::sink::Sink;
-use crate::audit::{AuditKey, Restored};
+use crate::audit::{AuditKey, Restored, SignedCheckpoint};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::folder::{DataFolder, RESERVE_BYTES, file_error};
 use crate::group::WriterThread;
 use crate::incarnation::Incarnation;
-use crate::outside::{KnownBefore, check_history, find_rollback, known_before};
+use crate::outside::{
+    KnownBefore, check_history, find_rollback, incarnation_of, is_same_restore, known_before,
+};
 use crate::reader::Reader;
 use crate::room::Room;
 use crate::schema;
@@ -249,10 +251,20 @@ fn begin(start: &Start<'_>, shared: &Shared) -> Result<Opened, OpenError> {
     folder.sync()?;
     let known = known_before(folder, *sink)?;
     check_history(&view, &known, key.map(|key| key.verifier()), *sink)?;
-    let begun = begin_epoch(&mut view, &known, options.now)?;
+    let restored = match is_same_restore(&view, &known, key.map(|key| key.verifier()))? {
+        true => None,
+        false => find_rollback(&view, &known, options.now)?,
+    };
+    let own = incarnation_of(&view)?.filter(|_| restored.is_none());
+    let incarnation = own.unwrap_or_else(|| Incarnation(crate::random()));
     let key = key.filter(|key| key_fits(&view, key, shared)).cloned();
-    let mut log = Log::load(&view, key, begun.incarnation)?;
-    append_restored(&view, &mut log, &begun, *sink)?;
+    let mut log = Log::load(&view, key, incarnation)?;
+    let (marks, note) = begin_epoch(&view, &mut log, (&known, restored.as_ref()), options.now)?;
+    if let (Some(note), Some(sink)) = (note, sink) {
+        // Says there where this life began. A disk that does not take it is told of with the next one.
+        let _ = sink.append(&note);
+    }
+    let begun = Begun { marks, incarnation };
     view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
     // Last: what is reserved, and what the database may not exceed, is for what the start itself writes as well.
     let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
@@ -294,36 +306,49 @@ fn open_database(folder: &DataFolder) -> Result<View, OpenError> {
 struct Begun {
     marks: Marks,
     incarnation: Incarnation,
-    /// Set if the database was found to be older than what is known outside.
-    restored: Option<Restored>,
 }
 
-fn begin_epoch(view: &mut View, known: &KnownBefore, now: Timestamp) -> Result<Begun, OpenError> {
-    let fresh = Incarnation(crate::random());
-    let restored = find_rollback(view, known, now)?;
-    let begun = || -> Result<Begun, WriteError> {
-        let tx = view.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        tx.execute(
+/// Makes the new epoch durable, and with it the leaf that tells of a restore, with the checkpoint that makes it count: whoever
+/// verifies the log believes no such leaf without. A start that is cut off has found nothing, or has told of it.
+fn begin_epoch(
+    view: &View,
+    log: &mut Log,
+    (known, restored): (&KnownBefore, Option<&Restored>),
+    now: Timestamp,
+) -> Result<(Marks, Option<SignedCheckpoint>), OpenError> {
+    let life = log.life();
+    let mut begun = || -> Result<_, WriteError> {
+        view.conn.execute_batch("BEGIN IMMEDIATE")?;
+        view.conn.execute(
             "INSERT INTO meta (one, incarnation, epoch, inbox_seq, time_high) VALUES (1, ?1, 0, 0, 0) \
              ON CONFLICT (one) DO NOTHING",
-            [fresh.0],
+            [life.0],
         )?;
-        let (incarnation, epoch, inbox_seq, time_high): ([u8; 16], u64, u64, i64) =
-            tx.query_row("SELECT incarnation, epoch, inbox_seq, time_high FROM meta", [], |row| {
-                Ok((row.get(0)?, get_u64(row, 1)?, get_u64(row, 2)?, row.get(3)?))
-            })?;
-        let incarnation = if restored.is_some() { fresh } else { Incarnation(incarnation) };
+        let sql = "SELECT epoch, inbox_seq, time_high FROM meta";
+        let (epoch, inbox_seq, time_high) = view
+            .conn
+            .query_row(sql, [], |row| Ok((get_u64(row, 0)?, get_u64(row, 1)?, row.get(2).map(Timestamp)?)))?;
         let epoch_known = known.mark.as_ref().map_or(0, |mark| mark.epoch);
-        let epoch = Epoch(epoch.max(epoch_known) + 1);
-        let time_high = Timestamp(time_high).max(now);
-        tx.execute(
+        let marks =
+            Marks { epoch: Epoch(epoch.max(epoch_known) + 1), inbox_seq, time_high: time_high.max(now) };
+        view.conn.execute(
             "UPDATE meta SET incarnation = ?1, epoch = ?2, time_high = ?3, restored = COALESCE(?4, restored)",
-            params![incarnation.0, epoch.0 as i64, time_high.0, restored.as_ref().map(encode)],
+            params![life.0, marks.epoch.0 as i64, marks.time_high.0, restored.map(encode)],
         )?;
-        tx.commit()?;
-        Ok(Begun { marks: Marks { epoch, inbox_seq, time_high }, incarnation, restored })
+        if let Some(restored) = restored {
+            log.append(marks.time_high, &format!("{{\"restored\":{}}}", encode(restored)));
+        }
+        let frontier = log.flush(view)?;
+        let seals = restored.is_some() && log.can_sign();
+        let note = seals.then(|| log.seal(view, &frontier)).transpose()?;
+        view.conn.execute_batch("COMMIT")?;
+        log.committed(frontier);
+        Ok((marks, note))
     };
-    Ok(begun()?)
+    begun().map_err(|why| match why {
+        WriteError::Damaged { why } => OpenError::Read(damaged(why)),
+        why => OpenError::Write(why),
+    })
 }
 
 /// Whether this key may sign this log. Its first key is noted; a stranger is reported, and signs nothing.
@@ -337,28 +362,4 @@ fn key_fits(view: &View, key: &AuditKey, shared: &Shared) -> bool {
     let fits = trouble.is_none();
     shared.health(|health| health.key_trouble = trouble);
     fits
-}
-
-/// Adds the leaf that tells of a restore, in a transaction of its own and with the checkpoint that makes it count: whoever
-/// verifies the log believes no such leaf without.
-fn append_restored(view: &View, log: &mut Log, begun: &Begun, sink: Option<&Sink>) -> Result<(), OpenError> {
-    let Some(restored) = &begun.restored else { return Ok(()) };
-    log.append(begun.marks.time_high, &format!("{{\"restored\":{}}}", encode(restored)));
-    let written = || -> Result<_, WriteError> {
-        view.conn.execute_batch("BEGIN IMMEDIATE")?;
-        let frontier = log.flush(view)?;
-        let note = log.can_sign().then(|| log.seal(view, &frontier)).transpose()?;
-        view.conn.execute_batch("COMMIT")?;
-        Ok((frontier, note))
-    };
-    let (frontier, note) = written().map_err(|why| match why {
-        WriteError::Damaged { why } => OpenError::Read(damaged(why)),
-        why => OpenError::Write(why),
-    })?;
-    log.committed(frontier);
-    if let (Some(note), Some(sink)) = (note, sink) {
-        // Says there where this life began. A disk that does not take it is told of with the next one.
-        let _ = sink.append(&note);
-    }
-    Ok(())
 }

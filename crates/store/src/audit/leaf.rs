@@ -56,6 +56,9 @@ pub struct Restored {
     pub leaves_lost: u64,
     /// The highest epoch known from before.
     pub epoch_before: Epoch,
+    /// The life that the mark named then: as long as it does, no start has got further since. Empty where there was no mark.
+    #[serde(default)]
+    pub life_before: String,
     /// When it was noticed: what the data have of earlier times may have gone on in a life that they know nothing of.
     #[serde(default)]
     pub at: Timestamp,
@@ -150,6 +153,7 @@ mod tests {
             leaves_before: 100,
             leaves_lost: 40,
             epoch_before: Epoch(1),
+            life_before: String::new(),
             at: Timestamp(1),
             ended: ended.iter().map(|(life, kept)| EndedLife { life: *life, kept: *kept }).collect(),
         };

@@ -38,6 +38,11 @@ impl Log {
         Ok(Log { frontier, pending: Vec::new(), signer, life, successor: None })
     }
 
+    /// The life that its checkpoints name.
+    pub fn life(&self) -> Incarnation {
+        self.life
+    }
+
     /// How many leaves there are, the group's own included.
     pub fn size(&self) -> u64 {
         self.frontier.size() + self.pending.len() as u64

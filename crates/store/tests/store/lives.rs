@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
-use towpath_store::audit::{Finding, Place as At, Report, merkle, verify};
-use towpath_store::{OpenError, View, backup, restore};
+use towpath_store::audit::{Finding, Place as At, Report, Restored, SignedCheckpoint, merkle, verify};
+use towpath_store::{Incarnation, OpenError, View, backup, restore};
 
 use crate::audit::{add, held, remove_database, seal};
 use crate::subject::{Place, SUBJECT};
@@ -134,4 +134,123 @@ fn k_a_restore_to_before_another_one_leaves_no_findings() {
         assert_eq!((report.findings, report.restores.len()), (vec![], 1));
         assert!(!report.excused.is_empty());
     }
+}
+
+fn mark(place: &Place) -> PathBuf {
+    place.data().join("high-water.json")
+}
+
+/// A start and an end: the life, and what waits for acceptance in it.
+fn serve(place: &Place) -> (Incarnation, Option<Restored>) {
+    let store = place.open();
+    let restored = store.reader().snapshot().unwrap().restored().unwrap();
+    let life = store.incarnation();
+    store.close();
+    (life, restored)
+}
+
+#[test]
+fn a_restore_whose_start_was_cut_off_after_its_leaf_is_the_same_one_at_the_next() {
+    let place = Place::new();
+    grow(&place, 4);
+    let saved = save(&place, "saved.db");
+    grow(&place, 4);
+    go_back(&place, &saved);
+    let before = std::fs::read(mark(&place)).unwrap();
+    let found = serve(&place);
+    let lost = found.1.as_ref().map(|restored| (restored.leaves_lost, restored.leaves_before));
+    assert_eq!(lost, Some((4, 8)));
+    std::fs::write(mark(&place), &before).unwrap();
+    assert_eq!(serve(&place), found);
+    assert_ne!(std::fs::read(mark(&place)).unwrap(), before, "the mark is brought on");
+    let report = report(&place);
+    assert_eq!((report.leaves, report.restores.len(), report.findings), (5, 1, vec![]));
+}
+
+#[test]
+fn a_start_that_cannot_write_the_leaf_of_a_restore_has_found_nothing_and_the_next_finds_the_same() {
+    let place = Place::new();
+    grow(&place, 4);
+    grow(&place, 3);
+    let saved = save(&place, "saved.db");
+    grow(&place, 3);
+    // Nothing that is outside tells of all that the backup has.
+    let size = |note: &str| note.parse::<SignedCheckpoint>().unwrap().checkpoint.size;
+    let notes = held(&place).into_iter().map(|held| held.text).filter(|note| size(note) != 7);
+    std::fs::write(place.sink(), notes.collect::<String>()).unwrap();
+    go_back(&place, &saved);
+    let refuses = "CREATE TRIGGER refuses BEFORE INSERT ON leaves BEGIN SELECT RAISE(ABORT, 'tested'); END";
+    database(&place).execute_batch(refuses).unwrap();
+    SUBJECT.open(&place).map(drop).unwrap_err();
+    database(&place).execute_batch("DROP TRIGGER refuses").unwrap();
+    let restored = serve(&place).1.unwrap();
+    assert_eq!((restored.leaves_lost, restored.leaves_before), (3, 10));
+    let report = report(&place);
+    assert_eq!((report.restores, report.findings), (vec![(7, restored)], vec![]));
+}
+
+/// Somebody who has the data but no key writes what a start has found, with or without its leaf.
+#[test]
+fn h03_what_waits_for_acceptance_is_not_believed_without_a_leaf_that_the_key_vouches_for() {
+    for is_told in [false, true] {
+        let place = Place::new();
+        grow(&place, 4);
+        let saved = save(&place, "saved.db");
+        grow(&place, 4);
+        let life = held(&place)[0].text.lines().nth(3).unwrap().trim_start_matches("life ").to_owned();
+        go_back(&place, &saved);
+        let noted: serde_json::Value = serde_json::from_slice(&std::fs::read(mark(&place)).unwrap()).unwrap();
+        let forged = format!(
+            r#"{{"why":"forged","leaves_before":9,"leaves_lost":5,"epoch_before":1,"life_before":{},"at":1,
+            "ended":[{{"life":"{life}","kept":4}}]}}"#,
+            noted["incarnation"]
+        );
+        let data = database(&place);
+        data.execute("UPDATE meta SET incarnation = ?1, restored = ?2", params![[7_u8; 16], forged]).unwrap();
+        if is_told {
+            let body = format!(r#"{{"leaf":4,"at":1,"entry":{{"restored":{forged}}}}}"#);
+            let hash = merkle::leaf_hash(body.as_bytes());
+            let sql = "INSERT INTO leaves (number, body, hash) VALUES (4, ?1, ?2)";
+            data.execute(sql, params![body, hash.0]).unwrap();
+        }
+        drop(data);
+        let (next, restored) = serve(&place);
+        assert_ne!((next, restored.map(|one| one.why)), (Incarnation([7; 16]), Some("forged".to_owned())));
+    }
+}
+
+/// On two new machines, one after the other: neither knows anything of what was restored to it.
+#[test]
+fn a_backup_of_what_nobody_had_accepted_yet_is_restored_once_more() {
+    let place = Place::new();
+    grow(&place, 4);
+    let mut saved = save(&place, "saved.db");
+    let mut lives = Vec::new();
+    for machine in 1..=2 {
+        [mark(&place), place.sink()].into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        go_back(&place, &saved);
+        grow(&place, 2);
+        saved = save(&place, &format!("of-machine-{machine}.db"));
+        lives.push(serve(&place).0);
+        assert_eq!(report(&place).restores.len(), machine);
+    }
+    assert_ne!(lives[0], lives[1]);
+}
+
+#[test]
+fn a_folder_that_goes_back_to_a_start_that_was_cut_off_has_lost_what_its_life_signed_since() {
+    let place = Place::new();
+    grow(&place, 4);
+    let saved = save(&place, "saved.db");
+    go_back(&place, &saved);
+    let before = std::fs::read(mark(&place)).unwrap();
+    let (life, _) = serve(&place);
+    let cut_off = save(&place, "cut-off.db");
+    grow(&place, 6);
+    remove_database(&place.data());
+    std::fs::copy(cut_off, place.data().join("towpath.db")).unwrap();
+    std::fs::write(mark(&place), before).unwrap();
+    let (next, restored) = serve(&place);
+    assert_eq!(restored.map(|restored| restored.leaves_lost), Some(6));
+    assert_ne!(next, life);
 }
