@@ -101,13 +101,15 @@ pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
 
 /// The same for a data folder that has a database, whose files are moved to `aside` in the place of whatever is there, and
 /// stay. The backup is moved as well, so that none of it takes room; all three are on one disk. Where it cannot be done, both
-/// databases stay where they were. As long as the backup is where it was, it has not been done, and may be repeated.
+/// databases stay where they were, and neither counts as restored. As long as the backup is where it was, it has not been done,
+/// and may be repeated.
 ///
 /// # Errors
 /// The folder is in use, the backup is damaged, or a file cannot be moved.
 pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), BackupError> {
     let folder = DataFolder::enter(folder)?;
     View::open_copy(backup)?.check_file()?;
+    let before = folder.mark()?;
     // The database goes first: as long as it is there, nothing of it is aside, where what lies beside an earlier one is not its.
     if folder.database().exists() {
         files_of(aside).iter().try_for_each(|old| remove_if_there(old))?;
@@ -122,8 +124,9 @@ pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), Ba
     // The mark syncs the folder: after a power cut no log of the one database lies beside the other.
     let restored = set_aside.and_then(|()| mark_restored(&folder));
     restored.and_then(|()| rename(backup, &folder.database())).inspect_err(|_| {
-        // As it was: better that database than none.
+        // As it was: better that database than none, and it was not restored.
         moved.iter().for_each(|(from, to)| drop(fs::rename(to, from)));
+        let _ = put_mark_back(&folder, before.as_ref());
     })?;
     folder.sync()?;
     sync_folder_of(backup)
@@ -167,6 +170,13 @@ fn mark_restored(folder: &DataFolder) -> Result<(), BackupError> {
         // The disk may be full; the reserve is there for whoever serves next.
         Err(_) if folder.release_reserve() => Ok(folder.set_mark(&mark)?),
         marked => Ok(marked?),
+    }
+}
+
+fn put_mark_back(folder: &DataFolder, before: Option<&Mark>) -> Result<(), OpenError> {
+    match before {
+        Some(mark) => folder.set_mark(mark),
+        None => folder.remove_mark(),
     }
 }
 

@@ -115,6 +115,15 @@ impl DataFolder {
         self.replace(MARK, &text)
     }
 
+    /// Notes nothing any more.
+    pub fn remove_mark(&self) -> Result<(), OpenError> {
+        let path = self.path.join(MARK);
+        match fs::remove_file(&path) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(file_error("remove", &path, &why)),
+            _ => self.sync(),
+        }
+    }
+
     /// Lets the reserve grow to `bytes`, or leaves it as it was.
     pub fn fill_reserve(&self, bytes: u64) -> Result<(), OpenError> {
         let path = self.path.join(RESERVE);

@@ -1,5 +1,6 @@
 //! A backup that is put in the place of a database.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -87,6 +88,30 @@ fn a_restore_that_cannot_be_noted_leaves_everything_where_it_was() {
     assert_eq!(commits(&place), 2);
     restore_over(&saved, &place.data(), &aside).unwrap();
     assert_eq!(commits(&place), 1);
+}
+
+#[test]
+fn a_database_in_whose_place_the_backup_cannot_be_moved_was_not_restored() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    let mark = place.data().join("high-water.json");
+    let notes = [std::fs::read(&mark).ok(), None];
+    assert!(notes[0].is_some());
+    for noted in notes {
+        if noted.is_none() {
+            std::fs::remove_file(&mark).unwrap();
+        }
+        // By a name that is read like any other, and that nothing can be moved away from.
+        let held = std::fs::File::open(&saved).unwrap();
+        let name = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+        let refused = restore_over(&name, &place.data(), &aside);
+        assert!(matches!(refused, Err(BackupError::File { what: "move", .. })), "{refused:?}");
+        assert_eq!((std::fs::read(&mark).ok(), aside.exists()), (noted, false));
+        let store = place.open();
+        assert_eq!(store.reader().snapshot().unwrap().restored().unwrap(), None);
+        store.close();
+        assert_eq!(commits(&place), 2);
+    }
 }
 
 #[test]
