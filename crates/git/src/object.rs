@@ -237,7 +237,7 @@ fn split_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     Some((Entry { mode, name: &name_on[..end], id: ObjectId(id) }, &name_on[end + 21..]))
 }
 
-/// Writes a commit as a loose object below `objects`; one that is there already is left alone.
+/// Writes a commit as a loose object below `objects`; one that is there already, and whole, is left alone.
 ///
 /// It is not synced: that is done when it lands, with all that it reaches, and what a power cut leaves of it before
 /// that is removed by [`Repository::mend`](crate::Repository::mend).
@@ -250,7 +250,7 @@ pub(crate) fn write_object(objects: &Path, kind: &str, content: &[u8]) -> Result
     let header = format!("{kind} {}\0", content.len());
     let id = ObjectId(Sha1::new().chain_update(&header).chain_update(content).finalize().into());
     let path = loose_path(objects, id);
-    if is_renewed(&path)? {
+    if is_renewed(&path, id)? {
         return Ok(id);
     }
     let folder = path.parent().expect("a loose object has a folder");
@@ -271,10 +271,12 @@ pub(crate) fn write_object(objects: &Path, kind: &str, content: &[u8]) -> Result
     placed.map(|()| id)
 }
 
-/// Whether an object's file is there; if so it is as good as new, as git does it: garbage collection goes by its age.
-fn is_renewed(path: &Path) -> Result<bool, GitError> {
-    match File::open(path).and_then(|file| file.set_modified(std::time::SystemTime::now())) {
-        Ok(()) => Ok(true),
+/// Whether an object's file is there and whole; if so it is as good as new, as git does it: garbage collection goes by its age.
+/// One that is damaged, or that the disk does not give, does not stand in the way of the same object.
+fn is_renewed(path: &Path, id: ObjectId) -> Result<bool, GitError> {
+    let renewed = |file: File| file.set_modified(std::time::SystemTime::now()).map(|()| file);
+    match File::open(path).and_then(renewed) {
+        Ok(file) => Ok(holds(file, path, id).unwrap_or(false)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(GitError::io("renew", path)(error)),
     }
@@ -301,6 +303,10 @@ fn write_loose(path: &Path, parts: &[&[u8]]) -> Result<(), GitError> {
 /// `Io` if that cannot be told: the disk does not give the file, or this process may open no more. It may be whole.
 pub(crate) fn is_whole(path: &Path, id: ObjectId) -> Result<bool, GitError> {
     let file = File::open(path).map_err(GitError::io("read", path))?;
+    holds(file, path, id)
+}
+
+fn holds(file: File, path: &Path, id: ObjectId) -> Result<bool, GitError> {
     let mut content = ZlibDecoder::new(BufReader::new(file));
     let mut hasher = Sha1::new();
     let mut buffer = vec![0; 64 * 1024];

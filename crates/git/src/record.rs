@@ -2,12 +2,13 @@
 //! with the repository, and moving a ref by compare-and-swap replaces one.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use towpath_core::ids::{CommitId, Timestamp, TreeId};
 
 use crate::error::GitError;
-use crate::object::{NewCommit, ObjectId, entries, loose_path, write_commit, write_object};
+use crate::object::{NewCommit, ObjectId, entries, is_whole, loose_path, write_commit, write_object};
 use crate::read::find_entry;
 use crate::repository::Repository;
 
@@ -83,6 +84,25 @@ impl Repository {
         let Some(found) = find_entry(root, &bytes, folder)? else { return Ok(Vec::new()) };
         let folder = TreeId(found.id.0);
         entries(folder, &reader.tree(folder)?).map(|entry| Ok(entry?.id)).collect()
+    }
+
+    /// Which parts can be kept, one answer each: those that lie loose and are whole, and those in a pack, which nobody reads
+    /// for this.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn whole_parts(&self, parts: &[ObjectId]) -> Result<Vec<bool>, GitError> {
+        let (objects, mut whole, mut packed) = (self.objects(), vec![false; parts.len()], Vec::new());
+        for (at, part) in parts.iter().enumerate() {
+            match is_whole(&loose_path(&objects, *part), *part) {
+                Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => packed.push(at),
+                found => whole[at] = found.unwrap_or(false),
+            }
+        }
+        let asked: Vec<ObjectId> = packed.iter().map(|at| parts[*at]).collect();
+        let headers = self.read().headers(&asked)?;
+        packed.into_iter().zip(headers).for_each(|(at, header)| whole[at] = header.is_some());
+        Ok(whole)
     }
 
     /// The content of one part.

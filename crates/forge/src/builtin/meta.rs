@@ -59,10 +59,12 @@ pub(super) fn write(
     let without_comments = ChangeRecord { comments: Vec::new(), ..change.clone() };
     let content = json(change, &without_comments)?;
     let kept = kept_comments(repository, change, before)?;
-    let new = change.comments[kept.len()..].iter();
-    let new = new.map(|comment| json(change, comment)).collect::<Result<Vec<_>, _>>()?;
-    let parts: Vec<Part<'_>> =
-        kept.into_iter().map(Part::Kept).chain(new.iter().map(|comment| Part::New(comment))).collect();
+    let file = |(at, comment)| match kept.get(at).copied().flatten() {
+        Some(kept) => Ok(File::Kept(kept)),
+        None => json(change, comment).map(File::New),
+    };
+    let comments: Vec<File> = change.comments.iter().enumerate().map(file).collect::<Result<_, _>>()?;
+    let parts: Vec<Part<'_>> = comments.iter().map(File::part).collect();
     let mut message = format!("change {}: revision {}", change.number, change.newest().number);
     if let Some(act) = act {
         message += ACT_BEGINS;
@@ -76,7 +78,7 @@ pub(super) fn write(
         message: &message,
         time: change.updated_at,
     };
-    let bytes = new.iter().map(Vec::len).sum::<usize>() + content.len() + message.len();
+    let bytes = comments.iter().map(File::bytes_new).sum::<usize>() + content.len() + message.len();
     Ok(Written { meta: repository.write_record(&record)?, bytes: bytes as u64 })
 }
 
@@ -84,13 +86,37 @@ fn json(change: &ChangeRecord, part: &impl Serialize) -> Result<Vec<u8>, ForgeEr
     serde_json::to_vec_pretty(part).map_err(|error| broken(change.number, error))
 }
 
-/// The files of the first comments that are in the record before as they are now; none where that is damaged, so that the
-/// next record is whole again.
+/// The file of a comment.
+enum File {
+    /// That of the record before.
+    Kept(ObjectId),
+    /// One with this content.
+    New(Vec<u8>),
+}
+
+impl File {
+    fn part(&self) -> Part<'_> {
+        match self {
+            File::Kept(id) => Part::Kept(*id),
+            File::New(content) => Part::New(content),
+        }
+    }
+
+    fn bytes_new(&self) -> usize {
+        match self {
+            File::Kept(_) => 0,
+            File::New(content) => content.len(),
+        }
+    }
+}
+
+/// The files of the first comments that are in the record before as they are now. What is damaged of it is not kept, so that
+/// the next record is whole again.
 fn kept_comments(
     repository: &Repository,
     change: &ChangeRecord,
     before: Option<&SavedChange>,
-) -> Result<Vec<ObjectId>, ForgeError> {
+) -> Result<Vec<Option<ObjectId>>, ForgeError> {
     let Some(before) = before else { return Ok(Vec::new()) };
     let both = change.comments.iter().zip(&before.change.comments);
     let same = both.take_while(|(now, then)| now == then).count();
@@ -99,11 +125,12 @@ fn kept_comments(
     }
     let mut kept =
         match repository.record_parts(before.meta, COMMENTS).map_err(|error| unread(change.number, error)) {
-            Err(error) if is_damage(&error) => Vec::new(),
+            Err(error) if is_damage(&error) => return Ok(Vec::new()),
             kept => kept?,
         };
     kept.truncate(same);
-    Ok(kept)
+    let whole = repository.whole_parts(&kept)?;
+    Ok(kept.into_iter().zip(whole).map(|(part, whole)| whole.then_some(part)).collect())
 }
 
 /// Reads a record.

@@ -198,6 +198,13 @@ impl World {
         self.in_store(&["cat-file", "-e", object]).status.success()
     }
 
+    /// The id of an object, and the file in which it lies loose.
+    pub fn loose(&self, object: &str) -> (String, PathBuf) {
+        let id = String::from_utf8(self.in_store(&["rev-parse", object]).stdout).unwrap().trim().to_owned();
+        let file = self.forge.repository().path().join("objects").join(&id[..2]).join(&id[2..]);
+        (id, file)
+    }
+
     /// Plain git in the bare repository, past all of our own code.
     pub fn in_store(&self, arguments: &[&str]) -> Output {
         plain_git(&self.client, self.forge.repository().path(), &[&["--git-dir=."], arguments].concat())

@@ -1,6 +1,7 @@
 //! What acts on a change cost, and how many there may be.
 
 use std::fs;
+use std::path::Path;
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{ChangeNumber, CommitId, Timestamp};
@@ -69,6 +70,32 @@ fn an_act_writes_what_is_new_and_not_the_whole_talk_once_more() {
     assert_eq!(change.comments.len(), 12);
     assert_eq!(from_refs(&world, number), change);
     world.check_sound();
+}
+
+/// As a power cut leaves the file of an object, and as the start after it does.
+const LOSSES: [fn(&Path); 2] = [
+    |file| {
+        fs::remove_file(file).unwrap();
+        fs::write(file, "").unwrap();
+    },
+    |file| fs::remove_file(file).unwrap(),
+];
+
+#[test]
+fn the_record_after_a_damaged_one_is_whole() {
+    for lose in LOSSES {
+        for part in ["", "^{tree}", ":change.json", ":comments", ":comments/000001", ":comments/000003"] {
+            let world = World::new();
+            let (_, change) = world.change("ann", "topic");
+            let number = change.number;
+            let before = talk(&world, number, 3);
+            lose(&world.loose(&format!("refs/changes/{number}/meta{part}")).1);
+            let change = world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+            assert_eq!(change.comments, before.comments, "{part}");
+            // Nothing of it is read from the one before, whose acts are another matter.
+            assert_eq!(from_refs(&world, number), change, "{part}");
+        }
+    }
 }
 
 #[test]
