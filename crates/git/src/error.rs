@@ -206,9 +206,9 @@ impl GitError {
     pub fn class(&self) -> ErrorClass {
         use GitError::*;
         match self {
-            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } | NotCleared => {
-                ErrorClass::Transient
-            }
+            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } => ErrorClass::Transient,
+            // A person mends these while we run, and tells nobody.
+            NotCleared | Damaged { .. } => ErrorClass::Transient,
             Exists { .. } => ErrorClass::Conflict,
             Missing { .. } | NotThere { .. } => ErrorClass::Gone,
             OutputTooLarge { .. } | WrongKind { .. } | Malformed { .. } | TooLarge { .. } => {
@@ -216,7 +216,7 @@ impl GitError {
             }
             BadRefName { .. } | Unrelated { .. } | NotForward { .. } | BadInput { .. } => ErrorClass::Invalid,
             NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
-            NotDurable { .. } | SourceRefused { .. } | Damaged { .. } => ErrorClass::Denied,
+            NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,
         }
     }
 

@@ -116,7 +116,7 @@ fn an_object_that_the_disk_has_spoilt_is_damaged_and_no_trouble_of_gits() {
         let is_told = || {
             let error = read().unwrap_err();
             assert!(matches!(&error, GitError::Damaged { id: told } if told.to_string() == id), "{error}");
-            assert_eq!(error.class(), ErrorClass::Denied);
+            assert_eq!(error.class(), ErrorClass::Transient, "it can be put back");
             assert_eq!(world.repository.commit(commit).unwrap().id, commit, "others are read on");
         };
         is_told();
