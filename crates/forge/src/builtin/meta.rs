@@ -212,10 +212,14 @@ fn act(number: ChangeNumber, record: &CommitInfo) -> Result<Option<ChangeAct>, F
     serde_json::from_str(act).map(Some).map_err(|error| broken(number, error))
 }
 
-/// A record that the disk has spoilt is wrong with its change; whatever else keeps it from being read is so with the repository.
+/// A record that the disk has spoilt, or of which it lost something, is wrong with its change; whatever else keeps it from being
+/// read is so with the repository.
 fn unread(number: ChangeNumber, error: GitError) -> ForgeError {
+    use GitError::{Damaged, Malformed, Missing, TooLarge, WrongKind};
     match error {
-        GitError::Damaged { .. } => broken(number, error),
+        Damaged { .. } | Missing { .. } | Malformed { .. } | WrongKind { .. } | TooLarge { .. } => {
+            broken(number, error)
+        }
         error => error.into(),
     }
 }

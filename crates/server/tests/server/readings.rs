@@ -105,6 +105,27 @@ fn what_cannot_be_read_yet_has_happened_and_is_said() {
     assert!(last.as_str().unwrap().starts_with("reading the branch does not work"), "{why}");
 }
 
+#[test]
+fn a_change_whose_row_and_record_are_lost_is_out_of_reach_and_not_unknown() {
+    let world = World::new().restart(|folder| {
+        let repository = folder.join("data/repos/demo.git");
+        let made = git(&repository, &["update-ref", "refs/changes/2/meta", "refs/heads/main"]);
+        assert!(made.status.success(), "{}", said(&made));
+    });
+    let ask = |path: &str| world.ada(Ask::get(&format!("/api/v1/repos/demo/changes/{path}")));
+    world.until(|_| ask("2/why").status == 200);
+    let why = ask("2/why").ok();
+    let [reason] = &why["reasons"].as_array().unwrap()[..] else { panic!("{why}") };
+    assert_eq!((&why["state"], &reason["reason"]), (&json!("open"), &json!("unreadable")));
+    assert!(reason["text"].as_str().unwrap().contains("the record of change 2"), "{why}");
+    let shown = ask("2");
+    assert_eq!(shown.status, 503);
+    let body = shown.json();
+    assert!(body["why"].as_str().unwrap().contains("change 2 is out of reach"), "{body}");
+    assert_eq!(body["hint"], reason["hint"]);
+    assert_eq!([ask("3").status, ask("3/why").status], [404, 404]);
+}
+
 /// By then the gate may not know of the landing, and is about to read the branch and its definition again.
 #[test]
 fn what_is_run_of_a_branch_waits_for_the_landing_before_it_to_be_read() {

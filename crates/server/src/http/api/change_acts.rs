@@ -10,10 +10,10 @@ use towpath_forge::{
     BuiltIn, ChangeRecord, ChangeText, Draft, Failure, LabelEdit, Proposal, PushedBranch, ReviewRequest,
 };
 
-use super::{Nothing, Said, Why, checked_why, command};
+use super::{Nothing, Said, Why, changes, checked_why, command};
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError, Class};
-use crate::http::{labels, links, records};
+use crate::http::{labels, links};
 
 /// Seconds for which a maintainer's word holds when nobody says otherwise: a day, as long as one looks at a change.
 const VOUCH_SECONDS_DEFAULT: u32 = 24 * 3600;
@@ -65,8 +65,7 @@ where
 /// The gate at which a change is open.
 async fn gate_of(call: &Call) -> Answer<(GateId, ChangeNumber)> {
     let (repo, number) = (call.repo()?, call.change()?);
-    let name = repo.clone();
-    let record = call.read(move |view| records::change(view, &name, number)).await?;
+    let record = changes::record(call, &repo, number).await?;
     match record.is_open() {
         true => Ok((GateId { repo, branch: record.target }, number)),
         false => Err(ApiError::new(Class::Conflict, format!("change {number} is not open"))),

@@ -16,7 +16,7 @@ use super::change_views::{
 use super::checklist::{Item, checklist, why_open};
 use super::{Nothing, millis, page_rows};
 use crate::http::call::Call;
-use crate::http::error::{Answer, ApiError};
+use crate::http::error::{Answer, ApiError, Class};
 use crate::http::links;
 use crate::http::records::{self, Names};
 
@@ -116,11 +116,41 @@ fn was_a_target(view: &View, repo: &RepoName, target: &BranchName) -> Answer<()>
     Err(ApiError::not_found(why).hint("`towpath branch list` shows the watched branches"))
 }
 
+/// A change's record.
+///
+/// # Errors
+/// `NotFound` if there is none, `Unavailable` if the forge has one that cannot be read.
+pub(super) async fn record(call: &Call, repo: &RepoName, number: ChangeNumber) -> Answer<ChangeRecord> {
+    let name = repo.clone();
+    match call.read(move |view| records::change(view, &name, number)).await {
+        Err(error) if error.class == Class::NotFound => {
+            let (branch, reason) = unreadable(call, repo, number).await?.ok_or(error)?;
+            let why = format!("change {number} is out of reach: {reason}");
+            let hint = reason.hint(number, &branch);
+            Err(ApiError { hint, ..ApiError::new(Class::Unavailable, why) })
+        }
+        found => found,
+    }
+}
+
+/// Why a change without a row cannot be read. The gate of the default branch has such from the forge.
+async fn unreadable(
+    call: &Call,
+    repo: &RepoName,
+    number: ChangeNumber,
+) -> Answer<Option<(BranchName, Reason)>> {
+    let (name, now) = (repo.clone(), call.now());
+    let branch = call.read(move |view| Ok(records::settings(view, &name)?.default_branch)).await?;
+    let id = GateId { repo: repo.clone(), branch: branch.clone() };
+    let reasons = call.shared().engine.gate(id, move |live| live.state.reasons(number, now)).await;
+    let reason = reasons.into_iter().flatten().find(|reason| matches!(reason, Reason::Unreadable { .. }));
+    Ok(reason.map(|reason| (branch, reason)))
+}
+
 /// `GET /api/v1/repos/{repo}/changes/{change}`
 pub async fn show(call: Call, _: Nothing) -> Answer<ChangeView> {
     let (repo, number, now) = (call.repo()?, call.change()?, call.now());
-    let name = repo.clone();
-    let record = call.read(move |view| records::change(view, &name, number)).await?;
+    let record = record(&call, &repo, number).await?;
     let id = GateId { repo: repo.clone(), branch: record.target.clone() };
     let seen = call.shared().engine.gate(id, move |live| Seen::of(live, number, now)).await.flatten();
     let site = call.edge.site.url.clone();
@@ -236,7 +266,14 @@ pub async fn why(call: Call, _: Nothing) -> Answer<WhyView> {
         let line = ChangeLine::of(&record, &mut Names::new(view))?;
         Ok((record.target, line))
     };
-    let (branch, line) = call.read(line).await?;
+    let (branch, line) = match call.read(line).await {
+        Err(error) if error.class == Class::NotFound => {
+            let (branch, reason) = unreadable(&call, &repo, number).await?.ok_or(error)?;
+            let reasons = vec![ReasonView::of(&reason, number, &branch)];
+            return Ok(WhyView { change: number.0, state: "open".to_owned(), landed: None, reasons });
+        }
+        found => found?,
+    };
     let reasons = match line.state.as_str() {
         "open" => {
             let id = GateId { repo, branch: branch.clone() };
