@@ -16,6 +16,7 @@ use crate::environment::{Git, OUTPUT_BYTES_MAX};
 use crate::error::{GitError, printable};
 use crate::object::TreePath;
 use crate::process::{Bounds, Finished, Prepared};
+use crate::refs::RefName;
 
 /// Time for one call. Reading the state of 500,000 files from a cold disk takes less than a minute.
 const CALL_DEADLINE: Duration = Duration::from_secs(300);
@@ -186,6 +187,13 @@ impl Checkout {
         Ok(fields(&found.output).filter_map(remote).collect())
     }
 
+    /// Where a fetch from the remote puts what the other side has as `name`; `None` if it fetches no such ref.
+    pub fn fetched_as(&self, remote: &str, name: &RefName) -> Result<Option<RefName>, GitError> {
+        let found = self.finish("config", ["--null", "--get-all", &format!("remote.{remote}.fetch")])?;
+        let mut refspecs = fields(&found.output).filter_map(|refspec| std::str::from_utf8(refspec).ok());
+        Ok(refspecs.find_map(|refspec| mapped(refspec, name.as_str())?.parse().ok()))
+    }
+
     /// A setting's newest value, from any file that counts.
     pub fn setting(&self, key: &str) -> Result<Option<String>, GitError> {
         let found = self.finish("config", ["--null", "--get", key])?;
@@ -313,6 +321,16 @@ fn call_in(git: &Git, folder: &Path, call: &'static str, arguments: &[&str]) -> 
 
 fn fields(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == 0).filter(|field| !field.is_empty())
+}
+
+/// What a refspec makes of a name. Each side has one `*`, or neither has. Source: git-fetch(1), `<refspec>`.
+fn mapped(refspec: &str, name: &str) -> Option<String> {
+    let (from, to) = refspec.trim_start_matches('+').split_once(':')?;
+    let Some(((before, after), (head, tail))) = from.split_once('*').zip(to.split_once('*')) else {
+        return (from == name).then(|| to.to_owned());
+    };
+    let part = name.strip_prefix(before)?.strip_suffix(after)?;
+    Some(format!("{head}{part}{tail}"))
 }
 
 /// `100644 <id> 0\tpath`.

@@ -67,6 +67,31 @@ impl Story {
 /// A proof that a note holds, or why it holds none.
 type Noted = BTreeMap<CommitId, Result<(Leaf, LeafProof), String>>;
 
+/// Where a repository keeps what it has of a server's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Of which repo it is, if that is known.
+    pub repo: Option<String>,
+    /// The notes beside landed commits.
+    pub notes: RefName,
+    /// Where its branches are; the first place that has one counts.
+    pub branches: Vec<String>,
+}
+
+impl Kept {
+    /// In a server's own repository, or in a clone that fetched the notes to where the server has them: a clone has what
+    /// it last saw of a branch, and its own work beside it.
+    pub fn unnamed() -> Kept {
+        let branches = ["refs/remotes/towpath", "refs/remotes/origin", "refs/heads"];
+        Kept { repo: None, notes: RefName::landing_notes(), branches: branches.map(str::to_owned).into() }
+    }
+
+    /// By a remote of a clone, which fetches the notes to `notes`.
+    pub fn by_remote(remote: &str, repo: Option<String>, notes: RefName) -> Kept {
+        Kept { repo, notes, branches: vec![format!("refs/remotes/{remote}"), "refs/heads".to_owned()] }
+    }
+}
+
 /// What a repository says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Witness {
@@ -105,34 +130,35 @@ pub struct BranchSeen {
 /// # Errors
 /// The repository or the record cannot be read. What is wrong in them is a finding.
 pub fn look(
-    repository: &Repository,
+    (repository, kept): (&Repository, &[Kept]),
     record: Option<&View>,
     trusted: &[VerifierKey],
 ) -> Result<Witness, WitnessError> {
     let mut witness = Witness::default();
-    let notes = read_notes(repository, trusted, &mut witness)?;
-    let mut stories = match record {
-        Some(view) => stories_of(view)?,
-        None => BTreeMap::new(),
-    };
-    tell_of_notes(&notes, &mut stories, record.is_none(), &mut witness);
-    for (gate, story) in &stories {
+    let told = record.map(stories_of).transpose()?;
+    for kept in kept {
+        let notes = read_notes((repository, kept), trusted, &mut witness)?;
+        let mut stories = told.clone().unwrap_or_default();
+        tell_of_notes(&notes, &mut stories, told.is_none(), &mut witness);
         // A record is of many repositories: this one is looked at for the branches that it has a part of.
-        let here = story.steps.keys().map(|commit| repository.has_commit(*commit));
-        if here.collect::<Result<Vec<_>, _>>()?.contains(&true) {
-            look_at_branch((repository, gate), story, &notes, &mut witness)?;
+        stories.retain(|gate, _| kept.repo.as_deref().is_none_or(|repo| repo == gate.repo.as_str()));
+        for (gate, story) in &stories {
+            let here = story.steps.keys().map(|commit| repository.has_commit(*commit));
+            if here.collect::<Result<Vec<_>, _>>()?.contains(&true) {
+                look_at_branch((repository, kept, gate), story, &notes, &mut witness)?;
+            }
         }
     }
     Ok(witness)
 }
 
 fn read_notes(
-    repository: &Repository,
+    (repository, kept): (&Repository, &Kept),
     trusted: &[VerifierKey],
     witness: &mut Witness,
 ) -> Result<Noted, WitnessError> {
     let mut noted = Noted::new();
-    for (commit, text) in repository.notes(&RefName::landing_notes())? {
+    for (commit, text) in repository.notes(&kept.notes)? {
         let proof = std::str::from_utf8(&text).map_err(|error| error.to_string());
         let proof = proof.and_then(|text| text.parse::<LeafProof>().map_err(|error| error.to_string()));
         if let Ok(proof) = &proof {
@@ -150,7 +176,7 @@ fn read_notes(
         }
         noted.insert(commit, proven);
     }
-    witness.notes = noted.values().filter(|noted| noted.is_ok()).count();
+    witness.notes += noted.values().filter(|noted| noted.is_ok()).count();
     Ok(noted)
 }
 
@@ -197,12 +223,12 @@ fn stories_of(view: &View) -> Result<BTreeMap<GateId, Story>, ReadError> {
 }
 
 fn look_at_branch(
-    (repository, gate): (&Repository, &GateId),
+    (repository, kept, gate): (&Repository, &Kept, &GateId),
     story: &Story,
     notes: &Noted,
     witness: &mut Witness,
 ) -> Result<(), WitnessError> {
-    let Some((name, tip)) = tip_of(repository, gate)? else {
+    let Some((name, tip)) = tip_of(repository, kept, gate)? else {
         witness.findings.push(format!("there is no branch of {gate} here"));
         return Ok(());
     };
@@ -270,10 +296,12 @@ fn differs(repository: &Repository, landed: &LandedAct) -> Result<Option<String>
     Ok(Some(format!("it does not stand on {}", landed.parent)))
 }
 
-/// A server's repository has the branch itself; a clone has what it last saw of it, and its own work beside it.
-fn tip_of(repository: &Repository, gate: &GateId) -> Result<Option<(RefName, CommitId)>, GitError> {
-    let places = ["refs/remotes/towpath", "refs/remotes/origin", "refs/heads"];
-    for place in places {
+fn tip_of(
+    repository: &Repository,
+    kept: &Kept,
+    gate: &GateId,
+) -> Result<Option<(RefName, CommitId)>, GitError> {
+    for place in &kept.branches {
         let name: RefName = format!("{place}/{}", gate.branch).parse()?;
         if let Some(target) = repository.ref_target(&name)? {
             return Ok(Some((name, CommitId(target.0))));

@@ -150,6 +150,27 @@ fn settings_are_of_the_repository_alone_and_may_be_made_twice() {
 }
 
 #[test]
+fn a_remote_says_where_it_puts_what_it_fetches() {
+    let world = World::new();
+    let checkout = checkout(&world);
+    let fetched = |remote: &str, name: &str| {
+        let found = checkout.fetched_as(remote, &name.parse().unwrap()).unwrap();
+        found.map(|found| found.as_str().to_owned())
+    };
+    for refspec in
+        ["+refs/heads/*:refs/remotes/a.b/*", "^refs/heads/x", "refs/heads/x", "refs/notes/n*:refs/notes/a/n*"]
+    {
+        checkout.set("remote.a.b.fetch", Setting::Among(refspec)).unwrap();
+    }
+    checkout.set("remote.exact.fetch", Setting::Only("refs/notes/n:refs/notes/mine")).unwrap();
+    assert_eq!(fetched("a.b", "refs/notes/n").as_deref(), Some("refs/notes/a/n"));
+    assert_eq!(fetched("a.b", "refs/heads/main").as_deref(), Some("refs/remotes/a.b/main"));
+    assert_eq!(fetched("a.b", "refs/notes/other"), None);
+    assert_eq!(fetched("exact", "refs/notes/n").as_deref(), Some("refs/notes/mine"));
+    assert_eq!([fetched("exact", "refs/notes/n2"), fetched("none", "refs/notes/n")], [None, None]);
+}
+
+#[test]
 fn a_copied_branch_comes_alone_with_its_history_and_tags() {
     for git in every_git() {
         let world = World::with(git);

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use towpath_git::{Checkout, Repository};
-use towpath_server::witness::{self, Witness};
+use towpath_git::{Checkout, RefName, Repository};
+use towpath_server::witness::{self, Kept, Witness};
 use towpath_store::View;
 use towpath_store::audit::{AuditKey, Excused, Finding, Held, Report, VerifierKey, split_notes, verify};
 
@@ -14,7 +14,7 @@ use crate::command::serve::PlaceArgs;
 use crate::command::{existing_folder, file_failure, own_git};
 use crate::failure::{Exit, Failure};
 use crate::remote::Request;
-use crate::remote::place::client;
+use crate::remote::place::{RemotePlace, client};
 use crate::terminal::style::{Style, count};
 use crate::terminal::table::{Cell, styled};
 use crate::terminal::{Terminal, inline};
@@ -67,7 +67,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
     /// A clone, or a repository of the server: whether the record explains its gated branches, and what the notes prove
-    /// that it fetched from `refs/notes/towpath`. Works without a data folder, too
+    /// that each of its remotes fetches from `refs/notes/towpath`. Works without a data folder, too
     #[arg(long, value_name = "REPO")]
     repo: Option<PathBuf>,
 }
@@ -165,14 +165,29 @@ fn look_at(repo: &Path, view: Option<&View>, trusted: &[VerifierKey]) -> Result<
     }
     existing_folder(repo)?;
     let git = own_git()?;
-    let folder = match Checkout::find(&git, repo)? {
-        Some(checkout) => checkout.common_dir()?,
-        None => repo.to_owned(),
+    let (folder, kept) = match Checkout::find(&git, repo)? {
+        Some(checkout) => (checkout.common_dir()?, kept_in(&checkout)?),
+        None => (repo.to_owned(), vec![Kept::unnamed()]),
     };
     let repository = Repository::look(&git, &folder)?;
-    witness::look(&repository, view, trusted).map_err(|error| {
+    witness::look((&repository, &kept), view, trusted).map_err(|error| {
         Failure::new(Exit::Usage, format!("`{}` cannot be looked at", repo.display())).why(error.to_string())
     })
+}
+
+/// What a clone keeps: each of its remotes that fetches notes leads to a repo, and may have any name.
+fn kept_in(checkout: &Checkout) -> Result<Vec<Kept>, Failure> {
+    let mut kept = Vec::new();
+    for remote in checkout.remotes()? {
+        if let Some(notes) = checkout.fetched_as(&remote.name, &RefName::landing_notes())? {
+            let repo = RemotePlace::parse(&remote.url).map(|place| place.repo);
+            kept.push(Kept::by_remote(&remote.name, repo, notes));
+        }
+    }
+    match kept.is_empty() {
+        true => Ok(vec![Kept::unnamed()]),
+        false => Ok(kept),
+    }
 }
 
 fn as_data(report: Option<&Report>, repo: Option<&Witness>) -> Value {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use crate::served::{Served, until_landed};
-use crate::support::{Ended, TOWPATH, World, ended};
+use crate::support::{Ended, TOWPATH, World, ended, wait_until};
 
 const PLAIN: [&str; 2] = ["--sandbox", "none"];
 const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
@@ -270,10 +270,27 @@ fn a_clone_of_two_repos_logs_in_at_each() {
         &["has a remote `towpath` already", "/web.git, not to ", "rename towpath OTHER`"],
     );
     assert!(!names().contains("second"), "a refused import leaves nothing: {}", names());
+    let land = |branch: &str| {
+        served.push(branch, "new", branch);
+        until_landed(&served.world, "1");
+        let noted = || !git(&["ls-remote", "towpath", "refs/notes/towpath"]).is_empty();
+        wait_until(&format!("a note of the landing of {branch}"), noted);
+    };
+    land("one");
     git(&["remote", "rename", "towpath", "first"]);
     says(&import("second"), 0, &["repo second"]);
+    land("two");
     git(&["fetch", "--quiet", "first"]);
     git(&["fetch", "--quiet", "towpath"]);
+    let home = |name: &str| served.world.home().join(name).display().to_string();
+    for data in ["data", "nowhere"] {
+        let verify = ["audit", "verify", "--repo", ".", "--data", &home(data), "--keys", &home("data-keys")];
+        let witnessed = [
+            "web/main at refs/remotes/first/main: 1 explained landing, 1 with a note\n",
+            "second/main at refs/remotes/towpath/main: 1 explained landing, 1 with a note\n",
+        ];
+        says(&served.world.towpath(&verify), 0, &witnessed);
+    }
     // One login for the whole server, as a clone may have it, goes on for what has none of its own.
     let kept = served.world.work().join(".git/towpath-credentials");
     let token = served.record(&["token", "create"])["token"].as_str().unwrap().to_owned();

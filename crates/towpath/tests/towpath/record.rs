@@ -105,7 +105,7 @@ impl Site {
         wait_until(&format!("{wanted} notes"), || {
             self.world.git(&["fetch", "--quiet", "towpath"]);
             let mut command = self.world.command("git");
-            let listed = command.args(["notes", "--ref=towpath", "list"]).output().unwrap();
+            let listed = command.args(["notes", "--ref=repos/web/towpath", "list"]).output().unwrap();
             ended(listed).out.lines().count() == wanted
         });
     }
@@ -392,7 +392,7 @@ fn h03_every_clone_bears_witness() {
     let found = verify(&site, &store, &site.data());
     assert_eq!(found.code, 1);
     assert!(found.out.contains(&format!("no leaf explains the tip {}", foreign.trim_end())), "{}", found.out);
-    site.world.git(&["notes", "--ref=towpath", "add", "--force", "--message", "forged", &main]);
+    site.world.git(&["notes", "--ref=repos/web/towpath", "add", "--force", "--message", "forged", &main]);
     let forged = verify(&site, ".", &nowhere);
     assert_eq!(forged.code, 1);
     assert!(forged.out.contains(&format!("the note of {main} proves nothing")), "{}", forged.out);

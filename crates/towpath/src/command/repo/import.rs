@@ -26,9 +26,6 @@ const CREDENTIALS_FILE: &str = "towpath-credentials";
 /// Its first line.
 const CREDENTIALS_HEAD: &str =
     "# Made by `towpath repo import` and `towpath repo connect`: how git logs in at each repo.\n";
-/// What landings left beside their commits, so that this clone bears witness to the record. By a pattern, as there is
-/// no such ref before the first landing; never by force, so that a server that takes something back is noticed.
-const NOTES: &str = "refs/notes/towpath*:refs/notes/towpath*";
 /// Letters of a repo's name.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -300,8 +297,15 @@ fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<GitL
     let refs = format!("+refs/heads/*:refs/remotes/{REMOTE}/*");
     let fetch = format!("remote.{REMOTE}.fetch");
     checkout.set(&fetch, Setting::Only(&refs))?;
-    checkout.set(&fetch, Setting::Among(NOTES))?;
+    checkout.set(&fetch, Setting::Among(&notes_refspec(&place.repo)))?;
     Ok(login)
+}
+
+/// Fetches what landings left beside their commits, so that this clone bears witness to the record. To a place that is
+/// the repo's own, as a clone may have several, and remotes change their names. By a pattern, as there is no such ref
+/// before the first landing; never by force, so that a server that takes something back is noticed.
+fn notes_refspec(repo: &str) -> String {
+    format!("refs/notes/towpath*:refs/notes/repos/{repo}/towpath*")
 }
 
 /// How git in a clone logs in.
