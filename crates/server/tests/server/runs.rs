@@ -1,6 +1,6 @@
 //! Runs, logs and artifacts of a job that was really run.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -91,6 +91,19 @@ fn a_log_is_followed_to_its_end() {
     stream.read_to_string(&mut heard).unwrap();
     assert!(heard.contains("error: it broke"), "{heard}");
     assert!(heard.contains("event: end\ndata: 42\n"), "{heard}");
+}
+
+#[test]
+fn a_log_that_is_silent_is_said_to_be_followed_until_its_reader_is_gone() {
+    // Nothing runs jobs here.
+    let world = World::new();
+    world.until(|world| world.ada(Ask::get("/api/v1/repos/demo/runs/main/1")).status == 200);
+    let (head, stream) = Ask::get(&format!("{JOB}/follow")).token(world.token("rae")).open(world.address);
+    assert_eq!((head.status, world.edge.streams.count()), (200, 1));
+    let mut lines = stream.lines().map(Result::unwrap);
+    assert_eq!(lines.by_ref().filter(|line| line == "event: alive").take(2).count(), 2);
+    drop(lines);
+    wait_for("the stream's place is free", || world.edge.streams.count() == 0);
 }
 
 #[test]

@@ -32,8 +32,10 @@ const CONTEXT_LINES: u64 = 5;
 const LINE_CHARS_MAX: usize = 2_000;
 /// How often a followed log is looked at. A reader sees a line as soon as it could act on it.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
-/// How often it is asked whether the job is over.
+/// How many looks there are to one at whether the job is over.
 const OVER_EVERY: u32 = 5;
+/// How many looks there are to one `alive`: 5 s. Proxies cut off who is silent, mostly after 60 s.
+const ALIVE_EVERY: u32 = 25;
 
 /// Which part of which attempt.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -238,8 +240,9 @@ pub struct Follow {
     pub from_byte: u64,
 }
 
-/// `GET …/jobs/{job}/follow`: server-sent events `log` (bytes as text, with the offset after them as the event's id)
-/// and at last `end`. A log that has a job waiting is waited for.
+/// `GET …/jobs/{job}/follow`: server-sent events `log` (bytes as text, of which attempt, and where the next ones begin),
+/// `alive` every 5 s, and at last `end`. A log that has a job waiting is waited for. A stream that ends without `end` was
+/// cut off: whoever still wants the log asks for that attempt from that byte on.
 pub async fn follow(call: Call, request: Request) -> Answer<Response> {
     let input: Follow = from_query(&request)?;
     let found = find(&call, input.attempt).await?;
@@ -267,11 +270,14 @@ async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> 
                 .await
                 .unwrap_or(found);
         }
+        if round.is_multiple_of(ALIVE_EVERY) {
+            outlet.send(event("alive", "")).await?;
+        }
         let over = found.over;
         offset = drain(call, outlet, &found, (offset, &mut pending)).await?;
         if over {
             if !pending.is_empty() {
-                outlet.send(log_event(&pending, offset)).await?;
+                outlet.send(log_event(&pending, found.attempt, offset)).await?;
             }
             return outlet.send(event("end", &offset.to_string())).await;
         }
@@ -303,14 +309,14 @@ async fn drain(
         let rest = pending.split_off(whole);
         let sent = std::mem::replace(pending, rest);
         if !sent.is_empty() {
-            outlet.send(log_event(&sent, offset - pending.len() as u64)).await?;
+            outlet.send(log_event(&sent, found.attempt, offset - pending.len() as u64)).await?;
         }
     }
 }
 
 /// A piece as one event: JSON, because a log has every byte and an event only lines.
-fn log_event(bytes: &[u8], end: u64) -> axum::body::Bytes {
+fn log_event(bytes: &[u8], attempt: u32, end: u64) -> axum::body::Bytes {
     let text = String::from_utf8_lossy(bytes);
-    let json = serde_json::json!({ "text": text, "next": end }).to_string();
+    let json = serde_json::json!({ "text": text, "attempt": attempt, "next": end }).to_string();
     event("log", &json)
 }
