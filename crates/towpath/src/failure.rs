@@ -93,6 +93,11 @@ impl Failure {
         ExitCode::from(self.exit as u8)
     }
 
+    /// Whether the same may go well when it is tried again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.exit, Exit::TimedOut | Exit::Unavailable)
+    }
+
     /// Whether there is nothing left to say.
     pub fn is_shown(&self) -> bool {
         self.what.is_empty()

@@ -149,12 +149,13 @@ impl Client {
         Ok(body)
     }
 
-    /// Follows a stream of server-sent events, until `each` has had enough or the server ends it.
+    /// Follows a stream of server-sent events, until `each` has had enough or it ends. A server that is told to end lets
+    /// all streams end in order: what `each` is told, and not the end, says whether that was all.
     pub fn follow(
         &self,
         request: &Request,
         mut each: impl FnMut(&str, &str) -> Result<Next, Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Next, Failure> {
         let answer = self.send(&Request { patience: None, ..request.clone() })?;
         let mut reader = BufReader::new(answer.into_body().into_reader());
         let (mut kind, mut data) = (String::new(), String::new());
@@ -162,12 +163,12 @@ impl Client {
             let mut line = String::new();
             let read = reader.by_ref().take(EVENT_BYTES_MAX).read_line(&mut line);
             if read.map_err(|error| self.broken(&error.into()))? == 0 {
-                return Ok(());
+                return Ok(Next::More);
             }
             match line.trim_end_matches(['\r', '\n']).split_once(':') {
                 None if !data.is_empty() || !kind.is_empty() => {
                     if each(&kind, &data)? == Next::Enough {
-                        return Ok(());
+                        return Ok(Next::Enough);
                     }
                     (kind, data) = (String::new(), String::new());
                 }

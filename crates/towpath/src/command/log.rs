@@ -4,13 +4,16 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use self::follow::{Followed, follow};
 use crate::command::answer::{items, text};
 use crate::command::runs::RunPlace;
 use crate::failure::{Exit, Failure};
+use crate::remote::Request;
 use crate::remote::place::{Place, RepoArg};
-use crate::remote::{Next, Request};
 use crate::terminal::style::Style;
 use crate::terminal::{Sanitiser, Terminal, inline};
+
+mod follow;
 
 const EMPTY: &str = "the log is empty";
 /// Bytes that are asked for at once.
@@ -47,16 +50,19 @@ pub fn run(arguments: &LogArgs, terminal: &Terminal) -> Result<ExitCode, Failure
         None if arguments.follow => only_job(&place, &run, followed, terminal)?,
         None => only_job(&place, &run, chosen, terminal)?,
     };
-    let ask = |what: &str| {
-        Request::get(&run.path(&place, &["jobs", &job, what])).with("attempt", arguments.attempt)
-    };
+    let of_job = |what: &str| Request::get(&run.path(&place, &["jobs", &job, what]));
+    let ask = |what: &str| of_job(what).with("attempt", arguments.attempt);
     let spoke = match (arguments.first_error, arguments.follow, arguments.tail) {
         (true, ..) => {
             let found = place.client.ask(&ask("first-error"))?;
             first_error(&found, terminal)?;
             !found["line"].is_null()
         }
-        (_, true, _) => said(follow(&place, &ask("follow"), terminal)?, terminal),
+        (_, true, _) => {
+            let again = format!("towpath log {} {} -f", inline(&arguments.run), inline(&job));
+            let followed = Followed { request: of_job("follow"), attempt: arguments.attempt, again };
+            said(follow(&place.client, followed, terminal)?, terminal)
+        }
         (.., Some(lines)) => {
             let bytes = place.client.bytes(&ask("log").with("tail", Some(lines)))?;
             said(Printer::new(terminal).all(&bytes)?, terminal)
@@ -170,20 +176,6 @@ fn whole(place: &Place, ask: impl Fn(&str) -> Request, terminal: &Terminal) -> R
         offset += bytes.len();
         printer.piece(&bytes)?;
     }
-}
-
-fn follow(place: &Place, request: &Request, terminal: &Terminal) -> Result<usize, Failure> {
-    let mut printer = Printer::new(terminal);
-    place.client.follow(request, |kind, data| match kind {
-        "log" => {
-            let piece: Value = serde_json::from_str(data).unwrap_or_default();
-            printer.piece(text(&piece, "text").as_bytes())?;
-            Ok(Next::More)
-        }
-        "end" => Ok(Next::Enough),
-        _ => Ok(Next::More),
-    })?;
-    printer.end()
 }
 
 /// How a job ended in whose log nothing looks like an error.

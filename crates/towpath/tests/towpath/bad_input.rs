@@ -246,14 +246,14 @@ fn an_older_program_leaves_newer_data_alone() {
 #[test]
 fn sigterm_drains_and_loses_nothing() {
     let (_folder, gate) = pipe();
-    let job = format!("jobs:\n  unit: {{ run: 'echo waits; read line < {}' }}\n", gate.display());
+    let job = format!("jobs:\n  unit: {{ run: 'echo waits; read line < {}; echo $line' }}\n", gate.display());
     let mut served = Served::with_options(&[("towpath.yaml", &job)], &PLAIN, &[]);
     served.push("feature", "new", "x\n");
     wait_until("running job", || served.world.towpath(&["log", "1"]).out.contains("waits"));
-    // One who follows a log is let go; one in the middle of a request is answered.
+    // One who follows a log is let go, and hears the rest from the server that comes next.
     let mut follow = served.world.command(TOWPATH);
     let mut follow =
-        follow.args(["log", "1", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        follow.args(["log", "1", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut seen = [0; 5];
     follow.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
     assert_eq!(&seen, b"waits");
@@ -265,11 +265,12 @@ fn sigterm_drains_and_loses_nothing() {
         ended_with.is_some()
     });
     assert_eq!(ended_with.unwrap().code(), Some(0), "a server that was told to end has done what it should");
-    follow.wait().unwrap();
     assert_eq!(served.world.towpath(&["change", "list"]).code, 7, "nobody answers");
     // The job lived on, and ends while no server is there.
     std::fs::OpenOptions::new().write(true).open(&gate).unwrap().write_all(b"go\n").unwrap();
     served.again();
+    let followed = ended(follow.wait_with_output().unwrap());
+    assert_eq!((followed.code, followed.out.as_str()), (0, "\ngo\n"), "{}", followed.err);
     until_landed(&served.world, "1");
     let run = served.record(&["runs", "1"]);
     let attempts = run["jobs"][0]["attempts"].as_array().unwrap().len();
