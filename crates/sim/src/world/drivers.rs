@@ -2,7 +2,7 @@
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, JobOrder, Landing};
-use towpath_core::gate::{ForgeRead, GateEvent, LandTried, Snapshot};
+use towpath_core::gate::{ForgeRead, GateEvent, HaltCause, LandTried, Snapshot};
 use towpath_core::graph::{JobResult, Lease, Outcome};
 use towpath_core::ids::{CandidateId, CommitId, GateId, LeaseId};
 use towpath_core::outbox::{Trouble, TroubleClass};
@@ -52,6 +52,9 @@ impl World {
             // The last line: whatever the gate has heard, and whatever the store has taken.
             TaskStage::Do if matches!(task.effect, Effect::Land(_)) && !self.store.halts.is_empty() => {
                 return self.trouble(id, "nothing lands now");
+            }
+            TaskStage::Do if self.may_not_deploy(&task.effect) => {
+                return self.trouble(id, "nothing is deployed now");
             }
             TaskStage::Do | TaskStage::Orphan => {}
             TaskStage::Cancel => {
@@ -135,6 +138,13 @@ impl World {
             return;
         }
         self.deliver(&task.cell, at, intake);
+    }
+
+    /// Whether this deploys over restored data: a run that began in the turn in which its gate heard of them has not.
+    fn may_not_deploy(&self, effect: &Effect) -> bool {
+        let deploys = |order: &JobOrder| order.spec.body.environment.is_some() && !order.restored;
+        let is_deployment = matches!(effect, Effect::RunJob(order) if deploys(order));
+        is_deployment && self.store.halts.contains_key(&HaltCause::Restore)
     }
 
     fn carry_out(&mut self, task: &Task) -> Found {
