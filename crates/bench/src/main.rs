@@ -94,6 +94,8 @@ fn measure(words: &[&str]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for group in ROWS.iter().filter(|group| names.is_empty() || names.iter().any(|name| named(group, name))) {
         eprintln!("measuring {}", group.names.join(", "));
+        // What the rows before have left to be written would be written now, under a row that measures the disk.
+        rustix::fs::sync();
         match (group.measure)(extent) {
             Ok(rows) => rows.iter().for_each(print),
             Err(fault) => {
