@@ -10,6 +10,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use towpath_core::ids::TreeId;
@@ -23,6 +24,12 @@ use crate::walk::TreeMeasure;
 const ENTRY_BYTES: u64 = 2048 + 256;
 /// Names the machine's current start: it changes with each.
 pub(crate) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How long a lock that somebody holds is asked for again. A process that a dead server was just starting holds it until it has
+/// become another program; a server holds it for longer.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Time between two questions.
+const LOCK_LOOK: Duration = Duration::from_millis(5);
 
 /// How a store keeps its bases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,10 +227,14 @@ impl Cell {
 fn lock_folder(folder: &Path) -> Result<File, GitError> {
     let path = folder.join("lock");
     let lock = File::create(&path).map_err(GitError::io("write", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(GitError::Exists { path }),
-        Err(TryLockError::Error(source)) => Err(GitError::Io { action: "lock", path, source }),
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::park_timeout(LOCK_LOOK),
+            Err(TryLockError::WouldBlock) => return Err(GitError::Exists { path }),
+            Err(TryLockError::Error(source)) => return Err(GitError::Io { action: "lock", path, source }),
+        }
     }
 }
 

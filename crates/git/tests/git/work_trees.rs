@@ -187,6 +187,20 @@ fn a_store_is_adopted_by_the_next_process_but_not_after_a_restart_of_the_machine
 }
 
 #[test]
+fn a_lock_that_a_starting_process_has_taken_along_is_waited_for() {
+    let world = World::new();
+    let folder = world.folder.path().join("bases");
+    drop(BaseStore::open(&folder, options(1 << 30)).unwrap());
+    let lock = std::fs::File::open(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    // As one that has been forked and is no other program yet.
+    let mut child = Command::new("sleep").arg("0.1").stdin(lock).spawn().unwrap();
+    let opened = BaseStore::open(&folder, options(1 << 30)).map(drop);
+    assert!(child.wait().unwrap().success());
+    opened.unwrap();
+}
+
+#[test]
 fn bases_of_an_earlier_process_stay_until_those_who_use_them_have_said_so() {
     let world = World::new();
     let trees = ["1", "2", "3"].map(|text| {
