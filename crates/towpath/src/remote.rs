@@ -23,7 +23,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 const ANSWER_LONG: Duration = Duration::from_secs(3700);
 /// Bytes of one answer that are read: a run of 10,000 jobs has some 10 MB.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Bytes of one event of a stream: a piece of a log has 2 MiB, and JSON can make six of one byte.
+/// Bytes of one event of a stream, with room for those of other versions: a piece of a log has 64 KiB, and JSON can make six of one
+/// byte.
 const EVENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A server and who asks it.

@@ -20,10 +20,10 @@ use super::shares::{Share, Shares};
 const STREAMS_PER_USER_MAX: usize = 32;
 /// Open streams of everybody.
 const STREAMS_MAX: usize = 2_000;
-/// Pieces on their way to a slow reader.
-const PIECES_BUFFERED: usize = 16;
-/// Time that a reader may take for one piece before it is given up.
-const PIECE_DEADLINE: Duration = Duration::from_secs(60);
+/// Bytes of a log or a file that are read and sent as one piece.
+pub const PIECE_BYTES: usize = 64 * 1024;
+/// Pieces on their way to a slow reader: what a person does not read is held in each of their streams.
+const PIECES_BUFFERED: usize = 2;
 /// How often a stream asks whether its reader may still read. Source: trust S7.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(5);
 
@@ -62,7 +62,7 @@ impl Streams {
     }
 }
 
-/// The reader is gone, or too slow.
+/// The reader is gone, or was too slow and lost the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone;
 
@@ -73,17 +73,17 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Sends a piece; waits while the reader is behind.
+    /// Sends a piece; waits while the reader is behind, for as long as the connection's patience with them lasts.
     ///
     /// # Errors
     /// The reader is gone.
     pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Gone> {
-        self.pieces.send_timeout(Ok(piece.into()), PIECE_DEADLINE).await.map_err(|_| Gone)
+        self.pieces.send(Ok(piece.into())).await.map_err(|_| Gone)
     }
 
     /// Breaks the answer off, so that its reader does not take it for whole.
     pub async fn break_off(&self, why: impl Into<String>) {
-        let _ = self.pieces.send_timeout(Err(io::Error::other(why.into())), PIECE_DEADLINE).await;
+        let _ = self.pieces.send(Err(io::Error::other(why.into()))).await;
     }
 
     /// Returns once the reader is gone.
@@ -141,6 +141,9 @@ pub fn event(name: &str, data: &str) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[test]
@@ -152,6 +155,19 @@ mod tests {
         assert!(streams.enter(UserId(2)).is_ok());
         drop(places);
         assert_eq!(streams.count(), 0);
+    }
+
+    #[test]
+    fn little_is_held_for_a_reader_who_does_not_read() {
+        let (outlet, _body) = pipe();
+        // In JSON a control byte of a log has six.
+        let piece = Bytes::from(vec![b' '; 6 * PIECE_BYTES]);
+        let is_taken = || {
+            let sent = pin!(outlet.send(piece.clone()));
+            sent.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        let taken = (0..100).take_while(|_| is_taken()).count();
+        assert!((1..=(1 << 20) / piece.len()).contains(&taken), "{taken} pieces");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod documented;
 mod git;
 mod hooks;
 mod keeping;
+mod logs;
 mod pages;
 mod readings;
 mod record;

@@ -15,10 +15,7 @@ use super::logs::Attempt;
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError};
 use crate::http::headers::attachment;
-use crate::http::stream::{Outlet, pipe, respond};
-
-/// Bytes of a file that are read and sent at once.
-const PIECE_BYTES: usize = 256 * 1024;
+use crate::http::stream::{Outlet, PIECE_BYTES, pipe, respond};
 
 /// A file that a job left.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

@@ -14,7 +14,7 @@ use super::jobs::{Found, find};
 use crate::http::call::{Call, blocking};
 use crate::http::error::Answer;
 use crate::http::route::from_query;
-use crate::http::stream::{Gone, Outlet, event, pipe, respond, until_barred};
+use crate::http::stream::{Gone, Outlet, PIECE_BYTES, event, pipe, respond, until_barred};
 
 mod errors;
 
@@ -295,7 +295,7 @@ async fn drain(
     let Some(reader) = reader(call, found) else { return Ok(offset) };
     loop {
         let (at, reader) = (offset, reader.clone());
-        let bytes = blocking(move || Ok(reader.bytes(at, BYTES_MAX)?)).await.map_err(|_| Gone)?;
+        let bytes = blocking(move || Ok(reader.bytes(at, PIECE_BYTES)?)).await.map_err(|_| Gone)?;
         if bytes.is_empty() {
             return Ok(offset);
         }
