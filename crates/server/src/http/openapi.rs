@@ -102,7 +102,9 @@ fn responses(route: &Route, output: &Value, error: &schemars::Schema) -> Value {
     match route.leads_on {
         true => responses["303"] = elsewhere("Done, and on; or nobody is logged in: the login, and back"),
         false => {
-            responses["200"] = json!({ "description": "Done", "content": of(&route.medias, output) });
+            let done =
+                route.events.map_or("Done".to_owned(), |events| format!("Server-sent events: {events}"));
+            responses["200"] = json!({ "description": done, "content": of(&route.medias, output) });
         }
     }
     responses
@@ -190,6 +192,20 @@ pub fn guide(routes: &[Route]) -> String {
             route.needs.words(),
             if route.needs == Needs::Public || route.face == Face::Page { "-" } else { route.verb.word() },
             route.face.words(),
+        ));
+    }
+    text.push_str(
+        "
+| stream | its server-sent events |
+|---|---|
+",
+    );
+    let streams = routes.iter().filter(|route| route.face == Face::Api);
+    for (route, events) in streams.filter_map(|route| Some((route, route.events?))) {
+        text.push_str(&format!(
+            "| `{}` | {events} |
+",
+            route.shown_path()
         ));
     }
     text

@@ -129,6 +129,8 @@ pub struct Route {
     pub headers: &'static [Header],
     /// How its answers are called.
     pub medias: Vec<&'static str>,
+    /// What its answer says event by event, where that is a stream.
+    pub events: Option<&'static str>,
     /// It answers with the way to another page.
     pub leads_on: bool,
     /// The code.
@@ -236,6 +238,7 @@ impl Route {
             sent: None,
             headers: &[],
             medias: vec![media],
+            events: None,
             leads_on: false,
             handler: Arc::new(handler),
         }
@@ -274,6 +277,11 @@ impl Route {
     /// The same that answers with one of several media types.
     pub fn answers(self, medias: &[&'static str]) -> Route {
         Route { medias: medias.to_vec(), ..self }
+    }
+
+    /// The same whose answer is a stream, and what that says.
+    pub fn events(self, says: &'static str) -> Route {
+        Route { events: Some(says), ..self }
     }
 
     /// The same that leads to another page.

@@ -111,7 +111,8 @@ fn server() -> Vec<Route> {
             EVENTS,
             handler(events::listen),
         )
-        .takes::<events::Listen>(),
+        .takes::<events::Listen>()
+        .events(documented::CHANGES),
     ]
 }
 
@@ -402,7 +403,8 @@ fn run_routes() -> Vec<Route> {
             .takes::<logs::Window>(),
         Route::json(of_job!("first-error"), READER, "Find the first error in a job's log", logs::first_error),
         Route::raw(of_job!("follow"), READER, "Follow a job's log", EVENTS, handler(logs::follow))
-            .takes::<logs::Follow>(),
+            .takes::<logs::Follow>()
+            .events(documented::FOLLOWED),
         Route::json(of_job!("artifacts"), READER, "List what a job left", artifacts::list),
         Route::json(of_job!("tests"), READER, "Show the tests that a job reported", test_results::of_job),
         Route::raw(
@@ -518,12 +520,14 @@ fn session_routes() -> Vec<Route> {
         // What scripts of pages fetch. The handlers are the API's; only who authenticates differs.
         Route::raw(get("/events"), Needs::User, "Listen to what changes", EVENTS, handler(events::listen))
             .takes::<events::Listen>()
+            .events(documented::CHANGES)
             .face(Face::Page),
         Route::raw(of_page!("log"), READER, "Show a part of a job's log", TEXT, handler(logs::window))
             .takes::<logs::Window>()
             .face(Face::Page),
         Route::raw(of_page!("follow"), READER, "Follow a job's log", EVENTS, handler(logs::follow))
             .takes::<logs::Follow>()
+            .events(documented::FOLLOWED)
             .face(Face::Page),
         Route::json(
             of_page!("first-error"),

@@ -46,3 +46,17 @@ fn a_large_log_is_followed_in_small_events() {
     assert_eq!(bytes.sum::<usize>(), log.len());
     assert!(lines.contains(&"event: end".to_owned()));
 }
+
+#[test]
+fn whoever_follows_a_log_that_cannot_be_read_is_told_so() {
+    let world = after_a_run();
+    let log = only_log(&world);
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    let lines = followed(&world);
+    let told = lines.iter().position(|line| line == "event: error").unwrap_or_else(|| panic!("{lines:?}"));
+    let error: Value = serde_json::from_str(&lines[told + 1]["data: ".len()..]).unwrap();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("the log cannot be read: "), "{message}");
+    assert!(!lines[told..].iter().any(|line| line == "event: end"), "{lines:?}");
+}

@@ -12,7 +12,7 @@ use towpath_blob::LogReader;
 use self::errors::Search;
 use super::jobs::{Found, find};
 use crate::http::call::{Call, blocking};
-use crate::http::error::Answer;
+use crate::http::error::{Answer, ApiError};
 use crate::http::route::from_query;
 use crate::http::stream::{Gone, Outlet, PIECE_BYTES, event, pipe, respond, until_barred};
 
@@ -241,8 +241,9 @@ pub struct Follow {
 }
 
 /// `GET …/jobs/{job}/follow`: server-sent events `log` (bytes as text, of which attempt, and where the next ones begin),
-/// `alive` every 5 s, and at last `end`. A log that has a job waiting is waited for. A stream that ends without `end` was
-/// cut off: whoever still wants the log asks for that attempt from that byte on.
+/// `alive` every 5 s, and at last `end`, or `error` with a `message` where the log cannot be read. A log that has a job
+/// waiting is waited for. A stream that ends without either was cut off: whoever still wants the log asks for that attempt
+/// from that byte on.
 pub async fn follow(call: Call, request: Request) -> Answer<Response> {
     let input: Follow = from_query(&request)?;
     let found = find(&call, input.attempt).await?;
@@ -252,13 +253,38 @@ pub async fn follow(call: Call, request: Request) -> Answer<Response> {
         let _place = place;
         tokio::select! {
             () = until_barred(&call, &outlet) => {}
-            _ = grow(&call, &outlet, input, found) => {}
+            _ = tell(&call, &outlet, input, found) => {}
         }
     });
     Ok(respond("text/event-stream", body))
 }
 
-async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> Result<(), Gone> {
+/// Why a log is followed no further.
+enum Cut {
+    /// Its reader is gone.
+    Gone,
+    /// It cannot be read.
+    Unreadable(ApiError),
+}
+
+impl From<Gone> for Cut {
+    fn from(_: Gone) -> Cut {
+        Cut::Gone
+    }
+}
+
+async fn tell(call: &Call, outlet: &Outlet, input: Follow, found: Found) -> Result<(), Gone> {
+    match grow(call, outlet, input, found).await {
+        Ok(()) => Ok(()),
+        Err(Cut::Gone) => Err(Gone),
+        Err(Cut::Unreadable(error)) => {
+            let message = format!("the log cannot be read: {}", error.why);
+            outlet.send(event("error", &serde_json::json!({ "message": message }).to_string())).await
+        }
+    }
+}
+
+async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> Result<(), Cut> {
     let mut offset = input.from_byte;
     let mut every = tokio::time::interval(FOLLOW_EVERY);
     let mut pending = Vec::new();
@@ -279,7 +305,8 @@ async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> 
             if !pending.is_empty() {
                 outlet.send(log_event(&pending, found.attempt, offset)).await?;
             }
-            return outlet.send(event("end", &offset.to_string())).await;
+            outlet.send(event("end", &offset.to_string())).await?;
+            return Ok(());
         }
     }
     Ok(())
@@ -291,11 +318,11 @@ async fn drain(
     outlet: &Outlet,
     found: &Found,
     (mut offset, pending): (u64, &mut Vec<u8>),
-) -> Result<u64, Gone> {
+) -> Result<u64, Cut> {
     let Some(reader) = reader(call, found) else { return Ok(offset) };
     loop {
         let (at, reader) = (offset, reader.clone());
-        let bytes = blocking(move || Ok(reader.bytes(at, PIECE_BYTES)?)).await.map_err(|_| Gone)?;
+        let bytes = blocking(move || Ok(reader.bytes(at, PIECE_BYTES)?)).await.map_err(Cut::Unreadable)?;
         if bytes.is_empty() {
             return Ok(offset);
         }

@@ -177,6 +177,11 @@
       button.hidden = true;
       grow();
     });
+    bell.addEventListener("error", (event) => {
+      if (!event.data) return; // the stream broke: the browser opens it again
+      bell.close();
+      tell(`This log is followed no further: ${JSON.parse(event.data).message}.`);
+    });
     addEventListener("pagehide", () => bell.close());
   }
 
