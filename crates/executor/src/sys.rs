@@ -6,8 +6,18 @@ pub(crate) mod spawn;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit};
 use rustix::thread::UnshareFlags;
+
+/// Descriptors that a process of a job has unless it asks for more, whoever started the executor and with how many. Source:
+/// Linux's own default; select(2) knows no more.
+const JOB_DESCRIPTORS: u64 = 1024;
+
+/// The limit on a job's descriptors. It may ask for as many as this process may.
+pub(crate) fn job_descriptors() -> Rlimit {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Rlimit { current: Some(maximum.map_or(JOB_DESCRIPTORS, |most| most.min(JOB_DESCRIPTORS))), maximum }
+}
 
 /// Which side of a [`fork`] this is.
 pub(crate) enum Fork {

@@ -85,6 +85,7 @@ fn prepare(setup: &Setup, launch: &Launch, handed: &Handed, parent: Pid) -> io::
 fn set_limits(launch: &Launch) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, launch.file_bytes_max)?;
+    rustix::process::setrlimit(Resource::Nofile, sys::job_descriptors())?;
     launch.processes_max.map_or(Ok(()), |processes| limit(Resource::Nproc, processes))
 }
 

@@ -50,16 +50,23 @@ pub(crate) struct Spawner {
     nothing: File,
     /// Signals that this process does not leave at their default: handled ones, and ignored ones, which `execve` keeps.
     changed: Vec<c_int>,
+    /// How many descriptors programs may have.
+    descriptors: libc::rlimit,
 }
 
 impl Spawner {
     /// # Errors
     /// `/dev/null` cannot be opened.
     pub(crate) fn new() -> io::Result<Spawner> {
+        let descriptors = super::job_descriptors();
         Ok(Spawner {
             stack: Box::new_uninit_slice(STACK_BYTES),
             nothing: File::open("/dev/null")?,
             changed: (1..=libc::SIGRTMAX()).filter(|signal| is_changed(*signal)).collect(),
+            descriptors: libc::rlimit {
+                rlim_cur: descriptors.current.unwrap_or(libc::RLIM_INFINITY),
+                rlim_max: descriptors.maximum.unwrap_or(libc::RLIM_INFINITY),
+            },
         })
     }
 
@@ -81,6 +88,7 @@ impl Spawner {
             input: self.nothing.as_raw_fd(),
             output: program.output.as_raw_fd(),
             changed: &self.changed,
+            descriptors: &self.descriptors,
             failure: AtomicI32::new(0),
         };
         task.start_on(&mut self.stack)
@@ -129,6 +137,7 @@ struct Task<'a> {
     input: RawFd,
     output: RawFd,
     changed: &'a [c_int],
+    descriptors: &'a libc::rlimit,
     /// Why it could not, as an `errno`; 0 if it could.
     failure: AtomicI32,
 }
@@ -167,7 +176,7 @@ impl Task<'_> {
     /// For a process that [`Task::start_on`] has made.
     unsafe fn execute(&self) {
         // SAFETY: system calls with numbers, and with pointers that the thread that waits keeps alive. All of them may be
-        // called where nothing else may (signal-safety(7)).
+        // called where nothing else may (signal-safety(7)), and so may `setrlimit`, which is one system call.
         unsafe {
             for signal in self.changed {
                 libc::signal(*signal, libc::SIG_DFL);
@@ -179,6 +188,7 @@ impl Task<'_> {
                 && libc::dup2(self.input, 0) == 0
                 && libc::dup2(self.output, 1) == 1
                 && libc::dup2(self.output, 2) == 2
+                && libc::setrlimit(libc::RLIMIT_NOFILE, self.descriptors) == 0
                 && libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) == 0;
             if is_ready {
                 libc::execve(self.path, self.line, self.variables);
@@ -284,6 +294,17 @@ mod tests {
         let own = 0b11 << (32 - 1);
         let none = |set| u64::from_str_radix(set, 16).unwrap() & !own == 0;
         assert!(code == 0 && leads == "leads" && none(blocked) && none(ignored), "{said}");
+    }
+
+    #[test]
+    fn a_program_has_as_many_descriptors_as_any_whatever_we_have() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(1000), maximum }).unwrap();
+        let (said, _) =
+            run(&mut Spawner::new().unwrap(), &["/bin/sh", "-c", "ulimit -Sn; ulimit -Hn"], &[]).unwrap();
+        let most = maximum.map_or("unlimited".to_owned(), |most| most.to_string());
+        assert_eq!(said, format!("1024\n{most}\n"));
     }
 
     #[test]

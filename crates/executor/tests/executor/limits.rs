@@ -153,6 +153,18 @@ fn a_whole_64_mb_line_is_kept() {
 }
 
 #[test]
+fn a_job_has_as_many_descriptors_whoever_started_its_executor() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1000), maximum }).unwrap();
+    let sandboxed = World::sandboxed("a_job_has_as_many_descriptors_whoever_started_its_executor");
+    for world in [sandboxed, Some(World::plain())].into_iter().flatten() {
+        let said = world.run("ulimit -Sn; ulimit -Sn 1025 && ulimit -Sn").passed().log;
+        assert!(said.ends_with("1024\n1025\n"), "{said}");
+    }
+}
+
+#[test]
 fn what_ignores_signals_dies_at_its_timeout() {
     let Some(world) = World::sandboxed("what_ignores_signals_dies_at_its_timeout") else { return };
     let time = long_time();
