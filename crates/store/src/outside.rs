@@ -1,5 +1,6 @@
 //! What is known outside the database about how far it was, and what a start concludes from it (trust T9).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use towpath_core::ids::{Epoch, Timestamp};
@@ -70,21 +71,34 @@ fn foreign_checkpoint(view: &View, known: &KnownBefore) -> Result<Option<u64>, R
 }
 
 /// The size of the newest checkpoint outside that another life's database has leaves for, if nobody with the key has signed
-/// these leaves in any life. Those that contradict it are of lives that ended only as long as one of its size, or of a larger
-/// one, is over what is there.
+/// these leaves in any life. A life signs one record: the one whose checkpoint covers most of what is there has signed nothing
+/// else over leaves that are there. What was saved between two checkpoints ends with leaves that have none; other lives may
+/// have signed over as many of their own since.
 fn unsigned_history(view: &View, known: &KnownBefore, key: &VerifierKey) -> Result<Option<u64>, ReadError> {
     let leaves = view.leaf_count()?;
-    let within = || known.checkpoints().filter(|one| one.size <= leaves);
-    let Some(size) = within().map(|one| one.size).max() else { return Ok(None) };
+    let within: Vec<Checkpoint> = known.checkpoints().filter(|one| one.size <= leaves).collect();
     // A start that was cut off may have signed one that is not outside yet.
     let own = view.last_checkpoint()?.and_then(|note| note.parse::<SignedCheckpoint>().ok());
     let own = own.filter(|own| key.signed(own)).map(|own| own.checkpoint);
-    for one in within().chain(own).filter(|one| (size..=leaves).contains(&one.size)) {
-        if view.is_under(&one)? {
-            return Ok(None);
+    let signed = within.iter().chain(own.as_ref().filter(|own| own.size <= leaves));
+    let covers_most = largest_over(view, signed.collect())?;
+    let contradicts =
+        |one: &&Checkpoint| covers_most.is_none_or(|most| one.life == most.life && one.size > most.size);
+    Ok(within.iter().filter(contradicts).map(|one| one.size).max())
+}
+
+/// The one of these checkpoints that is over most of the leaves, and over no other ones.
+fn largest_over<'a>(
+    view: &View,
+    mut checkpoints: Vec<&'a Checkpoint>,
+) -> Result<Option<&'a Checkpoint>, ReadError> {
+    checkpoints.sort_by_key(|one| Reverse(one.size));
+    for one in checkpoints {
+        if view.is_under(one)? {
+            return Ok(Some(one));
         }
     }
-    Ok(Some(size))
+    Ok(None)
 }
 
 pub(crate) fn incarnation_of(view: &View) -> Result<Option<Incarnation>, ReadError> {

@@ -1,5 +1,6 @@
 //! The record over several lives of the data: each restore begins another one (attacks H03, H07).
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
@@ -253,4 +254,56 @@ fn a_folder_that_goes_back_to_a_start_that_was_cut_off_has_lost_what_its_life_si
     let (next, restored) = serve(&place);
     assert_eq!(restored.map(|restored| restored.leaves_lost), Some(6));
     assert_ne!(next, life);
+}
+
+/// Has no checkpoint over so many leaves, as before one was due.
+fn unseal(database: &Connection, place: &Place, sizes: RangeInclusive<u64>) {
+    let size = |note: &str| note.parse::<SignedCheckpoint>().unwrap().checkpoint.size;
+    let notes = held(place).into_iter().map(|held| held.text).filter(|note| !sizes.contains(&size(note)));
+    std::fs::write(place.sink(), notes.collect::<String>()).unwrap();
+    let sql = "DELETE FROM checkpoints WHERE size BETWEEN ?1 AND ?2";
+    database.execute(sql, [*sizes.start() as i64, *sizes.end() as i64]).unwrap();
+}
+
+#[test]
+fn a_backup_whose_last_leaves_had_no_checkpoint_yet_is_restored_though_another_life_signed_over_as_many() {
+    let place = Place::new();
+    grow(&place, 4);
+    let first = save(&place, "first.db");
+    grow(&place, 4);
+    let store = place.open();
+    add(&store, 2);
+    let second = save(&place, "second.db");
+    add(&store, 2);
+    store.close();
+    unseal(&Connection::open(&second).unwrap(), &place, 9..=11);
+    go_back(&place, &first);
+    // With the leaf that tells of the restore: as many as the second backup has.
+    grow(&place, 5);
+    go_back(&place, &second);
+    let restored = serve(&place).1.unwrap();
+    assert_eq!(restored.leaves_before - restored.leaves_lost, 10);
+    let report = report(&place);
+    assert_eq!((report.restores, report.findings), (vec![(10, restored)], vec![]));
+}
+
+#[test]
+fn a_restore_whose_start_went_on_without_its_mark_is_the_same_one_though_the_life_before_signed_over_as_many()
+{
+    let place = Place::new();
+    grow(&place, 4);
+    let saved = save(&place, "saved.db");
+    grow(&place, 4);
+    go_back(&place, &saved);
+    let before = std::fs::read(mark(&place)).unwrap();
+    let found = serve(&place);
+    let of_life_before = held(&place);
+    grow(&place, 3);
+    // Ended before there was a checkpoint over these, and the mark could not be set.
+    unseal(&database(&place), &place, 6..=8);
+    let notes = of_life_before.into_iter().map(|held| held.text).collect::<String>();
+    std::fs::write(place.sink(), notes).unwrap();
+    std::fs::write(mark(&place), &before).unwrap();
+    assert_eq!(serve(&place), found);
+    assert_eq!(report(&place).findings, []);
 }
