@@ -109,7 +109,6 @@ pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
 pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), BackupError> {
     let folder = DataFolder::enter(folder)?;
     View::open_copy(backup)?.check_file()?;
-    let before = folder.mark()?;
     // The database goes first: as long as it is there, nothing of it is aside, where what lies beside an earlier one is not its.
     if folder.database().exists() {
         files_of(aside).iter().try_for_each(|old| remove_if_there(old))?;
@@ -121,15 +120,17 @@ pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), Ba
         moved.push((from, to));
         Ok(())
     });
-    // The mark syncs the folder: after a power cut no log of the one database lies beside the other.
-    let restored = set_aside.and_then(|()| mark_restored(&folder));
-    restored.and_then(|()| rename(backup, &folder.database())).inspect_err(|_| {
-        // As it was: better that database than none, and it was not restored.
-        moved.iter().for_each(|(from, to)| drop(fs::rename(to, from)));
-        let _ = put_mark_back(&folder, before.as_ref());
-    })?;
+    // As it was, where it cannot be done: better that database than none.
+    set_aside.and_then(|()| take_place(backup, &folder)).inspect_err(|_| put_back(&moved))?;
     folder.sync()?;
     sync_folder_of(backup)
+}
+
+/// Moves files back from where they were set aside. The database goes last, and never without its log: as long as it is not
+/// there, what is aside is its own.
+fn put_back(moved: &[(PathBuf, PathBuf)]) {
+    // Whoever tries again finds what could not be moved, and sets the others aside to it.
+    let _ = moved.iter().rev().try_for_each(|(from, to)| fs::rename(to, from));
 }
 
 /// A database and what SQLite keeps beside it.
@@ -150,22 +151,33 @@ fn remove_if_there(path: &Path) -> Result<(), BackupError> {
 
 fn put(backup: &Path, folder: &DataFolder) -> Result<(), BackupError> {
     View::open_copy(backup)?.check_file()?;
-    mark_restored(folder)?;
     let fresh = folder.path().join("restore.new");
     let copied = fs::copy(backup, &fresh).map_err(|why| file("copy to", &fresh, &why));
-    copied.and_then(|_| sync(&fresh)).inspect_err(|_| {
+    let put = copied.and_then(|_| sync(&fresh)).and_then(|()| take_place(&fresh, folder));
+    put.inspect_err(|_| {
         // Half of it would only take the room of the next try.
         let _ = fs::remove_file(&fresh);
     })?;
-    rename(&fresh, &folder.database())?;
     Ok(folder.sync()?)
+}
+
+/// Moves a database to where there is none. Until then nothing was restored, and nothing says so but for a moment.
+fn take_place(database: &Path, folder: &DataFolder) -> Result<(), BackupError> {
+    let before = folder.mark()?;
+    // The mark syncs the folder: after a power cut no log of another database lies beside this one.
+    mark_restored(folder, before.as_ref()).and_then(|()| rename(database, &folder.database())).inspect_err(
+        |_| {
+            let _ = put_mark_back(folder, before.as_ref());
+        },
+    )
 }
 
 /// Has the restore noticed even where nothing else is known of the past: no database has this incarnation, and no other
 /// restore.
-fn mark_restored(folder: &DataFolder) -> Result<(), BackupError> {
-    let past = folder.mark()?.unwrap_or(Mark { incarnation: String::new(), epoch: 0, leaves: 0 });
-    let mark = Mark { incarnation: format!("before restore {}", Incarnation(crate::random())), ..past };
+fn mark_restored(folder: &DataFolder, before: Option<&Mark>) -> Result<(), BackupError> {
+    let (epoch, leaves) = before.map_or((0, 0), |mark| (mark.epoch, mark.leaves));
+    let incarnation = format!("before restore {}", Incarnation(crate::random()));
+    let mark = Mark { incarnation, epoch, leaves };
     match folder.set_mark(&mark) {
         // The disk may be full; the reserve is there for whoever serves next.
         Err(_) if folder.release_reserve() => Ok(folder.set_mark(&mark)?),
@@ -196,4 +208,27 @@ fn sync_folder_of(path: &Path) -> Result<(), BackupError> {
 
 fn file(what: &'static str, path: &Path, why: &io::Error) -> BackupError {
     BackupError::File { what, path: path.to_owned(), why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_put_back_after_its_log_and_not_without() {
+        let place = tempfile::tempdir().unwrap();
+        let [data, aside] = ["data.db", "aside.db"].map(|name| place.path().join(name));
+        let moved: Vec<_> = files_of(&data).into_iter().zip(files_of(&aside)).collect();
+        moved.iter().for_each(|(_, to)| fs::write(to, "its own").unwrap());
+        // In the way of the log.
+        fs::create_dir(&moved[1].0).unwrap();
+        put_back(&moved);
+        let is_back = |moved: &[(PathBuf, PathBuf)]| {
+            moved.iter().map(|(from, to)| from.is_file() && !to.exists()).collect::<Vec<_>>()
+        };
+        assert_eq!(is_back(&moved), [false, false, true]);
+        fs::remove_dir(&moved[1].0).unwrap();
+        put_back(&moved[..2]);
+        assert_eq!(is_back(&moved), [true; 3]);
+    }
 }

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use towpath_store::{BackupError, OpenError, backup, restore_over};
+use towpath_store::{BackupError, OpenError, backup, restore, restore_over};
 
 use crate::cells::commit;
 use crate::children::numbered;
@@ -112,6 +112,26 @@ fn a_database_in_whose_place_the_backup_cannot_be_moved_was_not_restored() {
         store.close();
         assert_eq!(commits(&place), 2);
     }
+}
+
+#[test]
+fn a_folder_into_which_a_backup_cannot_be_copied_was_not_restored() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    let mark = || std::fs::read(place.data().join("high-water.json")).unwrap();
+    let before = mark();
+    std::fs::rename(database(&place), &aside).unwrap();
+    let copy = place.data().join("restore.new");
+    std::fs::create_dir(&copy).unwrap();
+    let refused = restore(&saved, &place.data());
+    assert!(matches!(refused, Err(BackupError::File { what: "copy to", .. })), "{refused:?}");
+    assert_eq!(mark(), before);
+    std::fs::remove_dir(&copy).unwrap();
+    std::fs::rename(&aside, database(&place)).unwrap();
+    let store = place.open();
+    assert_eq!(store.reader().snapshot().unwrap().restored().unwrap(), None);
+    store.close();
+    assert_eq!(commits(&place), 2);
 }
 
 #[test]
