@@ -26,6 +26,11 @@ pub enum Advance {
         /// Where the branch is.
         tip: CommitId,
     },
+    /// The swap was confirmed, and the branch that was read back does not contain `to`.
+    Broken {
+        /// Where the branch is; `None`: it is gone.
+        tip: Option<CommitId>,
+    },
 }
 
 /// What has to reach the disk before a ref may name a commit: files first, then the folders that name them.
@@ -83,12 +88,15 @@ impl Repository {
         tip.ok_or_else(|| GitError::NotThere { what: "branch", name: branch.to_string() })
     }
 
-    /// A tip that is not `to` is somebody's push in the same instant; it counts as landed if it stands on `to`.
+    /// Another tip is somebody's push in the same instant; it counts as landed if it stands on `to`.
     fn read_back(&self, branch: &BranchName, to: CommitId) -> Result<Advance, GitError> {
-        let tip = self.existing_tip(branch)?;
-        match tip == to {
-            true => Ok(Advance::Advanced),
-            false => self.after_lost_race(branch, to),
+        let Some(tip) = self.branch_tip(branch)? else { return Ok(Advance::Broken { tip: None }) };
+        if tip == to {
+            return Ok(Advance::Advanced);
+        }
+        match self.is_ancestor(to, tip)? {
+            true => Ok(Advance::AlreadyContained { tip }),
+            false => Ok(Advance::Broken { tip: Some(tip) }),
         }
     }
 

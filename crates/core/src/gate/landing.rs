@@ -21,7 +21,7 @@ pub enum LandTried {
         /// Where it is.
         tip: Option<CommitId>,
     },
-    /// The forge said yes, but the tip that was read back lacks the commit.
+    /// The forge confirmed it, but the branch that was read back lacks the commit.
     Broken {
         /// Where it is.
         tip: Option<CommitId>,
@@ -108,9 +108,12 @@ impl GateState {
             // The read that the flag asks for says what has become of branch and change; nothing is decided on hearsay.
             LandTried::Moved { .. } | LandTried::Gone => self.branch.edit().tip = None,
             LandTried::Broken { tip } => {
-                let found = tip.map_or_else(|| "no commit".to_owned(), |tip| tip.short());
-                let id = id.short();
-                let why = format!("candidate {id} landed, but the branch is at {found}, which lacks it");
+                let (change, commit) = (pending.act.change, pending.act.commit.short());
+                let found = tip.map_or_else(
+                    || "there is no branch".to_owned(),
+                    |tip| format!("the branch is at {}, without it", tip.short()),
+                );
+                let why = format!("the forge confirmed that change {change} landed as {commit}, but {found}");
                 self.freeze_ourselves(Freeze { by: None, why, at: now, lost: None });
                 self.branch.edit().tip = None;
             }

@@ -91,6 +91,7 @@ impl BuiltIn {
         match self.repository().advance(&landing.branch, landing.from, landing.to) {
             Ok(Advance::Advanced | Advance::AlreadyContained { .. }) => Ok(LandTried::Landed),
             Ok(Advance::Moved { tip }) => Ok(LandTried::Moved { tip: Some(tip) }),
+            Ok(Advance::Broken { tip }) => Ok(LandTried::Broken { tip }),
             Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
             Err(GitError::Missing { id }) if id == landing.to.into() => Ok(LandTried::Lost),
             Err(error) => Err(error.into()),

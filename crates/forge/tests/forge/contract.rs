@@ -1,12 +1,14 @@
 //! What every forge adapter promises, as functions over a [`Subject`]; here for the built-in one.
 
+use std::time::Duration;
+
 use towpath_core::effect::{Check, EffectKey, Landing, Verdict};
 use towpath_core::gate::LandTried;
 use towpath_core::ids::{BranchName, CandidateId, ChangeNumber, CommitId};
 use towpath_forge::{Forge, ForgeError, Judged};
 use towpath_git::ErrorClass;
 
-use crate::support::{ANN, Clone, World, branch};
+use crate::support::{ANN, Clone, World, branch, every_git, scripted};
 
 /// A forge that can be written to past the adapter, as people and other tools do.
 pub trait Subject {
@@ -220,6 +222,31 @@ fn the_built_in_forge_keeps_the_contract() {
     ] {
         part(&Built::new());
     }
+}
+
+#[test]
+fn a_landing_that_git_confirms_and_does_not_make_is_told() {
+    let git = every_git().swap_remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let lies = folder.path().join("lies");
+    // What is asked for main gets lost on the way, and git finds that all is done.
+    let keeps_main = format!(
+        "while read -r line; do\n\
+         case $line in 'update refs/heads/main '*) [ -e {} ] && continue;; esac\n\
+         echo \"$line\"\ndone | $git \"$@\"",
+        lies.display()
+    );
+    let world =
+        World::with(&scripted(&git, folder.path(), &keeps_main), git.program(), Duration::from_secs(20));
+    let (_, change) = world.change("ann", "one");
+    let (from, to) = (world.main(), change.newest().commit);
+    let asked = landing((change.number, to), (from, to));
+    std::fs::write(&lies, "").unwrap();
+    assert_eq!(world.forge.land(&asked).unwrap(), LandTried::Broken { tip: Some(from) });
+    assert!(world.forge.change(change.number).unwrap().is_open());
+    std::fs::remove_file(&lies).unwrap();
+    assert_eq!(world.forge.land(&asked).unwrap(), LandTried::Landed);
+    assert_eq!(world.main(), to);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A served repository with people, and clones that push to it with plain git.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -66,6 +67,20 @@ pub fn every_git() -> Vec<Git> {
         .collect();
     assert!(!gits.is_empty(), "no git in the usual places");
     gits
+}
+
+/// A git whose `update-ref` goes through `updates`, which has the real one in `$git`. It is a script of `folder`.
+pub fn scripted(git: &Git, folder: &Path, updates: &str) -> Git {
+    let [draft, program] = ["draft", "git"].map(|name| folder.join(name));
+    let real = git.program().display();
+    let script = format!(
+        "#!/bin/sh\ngit={real}\ncase \" $* \" in\n*' update-ref '*) {updates};;\n*) exec $git \"$@\";;\nesac\n"
+    );
+    std::fs::write(&draft, script).unwrap();
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Not written by this process: it may have a file that it wrote still open in a child that another test just starts.
+    assert!(Command::new("cp").arg(&draft).arg(&program).status().unwrap().success());
+    Git::find(GitOptions { program: Some(program), ..GitOptions::default() }).unwrap()
 }
 
 pub fn branch(name: &str) -> BranchName {

@@ -2,9 +2,7 @@
 //! their names there.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use towpath_core::candidate::{CandidateSpec, Strategy};
@@ -13,9 +11,11 @@ use towpath_core::effect::Landing;
 use towpath_core::gate::{ForgeChange, LandTried, NOBODY, Verdict};
 use towpath_core::ids::{CandidateId, CommitId, Timestamp, UserId};
 use towpath_forge::{ChangeRecord, Forge, Proposal, PushedBranch, ReviewRequest};
-use towpath_git::{CandidateOutcome, Git, GitOptions};
+use towpath_git::{CandidateOutcome, Git};
 
-use crate::support::{ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, every_git, pushed, why};
+use crate::support::{
+    ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, every_git, pushed, scripted, why,
+};
 
 fn changes(world: &World) -> Vec<ForgeChange> {
     world.forge.read(&branch("main"), None).unwrap().changes
@@ -82,22 +82,14 @@ struct Lossy {
 
 impl Lossy {
     fn of(git: &Git, folder: &Path) -> Lossy {
-        let [draft, program, loses] = ["draft", "git", "loses"].map(|name| folder.join(name));
-        let (real, mark) = (git.program().display(), loses.display());
+        let loses = folder.join("loses");
+        let mark = loses.display();
         let answers = format!(
             "while read -r line; do\n\
              if [ \"$line\" = 'commit: ok' ] && [ -e {mark} ]; then /bin/rm {mark}; kill -KILL $$; exit; fi\n\
              echo \"$line\"\ndone"
         );
-        let script = format!(
-            "#!/bin/sh\ncase \" $* \" in\n*' update-ref '*) {real} \"$@\" | {answers};;\n*) exec {real} \"$@\";;\nesac\n"
-        );
-        std::fs::write(&draft, script).unwrap();
-        std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
-        // Not written by this process: it may have a file that it wrote still open in a child that another test just starts.
-        assert!(Command::new("cp").arg(&draft).arg(&program).status().unwrap().success());
-        let git = Git::find(GitOptions { program: Some(program), ..GitOptions::default() }).unwrap();
-        Lossy { git, loses }
+        Lossy { git: scripted(git, folder, &format!("$git \"$@\" | {answers}")), loses }
     }
 
     fn lose_next(&self) {

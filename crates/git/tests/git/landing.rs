@@ -4,9 +4,9 @@ use std::sync::Barrier;
 
 use towpath_core::candidate::Strategy;
 use towpath_core::ids::CommitId;
-use towpath_git::{Advance, CandidateOutcome, GitError, Interrupt, RefName};
+use towpath_git::{Advance, CandidateOutcome, Git, GitError, GitOptions, Interrupt, RefName, Repository};
 
-use crate::support::{World, branch, every_git, spec};
+use crate::support::{World, branch, every_git, spec, write_program};
 
 #[test]
 fn a_candidate_lands_once_however_often_it_is_asked() {
@@ -46,6 +46,49 @@ fn g09_a_foreign_push_is_never_overwritten_and_never_hides_a_landing() {
     let on_top = world.commit_file("d", "4");
     world.push(on_top, "main");
     assert_eq!(land(), Advance::AlreadyContained { tip: on_top });
+}
+
+/// A git that moves no ref, and leaves main where `left-at` says when it answers that all is done.
+fn yes_man(world: &World) -> Git {
+    let (folder, real) = (world.folder.path(), world.git.program().display());
+    let (left_at, main) = (folder.join("left-at"), world.repository.path().join("refs/heads/main"));
+    let (left_at, main) = (left_at.display(), main.display());
+    let leave = format!(
+        "read -r at < {left_at}; if [ $at = nowhere ]; then /bin/rm {main}; else echo $at > {main}; fi"
+    );
+    let answers = format!(
+        "while read -r line; do case $line in\n\
+         start) echo 'start: ok';;\n\
+         commit) {leave}; echo 'commit: ok';;\n\
+         esac; done"
+    );
+    let program = folder.join("yes-man");
+    let body = format!("case \" $* \" in *' update-ref '*) {answers};; *) exec {real} \"$@\";; esac");
+    write_program(&program, &body);
+    Git::find(GitOptions { program: Some(program), ..GitOptions::default() }).unwrap()
+}
+
+/// Git says yes, and somebody moves the branch before it is read back; or nobody does, and it never moved.
+#[test]
+fn a_branch_that_is_read_back_without_what_landed_is_told() {
+    let world = World::new();
+    let (base, other) = world.fork(("a", "1"), ("b", "2"));
+    world.checkout(base);
+    let to = world.commit_file("c", "3");
+    let on_top = world.commit_file("d", "4");
+    world.push(on_top, "shown");
+    let repository = Repository::open(&yes_man(&world), world.repository.path()).unwrap();
+    let lands = |left_at: Option<CommitId>| {
+        world.push(base, "main");
+        let left_at = left_at.map_or("nowhere".to_owned(), |at| at.to_string());
+        std::fs::write(world.folder.path().join("left-at"), left_at).unwrap();
+        repository.advance(&branch("main"), base, to).unwrap()
+    };
+    assert_eq!(lands(Some(base)), Advance::Broken { tip: Some(base) });
+    assert_eq!(lands(Some(other)), Advance::Broken { tip: Some(other) });
+    assert_eq!(lands(None), Advance::Broken { tip: None });
+    assert_eq!(lands(Some(on_top)), Advance::AlreadyContained { tip: on_top });
+    assert_eq!(lands(Some(to)), Advance::Advanced);
 }
 
 #[test]

@@ -152,8 +152,11 @@ pub fn pretend_git(folder: &TempDir, body: &str) -> GitOptions {
 
 /// An executable shell script.
 pub fn write_program(path: &Path, body: &str) {
-    std::fs::write(path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, format!("#!/bin/sh\n{body}\n")).unwrap();
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Not written by this process: it may have a file that it wrote still open in a child that another test just starts.
+    assert!(Command::new("cp").arg(&draft).arg(path).status().unwrap().success());
 }
 
 fn plain_git(git: &Git, folder: &Path, arguments: &[&str]) -> Command {

@@ -58,6 +58,8 @@ pub(super) struct Bench {
     pub(super) stalled: Option<u8>,
     /// Whether the next landing finds that a power cut has taken its candidate.
     pub(super) power_cut: bool,
+    /// Whether the forge confirms the next landing and does not make it.
+    pub(super) forge_lies: bool,
     /// Landed commits with a note.
     pub(super) noted: Vec<CommitId>,
     pub(super) log: String,
@@ -117,6 +119,7 @@ impl Bench {
             asked: BTreeMap::new(),
             stalled: None,
             power_cut: false,
+            forge_lies: false,
             noted: vec![],
             log: String::new(),
         };
@@ -242,7 +245,9 @@ impl Bench {
                 Some(GateEvent::LandTried { candidate: landing.candidate, result: LandTried::Gone })
             }
             Effect::Land(landing) => {
-                let result = if landing.from == commit(self.tip, 1) {
+                let result = if std::mem::take(&mut self.forge_lies) {
+                    LandTried::Broken { tip: Some(commit(self.tip, 1)) }
+                } else if landing.from == commit(self.tip, 1) {
                     self.moves_to(landing.to.0[1]);
                     LandTried::Landed
                 } else {

@@ -158,3 +158,26 @@ fn a_persons_freeze_gives_up_no_landing() {
         "#]],
     );
 }
+
+#[test]
+fn a_landing_that_the_forge_confirms_and_did_not_make_freezes_until_a_person_has_looked() {
+    check_after(
+        "approvals 0; push 1; push 2; forge-lies",
+        "pass 1; pass 2; why 1; unfreeze",
+        expect![[r#"
+            pass 1
+              land 1 -> Broken { tip: Some(010101010101) }
+              froze: the forge confirmed that change 1 landed as 018080808080, but the branch is at 010101010101, without it
+              alert: demo/main is frozen: the forge confirmed that change 1 landed as 018080808080, but the branch is at 010101010101, without it
+            pass 2
+            why 1
+              the server froze the branch: the forge confirmed that change 1 landed as 018080808080, but the branch is at 010101010101, without it
+            unfreeze
+              answer Ok("unfroze demo/main")
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+              run 4: Queue of 2 (merge candidate)
+        "#]],
+    );
+}

@@ -170,6 +170,7 @@ impl Bench {
                 self.moves_to(tip);
             }
             "power-cut" => self.power_cut = true,
+            "forge-lies" => self.forge_lies = true,
             "demote" => drop(self.people.insert(MAINTAINER, Rights { role: Role::Author, authorised: true })),
             "approvals" => self.settings.approvals = Some(number as u32),
             "later" => self.clock += 200_000,
