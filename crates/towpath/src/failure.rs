@@ -83,6 +83,11 @@ impl Failure {
         Failure { what: what.into(), why: Some(why), ..self }
     }
 
+    /// The same failure with another exit code.
+    pub fn exiting(self, exit: Exit) -> Failure {
+        Failure { exit, ..self }
+    }
+
     /// Adds what to do next.
     pub fn hint(self, hint: impl Into<String>) -> Failure {
         Failure { hint: Some(hint.into()), ..self }

@@ -17,7 +17,7 @@ pub mod settings;
 
 /// Time to be connected.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Time for one answer. An import takes long; what is followed has none.
+/// Time until an answer begins, and for each pause in it: a machine that vanishes ends no connection. An import takes longer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// As [`ANSWER`], where a whole repository is read. The server gives up after an hour.
 const ANSWER_LONG: Duration = Duration::from_secs(3700);
@@ -52,14 +52,14 @@ pub struct Request {
     path: String,
     query: Vec<(&'static str, String)>,
     body: Option<Value>,
-    patience: Option<Duration>,
+    patience: Duration,
 }
 
 impl Request {
     fn new(method: Method, segments: &[&str]) -> Request {
         let path = segments.iter().map(|segment| format!("/{}", escaped(segment))).collect::<String>();
-        let patience = Some(ANSWER);
-        Request { method, path: format!("/api/v1{path}"), query: Vec::new(), body: None, patience }
+        let path = format!("/api/v1{path}");
+        Request { method, path, query: Vec::new(), body: None, patience: ANSWER }
     }
 
     /// Reads; the path is given by its segments, in plain.
@@ -90,7 +90,12 @@ impl Request {
 
     /// Waits as long as an import takes.
     pub fn long(self) -> Request {
-        Request { patience: Some(ANSWER_LONG), ..self }
+        self.patient(ANSWER_LONG)
+    }
+
+    /// Lets the server be silent for so long.
+    pub fn patient(self, patience: Duration) -> Request {
+        Request { patience, ..self }
     }
 
     fn address(&self, base: &str) -> String {
@@ -156,20 +161,20 @@ impl Client {
         &self,
         request: &Request,
         mut each: impl FnMut(&str, &str) -> Result<Next, Failure>,
-    ) -> Result<Next, Failure> {
-        let answer = self.send(&Request { patience: None, ..request.clone() })?;
+    ) -> Result<(), Failure> {
+        let answer = self.send(request)?;
         let mut reader = BufReader::new(answer.into_body().into_reader());
         let (mut kind, mut data) = (String::new(), String::new());
         loop {
             let mut line = String::new();
             let read = reader.by_ref().take(EVENT_BYTES_MAX).read_line(&mut line);
             if read.map_err(|error| self.broken(&error.into()))? == 0 {
-                return Ok(Next::More);
+                return Ok(());
             }
             match line.trim_end_matches(['\r', '\n']).split_once(':') {
                 None if !data.is_empty() || !kind.is_empty() => {
                     if each(&kind, &data)? == Next::Enough {
-                        return Ok(Next::Enough);
+                        return Ok(());
                     }
                     (kind, data) = (String::new(), String::new());
                 }
@@ -194,8 +199,12 @@ impl Client {
         let asked = builder.body(body).map_err(|error| {
             Failure::new(Exit::Usage, "the request cannot be made").why(error.to_string())
         })?;
-        let configured = self.agent.configure_request(asked).timeout_recv_response(request.patience).build();
-        let answer = self.agent.run(configured).map_err(|error| self.broken(&error))?;
+        let patience = Some(request.patience);
+        let configured = self.agent.configure_request(asked).timeout_recv_response(patience);
+        let answer = self
+            .agent
+            .run(configured.timeout_per_read(patience).build())
+            .map_err(|error| self.broken(&error))?;
         match answer.status().is_success() {
             true => Ok(answer),
             false => Err(self.refused(answer)),

@@ -11,8 +11,9 @@ use crate::failure::{Exit, Failure};
 use crate::remote::{Client, Next, Request};
 use crate::terminal::Terminal;
 
-/// How long a server that was there and is gone is waited for. One that is replaced is back within seconds.
-const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// How long a server is waited for. It says `alive` every 5 s, so a silent one has missed three and had one to spare; one that
+/// is replaced is back within seconds.
+const USUAL: Patience = Patience { silent: Duration::from_secs(20), gone: Duration::from_secs(60) };
 /// Between two looks whether it is back.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,17 +27,25 @@ pub struct Followed {
     pub again: String,
 }
 
+/// How long a server is waited for that was there.
+struct Patience {
+    /// That lets a stream be open and says nothing: its machine may have vanished, which tells nobody.
+    silent: Duration,
+    /// That is gone.
+    gone: Duration,
+}
+
 /// Prints a log to its end; how many bytes there were.
 pub fn follow(client: &Client, followed: Followed, terminal: &Terminal) -> Result<usize, Failure> {
-    let printer = Printer::new(terminal);
-    let mut following = Following { followed, from_byte: 0, heard: false, gone: None, printer };
-    let ended = following.listen_on(client, BACK_WITHIN);
+    let mut following = Following::new(followed, USUAL, terminal);
+    let ended = following.listen_on(client);
     let bytes = following.printer.end()?;
     ended.map(|()| bytes)
 }
 
 struct Following<'a> {
     followed: Followed,
+    patience: Patience,
     /// Where what is not printed yet begins.
     from_byte: u64,
     /// Whether the server has ever said anything: one that never answered did not go away.
@@ -47,34 +56,47 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    fn listen_on(&mut self, client: &Client, patience: Duration) -> Result<(), Failure> {
+    fn new(followed: Followed, patience: Patience, terminal: &Terminal) -> Following<'_> {
+        let printer = Printer::new(terminal);
+        Following { followed, patience, from_byte: 0, heard: false, gone: None, printer }
+    }
+
+    fn listen_on(&mut self, client: &Client) -> Result<(), Failure> {
         loop {
             let cut = match self.listen(client) {
-                Ok(Next::Enough) => return Ok(()),
-                Ok(Next::More) => None,
+                Ok(Some(ended)) => return ended,
+                Ok(None) => None,
                 Err(failure) if failure.is_passing() && self.heard => Some(failure),
                 Err(failure) => return Err(failure),
             };
-            if self.gone.get_or_insert_with(Instant::now).elapsed() >= patience {
+            if self.gone.get_or_insert_with(Instant::now).elapsed() >= self.patience.gone {
                 return Err(self.stayed_away(cut));
             }
             std::thread::park_timeout(LOOK_PAUSE);
         }
     }
 
-    /// Prints what one stream brings.
-    fn listen(&mut self, client: &Client) -> Result<Next, Failure> {
+    /// Prints what one stream brings; how the log ended, if the stream has come to that.
+    fn listen(&mut self, client: &Client) -> Result<Option<Result<(), Failure>>, Failure> {
         let Followed { request, attempt, .. } = &self.followed;
         let request = request.clone().with("attempt", *attempt).with("from_byte", Some(self.from_byte));
-        client.follow(&request, |kind, data| {
-            (self.heard, self.gone) = (true, None);
+        let (mut events, mut ended) = (0, None);
+        client.follow(&request.patient(self.patience.silent), |kind, data| {
+            (self.heard, events) = (true, events + 1);
+            // A server speaks before it has looked at the log: its first `alive` may be all that it can do.
+            if kind == "log" || events > 1 {
+                self.gone = None;
+            }
+            let data = || serde_json::from_str::<Value>(data).unwrap_or_default();
             match kind {
-                "log" => self.piece(&serde_json::from_str(data).unwrap_or_default())?,
-                "end" => return Ok(Next::Enough),
+                "log" => self.piece(&data())?,
+                "end" => ended = Some(Ok(())),
+                "error" => ended = Some(Err(self.unreadable(&data()))),
                 _ => {}
             }
-            Ok(Next::More)
-        })
+            Ok(if ended.is_some() { Next::Enough } else { Next::More })
+        })?;
+        Ok(ended)
     }
 
     fn piece(&mut self, piece: &Value) -> Result<(), Failure> {
@@ -86,10 +108,20 @@ impl Following<'_> {
         Ok(())
     }
 
+    /// The server is there and says itself that it cannot go on.
+    fn unreadable(&self, error: &Value) -> Failure {
+        let failure = Failure::new(Exit::Unavailable, "the server cannot read the log");
+        failure.why(text(error, "message")).hint(self.again("the server can read it"))
+    }
+
     fn stayed_away(&self, cut: Option<Failure>) -> Failure {
-        let what = "the server ended the stream; the job goes on";
-        let failure = cut.map_or_else(|| Failure::new(Exit::Unavailable, what), |cut| cut.of(what));
-        failure.hint(format!("follow it again once the server is there: `{}`", self.followed.again))
+        let cut = cut.unwrap_or_else(|| Failure::new(Exit::Unavailable, "the server ended the stream"));
+        let failure = cut.of("the log was cut off before its end").exiting(Exit::Unavailable);
+        failure.hint(self.again("the server is there"))
+    }
+
+    fn again(&self, once: &str) -> String {
+        format!("follow it again once {once}: `{}`", self.followed.again)
     }
 }
 
@@ -101,10 +133,26 @@ mod tests {
 
     use super::*;
 
-    /// Follows what a server sends that gives one answer after the other, and is gone then; what it was asked for.
-    fn follow_answers(answers: &[&'static str]) -> (Result<(), Failure>, u64, Vec<String>) {
+    const BRIEF: Patience = Patience { silent: ANSWERS_WITHIN, gone: LOOK_PAUSE };
+    /// Far more than an answer takes on a loaded machine.
+    const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+
+    /// Something that listens, and its address.
+    fn listener() -> (TcpListener, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
+        (listener, base)
+    }
+
+    fn followed() -> Followed {
+        let again = "towpath log 1 unit -f".to_owned();
+        Followed { request: Request::get(&["follow"]), attempt: None, again }
+    }
+
+    /// Follows what a server sends that gives one answer after the other, and is gone then; what it was asked for.
+    fn follow_answers(answers: &[&'static str]) -> (Result<(), Failure>, u64, Vec<String>) {
+        let (listener, base) = listener();
         let sent = answers.to_vec();
         let (tell, asked) = channel();
         std::thread::spawn(move || {
@@ -112,17 +160,13 @@ mod tests {
                 let mut stream = listener.accept().unwrap().0;
                 let head = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
                 let head: Vec<String> = head.take_while(|line| !line.is_empty()).collect();
-                let kind = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
                 tell.send(head[0].clone()).unwrap();
-                write!(stream, "{kind}{answer}").unwrap();
+                write!(stream, "{HEAD}{answer}").unwrap();
             }
         });
         let terminal = Terminal::detect(true);
-        let again = "towpath log 1 unit -f".to_owned();
-        let followed = Followed { request: Request::get(&["follow"]), attempt: None, again };
-        let printer = Printer::new(&terminal);
-        let mut following = Following { followed, from_byte: 0, heard: false, gone: None, printer };
-        let ended = following.listen_on(&Client::new(base, None).unwrap(), LOOK_PAUSE);
+        let mut following = Following::new(followed(), BRIEF, &terminal);
+        let ended = following.listen_on(&Client::new(base, None).unwrap());
         (ended, following.from_byte, asked.try_iter().collect())
     }
 
@@ -145,7 +189,51 @@ mod tests {
         let (ended, bytes, _) = follow_answers(&[BEGUN]);
         let failure = ended.unwrap_err().record();
         assert_eq!((failure["error"]["exit"].as_u64(), bytes), (Some(7), 6), "{failure}");
-        assert_eq!(failure["error"]["what"], "the server ended the stream; the job goes on");
+        assert_eq!(failure["error"]["what"], "the log was cut off before its end");
         assert!(failure["error"]["hint"].as_str().unwrap().contains("`towpath log 1 unit -f`"), "{failure}");
+    }
+
+    #[test]
+    fn a_server_that_only_says_that_it_is_there_is_not_asked_for_ever() {
+        let alive = ["event: alive\ndata: \n\n"; 10];
+        let (ended, _, asked) = follow_answers(&alive);
+        let failure = ended.unwrap_err().record();
+        assert_eq!(
+            (failure["error"]["exit"].as_u64(), asked.len() < alive.len()),
+            (Some(7), true),
+            "{failure}"
+        );
+        assert_eq!(failure["error"]["why"], "the server ended the stream");
+    }
+
+    #[test]
+    fn a_server_that_cannot_read_the_log_is_not_asked_again() {
+        let broken = "event: alive\ndata: \n\nevent: error\ndata: {\"message\":\"the disk says no\"}\n\n";
+        let (ended, bytes, asked) = follow_answers(&[BEGUN, broken, BEGUN]);
+        let failure = ended.unwrap_err().record();
+        assert_eq!((failure["error"]["exit"].as_u64(), bytes, asked.len()), (Some(7), 6, 2), "{failure}");
+        assert_eq!(failure["error"]["why"], "the disk says no");
+        assert!(failure["error"]["hint"].as_str().unwrap().contains("`towpath log 1 unit -f`"), "{failure}");
+    }
+
+    /// As a machine without power does: the connection stays open, and another one is not answered.
+    #[test]
+    fn a_server_that_falls_silent_has_gone() {
+        let (listener, base) = listener();
+        let (tell, ended) = channel();
+        std::thread::spawn(move || {
+            let terminal = Terminal::detect(true);
+            let patience = Patience { silent: LOOK_PAUSE, ..BRIEF };
+            let mut following = Following::new(followed(), patience, &terminal);
+            // It was there before: on a loaded machine its first word can come after the short patience of this test.
+            following.heard = true;
+            tell.send(following.listen_on(&Client::new(base, None).unwrap())).unwrap();
+        });
+        let mut stream = listener.accept().unwrap().0;
+        write!(stream, "{HEAD}{BEGUN}").unwrap();
+        let ended = ended.recv_timeout(ANSWERS_WITHIN).expect("a silent server is not waited for");
+        let failure = ended.unwrap_err().record();
+        assert_eq!(failure["error"]["exit"], 7, "{failure}");
+        assert!(failure["error"]["why"].as_str().unwrap().contains("timeout"), "{failure}");
     }
 }
