@@ -76,6 +76,8 @@ pub const STEPS: &[Step] = &[
             "1000",
             "--every",
             "5",
+            "--hunt",
+            "100",
         ]),
     },
     Step {
