@@ -87,8 +87,8 @@ impl GateState {
     /// it lands, the record is complete all the same.
     pub(super) fn expect_landing(&mut self, landing: &Landing, now: Timestamp) {
         if let Some(act) = self.landed_act(landing, now) {
-            self.landings
-                .insert(landing.candidate, PendingLanding { act, withdrawn: false, restored: false });
+            let restored = self.landings.get(&landing.candidate).is_some_and(|pending| pending.restored);
+            self.landings.insert(landing.candidate, PendingLanding { act, withdrawn: false, restored });
         }
     }
 
@@ -99,12 +99,12 @@ impl GateState {
         let Some(pending) = self.landings.get(&id).cloned() else { return };
         self.branch.edit().flags.forge.set(now);
         match result {
-            LandTried::Withdrawn => {
-                self.landings.insert(id, PendingLanding { withdrawn: true, ..pending });
-                return;
+            LandTried::Withdrawn => return self.take_back(id, pending),
+            LandTried::Lost => {
+                self.make_again(id);
+                return self.take_back(id, pending);
             }
             LandTried::Landed => self.confirm_landing(pending, now),
-            LandTried::Lost => self.make_again(id),
             // The read that the flag asks for says what has become of branch and change; nothing is decided on hearsay.
             LandTried::Moved { .. } | LandTried::Gone => self.branch.edit().tip = None,
             LandTried::Broken { tip } => {
@@ -119,6 +119,11 @@ impl GateState {
             }
         }
         self.landings.remove(&id);
+    }
+
+    /// What is known of a landing that was not tried holds for the next one of the same commit.
+    fn take_back(&mut self, id: CandidateId, pending: PendingLanding) {
+        self.landings.insert(id, PendingLanding { withdrawn: true, ..pending });
     }
 
     /// The same description makes the same commit, so whatever was tested of it still counts.

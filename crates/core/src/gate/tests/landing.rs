@@ -215,8 +215,22 @@ fn h07_what_was_to_be_deployed_when_the_data_were_saved_is_told_from_what_lands_
     assert_eq!(restored(&later), [true, false]);
     assert_eq!(restored(&format!("{ready}; disk-fails; graphs-come; restart")), [false]);
     // Nobody knows when a landing happened that a driver had.
-    let landing = "push 1; pass 1; stall; approve 1; restored; arrive; accept-restore";
-    assert_eq!(restored(landing), [true]);
+    let landing = "push 1; pass 1; stall; approve 1; restored";
+    assert_eq!(restored(&format!("{landing}; arrive; accept-restore")), [true]);
+    assert_eq!(restored(&format!("{landing}; accept-restore; arrive")), [true]);
+}
+
+#[test]
+fn h07_a_landing_of_before_a_restore_stays_so_when_its_candidate_has_to_be_made_again() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.hanging.insert("land ");
+    bench.play("push 1; pass 1; approve 1; restored; power-cut");
+    bench.hanging.clear();
+    let gone = bench.answers();
+    gone.into_iter().for_each(|gone| bench.intake(gone));
+    bench.play("accept-restore");
+    assert!(bench.log.contains("its candidate is gone") && bench.log.contains("landed 1"), "{}", bench.log);
+    assert!(bench.runs[&2].restored);
 }
 
 #[test]
