@@ -188,7 +188,7 @@ impl BuiltIn {
         self.write_entry(writing, &entry, &[])?;
         // Somebody has put one of them into a change already.
         if is_pushed {
-            lock(&self.inner.stacks).clear();
+            lock(&self.inner.stacks).forget();
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl BuiltIn {
         };
         // It may stand all the same: what the journal says is read again at the next question, and so is what was made of it.
         writing.journal = None;
-        lock(&self.inner.stacks).clear();
+        lock(&self.inner.stacks).forget();
         Err(refused)
     }
 

@@ -15,8 +15,35 @@ pub(super) const STACK_COMMITS_MAX: usize = 100_000;
 /// Revisions whose answer is remembered.
 const CACHE_MAX: usize = 4_096;
 
+type Key = (BranchName, CommitId);
+type Answer = (CommitId, BTreeSet<UserId>);
+
 /// Answers by target and head, with the tip for which they were found.
-pub(super) type Cache = HashMap<(BranchName, CommitId), (CommitId, BTreeSet<UserId>)>;
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    answers: HashMap<Key, Answer>,
+    /// Counts how often all was forgotten. What was found out before that is of before it.
+    forgotten: u64,
+}
+
+impl Cache {
+    /// The journal says something else of commits that answers may have been about.
+    pub(super) fn forget(&mut self) {
+        self.answers.clear();
+        self.forgotten += 1;
+    }
+
+    /// Remembers what was looked for since `forgotten` was read.
+    fn remember(&mut self, forgotten: u64, key: Key, answer: Answer) {
+        if forgotten != self.forgotten {
+            return;
+        }
+        if self.answers.len() >= CACHE_MAX {
+            self.answers.clear();
+        }
+        self.answers.insert(key, answer);
+    }
+}
 
 impl BuiltIn {
     /// Everybody who uploaded something of a revision that `tip` does not contain: who uploaded the revision, and who brought
@@ -43,22 +70,21 @@ impl BuiltIn {
         head: CommitId,
     ) -> Result<BTreeSet<UserId>, ForgeError> {
         let key = (target.clone(), head);
-        let known = lock(&self.inner.stacks).get(&key).cloned();
+        let (known, forgotten) = {
+            let cache = lock(&self.inner.stacks);
+            (cache.answers.get(&key).cloned(), cache.forgotten)
+        };
         if let Some((known_tip, uploaders)) = known {
             let still = known_tip == tip
                 || (uploaders == self.uploaders(&[head])?
                     && self.repository().is_ancestor(known_tip, tip)?);
             if still {
-                lock(&self.inner.stacks).insert(key, (tip, uploaders.clone()));
+                lock(&self.inner.stacks).remember(forgotten, key, (tip, uploaders.clone()));
                 return Ok(uploaders);
             }
         }
         let uploaders = self.find_uploaders(Range { from: tip, to: head })?;
-        let mut cache = lock(&self.inner.stacks);
-        if cache.len() >= CACHE_MAX {
-            cache.clear();
-        }
-        cache.insert(key, (tip, uploaders.clone()));
+        lock(&self.inner.stacks).remember(forgotten, key, (tip, uploaders.clone()));
         Ok(uploaders)
     }
 
@@ -77,5 +103,25 @@ impl BuiltIn {
             Err(error) if error.class() == ErrorClass::Invalid => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_out_before_all_was_forgotten_is_not_remembered_after_it() {
+        let mut cache = Cache::default();
+        let key = || ("main".parse().expect("a name"), CommitId([1; 20]));
+        let answer = || (CommitId([2; 20]), BTreeSet::from([UserId(1)]));
+        let before = cache.forgotten;
+        cache.remember(before, key(), answer());
+        assert_eq!(cache.answers.get(&key()), Some(&answer()));
+        cache.forget();
+        cache.remember(before, key(), answer());
+        assert_eq!(cache.answers.get(&key()), None);
+        cache.remember(cache.forgotten, key(), answer());
+        assert_eq!(cache.answers.get(&key()), Some(&answer()));
     }
 }
