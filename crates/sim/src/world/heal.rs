@@ -6,7 +6,7 @@ use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
 use towpath_core::policy::{Rights, Role};
 
 use super::people::{ADMIN, AUTHORS, MAINTAINERS};
-use super::{AnyLive, Ev, World};
+use super::{AnyLive, World};
 use crate::fake::definition::{self, Job};
 use crate::fake::forge::Shown;
 use crate::fake::git::{DEFINITION, PATHS};
@@ -41,15 +41,14 @@ impl World {
         (self.crash_at, self.crash_again) = (None, None);
         self.bells_ring = bells;
         self.restore_rights();
-        self.accept_restore();
         self.restart_after_a_look();
-        let leader = self.leader().map(|server| server.epoch);
-        let ghosts: Vec<_> =
-            self.servers.iter().map(|server| server.epoch).filter(|epoch| Some(*epoch) != leader).collect();
+        let epochs = self.servers.iter().map(|server| server.epoch);
+        let ghosts: Vec<_> = epochs.filter(|epoch| *epoch != self.store.epoch).collect();
         ghosts.into_iter().for_each(|epoch| self.stop_server(epoch));
-        if leader.is_none() {
-            self.at(1, Ev::Start);
+        if self.leader().is_none() {
+            self.start_server();
         }
+        self.accept_restore();
         self.wait(2 * self.poll_ms());
         for _ in 0..ROUNDS_MAX {
             self.team_tidies_up();
@@ -249,5 +248,27 @@ impl World {
             self.forge.changes.remove(&number);
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::Strike;
+
+    #[test]
+    fn a_restore_that_nobody_has_accepted_when_the_faults_stop_is_accepted_then() {
+        let mut world = World::new(1, &["main"]);
+        world.config.poll_seconds = 60;
+        world.open();
+        world.wait(2 * world.poll_ms());
+        let gate = world.gates[0].clone();
+        let number = world.propose_good(&gate).unwrap();
+        let seen = (world.forge.changes[&number].facts.revision.commit, Shown::Definition);
+        world.forge.review(number, (ADMIN, Verdict::Approve), seen, Timestamp(world.now));
+        world.strike(Strike::Restored);
+        world.finish(true);
+        assert_eq!(world.checks.violations, []);
+        assert!(world.checks.landed_of(&world.store.leaves, number));
     }
 }

@@ -39,7 +39,8 @@ impl World {
         }
     }
 
-    fn strike(&mut self, strike: Strike) {
+    /// Something strikes.
+    pub fn strike(&mut self, strike: Strike) {
         match strike {
             Strike::Crash => self.crash(),
             Strike::CrashSoon => self.crash_at = Some(self.points + 1 + self.rng.below(CRASH_STEPS_MAX)),
@@ -55,7 +56,10 @@ impl World {
             }
             Strike::DiskFails => self.disk_fails(),
             Strike::Restored => {
-                self.crash();
+                // Data are put back where no server runs, also none that was replaced and does not know it.
+                while self.leader().is_some() {
+                    self.crash();
+                }
                 self.restores += 1;
                 let why = format!("leaves are lost by restore {}", self.restores);
                 self.store.halts.insert(HaltCause::Restore, why);
