@@ -104,9 +104,12 @@ type Outcome = Result<String, Refusal>;
 
 impl GateState {
     pub(super) fn command(&mut self, command: &Command, now: Timestamp) {
+        let before = self.notes.acts.len();
         let result = self.permit(command.by.user, &command.verb).and_then(|()| self.carry_out(command, now));
         if let Ok(what) = &result {
-            self.note(Act::Command { gate: self.id.clone(), by: command.by.clone(), what: what.clone() });
+            // The record has it before what came of it.
+            let act = Act::Command { gate: self.id.clone(), by: command.by.clone(), what: what.clone() };
+            self.notes.acts.insert(before, act);
         }
         self.answer(command.id, result);
     }

@@ -136,6 +136,17 @@ fn what_was_lost_while_a_person_had_frozen_the_branch_is_not_deployed_at_the_unf
 }
 
 #[test]
+fn the_record_has_a_command_before_what_came_of_it() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("approvals 0; push 1; pass 1; push 2; freeze; rewind");
+    let by = Actor { user: MAINTAINER, name: "may".into() };
+    let intake = Intake::Event(GateEvent::Command(Box::new(Command { id: 99, by, verb: Verb::Unfreeze })));
+    let at = Timestamp(bench.clock + STEP_MS);
+    let acts = bench.gate.turn(&[Delivered { seq: bench.seq + 1, at, intake }], at).write.acts;
+    assert!(matches!(&acts[..], [Act::Command { .. }, Act::Froze { .. }]), "{acts:?}");
+}
+
+#[test]
 fn a_persons_freeze_gives_up_no_landing() {
     check_after(
         "approvals 0; push 1; pass 1",
