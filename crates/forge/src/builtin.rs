@@ -72,6 +72,7 @@ struct Inner {
     /// Held while refs of ours move: changes and journal have one writer.
     write: Mutex<Writing>,
     stacks: Mutex<stack::Cache>,
+    lost: Mutex<stack::Lost>,
     uploads: Mutex<quota::Uploads>,
     settings: Mutex<HashMap<BranchName, (TreeId, Settings)>>,
     behind: Mutex<Behind>,
@@ -111,10 +112,10 @@ impl BuiltIn {
         records: Arc<dyn Records>,
         definitions: Arc<dyn Definitions>,
     ) -> BuiltIn {
-        let (write, stacks, uploads, settings) = Default::default();
-        let behind = Mutex::default();
+        let (write, stacks, lost) = Default::default();
+        let (uploads, settings, behind) = Default::default();
         let inner =
-            Inner { name, repository, records, definitions, write, stacks, uploads, settings, behind };
+            Inner { name, repository, records, definitions, write, stacks, lost, uploads, settings, behind };
         BuiltIn { inner: Arc::new(inner) }
     }
 

@@ -68,6 +68,11 @@ impl Coprocess {
         Ok(())
     }
 
+    /// What it has written to its error output since this was asked last. It is there as soon as the answer that came after it.
+    pub fn complaints(&mut self) -> String {
+        self.running.said()
+    }
+
     fn fill(&mut self, until: Until) -> Result<&[u8], GitError> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);

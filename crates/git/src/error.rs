@@ -109,7 +109,7 @@ pub enum GitError {
         /// The wanted object.
         id: ObjectId,
     },
-    /// The repository has the object, but its file does not hold it any more.
+    /// The repository has lost the object, or has it, but its file does not hold it any more.
     #[error("object {id} is damaged; it has to be put back from a copy of the repository")]
     Damaged {
         /// The object.

@@ -32,24 +32,28 @@ impl Repository {
     /// Whether `descendant` contains `ancestor`. A commit contains itself.
     ///
     /// # Errors
-    /// `Missing` if one of them is not in the repository.
+    /// `Missing` if one of them is not in the repository; `Damaged` if one, or a commit on the way, cannot be read.
     pub fn is_ancestor(&self, ancestor: CommitId, descendant: CommitId) -> Result<bool, GitError> {
         if ancestor == descendant {
             return Ok(true);
         }
-        let call = self.call("merge-base").arg("--is-ancestor");
-        let call = call.args([ancestor.to_string(), descendant.to_string()]);
+        let asked = [ancestor, descendant];
+        let call = self.call("merge-base").arg("--is-ancestor").args(asked.map(|commit| commit.to_string()));
         let finished = call.prepare().finish(&[], self.bounds())?;
         match finished.status.code() {
             Some(0) => Ok(true),
-            Some(1) => Ok(false),
-            _ => Err(self.first_missing(&[ancestor, descendant])?.unwrap_or(finished.failed("merge-base"))),
+            Some(1) => self.damage_in(&finished.stderr, &asked).map_or(Ok(false), Err),
+            _ => Err(self.explained(finished.failed("merge-base"), &asked)),
         }
     }
 
     /// A best common ancestor of two commits, if they have any.
+    ///
+    /// # Errors
+    /// `Missing` if one of them is not in the repository; `Damaged` if one, or a commit on the way, cannot be read.
     pub fn merge_base(&self, one: CommitId, other: CommitId) -> Result<Option<CommitId>, GitError> {
-        let call = self.call("merge-base").args([one.to_string(), other.to_string()]);
+        let asked = [one, other];
+        let call = self.call("merge-base").args(asked.map(|commit| commit.to_string()));
         let finished = call.prepare().finish(&[], self.bounds())?;
         match finished.status.code() {
             Some(0) => {
@@ -57,15 +61,16 @@ impl Repository {
                 let id = id.ok_or_else(|| GitError::unexpected("merge-base", &finished.output))?;
                 Ok(Some(CommitId(id.0)))
             }
-            Some(1) => Ok(None),
-            _ => Err(self.first_missing(&[one, other])?.unwrap_or(finished.failed("merge-base"))),
+            Some(1) => self.damage_in(&finished.stderr, &asked).map_or(Ok(None), Err),
+            _ => Err(self.explained(finished.failed("merge-base"), &asked)),
         }
     }
 
     /// The commits of a range, oldest first; parents always come before children.
     ///
     /// # Errors
-    /// `TooLarge` if there are more than `commits_max`.
+    /// `TooLarge` if there are more than `commits_max`; `Missing` if an end is not in the repository;
+    /// `Damaged` if an end, or a commit between, cannot be read.
     pub fn commits_between(
         &self,
         Range { from, to }: Range,
@@ -81,7 +86,7 @@ impl Repository {
         let call = call.args([to.to_string(), format!("^{from}")]);
         let finished = call.prepare().finish(&[], self.bounds())?;
         if !finished.status.success() {
-            return Err(self.first_missing(&[from, to])?.unwrap_or(finished.failed("rev-list")));
+            return Err(self.explained(finished.failed("rev-list"), &[from, to]));
         }
         let mut commits = commit_lines("rev-list", &finished.output)?;
         if commits.len() > commits_max {
@@ -110,7 +115,7 @@ impl Repository {
             .args(BROUGHT);
         let finished = call.prepare().finish(&[], self.bounds())?;
         if !finished.status.success() {
-            return Err(self.first_missing(tips)?.unwrap_or(finished.failed("rev-list")));
+            return Err(self.explained(finished.failed("rev-list"), tips));
         }
         let lines = finished.output.split(|byte| *byte == b'\n');
         // Git heads each line of ours with one of its own.
@@ -134,19 +139,9 @@ impl Repository {
         }
         let finished = call.arg(tip.to_string()).prepare().finish(&[], self.bounds())?;
         if !finished.status.success() {
-            return Err(self.first_missing(&[tip])?.unwrap_or(finished.failed("rev-list")));
+            return Err(self.explained(finished.failed("rev-list"), &[tip]));
         }
         commit_lines("rev-list", &finished.output)
-    }
-
-    /// The error for the first of some commits that is not there: clearer than git's own words.
-    pub(crate) fn first_missing(&self, ids: &[CommitId]) -> Result<Option<GitError>, GitError> {
-        for id in ids {
-            if !self.has_commit(*id)? {
-                return Ok(Some(GitError::Missing { id: (*id).into() }));
-            }
-        }
-        Ok(None)
     }
 }
 

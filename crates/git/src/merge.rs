@@ -55,20 +55,17 @@ impl Repository {
     /// Merges two commits as `git merge` would, without looking at any attribute, configuration or working tree.
     ///
     /// # Errors
-    /// `Missing` if a commit is not there, `Unrelated` without a common ancestor.
+    /// `Missing` if a commit is not there, `Damaged` if something of them cannot be read, `Unrelated` without a common ancestor.
     pub fn merge(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
         let merged = match self.probed(ours)? {
-            true => self.merge_kept_open(ours, theirs),
-            false => self.merge_alone(ours, theirs),
+            true => self.merge_kept_open([ours, theirs]),
+            false => self.merge_alone([ours, theirs]),
         };
-        let error = match merged {
+        let error = match merged.map_err(|error| self.explained(error, &[ours, theirs])) {
             Ok(merged) => return Ok(merged.with_own_names([ours, theirs])),
             Err(error @ GitError::Failed { .. }) => error,
             Err(error) => return Err(error),
         };
-        if let Some(missing) = self.first_missing(&[ours, theirs])? {
-            return Err(missing);
-        }
         match self.merge_base(ours, theirs)? {
             None => Err(GitError::Unrelated { ours, theirs }),
             Some(_) => Err(error),
@@ -97,19 +94,37 @@ impl Repository {
             && slot.with(|| self.merger_command(), |process| ask(process, [commit; 2], until)).is_ok()
     }
 
-    fn merge_kept_open(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
+    fn merge_kept_open(&self, sides: [CommitId; 2]) -> Result<Merged, GitError> {
         let until = Until::after(MERGE_DEADLINE);
-        self.merger().with(|| self.merger_command(), |process| ask(process, [ours, theirs], until))
+        let exchange = |process: &mut Coprocess| Ok((ask(process, sides, until)?, process.complaints()));
+        let (merged, complaints) = self.merger().with(|| self.merger_command(), exchange)?;
+        self.unless_damaged(merged, &complaints, &sides)
     }
 
-    fn merge_alone(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
+    fn merge_alone(&self, sides: [CommitId; 2]) -> Result<Merged, GitError> {
         let bounds = Bounds { deadline: MERGE_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
+        let [ours, theirs] = sides;
         let request = format!("{ours} {theirs}\n");
-        let output = self.merge_call().prepare().output(request.as_bytes(), bounds)?;
-        let mut fields = output.split(|byte| *byte == 0);
-        read_answer(|| {
-            fields.next().map(<[u8]>::to_vec).ok_or_else(|| GitError::unexpected("merge-tree", &output))
-        })
+        let finished = self.merge_call().prepare().finish(request.as_bytes(), bounds)?;
+        if !finished.status.success() {
+            return Err(finished.failed("merge-tree"));
+        }
+        let mut fields = finished.output.split(|byte| *byte == 0);
+        let merged = read_answer(|| {
+            let field = fields.next().map(<[u8]>::to_vec);
+            field.ok_or_else(|| GitError::unexpected("merge-tree", &finished.output))
+        })?;
+        self.unless_damaged(merged, &finished.stderr, &sides)
+    }
+
+    /// Git before 2.40 complains of a tree that it cannot read, and merges as if that were empty.
+    fn unless_damaged(
+        &self,
+        merged: Merged,
+        complaints: &str,
+        sides: &[CommitId; 2],
+    ) -> Result<Merged, GitError> {
+        self.damage_in(complaints, sides).map_or(Ok(merged), Err)
     }
 
     fn merger_command(&self) -> Prepared {

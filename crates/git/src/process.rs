@@ -228,10 +228,10 @@ impl Running {
         GitError::Interrupted { call: self.call }
     }
 
-    /// What it wrote to its error output, printable and cut.
+    /// What it wrote to its error output since this was asked last, printable and cut.
     pub fn said(&mut self) -> String {
         self.drain_stderr();
-        printable(&self.stderr_tail)
+        printable(&std::mem::take(&mut self.stderr_tail))
     }
 
     /// Waits for the process itself, which may outlive its streams.

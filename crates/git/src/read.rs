@@ -120,6 +120,53 @@ impl Repository {
         Ok(FileAt::Absent)
     }
 
+    /// The error of a call that git ended over an object: it is about that object then. Others stay as they are.
+    pub(crate) fn explained(&self, error: GitError, asked: &[CommitId]) -> GitError {
+        match &error {
+            GitError::Failed { stderr, .. } => self.damage_in(stderr, asked).unwrap_or(error),
+            _ => error,
+        }
+    }
+
+    /// What is wrong with the first object of those that git's words name that cannot be read. What nobody asked for by name
+    /// is named by something that is there: where it is missing it was lost.
+    pub(crate) fn damage_in(&self, words: &str, asked: &[CommitId]) -> Option<GitError> {
+        let words = words.split(|c: char| !c.is_ascii_hexdigit());
+        let found = words.filter_map(|word| word.parse().ok()).find_map(|id| self.damage_of(id))?;
+        match found {
+            GitError::Missing { id } if !asked.contains(&CommitId(id.0)) => Some(GitError::Damaged { id }),
+            found => Some(found),
+        }
+    }
+
+    /// What is wrong with an object, if it cannot be read; `None` also where that cannot be told.
+    pub fn damage_of(&self, id: ObjectId) -> Option<GitError> {
+        match is_whole(&loose_path(&self.objects(), id), id) {
+            Ok(whole) => (!whole).then_some(GitError::Damaged { id }),
+            Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                match self.read().header(id).ok()? {
+                    None => Some(GitError::Missing { id }),
+                    Some(header) => self.is_damaged(id, &header.kind).then_some(GitError::Damaged { id }),
+                }
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Whether an object is this commit, or stands in its tree.
+    ///
+    /// # Errors
+    /// Those of reading all folders of the tree.
+    pub fn is_part_of(&self, commit: CommitId, object: ObjectId) -> Result<bool, GitError> {
+        let tree = self.commit(commit)?.tree;
+        if [commit.into(), tree.into()].contains(&object) {
+            return Ok(true);
+        }
+        let call = self.call("ls-tree").args(["-r", "-t", "--object-only"]).arg(tree.to_string());
+        let listed = call.prepare().output(&[], self.bounds())?;
+        Ok(listed.split(|byte| *byte == b'\n').any(|line| line == object.to_string().as_bytes()))
+    }
+
     /// Whether it is for an object that git ends over it, and not for want of memory, say: what a loose one's file holds is
     /// seen here; of a packed one git itself says so once more, in a process that nobody has killed.
     fn is_damaged(&self, id: ObjectId, kind: &str) -> bool {

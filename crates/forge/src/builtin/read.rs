@@ -7,11 +7,12 @@ use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
 use towpath_git::GitError;
 
+use super::stack::Unread;
 use super::{BuiltIn, Settings, lock};
 use crate::clock;
 use crate::error::ForgeError;
 use crate::forge::{Forge, Judged};
-use crate::records::{ChangeRecord, Find};
+use crate::records::{ChangeRecord, Find, SavedChange};
 
 impl Forge for BuiltIn {
     fn read(&self, branch: &BranchName, landed: Option<CommitId>) -> Result<Snapshot, ForgeError> {
@@ -26,10 +27,16 @@ impl Forge for BuiltIn {
         let mut open = self.records().find(&Find::Open(branch.clone()))?;
         open.retain(|saved| !damaged.contains_key(&saved.change.number));
         open.sort_by_key(|saved| saved.change.number);
-        let changes =
-            open.into_iter().map(|saved| self.facts(saved.change, head)).collect::<Result<_, _>>()?;
+        let (mut changes, mut unreadable) = (Vec::new(), self.for_branch(branch, damaged)?);
+        for SavedChange { change, .. } in open {
+            let number = change.number;
+            match self.facts(change, head) {
+                Ok(facts) => changes.push(facts),
+                Err(Unread::Damaged(why)) => drop(unreadable.insert(number, why)),
+                Err(Unread::Failed(error)) => return Err(error),
+            }
+        }
         let people = self.records().people(branch)?;
-        let unreadable = self.for_branch(branch, damaged)?;
         Ok(Snapshot { tip, keeps_landed, begun_by, changes, unreadable, people })
     }
 
@@ -114,8 +121,9 @@ impl BuiltIn {
         }
     }
 
-    fn facts(&self, change: ChangeRecord, tip: Option<CommitId>) -> Result<ForgeChange, ForgeError> {
+    fn facts(&self, change: ChangeRecord, tip: Option<CommitId>) -> Result<ForgeChange, Unread> {
         let newest = change.newest().clone();
+        self.unless_lost(newest.commit)?;
         let mut stack_uploaders = match tip {
             Some(tip) => self.revision_uploaders(&change.target, tip, &newest)?,
             None => BTreeSet::new(),

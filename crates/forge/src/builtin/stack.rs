@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use towpath_core::gate::NOBODY;
 use towpath_core::ids::{BranchName, CommitId, UserId};
-use towpath_git::{ErrorClass, Range, Walk};
+use towpath_git::{ErrorClass, GitError, ObjectId, Range, Walk};
 
 use super::{BuiltIn, lock};
-use crate::error::ForgeError;
+use crate::error::{Failure, ForgeError};
 use crate::records::RevisionRecord;
 
 /// Commits of a change whose uploaders are looked for. Only their ids are read, and five releases of Linux are as many.
@@ -45,6 +45,51 @@ impl Cache {
     }
 }
 
+/// What was found missing of revisions, by their heads.
+pub(super) type Lost = HashMap<CommitId, ObjectId>;
+
+/// Why the commits of a change are not known.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// One of them is lost or damaged, and stays so however often it is read. No other change has to do with it.
+    Damaged(String),
+    /// Something else is in the way.
+    Failed(ForgeError),
+}
+
+impl From<ForgeError> for Unread {
+    fn from(error: ForgeError) -> Unread {
+        Unread::Failed(error)
+    }
+}
+
+impl From<GitError> for Unread {
+    fn from(error: GitError) -> Unread {
+        match error {
+            // What a change names has been there.
+            GitError::Missing { id } | GitError::Damaged { id } => {
+                Unread::Damaged(format!("of its newest revision, {}", GitError::Damaged { id }))
+            }
+            error => Unread::Failed(error.into()),
+        }
+    }
+}
+
+impl From<Unread> for ForgeError {
+    fn from(unread: Unread) -> ForgeError {
+        match unread {
+            Unread::Damaged(why) => ForgeError::Invalid { what: "reading a change".into(), why },
+            Unread::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Failure {
+        ForgeError::from(unread).into()
+    }
+}
+
 impl BuiltIn {
     /// Everybody who uploaded something of a revision that `tip` does not contain: who uploaded the revision, and who brought
     /// its commits. The head is one of these: who proposes a commit that somebody else brought is not the first to have
@@ -54,10 +99,29 @@ impl BuiltIn {
         target: &BranchName,
         tip: CommitId,
         revision: &RevisionRecord,
-    ) -> Result<BTreeSet<UserId>, ForgeError> {
+    ) -> Result<BTreeSet<UserId>, Unread> {
         let mut uploaders = self.stack_uploaders(target, tip, revision.commit)?;
         uploaders.insert(revision.uploader);
         Ok(uploaders)
+    }
+
+    /// Notes that something of a revision is lost or damaged: its change cannot be read as long as that is so.
+    pub fn note_lost(&self, revision: CommitId, object: ObjectId) {
+        let mut lost = lock(&self.inner.lost);
+        if lost.len() >= CACHE_MAX {
+            lost.clear();
+        }
+        lost.insert(revision, object);
+    }
+
+    /// Forgets what was noted of a revision where that is back.
+    pub(super) fn unless_lost(&self, revision: CommitId) -> Result<(), Unread> {
+        let Some(object) = lock(&self.inner.lost).get(&revision).copied() else { return Ok(()) };
+        if let Some(damage) = self.repository().damage_of(object) {
+            return Err(damage.into());
+        }
+        lock(&self.inner.lost).remove(&revision);
+        Ok(())
     }
 
     /// Who brought the commits of `head` that `tip` does not contain.
@@ -68,7 +132,7 @@ impl BuiltIn {
         target: &BranchName,
         tip: CommitId,
         head: CommitId,
-    ) -> Result<BTreeSet<UserId>, ForgeError> {
+    ) -> Result<BTreeSet<UserId>, Unread> {
         let key = (target.clone(), head);
         let (known, forgotten) = {
             let cache = lock(&self.inner.stacks);
@@ -77,7 +141,7 @@ impl BuiltIn {
         if let Some((known_tip, uploaders)) = known {
             let still = known_tip == tip
                 || (uploaders == self.uploaders(&[head])?
-                    && self.repository().is_ancestor(known_tip, tip)?);
+                    && self.repository().is_ancestor(known_tip, tip).map_err(ForgeError::from)?);
             if still {
                 lock(&self.inner.stacks).remember(forgotten, key, (tip, uploaders.clone()));
                 return Ok(uploaders);
@@ -89,15 +153,15 @@ impl BuiltIn {
     }
 
     /// Of more commits than are looked for, anybody may have uploaded some.
-    fn find_uploaders(&self, range: Range) -> Result<BTreeSet<UserId>, ForgeError> {
+    fn find_uploaders(&self, range: Range) -> Result<BTreeSet<UserId>, Unread> {
         match self.stack_commits(range)? {
-            Some(commits) => self.uploaders(&commits),
+            Some(commits) => Ok(self.uploaders(&commits)?),
             None => Ok(BTreeSet::from([NOBODY])),
         }
     }
 
     /// The commits of a range; `None`: there are more than are looked for.
-    pub(super) fn stack_commits(&self, range: Range) -> Result<Option<Vec<CommitId>>, ForgeError> {
+    pub(super) fn stack_commits(&self, range: Range) -> Result<Option<Vec<CommitId>>, Unread> {
         match self.repository().commits_between(range, Walk::All, STACK_COMMITS_MAX) {
             Ok(commits) => Ok(Some(commits)),
             Err(error) if error.class() == ErrorClass::Invalid => Ok(None),

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use towpath_core::gate::Snapshot;
-use towpath_core::ids::{ChangeNumber, CommitId};
+use towpath_core::ids::{ChangeNumber, CommitId, Timestamp};
 use towpath_core::policy::Actor;
 use towpath_forge::{
     BuiltIn, ChangeAct, ChangeState, Draft, Failure, Find, Forge, ForgeError, LabelEdit, Records, RowStep,
     SavedChange,
 };
+use towpath_git::Record;
 
 use crate::contract::landing;
 use crate::support::{ANN, BOB, MAINTAINER, World, Yaml, approval, branch};
@@ -404,6 +405,44 @@ fn a_gate_goes_on_beside_a_change_whose_newest_record_the_disk_has_spoilt() {
         let mended = read();
         assert_eq!((seen(&mended), mended.unreadable.len()), (vec![one.number, two.number], 0), "{part}");
         assert_eq!(world.forge.change(one.number).unwrap().comments.len(), 1);
+    }
+}
+
+#[test]
+fn a_gate_goes_on_beside_a_change_of_whose_commits_one_is_lost() {
+    for lost in ["", "~1"] {
+        let world = World::new();
+        let head = ["below", "one"].into_iter().fold(world.main(), |previous, name| {
+            let (file, time) = (Some((name, name.as_bytes())), Timestamp(1_700_000_060_000));
+            let record = Record { previous: Some(previous), file, folder: None, message: name, time };
+            world.forge.repository().write_record(&record).unwrap()
+        });
+        assert!(world.in_store(&["update-ref", "refs/heads/one", &head.to_string()]).status.success());
+        world.open(ANN, "one").unwrap();
+        let (_, two) = world.change("bob", "two");
+        let (id, file) = world.loose(&format!("refs/changes/1/1{lost}"));
+        let whole = std::fs::read(&file).unwrap();
+        let mut spoilt = whole.clone();
+        spoilt[whole.len() / 2..].iter_mut().for_each(|byte| *byte ^= 0x55);
+        // As a start finds it.
+        let read = || {
+            let repository = world.forge.repository().clone();
+            repository.close_processes();
+            let name = world.forge.name().clone();
+            let later = BuiltIn::new(name, repository, world.memory.clone(), Arc::new(Yaml));
+            later.read(&branch("main"), None).unwrap()
+        };
+        for left in [Some(spoilt), None] {
+            std::fs::remove_file(&file).unwrap();
+            left.iter().for_each(|bytes| std::fs::write(&file, bytes).unwrap());
+            let beside = read();
+            assert_eq!(beside.changes.iter().map(|change| change.number).collect::<Vec<_>>(), [two.number]);
+            let [(number, why)] = &Vec::from_iter(beside.unreadable)[..] else { panic!("{lost}") };
+            assert_eq!(*number, ChangeNumber(1));
+            assert!(why.contains("of its newest revision") && why.contains(&id), "{why}");
+        }
+        std::fs::write(&file, whole).unwrap();
+        assert_eq!(read().changes.len(), 2);
     }
 }
 

@@ -6,8 +6,8 @@ use std::process::Command;
 use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::ids::{CommitId, TreeId};
 use towpath_git::{
-    CandidateOutcome, ErrorClass, Expected, Git, GitError, GitOptions, Mended, RefName, RefUpdate,
-    Repository, Transaction,
+    CandidateOutcome, ErrorClass, Expected, Git, GitError, GitOptions, Mended, ObjectId, Range, RefName,
+    RefUpdate, Repository, Transaction, Walk,
 };
 
 use crate::support::{World, every_git, spec, write_program};
@@ -455,5 +455,49 @@ fn what_the_server_made_for_itself_is_new_to_whoever_pushes_it() {
         let (made, _) = made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Squash)).unwrap());
         hold("refs/heads/ours", made);
         assert!(new(made).is_empty(), "it landed");
+    }
+}
+
+#[test]
+fn what_a_side_of_a_merge_has_lost_is_named() {
+    for git in every_git() {
+        let world = World::with(git);
+        let (ours, _) = world.fork(("folder/a", "1\n"), ("folder/b", "2\n"));
+        let theirs = world.commit_file("folder/b", "3\n");
+        world.push(theirs, "topic");
+        let range = Range { from: ours, to: theirs };
+        for (part, is_of_history) in [("", true), ("~1", true), ("^{tree}", false), (":folder", false)] {
+            let id: ObjectId = world.run(&["rev-parse", &format!("{theirs}{part}")]).parse().unwrap();
+            let hex = id.to_string();
+            let file = world.repository.path().join("objects").join(&hex[..2]).join(&hex[2..]);
+            let whole = std::fs::read(&file).unwrap();
+            let mut spoilt = whole.clone();
+            spoilt[whole.len() / 2..].iter_mut().for_each(|byte| *byte ^= 0x55);
+            for left in [Some(spoilt), Some(Vec::new()), None] {
+                std::fs::remove_file(&file).unwrap();
+                left.iter().for_each(|bytes| std::fs::write(&file, bytes).unwrap());
+                world.repository.close_processes();
+                let names = |error: GitError| match error {
+                    GitError::Missing { id: told } => told == id && left.is_none(),
+                    GitError::Damaged { id: told } => told == id,
+                    _ => panic!("{part}: {error}"),
+                };
+                for strategy in STRATEGIES {
+                    let made = world.repository.make_candidate(&spec(ours, theirs, strategy));
+                    assert!(names(made.expect_err(part)), "{part} {strategy:?}");
+                }
+                let walks = [
+                    world.repository.commits_between(range, Walk::All, 10).err(),
+                    world.repository.merge_base(ours, theirs).err(),
+                    world.repository.is_ancestor(ours, theirs).err(),
+                ];
+                for error in walks {
+                    assert!(error.map_or(!is_of_history, |error| is_of_history && names(error)), "{part}");
+                }
+            }
+            let _ = std::fs::remove_file(&file);
+            std::fs::write(&file, whole).unwrap();
+        }
+        made(world.repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap());
     }
 }

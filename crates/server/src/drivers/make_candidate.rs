@@ -16,7 +16,8 @@ const CHANGED_PATHS_MAX: usize = 100_000;
 // A candidate has the jobs of two definitions, and leaves half of its row to what is around them.
 const _: () = assert!(2 * GRAPH_BYTES_MAX <= BODY_BYTES_MAX / 2);
 
-/// Carries the effect out. Making the same candidate again gives the same commit.
+/// Carries the effect out. Making the same candidate again gives the same commit. What the change itself has lost keeps
+/// nobody else from the branch: its forge hears of that, and it is read again when that is back.
 pub fn run(
     hands: &Hands,
     id: CandidateId,
@@ -24,23 +25,28 @@ pub fn run(
     spec: &CandidateSpec,
 ) -> Result<GateEvent, Failure> {
     let repository = hands.repos.get(repo)?;
-    let result = match repository.make_candidate(spec) {
-        Ok(CandidateOutcome::Made { commit, tree }) => made(&repository, spec, commit, tree)?,
+    let made = make(&repository, spec);
+    if let Err(GitError::Missing { id: object } | GitError::Damaged { id: object }) = &made
+        && !repository.is_part_of(spec.parent, *object)?
+    {
+        hands.forges.get(repo)?.note_lost(spec.revision, *object);
+    }
+    Ok(GateEvent::CandidateMade { id, result: Box::new(made?) })
+}
+
+/// A description that can never become a commit is a fact about the change; every error is trouble of ours.
+fn make(repository: &Repository, spec: &CandidateSpec) -> Result<CandidateResult, GitError> {
+    Ok(match repository.make_candidate(spec) {
+        Ok(CandidateOutcome::Made { commit, tree }) => made(repository, spec, commit, tree)?,
         Ok(CandidateOutcome::Conflict { paths }) => CandidateResult::Conflict {
             paths: paths.iter().take(PATHS_SHOWN_MAX).map(ToString::to_string).collect(),
         },
         Ok(CandidateOutcome::Empty) => CandidateResult::Empty,
-        Err(error) => impossible(error)?,
-    };
-    Ok(GateEvent::CandidateMade { id, result: Box::new(result) })
-}
-
-/// A description that can never become a commit is a fact about the change; everything else is trouble of ours.
-fn impossible(error: GitError) -> Result<CandidateResult, Failure> {
-    match error.class() {
-        ErrorClass::Invalid => Ok(CandidateResult::Impossible { why: error.to_string() }),
-        _ => Err(error.into()),
-    }
+        Err(error) if error.class() == ErrorClass::Invalid => {
+            CandidateResult::Impossible { why: error.to_string() }
+        }
+        Err(error) => return Err(error),
+    })
 }
 
 fn made(
@@ -48,7 +54,7 @@ fn made(
     spec: &CandidateSpec,
     commit: CommitId,
     tree: TreeId,
-) -> Result<CandidateResult, Failure> {
+) -> Result<CandidateResult, GitError> {
     let parent = repository.commit(spec.parent)?.tree;
     let target = definitions::read(repository, parent)?;
     let own = definitions::read(repository, tree)?;

@@ -1,6 +1,9 @@
 //! What is asked after an act at the forge is answered with the act in it.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -124,6 +127,48 @@ fn a_change_whose_row_and_record_are_lost_is_out_of_reach_and_not_unknown() {
     assert!(body["why"].as_str().unwrap().contains("change 2 is out of reach"), "{body}");
     assert_eq!(body["hint"], reason["hint"]);
     assert_eq!([ask("3").status, ask("3/why").status], [404, 404]);
+}
+
+/// Puts every packed object of a repository into a file of its own.
+fn unpack(repository: &Path) {
+    let packs = fs::read_dir(repository.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path());
+    let (packs, others): (Vec<_>, Vec<_>) =
+        packs.partition(|path| path.extension().is_some_and(|kind| kind == "pack"));
+    for pack in packs {
+        let aside = repository.join("aside");
+        fs::rename(&pack, &aside).unwrap();
+        let input = fs::File::open(&aside).unwrap();
+        let mut unpack = Command::new("git");
+        unpack.arg("unpack-objects").current_dir(repository).stdin(input);
+        assert!(unpack.output().unwrap().status.success());
+    }
+    others.iter().for_each(|path| fs::remove_file(path).unwrap());
+}
+
+#[test]
+fn a_change_that_has_lost_a_file_of_its_own_is_out_of_reach_until_it_is_back() {
+    let lost = OnceLock::new();
+    let world = World::new().restart(|folder| {
+        let repository = folder.join("data/repos/demo.git");
+        unpack(&repository);
+        let id = said(&git(&repository, &["rev-parse", "refs/changes/1/1^{tree}"])).trim().to_owned();
+        let file = repository.join("objects").join(&id[..2]).join(&id[2..]);
+        let aside = repository.join("aside");
+        fs::rename(&file, &aside).unwrap();
+        lost.set((id, file, aside)).unwrap();
+    });
+    let (id, file, aside) = lost.get().unwrap();
+    act(&world, "ann", "edit", json!({ "title": "Another candidate", "body": "" }));
+    world.until(|world| world.why(1).iter().any(|reason| ["trouble", "unreadable"].contains(&&**reason)));
+    // The forge is asked anew.
+    act(&world, "ann", "comment", json!({ "text": "What now?" }));
+    let why = world.ada(Ask::get("/api/v1/repos/demo/changes/1/why")).ok();
+    let [reason] = &why["reasons"].as_array().unwrap()[..] else { panic!("{why}") };
+    assert_eq!(reason["reason"], "unreadable");
+    assert!(reason["text"].as_str().unwrap().contains(id), "{why}");
+    fs::rename(aside, file).unwrap();
+    act(&world, "ann", "comment", json!({ "text": "It is back." }));
+    assert!(world.why(1).iter().all(|reason| reason != "unreadable"));
 }
 
 /// By then the gate may not know of the landing, and is about to read the branch and its definition again.
