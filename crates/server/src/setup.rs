@@ -77,7 +77,7 @@ pub fn first_admin(
         rights::set_admin(tx, user, true)?;
         accounts::note(tx, None, now, format!("made user {user} `{wanted}` an admin of the server"));
         let label = "made by `towpath init`".to_owned();
-        let new = NewToken { owner: user, label, scope: Scope::default(), expires_at: None };
+        let new = NewToken { owner: user, label, scope: Scope::default(), made_by: None, expires_at: None };
         let token = accounts::issue_token(tx, new, (None, now))?.text;
         keep(&token).map_err(|error| unkept(&error))?;
         Ok((user, token))

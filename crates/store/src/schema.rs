@@ -8,7 +8,7 @@ use towpath_core::ids::{Digest, Timestamp};
 
 use crate::error::{OpenError, WriteError};
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("schema/0001_engine.sql"),
     include_str!("schema/0002_records.sql"),
     include_str!("schema/0003_proofs.sql"),
@@ -16,6 +16,7 @@ const STEPS: [&str; 7] = [
     include_str!("schema/0005_rows.sql"),
     include_str!("schema/0006_landings.sql"),
     include_str!("schema/0007_sessions.sql"),
+    include_str!("schema/0008_makers.sql"),
 ];
 
 /// Marks the file as ours: `towp` in ASCII.

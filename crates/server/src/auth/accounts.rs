@@ -25,6 +25,8 @@ pub struct NewToken {
     pub label: String,
     /// What it may do.
     pub scope: Scope,
+    /// The number of the token that asks for it, if one does.
+    pub made_by: Option<u64>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
 }
@@ -100,6 +102,7 @@ pub fn issue_token(
         owner: new.owner,
         label: new.label,
         scope: new.scope,
+        made_by: new.made_by,
         created_at: at,
         expires_at: new.expires_at,
         used_at: None,

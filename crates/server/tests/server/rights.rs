@@ -262,6 +262,34 @@ fn a_token_rules_over_no_token_that_reaches_further() {
 }
 
 #[test]
+fn a_token_that_is_revoked_takes_along_what_was_made_by_it() {
+    let world = World::new();
+    let make = |by: &str, path: &str| {
+        let made = world.send(&Ask::post(path, json!({})).token(by)).ok();
+        (made["number"].as_u64().unwrap(), made["token"].as_str().unwrap().to_owned())
+    };
+    let works = |token: &str| world.send(&Ask::get("/api/v1/me").token(token)).status == 200;
+    let revoke = |number: u64, how: &str| {
+        let said = world.ada(Ask::new("DELETE", &format!("/api/v1/tokens/{number}{how}"))).ok();
+        said["said"].as_str().unwrap().to_owned()
+    };
+    let (first, by_first) = make(world.token("ada"), "/api/v1/tokens");
+    let (second, by_second) = make(&by_first, "/api/v1/tokens");
+    let (third, by_third) = make(&by_second, "/api/v1/users/ann/tokens");
+    let (beside, by_beside) = make(world.token("ada"), "/api/v1/tokens");
+    let listed = world.ada(Ask::get("/api/v1/users/ann/tokens")).ok();
+    assert_eq!(listed.as_array().unwrap().last().unwrap()["made_by"], second);
+
+    assert_eq!(revoke(second, "?only=true"), format!("token {second} works no more"));
+    assert_eq!([&by_first, &by_second, &by_third].map(|token| works(token)), [true, false, true]);
+    let said = format!("token {first} works no more, and none that was made by it: {third}");
+    assert_eq!(revoke(first, ""), said);
+    assert_eq!([&by_first, &by_third, &by_beside].map(|token| works(token)), [false, false, true]);
+    assert!(revoke(beside, "").ends_with("works no more"));
+    assert!(works(world.token("ada")));
+}
+
+#[test]
 fn a_token_for_some_verbs_sets_no_password() {
     let world = World::new();
     let administer = token_for(&world, json!({ "verbs": ["read", "administer"] }));

@@ -161,8 +161,13 @@ impl World {
                 if name == "ada" {
                     set_admin(tx, user, true)?;
                 }
-                let new =
-                    NewToken { owner: user, label: "test".into(), scope: Scope::default(), expires_at: None };
+                let new = NewToken {
+                    owner: user,
+                    label: "test".into(),
+                    scope: Scope::default(),
+                    made_by: None,
+                    expires_at: None,
+                };
                 let token = issue_token(tx, new, (None, now))?;
                 Ok((user, token.text, token.number))
             });

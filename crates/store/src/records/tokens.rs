@@ -23,6 +23,8 @@ pub struct Token {
     pub label: String,
     /// What it may do.
     pub scope: Scope,
+    /// The number of the token by which it was made, if it was by one: it ends with that one.
+    pub made_by: Option<u64>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it stops working.
@@ -46,7 +48,7 @@ pub struct Scope {
 
 macro_rules! columns {
     () => {
-        "number, hash, prefix, owner, label, scope, created_at, expires_at, used_at, revoked_at"
+        "number, hash, prefix, owner, label, scope, created_at, expires_at, used_at, revoked_at, made_by"
     };
 }
 
@@ -58,6 +60,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Token> {
         owner: UserId(get_u64(row, 3)?),
         label: row.get(4)?,
         scope: json(row, 5)?,
+        made_by: row.get::<_, Option<i64>>(10)?.map(|number| number as u64),
         created_at: Timestamp(row.get(6)?),
         expires_at: get_time(row, 7)?,
         used_at: get_time(row, 8)?,
@@ -97,6 +100,21 @@ impl View {
         let sql = concat!("SELECT ", columns!(), " FROM tokens WHERE owner = ?1 ORDER BY number");
         self.all(sql, [owner.0 as i64], read)
     }
+
+    /// The tokens that were made by one, by those that were made by it, and so on; not that one itself.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn tokens_made_by(&self, number: u64) -> Result<Vec<Token>, ReadError> {
+        let sql = concat!(
+            "WITH RECURSIVE made (by_number) AS (SELECT number FROM tokens WHERE made_by = ?1 \
+             UNION SELECT tokens.number FROM tokens JOIN made ON tokens.made_by = made.by_number) \
+             SELECT ",
+            columns!(),
+            " FROM tokens WHERE number IN (SELECT by_number FROM made) ORDER BY number"
+        );
+        self.all(sql, [number as i64], read)
+    }
 }
 
 impl Tx<'_> {
@@ -106,8 +124,11 @@ impl Tx<'_> {
     /// There is no such user, or those of the disk.
     pub fn add_token(&mut self, token: &Token) -> Result<u64, WriteError> {
         const NEXT: &str = "SELECT COALESCE(MAX(number), 0) + 1 FROM tokens";
-        const SQL: &str =
-            concat!("INSERT INTO tokens (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+        const SQL: &str = concat!(
+            "INSERT INTO tokens (",
+            columns!(),
+            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+        );
         let number = self.one(NEXT, [], |row| get_u64(row, 0))?.unwrap_or(1);
         let time = |at: Option<Timestamp>| at.map(|at| at.0);
         let values = params![
@@ -121,6 +142,7 @@ impl Tx<'_> {
             time(token.expires_at),
             time(token.used_at),
             time(token.revoked_at),
+            token.made_by.map(|number| number as i64),
         ];
         self.insert(SQL, values, || "this token".into())?;
         Ok(number)

@@ -81,6 +81,7 @@ fn token(owner: UserId) -> Token {
         owner,
         label: "laptop".into(),
         scope: Scope { repos: Some(vec![repo()]), verbs: Some(vec!["push".into()]) },
+        made_by: None,
         created_at: NOW,
         expires_at: Some(NOW.plus_seconds(60)),
         used_at: None,

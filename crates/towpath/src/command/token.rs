@@ -48,10 +48,13 @@ pub enum TokenCommand {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: Option<u32>,
     },
-    /// Revoke a token at once
+    /// Revoke a token at once, and those that were made by it
     Revoke {
         /// Its number in the list
         number: u64,
+        /// Let those go on that were made by it
+        #[arg(long)]
+        only: bool,
     },
 }
 
@@ -81,8 +84,9 @@ pub fn run(command: &TokenCommand, terminal: &Terminal) -> Result<ExitCode, Fail
             }
             Ok(ExitCode::SUCCESS)
         }
-        TokenCommand::Revoke { number } => {
-            done(&client()?, &Request::delete(&["tokens", &number.to_string()]), terminal)
+        TokenCommand::Revoke { number, only } => {
+            let request = Request::delete(&["tokens", &number.to_string()]);
+            done(&client()?, &request.with("only", only.then_some(true)), terminal)
         }
     }
 }

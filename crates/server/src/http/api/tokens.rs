@@ -2,7 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use towpath_core::cell::{Refusal, RefusalClass};
 use towpath_core::ids::{RepoName, Timestamp, UserId};
+use towpath_store::WriteError;
 use towpath_store::records::{Scope, Token};
 
 use super::{Nothing, Said, millis};
@@ -32,6 +34,8 @@ pub struct TokenView {
     pub verbs: Option<Vec<String>>,
     /// Whether it works now.
     pub works: bool,
+    /// The token by which it was made, if it was by one: it ends with that one.
+    pub made_by: Option<u64>,
     /// When it was made.
     pub created_at: i64,
     /// When it ends.
@@ -50,6 +54,7 @@ fn view(token: &Token, now: Timestamp) -> TokenView {
         repos: token.scope.repos.as_ref().map(|repos| repos.iter().map(ToString::to_string).collect()),
         verbs: token.scope.verbs.clone(),
         works: token.is_valid(now),
+        made_by: token.made_by,
         created_at: millis(token.created_at),
         expires_at: token.expires_at.map(millis),
         used_at: token.used_at.map(millis),
@@ -124,17 +129,29 @@ async fn make(call: &Call, owner: UserId, input: Create) -> Answer<Created> {
     let scope = Scope { repos: repos.transpose()?, verbs: input.verbs };
     check_repos(call, scope.repos.clone().unwrap_or_default()).await?;
     let (by, now) = (call.actor()?, call.now());
-    let mut end_max = None;
-    if let Means::Token { scope: own, expires_at, .. } = &call.person()?.by {
+    let (mut end_max, mut asks) = (None, None);
+    if let Means::Token { hash, scope: own, expires_at, .. } = &call.person()?.by {
         if !within(&scope, own) {
             return Err(ApiError::denied("a token makes no token that may do more than itself")
                 .hint("name `repos` and `verbs` within its own, or log in with another"));
         }
-        end_max = *expires_at;
+        (end_max, asks) = (*expires_at, Some(*hash));
     }
     let expires_at = end_of(input.seconds, end_max, now)?;
-    let new = NewToken { owner, label: input.label, scope, expires_at: Some(expires_at) };
-    let issued = call.write(move |tx| issue_token(tx, new, (Some(&by), now))).await?;
+    let label = input.label;
+    let issued = call
+        .write(move |tx| {
+            let asks = asks.map(|hash| tx.token(&hash)).transpose()?.flatten();
+            // It may have been revoked since it was looked up, and then ends nothing that it makes now.
+            if asks.as_ref().is_some_and(|asks| !asks.is_valid(now)) {
+                let why = "the token that asks was revoked just now";
+                return Err(WriteError::Refused(Refusal::new(RefusalClass::Denied, why)));
+            }
+            let made_by = asks.map(|asks| asks.number);
+            let new = NewToken { owner, label, scope, made_by, expires_at: Some(expires_at) };
+            issue_token(tx, new, (Some(&by), now))
+        })
+        .await?;
     Ok(Created { number: issued.number, token: issued.text, expires_at: millis(expires_at) })
 }
 
@@ -170,8 +187,18 @@ async fn check_repos(call: &Call, repos: Vec<RepoName>) -> Answer<()> {
     .await
 }
 
-/// `DELETE /api/v1/tokens/{token}`: one's own, or as an admin anybody's, and by a token none that reaches further.
-pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
+/// What is revoked.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    /// Whether the tokens go on that were made by this one.
+    #[serde(default)]
+    pub only: bool,
+}
+
+/// `DELETE /api/v1/tokens/{token}`: one's own, or as an admin anybody's, and by a token none that reaches further; with it those
+/// that were made by it.
+pub async fn revoke(call: Call, input: Revoke) -> Answer<Said> {
     let missing =
         || ApiError::not_found("you have no such token").hint("`towpath token list` shows their numbers");
     let number: u64 = call.param("token")?.parse().map_err(|_| missing())?;
@@ -180,18 +207,28 @@ pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
     if !person.rules_over(&token) {
         return Err(missing());
     }
-    call.write(move |tx| {
-        tx.revoke_token(number, now)?;
-        note(
-            tx,
-            Some(&by),
-            now,
-            format!("revoked token {number} ({}…) of user {}", token.prefix, token.owner),
-        );
-        Ok(())
-    })
-    .await?;
-    Ok(Said::new(format!("token {number} works no more")))
+    let ended = call
+        .write(move |tx| {
+            let mut made = tx.tokens_made_by(number)?;
+            made.retain(|made| !input.only && made.is_valid(now));
+            for token in std::iter::once(&token).chain(&made) {
+                tx.revoke_token(token.number, now)?;
+                let Token { number, prefix, owner, .. } = token;
+                note(tx, Some(&by), now, format!("revoked token {number} ({prefix}…) of user {owner}"));
+            }
+            Ok(made)
+        })
+        .await?;
+    Ok(Said::new(revoked(number, &ended)))
+}
+
+/// That a token was revoked, and which with it.
+fn revoked(number: u64, with_it: &[Token]) -> String {
+    if with_it.is_empty() {
+        return format!("token {number} works no more");
+    }
+    let numbers: Vec<String> = with_it.iter().map(|token| token.number.to_string()).collect();
+    format!("token {number} works no more, and none that was made by it: {}", numbers.join(", "))
 }
 
 #[cfg(test)]
