@@ -4,20 +4,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use towpath_git::{Checkout, RefName, Repository};
-use towpath_server::witness::{self, Kept, Witness};
+use towpath_server::witness::Witness;
 use towpath_store::View;
 use towpath_store::audit::{AuditKey, Excused, Finding, Held, Report, VerifierKey, split_notes, verify};
 
 use crate::command::answer::{items, number, rows, text, time};
+use crate::command::file_failure;
 use crate::command::serve::PlaceArgs;
-use crate::command::{existing_folder, file_failure, own_git};
 use crate::failure::{Exit, Failure};
 use crate::remote::Request;
-use crate::remote::place::{RemotePlace, client};
+use crate::remote::place::client;
 use crate::terminal::style::{Style, count};
 use crate::terminal::table::{Cell, styled};
 use crate::terminal::{Terminal, inline};
+
+mod kept;
 
 /// The database in a data folder.
 const DATABASE: &str = "towpath.db";
@@ -70,6 +71,9 @@ pub struct VerifyArgs {
     /// that each of its remotes fetches from `refs/notes/towpath`. Works without a data folder, too
     #[arg(long, value_name = "REPO")]
     repo: Option<PathBuf>,
+    /// Of the clone's remotes this one alone: a record is of one server, and a clone may have remotes of several
+    #[arg(long, value_name = "REMOTE", requires = "repo")]
+    remote: Option<String>,
 }
 
 pub fn run(command: &AuditCommand, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -92,7 +96,7 @@ fn verify_log(arguments: &VerifyArgs, terminal: &Terminal) -> Result<ExitCode, F
         let own = view.audit_verifier().map_err(|error| unreadable(arguments, error.to_string()))?;
         trusted.extend(own.and_then(|own| own.parse().ok()));
     }
-    let repo = arguments.repo.as_ref().map(|repo| look_at(repo, view.as_ref(), &trusted)).transpose()?;
+    let repo = look(arguments, view.as_ref(), &trusted)?;
     held.extend(repo.iter().flat_map(|repo| repo.held.clone()));
     let report = view.map(|view| verify(&view, &held, &trusted)).transpose();
     let report = report.map_err(|error| unreadable(arguments, error.to_string()))?;
@@ -158,36 +162,17 @@ fn no_key(arguments: &VerifyArgs) -> Failure {
         )
 }
 
-fn look_at(repo: &Path, view: Option<&View>, trusted: &[VerifierKey]) -> Result<Witness, Failure> {
+fn look(
+    arguments: &VerifyArgs,
+    view: Option<&View>,
+    trusted: &[VerifierKey],
+) -> Result<Option<Witness>, Failure> {
+    let Some(repo) = &arguments.repo else { return Ok(None) };
     if trusted.is_empty() {
         return Err(Failure::new(Exit::Usage, "the notes of a repository take a key to be verified with")
             .hint("name the key of the record: `--key KEY`; `towpath audit key` prints it"));
     }
-    existing_folder(repo)?;
-    let git = own_git()?;
-    let (folder, kept) = match Checkout::find(&git, repo)? {
-        Some(checkout) => (checkout.common_dir()?, kept_in(&checkout)?),
-        None => (repo.to_owned(), vec![Kept::unnamed()]),
-    };
-    let repository = Repository::look(&git, &folder)?;
-    witness::look((&repository, &kept), view, trusted).map_err(|error| {
-        Failure::new(Exit::Usage, format!("`{}` cannot be looked at", repo.display())).why(error.to_string())
-    })
-}
-
-/// What a clone keeps: each of its remotes that fetches notes leads to a repo, and may have any name.
-fn kept_in(checkout: &Checkout) -> Result<Vec<Kept>, Failure> {
-    let mut kept = Vec::new();
-    for remote in checkout.remotes()? {
-        if let Some(notes) = checkout.fetched_as(&remote.name, &RefName::landing_notes())? {
-            let repo = RemotePlace::parse(&remote.url).map(|place| place.repo);
-            kept.push(Kept::by_remote(&remote.name, repo, notes));
-        }
-    }
-    match kept.is_empty() {
-        true => Ok(vec![Kept::unnamed()]),
-        false => Ok(kept),
-    }
+    kept::look_at((repo, arguments.remote.as_deref()), view, trusted).map(Some)
 }
 
 fn as_data(report: Option<&Report>, repo: Option<&Witness>) -> Value {

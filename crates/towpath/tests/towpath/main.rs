@@ -4,6 +4,7 @@
 
 mod attacks;
 mod bad_input;
+mod clones;
 mod demo;
 mod deploying;
 mod executors;

@@ -105,9 +105,16 @@ impl Site {
         wait_until(&format!("{wanted} notes"), || {
             self.world.git(&["fetch", "--quiet", "towpath"]);
             let mut command = self.world.command("git");
-            let listed = command.args(["notes", "--ref=repos/web/towpath", "list"]).output().unwrap();
+            let listed = command.args(["notes", &self.notes(), "list"]).output().unwrap();
             ended(listed).out.lines().count() == wanted
         });
+    }
+
+    /// How `git notes` is told where the clone keeps them.
+    fn notes(&self) -> String {
+        let refspecs = self.world.git(&["config", "--get-all", "remote.towpath.fetch"]);
+        let place = refspecs.lines().find_map(|line| line.strip_prefix("refs/notes/towpath*:refs/notes/"));
+        format!("--ref={}", place.unwrap().strip_suffix('*').unwrap())
     }
 }
 
@@ -392,7 +399,7 @@ fn h03_every_clone_bears_witness() {
     let found = verify(&site, &store, &site.data());
     assert_eq!(found.code, 1);
     assert!(found.out.contains(&format!("no leaf explains the tip {}", foreign.trim_end())), "{}", found.out);
-    site.world.git(&["notes", "--ref=repos/web/towpath", "add", "--force", "--message", "forged", &main]);
+    site.world.git(&["notes", &site.notes(), "add", "--force", "--message", "forged", &main]);
     let forged = verify(&site, ".", &nowhere);
     assert_eq!(forged.code, 1);
     assert!(forged.out.contains(&format!("the note of {main} proves nothing")), "{}", forged.out);

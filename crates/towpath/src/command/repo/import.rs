@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use towpath_core::address::without_secrets;
-use towpath_core::ids::{BranchName, IdError};
-use towpath_git::{Checkout, Setting};
+use towpath_core::ids::{BranchName, Digest, IdError};
+use towpath_git::{Checkout, RefName, Setting};
 
 use crate::command::answer::{flag, items, text, time};
 use crate::command::{existing_folder, file_failure, own_checkout, own_git};
@@ -26,6 +26,8 @@ const CREDENTIALS_FILE: &str = "towpath-credentials";
 /// Its first line.
 const CREDENTIALS_HEAD: &str =
     "# Made by `towpath repo import` and `towpath repo connect`: how git logs in at each repo.\n";
+/// Hex digits that tell servers apart in a clone. It has a handful of them.
+const SERVER_DIGITS: usize = 12;
 /// Letters of a repo's name.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -295,17 +297,44 @@ fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> Result<GitL
     keep_token(checkout, url, &login.token)?;
     checkout.set(&format!("remote.{REMOTE}.url"), Setting::Only(url))?;
     let refs = format!("+refs/heads/*:refs/remotes/{REMOTE}/*");
+    let notes = notes_refspec(checkout, &place)?;
     let fetch = format!("remote.{REMOTE}.fetch");
     checkout.set(&fetch, Setting::Only(&refs))?;
-    checkout.set(&fetch, Setting::Among(&notes_refspec(&place.repo)))?;
+    checkout.set(&fetch, Setting::Among(&notes))?;
     Ok(login)
 }
 
-/// Fetches what landings left beside their commits, so that this clone bears witness to the record. To a place that is
-/// the repo's own, as a clone may have several, and remotes change their names. By a pattern, as there is no such ref
-/// before the first landing; never by force, so that a server that takes something back is noticed.
-fn notes_refspec(repo: &str) -> String {
-    format!("refs/notes/towpath*:refs/notes/repos/{repo}/towpath*")
+/// Fetches what landings left beside their commits, so that this clone bears witness to the record. By a pattern, as there
+/// is no such ref before the first landing; never by force, so that a server that takes something back is noticed.
+///
+/// A remote that fetches them already goes on to where it does: what is there is what the clone has seen, also of a server
+/// whose address has changed since.
+fn notes_refspec(checkout: &Checkout, place: &RemotePlace) -> Result<String, Failure> {
+    let notes = RefName::landing_notes();
+    let to = match checkout.fetched_as(REMOTE, &notes)? {
+        Some(known) if !is_of_another(checkout, place, &known)? => known.to_string(),
+        _ => notes_place(place),
+    };
+    Ok(format!("{notes}*:{to}*"))
+}
+
+/// A place for the notes of one repo of one server: a clone may have several of both, two servers may have a repo of the
+/// same name, and remotes change their names.
+fn notes_place(place: &RemotePlace) -> String {
+    let server = Digest::of(place.base.as_bytes()).to_string();
+    format!("refs/notes/repos/{}/{}/towpath", &server[..SERVER_DIGITS], place.repo)
+}
+
+/// Whether another repo's notes are fetched to there as well: the one would refuse the other's.
+fn is_of_another(checkout: &Checkout, place: &RemotePlace, notes: &RefName) -> Result<bool, Failure> {
+    for remote in checkout.remotes()? {
+        let leads_elsewhere = RemotePlace::parse(&remote.url).as_ref() != Some(place);
+        let fetched = checkout.fetched_as(&remote.name, &RefName::landing_notes())?;
+        if remote.name != REMOTE && leads_elsewhere && fetched.as_ref() == Some(notes) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// How git in a clone logs in.
