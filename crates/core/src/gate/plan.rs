@@ -106,7 +106,6 @@ impl GateState {
     fn check(&self, change: &Change, queue: &[ChangeNumber], now: Timestamp) -> Check {
         let run = |number: u64| Some(self.run_id(number));
         let reasons = self.reasons_in(queue, change.facts.number, now);
-        let why = || reasons.first().map(Reason::in_full).unwrap_or_default();
         let (verdict, run) = match self.test_state(change) {
             TestState::Untested => (Verdict::Pending, None),
             TestState::Running(number) => (Verdict::Pending, run(number)),
@@ -115,14 +114,19 @@ impl GateState {
                 (Verdict::Failure, run(number))
             }
         };
-        let broken = self
-            .candidate_at_tip(change)
-            .and_then(|(_, record)| record.result.as_ref())
-            .is_some_and(|result| {
-                use crate::candidate::CandidateResult::{BadDefinition, Conflict, Impossible};
-                matches!(result, BadDefinition { .. } | Conflict { .. } | Impossible { .. })
-            });
-        Check { verdict: if broken { Verdict::Failure } else { verdict }, text: why(), run }
+        // Whatever its run says: as it is, it cannot land.
+        let refused = reasons.iter().any(|reason| {
+            matches!(
+                reason,
+                Reason::Conflict { .. }
+                    | Reason::NoCandidate { .. }
+                    | Reason::BadDefinition { .. }
+                    | Reason::EmptySet
+                    | Reason::NoJobs
+            )
+        });
+        let text = reasons.first().map(Reason::in_full).unwrap_or_default();
+        Check { verdict: if refused { Verdict::Failure } else { verdict }, text, run }
     }
 
     pub(super) fn owe_alerts(&self, plan: &mut Plan) {

@@ -90,6 +90,13 @@ impl GateState {
         }
     }
 
+    /// Whether a run of the change's own would tell nothing: no job of it would run, and none is required of the candidate.
+    pub(super) fn tests_nothing(&self, candidate: &Candidate, change: &Change, now: Timestamp) -> bool {
+        let own = self.jobs_for(candidate, change, Trigger::Change);
+        own.jobs.iter().all(|job| job.skip.is_some())
+            && self.standard(candidate, change, now) == Standard::Empty
+    }
+
     /// For the record. `None`: the bar is not met.
     pub(super) fn proof(&self, candidate: &Candidate, change: &Change, now: Timestamp) -> Option<Grounds> {
         if self.standard(candidate, change, now) != Standard::Met {

@@ -330,7 +330,9 @@ impl GateState {
         match self.candidate_at_tip(change) {
             None if self.wants_candidate(change, now) => Some(Reason::MakingCandidate),
             Some((_, CandidateRecord { result: None, .. })) => Some(Reason::MakingCandidate),
-            Some((_, CandidateRecord { result: Some(CandidateResult::Made(_)), .. })) if untested => {
+            Some((_, CandidateRecord { result: Some(CandidateResult::Made(made)), .. }))
+                if untested && !self.tests_nothing(made, change, now) =>
+            {
                 taken().map(|running| Reason::WaitsForChangeRuns { running: running as u32 })
             }
             _ => None,

@@ -299,7 +299,7 @@ impl GateState {
         let Some(CandidateResult::Made(candidate)) = &record.result else { return };
         let already = self.runs.map().values().any(|run| run.is_running() && run.candidate == Some(id));
         let level = self.level(change, now);
-        if already {
+        if already || self.tests_nothing(candidate, change, now) {
             return;
         }
         let graph = self.jobs_for(candidate, change, trigger);

@@ -374,7 +374,7 @@ fn a_change_that_cannot_be_tested_has_its_verdict_at_once() {
 #[test]
 fn a_set_without_a_required_job_lands_nothing_and_one_without_any_job_is_told_apart() {
     check(
-        "no-unit; push 1; pass 1; approve 1; later; why 1",
+        "no-unit; push 1; pass 1; approve 1; later; why 1; check 1",
         expect![[r#"
             no-unit
             push 1
@@ -384,18 +384,31 @@ fn a_set_without_a_required_job_lands_nothing_and_one_without_any_job_is_told_ap
             later
             why 1
               no required job would run, so nothing would be tested
+            check 1
+              Failure: no required job would run, so nothing would be tested
         "#]],
     );
     check(
-        "no-jobs; push 1; approve 1; later; why 1",
+        "no-jobs; push 1; check 1; approve 1; later; why 1; all-jobs; foreign; check 1; pass 1",
         expect![[r#"
             no-jobs
             push 1
-              run 1: Change of 1 (initial run)
+            check 1
+              Failure: it has no job, so nothing would be tested
             approve 1
             later
             why 1
-              it has no job, so nothing would be tested; run demo/main/1 is not over
+              it has no job, so nothing would be tested
+            all-jobs
+            foreign
+              foreign push
+              alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+              run 1: Change of 1 (initial run)
+            check 1
+              Pending: run demo/main/1 is not over
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
         "#]],
     );
 }

@@ -31,6 +31,14 @@ impl Bench {
                 let reasons = self.gate.state.reasons(ChangeNumber(number), Timestamp(self.clock));
                 reasons.iter().map(ToString::to_string).collect::<Vec<String>>().join("; ")
             }
+            "check" => {
+                let plan = self.gate.state.plan(Timestamp(self.clock));
+                let key = EffectKey::level("set-check", format!("{} {number}", self.gate.state.id));
+                let Some(Effect::SetCheck { check, .. }) = plan.effects.get(&key) else {
+                    unreachable!("every open change has a check")
+                };
+                format!("{:?}: {}", check.verdict, check.text)
+            }
             "flags" => {
                 let flags = self.gate.state.branch().flags;
                 let all = [("forge", flags.forge), ("runs", flags.runs), ("state", flags.state)];
@@ -66,6 +74,7 @@ impl Bench {
             "wheel" => self.wheel = true,
             "history" => self.history = true,
             "no-deploy" => drop(self.without.insert("deploy")),
+            "all-jobs" => self.without.clear(),
             "no-unit" => drop(self.without.insert("unit")),
             "no-jobs" => self.without.extend(["lint", "unit", "deploy"]),
             "graphs-hang" => drop(self.hanging.insert("read-graph")),
