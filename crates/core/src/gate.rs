@@ -490,16 +490,16 @@ impl GateState {
         self.level_with(edited, change, now)
     }
 
-    /// Whether all who uploaded something of a change's newest revision are authorised authors.
-    fn is_of_authorised(&self, change: &Change) -> bool {
+    /// Somebody who uploaded something of a change's newest revision and is no authorised author.
+    fn unauthorised(&self, change: &Change) -> Option<UserId> {
         let trusted = |user: UserId| self.rights(user).is_some_and(|rights| rights.authorised);
-        change.facts.revision.uploaders().all(trusted)
+        change.facts.revision.uploaders().find(|user| !trusted(*user))
     }
 
     /// The same where this is the definition that the change makes, if it edits it. An approval whose giver was not shown just
     /// that one is worth a vouch: the change's own jobs get nothing by it that the target does not give them (trust T2).
     fn level_with(&self, edited: Option<Digest>, change: &Change, now: Timestamp) -> Level {
-        if self.is_of_authorised(change) {
+        if self.unauthorised(change).is_none() {
             return Level::Authorised;
         }
         let is_shown = |review: &Review| edited.is_none() || review.definition == edited;

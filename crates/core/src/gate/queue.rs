@@ -218,11 +218,16 @@ impl GateState {
         if against > 0 {
             reasons.push(Reason::ChangesRequested { people: against });
         }
-        // A vouch lets a revision run. Nobody authorised has brought it, so somebody says that it may land.
-        let need = self.approvals_needed().max(u32::from(!self.is_of_authorised(change)));
+        let need = self.approvals_needed();
         let have = self.valid_approvals(change).count() as u32;
         if have < need {
             reasons.push(Reason::Approvals { have, need, revision });
+        } else if have == 0
+            && let Some(user) = self.unauthorised(change)
+        {
+            // A vouch lets a revision run. Nobody authorised has brought it, so somebody says that it may land.
+            let role = self.rights(user).map_or(Role::Author, |rights| rights.role);
+            reasons.push(Reason::Unauthorised { revision, role });
         } else if self.lacks_definition_approval(change) {
             reasons.push(Reason::DefinitionApproval { revision });
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HaltCause;
 use crate::ids::{BranchName, ChangeNumber, CommitId, RunId, Timestamp};
+use crate::policy::Role;
 
 /// One reason why a change has not landed. Each says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,13 @@ pub enum Reason {
         /// The revision to approve.
         revision: CommitId,
     },
+    /// The branch asks for no approval, but somebody who is not authorised uploaded something of it.
+    Unauthorised {
+        /// The revision to approve.
+        revision: CommitId,
+        /// What that person may do.
+        role: Role,
+    },
     /// It edits the pipeline, which takes a maintainer's approval of exactly this definition.
     DefinitionApproval {
         /// The revision to approve.
@@ -194,6 +202,7 @@ impl Reason {
             | Reason::RunCancelled { .. }
             | Reason::ChangesRequested { .. }
             | Reason::Approvals { .. }
+            | Reason::Unauthorised { .. }
             | Reason::DefinitionApproval { .. }
             | Reason::EmptySet
             | Reason::NoJobs => true,
@@ -262,6 +271,13 @@ impl Reason {
                 format!(
                     "{}; if there is none, an admin makes one (`towpath repo grant USER maintainer`) or asks for fewer \
                      `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)",
+                    approve(change, *revision)
+                )
+            }
+            Reason::Unauthorised { revision, role } => {
+                let role = format!("{role:?}").to_lowercase();
+                format!(
+                    "{}, or an admin authorises who did (`towpath repo grant USER {role} --authorised true`)",
                     approve(change, *revision)
                 )
             }
@@ -335,6 +351,10 @@ impl fmt::Display for Reason {
             Reason::ChangesRequested { people } => write!(f, "{people} reviewers asked for changes"),
             Reason::Approvals { have, need, revision } => {
                 write!(f, "revision {} has {have} of {need} approvals", revision.short())
+            }
+            Reason::Unauthorised { revision, .. } => {
+                let takes = "is from somebody who is not authorised, which takes a maintainer's approval";
+                write!(f, "revision {} {takes}", revision.short())
             }
             Reason::DefinitionApproval { revision } => {
                 let edits = "edits the pipeline, which a maintainer has to approve";
@@ -410,5 +430,8 @@ mod tests {
         let fewer = "; if there is none, an admin makes one (`towpath repo grant USER maintainer`) or asks for fewer \
                      `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)";
         check(&Reason::Approvals { have: 0, need: 1, revision }, &format!("{who}{fewer}"));
+        let trusts =
+            ", or an admin authorises who did (`towpath repo grant USER maintainer --authorised true`)";
+        check(&Reason::Unauthorised { revision, role: Role::Maintainer }, &format!("{who}{trusts}"));
     }
 }

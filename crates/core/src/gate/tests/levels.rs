@@ -74,7 +74,23 @@ fn a_vouch_lets_a_revision_run_and_not_land_also_where_no_approval_is_asked_for(
     assert_eq!(runs, "Change Vouched");
     let reasons = bench.gate.state.reasons(ChangeNumber(1), Timestamp(bench.clock));
     let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-    assert_eq!(reasons, ["revision 650101010101 has 0 of 1 approvals"]);
+    let takes = "is from somebody who is not authorised, which takes a maintainer's approval";
+    assert_eq!(reasons, [format!("revision 650101010101 {takes}")]);
     let (_, bench) = levels(&format!("{vouched}; approve 1; bell; pass 2"));
+    assert!(bench.log.contains("landed 1"), "{}", bench.log);
+}
+
+#[test]
+fn a_maintainer_who_is_alone_and_not_authorised_is_told_what_an_admin_can_do() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.people.insert(MAINTAINER, Rights { role: Role::Maintainer, authorised: false });
+    bench.play("approvals 0; push-as-maintainer 1; vouch 1; pass 1; approve 1");
+    let reasons = bench.gate.state.reasons(ChangeNumber(1), Timestamp(bench.clock));
+    let hints = reasons.iter().filter_map(|reason| reason.hint(ChangeNumber(1), &bench.gate.state.id.branch));
+    let told = hints.collect::<Vec<String>>().join("; ");
+    assert!(told.contains("`towpath repo grant USER maintainer --authorised true`"), "{told}");
+    bench.people.insert(MAINTAINER, Rights { role: Role::Maintainer, authorised: true });
+    bench.ring();
+    bench.play("pass 2");
     assert!(bench.log.contains("landed 1"), "{}", bench.log);
 }

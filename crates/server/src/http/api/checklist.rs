@@ -87,7 +87,10 @@ const ITEMS: [(ItemId, &str, Against); 9] = [
     (Approved, "it is approved", |reason| {
         matches!(
             reason,
-            Reason::Approvals { .. } | Reason::ChangesRequested { .. } | Reason::DefinitionApproval { .. }
+            Reason::Approvals { .. }
+                | Reason::Unauthorised { .. }
+                | Reason::ChangesRequested { .. }
+                | Reason::DefinitionApproval { .. }
         )
     }),
     (Turn, "it is its turn", |reason| matches!(reason, Reason::Ahead { .. })),
@@ -226,6 +229,7 @@ mod tests {
             Reason::RunCancelled { run: run.clone(), why: text.clone() },
             Reason::ChangesRequested { people: 1 },
             Reason::Approvals { have: 0, need: 1, revision: commit },
+            Reason::Unauthorised { revision: commit, role: Role::Author },
             Reason::DefinitionApproval { revision: commit },
             Reason::EmptySet,
             Reason::NoJobs,

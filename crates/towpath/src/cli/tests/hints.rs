@@ -72,6 +72,7 @@ fn reasons() -> Vec<Reason> {
         Reason::RunCancelled { run, why: why.clone() },
         Reason::ChangesRequested { people: 1 },
         Reason::Approvals { have: 0, need: 1, revision },
+        Reason::Unauthorised { revision, role: Role::Author },
         Reason::DefinitionApproval { revision },
         Reason::EmptySet,
         Reason::NoJobs,
