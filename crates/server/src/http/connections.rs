@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
@@ -19,6 +20,8 @@ const CONNECTIONS_MAX: usize = 4_000;
 const OF_ONE_ADDRESS: usize = 16;
 /// They are scarce when fewer than this part of them are free.
 const SCARCE: usize = 8;
+/// Bytes of an answer that wait in the kernel to be sent, at most.
+const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// The places for connections.
 #[derive(Debug)]
@@ -82,6 +85,10 @@ pub struct Socket {
 impl Socket {
     /// One of some connections.
     pub fn new(stream: TcpStream, connections: Arc<Connections>) -> Socket {
+        // Written is what has left: a slow reader who goes on would look still while megabytes wait here.
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+            tracing::debug!(%error, "a connection holds more back than it should: {error}");
+        }
         Socket { stream, patience: Patience::new(IDLE_DEADLINE, connections) }
     }
 
@@ -147,7 +154,58 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::time::Duration;
+
+    use socket2::{Domain, Type};
+
     use super::*;
+
+    /// No test waits so long for anything, on the slowest machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    /// Bytes that a reader's system takes in for them, at most.
+    const RECEIVED_BYTES: usize = 64 * 1024;
+
+    /// A socket, and its reader.
+    async fn pair() -> (Socket, std::net::TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let reader = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        reader.set_recv_buffer_size(RECEIVED_BYTES).unwrap();
+        reader.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        (Socket::new(stream, Arc::new(Connections::at_most(16))), reader.into())
+    }
+
+    fn write(socket: &mut Socket, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        Pin::new(socket).poll_write(context, &[0; 16 * 1024])
+    }
+
+    /// Bytes that a socket takes before its reader has to read.
+    async fn fill(socket: &mut Socket) -> usize {
+        socket.stream.writable().await.unwrap();
+        let mut taken = 0;
+        while let Poll::Ready(count) = poll_fn(|context| Poll::Ready(write(socket, context))).await {
+            taken += count.unwrap();
+        }
+        taken
+    }
+
+    #[test]
+    fn a_slow_reader_who_goes_on_is_seen_to() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut socket, mut reader) = pair().await;
+            let taken = fill(&mut socket).await;
+            assert!(taken < 1 << 20, "{taken} bytes are written and have not left");
+            reader.read_exact(&mut vec![0; taken * 3 / 4]).unwrap();
+            let more = tokio::time::timeout(PATIENCE, poll_fn(|context| write(&mut socket, context))).await;
+            assert!(
+                more.is_ok_and(|more| more.is_ok()),
+                "most of {taken} bytes are read, and it takes no more"
+            );
+        });
+    }
 
     #[test]
     fn one_address_leaves_places_for_others() {

@@ -26,18 +26,34 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// Rest after the system could not take a connection, for want of descriptors say.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// Bytes of an answer that wait in the kernel to be sent, at most.
-const UNSENT_BYTES: u32 = 128 * 1024;
-
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
+
+/// What hands over connections, each with where it comes from.
+pub trait Arrivals: Send {
+    /// Waits for the next one.
+    ///
+    /// # Errors
+    /// The system's; the next may come nevertheless.
+    fn next(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
+}
+
+impl Arrivals for TcpListener {
+    async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept().await
+    }
+}
 
 /// Serves until `stop` completes, then lets answers under way end.
 ///
 /// # Errors
 /// None today; a listener that fails is tried again.
-pub async fn serve(edge: Arc<Edge>, listener: TcpListener, stop: impl Future<Output = ()>) -> io::Result<()> {
+pub async fn serve(
+    edge: Arc<Edge>,
+    listener: impl Arrivals,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let router = super::router(&edge);
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(stop);
@@ -49,7 +65,7 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, stop: impl Future<Out
         };
         let Ok(place) = place else { break };
         let (stream, peer) = tokio::select! {
-            taken = listener.accept() => match taken {
+            taken = listener.next() => match taken {
                 Ok(taken) => taken,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be taken: {error}");
@@ -97,10 +113,6 @@ fn connection(
     // Small answers leave at once; the kernel would hold them back for more.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay: {error}");
-    }
-    // Written is what has left: a slow reader who goes on would look still while megabytes wait here.
-    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
-        tracing::debug!(%error, "a connection holds more back than it should: {error}");
     }
     let service = hyper_util::service::TowerToHyperService::new(Tagged { router, peer: Peer(peer) });
     let headers_deadline = if connections.are_scarce() { SCARCE_DEADLINE } else { HEADERS_DEADLINE };

@@ -1,6 +1,6 @@
 //! Crowds that hold what everybody needs: connections, places of requests, and memory.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,21 @@ fn readers_that_do_not_read_keep_nobody_out() {
     let held: Vec<TcpStream> = (0..24).map(|_| deaf(&world, "/openapi.json", "")).collect();
     assert_eq!(world.send(&Ask::get("/healthz")).status, 200);
     drop(held);
+}
+
+#[test]
+fn an_address_that_has_its_share_of_connections_gets_no_more() {
+    // One of sixteen is an address's share.
+    let world = World::from_afar(16, &[[192, 0, 2, 1], [192, 0, 2, 1], [192, 0, 2, 2]]);
+    let _held = TcpStream::connect(world.address).unwrap();
+    let mut more = TcpStream::connect(world.address).unwrap();
+    let ask = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", world.address);
+    let mut answer = Vec::new();
+    // It is closed, maybe before it was written to.
+    let _ = more.write_all(ask.as_bytes());
+    let _ = more.read_to_end(&mut answer);
+    assert_eq!(String::from_utf8_lossy(&answer), "", "a second one of the same address is not taken");
+    assert_eq!(world.send(&Ask::get("/healthz")).status, 200);
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use towpath_core::ids::{Epoch, RepoName, UserId};
@@ -18,6 +18,7 @@ use towpath_executor::{ExecutorClient, Limits, SandboxKind};
 use towpath_server::auth::accounts::{NewToken, add_user, issue_token};
 use towpath_server::auth::rights::set_admin;
 use towpath_server::http::connections::Connections;
+use towpath_server::http::serve::Arrivals;
 use towpath_server::http::{Edge, serve, site};
 use towpath_server::server::{Server, Shared};
 use towpath_server::settings::{ExecutorLife, ServerSettings};
@@ -79,14 +80,20 @@ impl World {
 
     /// A server without a repo that others reach by another address than this machine's own.
     pub fn behind(url: &str) -> World {
-        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url), Connections::of_this_process());
+        let connections = Connections::of_this_process();
+        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url), (connections, &[]));
         world.admit();
         world
     }
 
     /// A server without a repo that takes so many connections.
     pub fn narrow(connections: usize) -> World {
-        let connections = Connections::at_most(connections);
+        World::from_afar(connections, &[])
+    }
+
+    /// The same, whose first connections come from these addresses instead of this machine.
+    pub fn from_afar(connections: usize, addresses: &'static [[u8; 4]]) -> World {
+        let connections = (Connections::at_most(connections), addresses);
         let mut world = World::serve(TempDir::new().unwrap(), 0, None, connections);
         world.admit();
         world
@@ -97,7 +104,8 @@ impl World {
     }
 
     fn make(slots: u32, definition: &str) -> World {
-        let mut world = World::serve(TempDir::new().unwrap(), slots, None, Connections::of_this_process());
+        let connections = (Connections::of_this_process(), &[][..]);
+        let mut world = World::serve(TempDir::new().unwrap(), slots, None, connections);
         world.admit();
         world.fill(definition);
         world
@@ -110,12 +118,17 @@ impl World {
         let (tokens, users) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.users));
         drop(self);
         meanwhile(folder.path());
-        let mut world = World::serve(folder, 0, None, Connections::of_this_process());
+        let mut world = World::serve(folder, 0, None, (Connections::of_this_process(), &[]));
         (world.tokens, world.users) = (tokens, users);
         world
     }
 
-    fn serve(folder: TempDir, slots: u32, url: Option<&str>, connections: Connections) -> World {
+    fn serve(
+        folder: TempDir,
+        slots: u32,
+        url: Option<&str>,
+        (connections, addresses): (Connections, &'static [[u8; 4]]),
+    ) -> World {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -137,7 +150,7 @@ impl World {
         let stopped = async {
             let _ = stopped.await;
         };
-        let served = runtime.spawn(serve::serve(edge.clone(), listener, stopped));
+        let served = runtime.spawn(serve::serve(edge.clone(), Afar::new(listener, addresses), stopped));
         World {
             address,
             shared,
@@ -283,6 +296,28 @@ impl World {
             .header("origin", &format!("http://{}", self.address))
             .header("sec-fetch-site", "same-origin")
             .body(fields)
+    }
+}
+
+/// Connections of this machine, the first of which are said to come from elsewhere.
+struct Afar {
+    listener: TcpListener,
+    addresses: Mutex<std::slice::Iter<'static, [u8; 4]>>,
+}
+
+impl Afar {
+    fn new(listener: TcpListener, addresses: &'static [[u8; 4]]) -> Afar {
+        Afar { listener, addresses: Mutex::new(addresses.iter()) }
+    }
+}
+
+impl Arrivals for Afar {
+    async fn next(&self) -> std::io::Result<(TcpStream, SocketAddr)> {
+        let (stream, mut peer) = self.listener.accept().await?;
+        if let Some(address) = self.addresses.lock().unwrap().next() {
+            peer.set_ip((*address).into());
+        }
+        Ok((stream, peer))
     }
 }
 

@@ -433,3 +433,23 @@ fn i01_terminal_escape() {
     }
     assert!(served.ok(&["log", "1"]).out.contains(r"\x1b]52;c;cHduZWQ=\x07\x1b[21t"));
 }
+
+#[test]
+fn a_server_has_descriptors_for_its_connections_where_its_starter_had_few() {
+    let world = World::with(&[]);
+    let data = world.home().join("data").display().to_string();
+    let init = world.towpath(&["init", "--data", &data, "--user", "ann"]);
+    assert_eq!(init.code, 0, "{}", init.err);
+    let mut command = world.command("sh");
+    command.args(["-c", "ulimit -Sn 512 && exec \"$0\" \"$@\"", TOWPATH, "serve", "--data", &data]);
+    let mut server = command.args(["--listen", &own_address()]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let running = Running { world: &world, server };
+    assert!(lines.any(|line| line.contains("serving at")));
+    std::thread::spawn(move || lines.for_each(drop));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.server.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = [3, 4].map(|column| files.split_whitespace().nth(column).unwrap().parse().ok());
+    // No number: no limit.
+    assert_eq!(soft, Some(hard.unwrap_or(u64::MAX).min(16_384)), "{files}");
+}
