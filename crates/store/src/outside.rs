@@ -105,25 +105,32 @@ pub(crate) fn incarnation_of(view: &View) -> Result<Option<Incarnation>, ReadErr
     view.one("SELECT incarnation FROM meta", [], |row| Ok(Incarnation(row.get(0)?)))
 }
 
-/// Whether the restore that waits for acceptance is the one that shows outside: the start that found it was cut off before it
-/// set the mark, or could not set it. What it has found stands, if the key vouches for its leaf and nobody has signed anything
-/// since that is not here.
+/// Whether the restore that shows outside is one that the log tells of, and that waits for acceptance or was accepted: the
+/// start that found it was cut off before it set the mark, or no mark could be set since. What it has found stands, if the
+/// key vouches for its leaf and nobody has signed anything since that is not here.
 pub(crate) fn is_same_restore(
     view: &View,
     known: &KnownBefore,
     key: Option<&VerifierKey>,
 ) -> Result<bool, ReadError> {
-    let Some(restored) = view.restored()?.filter(|one| one.life_before == known.life()) else {
-        return Ok(false);
-    };
     let (leaves, own) = (view.leaf_count()?, incarnation_of(view)?);
+    if own.is_some_and(|own| own.to_string() == known.life()) {
+        // The mark is of after any restore that the log tells of.
+        return Ok(false);
+    }
+    let told = view.restores()?.into_iter().rev().find(|(_, told)| told.life_before == known.life());
+    let Some((leaf, restored)) = told else { return Ok(false) };
+    if view.restored()?.is_some_and(|waits| waits != restored) {
+        return Ok(false);
+    }
     let has_gone_on = known.checkpoints().next().is_some_and(|newest| match newest.life {
         life if life == own => newest.size > leaves,
         Some(life) if !restored.ended.iter().any(|one| one.life == life) => true,
         _ => newest.size > restored.leaves_before,
     });
-    let told = view.restores()?.into_iter().find(|(_, told)| *told == restored);
-    let (Some((leaf, _)), false) = (told, has_gone_on) else { return Ok(false) };
+    if has_gone_on {
+        return Ok(false);
+    }
     let Some(key) = key else { return Ok(true) };
     let sealed = view.last_checkpoint()?.and_then(|note| note.parse::<SignedCheckpoint>().ok());
     match sealed.filter(|note| key.signed(note)).map(|note| note.checkpoint) {
@@ -157,7 +164,8 @@ pub(crate) fn find_rollback(
         return Ok(None);
     };
     let ended = ended_lives(view, known, leaves)?;
-    let leaves_lost = leaves_known.saturating_sub(leaves_in_common(known, own, leaves, &ended));
+    let of_last = leaves_known.saturating_sub(leaves_in_common(known, own, leaves, &ended));
+    let leaves_lost = of_last.max(lost_of_all_lives(view, known, &ended)?);
     Ok(Some(Restored {
         why: why.to_owned(),
         leaves_before: leaves + leaves_lost,
@@ -178,6 +186,24 @@ fn leaves_in_common(known: &KnownBefore, own: Option<Incarnation>, leaves: u64, 
     let before = signed.min().map_or(0, |first| first.saturating_sub(1));
     let kept = ended.iter().filter(|one| one.life == last).map(|one| one.kept).max();
     before.max(kept.unwrap_or(0)).min(leaves)
+}
+
+/// How many leaves of all lives are known to be lost, but for those that somebody has accepted as lost: what a restore lost
+/// that still waits for that is lost after the next one as well, whether the log tells of it or not.
+fn lost_of_all_lives(view: &View, known: &KnownBefore, ended: &[EndedLife]) -> Result<u64, ReadError> {
+    let waits = view.restored()?;
+    let mut accepted = view.restores()?;
+    accepted.retain(|(_, told)| waits.as_ref() != Some(told));
+    let lost = |one: &EndedLife| {
+        let of_life = || known.checkpoints().filter(|checkpoint| checkpoint.life == Some(one.life));
+        let before =
+            of_life().map(|checkpoint| checkpoint.size).min().map_or(0, |first| first.saturating_sub(1));
+        let signed = of_life().filter(|checkpoint| !has_lost(&accepted, checkpoint));
+        let signed = signed.map(|checkpoint| checkpoint.size).max();
+        signed.unwrap_or(0).saturating_sub(before.max(one.kept))
+    };
+    let of_lives: u64 = ended.iter().map(lost).sum();
+    Ok(of_lives.max(waits.map_or(0, |waits| waits.leaves_lost)))
 }
 
 /// Every life that is known of, with how many of its leaves are in the database. All of them end with a restore: also one

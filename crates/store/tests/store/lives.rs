@@ -307,3 +307,54 @@ fn a_restore_whose_start_went_on_without_its_mark_is_the_same_one_though_the_lif
     assert_eq!(serve(&place), found);
     assert_eq!(report(&place).findings, []);
 }
+
+/// Accepts what a restore lost.
+fn accept(place: &Place) {
+    let store = place.open();
+    store.writer().write(|tx| tx.accept_restored()).unwrap();
+    store.close();
+}
+
+#[test]
+fn a_restore_that_was_accepted_is_no_other_one_though_its_mark_could_not_be_set() {
+    let place = Place::new();
+    grow(&place, 4);
+    let saved = save(&place, "saved.db");
+    grow(&place, 4);
+    go_back(&place, &saved);
+    let before = std::fs::read(mark(&place)).unwrap();
+    let (life, _) = serve(&place);
+    accept(&place);
+    grow(&place, 2);
+    std::fs::write(mark(&place), &before).unwrap();
+    assert_eq!(serve(&place), (life, None));
+    assert_eq!(report(&place).restores.len(), 1);
+}
+
+#[test]
+fn what_a_restore_lost_that_nobody_accepted_is_lost_after_the_next_one_as_well() {
+    let place = Place::new();
+    grow(&place, 4);
+    let first = save(&place, "first.db");
+    grow(&place, 4);
+    let lost_now = || {
+        let restored = serve(&place).1.unwrap();
+        (restored.leaves_lost, restored.leaves_before)
+    };
+    go_back(&place, &first);
+    assert_eq!(lost_now(), (4, 8));
+    // Of a backup that knows nothing of that: the leaf that told of it is lost, too.
+    go_back(&place, &first);
+    assert_eq!(lost_now(), (5, 9));
+    let waits = save(&place, "waits.db");
+    grow(&place, 3);
+    go_back(&place, &waits);
+    assert_eq!(lost_now(), (8, 13));
+    // What somebody has accepted is nothing new.
+    accept(&place);
+    let accepted = save(&place, "accepted.db");
+    grow(&place, 2);
+    go_back(&place, &accepted);
+    assert_eq!(lost_now(), (2, 8));
+    assert_eq!(report(&place).findings, []);
+}
