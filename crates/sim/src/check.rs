@@ -4,16 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use towpath_core::act::Act;
+use towpath_core::act::LandedAct;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
-use towpath_core::environment::Deploying;
-use towpath_core::gate::{ForgeChange, ForgeRead, RunRecord, Verb};
+use towpath_core::gate::{ForgeRead, Verb};
 use towpath_core::graph::{JobIndex, JobResult, JobSpec, Outcome};
 use towpath_core::ids::{
-    ChangeNumber, CommitId, Digest, EnvironmentId, Epoch, GateId, JobName, LeaseId, RunId, Timestamp, UserId,
+    ChangeNumber, CommitId, Digest, Epoch, GateId, JobName, LeaseId, RunId, Timestamp, UserId,
 };
-use towpath_core::message::{Message, RunReport, RunStart};
+use towpath_core::message::{Message, RunReport};
 use towpath_core::outbox::Stage;
 use towpath_core::run::{JobState, RunEvent};
 use towpath_core::turn::{Intake, Turn};
@@ -21,14 +20,17 @@ use towpath_core::turn::{Intake, Turn};
 use crate::fake::forge::Pusher;
 use crate::fake::store::AnyIntake;
 use crate::report::Violation;
-use crate::world::people::ADMIN;
 use crate::world::{AnyLive, World};
 
 mod bar;
 mod bounds;
 mod commands;
+mod deployments;
+mod freezes;
 mod newest;
+mod record;
 mod rest;
+mod trust;
 
 /// Readings remembered for one gate, to be compared with what a landing was decided on.
 const READS_KEPT: usize = 64;
@@ -49,24 +51,19 @@ pub struct Checks {
     accepted: BTreeSet<GateId>,
     /// Runs that people have stopped.
     stopped: BTreeSet<RunId>,
-    vouches: BTreeMap<(GateId, ChangeNumber), Vouched>,
+    vouches: BTreeMap<(GateId, ChangeNumber), trust::Vouched>,
     sent: BTreeMap<u64, Sent>,
     answered: BTreeSet<u64>,
     /// The first result that a run was told of each lease.
     first_results: BTreeMap<LeaseId, Option<Digest>>,
-    /// Runs that there were in the data of the newest restore.
-    pub saved: BTreeSet<RunId>,
-    /// Landings that were claimed while everything for them was there.
-    claimed: BTreeSet<CommitId>,
-    landed_leaves: BTreeSet<CommitId>,
-    started: BTreeSet<RunId>,
-    started_for: BTreeSet<ChangeNumber>,
-    ended: BTreeSet<RunId>,
-    /// Deployments that have begun and not ended, by environment.
-    deploying: BTreeMap<EnvironmentId, u64>,
+    /// Landings that were claimed while everything for them was there, each with what its leaf has to say.
+    claimed: BTreeMap<CommitId, LandedAct>,
     alerted: BTreeSet<EffectKey>,
     commits: u64,
     told: newest::Told,
+    recorded: record::Recorded,
+    freezes: freezes::Freezes,
+    restored: deployments::Restored,
 }
 
 /// A command as it was sent.
@@ -75,14 +72,6 @@ struct Sent {
     gate: GateId,
     by: UserId,
     verb: Verb,
-}
-
-/// A vouching as it was accepted.
-#[derive(Debug, Clone)]
-struct Vouched {
-    by: UserId,
-    revision: CommitId,
-    expires: Timestamp,
 }
 
 impl Checks {
@@ -121,11 +110,6 @@ impl Checks {
     pub fn is_frozen(&self, gate: &GateId) -> bool {
         self.frozen.contains(gate)
     }
-
-    /// How many runs of a gate have begun.
-    pub fn runs_of(&self, gate: &GateId) -> u64 {
-        self.started.iter().filter(|run| run.gate == *gate).map(|run| run.number).max().unwrap_or(0)
-    }
 }
 
 impl World {
@@ -139,11 +123,11 @@ impl World {
     ) {
         self.check_epoch(epoch, &turn.write.cell);
         self.note_results(inbox);
-        self.check_answers(epoch, turn, before);
-        self.checks.note_runs(turn);
-        for act in &turn.write.acts {
-            self.check_act(act);
-        }
+        let accepted = self.check_answers(epoch, turn, before);
+        self.check_record((epoch, turn), inbox, accepted);
+        self.check_freeze(epoch, turn, inbox);
+        self.checks.note_runs(turn, inbox);
+        self.note_candidates(epoch, turn);
         for (_, message) in &turn.write.messages {
             match message {
                 Message::RunEnded(report) => self.check_report(report),
@@ -154,8 +138,7 @@ impl World {
         for (key, row) in &turn.write.outbox {
             let claimed = row.as_ref().filter(|row| matches!(row.stage, Stage::Claimed { .. }));
             if let Some(Effect::RunJob(order)) = claimed.and_then(|row| row.effect.as_ref()) {
-                self.check_turn(order);
-                self.check_restored(order);
+                self.check_deployment(order);
                 self.check_aborts(epoch, order);
             }
             if let Some(Effect::Land(landing)) = claimed.and_then(|row| row.effect.as_ref()) {
@@ -175,76 +158,6 @@ impl World {
         self.check_bounds(epoch, &turn.write.cell);
         self.checks.commits += 1;
         self.check_reload(epoch, &turn.write.cell);
-    }
-
-    /// T1 and T2: a run begins with no more trust than its change has in truth.
-    fn check_start(&mut self, epoch: Epoch, start: &RunStart, now: Timestamp) {
-        let Some((number, revision)) = start.change else { return };
-        let gate = &start.run.gate;
-        let live = self.server(epoch).and_then(|server| server.cells.get(&CellId::Gate(gate.clone())));
-        let truth = self.checks.truth(gate, live.and_then(|live| self.checks.read_began(live)));
-        let level = truth.and_then(|truth| {
-            let is_it = |change: &&ForgeChange| change.number == number && change.revision.commit == revision;
-            let change = truth.snapshot.changes.iter().find(is_it)?;
-            let edited =
-                self.edited_definition(self.forge.git.made_from.get(&start.commit)?.parent, start.commit);
-            Some(self.true_level(gate, change, (&truth.snapshot, edited), now))
-        });
-        // What makes it out of date may be told in the turn that begins it: that turn stops it, too.
-        let is_stopped = |live: &AnyLive| match live {
-            AnyLive::Gate(live) => {
-                live.state.runs().get(&start.run.number).is_some_and(|run| run.cancel.is_some())
-            }
-            _ => false,
-        };
-        if level.is_none_or(|level| level < start.level) && !live.is_some_and(is_stopped) {
-            let what = format!("run {} begins as {:?}, and in truth it is {level:?}", start.run, start.level);
-            self.violate("T1", what);
-        }
-    }
-
-    /// T1: nothing runs on that lacks the trust it was started with, also where time alone took it.
-    fn check_trust(&mut self, epoch: Epoch, turn: &Turn) {
-        let live = self.server(epoch).and_then(|server| server.cells.get(&turn.write.cell));
-        let Some(AnyLive::Gate(live)) = live else { return };
-        let state = &live.state;
-        let lacks_trust = |run: &RunRecord| {
-            let change = run.change.and_then(|(number, _)| state.changes().get(&number));
-            change.is_some_and(|change| state.level_in(run, change, turn.write.now) < run.level)
-        };
-        let runs = state.runs().iter().filter(|(_, run)| run.is_running() && run.cancel.is_none());
-        if let Some(number) = runs.filter(|(_, run)| lacks_trust(run)).map(|(number, _)| *number).next() {
-            let what = format!("run {number} of {} runs on although nobody trusts it now", state.id);
-            self.violate("T1", what);
-        }
-    }
-
-    /// I13: who deploys is the one whose turn it is.
-    fn check_turn(&mut self, order: &JobOrder) {
-        let Some(name) = order.spec.body.environment.clone() else { return };
-        let environment = EnvironmentId { repo: order.run.gate.repo.clone(), name };
-        let stored = self.store.cells.get(&CellId::Environment(environment.clone()));
-        let row = stored.and_then(|cell| cell.rows.get("deploying"));
-        let deploying = row.and_then(|row| serde_json::from_str::<Option<Deploying>>(row).ok().flatten());
-        let has_turn = |one: &Deploying| (&one.claim.run, one.claim.job) == (&order.run, order.lease.job);
-        if !deploying.as_ref().is_some_and(has_turn) {
-            let what = format!("run {} deploys to {environment} while {deploying:?} has the turn", order.run);
-            self.violate("I13", what);
-        }
-    }
-
-    /// T9: nothing is deployed that was owed when the data were saved, whether a person has accepted a restore or not.
-    fn check_restored(&mut self, order: &JobOrder) {
-        let body = &order.spec.body;
-        if body.environment.is_none() || order.restored {
-            return;
-        }
-        if self.checks.saved.contains(&order.run) && !body.restartable {
-            self.violate(
-                "T9",
-                format!("run {} deploys what may have been deployed before a restore", order.run),
-            );
-        }
     }
 
     /// DESIGN 7: no job begins once another one that did not pass has aborted it.
@@ -320,64 +233,6 @@ impl World {
         }
     }
 
-    fn check_act(&mut self, act: &Act) {
-        match act {
-            Act::Landed(landed) => {
-                let pushes = &self.forge.branch(&landed.gate.branch).pushes;
-                let ours = |change| {
-                    pushes.iter().any(|push| push.to == landed.commit && push.by == Pusher::Us(change))
-                };
-                if !ours(landed.change) {
-                    let what = format!("the record says that {} landed, the forge does not", landed.commit);
-                    self.violate("I8", what);
-                }
-                if !self.checks.landed_leaves.insert(landed.commit) {
-                    self.violate("I8", format!("the landing of {} has two leaves", landed.commit));
-                }
-            }
-            Act::ForeignPush { gate, to, .. } => {
-                self.checks.foreign.insert(gate.clone());
-                let ours = |push: &crate::fake::forge::Push| push.to == *to && push.by != Pusher::Person;
-                let person = |push: &crate::fake::forge::Push| push.to == *to && push.by == Pusher::Person;
-                let pushes = &self.forge.branch(&gate.branch).pushes;
-                if pushes.iter().any(ours) && !pushes.iter().any(person) {
-                    self.violate("I8", format!("our own landing {to} is recorded as somebody else's push"));
-                }
-            }
-            Act::Froze { gate, .. } => drop(self.checks.frozen.insert(gate.clone())),
-            Act::RunStarted { run, change, .. } => {
-                self.checks.started_for.extend(change.map(|(number, _)| number));
-                self.has_begun(&run.gate);
-                if !self.checks.started.insert(run.clone()) {
-                    self.violate("I8", format!("the start of run {run} has two leaves"));
-                }
-            }
-            Act::DeploymentStarted { environment, number, .. } => {
-                if let Some(other) = self.checks.deploying.insert(environment.clone(), *number) {
-                    let what = format!("deployment {number} to {environment} began before {other} was over");
-                    self.violate("I13", what);
-                }
-            }
-            Act::DeploymentEnded { environment, number, .. }
-                if self.checks.deploying.remove(environment) != Some(*number) =>
-            {
-                self.violate("I8", format!("deployment {number} to {environment} ended without a beginning"));
-            }
-            Act::RunEnded { run, .. } if !self.checks.ended.insert(run.clone()) => {
-                self.violate("I8", format!("the end of run {run} has two leaves"));
-            }
-            _ => {}
-        }
-    }
-
-    /// I10 where somebody who is no admin made a branch that is watched now.
-    fn has_begun(&mut self, gate: &GateId) {
-        let made_by = self.forge.branch(&gate.branch).made_by;
-        if made_by != ADMIN && !self.checks.accepted.contains(gate) {
-            self.violate("I10", format!("a run began on {gate}, which {made_by} made and no admin accepted"));
-        }
-    }
-
     /// I1, I2 and I3 at the very moment at which a branch moves.
     pub fn check_landing(&mut self, landing: &Landing) {
         let branch = self.forge.branch(&landing.branch);
@@ -393,7 +248,7 @@ impl World {
             let what = format!("{} was pushed over {}, tested was {}", push.to, push.from, landing.from);
             self.violate("I3", what);
         }
-        if !self.checks.claimed.contains(&landing.to) {
+        if !self.checks.claimed.contains_key(&landing.to) {
             self.violate("I2", format!("{} landed without having been claimed", landing.to));
         }
     }

@@ -63,10 +63,30 @@ pub enum Mutant {
     EverybodyIsShownAll,
     /// Housekeeping lets runs go that are just over.
     ForgetsRunsAtOnce,
+    /// A gate hears that somebody else moved a branch which lacks what the forge says that it landed there.
+    LackingIsMoved,
+    /// Nobody is told of a freeze, and the driver says that they were.
+    FreezesAreNotTold,
+    /// A branch that froze by itself has no leaf for it.
+    FreezesAreNotRecorded,
+    /// A push of somebody else has no leaf.
+    ForeignPushesAreNotRecorded,
+    /// A change that left the queue has no leaf for it.
+    EjectionsAreNotRecorded,
+    /// A landing's leaf names nobody who approved it.
+    LandingsNameNobody,
+    /// A vouch is understood as one for whatever definition is made first.
+    VouchesAreForAnyDefinition,
+    /// A vouch is understood as one for ever.
+    VouchesNeverEnd,
+    /// A run does not hear that the data were restored.
+    RunsDoNotHearOfRestores,
+    /// A gate hears of a restore as of a disk that failed: nothing lands, and what was owed is owed on.
+    RestoresAreDiskFailures,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 25] = [
+pub const MUTANTS: [Mutant; 35] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -92,6 +112,16 @@ pub const MUTANTS: [Mutant; 25] = [
     Mutant::AbortedIsPassed,
     Mutant::EverybodyIsShownAll,
     Mutant::ForgetsRunsAtOnce,
+    Mutant::LackingIsMoved,
+    Mutant::FreezesAreNotTold,
+    Mutant::FreezesAreNotRecorded,
+    Mutant::ForeignPushesAreNotRecorded,
+    Mutant::EjectionsAreNotRecorded,
+    Mutant::LandingsNameNobody,
+    Mutant::VouchesAreForAnyDefinition,
+    Mutant::VouchesNeverEnd,
+    Mutant::RunsDoNotHearOfRestores,
+    Mutant::RestoresAreDiskFailures,
 ];
 
 /// How a planted bug was noticed.

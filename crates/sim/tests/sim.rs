@@ -23,13 +23,17 @@ fn stories_end_the_same_wherever_the_server_dies_and_if_every_effect_is_done_twi
 }
 
 #[test]
-fn what_a_landing_or_a_run_rests_on_is_checked_in_stories_of_its_own() {
+fn bugs_that_are_rare_in_worlds_of_chance_are_noticed_in_stories_of_their_own() {
     let bugs = [
         (Mutant::FailuresAreForgotten, "the newest result of `wheel`, in run 3, is"),
         (Mutant::RetriesKeepEverything, "was put aside by a retry"),
         (Mutant::StoppedIsPassed, "`integ` of run 1 was made of another `wheel`"),
         (Mutant::AbortedIsPassed, "nobody has shown that `integ 0` passes on it"),
         (Mutant::EverybodyIsShownAll, "begins as Authorised, and in truth it is Some(Vouched)"),
+        (Mutant::VouchesAreForAnyDefinition, "begins as Vouched, and in truth it is Some(Untrusted)"),
+        (Mutant::VouchesNeverEnd, "runs on, which in truth is Some(Untrusted)"),
+        (Mutant::LackingIsMoved, "had landed, and does not freeze"),
+        (Mutant::RestoresAreDiskFailures, "deploys what may have been deployed before a restore"),
     ];
     for (bug, by) in bugs {
         let notice = hunt(bug, 1, 1);

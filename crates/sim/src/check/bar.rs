@@ -1,6 +1,7 @@
 //! The bar, told again from the truth: what a candidate must have passed, and what its change must have, at the moment
 //! at which its landing is claimed.
 
+use towpath_core::act::LandedAct;
 use towpath_core::definition::{EmptySet, GateSettings, Proof};
 use towpath_core::effect::Landing;
 use towpath_core::gate::{ForgeChange, Review, Snapshot, Verdict, message_digest};
@@ -8,6 +9,7 @@ use towpath_core::graph::{Outcome, Trigger};
 use towpath_core::ids::{CommitId, Digest, Epoch, GateId, Timestamp, UserId};
 use towpath_core::policy::{Level, Role};
 
+use super::newest::Grounds;
 use crate::fake::definition::{self, Job};
 use crate::fake::executor::Stage;
 use crate::fake::forge::Pusher;
@@ -15,7 +17,8 @@ use crate::fake::git::{DEFINITION, changed_paths, tree_id};
 use crate::world::{AnyLive, World};
 
 impl World {
-    /// I2, I3, I7, I18 at a claim.
+    /// I2, I3, I7, I18 at a claim. What the landing's leaf has to say is remembered: the change may be closed or pushed to
+    /// while it lands.
     pub(super) fn check_claim(&mut self, epoch: Epoch, landing: &Landing, now: Timestamp) {
         let gate = GateId { repo: landing.repo.clone(), branch: landing.branch.clone() };
         let live = self
@@ -30,7 +33,7 @@ impl World {
             None => Err("no reading of the branch stands behind it".into()),
         };
         match verdict {
-            Ok(()) => drop(self.checks.claimed.insert(landing.to)),
+            Ok(leaf) => drop(self.checks.claimed.insert(landing.to, leaf)),
             Err(why) => {
                 let what = format!("change {} is about to land as {}: {why}", landing.change, landing.to);
                 self.violate("I2", what);
@@ -44,7 +47,7 @@ impl World {
         landing: &Landing,
         truth: &Snapshot,
         now: Timestamp,
-    ) -> Result<(), String> {
+    ) -> Result<LandedAct, String> {
         let spec = self.forge.git.made_from.get(&landing.to).ok_or("it is no candidate")?;
         let change = truth.changes.iter().find(|change| change.number == landing.change);
         let change = change.ok_or("the change is not open")?;
@@ -70,7 +73,21 @@ impl World {
             return Err("nobody trusts it".into());
         }
         self.has_passed(landing, change, (settings, level))?;
-        self.rests_on_the_newest(gate, landing, change, (settings, level))
+        let Grounds { results, runs } = self.rests_on_the_newest(gate, landing, change, (settings, level))?;
+        Ok(LandedAct {
+            gate: gate.clone(),
+            change: change.number,
+            revision: spec.revision,
+            candidate: spec.id(),
+            parent: spec.parent,
+            commit: landing.to,
+            tree: tree_id(&self.forge.git.get(landing.to).files),
+            definition: self.forge.definition_of(landing.to),
+            results,
+            runs,
+            approvals: approvals(gate, change, truth).iter().map(|review| review.by).collect(),
+            at: now,
+        })
     }
 
     pub(super) fn not_stopped(&self, gate: &GateId, change: &ForgeChange) -> Result<(), String> {
@@ -165,6 +182,7 @@ impl World {
         let vouched = self.checks.vouches.get(&(gate.clone(), change.number)).is_some_and(|vouched| {
             vouched.revision == change.revision.commit
                 && vouched.expires > now
+                && (edited.is_none() || [None, edited].contains(&vouched.definition))
                 && is_maintainer(truth, vouched.by)
         });
         if vouched { Level::Vouched } else { Level::Untrusted }

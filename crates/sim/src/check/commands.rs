@@ -9,7 +9,8 @@ use towpath_core::ids::{ChangeNumber, CommitId, Epoch, GateId, RunId, Timestamp,
 use towpath_core::policy::Role;
 use towpath_core::turn::Turn;
 
-use super::{Sent, Vouched};
+use super::Sent;
+use super::trust::Vouched;
 use crate::world::World;
 
 impl super::Checks {
@@ -34,8 +35,14 @@ impl super::Checks {
 }
 
 impl World {
-    pub(super) fn check_answers(&mut self, epoch: Epoch, turn: &Turn, before: Option<Timestamp>) {
-        let CellId::Gate(gate) = &turn.write.cell else { return };
+    /// Returns the commands that were accepted, in their order.
+    pub(super) fn check_answers(
+        &mut self,
+        epoch: Epoch,
+        turn: &Turn,
+        before: Option<Timestamp>,
+    ) -> Vec<Sent> {
+        let CellId::Gate(gate) = &turn.write.cell else { return vec![] };
         let leaves = turn.write.acts.iter().filter(|act| matches!(act, Act::Command { .. })).count();
         let accepted = turn.answers.iter().filter(|answer| answer.result.is_ok()).count();
         if leaves != accepted {
@@ -47,6 +54,7 @@ impl World {
             .and_then(|live| self.checks.read_began(live));
         let truths: Vec<Arc<ForgeRead>> =
             [before, after].iter().filter_map(|began| self.checks.truth(gate, *began)).collect();
+        let mut all = vec![];
         for answer in &turn.answers {
             if !self.checks.answered.insert(answer.command) {
                 self.violate("I8", format!("command {} was answered twice", answer.command));
@@ -54,9 +62,10 @@ impl World {
             let Some(sent) = self.checks.sent.get(&answer.command).cloned() else { continue };
             if answer.result.is_ok() {
                 self.check_right(&sent, &truths);
-                self.remember(&sent);
+                all.push(sent);
             }
         }
+        all
     }
 
     fn check_right(&mut self, sent: &Sent, truths: &[Arc<ForgeRead>]) {
@@ -76,24 +85,26 @@ impl World {
         }
     }
 
-    fn remember(&mut self, sent: &Sent) {
+    /// What a command that was accepted leaves behind.
+    pub(super) fn remember(&mut self, sent: &Sent) {
         let gate = sent.gate.clone();
         match &sent.verb {
             Verb::Hold { change, .. } => drop(self.checks.holds.insert((gate, *change))),
             Verb::Release { change } => drop(self.checks.holds.remove(&(gate, *change))),
             Verb::Freeze { .. } => drop(self.checks.frozen.insert(gate)),
+            Verb::Deploy | Verb::DeployTo { .. } | Verb::RunManual { .. } => self.checks.note_asked(gate),
             Verb::AcceptTip { .. } => {
                 self.checks.foreign.remove(&gate);
                 self.checks.accepted.insert(gate);
             }
             Verb::Unfreeze => drop(self.checks.frozen.remove(&gate)),
-            Verb::Vouch { change, revision, expires, .. } => {
-                let vouched = Vouched { by: sent.by, revision: *revision, expires: *expires };
+            Verb::Vouch { change, revision, definition, expires, .. } => {
+                let (revision, definition, expires) = (*revision, *definition, *expires);
+                let vouched = Vouched { by: sent.by, revision, definition, expires };
                 self.checks.vouches.insert((gate, *change), vouched);
             }
             Verb::Cancel { run, .. } => drop(self.checks.stopped.insert(RunId { gate, number: *run })),
             Verb::Retry { change, scope, .. } => self.checks.note_retry(&gate, *change, scope),
-            _ => {}
         }
     }
 }

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use towpath_core::cell::CellId;
 use towpath_core::definition::{GateSettings, Proof};
-use towpath_core::effect::Landing;
+use towpath_core::effect::{Effect, Landing};
 use towpath_core::gate::{ForgeChange, RetryScope};
 use towpath_core::graph::{JobGraph, JobIndex, JobResult, Outcome, Trigger};
-use towpath_core::ids::{ChangeNumber, CommitId, Digest, GateId, RunId};
+use towpath_core::ids::{CandidateId, ChangeNumber, CommitId, Digest, Epoch, GateId, RunId, Timestamp};
 use towpath_core::message::{JobReport, Message, RunReport, RunStart};
 use towpath_core::policy::Level;
 use towpath_core::turn::Turn;
@@ -16,15 +17,27 @@ use towpath_core::turn::Turn;
 use super::Checks;
 use crate::fake::definition;
 use crate::fake::git::{DEFINITION, changed_paths, tree_id};
+use crate::fake::store::AnyIntake;
 use crate::world::World;
 
 /// What was said of runs, and what people asked to be made again.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    starts: BTreeMap<RunId, Arc<RunStart>>,
+    pub(super) starts: BTreeMap<RunId, Arc<RunStart>>,
     reports: BTreeMap<RunId, Arc<RunReport>>,
     /// By change and job; without a job: all of them. Results of runs before this one are put aside.
     aside: BTreeMap<(GateId, ChangeNumber, Option<String>), u64>,
+    /// Candidates that were asked for: of which change and revision.
+    pub(super) asked: BTreeMap<CandidateId, (ChangeNumber, CommitId)>,
+}
+
+/// What a landing rests on, as its leaf has it.
+#[derive(Debug, Default)]
+pub(super) struct Grounds {
+    /// Each required job to the digest of its passed result.
+    pub(super) results: BTreeMap<String, Digest>,
+    /// The runs that made these results.
+    pub(super) runs: BTreeSet<RunId>,
 }
 
 impl Told {
@@ -73,31 +86,53 @@ impl Checks {
     }
 
     /// Remembers what runs were started with and how they ended.
-    pub(super) fn note_runs(&mut self, turn: &Turn) {
+    pub(super) fn note_runs(&mut self, turn: &Turn, inbox: &[(u64, Timestamp, AnyIntake)]) {
+        let mut begun = vec![];
         for (_, message) in &turn.write.messages {
             match message {
-                Message::Start(start) => drop(self.told.starts.insert(start.run.clone(), start.clone())),
+                Message::Start(start) => {
+                    begun.push(start.run.clone());
+                    self.told.starts.insert(start.run.clone(), start.clone());
+                }
                 Message::RunEnded(report) => {
                     drop(self.told.reports.insert(report.run.clone(), report.clone()));
                 }
                 _ => {}
             }
         }
+        self.note_begun(begun, inbox);
     }
 }
 
 impl World {
+    /// Remembers of which change and revision a candidate is that is asked for.
+    pub(super) fn note_candidates(&mut self, epoch: Epoch, turn: &Turn) {
+        for (_, row) in &turn.write.outbox {
+            let effect = row.as_ref().and_then(|row| row.effect.as_ref());
+            let (CellId::Gate(gate), Some(Effect::MakeCandidate { id, spec, .. })) =
+                (&turn.write.cell, effect)
+            else {
+                continue;
+            };
+            let record = self.gate_of(epoch, gate).and_then(|state| state.candidates().get(id));
+            if let Some(change) = record.map(|record| record.change) {
+                self.checks.told.asked.insert(*id, (change, spec.revision));
+            }
+        }
+    }
+
     pub(super) fn rests_on_the_newest(
         &self,
         gate: &GateId,
         landing: &Landing,
         change: &ForgeChange,
         (settings, level): (GateSettings, Level),
-    ) -> Result<(), String> {
+    ) -> Result<Grounds, String> {
         let graph = self.landed_jobs(landing, change)?;
         let (ids, sees_history) = (graph.digests(), graph.sees_history());
         let tree = tree_id(&self.forge.git.get(landing.to).files);
         let mut chosen: BTreeMap<JobIndex, u64> = BTreeMap::new();
+        let mut grounds = Grounds::default();
         for job in wanted(&graph) {
             let at = job.0 as usize;
             let is_about = |start: &RunStart| {
@@ -124,8 +159,12 @@ impl World {
                 }
             }
             chosen.insert(job, run);
+            if graph.job(job).required {
+                grounds.results.insert(newest.name.clone(), digest(newest));
+                grounds.runs.insert(report.run.clone());
+            }
         }
-        Ok(())
+        Ok(grounds)
     }
 
     /// The jobs of what would land.
@@ -152,6 +191,10 @@ impl World {
         let found = about.filter_map(|(_, report)| Some((&**report, report.jobs.iter().find(ran)?))).next();
         found.ok_or_else(|| format!("no run has a result of the job {id}"))
     }
+}
+
+fn digest(report: &JobReport) -> Digest {
+    Digest::of(&serde_json::to_vec(report).expect("invariant: a report has only types of JSON"))
 }
 
 /// Whether a run found it out about a job by running it.

@@ -1,29 +1,14 @@
 //! What must hold once everything is at rest.
 
-use std::collections::BTreeSet;
-
-use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::gate::{GateState, Reason, Snapshot};
-use towpath_core::ids::{ChangeNumber, CommitId, GateId};
+use towpath_core::ids::GateId;
 use towpath_core::outbox::Stage;
 use towpath_core::policy::Level;
 
-use crate::fake::forge::{ChangeState, Pusher};
+use crate::fake::forge::ChangeState;
 use crate::world::{AnyLive, World};
-
-impl super::Checks {
-    /// Whether a run for a change is on record.
-    pub fn was_started_for(&self, number: ChangeNumber) -> bool {
-        self.started_for.contains(&number)
-    }
-
-    /// Whether a change's landing is on record.
-    pub fn landed_of(&self, leaves: &[Act], number: ChangeNumber) -> bool {
-        leaves.iter().any(|act| matches!(act, Act::Landed(landed) if landed.change == number))
-    }
-}
 
 impl World {
     /// What is still owed or under way; `None`: the world is at rest.
@@ -59,34 +44,18 @@ impl World {
         if let Some(what) = self.unrest() {
             self.violate("I16", what);
         }
-        self.check_record();
+        self.check_recorded();
+        self.check_losses();
         for gate in self.gates.clone() {
             self.check_gate(&gate);
             self.check_eligible(&gate);
         }
     }
 
-    /// I8: each landing, run and command of the true world is on record.
-    fn check_record(&mut self) {
-        let pushes = self.forge.branches.values().flat_map(|branch| &branch.pushes);
-        let ours: BTreeSet<CommitId> =
-            pushes.filter(|push| push.by != Pusher::Person).map(|push| push.to).collect();
-        if let Some(missing) = ours.difference(&self.checks.landed_leaves).next() {
-            let what = format!("the landing of {missing} is not on record");
-            return self.violate("I8", what);
-        }
-        if let Some(missing) = ours.difference(&self.forge.noted).next() {
-            let what = format!("no clone can bear witness to the landing of {missing}: it has no note");
-            return self.violate("I8", what);
-        }
-        if let Some(run) = self.checks.started.symmetric_difference(&self.checks.ended).next() {
-            let what = format!("run {run} has only one of start and end on record");
-            return self.violate("I8", what);
-        }
-        if let Some((environment, number)) = self.checks.deploying.first_key_value() {
-            let what = format!("deployment {number} to {environment} has no end on record");
-            return self.violate("I8", what);
-        }
+    /// I8: each move, run and command of the true world is on record.
+    fn check_recorded(&mut self) {
+        self.check_moves();
+        self.check_ends();
         if let Some(command) = self.checks.unanswered().first() {
             let what = format!("command {command} was never answered");
             self.violate("I8", what);

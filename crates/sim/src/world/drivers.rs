@@ -104,6 +104,9 @@ impl World {
 
     fn answer_later(&mut self, id: u64, task: &Task, found: Found) {
         let (key, token) = (task.key.clone(), task.token);
+        if let Found::Gate(Some(GateEvent::LandTried { result: LandTried::Broken { .. }, .. })) = &found {
+            self.checks.note_broken(key.clone(), token);
+        }
         let intake = match found {
             Found::Later => return,
             Found::Gate(result) => AnyIntake::Gate(Intake::Done { key, token, result }),
@@ -171,7 +174,10 @@ impl World {
                 Found::Gate(None)
             }
             Effect::Alert { .. } => {
-                self.checks.note_alert(task.key.clone());
+                let is_of_freeze = task.key.as_str().starts_with("alert-frozen ");
+                if self.mutant != Some(Mutant::FreezesAreNotTold) || !is_of_freeze {
+                    self.checks.note_alert(task.key.clone());
+                }
                 Found::Gate(None)
             }
             Effect::ReplaceServer(_) => unreachable!("nobody marks an environment as the server itself here"),

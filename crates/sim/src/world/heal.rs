@@ -1,8 +1,9 @@
 //! The end of a world: the faults stop, a diligent team tidies up, and everything has to come to rest.
 
+use towpath_core::cell::CellId;
 use towpath_core::effect::Landing;
 use towpath_core::gate::{GateState, Reason, RetryScope, Verb, Verdict};
-use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
+use towpath_core::ids::{ChangeNumber, Epoch, GateId, Timestamp};
 use towpath_core::policy::{Rights, Role};
 
 use super::people::{ADMIN, AUTHORS, MAINTAINERS};
@@ -22,8 +23,12 @@ const PROBE_RUNS_MS: i64 = 4 * 900_000 + 120_000;
 impl World {
     /// A gate as the leading server has it in memory.
     pub fn gate_state(&self, gate: &GateId) -> Option<&GateState> {
-        let cells = &self.leader()?.cells;
-        match cells.get(&towpath_core::cell::CellId::Gate(gate.clone()))? {
+        self.gate_of(self.leader()?.epoch, gate)
+    }
+
+    /// A gate as one server has it in memory.
+    pub fn gate_of(&self, epoch: Epoch, gate: &GateId) -> Option<&GateState> {
+        match self.server(epoch)?.cells.get(&CellId::Gate(gate.clone()))? {
             AnyLive::Gate(live) => Some(&live.state),
             _ => None,
         }
@@ -91,6 +96,7 @@ impl World {
     fn team_tidies_up(&mut self) {
         for gate in self.gates.clone() {
             self.check_stops(&gate);
+            self.check_freeze_is_told(&gate);
             for verb in self.due_commands(&gate) {
                 if verb == Verb::Unfreeze && !self.note_unfreeze(&gate) {
                     let what = format!("{gate} froze again over what it had been unfrozen for");

@@ -1,10 +1,14 @@
-//! What a planted bug makes of the words that come to a gate. The checkers know what was truly said.
+//! What a planted bug makes of the words that come to a cell, and of those that it leaves. The checkers know what was truly
+//! said.
 
 use std::sync::Arc;
 
-use towpath_core::gate::{GateEvent, RetryScope, Verb};
+use towpath_core::act::{Act, LandedAct};
+use towpath_core::gate::{GateEvent, HaltCause, LandTried, RetryScope, Verb};
 use towpath_core::graph::{JobResult, Outcome};
+use towpath_core::ids::Timestamp;
 use towpath_core::message::{JobReport, RunReport};
+use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
 
 use super::World;
@@ -17,6 +21,13 @@ impl World {
         match (self.mutant, verb) {
             (Some(Mutant::RetriesKeepEverything), Verb::Retry { change, revision, .. }) => {
                 Verb::Retry { change, revision, scope: RetryScope::NotPassed }
+            }
+            (
+                Some(Mutant::VouchesAreForAnyDefinition),
+                Verb::Vouch { change, revision, why, expires, .. },
+            ) => Verb::Vouch { change, revision, definition: None, why, expires },
+            (Some(Mutant::VouchesNeverEnd), Verb::Vouch { change, revision, definition, why, .. }) => {
+                Verb::Vouch { change, revision, definition, why, expires: Timestamp(i64::MAX) }
             }
             (_, verb) => verb,
         }
@@ -31,8 +42,46 @@ impl World {
                 let report = RunReport { jobs: jobs.collect(), ..(**report).clone() };
                 AnyIntake::Gate(Intake::Event(GateEvent::RunEnded(Arc::new(report))))
             }
+            AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts)))
+                if self.mutant == Some(Mutant::RestoresAreDiskFailures) =>
+            {
+                let why = halts.values().find_map(Clone::clone);
+                let halts = [(HaltCause::Disk, why), (HaltCause::Restore, None)];
+                AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts.into())))
+            }
+            AnyIntake::Gate(Intake::Done {
+                key,
+                token,
+                result: Some(GateEvent::LandTried { candidate, result: LandTried::Broken { tip } }),
+            }) if self.mutant == Some(Mutant::LackingIsMoved) => {
+                let (candidate, result) = (*candidate, LandTried::Moved { tip: *tip });
+                let result = Some(GateEvent::LandTried { candidate, result });
+                AnyIntake::Gate(Intake::Done { key: key.clone(), token: *token, result })
+            }
+            AnyIntake::Run(Intake::Event(RunEvent::Restored))
+                if self.mutant == Some(Mutant::RunsDoNotHearOfRestores) =>
+            {
+                AnyIntake::Run(Intake::Event(RunEvent::RestoreAccepted))
+            }
             other => other.clone(),
         }
+    }
+
+    /// The leaves of a turn as they come to the record.
+    pub(super) fn recorded(&self, acts: Vec<Act>) -> Vec<Act> {
+        let is_kept = |act: &Act| match self.mutant {
+            Some(Mutant::FreezesAreNotRecorded) => !matches!(act, Act::Froze { .. }),
+            Some(Mutant::ForeignPushesAreNotRecorded) => !matches!(act, Act::ForeignPush { .. }),
+            Some(Mutant::EjectionsAreNotRecorded) => !matches!(act, Act::Ejected { .. }),
+            _ => true,
+        };
+        let said = |act: Act| match act {
+            Act::Landed(landed) if self.mutant == Some(Mutant::LandingsNameNobody) => {
+                Act::Landed(Box::new(LandedAct { approvals: vec![], ..*landed }))
+            }
+            other => other,
+        };
+        acts.into_iter().filter(is_kept).map(said).collect()
     }
 
     fn heard_of(&self, report: &RunReport, job: &JobReport) -> Arc<JobResult> {

@@ -344,7 +344,11 @@ impl World {
             Act::Release => Verb::Release { change },
             Act::Vouch => {
                 let expires = Timestamp(self.intake_time().0 + self.rng.between(-1_000, VOUCH_MS_MAX));
-                Verb::Vouch { change, revision, definition: None, why: "read it".into(), expires }
+                // Some say for which definition, and now and then that is the one of an older page.
+                let page = if self.rng.chance(700) { seen } else { 0 };
+                let definition = self.forge.definition_of(shown.revisions[page].0);
+                let definition = self.rng.chance(400).then_some(definition);
+                Verb::Vouch { change, revision, definition, why: "read it".into(), expires }
             }
             _ => {
                 let jobs = ["unit", "integ", "wheel"].map(|job| RetryScope::Job(job.into()));

@@ -63,11 +63,7 @@ impl World {
                 self.restores += 1;
                 let why = format!("leaves are lost by restore {}", self.restores);
                 self.store.halts.insert(HaltCause::Restore, why);
-                let runs = self.store.cells.keys().filter_map(|cell| match cell {
-                    CellId::Run(run) => Some(run.clone()),
-                    _ => None,
-                });
-                self.checks.saved = runs.collect();
+                self.checks.note_restored(&self.store);
                 let delay = self.rng.between(1, LOOK_MS_MAX);
                 self.at(delay, Ev::Accept);
             }

@@ -94,7 +94,8 @@ impl World {
             return;
         }
         let Some(server) = self.server_mut(epoch) else { return };
-        let Some(Committing { turn, inbox, before }) = server.committing.remove(cell) else { return };
+        let Some(Committing { mut turn, inbox, before }) = server.committing.remove(cell) else { return };
+        turn.write.acts = self.recorded(turn.write.acts);
         if self.fault(self.faults.commit_lost, "a write set is lost") {
             return self.go_back(epoch, cell);
         }
