@@ -316,7 +316,7 @@ fn call_in(git: &Git, folder: &Path, call: &'static str, arguments: &[&str]) -> 
         command.args(["-c", setting]);
     });
     command.current_dir(folder).arg(call).args(arguments);
-    Prepared { command, call, file_bytes_max: None, interrupt: None }
+    Prepared { command, call, file_bytes_max: None, interrupt: None, listen_for: None }
 }
 
 fn fields(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {

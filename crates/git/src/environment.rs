@@ -273,7 +273,13 @@ impl<'a> Call<'a> {
         }
         command.current_dir(self.folder.or(self.git_dir).unwrap_or(Path::new("/")));
         command.arg(self.call).args(self.arguments);
-        Prepared { command, call: self.call, file_bytes_max: self.file_bytes_max, interrupt: None }
+        Prepared {
+            command,
+            call: self.call,
+            file_bytes_max: self.file_bytes_max,
+            interrupt: None,
+            listen_for: None,
+        }
     }
 }
 

@@ -232,11 +232,11 @@ fn fill(draft: &Repository, link: &Link, options: ImportOptions<'_>) -> Result<V
         "--end-of-options",
     ]);
     let fetch = fetch.arg(&link.address).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
-    let fetched = trusting(fetch).finish(&[], bounds)?;
+    let fetched = trusting(fetch).listening_for(ODD_MODES).finish(&[], bounds)?;
     if !fetched.status.success() {
         return Err(fetched.failed("fetch"));
     }
-    if fetched.stderr.contains(ODD_MODES) {
+    if fetched.heard {
         record_tolerated(draft, &[ODD_MODES])?;
     }
     let missing = missing_refs(draft, &offered)?;

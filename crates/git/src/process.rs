@@ -49,6 +49,8 @@ pub(crate) struct Prepared {
     pub interrupt: Option<Interrupt>,
     /// Bytes that any one file may have that it or its children write.
     pub file_bytes_max: Option<u64>,
+    /// A word on its error output that somebody wants to know of, however much else it says.
+    pub listen_for: Option<&'static str>,
 }
 
 /// How long a call may take and how much it may say.
@@ -63,6 +65,8 @@ pub(crate) struct Finished {
     pub status: ExitStatus,
     pub output: Vec<u8>,
     pub stderr: String,
+    /// Whether it said the word for which it was listened to.
+    pub heard: bool,
 }
 
 /// An instant until which something has to happen, and the time that there was, for the error.
@@ -92,6 +96,8 @@ pub(crate) struct Running {
     stdout: ChildStdout,
     stderr: Option<ChildStderr>,
     stderr_tail: Vec<u8>,
+    listen_for: Option<&'static str>,
+    heard: bool,
 }
 
 enum Side {
@@ -104,6 +110,11 @@ impl Prepared {
     /// The same, ended once the interrupt is raised.
     pub fn under(self, interrupt: &Interrupt) -> Prepared {
         Prepared { interrupt: Some(interrupt.clone()), ..self }
+    }
+
+    /// The same, with an ear for a word on its error output.
+    pub fn listening_for(self, word: &'static str) -> Prepared {
+        Prepared { listen_for: Some(word), ..self }
     }
 
     /// Starts the process in a group of its own, with pipes for its three streams.
@@ -124,6 +135,8 @@ impl Prepared {
             stdout,
             stderr: Some(stderr),
             stderr_tail: Vec::new(),
+            listen_for: self.listen_for,
+            heard: false,
         };
         running.never_block().map_err(|source| running.broken(source))?;
         if let Some(bytes) = self.file_bytes_max {
@@ -159,7 +172,7 @@ impl Prepared {
             }
         }
         let status = running.wait(until)?;
-        Ok(Finished { status, output, stderr: printable(&running.stderr_tail) })
+        Ok(Finished { status, output, stderr: printable(&running.stderr_tail), heard: running.heard })
     }
 
     /// Runs the command to its end and takes its output; any exit but 0 is an error.
@@ -316,6 +329,9 @@ impl Running {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
+            if let Some(word) = self.listen_for {
+                self.heard |= self.stderr_tail.windows(word.len()).any(|said| said == word.as_bytes());
+            }
             let surplus = self.stderr_tail.len().saturating_sub(STDERR_BYTES_MAX);
             self.stderr_tail.drain(..surplus);
         }
@@ -349,7 +365,8 @@ mod tests {
         let prepared = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            Prepared { command, call: "repack", interrupt: None, file_bytes_max: None }.under(&interrupt)
+            Prepared { command, call: "repack", interrupt: None, file_bytes_max: None, listen_for: None }
+                .under(&interrupt)
         };
         let until = Until::after(Duration::from_secs(300));
         let mut running = prepared(&script).start().unwrap();

@@ -42,8 +42,14 @@ impl Repository {
         deadline: Duration,
     ) -> Result<Serving, GitError> {
         let command = self.service(service, exchange, options)?;
-        let running =
-            Prepared { command, call: service.name(), file_bytes_max: None, interrupt: None }.start()?;
+        let running = Prepared {
+            command,
+            call: service.name(),
+            file_bytes_max: None,
+            interrupt: None,
+            listen_for: None,
+        }
+        .start()?;
         Ok(Serving { running, until: Until::after(deadline) })
     }
 }

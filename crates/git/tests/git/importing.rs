@@ -151,6 +151,19 @@ fn a_history_with_modes_of_old_tools_goes_on_with_them() {
     let commit = world.run(&["commit-tree", "-m", "old", &tree]);
     world.run(&["update-ref", "refs/heads/legacy", &commit]);
     assert!(import("old.git").tolerates(ODD_MODES).unwrap());
+
+    // However much else git has to say of it.
+    let tags: Vec<String> = (0..150).map(|at| format!("tag{at}")).collect();
+    for tag in &tags {
+        let text = format!("object {commit}\ntype commit\ntag {tag}\n\nwithout a tagger\n");
+        std::fs::write(world.work().join(tag), text).unwrap();
+    }
+    let words = ["hash-object", "-t", "tag", "-w", "--literally"].into_iter();
+    let ids = world.run(&words.chain(tags.iter().map(String::as_str)).collect::<Vec<_>>());
+    for (tag, id) in tags.iter().zip(ids.lines()) {
+        std::fs::write(world.work().join(".git/refs/tags").join(tag), format!("{id}\n")).unwrap();
+    }
+    assert!(import("tagged.git").tolerates(ODD_MODES).unwrap());
 }
 
 fn remote<'a>(address: &'a str, reach: Reach, credentials: Credentials<'a>) -> Source<'a> {
