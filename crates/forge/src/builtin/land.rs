@@ -35,8 +35,12 @@ impl BuiltIn {
         let intent = ChangeRecord { landing: Some(begun), ..saved.change.clone() };
         let saved = match intent == saved.change {
             true => saved,
-            false => self.record_landing(&writing, intent, &saved)?,
+            false => {
+                self.write_change(&writing, intent, Some(&saved), None).map_err(told)?;
+                self.recorded(landing.change).map_err(told)?
+            }
         };
+        self.make_record_durable(&saved)?;
         self.record_uploaders(&mut writing, &saved.change, landing)?;
         let tried = self.advance(landing)?;
         if tried == LandTried::Landed {
@@ -47,17 +51,10 @@ impl BuiltIn {
         Ok(tried)
     }
 
-    /// Makes it durable that a landing begins: only then may the branch move.
-    fn record_landing(
-        &self,
-        writing: &std::sync::MutexGuard<'_, Writing>,
-        intent: ChangeRecord,
-        saved: &SavedChange,
-    ) -> Result<SavedChange, ForgeError> {
-        let number = intent.number;
-        self.write_change(writing, intent, Some(saved), None).map_err(told)?;
-        self.repository().make_durable(&meta::meta_ref(number), Some(saved.meta))?;
-        self.recorded(number).map_err(told)
+    /// Makes it durable that a landing begins: only then may the branch move. Who wrote it may not have come to this.
+    fn make_record_durable(&self, saved: &SavedChange) -> Result<(), ForgeError> {
+        let continued = self.repository().commit(saved.meta)?.parents.first().copied();
+        Ok(self.repository().make_durable(&meta::meta_ref(saved.change.number), continued)?)
     }
 
     /// Makes it durable who uploaded what is in the commits that the server made of a change, where these land in the place of

@@ -7,6 +7,7 @@ mod clocks;
 mod contract;
 mod hostile;
 mod http;
+mod landings;
 mod people;
 mod pushes;
 mod raw;
