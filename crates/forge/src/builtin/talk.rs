@@ -15,6 +15,8 @@ use crate::records::{ChangeRecord, ChangeState, CommentRecord, Member};
 
 /// Comments of one change. A longer talk belongs elsewhere; the whole row is rewritten with each.
 const COMMENTS_MAX: usize = 500;
+/// Bytes of all of them: 2 KiB for each, which is a page.
+const COMMENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Labels to put on and to take off.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,6 +44,14 @@ impl BuiltIn {
         self.edit(number, by, now, |change| {
             if change.comments.len() >= COMMENTS_MAX {
                 let why = format!("change {number} has {COMMENTS_MAX} comments, the most");
+                return Err(Failure::refused(RefusalClass::Invalid, why));
+            }
+            let bytes = change.comments.iter().map(|comment| comment.text.len()).sum::<usize>();
+            if bytes + text.len() > COMMENTS_BYTES_MAX {
+                let why = format!(
+                    "the comments of change {number} have {bytes} bytes, of {COMMENTS_BYTES_MAX} at most: say it in fewer words, \
+                     or put it into a file and name that"
+                );
                 return Err(Failure::refused(RefusalClass::Invalid, why));
             }
             let next = change.comments.last().map_or(1, |last| last.number + 1);

@@ -123,6 +123,20 @@ fn a_record_that_has_its_comments_in_one_file_is_read_as_ever() {
 }
 
 #[test]
+fn the_comments_of_a_change_have_so_many_bytes_and_no_more() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "topic");
+    let number = change.number;
+    let comment = |text: &str| world.forge.comment(BOB, number, text, world.now());
+    (0..64).for_each(|at| drop(comment(&noise(at, 16 * 1024)).unwrap()));
+    let (class, text) = why(comment("!"));
+    assert_eq!(class, RefusalClass::Invalid);
+    assert!(text.contains("1048576") && text.contains("fewer words"), "{text}");
+    assert_eq!(world.forge.change(number).unwrap().comments.len(), 64);
+    world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+}
+
+#[test]
 fn one_person_does_so_much_in_an_hour_and_no_more() {
     let world = World::new();
     let (_, change) = world.change("ann", "topic");
