@@ -53,13 +53,13 @@ impl Repository {
     /// Writes the repository into a new folder `into`, durably but for the folder's own name.
     ///
     /// # Errors
-    /// Something that a ref names is missing, or the disk refuses.
+    /// `Damaged` or `DamagedBelow` if something that a ref reaches is lost or damaged; or the disk refuses.
     pub fn save(&self, into: &Path) -> Result<(), GitError> {
         fs::create_dir(into).map_err(GitError::io("make", into))?;
         if !self.all_refs()?.is_empty() {
             let bundle = into.join(BUNDLE);
             let call = self.call("bundle").args(["create", "--quiet"]).arg(&bundle).arg("--all");
-            call.prepare().output(&[], bounds())?;
+            call.prepare().output(&[], bounds()).map_err(|error| self.located(error))?;
             self.git().sync(&bundle)?;
         }
         for name in FILES {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use towpath_core::ids::CommitId;
 
 use crate::object::ObjectId;
+use crate::refs::RefName;
 
 /// What a failed call asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,6 +116,17 @@ pub enum GitError {
         /// The object.
         id: ObjectId,
     },
+    /// The same, where a ref of a change reaches it.
+    #[error(
+        "object {id}, which `{name}` reaches, is damaged; it has to be put back from a copy of the repository. Where there is \
+         none, and it is of the change's record: once its file is gone, a comment on the change begins that anew"
+    )]
+    DamagedBelow {
+        /// The object.
+        id: ObjectId,
+        /// The ref.
+        name: RefName,
+    },
     /// The repository, branch or ref is not there.
     #[error("{what} `{name}` does not exist")]
     NotThere {
@@ -208,7 +220,7 @@ impl GitError {
         match self {
             Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } => ErrorClass::Transient,
             // A person mends these while we run, and tells nobody.
-            NotCleared | Damaged { .. } => ErrorClass::Transient,
+            NotCleared | Damaged { .. } | DamagedBelow { .. } => ErrorClass::Transient,
             Exists { .. } => ErrorClass::Conflict,
             Missing { .. } | NotThere { .. } => ErrorClass::Gone,
             OutputTooLarge { .. } | WrongKind { .. } | Malformed { .. } | TooLarge { .. } => {

@@ -86,13 +86,14 @@ impl Repository {
     /// cut falls between the two, the pack is written and its folder synced before anything is deleted.
     ///
     /// # Errors
-    /// `Interrupted` once the interrupt is raised; else those of git and the disk.
+    /// `Interrupted` once the interrupt is raised; `Damaged` or `DamagedBelow` if something that a ref reaches is lost or damaged;
+    /// else those of git and the disk.
     pub fn collect_garbage(&self, interrupt: &Interrupt) -> Result<(), GitError> {
         let bounds = Bounds { deadline: REPACK_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
         let repack = || self.call("repack").args(["-A", "-l", "--quiet"]);
         let pack = self.objects().join("pack");
         let run = |call: Call<'_>| call.prepare().under(interrupt).output(&[], bounds);
-        run(repack())?;
+        run(repack()).map_err(|error| self.located(error))?;
         self.git().sync(&pack)?;
         run(repack().arg("-d").arg(format!("--unpack-unreachable={PRUNE_AGE}")))?;
         self.git().sync(&pack)?;

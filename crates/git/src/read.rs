@@ -6,11 +6,15 @@ use std::time::Duration;
 use towpath_core::ids::{CommitId, TreeId};
 
 use crate::coprocess::{Coprocess, Slot};
+use crate::environment::Call;
 use crate::error::{GitError, printable};
 use crate::object::{CommitInfo, Entry, ObjectId, TreePath, entries, is_whole, loose_path};
 use crate::process::{Prepared, Until};
+use crate::refs::RefName;
 use crate::repository::Repository;
 
+/// Refs of changes that are asked for a damaged object; each takes some milliseconds.
+const CHANGE_REFS_ASKED_MAX: usize = 10_000;
 /// Bytes of the line in front of an object.
 const HEADER_BYTES_MAX: usize = 256;
 /// Bytes of one commit object. Linux's largest, with 66 parents, has 10 KB.
@@ -137,6 +141,37 @@ impl Repository {
             GitError::Missing { id } if !asked.contains(&CommitId(id.0)) => Some(GitError::Damaged { id }),
             found => Some(found),
         }
+    }
+
+    /// The error of a call that met everything which the refs reach: where it is about an object of a change, that is named.
+    pub(crate) fn located(&self, error: GitError) -> GitError {
+        match self.explained(error, &[]) {
+            GitError::Missing { id } | GitError::Damaged { id } => match self.change_ref_to(id) {
+                Ok(Some(name)) => GitError::DamagedBelow { id, name },
+                Ok(None) | Err(_) => GitError::Damaged { id },
+            },
+            error => error,
+        }
+    }
+
+    /// A ref of a change that reaches an object which no branch and no tag does.
+    fn change_ref_to(&self, object: ObjectId) -> Result<Option<RefName>, GitError> {
+        let names_it = |call: Call<'_>| {
+            let finished = call.prepare().finish(&[], self.bounds())?;
+            let said = [&finished.output[..], finished.stderr.as_bytes()].concat();
+            Ok::<_, GitError>(String::from_utf8_lossy(&said).contains(&object.to_string()))
+        };
+        let brought = ["--branches", "--tags"];
+        if names_it(self.call("rev-list").args(brought).arg("--quiet"))? {
+            return Ok(None);
+        }
+        for found in self.refs("refs/changes")?.into_iter().take(CHANGE_REFS_ASKED_MAX) {
+            let call = self.call("rev-list").args(["--objects", "--no-object-names"]);
+            if names_it(call.arg(found.target.to_string()).arg("--not").args(brought))? {
+                return Ok(Some(found.name));
+            }
+        }
+        Ok(None)
     }
 
     /// What is wrong with an object, if it cannot be read; `None` also where that cannot be told.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use towpath_core::ids::{CommitId, Timestamp, TreeId};
 
 use crate::error::GitError;
-use crate::object::{NewCommit, ObjectId, entries, is_whole, loose_path, write_commit, write_object};
+use crate::object::{
+    EntryKind, NewCommit, ObjectId, entries, is_whole, loose_path, write_commit, write_object,
+};
 use crate::read::find_entry;
 use crate::repository::Repository;
 
@@ -86,23 +88,69 @@ impl Repository {
         entries(folder, &reader.tree(folder)?).map(|entry| Ok(entry?.id)).collect()
     }
 
-    /// Which parts can be kept, one answer each: those that lie loose and are whole, and those in a pack, which nobody reads
-    /// for this.
+    /// Whether a record and all that it continues are there. What it has itself is looked through where it lies loose.
     ///
     /// # Errors
-    /// Those of reading.
-    pub fn whole_parts(&self, parts: &[ObjectId]) -> Result<Vec<bool>, GitError> {
-        let (objects, mut whole, mut packed) = (self.objects(), vec![false; parts.len()], Vec::new());
-        for (at, part) in parts.iter().enumerate() {
-            match is_whole(&loose_path(&objects, *part), *part) {
-                Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => packed.push(at),
-                found => whole[at] = found.unwrap_or(false),
+    /// Those of git and of reading, where they do not come from damage.
+    pub fn is_record_whole(&self, record: CommitId) -> Result<bool, GitError> {
+        let looked = self.has_all_before(record).and_then(|()| self.are_whole(&self.record_objects(record)?));
+        match looked {
+            Err(GitError::Missing { .. } | GitError::Damaged { .. }) => Ok(false),
+            Err(GitError::Malformed { .. } | GitError::WrongKind { .. }) => Ok(false),
+            looked => looked,
+        }
+    }
+
+    /// Removes the file of a record's commit that does not hold it any more: git ends over such a file as long as it is young,
+    /// also where nothing names it.
+    ///
+    /// # Errors
+    /// `Io` if it cannot be removed.
+    pub fn drop_damaged(&self, record: CommitId) -> Result<(), GitError> {
+        let path = loose_path(&self.objects(), record.into());
+        match is_whole(&path, record.into()) {
+            Ok(false) => std::fs::remove_file(&path).map_err(GitError::io("remove", &path)),
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
+    fn has_all_before(&self, record: CommitId) -> Result<(), GitError> {
+        let call = self.call("rev-list").args(["--objects", "--quiet"]).arg(record.to_string());
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        match finished.status.success() {
+            true => Ok(()),
+            false => Err(self.explained(finished.failed("rev-list"), &[record])),
+        }
+    }
+
+    /// A record's commit, its trees and its files.
+    fn record_objects(&self, record: CommitId) -> Result<Vec<ObjectId>, GitError> {
+        let (reader, root) = (self.read(), self.commit(record)?.tree);
+        let mut objects = vec![record.into(), root.into()];
+        for entry in entries(root, &reader.tree(root)?) {
+            let entry = entry?;
+            objects.push(entry.id);
+            if entry.kind() == Some(EntryKind::Tree) {
+                let folder = TreeId(entry.id.0);
+                let bytes = reader.tree(folder)?;
+                let inside = entries(folder, &bytes).map(|entry| Ok::<_, GitError>(entry?.id));
+                objects.extend(inside.collect::<Result<Vec<_>, _>>()?);
             }
         }
-        let asked: Vec<ObjectId> = packed.iter().map(|at| parts[*at]).collect();
-        let headers = self.read().headers(&asked)?;
-        packed.into_iter().zip(headers).for_each(|(at, header)| whole[at] = header.is_some());
-        Ok(whole)
+        Ok(objects)
+    }
+
+    /// Whether those that lie loose hold what their names say, and the others are in a pack: nobody reads that for this.
+    fn are_whole(&self, asked: &[ObjectId]) -> Result<bool, GitError> {
+        let (objects, mut packed) = (self.objects(), Vec::new());
+        for id in asked {
+            match is_whole(&loose_path(&objects, *id), *id) {
+                Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => packed.push(*id),
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Ok(false),
+            }
+        }
+        Ok(self.read().headers(&packed)?.iter().all(Option::is_some))
     }
 
     /// The content of one part.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_git::{CommitInfo, ErrorClass, FileAt, GitError, ObjectId, Part, Record, RefName, Repository};
 
-use super::{is_damage, own_ref};
+use super::own_ref;
 use crate::error::ForgeError;
 use crate::records::{ChangeAct, ChangeRecord, SavedChange};
 
@@ -25,6 +25,8 @@ const RECORDS_MAX: usize = 1_000_000;
 const UNTOLD_MAX: usize = 10;
 /// Between what the commit's message says for people and what it says for us.
 const ACT_BEGINS: &str = "\n\n";
+/// Before the id of the record that another one comes after without continuing it.
+const BEGINS_ANEW: &str = "begins anew after ";
 
 /// `refs/changes/<n>/meta`.
 pub(super) fn meta_ref(number: ChangeNumber) -> RefName {
@@ -51,86 +53,88 @@ pub(super) struct Written {
 }
 
 /// Writes a record, and who made it what it is. Nothing points to it yet.
+///
+/// It continues the one before, if that is whole with all before it. Else it begins anew: nothing that copies or packs what the
+/// refs reach then meets the damage.
 pub(super) fn write(
     repository: &Repository,
     (change, act): (&ChangeRecord, Option<&ChangeAct>),
     before: Option<&SavedChange>,
 ) -> Result<Written, ForgeError> {
-    let without_comments = ChangeRecord { comments: Vec::new(), ..change.clone() };
-    let content = json(change, &without_comments)?;
-    let kept = kept_comments(repository, change, before)?;
-    let file = |(at, comment)| match kept.get(at).copied().flatten() {
-        Some(kept) => Ok(File::Kept(kept)),
-        None => json(change, comment).map(File::New),
-    };
-    let comments: Vec<File> = change.comments.iter().enumerate().map(file).collect::<Result<_, _>>()?;
-    let parts: Vec<Part<'_>> = comments.iter().map(File::part).collect();
     let mut message = format!("change {}: revision {}", change.number, change.newest().number);
+    let whole = match before {
+        Some(before) => whole_record(repository, before)?,
+        None => None,
+    };
+    let kept = match whole {
+        Some(whole) => kept_comments(repository, change, whole)?,
+        None => Vec::new(),
+    };
+    if let (Some(lost), None) = (before, whole) {
+        message += &format!("\n{BEGINS_ANEW}{}", lost.meta);
+    }
     if let Some(act) = act {
         message += ACT_BEGINS;
         message += &serde_json::to_string(act).expect("invariant: an act is plain data");
     }
     message.push('\n');
+    write_after(repository, (change, &kept), (whole.map(|whole| whole.meta), &message))
+}
+
+/// Writes a record of which some comments are in the repository already.
+fn write_after(
+    repository: &Repository,
+    (change, kept): (&ChangeRecord, &[ObjectId]),
+    (previous, message): (Option<CommitId>, &str),
+) -> Result<Written, ForgeError> {
+    let without_comments = ChangeRecord { comments: Vec::new(), ..change.clone() };
+    let content = json(change, &without_comments)?;
+    let new = change.comments[kept.len()..].iter().map(|comment| json(change, comment));
+    let new: Vec<Vec<u8>> = new.collect::<Result<_, _>>()?;
+    let parts = kept.iter().copied().map(Part::Kept).chain(new.iter().map(|content| Part::New(content)));
+    let parts: Vec<Part<'_>> = parts.collect();
     let record = Record {
-        previous: before.map(|before| before.meta),
+        previous,
         file: Some((FILE, &content[..])),
         folder: (!parts.is_empty()).then_some((COMMENTS, &parts[..])),
-        message: &message,
+        message,
         time: change.updated_at,
     };
-    let bytes = comments.iter().map(File::bytes_new).sum::<usize>() + content.len() + message.len();
+    let bytes = new.iter().map(Vec::len).sum::<usize>() + content.len() + message.len();
     Ok(Written { meta: repository.write_record(&record)?, bytes: bytes as u64 })
+}
+
+/// The same record, if it is whole. Of what its tree has, everything is in its row: what is damaged of that is written again.
+fn whole_record<'a>(
+    repository: &Repository,
+    record: &'a SavedChange,
+) -> Result<Option<&'a SavedChange>, ForgeError> {
+    if repository.is_record_whole(record.meta)? {
+        return Ok(Some(record));
+    }
+    write_after(repository, (&record.change, &[]), (None, "what a damaged record had\n"))?;
+    if repository.is_record_whole(record.meta)? {
+        return Ok(Some(record));
+    }
+    repository.drop_damaged(record.meta)?;
+    Ok(None)
 }
 
 fn json(change: &ChangeRecord, part: &impl Serialize) -> Result<Vec<u8>, ForgeError> {
     serde_json::to_vec_pretty(part).map_err(|error| broken(change.number, error))
 }
 
-/// The file of a comment.
-enum File {
-    /// That of the record before.
-    Kept(ObjectId),
-    /// One with this content.
-    New(Vec<u8>),
-}
-
-impl File {
-    fn part(&self) -> Part<'_> {
-        match self {
-            File::Kept(id) => Part::Kept(*id),
-            File::New(content) => Part::New(content),
-        }
-    }
-
-    fn bytes_new(&self) -> usize {
-        match self {
-            File::Kept(_) => 0,
-            File::New(content) => content.len(),
-        }
-    }
-}
-
-/// The files of the first comments that are in the record before as they are now. What is damaged of it is not kept, so that
-/// the next record is whole again.
+/// The files of the first comments that are in the record before as they are now.
 fn kept_comments(
     repository: &Repository,
     change: &ChangeRecord,
-    before: Option<&SavedChange>,
-) -> Result<Vec<Option<ObjectId>>, ForgeError> {
-    let Some(before) = before else { return Ok(Vec::new()) };
+    before: &SavedChange,
+) -> Result<Vec<ObjectId>, ForgeError> {
     let both = change.comments.iter().zip(&before.change.comments);
     let same = both.take_while(|(now, then)| now == then).count();
-    if same == 0 {
-        return Ok(Vec::new());
-    }
-    let mut kept =
-        match repository.record_parts(before.meta, COMMENTS).map_err(|error| unread(change.number, error)) {
-            Err(error) if is_damage(&error) => return Ok(Vec::new()),
-            kept => kept?,
-        };
+    let mut kept = repository.record_parts(before.meta, COMMENTS)?;
     kept.truncate(same);
-    let whole = repository.whole_parts(&kept)?;
-    Ok(kept.into_iter().zip(whole).map(|(part, whole)| whole.then_some(part)).collect())
+    Ok(kept)
 }
 
 /// Reads a record.
@@ -193,7 +197,7 @@ pub(super) fn acts(
                 told.untold.push(format!("what made change {number} what it was at {at} is lost: {error}"))
             }
         }
-        let previous = record.parents.first().copied();
+        let previous = record.parents.first().copied().or_else(|| damaged_before(&record));
         match previous {
             Some(previous) if after != Some(previous) => at = previous,
             _ if after == previous => {
@@ -205,6 +209,12 @@ pub(super) fn acts(
         }
     }
     Err(broken(number, format!("it has more than {RECORDS_MAX} of them")))
+}
+
+/// The record after which one begins anew.
+fn damaged_before(record: &CommitInfo) -> Option<CommitId> {
+    let (head, _) = record.message.split_once(ACT_BEGINS).unwrap_or((&record.message, ""));
+    head.lines().find_map(|line| line.strip_prefix(BEGINS_ANEW)?.parse().ok())
 }
 
 fn act(number: ChangeNumber, record: &CommitInfo) -> Result<Option<ChangeAct>, ForgeError> {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{ChangeNumber, CommitId, Timestamp};
-use towpath_forge::{ChangeRecord, Draft, Records};
-use towpath_git::{Expected, Interrupt, Record, RefName, RefUpdate, Transaction};
+use towpath_forge::{ChangeRecord, Draft, Records, RowStep};
+use towpath_git::{Expected, GitError, Interrupt, Record, RefName, RefUpdate, Transaction};
 
 use crate::support::{ANN, BOB, MAINTAINER, World, why};
 
@@ -81,6 +81,14 @@ const LOSSES: [fn(&Path); 2] = [
     |file| fs::remove_file(file).unwrap(),
 ];
 
+/// What a backup and housekeeping make of a repository.
+fn keep(world: &World) -> [Result<(), GitError>; 2] {
+    let repository = world.forge.repository();
+    let saved =
+        repository.save(&tempfile::TempDir::new_in(world.folder.path()).unwrap().path().join("saved"));
+    [saved, repository.collect_garbage(&Interrupt::new().unwrap())]
+}
+
 #[test]
 fn the_record_after_a_damaged_one_is_whole() {
     for lose in LOSSES {
@@ -89,12 +97,47 @@ fn the_record_after_a_damaged_one_is_whole() {
             let (_, change) = world.change("ann", "topic");
             let number = change.number;
             let before = talk(&world, number, 3);
+            let row = world.memory.change(number).unwrap().unwrap();
             lose(&world.loose(&format!("refs/changes/{number}/meta{part}")).1);
             let change = world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
             assert_eq!(change.comments, before.comments, "{part}");
+            // As after a crash between the refs and the row.
+            let now = world.memory.change(number).unwrap().map(|now| now.meta);
+            let back = RowStep { from: now, to: row, acts: vec![], untold: vec![] };
+            world.memory.save(&back).unwrap();
+            let told = world.memory.acts().len();
+            assert_eq!(world.forge.change(number).unwrap(), change, "{part}");
+            assert_eq!(world.memory.acts()[told..].len(), 1, "{part}");
             // Nothing of it is read from the one before, whose acts are another matter.
             assert_eq!(from_refs(&world, number), change, "{part}");
+            // The record goes on from the one before if everything of that is in its row.
+            let parents = world.in_store(&["rev-parse", "--verify", &format!("refs/changes/{number}/meta^")]);
+            assert_eq!(parents.status.success(), !part.is_empty(), "{part}");
+            let kept = keep(&world);
+            assert!(kept.iter().all(Result::is_ok), "{part}: {kept:?}");
         }
+    }
+}
+
+#[test]
+fn a_record_begins_anew_where_an_earlier_one_is_lost() {
+    for part in ["~1", "~1^{tree}", "~1:change.json"] {
+        let world = World::new();
+        let (_, change) = world.change("ann", "topic");
+        let number = change.number;
+        world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+        world.forge.set_draft(ANN, number, Draft::No, world.now()).unwrap();
+        let (id, file) = world.loose(&format!("refs/changes/{number}/meta{part}"));
+        fs::remove_file(&file).unwrap();
+        for kept in keep(&world) {
+            let why = kept.unwrap_err().to_string();
+            assert!(why.contains(&id) && why.contains(&format!("refs/changes/{number}/meta")), "{why}");
+            assert!(why.contains("a comment on the change"), "{why}");
+        }
+        let change = world.forge.comment(BOB, number, "Go on.", world.now()).unwrap();
+        let kept = keep(&world);
+        assert!(kept.iter().all(Result::is_ok), "{part}: {kept:?}");
+        assert_eq!(from_refs(&world, number), change);
     }
 }
 
