@@ -2,7 +2,8 @@
 //! it; neither ever sees a key.
 //!
 //! Order of a backup: the database, as SQLite itself copies it; what its candidates name is pinned in the
-//! repositories; then these, and what jobs left behind. So everything that the database of a backup names is in it.
+//! repositories; then these, and what jobs left behind. So everything that the database of a backup names is in it, or it says
+//! which repository is not.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -92,6 +93,9 @@ pub struct Saved {
     pub leaves: u64,
     /// Repositories.
     pub repos: Vec<RepoName>,
+    /// Those that the database names and that could not be saved.
+    #[serde(default)]
+    pub unsaved: Vec<Unsaved>,
     /// Secrets, sealed.
     pub secrets: usize,
     /// Files that jobs left, logs included.
@@ -100,7 +104,17 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-/// Saves the data folder `data` to a new folder `to`, which appears whole and durable, or not at all.
+/// A repository that is not in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsaved {
+    /// Which.
+    pub repo: RepoName,
+    /// Why it could not be saved.
+    pub why: String,
+}
+
+/// Saves the data folder `data` to a new folder `to`, which appears whole and durable, or not at all. Only a repository that
+/// cannot be saved is left out, and named: one that is damaged would leave all the others without any backup.
 ///
 /// # Errors
 /// `to` is there already, `data` is no data folder, or something cannot be read or written.
@@ -128,27 +142,36 @@ fn fill(data: &Path, draft: &Path) -> Result<Saved, SaveError> {
     let mut saved = Saved {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         leaves: view.leaf_count()?,
-        repos: view.repos()?.into_iter().map(|repo| repo.name).collect(),
+        repos: Vec::new(),
+        unsaved: Vec::new(),
         secrets: view.secret_count()?,
         files: 0,
         bytes: 0,
     };
     make_folder(&draft.join(REPOS))?;
-    for name in &saved.repos {
-        let failed = |source| SaveError::Repo { repo: name.clone(), source };
-        let repository =
-            Repository::open(&git, &folders.repos.join(format!("{name}.git"))).map_err(failed)?;
-        let pins = candidates_of(&view, name)?;
-        repository.pin(&pins).map_err(failed)?;
-        let copied = repository.save(&draft.join(REPOS).join(name.as_str()));
-        repository.unpin().map_err(failed)?;
-        copied.map_err(failed)?;
+    for repo in view.repos()?.into_iter().map(|repo| repo.name) {
+        let pins = candidates_of(&view, &repo)?;
+        let to = draft.join(REPOS).join(repo.as_str());
+        match save_repository(&git, &folders.repos.join(format!("{repo}.git")), &pins, &to) {
+            Ok(()) => saved.repos.push(repo),
+            Err(why) => {
+                remove_folder(&to)?;
+                saved.unsaved.push(Unsaved { repo, why: why.to_string() });
+            }
+        }
     }
     let config = ExecutorConfig::in_folder(&folders.executor, Vec::new());
     for (name, from) in LEFT.into_iter().zip([config.logs, config.blobs]) {
         copy_tree(&from, &draft.join(name), &mut saved)?;
     }
     Ok(saved)
+}
+
+fn save_repository(git: &Git, from: &Path, pins: &[CommitId], to: &Path) -> Result<(), GitError> {
+    let repository = Repository::open(git, from)?;
+    repository.pin(pins)?;
+    let saved = repository.save(to);
+    saved.and(repository.unpin())
 }
 
 /// The commits of the candidates that a database names.
@@ -174,7 +197,8 @@ pub struct Missing {
 }
 
 /// Makes a new data folder `data` of a backup; `keys` is where the server will look for its keys. The server that is
-/// started on it lands nothing until an admin has accepted what was lost.
+/// started on it lands nothing until an admin has accepted what was lost. A repository that the backup lacks is used by
+/// nobody until a copy of it has been put into its place.
 ///
 /// # Errors
 /// `data` is there already, `from` is no backup or is damaged, or something cannot be written.
@@ -237,12 +261,16 @@ fn draft_of(place: &Path) -> Result<PathBuf, SaveError> {
     let mut name = place.as_os_str().to_owned();
     name.push(".new");
     let draft = PathBuf::from(name);
-    match fs::remove_dir_all(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file("remove", &draft)(error)),
-        _ => {}
-    }
+    remove_folder(&draft)?;
     make_folder(&draft)?;
     Ok(draft)
+}
+
+fn remove_folder(path: &Path) -> Result<(), SaveError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn make_folder(path: &Path) -> Result<(), SaveError> {

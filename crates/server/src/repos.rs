@@ -149,6 +149,11 @@ const RESTORE: &str = "What the disk has lost of it comes back with a whole back
                        accept what that loses, as told by `towpath backup show`, by \
                        `towpath backup accept --lost LEAVES`";
 
+/// What an alert says of something that is tried again, and may fail for ever.
+const LOOK: &str = "Where an object is lost or damaged, trying again does not help, and no backup has this repository: \
+                    `git fsck --name-objects` in its folder names the object, and the change whose record or commits have \
+                    it. It has to be put back from a copy of the repository";
+
 /// Something that a repository did not let be done.
 pub struct Undone<'a> {
     /// The repo.
@@ -167,15 +172,13 @@ impl Undone<'_> {
     pub fn tell(&self, writer: &Writer, at: Timestamp) {
         let (name, what) = (&self.repo.name, self.what);
         tracing::error!(repo = %name, "{what} of {name}: {}", self.why);
-        let again = match self.again {
-            Again::Soon => "is tried again by itself",
-            Again::NextStart => "nothing uses it until a start puts it right",
+        let (again, way_back) = match self.again {
+            Again::Soon => ("is tried again by itself", LOOK),
+            Again::NextStart => ("nothing uses it until a start puts it right", RESTORE),
         };
-        let way_back = if self.again == Again::NextStart { RESTORE } else { "" };
         let text = format!(
             "{what} of `{name}` did not work, and {again}: an admin finds the reason in the server's log. {way_back}"
         );
-        let text = text.trim_end().to_owned();
         tell(writer, self.repo, text, at);
     }
 }

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use towpath_core::ids::{Digest, RepoName};
+use towpath_git::{Git, GitOptions, Repository};
+use towpath_server::backup;
 use towpath_server::housekeeping::{Figures, Retention};
+use towpath_store::View;
 use towpath_store::records::Alert;
 
 use crate::client::Ask;
 use crate::runs::after_a_run;
-use crate::world::World;
+use crate::world::{World, git};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -141,4 +144,63 @@ fn one_repository_that_is_gone_keeps_neither_the_server_nor_the_others_from_goin
     let figures = keep(&world);
     assert_eq!((figures.repositories, &figures.trouble[..]), (2, &[][..]), "{figures:?}");
     assert_eq!(alerts(&world, "").len(), before);
+}
+
+/// The file of an object that only the record of change 1 of `demo` has.
+fn of_the_record(folder: &Path) -> PathBuf {
+    let repository = folder.join("data/repos/demo.git");
+    let tree = git(&repository, &["rev-parse", "refs/changes/1/meta^{tree}"]);
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let (folder, file) = tree.trim().split_at(2);
+    repository.join("objects").join(folder).join(file)
+}
+
+#[test]
+fn a_repository_that_lacks_an_object_keeps_nothing_else_out_of_a_backup() {
+    let world = World::new();
+    let [data, saved, back, keys] =
+        ["data", "saved", "back", "keys"].map(|name| world.folder.path().join(name));
+    let (object, aside) = (of_the_record(world.folder.path()), world.folder.path().join("object"));
+    fs::rename(&object, &aside).unwrap();
+    let made = backup::make(&data, &saved).unwrap();
+    let names = |repos: &[RepoName]| repos.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&made.repos), ["other"]);
+    let [unsaved] = &made.unsaved[..] else { panic!("{made:?}") };
+    assert!(unsaved.repo == world.demo() && unsaved.why.contains("git bundle failed"), "{unsaved:?}");
+    let there = |folder: &Path, names: [&str; 5]| names.map(|name| folder.join(name).exists());
+    let parts = ["towpath.db", "repos/other", "repos/demo", "logs", "blobs"];
+    assert_eq!(there(&saved, parts), [true, true, false, true, true]);
+
+    let (restored, _) = backup::restore(&saved, &back, &keys).unwrap();
+    assert_eq!(restored, made);
+    let repos = ["towpath.db", "repos/other.git", "repos/demo.git", "executor/logs", "executor/blobs"];
+    assert_eq!(there(&back, repos), [true, true, false, true, true]);
+    assert_eq!(View::open_copy(&back.join("towpath.db")).unwrap().repos().unwrap().len(), 2);
+
+    // Nothing is held any more that was held for the backup.
+    let git = Git::find(GitOptions::default()).unwrap();
+    let repository = Repository::open(&git, &data.join("repos/demo.git")).unwrap();
+    assert_eq!(repository.refs("refs/towpath/backup").unwrap(), []);
+    fs::rename(&aside, &object).unwrap();
+    let made = backup::make(&data, &world.folder.path().join("again")).unwrap();
+    assert_eq!(
+        (names(&made.repos), &made.unsaved[..]),
+        (vec!["demo".to_owned(), "other".to_owned()], &[][..])
+    );
+}
+
+#[test]
+fn a_housekeeping_that_a_lost_object_is_in_the_way_of_says_how_it_is_found() {
+    let world = World::new();
+    let retention = Retention { packs_max: 0, loose_objects_max: 0, ..Retention::default() };
+    world.shared.store.writer().write(move |tx| retention.write(tx)).unwrap();
+    fs::remove_file(of_the_record(world.folder.path())).unwrap();
+    let figures = keep(&world);
+    let [trouble] = &figures.trouble[..] else { panic!("{figures:?}") };
+    assert!(trouble.starts_with("repo demo: git repack failed"), "{trouble}");
+    let alerts = world.shared.store.reader().snapshot().unwrap().alerts(&world.demo(), 10).unwrap();
+    let told: Vec<_> =
+        alerts.iter().filter(|alert| alert.text.starts_with("housekeeping of `demo`")).collect();
+    let [Alert { text, .. }] = &told[..] else { panic!("{alerts:?}") };
+    assert!(text.contains("`git fsck --name-objects`") && text.contains("put back from a copy"), "{text}");
 }

@@ -1,10 +1,10 @@
 //! `towpath backup make|restore|show|accept`: the data of a server as a folder, and the way back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use towpath_server::backup::{self, SaveError};
+use towpath_server::backup::{self, SaveError, Unsaved};
 use towpath_store::{BackupError, OpenError};
 
 use crate::command::answer::{number, text};
@@ -53,7 +53,7 @@ pub fn run(command: &BackupCommand, terminal: &Terminal) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-fn make(to: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
+fn make(to: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
     // Git runs elsewhere: a path that is relative means where the person stands.
     let nowhere = |error: std::io::Error| {
         Failure::new(Exit::Usage, "no backup was made")
@@ -63,20 +63,39 @@ fn make(to: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Result<
     let to = &std::path::absolute(to).map_err(nowhere)?;
     let saved = backup::make(&place.data, to).map_err(|error| failure("no backup was made", error))?;
     if terminal.is_json() {
-        return Ok(terminal.record(&json!({ "backup": to, "saved": saved }))?);
+        terminal.record(&json!({ "backup": to, "saved": saved }))?;
+    } else {
+        terminal.data(format!(
+            "saved {} to {}: {} and a record of {}",
+            place.data.display(),
+            to.display(),
+            repos(saved.repos.len()),
+            leaves(saved.leaves)
+        ))?;
+        terminal
+            .talk(format!("the keys are not in it; keep {} safe as well, elsewhere", place.keys().display()));
     }
-    terminal.data(format!(
-        "saved {} to {}: {} and a record of {}",
-        place.data.display(),
-        to.display(),
-        repos(saved.repos.len()),
-        leaves(saved.leaves)
-    ))?;
-    terminal.talk(format!("the keys are not in it; keep {} safe as well, elsewhere", place.keys().display()));
-    Ok(())
+    match &saved.unsaved[..] {
+        [] => Ok(()),
+        unsaved => Err(incomplete(unsaved, &place.data)),
+    }
 }
 
-fn restore(from: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
+/// A backup that some repositories are not in.
+fn incomplete(unsaved: &[Unsaved], data: &Path) -> Failure {
+    let why: Vec<String> = unsaved.iter().map(|one| format!("{}: {}", one.repo, one.why)).collect();
+    let first = data.join(format!("repos/{}.git", unsaved[0].repo));
+    let hint = format!(
+        "`git -C {} fsck --name-objects` names what is lost or damaged, and the change whose record or commits have it; put \
+         it back from a copy of the repository, then make another backup",
+        first.display()
+    );
+    Failure::new(Exit::Failed, format!("{} could not be saved, everything else was", repos(unsaved.len())))
+        .why(why.join("\n"))
+        .hint(hint)
+}
+
+fn restore(from: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure> {
     let keys = place.keys();
     let restored = backup::restore(from, &place.data, &keys);
     let (saved, missing) = restored.map_err(|error| failure("nothing was restored", error))?;
@@ -89,6 +108,11 @@ fn restore(from: &std::path::Path, place: &PlaceArgs, terminal: &Terminal) -> Re
         repos(saved.repos.len()),
         leaves(saved.leaves)
     ))?;
+    for one in &saved.unsaved {
+        let place = place.data.join(format!("repos/{}.git", one.repo));
+        let what = "which the backup lacks; nobody uses this repo until a copy of it is there and the server was started";
+        terminal.data(format!("missing: {}, {what}", place.display()))?;
+    }
     let keys = keys.display();
     if missing.audit_key {
         terminal.data(format!("missing: {keys}/audit.key, without which no checkpoint is signed"))?;

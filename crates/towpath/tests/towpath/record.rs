@@ -228,6 +228,14 @@ fn a_repository_that_the_disk_has_lost_comes_back_as_its_alert_says() {
     site.start();
     let refused = site.world.towpath(&["change", "comment", "1", "Well?"]);
     assert_eq!(refused.code, 7, "{}", refused.err);
+    let partial = site.home("partial").display().to_string();
+    let made = site.world.towpath(&["backup", "make", &partial, "--data", &site.data()]);
+    assert_eq!((made.code, made.out.contains("0 repos and a record")), (1, true), "{}", made.out);
+    let said = ["1 repo could not be saved", "web: repository", "repos/web.git fsck --name-objects"];
+    assert!(said.iter().all(|said| made.err.contains(said)), "{}", made.err);
+    let elsewhere = site.home("elsewhere/data").display().to_string();
+    let restored = site.ok(&["backup", "restore", &partial, "--data", &elsewhere]).out;
+    assert!(restored.contains("repos/web.git, which the backup lacks"), "{restored}");
 
     site.stop();
     let view = View::open_copy(&site.home("data/towpath.db")).unwrap();
