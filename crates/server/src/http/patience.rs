@@ -23,8 +23,10 @@ const BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 /// the other end waits for us, too.
 #[derive(Debug)]
 pub struct Patience {
-    full: Duration,
-    left: Duration,
+    /// While there are places.
+    ordinary: Budget,
+    /// While they are scarce. It is kept beside the other, so that a scarce moment leaves that as it was.
+    scarce: Budget,
     silent_since: Option<Instant>,
     /// When a silence that goes on is looked at.
     look: Option<Pin<Box<Sleep>>>,
@@ -34,7 +36,8 @@ pub struct Patience {
 impl Patience {
     /// Patience with an end that may be silent for `full`.
     pub fn new(full: Duration, connections: Arc<Connections>) -> Patience {
-        Patience { full, left: full, silent_since: None, look: None, connections }
+        let (ordinary, scarce) = (Budget::new(full), Budget::new(full.min(SCARCE_DEADLINE)));
+        Patience { ordinary, scarce, silent_since: None, look: None, connections }
     }
 
     /// The other end is silent; ready once it has been for too long.
@@ -55,14 +58,16 @@ impl Patience {
 
     /// So many bytes have passed, which ends a silence.
     pub fn passed(&mut self, bytes: usize) {
-        self.left = after((self.left(), self.full), self.silence(), bytes);
+        let silence = self.silence();
+        self.ordinary.settle(silence, bytes);
+        self.scarce.settle(silence, bytes);
         (self.silent_since, self.look) = (None, None);
     }
 
     fn left(&self) -> Duration {
         match self.connections.are_scarce() {
-            true => self.left.min(SCARCE_DEADLINE),
-            false => self.left,
+            true => self.scarce.left,
+            false => self.ordinary.left,
         }
     }
 
@@ -71,10 +76,23 @@ impl Patience {
     }
 }
 
-/// What is left of a patience after a silence that so many bytes ended.
-fn after((left, full): (Duration, Duration), silence: Duration, bytes: usize) -> Duration {
-    let earned = Duration::from_millis(bytes as u64 * 1000 / BYTES_PER_SECOND_MIN);
-    (left.saturating_sub(silence) + earned).min(full)
+/// Time for silences.
+#[derive(Debug)]
+struct Budget {
+    full: Duration,
+    left: Duration,
+}
+
+impl Budget {
+    fn new(full: Duration) -> Budget {
+        Budget { full, left: full }
+    }
+
+    /// A silence was ended by so many bytes.
+    fn settle(&mut self, silence: Duration, bytes: usize) {
+        let earned = Duration::from_millis(bytes as u64 * 1000 / BYTES_PER_SECOND_MIN);
+        self.left = (self.left.saturating_sub(silence) + earned).min(self.full);
+    }
 }
 
 #[cfg(test)]
@@ -85,10 +103,10 @@ mod tests {
     fn an_end_that_trickles_is_given_up_and_a_slow_one_is_not() {
         let second = Duration::from_secs(1);
         let kept = |full: Duration, silence: Duration, bytes: usize| {
-            let mut left = full;
+            let mut budget = Budget::new(full);
             (0..10_000).all(|_| {
-                left = after((left, full), silence, bytes);
-                left > silence
+                budget.settle(silence, bytes);
+                budget.left > silence
             })
         };
         assert!(!kept(IDLE_DEADLINE, 10 * second, 1));
@@ -97,7 +115,9 @@ mod tests {
         assert!(kept(IDLE_DEADLINE, second, 2000));
         assert!(kept(IDLE_DEADLINE, 20 * second, 64 << 10));
         // A long push earns no more than it had to begin with.
-        assert_eq!(after((IDLE_DEADLINE, IDLE_DEADLINE), second, 1 << 30), IDLE_DEADLINE);
+        let mut budget = Budget::new(IDLE_DEADLINE);
+        budget.settle(second, 1 << 30);
+        assert_eq!(budget.left, IDLE_DEADLINE);
     }
 
     #[test]
@@ -107,6 +127,8 @@ mod tests {
         let place = runtime.block_on(connections.place()).unwrap();
         let mut patience = Patience::new(IDLE_DEADLINE, connections.clone());
         assert_eq!(patience.left(), SCARCE_DEADLINE);
+        // What passes in a scarce moment costs nobody what they have in others.
+        patience.passed(1);
         drop(place);
         assert_eq!(patience.left(), IDLE_DEADLINE);
         // A silence that is broken in time is none any more, and whoever has no patience left waits no longer.
@@ -117,7 +139,7 @@ mod tests {
         assert!(poll(&mut patience).is_pending());
         patience.passed(1);
         assert_eq!(patience.silence(), Duration::ZERO);
-        patience.left = Duration::ZERO;
+        patience.ordinary.left = Duration::ZERO;
         assert!(poll(&mut patience).is_ready());
     }
 }
