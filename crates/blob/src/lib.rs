@@ -8,6 +8,7 @@ pub mod log;
 pub mod manifest;
 pub mod mask;
 mod read;
+pub mod reserve;
 pub mod store;
 mod wrap;
 
@@ -15,4 +16,5 @@ pub use log::{LogEnd, LogOptions, LogStore, LogWriter};
 pub use manifest::{FilePath, Manifest, ManifestFile};
 pub use mask::{MaskError, Masked, Masker, Secret};
 pub use read::{LogLines, LogReader};
+pub use reserve::{NoRoom, Reserve, Spending};
 pub use store::{BlobError, BlobInfo, BlobStore, Removed};

@@ -6,13 +6,14 @@
 //! leaves no file. A log is not synced: after a power cut its digest tells whether it is whole; no verdict rests on it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use towpath_core::ids::{Digest, LeaseId};
 
 use crate::mask::Masker;
 use crate::read::LogReader;
+use crate::reserve::{Reserve, Spending};
 use crate::store::{BlobError, remove_if_there};
 
 /// Lines between two marks of the index. 8 bytes for about 5 KB of log; a seek reads at most that much too far.
@@ -26,6 +27,8 @@ pub const LOG_BYTES_DEFAULT: u64 = 128 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct LogStore {
     root: PathBuf,
+    /// What is logged leaves it free.
+    reserve: Option<Reserve>,
 }
 
 /// How a log is written.
@@ -53,7 +56,7 @@ pub struct LogEnd {
     pub digest: Digest,
     /// Bytes in the file, the mark of a cut included.
     pub bytes: u64,
-    /// Bytes that the limit dropped.
+    /// Bytes that the limit dropped, or a disk without room.
     pub dropped: u64,
 }
 
@@ -65,7 +68,13 @@ impl LogStore {
     pub fn open(root: impl Into<PathBuf>) -> Result<LogStore, BlobError> {
         let root = root.into();
         fs::create_dir_all(&root).map_err(BlobError::io("make the folder", &root))?;
-        Ok(LogStore { root })
+        Ok(LogStore { root, reserve: None })
+    }
+
+    /// For what jobs print: a log is cut where it would take the reserve.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> LogStore {
+        LogStore { reserve: Some(reserve), ..self }
     }
 
     /// Where a lease's log is, or would be if it printed anything.
@@ -86,6 +95,8 @@ impl LogStore {
                 lines: 0,
                 dropped: 0,
                 bytes_max: options.bytes_max.unwrap_or(LOG_BYTES_DEFAULT),
+                spending: self.reserve.as_ref().map(Reserve::spending),
+                no_room: None,
                 ends_line: true,
             },
         }
@@ -111,7 +122,8 @@ pub(crate) fn index_path(log: &Path) -> PathBuf {
     log.with_extension("idx")
 }
 
-/// Writes one log: masks, cuts at the limit, counts lines, hashes. Memory does not grow with the log.
+/// Writes one log: masks, cuts at the limit or where the disk is nearly full, counts lines, hashes. Memory does not grow
+/// with the log.
 pub struct LogWriter {
     path: PathBuf,
     files: Option<Files>,
@@ -131,6 +143,10 @@ struct Tally {
     lines: u64,
     dropped: u64,
     bytes_max: u64,
+    /// Asks for room on the disk, where the log is to leave some.
+    spending: Option<Spending>,
+    /// The log was cut for lack of it.
+    no_room: Option<String>,
     ends_line: bool,
 }
 
@@ -138,7 +154,7 @@ impl LogWriter {
     /// Appends what the job wrote. Bytes at its end that begin a secret are held back until more come.
     ///
     /// # Errors
-    /// [`BlobError::Io`], a full disk for instance; see [`BlobError::is_disk_full`].
+    /// [`BlobError::Io`]. A full disk is none: it cuts the log.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         let shown = self.masker.push(bytes);
         append(&self.path, &mut self.files, &mut self.tally, shown)
@@ -156,36 +172,71 @@ impl LogWriter {
     pub fn finish(mut self) -> Result<LogEnd, BlobError> {
         let shown = self.masker.finish();
         append(&self.path, &mut self.files, &mut self.tally, shown)?;
-        if self.tally.dropped > 0 {
+        let dropped = self.tally.dropped;
+        if dropped > 0 {
             let mark = self.tally.cut_mark();
-            self.tally.bytes_max = u64::MAX;
+            // A mark is short: it may take of the reserve. Where there is none left, the job's result says it alone.
+            (self.tally.bytes_max, self.tally.spending, self.tally.no_room) = (u64::MAX, None, None);
             append(&self.path, &mut self.files, &mut self.tally, mark.as_bytes())?;
         }
         Ok(LogEnd {
             digest: Digest(*self.tally.hasher.finalize().as_bytes()),
             bytes: self.tally.bytes,
-            dropped: self.tally.dropped,
+            dropped,
         })
     }
 }
 
 fn append(path: &Path, files: &mut Option<Files>, tally: &mut Tally, bytes: &[u8]) -> Result<(), BlobError> {
-    let room = usize::try_from(tally.bytes_max.saturating_sub(tally.bytes)).unwrap_or(usize::MAX);
-    let (kept, dropped) = bytes.split_at(room.min(bytes.len()));
+    let (kept, dropped) = bytes.split_at(tally.room_for(bytes.len()));
     tally.dropped += dropped.len() as u64;
     if kept.is_empty() {
         return Ok(());
     }
-    let files = match files {
-        Some(files) => files,
-        None => files.insert(Files::create(path)?),
-    };
-    files.log.write_all(kept).map_err(BlobError::io("write the log", path))?;
+    match write_whole(path, files, tally.bytes, kept) {
+        // A job that fills the disk between two looks at it would else end as one whose log our machine lost.
+        Err(error) if error.is_disk_full() => {
+            tally.no_room = Some(error.to_string());
+            tally.dropped += kept.len() as u64;
+            return Ok(());
+        }
+        written => written?,
+    }
+    let Some(files) = files else { return Ok(()) };
     tally.count(kept, &mut files.marks);
     files.flush_marks().map_err(BlobError::io("write the line index of", path))
 }
 
+/// Appends all of some bytes to a log that has `at` of them, or none.
+fn write_whole(path: &Path, files: &mut Option<Files>, at: u64, bytes: &[u8]) -> Result<(), BlobError> {
+    let files = match files {
+        Some(files) => files,
+        None => files.insert(Files::create(path)?),
+    };
+    files
+        .log
+        .write_all(bytes)
+        .or_else(|error| {
+            files.log.set_len(at)?;
+            files.log.seek(SeekFrom::Start(at))?;
+            Err(error)
+        })
+        .map_err(BlobError::io("write the log", path))
+}
+
 impl Tally {
+    /// How many of so many bytes are kept. Once the disk had no room, nothing more is: a log has no gaps.
+    fn room_for(&mut self, bytes: usize) -> usize {
+        let most = usize::try_from(self.bytes_max.saturating_sub(self.bytes)).unwrap_or(usize::MAX);
+        let kept = bytes.min(most);
+        if self.no_room.is_none()
+            && let Some(spending) = &mut self.spending
+        {
+            self.no_room = spending.spend(kept as u64).err().map(|no_room| no_room.to_string());
+        }
+        if self.no_room.is_some() { 0 } else { kept }
+    }
+
     fn count(&mut self, bytes: &[u8], marks: &mut Vec<u8>) {
         self.hasher.update(bytes);
         let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
@@ -210,10 +261,12 @@ impl Tally {
 
     fn cut_mark(&self) -> String {
         let newline = if self.ends_line { "" } else { "\n" };
-        let (limit, dropped) = (self.bytes_max, self.dropped);
-        format!(
-            "{newline}[towpath] the log was cut here at its limit of {limit} bytes; {dropped} more were dropped\n"
-        )
+        let dropped = self.dropped;
+        let why = match &self.no_room {
+            Some(no_room) => format!(": {no_room}"),
+            None => format!(" at its limit of {} bytes", self.bytes_max),
+        };
+        format!("{newline}[towpath] the log was cut here{why}; {dropped} more bytes were dropped\n")
     }
 }
 

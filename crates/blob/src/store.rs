@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use towpath_core::ids::Digest;
 
+use crate::reserve::{NoRoom, Reserve, Spending};
+
 /// Bytes moved at once. Large enough to hide the cost of the call, small enough for the second-level cache.
 const COPY_BYTES: usize = 256 * 1024;
 
@@ -51,6 +53,9 @@ pub enum BlobError {
     /// A manifest that breaks its own rules.
     #[error("not a manifest: {0}")]
     Manifest(String),
+    /// The rest of the disk is the server's.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }
 
 impl BlobError {
@@ -64,6 +69,7 @@ impl BlobError {
         let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         match self {
             BlobError::Io { source, .. } | BlobError::Source(source) => kinds.contains(&source.kind()),
+            BlobError::NoRoom(_) => true,
             _ => false,
         }
     }
@@ -91,6 +97,8 @@ pub struct Removed {
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     root: PathBuf,
+    /// What is stored leaves it free.
+    reserve: Option<Reserve>,
 }
 
 impl BlobStore {
@@ -99,11 +107,17 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Io`] if the folders cannot be made.
     pub fn open(root: impl Into<PathBuf>) -> Result<BlobStore, BlobError> {
-        let store = BlobStore { root: root.into() };
+        let store = BlobStore { root: root.into(), reserve: None };
         for folder in [store.root.join("sha256"), store.root.join("tmp")] {
             fs::create_dir_all(&folder).map_err(BlobError::io("make the folder", &folder))?;
         }
         Ok(store)
+    }
+
+    /// For what jobs have stored: it leaves the reserve to the server.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> BlobStore {
+        BlobStore { reserve: Some(reserve), ..self }
     }
 
     /// Where the bytes of `digest` are, or would be. Readers must treat the file as immutable.
@@ -117,7 +131,8 @@ impl BlobStore {
     /// The bytes and the name are on disk (fsync of file and folder) when this returns.
     ///
     /// # Errors
-    /// [`BlobError::Source`] if reading fails, [`BlobError::Io`] if writing does.
+    /// [`BlobError::Source`] if reading fails, [`BlobError::Io`] if writing does, [`BlobError::NoRoom`] where it would take the
+    /// reserve.
     pub fn put(&self, source: impl Read) -> Result<BlobInfo, BlobError> {
         self.put_at_most(source, u64::MAX)
     }
@@ -140,7 +155,7 @@ impl BlobStore {
     /// [`BlobError::TooLarge`] beyond the limit; nothing is kept then. Otherwise as [`BlobStore::put`].
     pub fn put_at_most(&self, source: impl Read, limit: u64) -> Result<BlobInfo, BlobError> {
         let mut draft = Draft::new(&self.root.join("tmp"))?;
-        let info = draft.fill(source, limit)?;
+        let info = draft.fill(source, limit, self.reserve.as_ref().map(Reserve::spending))?;
         let path = self.path(&info.digest);
         if self.is_kept(&info.digest)? {
             return Ok(info); // The draft removes itself.
@@ -330,10 +345,19 @@ impl Draft {
         Ok(Draft { path, file, kept: false })
     }
 
-    fn fill(&mut self, source: impl Read, limit: u64) -> Result<BlobInfo, BlobError> {
+    fn fill(
+        &mut self,
+        source: impl Read,
+        limit: u64,
+        mut spending: Option<Spending>,
+    ) -> Result<BlobInfo, BlobError> {
         let mut hashing = Hashing::default();
         let (mut file, path) = (&self.file, &self.path);
-        hashing.pump(source, |bytes| file.write_all(bytes).map_err(BlobError::io("write", path)), limit)?;
+        let write = |bytes: &[u8]| {
+            spending.as_mut().map_or(Ok(()), |spending| spending.spend(bytes.len() as u64))?;
+            file.write_all(bytes).map_err(BlobError::io("write", path))
+        };
+        hashing.pump(source, write, limit)?;
         Ok(hashing.info())
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use towpath_blob::{
-    BlobError, BlobStore, FilePath, LogOptions, LogStore, Manifest, ManifestFile, Masker, Secret,
+    BlobError, BlobStore, FilePath, LogOptions, LogStore, Manifest, ManifestFile, Masker, Reserve, Secret,
 };
 use towpath_core::ids::{Digest, LeaseId};
 
@@ -153,6 +153,28 @@ fn any_line_opens_while_the_job_writes() {
     let end = writer.finish().unwrap();
     assert_eq!(end.bytes, reader.size().unwrap());
     assert_eq!(end.digest, towpath_blob::log::digest(reader.stream().unwrap()).unwrap());
+}
+
+#[test]
+fn where_the_disk_has_no_room_for_jobs_a_log_is_cut_and_no_blob_stays() {
+    let (folder, store) = logs();
+    let store = store.with_reserve(Reserve::of_bytes(folder.path(), u64::MAX));
+    let mut writer = store.writer(&LEASE, LogOptions::default());
+    (0..3).for_each(|_| writer.write(b"a line\n").unwrap());
+    let end = writer.finish().unwrap();
+    let text = String::from_utf8(store.reader(&LEASE).bytes(0, 4096).unwrap()).unwrap();
+    assert!(
+        text.starts_with("[towpath] the log was cut here: this machine's disk is nearly full: "),
+        "{text}"
+    );
+    assert!(text.ends_with("; 21 more bytes were dropped\n"), "{text}");
+    assert_eq!((end.dropped, end.bytes), (21, text.len() as u64));
+
+    let (folder, store) = blobs();
+    let store = store.with_reserve(Reserve::of_bytes(folder.path(), u64::MAX));
+    let refused = store.put(&b"bytes"[..]).unwrap_err();
+    assert!(matches!(refused, BlobError::NoRoom(_)) && refused.is_disk_full(), "{refused}");
+    assert_eq!(folder.path().join("tmp").read_dir().unwrap().count(), 0, "no draft is left");
 }
 
 #[test]

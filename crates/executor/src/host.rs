@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use towpath_blob::{BlobStore, LogStore};
+use towpath_blob::{BlobStore, LogStore, NoRoom, Reserve};
 
 use crate::cgroup::{Cgroups, LimitMode};
 use crate::environment::HostVariables;
@@ -96,8 +96,11 @@ pub enum TreeMode {
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     pub(crate) config: ExecutorConfig,
+    /// What jobs leave there leaves the disks' reserves to the server.
     pub(crate) blobs: BlobStore,
     pub(crate) logs: LogStore,
+    /// Of the disks of jobs' folders, logs and blobs, in this order.
+    pub(crate) reserves: [Reserve; 3],
     /// Looked for once: every job of one executor finds the same.
     pub(crate) toolchains: Toolchains,
     pub(crate) variables: HostVariables,
@@ -149,6 +152,7 @@ impl Host {
         let jobs = config.spool.join(JOBS);
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&jobs)?;
         spread_folders(&jobs);
+        let reserves = [&jobs, &config.logs, &config.blobs].map(|folder| Reserve::of(folder));
         let certificates = Certificates::find(std::env::var_os("SSL_CERT_FILE").map(PathBuf::from));
         let toolchains = Toolchains::discover(&config.path, |key| std::env::var(key).ok());
         let stage = find_stage(&config)?;
@@ -164,8 +168,9 @@ impl Host {
         };
         cgroups.sweep(&group_name);
         Ok(Host {
-            blobs,
-            logs,
+            logs: logs.with_reserve(reserves[1].clone()),
+            blobs: blobs.with_reserve(reserves[2].clone()),
+            reserves,
             variables: HostVariables {
                 path: toolchains.path.clone(),
                 toolchains: toolchains.variables.clone(),
@@ -190,6 +195,15 @@ impl Host {
     /// Folder of the jobs' folders.
     pub(crate) fn jobs(&self) -> PathBuf {
         self.config.spool.join(JOBS)
+    }
+
+    /// Bytes that the disk of jobs' folders has for a job.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if a job cannot begin, as one of the disks has none.
+    pub(crate) fn room(&self) -> Result<u64, NoRoom> {
+        let [jobs, logs, blobs] = &self.reserves;
+        logs.room().and_then(|_| blobs.room()).and_then(|_| jobs.room())
     }
 
     /// How process trees are bounded.

@@ -166,6 +166,10 @@ impl Pump<'_> {
                 if let Err(error) = self.drain() {
                     stop.get_or_insert(Stop::Log(error));
                 }
+                let stop = match stop {
+                    Some(Stop::Limit(breach)) => Some(Stop::Limit(watch.settled(breach, self.log.bytes()))),
+                    other => other,
+                };
                 Life { stop, end }
             }
         }

@@ -19,20 +19,20 @@ use towpath_core::graph::{JobResult, Outcome};
 use crate::cgroup::SlotGroup;
 use crate::command::JobCommand;
 use crate::environment::{JobFolders, environment};
-use crate::host::{Host, TreeMode};
+use crate::host::Host;
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
 use crate::outputs::{TAKING_TIMEOUT, Taking, heeded};
 use crate::plain::PlainJob;
 use crate::pool::{HOME, UNSWEPT, set_aside};
+use crate::prepare::Prepared;
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, OutputPipe, Pump, ReadBuffer, Tree, TreeEnd};
-use crate::secret_files::SecretFiles;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::sys::spawn::{Program, Spawner};
 use crate::tree::JobFolder;
 use crate::verdict::{self, Verdict};
 use crate::walk::remove_tree;
-use crate::watch::{Breach, Watch};
+use crate::watch::{Breach, Disks, Watch};
 
 /// Bytes for the first entries of a folder: three of the longest names.
 const ENTRIES_BYTES: usize = 1024;
@@ -61,16 +61,8 @@ struct Attempt<'a> {
     control: &'a Control,
     /// Of the job's secrets.
     masker: &'a Masker,
-}
-
-/// A job's folder and what in it its sandbox sees.
-#[derive(Default)]
-struct Prepared {
-    folder: Option<JobFolder>,
-    tree: Option<TreeSource>,
-    inputs: Option<PathBuf>,
-    /// Where its secrets are, without a sandbox.
-    secrets: Option<SecretFiles>,
+    /// Bytes that the disk of jobs' folders had for jobs before this one took any.
+    room: u64,
 }
 
 impl Slot {
@@ -99,13 +91,16 @@ impl Slot {
             log_bytes: 0,
             cpu_ms: None,
         };
-        let verdict = match spec.masker() {
-            Err(error) => Verdict::errored(error.to_string()),
-            Ok(masker) => {
+        let room = self.host.room().map_err(|no_room| no_room.to_string());
+        let able = room.and_then(|room| Ok((room, spec.masker().map_err(|error| error.to_string())?)));
+        let verdict = match able {
+            // Without a log: on a disk that is nearly full ten thousand of them would be too many.
+            Err(why) => Verdict::errored(why),
+            Ok((room, masker)) => {
                 let options =
                     LogOptions { bytes_max: Some(spec.limits.log_bytes), masker: masker.for_another() };
                 let mut log = self.host.logs.writer(&spec.lease, options);
-                let attempt = Attempt { spec, control, masker: &masker };
+                let attempt = Attempt { spec, control, masker: &masker, room };
                 let (verdict, cpu_ms) = self.attempt(attempt, &mut log);
                 end.cpu_ms = cpu_ms;
                 self.close_log(spec, verdict, log, &mut end)
@@ -146,8 +141,9 @@ impl Slot {
             return (Verdict::unfit(problem), None);
         }
         let mut prepared = Prepared::default();
-        let (verdict, cpu_ms) = match self.prepare(spec, &mut prepared) {
-            Err(why) => (Verdict::errored(why), None),
+        let job_user = self.host.job_user(self.number);
+        let (verdict, cpu_ms) = match prepared.fill(spec, control, (&self.host, job_user)) {
+            Err(unready) => (unready, None),
             Ok(()) => match self.host.config.sandbox {
                 SandboxKind::Bubblewrap => self.in_sandbox(attempt, &prepared, log),
                 SandboxKind::None => self.without_sandbox(attempt, &prepared, log),
@@ -160,45 +156,13 @@ impl Slot {
         (verdict, cpu_ms)
     }
 
-    fn prepare(&mut self, spec: &StartSpec, prepared: &mut Prepared) -> Result<(), String> {
-        if self.host.config.sandbox == SandboxKind::None {
-            prepared.secrets = SecretFiles::write(&self.host.config.spool, spec)
-                .map_err(|error| format!("its secrets cannot be kept in memory: {error}"))?;
-        }
-        if !spec.body.checkout && spec.inputs.is_empty() {
-            return Ok(());
-        }
-        let folder = JobFolder::make(&self.host.jobs(), &spec.lease)
-            .map_err(|error| format!("cannot make the job's folder: {error}"))?;
-        let folder = prepared.folder.insert(folder);
-        if !spec.inputs.is_empty() {
-            let inputs =
-                folder.inputs(spec.inputs.iter(), &self.host.blobs).map_err(|error| error.to_string())?;
-            prepared.inputs = Some(inputs);
-        }
-        if spec.body.checkout {
-            let base = spec.base.clone().ok_or("no base for the work tree was given")?;
-            let overlay = self.host.tree_mode == TreeMode::Overlay
-                && self.host.config.sandbox == SandboxKind::Bubblewrap;
-            prepared.tree = Some(match overlay {
-                true => TreeSource::Overlay { base, folder: folder.path().to_owned() },
-                false => TreeSource::Plain {
-                    folder: folder
-                        .copy_tree(&base, self.host.job_user(self.number))
-                        .map_err(|error| format!("cannot copy the work tree: {error}"))?,
-                },
-            });
-        }
-        Ok(())
-    }
-
     fn in_sandbox(
         &mut self,
         attempt: Attempt<'_>,
         prepared: &Prepared,
         log: &mut LogWriter,
     ) -> (Verdict, Option<u64>) {
-        let Attempt { spec, control, .. } = attempt;
+        let Attempt { spec, control, room, .. } = attempt;
         if let Err(error) = self.ready_launcher(spec) {
             return (Verdict::errored(format!("the sandbox cannot be set up: {error}")), None);
         }
@@ -206,9 +170,9 @@ impl Slot {
         let Some(launcher) = self.launcher.take() else {
             return (Verdict::errored("the sandbox helper is gone".to_owned()), None);
         };
-        let mut watch = Watch::new(spec.limits, &self.group);
+        let mut watch = Watch::new(spec.limits, &self.group, Disks { reserves: &self.host.reserves, room });
         watch.ancestor = Some(launcher.pid());
-        watch.grows = grows(prepared);
+        watch.grows = prepared.grows();
         let mut job = SandboxedJob { launcher };
         let output = OutputPipe::new();
         let started =
@@ -303,7 +267,7 @@ impl Slot {
         prepared: &Prepared,
         log: &mut LogWriter,
     ) -> (Verdict, Option<u64>) {
-        let Attempt { spec, control, .. } = attempt;
+        let Attempt { spec, control, room, .. } = attempt;
         let tree = match &prepared.tree {
             Some(TreeSource::Plain { folder }) => Some(folder.clone()),
             _ => None,
@@ -312,8 +276,8 @@ impl Slot {
         let aside = self.host.config.spool.join(format!("{UNSWEPT}{HOME}{}-{}", self.number, spec.lease));
         let home_made = if self.has_home { Ok(()) } else { make_empty(&home, &aside) };
         let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
-        let mut watch = Watch::new(spec.limits, &self.group);
-        watch.grows = grows(prepared);
+        let mut watch = Watch::new(spec.limits, &self.group, Disks { reserves: &self.host.reserves, room });
+        watch.grows = prepared.grows();
         let life = match started {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok((mut job, output)) => {
@@ -372,7 +336,7 @@ impl Slot {
     /// From the end of the process tree to a verdict; takes outputs where there are any.
     fn judge(
         &self,
-        Attempt { spec, control, masker }: Attempt<'_>,
+        Attempt { spec, control, masker, .. }: Attempt<'_>,
         (life, breach): (Life, Option<Breach>),
         plain_tree: Option<PathBuf>,
     ) -> Verdict {
@@ -393,18 +357,8 @@ impl Slot {
     }
 }
 
-fn deadline(spec: &StartSpec) -> Instant {
+pub(crate) fn deadline(spec: &StartSpec) -> Instant {
     Instant::now() + Duration::from_secs(u64::from(spec.body.timeout_seconds))
-}
-
-/// Where a job's changes to its work tree go.
-fn grows(prepared: &Prepared) -> Option<PathBuf> {
-    let folder = prepared.folder.as_ref()?;
-    match &prepared.tree {
-        Some(TreeSource::Overlay { .. }) => Some(folder.upper()),
-        Some(TreeSource::Plain { folder }) => Some(folder.clone()),
-        None => None,
-    }
 }
 
 /// Makes a home for plain jobs, also out of what an executor that died has left.

@@ -89,6 +89,11 @@ impl Verdict {
         Verdict::new(Outcome::Failed, None, problem)
     }
 
+    /// What it asks for could not be made ready in its time.
+    pub(crate) fn late(why: String) -> Verdict {
+        Verdict::new(Outcome::TimedOut, None, why)
+    }
+
     /// The end of the process tree could not be seen.
     pub(crate) fn of_trouble(stop: Option<Stop>, error: &io::Error, limits: &Limits) -> Verdict {
         match stop {
@@ -116,7 +121,7 @@ impl Verdict {
         match (stop, breach) {
             (Some(Stop::Cancelled), _) => Verdict::cancelled(),
             (Some(Stop::Log(error)), _) => Verdict::errored(error.to_string()),
-            (Some(Stop::Limit(Breach::Reserve)), _) => Verdict::errored(Breach::Reserve.why(limits)),
+            (Some(Stop::Limit(breach @ Breach::Reserve(_))), _) => Verdict::errored(breach.why(limits)),
             (Some(Stop::Limit(breach)), _) | (None, Some(breach)) => {
                 Verdict::new(Outcome::Failed, Some(code), breach.why(limits))
             }

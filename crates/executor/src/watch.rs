@@ -7,6 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use towpath_blob::{NoRoom, Reserve};
+
 use crate::cgroup::{Counters, SlotGroup};
 use crate::spec::Limits;
 use crate::walk::{TreeSize, tree_size};
@@ -17,31 +19,36 @@ pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(100);
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Counting a tree may take at most this part of the time.
 const COUNT_SHARE: u32 = 20;
-/// Bytes of disk that jobs leave to the server, so that its record and its shutdown work. Source: trust 6.3 asks 64 MB.
-pub const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
-/// Files that jobs leave to the server.
-pub const DISK_RESERVE_FILES: u64 = 10_000;
+/// A job has filled a disk by itself if it took all but this part of the room there was: what a file system needs to hold
+/// files is in none of them.
+const FILLED_BUT: u64 = 8;
 
 /// The limit that a job reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Breach {
     Memory,
     Processes,
     DiskBytes,
     DiskFiles,
-    /// The host's disk is nearly full, whoever filled it.
-    Reserve,
+    /// One of the host's disks is nearly full, whoever filled it.
+    Reserve(NoRoom),
+    /// The job itself filled the host's disk, which had so many bytes of room.
+    Room(u64),
 }
 
 impl Breach {
     /// One sentence for people.
-    pub(crate) fn why(self, limits: &Limits) -> String {
+    pub(crate) fn why(&self, limits: &Limits) -> String {
         match self {
             Breach::Memory => format!("ended at its limit of {} memory", size_text(limits.memory_bytes)),
             Breach::Processes => format!("ended at its limit of {} processes", limits.processes),
             Breach::DiskBytes => format!("ended at its limit of {} of disk", size_text(limits.disk_bytes)),
             Breach::DiskFiles => format!("ended at its limit of {} files", limits.disk_files),
-            Breach::Reserve => "ended because this machine's disk is nearly full".to_owned(),
+            Breach::Reserve(no_room) => format!("ended because {no_room}"),
+            Breach::Room(bytes) => format!(
+                "ended because it took the {} MiB that this machine's disk had for jobs when it began",
+                bytes >> 20
+            ),
         }
     }
 }
@@ -55,6 +62,14 @@ pub(crate) fn size_text(bytes: u64) -> String {
     }
 }
 
+/// The disks that what a job does ends on: its folder's, the logs' and the blobs', which may be one.
+#[derive(Clone, Copy)]
+pub(crate) struct Disks<'a> {
+    pub(crate) reserves: &'a [Reserve],
+    /// Bytes that the disk of its folder had for jobs before the job took any.
+    pub(crate) room: u64,
+}
+
 /// What is watched of one job.
 pub(crate) struct Watch<'a> {
     pub(crate) limits: Limits,
@@ -63,17 +78,19 @@ pub(crate) struct Watch<'a> {
     pub(crate) ancestor: Option<u32>,
     /// Where the work tree grows.
     pub(crate) grows: Option<PathBuf>,
+    disks: Disks<'a>,
     before: Counters,
     count_again: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(limits: Limits, group: &'a SlotGroup) -> Watch<'a> {
+    pub(crate) fn new(limits: Limits, group: &'a SlotGroup, disks: Disks<'a>) -> Watch<'a> {
         Watch {
             limits,
             group,
             ancestor: None,
             grows: None,
+            disks,
             before: group.counters_before(),
             count_again: None,
         }
@@ -81,7 +98,25 @@ impl<'a> Watch<'a> {
 
     /// One look.
     pub(crate) fn look(&mut self) -> Option<Breach> {
-        self.breach(&self.group.counters()).or_else(|| self.tree_breach()).or_else(|| self.disk_breach())
+        self.breach(&self.group.counters())
+            .or_else(|| self.tree_breach())
+            .or_else(|| {
+                self.disks.reserves.iter().find_map(|reserve| reserve.room().err()).map(Breach::Reserve)
+            })
+            .or_else(|| self.disk_breach())
+    }
+
+    /// Whose doing a breach is, once no process of the job writes any more: a disk may be full by others.
+    pub(crate) fn settled(&self, breach: Breach, log_bytes: u64) -> Breach {
+        let room = self.disks.room;
+        let limit = TreeSize { bytes: room, files: self.limits.disk_files };
+        let tree_bytes = || self.grows.as_ref().map_or(0, |folder| tree_size(folder, limit).bytes);
+        match breach {
+            Breach::Reserve(_) if tree_bytes().saturating_add(log_bytes) >= room - room / FILLED_BUT => {
+                Breach::Room(room)
+            }
+            other => other,
+        }
     }
 
     /// What the group's counters say after the end: the limit that was reached, CPU milliseconds, and the counters.
@@ -110,13 +145,6 @@ impl<'a> Watch<'a> {
 
     fn disk_breach(&mut self) -> Option<Breach> {
         let folder = self.grows.as_ref()?;
-        if let Ok(disk) = rustix::fs::statvfs(folder) {
-            let nearly_full = disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES
-                || disk.f_files > 0 && disk.f_favail < DISK_RESERVE_FILES;
-            if nearly_full {
-                return Some(Breach::Reserve);
-            }
-        }
         let began = Instant::now();
         if self.count_again.is_some_and(|again| began < again) {
             return None;

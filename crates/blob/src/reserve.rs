@@ -1,0 +1,132 @@
+//! Room that stays free for the server on a disk that jobs write to.
+//!
+//! Whatever a job makes somebody write (its work tree, its inputs, its log, its outputs) asks here, and ends where it would
+//! take the reserve. What the server writes itself does not ask.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Bytes that jobs leave to the server, so that its record and its shutdown work. Source: trust 6.3 asks 64 MB.
+pub const RESERVE_BYTES: u64 = 512 * 1024 * 1024;
+/// Files that jobs leave to the server.
+pub const RESERVE_FILES: u64 = 10_000;
+/// Of a small disk jobs leave one part in so many instead.
+const SMALL_DISK_SHARE: u64 = 8;
+/// Bytes written between two looks at the disk: every slot may be as far over.
+const LOOK_BYTES: u64 = 1024 * 1024;
+
+/// The reserve on the file system of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserve {
+    folder: PathBuf,
+    kept: Amount,
+}
+
+/// A disk has no room for jobs. Says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this machine's disk is nearly full: {folder} has {free} left, and {kept} stay free for the server; make room there, \
+     then run the job again", folder = folder.display()
+)]
+pub struct NoRoom {
+    folder: PathBuf,
+    free: Amount,
+    kept: Amount,
+}
+
+/// Bytes and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Amount {
+    bytes: u64,
+    files: u64,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB and {} files", self.bytes >> 20, self.files)
+    }
+}
+
+impl Reserve {
+    /// The reserve on the disk of a folder that is there.
+    pub fn of(folder: &Path) -> Reserve {
+        let (bytes, files) = rustix::fs::statvfs(folder).map_or((u64::MAX, u64::MAX), |disk| {
+            (disk.f_blocks.saturating_mul(disk.f_frsize) / SMALL_DISK_SHARE, disk.f_files / SMALL_DISK_SHARE)
+        });
+        let kept = Amount { bytes: RESERVE_BYTES.min(bytes), files: RESERVE_FILES.min(files) };
+        Reserve { folder: folder.to_owned(), kept }
+    }
+
+    /// One of so many bytes, whatever the disk's size.
+    pub fn of_bytes(folder: &Path, bytes: u64) -> Reserve {
+        Reserve { folder: folder.to_owned(), kept: Amount { bytes, files: 0 } }
+    }
+
+    /// Bytes that jobs may write. A file system that does not say how full it is bounds nothing.
+    ///
+    /// # Errors
+    /// [`NoRoom`] where not a single one is left.
+    pub fn room(&self) -> Result<u64, NoRoom> {
+        let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(u64::MAX) };
+        let free = Amount { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), files: disk.f_favail };
+        // Where files are made of any free block, there is no number of them.
+        let has_files = disk.f_files == 0 || free.files >= self.kept.files;
+        match free.bytes.checked_sub(self.kept.bytes) {
+            Some(room @ 1..) if has_files => Ok(room),
+            _ => Err(NoRoom { folder: self.folder.clone(), free, kept: self.kept }),
+        }
+    }
+
+    /// Begins something that grows.
+    pub fn spending(&self) -> Spending {
+        Spending { reserve: self.clone(), unasked: 0 }
+    }
+}
+
+/// Something that grows on a disk, and looks at the reserve as it does.
+#[derive(Debug)]
+pub struct Spending {
+    reserve: Reserve,
+    /// Bytes that may be written before the next look.
+    unasked: u64,
+}
+
+impl Spending {
+    /// Asks before so many bytes are written.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: they are not to be written.
+    pub fn spend(&mut self, bytes: u64) -> Result<(), NoRoom> {
+        if bytes > self.unasked {
+            self.reserve.room()?;
+            self.unasked = LOOK_BYTES.max(bytes);
+        }
+        self.unasked -= bytes;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_says_where_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Reserve::of_bytes(folder.path(), 0).room().unwrap() > 0);
+        let said = Reserve::of_bytes(folder.path(), u64::MAX).room().unwrap_err().to_string();
+        assert!(said.contains(&format!("{} has ", folder.path().display())), "{said}");
+        assert!(
+            said.ends_with("stay free for the server; make room there, then run the job again"),
+            "{said}"
+        );
+        assert!(Reserve::of(Path::new("/nowhere/at/all")).room().is_ok());
+    }
+
+    #[test]
+    fn of_a_small_disk_an_eighth_is_kept() {
+        let disk = rustix::fs::statvfs("/tmp").unwrap();
+        let eighth = disk.f_blocks * disk.f_frsize / 8;
+        assert_eq!(Reserve::of(Path::new("/tmp")).kept.bytes, RESERVE_BYTES.min(eighth));
+    }
+}

@@ -1,0 +1,172 @@
+//! A disk that a job fills: whatever way it takes, the reserve stays. Each test has a small disk of its own.
+
+use std::process::Command;
+
+use towpath_blob::{FilePath, Manifest, ManifestFile};
+use towpath_core::graph::Outcome;
+use towpath_executor::StartSpec;
+
+use crate::support::{World, wait_until};
+
+/// Set where a test runs on its small disk.
+const ON_SMALL_DISK: &str = "TOWPATH_TEST_ON_SMALL_DISK";
+/// Bytes of that disk, of which jobs leave an eighth to the server.
+const DISK_BYTES: u64 = 256 << 20;
+const RESERVE_BYTES: u64 = DISK_BYTES / 8;
+/// What slots may write between two looks at the disk.
+const OVER_BYTES: u64 = 8 << 20;
+
+/// Runs this test again where the folder for temporary files is a small disk, in namespaces that end with it.
+fn on_a_small_disk(test: &str, check: impl Fn(&World)) {
+    if std::env::var_os(ON_SMALL_DISK).is_some() {
+        return check(&World::plain());
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let mount =
+        format!("mount -t tmpfs -o size={DISK_BYTES},mode=700 none \"$TMPDIR\" || exit 77; exec \"$@\"");
+    let mut own = Command::new("unshare");
+    own.args(["-rm", "sh", "-c", &mount, "sh"]).arg(std::env::current_exe().unwrap());
+    own.args(["--exact", "--nocapture", &format!("disk::{test}")]);
+    own.env("TMPDIR", disk.path()).env(ON_SMALL_DISK, "1");
+    let output = own.output().unwrap();
+    let text =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    match output.status.success() {
+        true => assert!(text.contains("1 passed"), "{text}"),
+        false if !text.contains("running 1 test") => {
+            println!("SKIP {test}: no disk can be mounted here: {text}");
+        }
+        false => panic!("{text}"),
+    }
+}
+
+fn free_bytes(world: &World) -> u64 {
+    let disk = rustix::fs::statvfs(world.folder.path()).unwrap();
+    disk.f_bavail * disk.f_frsize
+}
+
+/// Leaves so many bytes free, as a file of somebody else's.
+fn fill(world: &World, leave: u64) {
+    let file = std::fs::File::create(world.folder.path().join("somebody-elses")).unwrap();
+    let size = free_bytes(world) - leave;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+}
+
+fn unfill(world: &World) {
+    std::fs::remove_file(world.folder.path().join("somebody-elses")).unwrap();
+}
+
+#[track_caller]
+fn errored(world: &World, spec: StartSpec) -> String {
+    let done = world.run_spec(spec);
+    let why = done.end.result.why;
+    assert_eq!(done.end.result.outcome, Outcome::Errored, "{why}\n{}", done.log);
+    assert!(why.contains("this machine's disk is nearly full: "), "{why}");
+    assert!(why.contains("MiB and") && why.contains("make room there, then run the job again"), "{why}");
+    why
+}
+
+#[test]
+fn a_log_is_cut_where_it_would_take_the_reserve() {
+    on_a_small_disk("a_log_is_cut_where_it_would_take_the_reserve", |world| {
+        let mut spec = world.spec("exec cat /dev/zero");
+        spec.limits.log_bytes = 1 << 40;
+        let job = world.submit(spec);
+        world.wait(&job).failed("MiB that this machine's disk had for jobs when it began");
+        let free = free_bytes(world);
+        assert!((RESERVE_BYTES - OVER_BYTES..=RESERVE_BYTES).contains(&free), "{free} bytes are free");
+        let log = world.logs.reader(&job.lease);
+        let end = log.bytes(log.size().unwrap() - 1024, 1024).unwrap();
+        let end = String::from_utf8_lossy(&end);
+        assert!(end.contains("the log was cut here: this machine's disk is nearly full"), "{end}");
+
+        // Nobody else's job begins, or leaves a log, until there is room.
+        let next = world.spec("echo next");
+        let lease = next.lease;
+        errored(world, next);
+        assert!(!world.logs.path(&lease).exists());
+        world.logs.remove(&job.lease).unwrap();
+        world.run("echo next").passed();
+    });
+}
+
+#[test]
+fn an_output_is_not_taken_where_it_would_take_the_reserve() {
+    on_a_small_disk("an_output_is_not_taken_where_it_would_take_the_reserve", |world| {
+        let before = free_bytes(world);
+        // It takes room only where it is stored.
+        let mut spec = world.with_tree(&[("x", "")], "truncate -s 1G big");
+        spec.body.outputs.insert("big".to_owned(), "big".to_owned());
+        let why = errored(world, spec);
+        assert!(why.starts_with("cannot store an output: "), "{why}");
+        wait_until("all of it is gone", || free_bytes(world) > before - OVER_BYTES);
+        world.run("true").passed();
+    });
+}
+
+/// A job whose inputs are one stored file of 40 MiB under ten names.
+fn with_inputs(world: &World) -> StartSpec {
+    let blob = world.blobs.put(&vec![0; 40 << 20][..]).unwrap();
+    let file = |number: usize| ManifestFile {
+        path: FilePath::new(format!("copy-{number}")).unwrap(),
+        executable: false,
+        size: blob.size,
+        digest: blob.digest,
+    };
+    let manifest = Manifest::new((0..10).map(file).collect()).unwrap();
+    let mut spec = world.spec("true");
+    spec.inputs.insert("make".to_owned(), manifest.put(&world.blobs).unwrap().digest);
+    spec
+}
+
+#[test]
+fn inputs_are_not_copied_where_they_would_take_the_reserve() {
+    on_a_small_disk("inputs_are_not_copied_where_they_would_take_the_reserve", |world| {
+        let spec = with_inputs(world);
+        let before = free_bytes(world);
+        let why = errored(world, spec);
+        // It says how much was left as it ended.
+        let left = why.split(" has ").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
+        assert!(((RESERVE_BYTES - OVER_BYTES) >> 20..=RESERVE_BYTES >> 20).contains(&left), "{why}");
+        wait_until("all of it is gone", || free_bytes(world) > before - OVER_BYTES);
+        world.run("true").passed();
+    });
+}
+
+#[test]
+fn inputs_have_the_jobs_limits_and_its_time() {
+    let world = World::plain();
+    let mut spec = with_inputs(&world);
+    spec.limits.disk_bytes = 200 << 20;
+    world.run_spec(spec).failed("its inputs are over its limit of 200 MiB of disk; need fewer outputs");
+    let mut spec = with_inputs(&world);
+    spec.limits.disk_files = 9;
+    world.run_spec(spec).failed("its inputs are over its limit of 9 files; need fewer outputs");
+    let mut spec = with_inputs(&world);
+    spec.body.timeout_seconds = 0;
+    let done = world.run_spec(spec);
+    assert_eq!(done.outcome(), Outcome::TimedOut);
+    let why = "its inputs and its work tree were not ready within its timeout of 0 s";
+    assert_eq!(done.end.result.why, why);
+}
+
+#[test]
+fn who_fills_the_disk_alone_has_failed_and_nobody_else_has() {
+    on_a_small_disk("who_fills_the_disk_alone_has_failed_and_nobody_else_has", |world| {
+        let long = "echo begun; exec sleep 1000";
+        let job = world.submit(world.spec(long));
+        world.wait_for_log(&job, "begun");
+        fill(world, RESERVE_BYTES / 2);
+        let done = world.wait(&job);
+        assert_eq!(done.outcome(), Outcome::Errored, "a job without a work tree is looked after as well");
+        assert!(
+            done.end.result.why.contains("this machine's disk is nearly full: "),
+            "{}",
+            done.end.result.why
+        );
+        unfill(world);
+
+        let filling = "i=0; while head -c 8M /dev/zero > f$i; do i=$((i+1)); done; exec sleep 1000";
+        world.run_spec(world.with_tree(&[("x", "")], filling)).failed("ended because it took the 2");
+    });
+}
