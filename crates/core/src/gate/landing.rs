@@ -113,7 +113,7 @@ impl GateState {
                     || "there is no branch".to_owned(),
                     |tip| format!("the branch is at {}, without it", tip.short()),
                 );
-                let why = format!("the forge confirmed that change {change} landed as {commit}, but {found}");
+                let why = format!("change {change} was said to have landed as {commit}, but {found}");
                 self.freeze_ourselves(Freeze { by: None, why, at: now, lost: None });
                 self.branch.edit().tip = None;
             }

@@ -322,13 +322,7 @@ impl fmt::Display for Reason {
                     tip.short()
                 )
             }
-            Reason::Untrusted { revision } => {
-                write!(
-                    f,
-                    "revision {} is from somebody who is not authorised, so nothing of it runs",
-                    revision.short()
-                )
-            }
+            Reason::Untrusted { revision } => of_unauthorised(f, *revision, "so nothing of it runs"),
             Reason::Unreadable { why } => write!(f, "it cannot be read: {why}"),
             Reason::Draft => f.write_str("it is a draft, so nothing runs"),
             Reason::Label { label } => write!(f, "it has the label `{label}`"),
@@ -353,8 +347,7 @@ impl fmt::Display for Reason {
                 write!(f, "revision {} has {have} of {need} approvals", revision.short())
             }
             Reason::Unauthorised { revision, .. } => {
-                let takes = "is from somebody who is not authorised, which takes a maintainer's approval";
-                write!(f, "revision {} {takes}", revision.short())
+                of_unauthorised(f, *revision, "which takes a maintainer's approval")
             }
             Reason::DefinitionApproval { revision } => {
                 let edits = "edits the pipeline, which a maintainer has to approve";
@@ -385,6 +378,10 @@ impl fmt::Display for Reason {
             Reason::Trouble { what, why } => write!(f, "{what} does not work: {why}; it is tried again"),
         }
     }
+}
+
+fn of_unauthorised(f: &mut fmt::Formatter<'_>, revision: CommitId, so: &str) -> fmt::Result {
+    write!(f, "revision {} is from somebody who is not authorised, {so}", revision.short())
 }
 
 /// Seconds as a definition writes them: in the largest unit that holds them whole.

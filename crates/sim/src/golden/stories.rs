@@ -44,7 +44,7 @@ const GOOD: u32 = 14;
 const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
-pub(super) const STORIES: [Story; 19] = [
+pub(super) const STORIES: [Story; 20] = [
     story(
         "land one",
         |world| {
@@ -266,6 +266,16 @@ pub(super) const STORIES: [Story; 19] = [
         FIRST,
     )
     .shows(Mutant::RestoresAreDiskFailures),
+    story(
+        "a restore while a landing is under way",
+        |world| {
+            world.tell_approved(1, GOOD);
+            world.until_row(|key, _| key.starts_with("landing/"));
+            world.strike(Strike::Restored);
+            world.pass(LONG);
+        },
+        FIRST,
+    ),
 ];
 
 /// Changes that landed before the world was probed.

@@ -178,11 +178,11 @@ fn a_landing_that_the_forge_confirms_and_did_not_make_freezes_until_a_person_has
         expect![[r#"
             pass 1
               land 1 -> Broken { tip: Some(010101010101) }
-              froze: the forge confirmed that change 1 landed as 018080808080, but the branch is at 010101010101, without it
-              alert: demo/main is frozen: the forge confirmed that change 1 landed as 018080808080, but the branch is at 010101010101, without it
+              froze: change 1 was said to have landed as 018080808080, but the branch is at 010101010101, without it
+              alert: demo/main is frozen: change 1 was said to have landed as 018080808080, but the branch is at 010101010101, without it
             pass 2
             why 1
-              the server froze the branch: the forge confirmed that change 1 landed as 018080808080, but the branch is at 010101010101, without it
+              the server froze the branch: change 1 was said to have landed as 018080808080, but the branch is at 010101010101, without it
             unfreeze
               answer Ok("unfroze demo/main")
               land 1 -> Landed
