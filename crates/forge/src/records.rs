@@ -97,7 +97,7 @@ pub enum Find {
     Open(BranchName),
     /// Those of a person that are open, whatever the target.
     OpenOf(UserId),
-    /// Those with this Change-Id and target, in any state.
+    /// Those with this Change-Id and target, whoever has them, in any state.
     ChangeId(String, BranchName),
     /// Those that a person pushed from a branch of this name, in any state.
     Source(UserId, BranchName),

@@ -193,7 +193,8 @@ impl BuiltIn {
         Ok(Proposed { record, before })
     }
 
-    /// The change that a push speaks of: by number, by Change-Id, or by the person's branch name.
+    /// The change that a push speaks of: by number, or one of the person's own by branch name or Change-Id. Anybody may write
+    /// any Change-Id, so it says nothing of what somebody else has (trust T1).
     fn meant_change(
         &self,
         (by, member): (UserId, &Member),
@@ -213,7 +214,8 @@ impl BuiltIn {
                 .filter(|saved| proposal.target.as_ref().is_none_or(|target| *target == saved.change.target));
             (pick(same_target), Key::Source)
         } else if let Some(id) = change_id(&tip.message) {
-            (pick(self.records().find(&Find::ChangeId(id, target))?.into_iter()), Key::ChangeId)
+            let all = self.records().find(&Find::ChangeId(id, target))?;
+            (pick(all.into_iter().filter(|saved| saved.change.owner == by)), Key::ChangeId)
         } else {
             // No key at all: only the very same commit is known again.
             let mut open = self.records().find(&Find::OpenOf(by))?.into_iter();
@@ -230,9 +232,6 @@ impl BuiltIn {
             ChangeState::Open => Err(self.not_yours(change)),
             // A name is used again after its change landed; a Change-Id and a number are not.
             ChangeState::Landed { .. } if key == Key::Source => Ok(None),
-            ChangeState::Landed { .. } | ChangeState::Closed { .. } if !own && key == Key::ChangeId => {
-                Ok(None)
-            }
             ChangeState::Landed { commit } => Err(Failure::refused(
                 RefusalClass::Conflict,
                 format!(
@@ -256,11 +255,40 @@ impl BuiltIn {
     fn not_yours(&self, change: &ChangeRecord) -> Failure {
         let owner = self.name_of(change.owner);
         let why = format!(
-            "change {} is {owner}'s: only {owner} or a maintainer can add a revision to it; open a change of your own \
-             (another Change-Id or branch name)",
+            "change {} is {owner}'s: only {owner} or a maintainer can add a revision to it; name no change, and one of your \
+             own opens",
             change.number
         );
         Failure::refused(RefusalClass::Denied, why)
+    }
+
+    /// Of one person's open changes for one target, a push by Change-Id means one: none is moved beside another of its id.
+    pub(super) fn only_of_its_id(&self, change: &ChangeRecord, target: &BranchName) -> Done<()> {
+        let Some(id) = &change.change_id else { return Ok(()) };
+        // Changes are looked for by their rows.
+        self.catch_up()?;
+        let found = self.records().find(&Find::ChangeId(id.clone(), target.clone()))?.into_iter();
+        let mut others = found
+            .map(|saved| saved.change)
+            .filter(|other| other.is_open() && other.owner == change.owner && other.number != change.number);
+        let Some(other) = others.next() else { return Ok(()) };
+        let why = format!(
+            "change {0} of {1} is open for `{target}` with the same Change-Id, and a push could mean either: \
+             `towpath change close {0}` first",
+            other.number,
+            self.name_of(other.owner)
+        );
+        Err(Failure::refused(RefusalClass::Conflict, why))
+    }
+
+    /// An open change of somebody else that a push by this change's Change-Id may have meant.
+    pub(crate) fn namesake(&self, change: &ChangeRecord) -> Done<Option<ChangeRecord>> {
+        let Some(id) = &change.change_id else { return Ok(None) };
+        let found = self.records().find(&Find::ChangeId(id.clone(), change.target.clone()))?.into_iter();
+        let others =
+            found.map(|saved| saved.change).filter(|other| other.is_open() && other.owner != change.owner);
+        // The first: whoever takes the id of another's change comes later.
+        Ok(others.min_by_key(|other| other.number))
     }
 
     fn target_of(&self, proposal: &Proposal, before: Option<&SavedChange>) -> Done<BranchName> {

@@ -134,6 +134,7 @@ impl BuiltIn {
     pub fn reopen(&self, by: UserId, number: ChangeNumber, now: Timestamp) -> Done<ChangeRecord> {
         self.edit_own((by, "reopening it"), number, now, |change| match change.state {
             ChangeState::Closed { .. } => {
+                self.only_of_its_id(change, &change.target)?;
                 change.state = ChangeState::Open;
                 Ok("reopened".into())
             }
@@ -178,6 +179,7 @@ impl BuiltIn {
             must_be_open(change)?;
             let tip = self.repository().commit(change.newest().commit)?;
             self.stack(self.repository(), target, &tip)?;
+            self.only_of_its_id(change, target)?;
             change.target = target.clone();
             Ok(format!("retargeted to {target}"))
         })

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, RepoName, Timestamp, UserId};
+use towpath_core::policy::Role;
 use towpath_git::{Expected, ObjectId, RefName, RefUpdate, Repository};
 
 use super::hook::{HookCall, HookName, HookReply, HookResult};
@@ -185,7 +186,10 @@ impl Session {
             }
         };
         self.progress(|progress| progress.changes.push(change.number));
-        let said = self.say(&change);
+        let mut said = self.say(&change);
+        if proposal.change.is_none() && proposal.source.is_none() {
+            said.extend(self.namesake_hint(&change));
+        }
         let moves_branch = matches!(wanted, Move::Propose { moves_branch: true, .. });
         let result = match moves_branch {
             true => HookResult::Moved { name },
@@ -207,6 +211,26 @@ impl Session {
         if change.draft {
             let number = change.number;
             said.push(format!("  it is a draft: nothing runs until `towpath change ready {number}`"));
+        }
+        said
+    }
+
+    /// A push by Change-Id that opened a change where somebody else has one of that id: a maintainer may have meant theirs.
+    fn namesake_hint(&self, change: &ChangeRecord) -> Vec<String> {
+        let opened = change.revisions.len() == 1;
+        // Not to know it costs a hint.
+        let found = opened.then(|| self.forge.namesake(change).ok()).flatten().flatten();
+        let Some(other) = found else { return Vec::new() };
+        let (mine, theirs, target) = (change.number, other.number, &change.target);
+        let mut said = vec![format!(
+            "  {}'s change {theirs} has this Change-Id too, and stays as it is",
+            self.forge.name_of(other.owner)
+        )];
+        if self.forge.member(self.context.by).is_ok_and(|member| member.role >= Role::Maintainer) {
+            said.push(format!(
+                "  if you meant that one: towpath change close {mine}, then git push <remote> HEAD:refs/for/{target} -o \
+                 change={theirs}"
+            ));
         }
         said
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use towpath_core::cell::RefusalClass;
 use towpath_core::gate::Snapshot;
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_forge::{Failure, Forge, Importer, Origin};
+use towpath_forge::{ChangeRecord, Failure, Forge, Importer, Origin};
 use towpath_git::{Credentials, ImportOptions};
 
 use crate::contract::landing;
 use crate::raw::status;
-use crate::support::{ANN, Clone, OUTSIDER, World, branch, every_git, said, why};
+use crate::support::{ANN, BOB, Clone, MAINTAINER, OUTSIDER, World, branch, every_git, said, why};
 
 /// Whether a person gets a commit by its id, over protocol 2.
 fn can_fetch(clone: &Clone, commit: CommitId) -> bool {
@@ -40,19 +40,62 @@ fn a14_hijack_change_id() {
     let outsider = world.clone_of("outsider");
     outsider.write("evil", "evil\n");
     let evil = outsider.commit(&format!("Add a\n\n{id}"));
-    let refused = outsider.push(&["HEAD:refs/for/main"]).unwrap_err();
-    assert!(refused.contains("only ann or a maintainer can add a revision"), "{refused}");
     assert!(outsider.push(&["-o", "change=1", "HEAD:refs/heads/topic"]).unwrap_err().contains("is ann's"));
+    let refused = outsider.push(&["-o", "change=1", "HEAD:refs/for/main"]).unwrap_err();
+    assert!(refused.contains("only ann or a maintainer can add a revision"), "{refused}");
     assert!(outsider.push(&["HEAD:refs/changes/1/2"]).is_err());
     assert!(outsider.push(&["HEAD:refs/changes/1/meta"]).is_err());
     assert_eq!((world.forge.change(ChangeNumber(1)).unwrap(), world.refs()), before);
     assert!(!world.has(&evil.to_string()));
-    // The same branch name is a change of the outsider's own.
-    outsider.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap();
-    let own = world.forge.change(world.newest()).unwrap();
-    assert_eq!((own.owner, own.newest().uploader), (OUTSIDER, OUTSIDER));
+    // The same Change-Id is a change of the outsider's own, and so is the same branch name.
+    for arguments in [&["HEAD:refs/for/main"][..], &["-o", "change", "HEAD:refs/heads/topic"]] {
+        let last = world.newest();
+        outsider.push(arguments).unwrap();
+        assert_ne!(world.newest(), last);
+        let own = world.forge.change(world.newest()).unwrap();
+        assert_eq!((own.owner, own.newest().uploader), (OUTSIDER, OUTSIDER));
+    }
     assert_eq!(world.forge.change(ChangeNumber(1)).unwrap(), before.0);
     world.check_sound();
+}
+
+/// Pushes a commit with a Change-Id for a branch, and returns the newest change and what the push was told.
+fn push_id(clone: &Clone, world: &World, (id, target): (&str, &str)) -> (ChangeRecord, String) {
+    clone.commit(&format!("By {}\n\n{id}", clone.url));
+    let said = clone.push(&[&format!("HEAD:refs/for/{target}")]).unwrap();
+    (world.forge.change(world.newest()).unwrap(), said)
+}
+
+#[test]
+fn a14_hijack_change_id_by_retarget() {
+    for (victim, user) in [("ann", ANN), ("mia", MAINTAINER)] {
+        let world = World::new();
+        let id = format!("Change-Id: I{}", "a".repeat(40));
+        let (theirs, bob) = (world.clone_of(victim), world.clone_of("bob"));
+        let (first, _) = push_id(&theirs, &world, (&id, "main"));
+        let (moved, _) = push_id(&bob, &world, (&id, "release"));
+        let moved = world.forge.retarget(BOB, moved.number, &branch("main"), world.now()).unwrap();
+        theirs.run(&["commit", "--quiet", "--allow-empty", "--amend", "-m", &format!("Better\n\n{id}")]);
+        theirs.push(&["HEAD:refs/for/main"]).unwrap();
+        let updated = world.forge.change(first.number).unwrap();
+        assert_eq!((updated.revisions.len(), updated.newest().commit), (2, theirs.head()));
+        assert_eq!(world.forge.change(moved.number).unwrap(), moved);
+
+        // Nor does it help to be there first, or to have given up.
+        let (squatted, _) = push_id(&bob, &world, (&id, "release"));
+        let (own, said) = push_id(&theirs, &world, (&id, "release"));
+        assert_eq!((own.owner, own.revisions.len()), (user, 1));
+        assert!(said.contains(&format!("bob's change {} has this Change-Id too", squatted.number)), "{said}");
+        let by_number = format!("change={}", squatted.number);
+        assert_eq!(said.contains(&by_number), user == MAINTAINER, "{said}");
+        assert_eq!(world.forge.change(squatted.number).unwrap(), squatted);
+        world.forge.close(user, own.number, world.now()).unwrap();
+        let closed = push_id(&bob, &world, (&id.replace('a', "b"), "main")).0;
+        world.forge.close(BOB, closed.number, world.now()).unwrap();
+        let (own, said) = push_id(&theirs, &world, (&id.replace('a', "b"), "main"));
+        assert!(own.owner == user && !said.contains("Change-Id"), "{said}");
+        world.check_sound();
+    }
 }
 
 #[test]

@@ -192,3 +192,23 @@ fn people_talk_and_take_reviews_back() {
     assert!(world.forge.withdraw_review(MAINTAINER, number, world.now()).unwrap().reviews.is_empty());
     assert_eq!(why(world.forge.withdraw_review(MAINTAINER, number, world.now())).0, RefusalClass::NotFound);
 }
+
+#[test]
+fn nobody_gets_two_open_changes_of_one_change_id_by_moving_one() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    ann.commit(&format!("Add a\n\nChange-Id: I{}", "a".repeat(40)));
+    ann.push(&["HEAD:refs/for/main"]).unwrap();
+    ann.push(&["HEAD:refs/for/release"]).unwrap();
+    let [one, two] = [ChangeNumber(1), ChangeNumber(2)];
+    let (class, text) = why(world.forge.retarget(ANN, two, &branch("main"), world.now()));
+    assert_eq!(class, RefusalClass::Conflict);
+    assert!(text.contains("`towpath change close 1` first"), "{text}");
+    world.forge.close(ANN, one, world.now()).unwrap();
+    world.forge.retarget(ANN, two, &branch("main"), world.now()).unwrap();
+    let (class, text) = why(world.forge.reopen(MAINTAINER, one, world.now()));
+    assert_eq!(class, RefusalClass::Conflict);
+    assert!(text.contains("change 2 of ann"), "{text}");
+    world.forge.close(ANN, two, world.now()).unwrap();
+    assert!(world.forge.reopen(ANN, one, world.now()).unwrap().is_open());
+}

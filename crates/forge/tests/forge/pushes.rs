@@ -66,6 +66,27 @@ fn a_change_id_names_the_change() {
 }
 
 #[test]
+fn a_maintainer_names_somebody_elses_change_by_its_number() {
+    let world = World::new();
+    let (ann, mia) = (world.clone_of("ann"), world.clone_of("mia"));
+    with_id(&ann, "a", 'a');
+    ann.push(&["HEAD:refs/for/main"]).unwrap();
+    mia.go_to("refs/changes/1/1");
+    mia.run(&["commit", "--quiet", "--amend", "--date=2024-01-01", "--no-edit"]);
+    let said = mia.push(&["HEAD:refs/for/main"]).unwrap();
+    assert_eq!(world.forge.change(ChangeNumber(2)).unwrap().owner, MAINTAINER);
+    assert!(said.contains("ann's change 1 has this Change-Id too"), "{said}");
+    assert!(
+        said.contains("towpath change close 2, then git push <remote> HEAD:refs/for/main -o change=1"),
+        "{said}"
+    );
+    world.forge.close(MAINTAINER, ChangeNumber(2), world.now()).unwrap();
+    mia.push(&["-o", "change=1", "HEAD:refs/for/main"]).unwrap();
+    let change = world.forge.change(ChangeNumber(1)).unwrap();
+    assert_eq!((change.owner, change.revisions.len(), change.newest().commit), (ANN, 2, mia.head()));
+}
+
+#[test]
 fn a_commit_without_any_key_opens_one_change_and_no_more() {
     let world = World::new();
     let ann = world.clone_of("ann");

@@ -36,7 +36,9 @@ fn a14_hijack_change_id(fort: &Fort) {
     let outsider = fort.clone_of("outsider");
     outsider.write("evil", "evil\n");
     let evil = outsider.commit(&format!("Add a\n\n{id}"));
-    assert!(outsider.push(&["HEAD:refs/for/main"]).unwrap_err().contains("only ann or a maintainer"));
+    let as_anns = format!("change={number}");
+    let refused = outsider.push(&["-o", &as_anns, "HEAD:refs/for/main"]).unwrap_err();
+    assert!(refused.contains("only ann or a maintainer"), "{refused}");
     let as_theirs = format!("change={topic}");
     assert!(
         outsider.push(&["-o", &as_theirs, "HEAD:refs/heads/a14-topic"]).unwrap_err().contains("is ann's")
@@ -45,7 +47,11 @@ fn a14_hijack_change_id(fort: &Fort) {
         assert!(outsider.push(&[&format!("HEAD:{name}")]).is_err(), "{name}");
     }
     assert!(!fort.has_object(&evil), "what was refused is not kept");
-    // The same branch name is a change of the outsider's own, of which nothing runs.
+    // The same Change-Id is a change of the outsider's own, of which nothing runs, and so is the same branch name.
+    let said = outsider.push(&["HEAD:refs/for/main"]).unwrap();
+    let by_id: u64 = said.split_once("change ").unwrap().1.split(':').next().unwrap().parse().unwrap();
+    assert_ne!(by_id, number);
+    is_untrusted(fort, by_id);
     outsider.commit("Mine");
     let own = outsider.propose("a14-topic");
     assert_ne!(own, topic);
