@@ -227,7 +227,11 @@ impl Fort {
 
     /// An approval of what the change is, as the command sends it, once it is known what that is.
     pub fn approve(&self, name: &str, number: u64) -> Reply {
-        let is_known = |change: &Value| !change["runs"].as_array().unwrap().is_empty();
+        // A run shows it, or that there is nothing to run.
+        let is_known = |change: &Value| {
+            !change["runs"].as_array().unwrap().is_empty()
+                || change["gate"]["reasons"].to_string().contains("empty_set")
+        };
         let change = self.until_change(number, "is looked at", is_known);
         let body = json!({
             "revision": change["revision"], "target": change["target"], "message": change["message"],
