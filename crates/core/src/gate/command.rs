@@ -207,10 +207,27 @@ impl GateState {
 
     fn hold(&mut self, number: ChangeNumber, hold: Hold) -> Outcome {
         let said = format!("held change {number}: {}", hold.why);
-        self.open(number)?;
+        // Nobody takes the place of somebody else, whose reason would be gone.
+        if let Some(held) = self.open(number)?.hold.as_ref().filter(|held| held.by != hold.by) {
+            return Err(held_already(number, held));
+        }
         let change = self.changes.get_mut(&number).expect("invariant: it is open");
         change.hold = Some(hold);
         Ok(said)
+    }
+
+    /// Whether a change that somebody holds may go to another branch, to which the hold does not come along.
+    ///
+    /// # Errors
+    /// It is held by somebody else, whose hold this person may not end.
+    pub fn permit_to_leave(&self, by: &Actor, number: ChangeNumber) -> Result<(), Refusal> {
+        let hold = self.changes.get(&number).and_then(|change| change.hold.as_ref());
+        match hold.filter(|held| held.by != by.name) {
+            Some(held) if self.permit(by.user, &Verb::Release { change: number }).is_err() => {
+                Err(held_already(number, held))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn release(&mut self, number: ChangeNumber) -> Outcome {
@@ -416,6 +433,10 @@ impl GateState {
             )),
         }
     }
+}
+
+fn held_already(number: ChangeNumber, held: &Hold) -> Refusal {
+    Refusal::new(RefusalClass::Conflict, format!("{} holds change {number}: {}", held.by, held.why))
 }
 
 /// Only what landed runs as landed (trust T1).

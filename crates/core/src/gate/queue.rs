@@ -258,7 +258,8 @@ impl GateState {
         self.rights(user).is_some_and(|rights| rights.role >= Role::Maintainer)
     }
 
-    /// Each person's newest review that is about what would land now, by somebody who has the right now (T8, I18).
+    /// Each person's newest review that is about what would land now, by somebody who has the right now (T8, I18). An approval is
+    /// of words and target, too; an objection to a revision is not answered by other ones.
     fn current_reviews<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = &'a Review> {
         let facts = &change.facts;
         let reviews = &facts.reviews;
@@ -268,9 +269,9 @@ impl GateState {
             !reviews.iter().any(later)
         };
         reviews.iter().filter(newest).filter(move |review| {
+            let objects = review.verdict == Verdict::RequestChanges;
             review.revision == facts.revision.commit
-                && review.target == self.id.branch
-                && (review.message == message || review.verdict == Verdict::RequestChanges)
+                && (objects || (review.target == self.id.branch && review.message == message))
                 && self.is_maintainer(review.by)
         })
     }

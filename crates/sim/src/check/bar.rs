@@ -142,7 +142,6 @@ impl World {
         let objects = |review: &&Review| {
             review.verdict == Verdict::RequestChanges
                 && review.revision == change.revision.commit
-                && review.target == gate.branch
                 && is_maintainer(truth, review.by)
         };
         if newest(change).iter().any(objects) {

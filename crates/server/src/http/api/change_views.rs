@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{Budget, GateState, Reason, TestState};
+use towpath_core::gate::{Budget, GateState, Reason, TestState, Verdict};
 use towpath_core::ids::{BranchName, ChangeNumber, Timestamp};
 use towpath_forge::{ChangeRecord, ChangeState, CommentRecord, ReviewRecord, RevisionRecord};
 use towpath_store::ReadError;
@@ -353,7 +353,9 @@ pub(super) fn reviews(change: &ChangeRecord, names: &mut Names<'_>) -> Result<Ve
             by: names.get(review.by)?,
             verdict: word(&review.verdict),
             revision: review.revision.to_string(),
-            current: review.revision == newest && review.message == message && review.target == change.target,
+            current: review.revision == newest
+                && (review.verdict == Verdict::RequestChanges
+                    || (review.message == message && review.target == change.target)),
             text: record.text.clone(),
             at: millis(review.at),
         })

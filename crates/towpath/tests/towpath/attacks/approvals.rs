@@ -106,6 +106,25 @@ fn g03_retarget_after_approval(fort: &Fort) {
     assert_eq!(fort.in_bare(&["rev-parse", "refs/heads/release"]), tip);
 }
 
+/// What a maintainer has against a revision goes with it to another branch.
+fn g03_retarget_after_objection(fort: &Fort) {
+    let (_, number) = fort.push("ann", "g03-objection", &[("g03-objection", "x\n")]);
+    fort.act("mia", number, "request-changes", &approval_of(&fort.change(number))).ok();
+    fort.act("mia", number, "hold", &json!({ "why": "a backdoor?" })).ok();
+    for (verb, body) in [("hold", json!({ "why": "mine" })), ("retarget", json!({ "target": "release" }))] {
+        let refused = fort.act("ann", number, verb, &body);
+        assert_eq!(refused.status, 409, "{verb}");
+        let said = String::from_utf8_lossy(&refused.body);
+        assert!(said.contains("mia holds change"), "{verb}: {said}");
+    }
+    fort.act("mia", number, "release", &json!({})).ok();
+    fort.act("ann", number, "retarget", &json!({ "target": "release" })).ok();
+    let objected = |change: &Value| change["gate"]["reasons"].to_string().contains("asked for changes");
+    fort.until_change(number, "is objected to", objected);
+    assert_eq!(fort.change(number)["reviews"][0]["current"], true);
+    fort.act("ann", number, "close", &json!({})).ok();
+}
+
 /// Approved while it is tested; then the approver is demoted, and only then the tests pass.
 fn g06_revoked_approver(fort: &Fort) {
     let (_, number) = fort.push("ann", "g06", &[("g06", "x\n")]);
@@ -165,7 +184,7 @@ fn g09_foreign_push(fort: &Fort) {
         (branch["foreign"] == *foreign).then_some(branch)
     });
     assert_eq!(branch["tip"]["commit"], *foreign);
-    let leaves = fort.get("/audit/leaves?count=100").to_string();
+    let leaves = fort.get("/audit/leaves?count=1000").to_string();
     assert!(leaves.contains(&foreign), "there is a leaf of it");
     // The change is tested anew on top of it; an admin says that it may stay, and things go on.
     let accept =
@@ -191,6 +210,7 @@ fn g01_g02_g03_g06_g08_g09_only_what_was_looked_at_lands() {
     fort.hold("G01 approve-then-push", g01_approve_then_push);
     fort.hold("G02 self-approve", g02_self_approve);
     fort.hold("G03 retarget-after-approval", g03_retarget_after_approval);
+    fort.hold("G03 retarget-after-objection", g03_retarget_after_objection);
     fort.hold("G06 revoked-approver", g06_revoked_approver);
     fort.hold("G08 label-by-stranger", g08_label_by_stranger);
     fort.hold("G09 foreign-push", g09_foreign_push);
