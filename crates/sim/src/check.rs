@@ -43,7 +43,7 @@ pub struct Checks {
     reads: BTreeMap<GateId, BTreeMap<Timestamp, Arc<ForgeRead>>>,
     epochs: BTreeMap<CellId, Epoch>,
     /// Where people's commands left things.
-    holds: BTreeSet<(GateId, ChangeNumber)>,
+    holds: BTreeMap<(GateId, ChangeNumber), UserId>,
     frozen: BTreeSet<GateId>,
     /// With a push of somebody else that nobody has accepted.
     foreign: BTreeSet<GateId>,

@@ -216,13 +216,17 @@ impl GateState {
         Ok(said)
     }
 
+    /// What stops a change, also while it is closed, or open again and not read yet.
+    fn hold_of(&self, number: ChangeNumber) -> Option<&Hold> {
+        self.changes.get(&number).map_or_else(|| self.holds.get(&number), |change| change.hold.as_ref())
+    }
+
     /// Whether a change that somebody holds may go to another branch, to which the hold does not come along.
     ///
     /// # Errors
     /// It is held by somebody else, whose hold this person may not end.
     pub fn permit_to_leave(&self, by: &Actor, number: ChangeNumber) -> Result<(), Refusal> {
-        let hold = self.changes.get(&number).and_then(|change| change.hold.as_ref());
-        match hold.filter(|held| held.by != by.name) {
+        match self.hold_of(number).filter(|held| held.by != by.name) {
             Some(held) if self.permit(by.user, &Verb::Release { change: number }).is_err() => {
                 Err(held_already(number, held))
             }

@@ -102,7 +102,7 @@ impl World {
         if self.checks.frozen.contains(gate) {
             return Err("the branch is frozen".into());
         }
-        if self.checks.holds.contains(&(gate.clone(), change.number)) {
+        if self.checks.holds.contains_key(&(gate.clone(), change.number)) {
             return Err("it is held".into());
         }
         Ok(())

@@ -89,7 +89,12 @@ impl World {
     pub(super) fn remember(&mut self, sent: &Sent) {
         let gate = sent.gate.clone();
         match &sent.verb {
-            Verb::Hold { change, .. } => drop(self.checks.holds.insert((gate, *change))),
+            Verb::Hold { change, .. } => {
+                let before = self.checks.holds.insert((gate, *change), sent.by);
+                if let Some(other) = before.filter(|other| *other != sent.by) {
+                    self.violate("I18", format!("user {} holds {change} in the place of {other}", sent.by));
+                }
+            }
             Verb::Release { change } => drop(self.checks.holds.remove(&(gate, *change))),
             Verb::Freeze { .. } => drop(self.checks.frozen.insert(gate)),
             Verb::Deploy | Verb::DeployTo { .. } | Verb::RunManual { .. } => self.checks.note_asked(gate),

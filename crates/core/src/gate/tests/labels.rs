@@ -72,6 +72,48 @@ fn a_hold_outlives_a_close() {
 }
 
 #[test]
+fn a_hold_is_reworded_by_who_gave_it_and_by_nobody_else() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push 1; hold 1");
+    let hold = |why: &str| Verb::Hold { change: ChangeNumber(1), why: why.to_owned() };
+    bench.command(AUTHOR, hold("mine"));
+    bench.command(ADMIN, hold("mine"));
+    bench.play("why 1");
+    bench.command(MAINTAINER, hold("wait for ben"));
+    bench.play("why 1");
+    expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        hold 1
+          answer Ok("held change 1: wait")
+          answer Err("user 1 holds change 1: wait")
+          answer Err("user 1 holds change 1: wait")
+        why 1
+          user 1 holds it: wait; revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+          answer Ok("held change 1: wait for ben")
+        why 1
+          user 1 holds it: wait for ben; revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+    "#]].assert_eq(&bench.log);
+}
+
+#[test]
+fn a_hold_keeps_a_change_on_its_branch_also_where_it_was_reopened_and_is_not_read_yet() {
+    let mut bench = Bench::new(GateConfig::default());
+    let may_leave = |bench: &Bench, user: UserId| {
+        let by = Actor { user, name: format!("user {user}") };
+        bench.gate.state.permit_to_leave(&by, ChangeNumber(1)).is_ok()
+    };
+    bench.play("push 1");
+    assert!(may_leave(&bench, AUTHOR));
+    for script in ["hold 1", "close 1", "reopen 1"] {
+        bench.play(script);
+        assert_eq!([AUTHOR, MAINTAINER].map(|user| may_leave(&bench, user)), [false, true], "{script}");
+    }
+    bench.play("release 1");
+    assert!(may_leave(&bench, AUTHOR));
+}
+
+#[test]
 fn a_vouch_outlives_a_close_until_it_expires_or_another_revision_comes() {
     check(
         "push-as-outsider 1; vouch 1; pass 1; close 1; reopen 1; pass 2; close 1; later; reopen 1; why 1",

@@ -334,6 +334,54 @@ fn objections_and_their_end() {
 }
 
 #[test]
+fn g03_an_approval_is_for_one_branch_and_an_objection_follows_the_revision() {
+    check(
+        "push 1; approve 1; came-from-dev 1; pass 1; why 1",
+        expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        came-from-dev 1
+        pass 1
+        why 1
+          revision 650101010101 has 0 of 1 approvals
+    "#]],
+    );
+    check(
+        "approvals 0; push 1; object 1; came-from-dev 1; retitle 1; pass 1; why 1; approve 1",
+        expect![[r#"
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            object 1
+            came-from-dev 1
+            retitle 1
+            pass 1
+            why 1
+              a reviewer asked for changes
+            approve 1
+              run 2: Queue of 1 (merge candidate)
+        "#]],
+    );
+    // Like an approval, it counts for as long as its giver has the right.
+    check(
+        "approvals 0; push 1; object 1; came-from-dev 1; demote; pass 1",
+        expect![[r#"
+        approvals 0
+        push 1
+          run 1: Change of 1 (initial run)
+        object 1
+        came-from-dev 1
+        demote
+        pass 1
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+    "#]],
+    );
+}
+
+#[test]
 fn an_author_cancels_the_runs_of_their_own_change_alone() {
     let mut bench = Bench::new(GateConfig::default());
     ["push 1", "push-as-maintainer 2", "push-as-outsider 3", "vouch 3"]

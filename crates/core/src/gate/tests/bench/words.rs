@@ -151,6 +151,12 @@ impl Bench {
             "unlabel" => drop(self.known(change).labels.remove(&rest)),
             "draft" => self.known(change).draft = true,
             "undraft" => self.known(change).draft = false,
+            "came-from-dev" => {
+                self.known(change)
+                    .reviews
+                    .iter_mut()
+                    .for_each(|review| review.target = "dev".parse().unwrap());
+            }
             "retitle" => self.known(change).title += "!",
             "stack-on-maintainer" => drop(self.known(change).revision.stack_uploaders.insert(MAINTAINER)),
             "stack-on-author" => drop(self.known(change).revision.stack_uploaders.insert(AUTHOR)),
