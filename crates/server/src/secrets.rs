@@ -184,6 +184,15 @@ impl Secrets {
             Ok(bytes) => Zeroizing::new(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let bytes = Zeroizing::new(random::bytes::<KEY_BYTES>().to_vec());
+                let view = store.reader().snapshot().map_err(|error| failed(error.to_string()))?;
+                let sealed = view.secret_count().map_err(|error| failed(error.to_string()))?;
+                if sealed > 0 {
+                    let path = path.display();
+                    tracing::warn!(
+                        "there was no key at `{path}`, and one was made: it opens none of the {sealed} secrets that are stored; \
+                         stop the server and put the right one there, or set the secrets again"
+                    );
+                }
                 crate::files::write_private(path, &bytes).map_err(|error| failed(error.to_string()))?;
                 bytes
             }

@@ -374,5 +374,13 @@ pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError
         .map_err(|error| ServerError::AuditKey(error.to_string()))?;
     let audit = AuditOptions { key, sink: Some(settings.keys.join("checkpoints")) };
     let options = Options { audit: Some(audit), ..Options::new(&settings.data, system_time()) };
-    Ok(Store::open(options)?)
+    let store = Store::open(options)?;
+    if let Some(trouble) = store.writer().health().key_trouble {
+        let keys = settings.keys.display();
+        tracing::warn!(
+            "no checkpoint is signed with the audit key in `{keys}`: {trouble}; if these data have another folder of keys, stop \
+             the server and start it with that one"
+        );
+    }
+    Ok(store)
 }

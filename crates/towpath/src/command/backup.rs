@@ -121,6 +121,11 @@ fn restore(from: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Fa
         let secrets = count(missing.sealed_secrets, "secret");
         terminal.data(format!("missing: {keys}/secrets.key, without which {secrets} cannot be opened"))?;
     }
+    if missing.audit_key || missing.sealed_secrets > 0 {
+        terminal.talk(format!(
+            "first: put the missing keys into {keys}; the server makes new ones where there are none"
+        ));
+    }
     terminal.talk(format!("next: towpath serve --data {}; then towpath backup show", place.data.display()));
     Ok(())
 }

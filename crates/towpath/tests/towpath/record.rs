@@ -47,15 +47,21 @@ impl Site {
         command
     }
 
-    /// Starts a server at the address of the one before, if there was one.
-    fn start(&mut self) {
+    /// Starts a server at the address of the one before, if there was one; what it says before it serves.
+    fn start(&mut self) -> String {
         let mut server = self.serve(&self.data()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let serving = lines.by_ref().find(|line| line.contains("serving at")).unwrap();
+        let mut before = String::new();
+        let is_serving = |line: &String| {
+            before.push_str(line);
+            line.contains("serving at")
+        };
+        let serving = lines.by_ref().find(is_serving).unwrap();
         self.url = serving.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
         // Somebody has to read it to its end, or the server waits for a reader.
         std::thread::spawn(move || lines.for_each(drop));
         self.server = Some(server);
+        before
     }
 
     fn stop(&mut self) {
@@ -289,7 +295,10 @@ fn h09_backup_has_no_key() {
     std::fs::rename(site.home("data"), site.home("lost")).unwrap();
     std::fs::rename(&data, site.home("data")).unwrap();
     std::fs::rename(site.home("data-keys"), site.home("lost-keys")).unwrap();
-    site.start();
+    let said = site.start();
+    for warned in ["no checkpoint is signed with the audit key in", "none of the 1 secrets that are stored"] {
+        assert!(said.contains(warned), "{said}");
+    }
     // Rows and repositories are there: the same token opens the same server.
     assert!(site.ok(&["change", "list", "--state", "all"]).out.contains("landed"));
     assert!(site.ok(&["backup", "show"]).out.contains("a restore lost"));
