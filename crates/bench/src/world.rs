@@ -300,6 +300,7 @@ pub fn settings(folder: &Path, sandbox: SandboxKind) -> Result<ServerSettings, F
     Ok(ServerSettings {
         data: folder.join("data"),
         keys: folder.join("keys"),
+        new_keys: false,
         listen: ([127, 0, 0, 1], 0).into(),
         url: None,
         slots: SLOTS,

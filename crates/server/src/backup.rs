@@ -15,12 +15,12 @@ use towpath_core::cell::CellId;
 use towpath_core::ids::{CommitId, RepoName};
 use towpath_executor::ExecutorConfig;
 use towpath_git::{Git, GitError, Repository};
-use towpath_store::audit::AuditKey;
 use towpath_store::{BackupError, ReadError, View};
 
 use crate::files::make_private_folder;
+use crate::keys::Missing;
 use crate::mend::made_candidates;
-use crate::server::{Folders, KEY_OF_AUDIT, KEY_OF_SECRETS};
+use crate::server::Folders;
 
 /// The database's file in a backup.
 const DATABASE: &str = "towpath.db";
@@ -187,15 +187,6 @@ fn candidates_of(view: &View, repo: &RepoName) -> Result<Vec<CommitId>, ReadErro
     Ok(commits.into_iter().collect())
 }
 
-/// What a restored folder lacks, because no backup ever holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Missing {
-    /// The key that signs the record: until it is back, no checkpoint is signed.
-    pub audit_key: bool,
-    /// The key that opens secrets: until it is back, so many of them are given to no job.
-    pub sealed_secrets: usize,
-}
-
 /// Makes a new data folder `data` of a backup; `keys` is where the server will look for its keys. The server that is
 /// started on it lands nothing until an admin has accepted what was lost. A repository that the backup lacks is used by
 /// nobody until a copy of it has been put into its place.
@@ -211,7 +202,8 @@ pub fn restore(from: &Path, data: &Path, keys: &Path) -> Result<(Saved, Missing)
         let _ = fs::remove_dir_all(&draft);
     }
     made?;
-    let missing = missing(data, keys, &saved)?;
+    let verifier = View::open_copy(&data.join(DATABASE))?.audit_verifier()?;
+    let missing = Missing::of((verifier.as_deref(), saved.secrets), keys);
     Ok((saved, missing))
 }
 
@@ -240,17 +232,6 @@ fn about(from: &Path) -> Result<Saved, SaveError> {
     let no_backup = |why: String| SaveError::NoBackup { path: from.to_owned(), why };
     let text = fs::read(&path).map_err(|error| no_backup(format!("`{ABOUT}` cannot be read: {error}")))?;
     serde_json::from_slice(&text).map_err(|error| no_backup(format!("`{ABOUT}` cannot be read: {error}")))
-}
-
-fn missing(data: &Path, keys: &Path, saved: &Saved) -> Result<Missing, SaveError> {
-    let view = View::open_copy(&data.join(DATABASE))?;
-    let key = AuditKey::load(&keys.join(KEY_OF_AUDIT)).ok().map(|key| key.verifier().to_string());
-    let audit_key = match view.audit_verifier()? {
-        Some(verifier) => key != Some(verifier),
-        None => false,
-    };
-    let sealed_secrets = if keys.join(KEY_OF_SECRETS).is_file() { 0 } else { saved.secrets };
-    Ok(Missing { audit_key, sealed_secrets })
 }
 
 /// A new private folder beside a place that is still free.

@@ -16,6 +16,7 @@ pub mod forges;
 pub mod halts;
 pub mod housekeeping;
 pub mod http;
+pub mod keys;
 mod mend;
 pub mod pages;
 pub mod ports;

@@ -11,8 +11,8 @@ use towpath_core::ids::{BranchName, RepoName};
 use towpath_core::policy::Level;
 use towpath_executor::GrantedSecret;
 use towpath_pipeline::variable_fault;
-use towpath_store::Store;
 use towpath_store::records::Secret;
+use towpath_store::{ReadError, Store};
 use zeroize::Zeroizing;
 
 use crate::random;
@@ -184,15 +184,6 @@ impl Secrets {
             Ok(bytes) => Zeroizing::new(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let bytes = Zeroizing::new(random::bytes::<KEY_BYTES>().to_vec());
-                let view = store.reader().snapshot().map_err(|error| failed(error.to_string()))?;
-                let sealed = view.secret_count().map_err(|error| failed(error.to_string()))?;
-                if sealed > 0 {
-                    let path = path.display();
-                    tracing::warn!(
-                        "there was no key at `{path}`, and one was made: it opens none of the {sealed} secrets that are stored; \
-                         stop the server and put the right one there, or set the secrets again"
-                    );
-                }
                 crate::files::write_private(path, &bytes).map_err(|error| failed(error.to_string()))?;
                 bytes
             }
@@ -237,6 +228,22 @@ impl Secrets {
         let length = opened.map_err(|_| damaged())?.len();
         value.truncate(length);
         Ok(value)
+    }
+
+    /// The names of those that cannot be opened: another master key sealed them, or they are damaged.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn sealed_otherwise(&self) -> Result<Vec<String>, ReadError> {
+        let view = self.store.reader().snapshot()?;
+        let repos = view.repos()?.into_iter().map(|repo| Some(repo.name));
+        let mut found = Vec::new();
+        for repo in repos.chain([None]) {
+            let secrets = view.secrets(repo.as_ref())?.into_iter();
+            let odd = secrets.filter(|one| self.unseal(one.repo.as_ref(), &one.name, &one.sealed).is_err());
+            found.extend(odd.map(|one| one.name));
+        }
+        Ok(found)
     }
 
     /// The secrets that a job asks for, if it may have every one of them.

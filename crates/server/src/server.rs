@@ -21,6 +21,7 @@ use crate::executor::{Executor, ExecutorTrouble, Standing};
 use crate::forges::Forges;
 use crate::halts;
 use crate::housekeeping::{House, Housekeeper, Housekeeping};
+use crate::keys::{KEY_OF_AUDIT, KEY_OF_SECRETS, Missing};
 use crate::mend;
 use crate::replace::Succession;
 use crate::repos::Repos;
@@ -65,6 +66,14 @@ pub enum ServerError {
     /// Secrets cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretError),
+    /// The folder of the keys lacks some that the data are bound to.
+    #[error("`{}` lacks {missing}", keys.display())]
+    MissingKeys {
+        /// The folder of the keys.
+        keys: PathBuf,
+        /// What it lacks.
+        missing: Missing,
+    },
     /// The audit key cannot be used.
     #[error("the audit key cannot be used: {0}")]
     AuditKey(String),
@@ -96,11 +105,6 @@ const AUDIT_LOG: &str = "towpath";
 /// Work trees kept: the newest few hundred of a middling repository.
 const BASES: BaseOptions =
     BaseOptions { export: ExportOptions { owner: None, limits: TREE_LIMITS }, bytes_max: 20 << 30 };
-
-/// The file with the key that signs the record, in the folder of the keys.
-pub const KEY_OF_AUDIT: &str = "audit.key";
-/// The file with the key that opens secrets, there too.
-pub const KEY_OF_SECRETS: &str = "secrets.key";
 
 /// Folders below the data folder.
 pub struct Folders {
@@ -166,7 +170,7 @@ impl Server {
         folders.make()?;
         let repos = Arc::new(Repos::new(git_of(&store)?, folders.repos.clone()));
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
-        let secrets = Secrets::open(store.clone(), &settings.keys.join(KEY_OF_SECRETS))?;
+        let secrets = open_secrets(&store, &settings.keys)?;
         let (logs, blobs) = Executor::stores(&folders.executor)?;
         let sources = Sources {
             repos: repos.clone(),
@@ -368,19 +372,37 @@ pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError
         |why| ServerError::Io { what: format!("make the folder `{}`", settings.keys.display()), why };
     // Whoever is refused leaves nothing behind.
     towpath_store::check_free(&settings.data)?;
+    if !settings.new_keys {
+        check_keys(settings)?;
+    }
     crate::files::make_private_folder(&settings.keys).map_err(failed)?;
     let path = settings.keys.join(KEY_OF_AUDIT);
     let key = AuditKey::load_or_create(&path, AUDIT_LOG)
         .map_err(|error| ServerError::AuditKey(error.to_string()))?;
-    let audit = AuditOptions { key, sink: Some(settings.keys.join("checkpoints")) };
+    let sink = Some(settings.keys.join("checkpoints"));
+    let audit = AuditOptions { key, succeeds: settings.new_keys, sink };
     let options = Options { audit: Some(audit), ..Options::new(&settings.data, system_time()) };
-    let store = Store::open(options)?;
-    if let Some(trouble) = store.writer().health().key_trouble {
-        let keys = settings.keys.display();
+    Ok(Store::open(options)?)
+}
+
+fn open_secrets(store: &Arc<Store>, keys: &Path) -> Result<Secrets, ServerError> {
+    let secrets = Secrets::open(store.clone(), &keys.join(KEY_OF_SECRETS))?;
+    let sealed = secrets.sealed_otherwise().map_err(OpenError::from)?;
+    if !sealed.is_empty() {
         tracing::warn!(
-            "no checkpoint is signed with the audit key in `{keys}`: {trouble}; if these data have another folder of keys, stop \
-             the server and start it with that one"
+            "secrets that the master key does not open, set them again: `{}`",
+            sealed.join("`, `")
         );
     }
-    Ok(store)
+    Ok(secrets)
+}
+
+/// Whether the keys of the data are where they should be. Others are made by a person's word alone: nothing of what the
+/// lost ones had signed or sealed is theirs.
+fn check_keys(settings: &ServerSettings) -> Result<(), ServerError> {
+    let missing = Missing::of_folder(&settings.data, &settings.keys);
+    match missing.is_none() {
+        true => Ok(()),
+        false => Err(ServerError::MissingKeys { keys: settings.keys.clone(), missing }),
+    }
 }

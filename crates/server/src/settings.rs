@@ -20,6 +20,8 @@ pub struct ServerSettings {
     pub data: PathBuf,
     /// Keys: outside the data folder, so that no backup holds them.
     pub keys: PathBuf,
+    /// Whether keys that the data are bound to may be replaced where they are missing: they are lost.
+    pub new_keys: bool,
     /// Where it listens. Loopback unless a person says otherwise.
     pub listen: SocketAddr,
     /// How others reach it; links use nothing else. Absent: `http://` and the address.

@@ -48,6 +48,14 @@ pub enum OpenError {
         /// How many leaves the checkpoint is over.
         leaves: u64,
     },
+    /// The log is signed by another key.
+    #[error("the record in the data folder is signed by the key {noted}, and this server's is {given}")]
+    OtherKey {
+        /// The log's.
+        noted: String,
+        /// The server's.
+        given: String,
+    },
     /// A later Towpath wrote it.
     #[error(
         "the data folder has schema {found}, this Towpath knows {known}: it was opened by a newer version; \

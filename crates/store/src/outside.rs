@@ -165,7 +165,9 @@ pub(crate) fn find_rollback(
     };
     let ended = ended_lives(view, known, leaves)?;
     let of_last = leaves_known.saturating_sub(leaves_in_common(known, own, leaves, &ended));
-    let leaves_lost = of_last.max(lost_of_all_lives(view, known, &ended)?);
+    // What a restore lost that still waits for acceptance is lost after the next one as well.
+    let waits = view.restored()?.map_or(0, |waits| waits.leaves_lost);
+    let leaves_lost = of_last.max(lost_of_all_lives(view, known, &ended)?) + waits;
     Ok(Some(Restored {
         why: why.to_owned(),
         leaves_before: leaves + leaves_lost,
@@ -188,22 +190,18 @@ fn leaves_in_common(known: &KnownBefore, own: Option<Incarnation>, leaves: u64, 
     before.max(kept.unwrap_or(0)).min(leaves)
 }
 
-/// How many leaves of all lives are known to be lost, but for those that somebody has accepted as lost: what a restore lost
-/// that still waits for that is lost after the next one as well, whether the log tells of it or not.
+/// How many leaves of all lives are known to be lost, but for those that a restore lost which the log tells of.
 fn lost_of_all_lives(view: &View, known: &KnownBefore, ended: &[EndedLife]) -> Result<u64, ReadError> {
-    let waits = view.restored()?;
-    let mut accepted = view.restores()?;
-    accepted.retain(|(_, told)| waits.as_ref() != Some(told));
+    let told = view.restores()?;
     let lost = |one: &EndedLife| {
         let of_life = || known.checkpoints().filter(|checkpoint| checkpoint.life == Some(one.life));
         let before =
             of_life().map(|checkpoint| checkpoint.size).min().map_or(0, |first| first.saturating_sub(1));
-        let signed = of_life().filter(|checkpoint| !has_lost(&accepted, checkpoint));
+        let signed = of_life().filter(|checkpoint| !has_lost(&told, checkpoint));
         let signed = signed.map(|checkpoint| checkpoint.size).max();
         signed.unwrap_or(0).saturating_sub(before.max(one.kept))
     };
-    let of_lives: u64 = ended.iter().map(lost).sum();
-    Ok(of_lives.max(waits.map_or(0, |waits| waits.leaves_lost)))
+    Ok(ended.iter().map(lost).sum())
 }
 
 /// Every life that is known of, with how many of its leaves are in the database. All of them end with a restore: also one

@@ -58,6 +58,8 @@ pub struct Options {
 pub struct AuditOptions {
     /// The key, from a file outside the data folder.
     pub key: AuditKey,
+    /// Whether the key may take the place of the one that signed until now, which is lost.
+    pub succeeds: bool,
     /// A file outside the data folder, better on another disk, to which checkpoints are appended.
     pub sink: Option<PathBuf>,
 }
@@ -98,18 +100,20 @@ impl Store {
         check_library()?;
         let folder = DataFolder::enter(&options.folder)?;
         let sink = open_sink(&options, &folder)?;
-        let key = options.audit.take().map(|audit| Arc::new(audit.key));
-        let shared = Arc::new(Shared::default());
-        let start = Start { options: &options, folder: &folder, sink: sink.as_ref(), key: key.as_ref() };
-        let Opened { begun, mut view, log, room } = match begin(&start, &shared) {
+        let (key, succeeds) = options.audit.take().map(|audit| (Arc::new(audit.key), audit.succeeds)).unzip();
+        let succeeds = succeeds.unwrap_or_default();
+        let start =
+            Start { options: &options, folder: &folder, sink: sink.as_ref(), key: key.as_ref(), succeeds };
+        let Opened { begun, mut view, log, room } = match begin(&start) {
             // A full disk may show as any failure to write; the reserve is there for a restart, too.
             Err(OpenError::Write(_) | OpenError::File { .. } | OpenError::Read(ReadError::Io { .. }))
                 if folder.release_reserve() =>
             {
-                begin(&start, &shared)?
+                begin(&start)?
             }
             opened => opened?,
         };
+        let shared = Arc::new(Shared::default());
         shared.time_high.store(begun.marks.time_high.0, std::sync::atomic::Ordering::Relaxed);
         shared.health(|health| health.full = room.is_full());
         let (path, database) = (folder.path().to_owned(), folder.database());
@@ -233,6 +237,7 @@ struct Start<'a> {
     folder: &'a DataFolder,
     sink: Option<&'a Sink>,
     key: Option<&'a Arc<AuditKey>>,
+    succeeds: bool,
 }
 
 /// A database that takes writes.
@@ -244,11 +249,12 @@ struct Opened {
 }
 
 /// The database of a folder, migrated and in a new epoch, with the leaf of a restore if it was one.
-fn begin(start: &Start<'_>, shared: &Shared) -> Result<Opened, OpenError> {
-    let Start { options, folder, sink, key } = start;
+fn begin(start: &Start<'_>) -> Result<Opened, OpenError> {
+    let Start { options, folder, sink, key, succeeds } = start;
     let mut view = open_database(folder)?;
     schema::migrate(&mut view.conn, options.now)?;
     folder.sync()?;
+    let lost = key.map(|key| lost_key(&view, key, *succeeds)).transpose()?.flatten();
     let known = known_before(folder, *sink)?;
     check_history(&view, &known, key.map(|key| key.verifier()), *sink)?;
     let restored = match is_same_restore(&view, &known, key.map(|key| key.verifier()))? {
@@ -257,9 +263,9 @@ fn begin(start: &Start<'_>, shared: &Shared) -> Result<Opened, OpenError> {
     };
     let own = incarnation_of(&view)?.filter(|_| restored.is_none());
     let incarnation = own.unwrap_or_else(|| Incarnation(crate::random()));
-    let key = key.filter(|key| key_fits(&view, key, shared)).cloned();
-    let mut log = Log::load(&view, key, incarnation)?;
-    let (marks, note) = begin_epoch(&view, &mut log, (&known, restored.as_ref()), options.now)?;
+    let mut log = Log::load(&view, key.cloned(), incarnation)?;
+    let found = Found { known: &known, restored: restored.as_ref(), lost };
+    let (marks, note) = begin_epoch(&view, &mut log, &found, options.now)?;
     if let (Some(note), Some(sink)) = (note, sink) {
         // Says there where this life began. A disk that does not take it is told of with the next one.
         let _ = sink.append(&note);
@@ -308,14 +314,24 @@ struct Begun {
     incarnation: Incarnation,
 }
 
-/// Makes the new epoch durable, and with it the leaf that tells of a restore, with the checkpoint that makes it count: whoever
-/// verifies the log believes no such leaf without. A start that is cut off has found nothing, or has told of it.
+/// What a start has found that its epoch tells of.
+struct Found<'a> {
+    known: &'a KnownBefore,
+    restored: Option<&'a Restored>,
+    /// The key that signed until now and is given up.
+    lost: Option<String>,
+}
+
+/// Makes the new epoch durable, and with it the leaves that tell of a restore and of a lost key, with the checkpoint that makes
+/// them count: whoever verifies the log believes no such leaf without. A start that is cut off has found nothing, or has told
+/// of it.
 fn begin_epoch(
     view: &View,
     log: &mut Log,
-    (known, restored): (&KnownBefore, Option<&Restored>),
+    found: &Found<'_>,
     now: Timestamp,
 ) -> Result<(Marks, Option<SignedCheckpoint>), OpenError> {
+    let Found { known, restored, lost } = found;
     let life = log.life();
     let mut begun = || -> Result<_, WriteError> {
         view.conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -338,8 +354,11 @@ fn begin_epoch(
         if let Some(restored) = restored {
             log.append(marks.time_high, &format!("{{\"restored\":{}}}", encode(restored)));
         }
+        if let Some(lost) = lost {
+            log.succeed(marks.time_high, lost.clone())?;
+        }
         let frontier = log.flush(view)?;
-        let seals = restored.is_some() && log.can_sign();
+        let seals = (restored.is_some() || lost.is_some()) && log.can_sign();
         let note = seals.then(|| log.seal(view, &frontier)).transpose()?;
         view.conn.execute_batch("COMMIT")?;
         log.committed(frontier);
@@ -351,15 +370,13 @@ fn begin_epoch(
     })
 }
 
-/// Whether this key may sign this log. Its first key is noted; a stranger is reported, and signs nothing.
-fn key_fits(view: &View, key: &AuditKey, shared: &Shared) -> bool {
-    let trouble = match view.audit_verifier() {
-        Ok(Some(verifier)) if verifier == key.verifier().to_string() => None,
-        Ok(Some(verifier)) => Some(format!("the log is signed by {verifier}; this is another key")),
-        Ok(None) => put_key(view, 0, key).err().map(|why| why.to_string()),
-        Err(why) => Some(why.to_string()),
-    };
-    let fits = trouble.is_none();
-    shared.health(|health| health.key_trouble = trouble);
-    fits
+/// The key in whose place this one comes; `None`: it is the log's own. The first key of a log is noted.
+fn lost_key(view: &View, key: &AuditKey, succeeds: bool) -> Result<Option<String>, OpenError> {
+    let given = key.verifier().to_string();
+    match view.audit_verifier()? {
+        Some(noted) if noted == given => Ok(None),
+        Some(noted) if succeeds => Ok(Some(noted)),
+        Some(noted) => Err(OpenError::OtherKey { noted, given }),
+        None => Ok(put_key(view, 0, key).map(|()| None)?),
+    }
 }

@@ -49,8 +49,6 @@ pub struct Health {
     pub landing_stopped: Option<String>,
     /// The newest checkpoint could not be put outside the data folder; it is tried again with the next one.
     pub sink_trouble: Option<String>,
-    /// Checkpoints cannot be signed.
-    pub key_trouble: Option<String>,
     /// The database's log file could not be folded in; it is tried again.
     pub fold_trouble: Option<String>,
 }

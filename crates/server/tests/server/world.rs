@@ -135,6 +135,7 @@ impl World {
         let settings = ServerSettings {
             data: folder.path().join("data"),
             keys: folder.path().join("keys"),
+            new_keys: false,
             listen: address,
             url: url.map(str::to_owned),
             slots,

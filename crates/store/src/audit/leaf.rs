@@ -28,6 +28,8 @@ pub enum Entry {
     Act(Act),
     /// From here on another key signs.
     Rotation(Rotation),
+    /// The key is lost, and from here on another one signs.
+    Succession(Succession),
     /// The log goes on from a backup.
     Restored(Restored),
 }
@@ -43,6 +45,16 @@ pub struct Rotation {
     pub old_signature: String,
     /// The new key's signature, in hex.
     pub new_signature: String,
+}
+
+/// A change of the signing key by a person's word alone, as the one before is lost. The new key vouches for it with a
+/// checkpoint over this leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succession {
+    /// The key until here.
+    pub old: String,
+    /// The key from here on.
+    pub new: String,
 }
 
 /// That the database is older than what was known outside of it.
@@ -96,6 +108,20 @@ impl fmt::Display for Restored {
             f,
             "the data were restored, {leaves_lost} of {leaves_before} leaves of the record are lost: {why}"
         )
+    }
+}
+
+impl Succession {
+    /// Both keys, if they are any.
+    pub(crate) fn keys(&self) -> Option<(VerifierKey, VerifierKey)> {
+        Some((self.old.parse().ok()?, self.new.parse().ok()?))
+    }
+}
+
+impl fmt::Display for Succession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Succession { old, new } = self;
+        write!(f, "the key {old} was given up as lost, and {new} signs since")
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 use towpath_core::ids::{Digest, Timestamp};
 
-use super::leaf::{Entry, Leaf, Restored, Rotation};
+use super::leaf::{Entry, Leaf, Restored, Rotation, Succession};
 use super::merkle::{self, Frontier, Hashes, TILE_LEVELS};
 use super::note::{AuditKey, Checkpoint, SignedCheckpoint};
 use crate::error::{ReadError, WriteError};
@@ -71,6 +71,15 @@ impl Log {
         Ok(leaf)
     }
 
+    /// Adds the leaf by which the signer takes the place of a key that is lost.
+    pub fn succeed(&mut self, at: Timestamp, lost: String) -> Result<(), WriteError> {
+        let key = self.signer.clone().ok_or_else(no_key)?;
+        let succession = Succession { old: lost, new: key.verifier().to_string() };
+        let leaf = self.append(at, &format!("{{\"succession\":{}}}", encode(&succession)));
+        self.successor = Some((leaf, key));
+        Ok(())
+    }
+
     /// Forgets what a unit that failed had added.
     pub fn truncate(&mut self, size: u64) {
         self.pending.truncate(size.saturating_sub(self.frontier.size()) as usize);
@@ -84,7 +93,7 @@ impl Log {
 
     fn signer(&self) -> Result<&AuditKey, WriteError> {
         let newest = self.successor.as_ref().map(|(_, key)| key).or(self.signer.as_ref());
-        newest.map(|key| &**key).ok_or_else(|| WriteError::Missing { what: "an audit key".into() })
+        newest.map(|key| &**key).ok_or_else(no_key)
     }
 
     /// Writes the group's leaves; the result is what the frontier is after the commit.
@@ -133,6 +142,10 @@ impl Log {
         self.pending.clear();
         self.successor = None;
     }
+}
+
+fn no_key() -> WriteError {
+    WriteError::Missing { what: "an audit key".into() }
 }
 
 /// Notes whose signatures count from leaf `since` on.
@@ -191,7 +204,7 @@ impl View {
         let leaves = bodies.iter().filter_map(|body| serde_json::from_str::<Leaf>(body).ok());
         let restores = leaves.filter_map(|leaf| match leaf.entry {
             Entry::Restored(restored) => Some((leaf.leaf, restored)),
-            Entry::Act(_) | Entry::Rotation(_) => None,
+            Entry::Act(_) | Entry::Rotation(_) | Entry::Succession(_) => None,
         });
         Ok(restores.collect())
     }
@@ -210,6 +223,14 @@ impl View {
     /// It cannot be read.
     pub fn last_checkpoint(&self) -> Result<Option<String>, ReadError> {
         self.one("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| row.get(0))
+    }
+
+    /// Every key that has signed the log, oldest first, as text.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn audit_verifiers(&self) -> Result<Vec<String>, ReadError> {
+        self.all("SELECT verifier FROM audit_keys ORDER BY since", [], |row| row.get(0))
     }
 
     /// The key whose signature the next checkpoint must bear, as text.

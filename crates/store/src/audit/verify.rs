@@ -6,7 +6,7 @@ use std::fmt;
 use rusqlite::Row;
 use towpath_core::ids::Digest;
 
-use super::leaf::{Entry, Leaf, Restored, has_lost};
+use super::leaf::{Entry, Leaf, Restored, Succession, has_lost};
 use super::merkle::{self, Frontier, TILE_LEVELS};
 use super::note::{Checkpoint, SignedCheckpoint, VerifierKey};
 use crate::error::ReadError;
@@ -36,6 +36,8 @@ pub struct Report {
     /// Restores that the log admits and a good checkpoint covers, each with its leaf. What they lost is no finding, but
     /// worth reading.
     pub restores: Vec<(u64, Restored)>,
+    /// Keys that were lost, as the log admits and a good checkpoint covers, each with its leaf.
+    pub successions: Vec<(u64, Succession)>,
     /// Checkpoints that were kept outside and would be findings, if those restores did not tell of the end of their lives.
     pub excused: Vec<Excused>,
     /// Everything that is wrong.
@@ -116,7 +118,7 @@ impl fmt::Display for Place {
 }
 
 /// Checks the whole log of a database, with the checkpoints that somebody held and the keys that somebody trusts. One
-/// key of the log's history is enough, as each rotation is signed by both keys.
+/// key of the log's history is enough, as each rotation is signed by both keys; where one was lost, it has to be one since.
 ///
 /// # Errors
 /// The database cannot be read at all; damage within rows is a finding.
@@ -146,8 +148,9 @@ struct Check {
     claims: Vec<Claim>,
     /// The computed roots at the sizes that are claimed.
     roots: BTreeMap<u64, Digest>,
+    /// The leaves by which another key took over, with the one before and the new one.
+    changes: Vec<(u64, VerifierKey, VerifierKey)>,
     /// The key of each stretch, with the number of the leaf that brought it.
-    rotations: Vec<(u64, VerifierKey, VerifierKey)>,
     keys: Vec<(u64, VerifierKey)>,
 }
 
@@ -173,7 +176,7 @@ impl Check {
             nodes: BTreeMap::new(),
             claims: inside.chain(outside).collect(),
             roots: BTreeMap::new(),
-            rotations: Vec::new(),
+            changes: Vec::new(),
             keys: Vec::new(),
         })
     }
@@ -232,8 +235,15 @@ impl Check {
             Entry::Act(_) => {}
             Entry::Restored(restored) => self.report.restores.push((leaf.leaf, restored)),
             Entry::Rotation(rotation) => match rotation.keys(leaf.leaf) {
-                Some((old, new)) => self.rotations.push((leaf.leaf, old, new)),
+                Some((old, new)) => self.changes.push((leaf.leaf, old, new)),
                 None => self.find(Place::Leaf(leaf.leaf), "a change of keys that not both keys signed"),
+            },
+            Entry::Succession(succession) => match succession.keys() {
+                Some((old, new)) => {
+                    self.changes.push((leaf.leaf, old, new));
+                    self.report.successions.push((leaf.leaf, succession));
+                }
+                None => self.find(Place::Leaf(leaf.leaf), "a change of keys that names no keys"),
             },
         }
     }
@@ -263,13 +273,12 @@ impl Check {
         Ok(())
     }
 
-    /// Which key signs which stretch of the log, from the rotations in it.
+    /// Which key signs which stretch of the log, from the changes in it.
     fn key_chain(&mut self, view: &View, trusted: &[VerifierKey]) -> Result<(), ReadError> {
         let noted = view.all("SELECT since, verifier FROM audit_keys ORDER BY since", [], |row| {
             Ok((row.get::<_, i64>(0)? as u64, text(row, 1)?))
         })?;
-        let rotations = std::mem::take(&mut self.rotations);
-        for (leaf, old, new) in rotations {
+        for (leaf, old, new) in std::mem::take(&mut self.changes) {
             match self.keys.last() {
                 None => self.keys.extend([(0, old), (leaf, new)]),
                 Some((_, current)) if *current == old => self.keys.push((leaf, new)),
@@ -278,13 +287,14 @@ impl Check {
         }
         if self.keys.is_empty() {
             let first = noted.first().and_then(|(_, text)| text.parse::<VerifierKey>().ok());
-            // Without a rotation the trusted key itself must be the only one.
+            // Without a change the trusted key itself must be the only one.
             let key = first.filter(|key| trusted.contains(key)).or_else(|| trusted.first().cloned());
             self.keys.extend(key.map(|key| (0, key)));
         }
         if !self.keys.iter().any(|(_, key)| trusted.contains(key)) {
             self.find(Place::Key(0), "no key of this log is one that you trust");
         }
+        self.trust_since_a_loss(trusted);
         let chain: Vec<(u64, String)> = self.keys.iter().map(|(at, key)| (*at, key.to_string())).collect();
         if !noted.is_empty() || !self.claims.is_empty() {
             let odd = (0..noted.len().max(chain.len())).find(|&at| noted.get(at) != chain.get(at));
@@ -294,6 +304,17 @@ impl Check {
             }
         }
         Ok(())
+    }
+
+    /// Anybody can write that a key is lost. Who knows of it trusts a key of the time since.
+    fn trust_since_a_loss(&mut self, trusted: &[VerifierKey]) {
+        let Some((leaf, _)) = self.report.successions.last() else { return };
+        let leaf = *leaf;
+        if !self.keys.iter().any(|(since, key)| *since >= leaf && trusted.contains(key)) {
+            let what = "it gives up the key before it as lost, and no key since is one that you trust; if you know of that \
+                        loss, trust the new key, `--key KEY`";
+            self.find(Place::Leaf(leaf), what);
+        }
     }
 
     /// The key for checkpoints of this size.
@@ -317,6 +338,7 @@ impl Check {
         }
         self.report.unsealed = self.report.leaves.saturating_sub(sealed);
         self.restores(sealed);
+        self.successions(sealed);
         for (claim, finding) in wrong {
             match self.is_explained(&claim) {
                 true => self.excuse(&claim),
@@ -353,6 +375,16 @@ impl Check {
             } else {
                 self.report.restores.push((leaf, restored));
             }
+        }
+    }
+
+    /// The new key vouches for having taken over by what it signs.
+    fn successions(&mut self, sealed: u64) {
+        let unsealed = self.report.successions.iter().filter(|(leaf, _)| *leaf >= sealed);
+        for leaf in unsealed.map(|(leaf, _)| *leaf).collect::<Vec<_>>() {
+            let what =
+                "it gives up the key as lost, and no good checkpoint covers it: anybody may have written it";
+            self.find(Place::Leaf(leaf), what);
         }
     }
 

@@ -9,7 +9,7 @@ use towpath_core::turn::WriteSet;
 use towpath_store::audit::{
     AuditKey, Held, Place as At, Report, SignedCheckpoint, VerifierKey, merkle, split_notes, verify,
 };
-use towpath_store::{BackupError, Store, View, WriteError, backup, restore};
+use towpath_store::{AuditOptions, BackupError, OpenError, Store, View, WriteError, backup, restore};
 
 use crate::cells::commit;
 use crate::subject::{NOW, Place, act, gate, write_set};
@@ -373,12 +373,79 @@ fn a_new_key_takes_over_with_both_signatures() {
     };
     assert_eq!((check(&old_verifier).findings, check(&new_verifier).findings), (vec![], vec![]));
 
-    // The old key is no longer this log's: it signs nothing, and that is said.
+    // The old key is no longer this log's.
+    let refused = Store::open(place.options()).unwrap_err();
+    assert!(matches!(refused, OpenError::OtherKey { noted, .. } if noted == new_verifier.to_string()));
+}
+
+/// Whoever trusts the key that was lost cannot know who wrote that it is; whoever trusts the new one knows.
+#[test]
+fn a_lost_key_is_succeeded_by_a_persons_word() {
+    let place = Place::new();
     let store = place.open();
-    assert!(store.writer().health().key_trouble.is_some());
-    let (send, receive) = mpsc::channel();
-    store.writer().seal(move |outcome| send.send(outcome).unwrap());
-    assert!(matches!(receive.recv().unwrap(), Err(WriteError::Missing { .. })));
+    add(&store, 3);
+    seal(&store);
+    store.close();
+    let lost = place.verifier();
+    std::fs::remove_file(place.key_path()).unwrap();
+    let succeeding = |succeeds| {
+        let mut options = place.options();
+        options.audit.as_mut().unwrap().succeeds = succeeds;
+        options
+    };
+    // Nobody gave that word, and nothing has changed: the next start is refused alike.
+    for _ in 0..2 {
+        let refused = Store::open(succeeding(false)).unwrap_err();
+        assert!(matches!(refused, OpenError::OtherKey { noted, .. } if noted == lost.to_string()));
+    }
+    // Once it has taken over, it is the log's own, whatever is said.
+    for succeeds in [true, true, false] {
+        let store = Store::open(succeeding(succeeds)).unwrap();
+        add(&store, 1);
+        assert!(place.verifier().signed(&seal(&store)));
+        store.close();
+    }
+
+    let check = |trusted: &[VerifierKey]| {
+        let view = View::open_copy(&place.data().join("towpath.db")).unwrap();
+        verify(&view, &held(&place), trusted).unwrap()
+    };
+    for trusted in [&[place.verifier()][..], &[lost.clone(), place.verifier()]] {
+        let report = check(trusted);
+        assert_eq!((report.findings, report.unsealed), (vec![], 0));
+        let [(3, succession)] = &report.successions[..] else { panic!("{:?}", report.successions) };
+        assert_eq!((&succession.old, &succession.new), (&lost.to_string(), &place.verifier().to_string()));
+    }
+    let [found] = &check(&[lost]).findings[..] else { panic!("one finding") };
+    assert_eq!(found.place, At::Leaf(3));
+    assert!(found.what.contains("no key since is one that you trust"), "{found}");
+}
+
+/// A leaf that gives up the key, written by whoever has the data alone, convinces nobody: nothing signs it.
+#[test]
+fn a_succession_that_nobody_signed_is_found() {
+    let place = Place::new();
+    let store = place.open();
+    add(&store, 2);
+    seal(&store);
+    store.close();
+    let thief = AuditKey::generate("towpath.test/log").unwrap();
+    let mut options = place.options();
+    let own = options.audit.take().unwrap();
+    options.audit = Some(AuditOptions { key: thief, succeeds: true, sink: None });
+    Store::open(options).unwrap().close();
+    let raw = Connection::open(place.data().join("towpath.db")).unwrap();
+    raw.execute("DELETE FROM checkpoints WHERE size > 2", []).unwrap();
+    drop(raw);
+    let view = View::open_copy(&place.data().join("towpath.db")).unwrap();
+    let report = verify(&view, &held(&place), &[own.key.verifier().clone()]).unwrap();
+    let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(
+        found
+            .iter()
+            .any(|found| found.contains("leaf 2: it gives up the key as lost, and no good checkpoint")),
+        "{found:?}"
+    );
 }
 
 #[test]

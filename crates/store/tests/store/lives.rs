@@ -350,11 +350,15 @@ fn what_a_restore_lost_that_nobody_accepted_is_lost_after_the_next_one_as_well()
     grow(&place, 3);
     go_back(&place, &waits);
     assert_eq!(lost_now(), (8, 13));
+    let waits = save(&place, "waits-again.db");
+    grow(&place, 3);
+    go_back(&place, &waits);
+    assert_eq!(lost_now(), (11, 17));
     // What somebody has accepted is nothing new.
     accept(&place);
     let accepted = save(&place, "accepted.db");
     grow(&place, 2);
     go_back(&place, &accepted);
-    assert_eq!(lost_now(), (2, 8));
+    assert_eq!(lost_now(), (2, 9));
     assert_eq!(report(&place).findings, []);
 }

@@ -86,7 +86,7 @@ impl Place {
     }
 
     pub fn options(&self) -> Options {
-        let audit = AuditOptions { key: self.key(), sink: Some(self.sink()) };
+        let audit = AuditOptions { key: self.key(), succeeds: false, sink: Some(self.sink()) };
         Options {
             audit: Some(audit),
             reserve_bytes: RESERVE_BYTES,

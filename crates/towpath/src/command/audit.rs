@@ -91,12 +91,15 @@ fn verify_log(arguments: &VerifyArgs, terminal: &Terminal) -> Result<ExitCode, F
         return Err(no_key(arguments));
     }
     let own_key = trusted.is_empty();
-    if let (Some(view), true) = (&view, own_key) {
+    let noted = view.as_ref().map(View::audit_verifiers).transpose();
+    let noted = noted.map_err(|error| unreadable(arguments, error.to_string()))?.unwrap_or_default();
+    let noted: Vec<VerifierKey> = noted.iter().filter_map(|key| key.parse().ok()).collect();
+    if own_key {
         // Better than none: the notes are at least those of this very record.
-        let own = view.audit_verifier().map_err(|error| unreadable(arguments, error.to_string()))?;
-        trusted.extend(own.and_then(|own| own.parse().ok()));
+        trusted.extend(noted.last().cloned());
     }
-    let repo = look(arguments, view.as_ref(), &trusted)?;
+    // Notes that the record's earlier keys signed: it is a finding of the record's own if these are not vouched for.
+    let repo = look(arguments, view.as_ref(), &[&trusted[..], &noted].concat())?;
     held.extend(repo.iter().flat_map(|repo| repo.held.clone()));
     let report = view.map(|view| verify(&view, &held, &trusted)).transpose();
     let report = report.map_err(|error| unreadable(arguments, error.to_string()))?;
@@ -188,6 +191,7 @@ fn as_data(report: Option<&Report>, repo: Option<&Witness>) -> Value {
         data["unsealed"] = json!(report.unsealed);
         data["checkpoints"] = json!(report.checkpoints);
         data["restores"] = json!(report.restores.len());
+        data["successions"] = json!(report.successions.len());
         data["excused"] = report.excused.iter().map(excused).collect();
     }
     if let Some(repo) = repo {
@@ -246,6 +250,10 @@ fn tell_of_log(report: &Report, terminal: &Terminal) -> Result<(), Failure> {
     for (leaf, restored) in &report.restores {
         let lost = format!("leaf {leaf}: a restore lost {}: {}", leaves(restored.leaves_lost), restored.why);
         terminal.data(format!("{}: {}", Style::Yellow.paint("restore"), inline(&lost)))?;
+    }
+    for (leaf, succession) in &report.successions {
+        let lost = format!("leaf {leaf}: {succession}");
+        terminal.data(format!("{}: {}", Style::Yellow.paint("new key"), inline(&lost)))?;
     }
     for one in &report.excused {
         terminal.data(format!("{}: {one}", Style::Yellow.paint("excused checkpoints")))?;

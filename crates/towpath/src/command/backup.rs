@@ -115,7 +115,7 @@ fn restore(from: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Fa
     }
     let keys = keys.display();
     if missing.audit_key {
-        terminal.data(format!("missing: {keys}/audit.key, without which no checkpoint is signed"))?;
+        terminal.data(format!("missing: {keys}/audit.key, the key that signs the record"))?;
     }
     if missing.sealed_secrets > 0 {
         let secrets = count(missing.sealed_secrets, "secret");
@@ -123,7 +123,7 @@ fn restore(from: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Fa
     }
     if missing.audit_key || missing.sealed_secrets > 0 {
         terminal.talk(format!(
-            "first: put the missing keys into {keys}; the server makes new ones where there are none"
+            "first: put the missing keys into {keys}; if they are lost for good, `towpath serve --new-keys` makes others"
         ));
     }
     terminal.talk(format!("next: towpath serve --data {}; then towpath backup show", place.data.display()));

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use serde::Serialize;
 use towpath_executor::doctor::{ProbeOutcome, run_border_probes};
 use towpath_executor::{ExecutorError, JobPool, LimitMode, SandboxCapabilities};
+use towpath_server::keys::Missing;
 use towpath_store::View;
 
 use crate::command;
+use crate::command::serve::{KEYS_HINT, PlaceArgs};
 use crate::failure::{Exit, Failure};
 use crate::local::folder::RunFolder;
 use crate::terminal::style::Style;
@@ -24,6 +26,9 @@ pub struct DoctorArgs {
     /// Look at this data folder as well; nothing of it is changed [default: `towpath-data`, if it is there]
     #[arg(long, env = "TOWPATH_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// Look there for the keys of these data [default: the data folder's name and `-keys`]
+    #[arg(long, env = "TOWPATH_KEYS", value_name = "FOLDER")]
+    keys: Option<PathBuf>,
 }
 
 /// Where a server keeps its things unless a person says otherwise.
@@ -56,6 +61,7 @@ pub fn run(arguments: &DoctorArgs, terminal: &Terminal) -> Result<ExitCode, Fail
         findings.extend(border()?);
     }
     findings.extend(restore(arguments.data.as_deref()));
+    findings.extend(keys(arguments));
     for finding in &findings {
         if terminal.is_json() {
             terminal.record(finding)?;
@@ -120,6 +126,28 @@ fn restore(named: Option<&Path>) -> Option<Finding> {
         Err(why) => {
             finding("restore", Verdict::Broken, format!("{} cannot be read: {why}", folder.display()))
         }
+    })
+}
+
+/// Whether the keys of a data folder are where they should be: no server serves it without.
+fn keys(arguments: &DoctorArgs) -> Option<Finding> {
+    let data = arguments.data.clone().unwrap_or_else(|| DATA_DEFAULT.into());
+    let place = PlaceArgs { data, keys: arguments.keys.clone() };
+    if !place.data.join(towpath_store::DATABASE).is_file() {
+        return None;
+    }
+    let keys = place.keys();
+    let missing = Missing::of_folder(&place.data, &keys);
+    Some(match missing.is_none() {
+        true => finding(
+            "keys",
+            Verdict::Ok,
+            format!("those of {} are in {}", place.data.display(), keys.display()),
+        ),
+        false => Finding {
+            hint: Some(KEYS_HINT.into()),
+            ..finding("keys", Verdict::Broken, format!("{} lacks {missing}", keys.display()))
+        },
     })
 }
 

@@ -89,6 +89,7 @@ pub fn run(arguments: &InitArgs, terminal: &Terminal) -> Result<ExitCode, Failur
 
 fn settings(arguments: &InitArgs) -> Result<ServerSettings, Failure> {
     let serve = ServeArgs {
+        new_keys: false,
         place: arguments.place.clone(),
         listen: arguments.listen,
         url: None,

@@ -33,6 +33,10 @@ const DESCRIPTORS: u64 = 16_384;
 /// How a server's address is written.
 pub const URL_HINT: &str = "write it as `--url https://towpath.example.org` or `--url http://127.0.0.1:7700`";
 
+/// What to do where the keys of the data are not.
+pub const KEYS_HINT: &str = "put the keys of these data there, or name their folder, `--keys FOLDER`; if they are lost for good, start \
+                         once with `--new-keys`: the record says so from then on, and secrets have to be set again";
+
 /// Jobs at once at most: each has a launcher that waits, and a user of its own from a block of so many.
 const SLOTS_MAX: i64 = towpath_executor::JOB_USERS_PER_EXECUTOR as i64;
 
@@ -41,6 +45,10 @@ const SLOTS_MAX: i64 = towpath_executor::JOB_USERS_PER_EXECUTOR as i64;
 pub struct ServeArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// Make new keys where those of the data are missing, because they are lost for good: the record says so from then on, and
+    /// secrets have to be set again
+    #[arg(long)]
+    pub new_keys: bool,
     /// Address to listen on; loopback unless a proxy with TLS stands in front
     #[arg(long, env = LISTEN_VARIABLE, default_value = LISTEN_DEFAULT)]
     pub listen: SocketAddr,
@@ -94,6 +102,7 @@ impl ServeArgs {
         Ok(ServerSettings {
             data: self.place.data.clone(),
             keys: self.place.keys(),
+            new_keys: self.new_keys,
             listen: self.listen,
             url: self.url.clone(),
             slots: self.slots.unwrap_or(u32::try_from(cores).unwrap_or(2)),
@@ -230,8 +239,12 @@ pub fn failure(error: ServerError) -> Failure {
     let exit = match &error {
         // Somebody else has the folder, or a newer program had it.
         ServerError::Open(
-            OpenError::InUse { .. } | OpenError::OtherRecord { .. } | OpenError::NewerSchema { .. },
+            OpenError::InUse { .. }
+            | OpenError::OtherRecord { .. }
+            | OpenError::OtherKey { .. }
+            | OpenError::NewerSchema { .. },
         )
+        | ServerError::MissingKeys { .. }
         | ServerError::Engine(_) => Exit::Conflict,
         ServerError::Open(
             OpenError::Permissions { .. }
@@ -250,6 +263,9 @@ pub fn failure(error: ServerError) -> Failure {
             failure.hint("`--listen` takes another address; `--listen 127.0.0.1:0` takes any free port")
         }
         ServerError::Url(_) => failure.hint(URL_HINT),
+        ServerError::MissingKeys { .. } | ServerError::Open(OpenError::OtherKey { .. }) => {
+            failure.hint(KEYS_HINT)
+        }
         _ => failure,
     }
 }

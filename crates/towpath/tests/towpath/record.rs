@@ -47,21 +47,20 @@ impl Site {
         command
     }
 
-    /// Starts a server at the address of the one before, if there was one; what it says before it serves.
-    fn start(&mut self) -> String {
-        let mut server = self.serve(&self.data()).stderr(Stdio::piped()).spawn().unwrap();
+    /// Starts a server at the address of the one before, if there was one.
+    fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    fn start_with(&mut self, options: &[&str]) {
+        let mut serve = self.serve(&self.data());
+        let mut server = serve.args(options).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let mut before = String::new();
-        let is_serving = |line: &String| {
-            before.push_str(line);
-            line.contains("serving at")
-        };
-        let serving = lines.by_ref().find(is_serving).unwrap();
+        let serving = lines.by_ref().find(|line| line.contains("serving at")).unwrap();
         self.url = serving.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
         // Somebody has to read it to its end, or the server waits for a reader.
         std::thread::spawn(move || lines.for_each(drop));
         self.server = Some(server);
-        before
     }
 
     fn stop(&mut self) {
@@ -262,7 +261,7 @@ fn a_repository_that_the_disk_has_lost_comes_back_as_its_alert_says() {
 
 #[test]
 fn h09_backup_has_no_key() {
-    let mut site = Site::new();
+    let site = Site::new();
     site.given(&["secret", "set", "deploy-key"], "canary-hunter-22");
     site.land("1", "one");
     let saved = site.home("saved");
@@ -282,26 +281,65 @@ fn h09_backup_has_no_key() {
     }
     // The search can find something.
     assert!(holds(b"deploy-key") && files_below(&saved).len() > 4);
+}
 
-    // Without any key: it is restored, and what is missing is said.
+/// Without any key data are restored, and what is missing is said; they are served once a person has given the keys up.
+#[test]
+fn data_without_their_keys_wait_for_a_persons_word() {
+    let mut site = Site::new();
+    site.given(&["secret", "set", "deploy-key"], "canary-hunter-22");
+    site.land("1", "one");
+    let saved = site.home("saved");
+    site.ok(&["backup", "make", saved.to_str().unwrap(), "--data", &site.data()]);
     site.stop();
     let (data, keys) = (site.home("elsewhere").display().to_string(), site.home("no-keys"));
     let keys = keys.to_str().unwrap();
     let restored =
         site.ok(&["backup", "restore", saved.to_str().unwrap(), "--data", &data, "--keys", keys]).out;
-    for missing in ["audit.key, without which no checkpoint is signed", "1 secret cannot be opened"] {
+    for missing in ["audit.key, the key that signs the record", "1 secret cannot be opened"] {
         assert!(restored.contains(missing), "{restored}");
     }
     std::fs::rename(site.home("data"), site.home("lost")).unwrap();
     std::fs::rename(&data, site.home("data")).unwrap();
     std::fs::rename(site.home("data-keys"), site.home("lost-keys")).unwrap();
-    let said = site.start();
-    for warned in ["no checkpoint is signed with the audit key in", "none of the 1 secrets that are stored"] {
-        assert!(said.contains(warned), "{said}");
+    // No server makes others of itself, here or in a folder whose name was mistyped.
+    for folder in ["data-keys", "mistyped"] {
+        let mut serve = site.serve(&site.data());
+        let refused = serve.args(["--keys", site.home(folder).to_str().unwrap()]).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(5), "{said}");
+        for told in
+            ["lacks the key that signs the record", "the key that opens the 1 secret in them", "--new-keys"]
+        {
+            assert!(said.contains(told), "{said}");
+        }
+        assert!(!site.home(folder).exists());
     }
+    let doctor = site.world.towpath(&["doctor", "--quick", "--data", &site.data()]);
+    assert!(doctor.out.contains("data-keys lacks the key that signs the record"), "{}", doctor.out);
+    site.start_with(&["--new-keys"]);
     // Rows and repositories are there: the same token opens the same server.
     assert!(site.ok(&["change", "list", "--state", "all"]).out.contains("landed"));
     assert!(site.ok(&["backup", "show"]).out.contains("a restore lost"));
+    site.stop();
+    let (data, repo) = (site.data(), site.home("data/repos/web.git").display().to_string());
+    let verified = site.ok(&["audit", "verify", "--data", &data, "--repo", &repo]).out;
+    for said in ["sound: ", "was given up as lost", "0 not yet sealed"] {
+        assert!(verified.contains(said), "{verified}");
+    }
+    // The secret stays closed, and every look says so until it is set again.
+    site.start();
+    let secrets = |site: &Site| {
+        let token = std::fs::read_to_string(site.home("lost-keys/admin.token")).unwrap();
+        let mut asked = ureq::get(format!("{}/api/v1/doctor", site.url));
+        asked = asked.header("authorization", format!("Bearer {}", token.trim()));
+        let told: Value =
+            serde_json::from_str(&asked.call().unwrap().body_mut().read_to_string().unwrap()).unwrap();
+        told["checks"].as_array().unwrap().iter().find(|one| one["check"] == "secrets").unwrap()["ok"] == true
+    };
+    assert!(!secrets(&site));
+    site.given(&["secret", "set", "deploy-key"], "canary-hunter-23");
+    assert!(secrets(&site));
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {

@@ -304,6 +304,7 @@ fn settings(folder: &std::path::Path) -> ServerSettings {
     ServerSettings {
         data: folder.into(),
         keys: folder.into(),
+        new_keys: false,
         listen: ([127, 0, 0, 1], 0).into(),
         url: None,
         slots: SLOTS,

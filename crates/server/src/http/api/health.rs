@@ -97,15 +97,20 @@ async fn checks(call: &Call) -> Vec<Check> {
     let restored = call.read(|view| Ok(view.restored()?)).await.ok().flatten();
     let restored =
         restored.map(|restored| format!("{restored}; `towpath backup show` says how an admin accepts that"));
+    let secrets = shared.secrets.clone();
+    let sealed = call.read(move |_| Ok(secrets.sealed_otherwise()?)).await;
+    let sealed = sealed.ok().filter(|names| !names.is_empty()).map(|names| {
+        format!("these cannot be opened with the key that is there, set them again: `{}`", names.join("`, `"))
+    });
     let git = format!("git {}", shared.repos.git().version());
     vec![
         check("turns", true, stuck, "the turn loop answers"),
         check("disk", true, full, "there is room"),
         check("durability", true, landing, "the disk confirms what is written"),
-        check("checkpoints", false, health.key_trouble, "checkpoints are signed"),
         check("witness", false, health.sink_trouble, "checkpoints are kept outside the data folder"),
         check("database", false, health.fold_trouble, "its log is folded in"),
         check("restore", false, restored, "the data were not restored, or what that lost is accepted"),
+        check("secrets", false, sealed, "every secret can be opened"),
         check("git", false, None, &git),
         housekeeping(call).await,
     ]

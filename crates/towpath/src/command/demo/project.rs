@@ -62,6 +62,7 @@ impl Project {
 
     fn serve_arguments(&self) -> ServeArgs {
         ServeArgs {
+            new_keys: false,
             place: PlaceArgs { data: self.data(), keys: Some(self.keys()) },
             listen: ([127, 0, 0, 1], 0).into(),
             url: None,

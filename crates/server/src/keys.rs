@@ -1,0 +1,68 @@
+//! The keys that data are bound to, in a folder of their own: no backup holds them, so a folder may lack some.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+use towpath_store::audit::AuditKey;
+use towpath_store::{DATABASE, View};
+
+/// The file with the key that signs the record, in the folder of the keys.
+pub const KEY_OF_AUDIT: &str = "audit.key";
+/// The file with the key that opens secrets, there too.
+pub const KEY_OF_SECRETS: &str = "secrets.key";
+
+/// What a folder lacks of the keys of some data.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Missing {
+    /// The key that signs the record: it is not there, or is another one.
+    pub audit_key: bool,
+    /// How many secrets are sealed under a key that is not there.
+    pub sealed_secrets: usize,
+}
+
+impl Missing {
+    /// Looks for the key that signs the record of these data, if there is one, and for the one that so many secrets are sealed
+    /// under.
+    pub fn of((verifier, secrets): (Option<&str>, usize), keys: &Path) -> Missing {
+        let path = keys.join(KEY_OF_AUDIT);
+        // A file that cannot be read as one may be the key: whoever needs it says what is wrong with it.
+        let is_it =
+            AuditKey::load(&path).map_or(path.exists(), |key| verifier == Some(&key.verifier().to_string()));
+        let audit_key = verifier.is_some() && !is_it;
+        let sealed_secrets = if keys.join(KEY_OF_SECRETS).is_file() { 0 } else { secrets };
+        Missing { audit_key, sealed_secrets }
+    }
+
+    /// Looks for the keys of a data folder. One that is not made yet, or cannot be read, lacks none: whoever opens it to write
+    /// says what is wrong with it.
+    pub fn of_folder(data: &Path, keys: &Path) -> Missing {
+        let database = data.join(DATABASE);
+        let Some(view) = database.is_file().then(|| View::open_copy(&database).ok()).flatten() else {
+            return Missing::default();
+        };
+        let verifier = view.audit_verifier().ok().flatten();
+        Missing::of((verifier.as_deref(), view.secret_count().unwrap_or(0)), keys)
+    }
+
+    /// Whether nothing is.
+    pub fn is_none(&self) -> bool {
+        *self == Missing::default()
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.audit_key {
+            write!(f, "the key that signs the record of these data (`{KEY_OF_AUDIT}`)")?;
+        }
+        match (self.audit_key, self.sealed_secrets) {
+            (_, 0) => Ok(()),
+            (audit_key, sealed) => {
+                let and = if audit_key { " and " } else { "" };
+                let secrets = if sealed == 1 { "secret" } else { "secrets" };
+                write!(f, "{and}the key that opens the {sealed} {secrets} in them (`{KEY_OF_SECRETS}`)")
+            }
+        }
+    }
+}
