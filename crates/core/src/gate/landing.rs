@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::proof::Standard;
-use super::{Freeze, GateState, LandedRecord, PendingLanding, Reason};
+use super::{Freeze, GateState, LandedRecord, PendingLanding, Reason, TestState};
 use crate::act::{Act, LandedAct};
 use crate::candidate::CandidateResult;
 use crate::effect::Landing;
@@ -67,6 +67,8 @@ impl GateState {
             return None;
         }
         let change = self.changes.get(queue.first()?)?;
+        // Earlier results may meet the bar already: what runs of it is waited for all the same.
+        let TestState::Passed(_) = self.test_state(change) else { return None };
         let (id, record) = self.candidate_at_tip(change)?;
         let Some(CandidateResult::Made(candidate)) = &record.result else { return None };
         match self.standard(candidate, change, now) {

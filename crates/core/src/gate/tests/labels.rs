@@ -159,11 +159,10 @@ fn do_not_test_starts_nothing_and_stops_what_runs() {
               it has the label `do-not-test`
             unlabel 1 do-not-test
               run 2: Change of 1 (it may be tested again) carried lint unit
+            pass 2
               land 1 -> Landed
-              cancel: change 1 is no longer open
               landed 1 with ["unit"]
               run 3: Land of - (landing of 018080808080)
-            pass 2
         "#]],
     );
 }

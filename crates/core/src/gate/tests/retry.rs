@@ -172,6 +172,66 @@ fn what_is_made_of_a_job_that_runs_again_runs_again() {
 }
 
 #[test]
+fn a_run_that_was_asked_for_is_waited_for_although_everything_required_has_passed() {
+    check_after(
+        "push 1; label 1 WIP; approve 1; pass 1; retry-lint 1",
+        "unlabel 1 WIP; why 1; fail-lint 2",
+        expect![[r#"
+            unlabel 1 WIP
+            why 1
+              run demo/main/2 is not over
+            fail-lint 2
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+        "#]],
+    );
+    check_after(
+        "push 1; label 1 WIP; approve 1; cancel 1; stopped-in-lint 1; retry-failed 1",
+        "unlabel 1 WIP; why 1; pass 2",
+        expect![[r#"
+            unlabel 1 WIP
+            why 1
+              run demo/main/2 is not over
+            pass 2
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+        "#]],
+    );
+    // One that has still to begin, too.
+    let config = GateConfig { change_runs_max: 1, ..GateConfig::default() };
+    check_with(
+        config,
+        "push 1; label 1 WIP; approve 1; pass 1; push 2; push 3; approve 3; retry-lint 1; unlabel 1 WIP; why 1; pass 2; \
+         pass 4",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            label 1 WIP
+            approve 1
+            pass 1
+            push 2
+              run 2: Change of 2 (initial run)
+            push 3
+            approve 3
+              run 3: Change of 3 (initial run)
+            retry-lint 1
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: `lint` and what did not pass run again")
+            unlabel 1 WIP
+            why 1
+              2 change runs are under way, as many as allowed
+            pass 2
+              run 4: Change of 1 (retry of `lint`) carried unit
+            pass 4
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 5: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
+
+#[test]
 fn a_retry_of_everything_takes_no_result_of_another_change_with_the_same_tree() {
     check(
         "push 1; pass 1; twin 2; pass 2; retry 2; pass 3; approve 2",

@@ -63,6 +63,7 @@ impl Bench {
                 self.event(report);
             }
             "stopped" => self.end(number, &["lint", "unit"], Outcome::Cancelled),
+            "stopped-in-lint" => self.end(number, &["lint"], Outcome::Cancelled),
             "error" => self.end(number, &["unit"], Outcome::Errored),
             "fail-deploy" => self.end(number, &["deploy"], Outcome::Failed),
             "disk-fails" => self.halt(HaltCause::Disk, Some("the disk did not confirm a write")),
