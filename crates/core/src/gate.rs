@@ -4,7 +4,7 @@
 //! (a run's number, an ejection); [`Cell::plan`] only reads. What may land is one function, [`GateState::reasons`],
 //! which is also what people are shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -224,6 +224,9 @@ pub struct Deploy {
     pub run: Option<u64>,
     /// The newest commit whose run did not pass, and the run: one alert a commit.
     pub alerted: Option<(CommitId, u64)>,
+    /// The jobs of that run which did not pass, and have not since; `None`: only a whole run tells that they have.
+    #[serde(default)]
+    pub unmended: Option<BTreeSet<String>>,
 }
 
 /// A change and what the gate itself knows about it.

@@ -16,12 +16,13 @@ impl GateState {
         told.effects.into_keys().filter(|key| !over.contains(key)).collect()
     }
 
-    /// The landed commit whose run did not pass, and the run, until a later one passes. One that is under way mends
-    /// nothing yet.
+    /// The landed commit whose run did not pass, and the run, until a later one passes, or each of its jobs that failed has
+    /// passed since. A run that is under way mends nothing yet.
     pub fn failed_deploy(&self) -> Option<(CommitId, u64)> {
         let deploy = &self.branch.deploy;
         let ended = deploy.run.filter(|_| self.running_deploy().is_none());
-        deploy.alerted.filter(|(_, failed)| ended.is_none_or(|newest| newest == *failed))
+        let is_mended = deploy.unmended.as_ref().is_some_and(BTreeSet::is_empty);
+        deploy.alerted.filter(|(_, failed)| !is_mended && ended.is_none_or(|newest| newest == *failed))
     }
 
     /// Alerts that stay owed, so that each is told once, although what they tell of is over.

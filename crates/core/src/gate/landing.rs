@@ -1,5 +1,7 @@
 //! Landing, and what follows it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::proof::Standard;
@@ -9,6 +11,12 @@ use crate::candidate::CandidateResult;
 use crate::effect::Landing;
 use crate::graph::Outcome;
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp};
+use crate::message::RunReport;
+use crate::run::counts;
+
+/// Jobs of a failed run of the landed branch that are remembered one by one. Source: they are written with every turn that
+/// touches the branch, and people mend single deployments one by one only where there are few.
+const UNMENDED_MAX: usize = 100;
 
 /// What came of a fast-forward.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -215,12 +223,36 @@ impl GateState {
         Some(Reason::DeployIsDue { commit })
     }
 
-    pub(super) fn deploy_ended(&mut self, number: u64, outcome: Outcome) {
-        if self.branch.deploy.run != Some(number) || outcome == Outcome::Passed {
+    /// What the end of a run of the landed branch says about deployments that fail.
+    pub(super) fn deploy_ended(&mut self, report: &RunReport) {
+        let number = report.run.number;
+        let Some(run) = self.runs.get(number).filter(|run| run.change.is_none()) else { return };
+        let commit = run.commit;
+        if self.branch.deploy.run == Some(number) && report.outcome != Outcome::Passed {
+            let lost = report.jobs.iter().filter(|job| !counts(&job.result));
+            let lost: BTreeSet<String> = lost.map(|job| job.name.clone()).collect();
+            let deploy = &mut self.branch.edit().deploy;
+            deploy.alerted = Some((commit, number));
+            deploy.unmended = Some(lost).filter(|lost| (1..=UNMENDED_MAX).contains(&lost.len()));
+        } else {
+            self.mend_deploy(commit, report);
+        }
+    }
+
+    /// A job that did not pass after a landing has done so now, on that commit or on what the branch has come to since.
+    fn mend_deploy(&mut self, commit: CommitId, report: &RunReport) {
+        let deploy = &self.branch.deploy;
+        let (Some((of, failed)), Some(unmended)) = (deploy.alerted, &deploy.unmended) else { return };
+        let is_behind = commit != of && self.branch.last_tip != Some(commit);
+        if report.run.number < failed || is_behind {
             return;
         }
-        let commit = self.runs.get(number).map(|run| run.commit);
-        self.branch.edit().deploy.alerted = commit.map(|commit| (commit, number));
+        let passed = report.jobs.iter().filter(|job| job.result.outcome == Outcome::Passed);
+        let mended: BTreeSet<String> = passed.map(|job| job.name.clone()).collect();
+        if !unmended.is_disjoint(&mended) {
+            let left = unmended - &mended;
+            self.branch.edit().deploy.unmended = Some(left);
+        }
     }
 
     /// Whether a change is among those that landed and are still on the forge's list.

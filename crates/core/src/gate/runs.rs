@@ -268,7 +268,7 @@ impl GateState {
         if let Some((change, revision)) = change.filter(|_| ejects) {
             self.note(Act::Ejected { gate: self.id.clone(), change, revision, why });
         }
-        self.deploy_ended(number, report.outcome);
+        self.deploy_ended(report);
     }
 
     /// Forgets ended runs that nothing can ask for again. What is kept of other changes are the last words about trees that

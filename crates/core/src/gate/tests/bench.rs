@@ -386,7 +386,7 @@ impl Bench {
         change.reviews.push(Review { by, verdict, revision, target, definition, message, at });
     }
 
-    fn end(&mut self, run: u64, failing: &[&str], outcome: Outcome) {
+    pub(super) fn end(&mut self, run: u64, failing: &[&str], outcome: Outcome) {
         let report = self.report(run, failing, outcome);
         self.event(report);
     }

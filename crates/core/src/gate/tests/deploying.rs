@@ -117,6 +117,37 @@ fn landing_waits_for_a_deploy_that_has_still_to_begin_unless_a_foreign_push_keep
 }
 
 #[test]
+fn a_failed_deploy_is_no_news_once_each_job_that_failed_has_passed_on_that_commit_or_a_newer_one() {
+    let deploys = ["staging", "live", "smoke"].map(|name| job(name, &[Trigger::Land]));
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("approvals 0; graphs-hang; push 1; pass 1");
+    let landed = commit(bench.tip, 1);
+    bench.event(GateEvent::GraphRead { commit: landed, graph: Ok(JobGraph::from(deploys.to_vec())) });
+    bench.end(2, &["staging", "live"], Outcome::Failed);
+    let deploy = |bench: &mut Bench, name: &str, commit: CommitId, failing: &[&str]| {
+        let environment: crate::ids::EnvironmentName = name.parse().unwrap();
+        let body = JobBody { environment: Some(environment.clone()), ..JobBody::script("true") };
+        let spec = JobSpec { body: Arc::new(body), ..job(name, &[Trigger::Land]) };
+        let graph = JobGraph::from(vec![spec]);
+        bench.command(MAINTAINER, Verb::DeployTo { environment, commit, tree: TreeId([1; 20]), graph });
+        bench.end(bench.gate.state.branch().runs, failing, Outcome::Failed);
+        let news = bench.gate.state.alerts(Timestamp(bench.clock)).len();
+        (news, bench.gate.state.failed_deploy().map(|(_, run)| run))
+    };
+    let (failed, mended) = ((1, Some(2)), (0, None));
+    // Of an older commit: the branch goes back.
+    assert_eq!(deploy(&mut bench, "staging", commit(1, 1), &[]), failed);
+    assert_eq!(deploy(&mut bench, "live", landed, &["live"]), failed);
+    assert_eq!(deploy(&mut bench, "live", landed, &[]), failed);
+    assert_eq!(deploy(&mut bench, "smoke", landed, &[]), failed);
+    // The branch has come further.
+    bench.play("foreign; accept");
+    let tip = commit(bench.tip, 1);
+    assert_eq!(deploy(&mut bench, "staging", tip, &[]), mended);
+    assert_eq!(bench.log.matches("alert: run").count(), 1, "{}", bench.log);
+}
+
+#[test]
 fn a_person_deploys_a_landed_commit_to_one_environment() {
     let deploy = |environment: &str, name: &str| {
         let mut spec = job(name, &[Trigger::Land]);
