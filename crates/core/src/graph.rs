@@ -322,6 +322,12 @@ impl JobSpec {
         }
     }
 
+    /// Whether a person who says `name` means this job, among others: it is its name, or the key under `jobs:`, which means
+    /// all cells and shards.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.base.as_str() == name || self.name.as_str() == name
+    }
+
     /// What its body opens and it may not have.
     pub fn withheld(&self) -> Openings {
         let asked = self.body.openings();

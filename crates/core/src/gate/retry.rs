@@ -21,7 +21,7 @@ pub enum RetryScope {
     All,
     /// What did not pass.
     NotPassed,
-    /// One job, and what did not pass.
+    /// One job by its name, or all cells and shards of a key under `jobs:`, and what did not pass.
     Job(String),
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for RetryScope {
 pub struct Floor {
     /// The first run that counts, for every job.
     all: u64,
-    /// The same for single jobs, by name.
+    /// The same for single jobs, by what retries called them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     jobs: BTreeMap<String, u64>,
 }
@@ -50,7 +50,7 @@ pub struct Floor {
 impl Floor {
     /// Whether what a run says of a job still counts.
     pub(super) fn admits(&self, job: &str, run: u64) -> bool {
-        run >= self.all && self.jobs.get(job).is_none_or(|first| run >= *first)
+        run >= self.all && self.jobs.iter().all(|(name, first)| run >= *first || !is_called(job, name))
     }
 
     /// The floor from which on the scope of a retry counts from run `first` on.
@@ -74,6 +74,12 @@ impl Floor {
     pub(super) fn is_below(&self, oldest: u64) -> bool {
         self.jobs.values().chain([&self.all]).all(|first| *first <= oldest)
     }
+}
+
+/// As [`JobSpec::is_called`](crate::graph::JobSpec::is_called), for the name of a job of which no more is known. No key has
+/// one of the two characters.
+fn is_called(job: &str, name: &str) -> bool {
+    job.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '@']))
 }
 
 impl GateState {
@@ -118,7 +124,7 @@ impl GateState {
             Some(Phase::Ended { jobs, .. }) => jobs.iter().map(|report| report.name.as_str()).collect(),
             None => Vec::new(),
         };
-        if known.contains(&job) {
+        if known.iter().any(|name| is_called(name, job)) {
             return Ok(Standing::Superseded { without: BTreeSet::from([job.to_owned()]) });
         }
         let some = known.iter().take(JOBS_NAMED_MAX).copied().collect::<Vec<_>>().join("`, `");
@@ -170,6 +176,15 @@ mod tests {
         assert_eq!(["unit", "lint"].map(|job| (all.admits(job, 5), all.admits(job, 6))), [(false, true); 2]);
         assert_eq!(all.raised(&unit, 5), all);
         assert_eq!((floor.is_below(3), floor.is_below(4)), (false, true));
+    }
+
+    #[test]
+    fn a_key_means_all_its_jobs_and_no_others() {
+        let floor = Floor::default().raised(&RetryScope::Job("unit".into()), 4);
+        let jobs = ["unit", "unit[3/4]", "unit[salt=git]", "unit@target[3/4]", "unit-slow", "units", "lint"];
+        assert_eq!(jobs.map(|job| floor.admits(job, 3)), [false, false, false, false, true, true, true]);
+        let floor = Floor::default().raised(&RetryScope::Job("unit[3/4]".into()), 4);
+        assert_eq!(["unit[3/4]", "unit[2/4]", "unit"].map(|job| floor.admits(job, 3)), [false, true, true]);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub enum Standing {
     Current,
     /// What did not pass runs again, and these jobs.
     Superseded {
-        /// Names of jobs to be run again although they passed.
+        /// Jobs to be run again although they passed, as the retry called them.
         without: BTreeSet<String>,
     },
     /// Everything runs again.

@@ -23,8 +23,7 @@ impl JobGraph {
 
     /// The jobs expanded from one key under `jobs:`, or the one of that very name, and what they need.
     pub fn select_named(&self, name: &str) -> JobGraph {
-        let mut wanted: Vec<bool> =
-            self.jobs.iter().map(|job| job.base.as_str() == name || job.name.as_str() == name).collect();
+        let mut wanted: Vec<bool> = self.jobs.iter().map(|job| job.is_called(name)).collect();
         for at in (0..self.jobs.len()).rev().filter(|at| wanted[*at]).collect::<Vec<_>>() {
             self.mark_needs(at, &mut wanted);
         }

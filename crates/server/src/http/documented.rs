@@ -46,9 +46,9 @@ pub const CHANGES: &str = "`gate` (`repo/branch`), `run` (`repo/branch/12`), `en
     something of it has changed; `all` after a gap: look at everything again; `alive` every 5 s";
 
 /// What whoever follows a log hears.
-pub const FOLLOWED: &str = "`log` with `{text, attempt, next}`: what is new, of which attempt, and where the next bytes \
-    begin; `alive` every 5 s; at last `end`, or `error` with `{message}` where the log cannot be read. A stream that ends \
-    without either was cut off: ask for that attempt from that byte on";
+pub const FOLLOWED: &str = "`log` with `{text, job, attempt, next}`: what is new, of which job and attempt, and where the \
+    next bytes begin; `alive` every 5 s; at last `end`, or `error` with `{message}` where the log cannot be read. A stream \
+    that ends without either was cut off: ask for that job's attempt from that byte on";
 
 /// What git gets from `info/refs`.
 pub const ADVERTISEMENTS: [&str; 2] =

@@ -7,6 +7,7 @@ use axum::response::Response;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::api::jobs::PATH_JOB;
 use super::call::Call;
 use super::documented::{Header, Sent};
 use super::error::{Answer, ErrorBody};
@@ -130,7 +131,12 @@ fn header(header: &Header) -> Value {
 }
 
 fn path_parameter(name: &str) -> Value {
-    json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
+    let mut parameter =
+        json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    if name == "job" {
+        parameter["description"] = PATH_JOB.into();
+    }
+    parameter
 }
 
 /// The fields of an input that comes in the query.

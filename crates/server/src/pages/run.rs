@@ -163,7 +163,7 @@ fn part(id: &RunId, job: &JobView, excerpt: Option<Excerpt>) -> JobPart {
 
 async fn excerpt(call: &Call, job: &str) -> Answer<Option<Excerpt>> {
     let there = call.with_param("job", job);
-    let FirstError { attempt, line, first, lines } =
+    let FirstError { attempt, line, first, lines, .. } =
         logs::first_error(there, logs::Attempt::default()).await?;
     let mut style = sgr::Style::default();
     let numbered = lines.iter().zip(first..).map(|(text, number)| Line {

@@ -10,7 +10,7 @@ use crate::client::Ask;
 use crate::runs::after_a_run;
 use crate::world::World;
 
-const FOLLOW: &str = "/api/v1/repos/demo/runs/main/1/jobs/unit/follow";
+const JOBS: &str = "/api/v1/repos/demo/runs/main/1/jobs";
 /// Bytes of one event of a log at most.
 const EVENT_BYTES_MAX: usize = 400 << 10;
 
@@ -25,7 +25,8 @@ fn only_log(world: &World) -> PathBuf {
 
 /// What following the log says, line by line, to its end.
 fn followed(world: &World) -> Vec<String> {
-    let (head, stream) = Ask::get(FOLLOW).token(world.token("rae")).open(world.address);
+    let (head, stream) =
+        Ask::get(&format!("{JOBS}/unit/follow")).token(world.token("rae")).open(world.address);
     assert_eq!(head.status, 200);
     stream.lines().map(Result::unwrap).collect()
 }
@@ -59,4 +60,33 @@ fn whoever_follows_a_log_that_cannot_be_read_is_told_so() {
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("the log cannot be read: "), "{message}");
     assert!(!lines[told..].iter().any(|line| line == "event: end"), "{lines:?}");
+}
+
+const CELLS: &str = "jobs:\n  \
+    unit: { run: 'echo in $TOWPATH_MATRIX_K; test $TOWPATH_MATRIX_K != b', matrix: { k: [a, b] } }\n  \
+    docs: { run: 'echo docs', matrix: { k: [a, b] } }\n  \
+    one: { run: 'echo one', shards: 1 }\n";
+
+#[test]
+fn a_key_means_the_first_of_its_jobs_that_did_not_pass() {
+    let world = World::with_pipeline(CELLS);
+    world.until(|world| {
+        let run = world.ada(Ask::get("/api/v1/repos/demo/runs/main/1"));
+        run.status == 200 && !run.json()["outcome"].is_null()
+    });
+    let of_job = |rest: &str| world.by("rae", Ask::get(&format!("{JOBS}/{rest}")));
+    assert_eq!(of_job("unit/log").body, b"in b\n");
+    let error = of_job("unit/first-error").ok();
+    assert_eq!((&error["job"], &error["lines"][0]), (&"unit[k=b]".into(), &"in b".into()), "{error}");
+    assert_eq!(of_job("unit%5Bk=a%5D/log").body, b"in a\n");
+    assert_eq!(of_job("unit/tests").ok()["job"], "unit[k=b]");
+    assert_eq!(of_job("one/log").body, b"one\n");
+    assert!(
+        followed(&world).iter().any(|line| line.contains("in b") && line.contains("\"job\":\"unit[k=b]\""))
+    );
+
+    let unclear = of_job("docs/log");
+    assert_eq!((unclear.status, &unclear.json()["hint"]), (400, &"name one of docs[k=a], docs[k=b]".into()));
+    let run = world.by("rae", Ask::get("/api/v1/repos/demo/runs/main/1")).ok();
+    assert_eq!((&run["jobs"][1]["name"], &run["jobs"][1]["key"]), (&"unit[k=b]".into(), &"unit".into()));
 }

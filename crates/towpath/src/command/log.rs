@@ -26,7 +26,8 @@ pub struct LogArgs {
     repo: RepoArg,
     /// The run: `12`, or `release/1.0/12`
     run: String,
-    /// The job; without it, the only one, or the first that did not pass; with `--follow` the first that is at work
+    /// The job, or a key that has several; of these, as of all jobs without it, the only one or the first that did not pass
+    /// is shown; with `--follow` the first that is at work
     job: Option<String>,
     /// Go on while the job writes
     #[arg(long, short, conflicts_with_all = ["first_error", "tail"])]
@@ -45,11 +46,8 @@ pub struct LogArgs {
 pub fn run(arguments: &LogArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let place = Place::find(&arguments.repo)?;
     let run = RunPlace::find(&place, &arguments.run)?;
-    let job = match &arguments.job {
-        Some(job) => job.clone(),
-        None if arguments.follow => only_job(&place, &run, followed, terminal)?,
-        None => only_job(&place, &run, chosen, terminal)?,
-    };
+    let choose = if arguments.follow { followed } else { chosen };
+    let job = meant_job(&place, &run, (arguments.job.as_deref(), choose), terminal)?;
     let of_job = |what: &str| Request::get(&run.path(&place, &["jobs", &job, what]));
     let ask = |what: &str| of_job(what).with("attempt", arguments.attempt);
     let spoke = match (arguments.first_error, arguments.follow, arguments.tail) {
@@ -83,15 +81,29 @@ fn said(bytes: usize, terminal: &Terminal) -> bool {
     bytes > 0
 }
 
-/// The job that is meant where none is named, as `choose` takes it out of the run; says which one that is, and of what.
-pub fn only_job(
+/// Takes the job that is meant out of several, or says why none is.
+pub type Choose = fn(&[&Value]) -> Result<String, Failure>;
+
+/// The job that is meant by its name, or taken by `choose` out of those of a key, or without a name out of all of the run;
+/// where there was a choice, says which one that is, and of what.
+pub fn meant_job(
     place: &Place,
     run: &RunPlace,
-    choose: impl FnOnce(&Value) -> Result<String, Failure>,
+    (named, choose): (Option<&str>, Choose),
     terminal: &Terminal,
 ) -> Result<String, Failure> {
     let view = place.client.ask(&Request::get(&run.path(place, &[])))?;
-    let job = choose(&view)?;
+    let all = items(&view["jobs"]);
+    let jobs: Vec<&Value> = match named {
+        None => all.iter().collect(),
+        Some(named) if all.iter().any(|job| text(job, "name") == named) => return Ok(named.to_owned()),
+        Some(named) => all.iter().filter(|job| text(job, "key") == named).collect(),
+    };
+    let job = match (named, jobs.as_slice()) {
+        // The server knows what else it may be, or refuses it.
+        (Some(named), []) => return Ok(named.to_owned()),
+        _ => choose(&jobs)?,
+    };
     if !terminal.is_json() {
         let change = view["change"].as_u64().map(|change| format!(" (change {change})")).unwrap_or_default();
         terminal.talk(format!("run {}{change}, job `{}`:", inline(text(&view, "run")), inline(&job)));
@@ -99,33 +111,31 @@ pub fn only_job(
     Ok(job)
 }
 
-/// The job of a run whose log still grows; without one, as if nobody wanted to wait for more.
-fn followed(view: &Value) -> Result<String, Failure> {
-    match items(&view["jobs"]).iter().find(at_work) {
+/// The job whose log still grows; without one, as if nobody wanted to wait for more.
+fn followed(jobs: &[&Value]) -> Result<String, Failure> {
+    match jobs.iter().find(|job| at_work(job)) {
         Some(job) => Ok(text(job, "name").to_owned()),
-        None => chosen(view),
+        None => chosen(jobs),
     }
 }
 
-fn at_work(job: &&Value) -> bool {
+fn at_work(job: &Value) -> bool {
     text(job, "stage") == "running"
 }
 
-/// The only job of a run, the one that decided it, or in a run that goes on the first that is at work.
-pub fn chosen(view: &Value) -> Result<String, Failure> {
-    let jobs = items(&view["jobs"]);
+/// The only job, the one that decided how the run ended, or in a run that goes on the first that is at work.
+pub fn chosen(jobs: &[&Value]) -> Result<String, Failure> {
     let name = |job: &Value| text(job, "name").to_owned();
-    let failed = |job: &&Value| matches!(text(job, "outcome"), "failed" | "errored" | "timed_out");
+    let failed = |job: &Value| matches!(text(job, "outcome"), "failed" | "errored" | "timed_out");
     // In a run that was cancelled, the job that was at work: it was the run's pace.
-    let stopped = |job: &&Value| text(job, "outcome") == "cancelled" && job["duration_ms"].as_u64() > Some(0);
-    let decisive = jobs.iter().find(failed).or_else(|| jobs.iter().find(stopped));
-    match (jobs, decisive.or_else(|| jobs.iter().find(at_work))) {
-        ([job], _) => Ok(name(job)),
-        (_, Some(job)) => Ok(name(job)),
+    let stopped = |job: &Value| text(job, "outcome") == "cancelled" && job["duration_ms"].as_u64() > Some(0);
+    let first = |is: &dyn Fn(&Value) -> bool| jobs.iter().find(|job| is(job));
+    match (jobs, first(&failed).or_else(|| first(&stopped)).or_else(|| first(&at_work))) {
+        ([job], _) | (_, Some(job)) => Ok(name(job)),
         (jobs, None) => {
-            let names: Vec<String> = jobs.iter().map(name).collect();
+            let names: Vec<String> = jobs.iter().map(|job| name(job)).collect();
             Err(Failure::new(Exit::Usage, "it is not known which job is meant")
-                .why("the run has several jobs, none of them failed, and none is at work")
+                .why("there are several, none of them failed, and none is at work")
                 .hint(format!("name one of: {}", inline(&names.join(", ")))))
         }
     }
@@ -218,15 +228,11 @@ mod tests {
 
     #[test]
     fn what_is_followed_is_at_work_and_what_is_read_has_decided() {
-        let view = json!({ "jobs": [
-            { "name": "lint", "stage": "over", "outcome": "failed" },
-            { "name": "unit", "stage": "running" },
-            { "name": "slow", "stage": "waiting" },
-        ] });
-        assert_eq!(chosen(&view).ok().as_deref(), Some("lint"));
-        assert_eq!(followed(&view).ok().as_deref(), Some("unit"));
-        let over =
-            json!({ "jobs": [{ "name": "lint", "stage": "over", "outcome": "failed" }, { "name": "unit" }] });
-        assert_eq!(followed(&over).ok().as_deref(), Some("lint"));
+        let lint = json!({ "name": "lint", "stage": "over", "outcome": "failed" });
+        let unit = json!({ "name": "unit", "stage": "running" });
+        let slow = json!({ "name": "slow", "stage": "waiting" });
+        assert_eq!(chosen(&[&lint, &unit, &slow]).ok().as_deref(), Some("lint"));
+        assert_eq!(followed(&[&lint, &unit, &slow]).ok().as_deref(), Some("unit"));
+        assert_eq!(followed(&[&lint, &slow]).ok().as_deref(), Some("lint"));
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::command::answer::{self, items, number, rows, text, time, verdict};
-use crate::command::log::{chosen, only_job};
+use crate::command::log::{chosen, meant_job};
 use crate::command::runs::RunPlace;
 use crate::failure::Failure;
 use crate::remote::Request;
@@ -25,7 +25,7 @@ pub struct TestsArgs {
     /// The run: `12`, or `release/1.0/12`
     #[arg(required_unless_present = "history")]
     run: Option<String>,
-    /// The job; without it, the only one, or the first that did not pass
+    /// The job, or a key that has several; of these, as of all jobs without it, the only one or the first that did not pass
     job: Option<String>,
     /// Only those that failed
     #[arg(long)]
@@ -53,10 +53,7 @@ pub fn run(arguments: &TestsArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         return answer::list(&place.client.ask(&request)?, "reports of this test", terminal, past);
     }
     let run = RunPlace::find(&place, arguments.run.as_deref().unwrap_or_default())?;
-    let job = match &arguments.job {
-        Some(job) => job.clone(),
-        None => only_job(&place, &run, chosen, terminal)?,
-    };
+    let job = meant_job(&place, &run, (arguments.job.as_deref(), chosen), terminal)?;
     let request = Request::get(&run.path(&place, &["jobs", &job, "tests"]))
         .with("attempt", arguments.attempt)
         .with("failed", arguments.failed.then_some(true))

@@ -35,15 +35,14 @@ impl Selection {
     /// A name that is no job's; a named job, or one that it needs, that only the server runs.
     pub fn of(graph: &JobGraph, wanted: Wanted) -> Result<Selection, Failure> {
         let named = !wanted.names.is_empty();
-        if let Some(name) =
-            wanted.names.iter().find(|name| !graph.jobs.iter().any(|job| is_called(job, name)))
+        if let Some(name) = wanted.names.iter().find(|name| !graph.jobs.iter().any(|job| job.is_called(name)))
         {
             let mut bases: Vec<&str> = graph.jobs.iter().map(|job| job.base.as_str()).collect();
             bases.dedup();
             return Err(no_such_job(name, &bases));
         }
         let is_wanted = |job: &JobSpec| match named {
-            true => wanted.names.iter().any(|name| is_called(job, name)),
+            true => wanted.names.iter().any(|name| job.is_called(name)),
             false => job.on.iter().any(|on| wanted.triggers.contains(on)),
         };
         // `select` knows one trigger at a time: here it stands for "was asked for".
@@ -93,10 +92,6 @@ fn restored(selected: &JobGraph, original: &JobGraph) -> JobGraph {
         ..job.clone()
     });
     JobGraph { jobs: jobs.collect(), budget_seconds: selected.budget_seconds }
-}
-
-fn is_called(job: &JobSpec, name: &str) -> bool {
-    job.base.as_str() == name || job.name.as_str() == name
 }
 
 /// Why a job is the server's alone.

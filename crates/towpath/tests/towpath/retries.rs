@@ -47,3 +47,34 @@ fn a_wheel_that_is_made_again_is_tested_again_and_a_failure_is_not_forgotten() {
     let why = served.ok(&["change", "why", "1"]).out;
     assert!(why.contains("unit failed in run web/main/3"), "{why}");
 }
+
+/// Its second cell does not pass at first.
+const CELLS: &str = "jobs:\n  \
+    unit: { run: 'echo in $TOWPATH_MATRIX_K; case $TOWPATH_MATRIX_K$TOWPATH_RUN in b*/1) exit 1; esac', \
+    matrix: { k: [a, b] } }\n  \
+    docs: { run: 'echo fine' }\n";
+
+#[test]
+fn a_key_means_all_its_cells() {
+    let served = Served::with_options(&[("towpath.yaml", CELLS)], &["--sandbox", "none"], &[]);
+    served.ok(&["branch", "freeze", "--why", "retries first"]);
+    served.push("first", "one", "x\n");
+    until_over(&served, 1);
+    for how in [&["--first-error"][..], &["--follow"], &["--tail", "1"], &[]] {
+        let log = served.ok(&[&["log", "1", "unit"], how].concat());
+        assert!(log.out.contains("in b"), "{how:?}: {}", log.out);
+        assert!(log.err.starts_with("run web/main/1 (change 1), job `unit[k=b]`:\n"), "{how:?}: {}", log.err);
+    }
+    assert_eq!(served.ok(&["log", "1", "unit[k=a]"]).out, "in a\n");
+
+    let said = served.ok(&["change", "retry", "1", "--job", "unit"]).out;
+    assert!(said.contains("`unit` and what did not pass run again"), "{said}");
+    until_over(&served, 2);
+    let of_run =
+        |name: &str, carried: Option<&str>| (name.to_owned(), "passed".to_owned(), carried.map(Into::into));
+    let all = [of_run("docs", Some("web/main/1")), of_run("unit[k=a]", None), of_run("unit[k=b]", None)];
+    assert_eq!(jobs(&served, "main/2"), all);
+    let unclear = served.world.towpath(&["log", "2", "unit"]);
+    assert_eq!(unclear.code, 2);
+    assert!(unclear.err.ends_with("hint: name one of: unit[k=a], unit[k=b]\n"), "{}", unclear.err);
+}

@@ -416,7 +416,7 @@ pub struct Retry {
     /// Only what did not pass; otherwise everything.
     #[serde(default)]
     pub failed: bool,
-    /// This job, and what did not pass.
+    /// The job of this name, or all of this key under `jobs:`, and what did not pass.
     #[serde(default)]
     pub job: Option<String>,
 }

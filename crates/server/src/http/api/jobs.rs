@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::graph::{JobGraph, JobIndex, JobResult, JobSpec};
+use towpath_core::graph::{JobGraph, JobIndex, JobResult, JobSpec, Outcome};
 use towpath_core::ids::{Digest, JobName, LeaseId, RunId, Timestamp};
 use towpath_core::run::{JobState, RunState};
 use towpath_store::View;
@@ -20,6 +20,8 @@ pub struct JobView {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// The key under `jobs:` that it is of: `unit` for `unit[3/4]`.
+    pub key: String,
     /// `waiting`, `running` or `ended`.
     pub stage: String,
     /// How it ended.
@@ -113,6 +115,7 @@ impl JobView {
         JobView {
             index: index.0,
             name: spec.name.to_string(),
+            key: spec.base.to_string(),
             stage: "waiting".into(),
             outcome: None,
             why: String::new(),
@@ -176,17 +179,28 @@ pub struct Found {
     pub outputs: BTreeMap<String, Digest>,
 }
 
-/// The attempt of the job in the path: its newest one, unless another is asked for. A result that was taken from an
-/// earlier run is found there.
+/// The attempt of the job in the path, which is called as [`PATH_JOB`] says: its newest one, unless another is asked for. A
+/// result that was taken from an earlier run is found there.
 ///
 /// # Errors
-/// `NotFound`.
+/// `NotFound`; `Invalid` for a key of several jobs none of which is meant before the others.
 pub async fn find(call: &Call, attempt: Option<u32>) -> Answer<Found> {
+    find_called(call, call.param("job")?.to_owned(), attempt).await
+}
+
+/// The same attempt once more: how far it is now.
+///
+/// # Errors
+/// As of [`find`].
+pub async fn find_again(call: &Call, found: &Found, attempt: Option<u32>) -> Answer<Found> {
+    find_called(call, found.name.to_string(), attempt).await
+}
+
+async fn find_called(call: &Call, mut called: String, attempt: Option<u32>) -> Answer<Found> {
     let mut run = call.run()?;
-    let asked = call.param("job")?.to_owned();
     // A result is taken over from the run that made it, so one step leads to its log; a second would be a bug.
     for _ in 0..2 {
-        let (id, job, jobs) = (run.clone(), asked.clone(), call.shared().jobs.clone());
+        let (id, job, jobs) = (run.clone(), called.clone(), call.shared().jobs.clone());
         let find = move |view: &View, state: &RunState| {
             let named = |lease: &LeaseId| jobs.lease(lease);
             step(view, (&id, state), (&job, attempt), &named)
@@ -194,7 +208,7 @@ pub async fn find(call: &Call, attempt: Option<u32>) -> Answer<Found> {
         let found = super::runs::look(call, run, find).await?;
         match found {
             Step::Found(found) => return Ok(*found),
-            Step::Elsewhere(earlier) => run = earlier,
+            Step::Elsewhere(earlier, job) => (run, called) = (earlier, job.to_string()),
         }
     }
     Err(ApiError::internal("a result was carried from a run that carried it"))
@@ -202,7 +216,7 @@ pub async fn find(call: &Call, attempt: Option<u32>) -> Answer<Found> {
 
 enum Step {
     Found(Box<Found>),
-    Elsewhere(RunId),
+    Elsewhere(RunId, JobName),
 }
 
 /// `named` says under which name the executor knows a lease.
@@ -213,11 +227,13 @@ fn step(
     named: &dyn Fn(&LeaseId) -> LeaseId,
 ) -> Answer<Step> {
     let start = state.start().ok_or_else(|| super::runs::no_run(run))?;
-    let (index, spec) = find_job(&start.graph, job)?;
+    let (index, spec) = find_job(&start.graph, state, job)?;
     let mut running = None;
     let newest = match state.job(index) {
         None => 0,
-        Some(JobState::Done { carried: Some(earlier), .. }) => return Ok(Step::Elsewhere(earlier.clone())),
+        Some(JobState::Done { carried: Some(earlier), .. }) => {
+            return Ok(Step::Elsewhere(earlier.clone(), spec.name.clone()));
+        }
         Some(JobState::Again { tries }) => tries.len() as u32,
         Some(JobState::Running { lease, .. }) => {
             running = Some(named(&lease.id));
@@ -270,15 +286,56 @@ const JUNIT_REPORTS: &str = "reports:junit";
 /// Jobs that a hint names.
 const JOBS_NAMED_MAX: usize = 12;
 
-/// A job by its name, or by its place in the graph.
-fn find_job<'a>(graph: &'a JobGraph, job: &str) -> Answer<(JobIndex, &'a JobSpec)> {
-    let by_name = graph.iter().find(|(_, spec)| spec.name.as_str() == job);
-    let by_place = || graph.iter().find(|(index, _)| index.0.to_string() == job);
-    let missing = || {
-        let names = graph.iter().take(JOBS_NAMED_MAX).map(|(_, spec)| spec.name.as_str()).collect::<Vec<_>>();
-        let more = if graph.jobs.len() > JOBS_NAMED_MAX { ", and more" } else { "" };
-        ApiError::not_found(format!("the run has no job `{}`", job.escape_debug()))
-            .hint(format!("it has {}{more}", names.join(", ")))
-    };
-    by_name.or_else(by_place).ok_or_else(missing)
+/// How the path of a job calls it.
+pub const PATH_JOB: &str = "Its name, its place in the graph from 0, or its key under `jobs:`. Of a key with several jobs \
+    the first that did not pass is meant, or else the first that is at work";
+
+fn find_job<'a>(graph: &'a JobGraph, state: &RunState, called: &str) -> Answer<(JobIndex, &'a JobSpec)> {
+    let by_name = graph.iter().find(|(_, spec)| spec.name.as_str() == called);
+    let by_place = || graph.iter().find(|(index, _)| index.0.to_string() == called);
+    if let Some(found) = by_name.or_else(by_place) {
+        return Ok(found);
+    }
+    let of_key: Vec<_> = graph.iter().filter(|(_, spec)| spec.is_called(called)).collect();
+    let decisive = of_key.iter().filter_map(|found| Some((interest(state.job(found.0)?)?, *found)));
+    match (of_key.as_slice(), decisive.min_by_key(|(interest, (index, _))| (*interest, *index))) {
+        ([], _) => {
+            let why = format!("the run has no job `{}`", called.escape_debug());
+            Err(ApiError::not_found(why).hint(format!("it has {}", names(graph.iter()))))
+        }
+        ([only], _) => Ok(*only),
+        (_, Some((_, first))) => Ok(first),
+        (several, None) => {
+            let why = format!("`{called}` is several jobs, none of them failed, and none is at work");
+            Err(ApiError::invalid(why).hint(format!("name one of {}", names(several.iter().copied()))))
+        }
+    }
+}
+
+/// Why somebody who names several jobs wants to see this one; the least comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Interest {
+    Failed,
+    /// In a run that was cancelled it was at work: it was the run's pace.
+    Stopped,
+    AtWork,
+}
+
+fn interest(state: &JobState) -> Option<Interest> {
+    match state {
+        JobState::Running { .. } => Some(Interest::AtWork),
+        JobState::Again { .. } => None,
+        JobState::Done { result, .. } => match result.outcome {
+            Outcome::Failed | Outcome::Errored | Outcome::TimedOut => Some(Interest::Failed),
+            Outcome::Cancelled if result.duration_ms > 0 => Some(Interest::Stopped),
+            Outcome::Cancelled | Outcome::Passed | Outcome::Skipped => None,
+        },
+    }
+}
+
+fn names<'a>(jobs: impl Iterator<Item = (JobIndex, &'a JobSpec)>) -> String {
+    let mut names: Vec<&str> = jobs.map(|(_, spec)| spec.name.as_str()).collect();
+    let more = if names.len() > JOBS_NAMED_MAX { ", and more" } else { "" };
+    names.truncate(JOBS_NAMED_MAX);
+    format!("{}{more}", names.join(", "))
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use towpath_blob::LogReader;
 
 use self::errors::Search;
-use super::jobs::{Found, find};
+use super::jobs::{Found, find, find_again};
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError};
 use crate::http::route::from_query;
@@ -168,6 +168,8 @@ pub struct Attempt {
 /// Where a log first speaks of an error.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct FirstError {
+    /// Name of the job.
+    pub job: String,
     /// The attempt.
     pub attempt: u32,
     /// Its line, from 0; absent: no line looks like an error.
@@ -181,9 +183,9 @@ pub struct FirstError {
 /// `GET …/jobs/{job}/first-error`
 pub async fn first_error(call: Call, input: Attempt) -> Answer<FirstError> {
     let found = find(&call, input.attempt).await?;
-    let attempt = found.attempt;
+    let (job, attempt) = (found.name.to_string(), found.attempt);
     let Some(reader) = reader(&call, &found) else {
-        return Ok(FirstError { attempt, line: None, first: 0, lines: Vec::new() });
+        return Ok(FirstError { job, attempt, line: None, first: 0, lines: Vec::new() });
     };
     blocking(move || {
         let line = search(&reader)?;
@@ -194,7 +196,7 @@ pub async fn first_error(call: Call, input: Attempt) -> Answer<FirstError> {
         let shown = reader.lines(first, 2 * CONTEXT_LINES + 1, BYTES_MAX)?;
         let text = String::from_utf8_lossy(&shown.bytes);
         let lines = text.lines().map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect();
-        Ok(FirstError { attempt, line, first, lines })
+        Ok(FirstError { job, attempt, line, first, lines })
     })
     .await
 }
@@ -240,10 +242,10 @@ pub struct Follow {
     pub from_byte: u64,
 }
 
-/// `GET …/jobs/{job}/follow`: server-sent events `log` (bytes as text, of which attempt, and where the next ones begin),
+/// `GET …/jobs/{job}/follow`: server-sent events `log` (bytes as text, of which job and attempt, and where the next ones begin),
 /// `alive` every 5 s, and at last `end`, or `error` with a `message` where the log cannot be read. A log that has a job
-/// waiting is waited for. A stream that ends without either was cut off: whoever still wants the log asks for that attempt
-/// from that byte on.
+/// waiting is waited for. A stream that ends without either was cut off: whoever still wants the log asks for that job's
+/// attempt from that byte on.
 pub async fn follow(call: Call, request: Request) -> Answer<Response> {
     let input: Follow = from_query(&request)?;
     let found = find(&call, input.attempt).await?;
@@ -292,9 +294,8 @@ async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> 
         every.tick().await;
         // Whether it is over is asked before the log is read, so that nothing written in between is missed.
         if !found.over && round.is_multiple_of(OVER_EVERY) {
-            found = find(call, input.attempt.or(Some(found.attempt).filter(|attempt| *attempt > 0)))
-                .await
-                .unwrap_or(found);
+            let attempt = input.attempt.or(Some(found.attempt).filter(|attempt| *attempt > 0));
+            found = find_again(call, &found, attempt).await.unwrap_or(found);
         }
         if round.is_multiple_of(ALIVE_EVERY) {
             outlet.send(event("alive", "")).await?;
@@ -303,7 +304,7 @@ async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> 
         offset = drain(call, outlet, &found, (offset, &mut pending)).await?;
         if over {
             if !pending.is_empty() {
-                outlet.send(log_event(&pending, found.attempt, offset)).await?;
+                outlet.send(log_event(&pending, &found, offset)).await?;
             }
             outlet.send(event("end", &offset.to_string())).await?;
             return Ok(());
@@ -336,14 +337,15 @@ async fn drain(
         let rest = pending.split_off(whole);
         let sent = std::mem::replace(pending, rest);
         if !sent.is_empty() {
-            outlet.send(log_event(&sent, found.attempt, offset - pending.len() as u64)).await?;
+            outlet.send(log_event(&sent, found, offset - pending.len() as u64)).await?;
         }
     }
 }
 
 /// A piece as one event: JSON, because a log has every byte and an event only lines.
-fn log_event(bytes: &[u8], attempt: u32, end: u64) -> axum::body::Bytes {
-    let text = String::from_utf8_lossy(bytes);
-    let json = serde_json::json!({ "text": text, "attempt": attempt, "next": end }).to_string();
+fn log_event(bytes: &[u8], of: &Found, end: u64) -> axum::body::Bytes {
+    let (text, job) = (String::from_utf8_lossy(bytes), of.name.as_str());
+    let json =
+        serde_json::json!({ "text": text, "job": job, "attempt": of.attempt, "next": end }).to_string();
     event("log", &json)
 }

@@ -32,6 +32,8 @@ pub struct Filter {
 /// Tests of one attempt of a job.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct TestsView {
+    /// Name of the job.
+    pub job: String,
     /// Which attempt, from 1.
     pub attempt: u32,
     /// How many passed, of those that are kept.
@@ -77,7 +79,8 @@ pub async fn of_job(call: Call, filter: Filter) -> Answer<TestsView> {
 
 fn of_attempt(view: &View, found: &Found, page: TestPage) -> Answer<TestsView> {
     let of = (&found.run, found.index, found.attempt);
-    let mut shown = TestsView { attempt: found.attempt, passed: 0, failed: 0, skipped: 0, tests: Vec::new() };
+    let (job, attempt) = (found.name.to_string(), found.attempt);
+    let mut shown = TestsView { job, attempt, passed: 0, failed: 0, skipped: 0, tests: Vec::new() };
     for (outcome, count) in view.test_counts(of)? {
         match outcome {
             TestOutcome::Passed => shown.passed += count,

@@ -63,7 +63,7 @@ pub struct RetryArgs {
     /// Only what did not pass
     #[arg(long)]
     failed: bool,
-    /// This job, and what did not pass
+    /// The job of this name, or all cells and shards of this key, and what did not pass
     #[arg(long)]
     job: Option<String>,
 }
