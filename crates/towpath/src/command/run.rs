@@ -34,7 +34,7 @@ use crate::terminal::{Sanitiser, Terminal, inline};
 const REDRAW: Duration = Duration::from_millis(250);
 /// Bytes of a log's end that are printed; a failure stands at the end.
 const LOG_SHOWN_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes of a failing job's log in its JSON object.
+/// Bytes of a log's end in the JSON object of its job.
 const LOG_RECORD_BYTES: u64 = 64 * 1024;
 
 /// Run the pipeline on the work tree, uncommitted changes included, in the sandbox and without a server
@@ -263,7 +263,7 @@ impl Following<'_> {
         self.verdict(&jobs, began.elapsed())
     }
 
-    /// What a job left, once it is over: its log if it did not pass, or its object.
+    /// What a job left, once it is over: its log if it did not pass or all logs are wanted, or its object with that.
     fn print(&mut self, index: JobIndex) -> Result<(), Failure> {
         let Some(JobState::Done { result, tries, .. }) = self.engine.state().job(index) else {
             return Ok(());
@@ -271,9 +271,9 @@ impl Following<'_> {
         let job = self.selection.graph.job(index);
         let lease = self.engine.newest_lease(index);
         let ran = result.log.is_some();
-        let failed = is_failure(result.outcome);
+        let lease = lease.filter(|_| ran && (self.all_logs || is_failure(result.outcome)));
         if self.terminal.is_json() {
-            let log = match lease.filter(|_| failed && ran) {
+            let log = match lease {
                 Some(lease) => Some(self.tail(&lease, LOG_RECORD_BYTES)?.1),
                 None => None,
             };
@@ -286,7 +286,7 @@ impl Following<'_> {
             }))?;
             return Ok(());
         }
-        match lease.filter(|_| ran && (failed || self.all_logs)) {
+        match lease {
             Some(lease) => {
                 let title =
                     format!("{} ({}: {})", inline(job.name.as_str()), outcome(result.outcome), result.why);

@@ -106,6 +106,21 @@ fn a_failing_required_job_shows_its_log_and_fails_the_run() {
 }
 
 #[test]
+fn objects_of_jobs_have_the_logs_that_people_are_shown() {
+    let world = World::with(&[(
+        "towpath.yaml",
+        "jobs:\n  good: { run: echo fine }\n  bad: { run: echo broken; false }\n",
+    )]);
+    let logs = |options: &[&str]| {
+        let records = world.records(&[&["run", "--sandbox", "none", "--slots", "1"], options].concat());
+        records.iter().map(|job| job["log"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let told = |text: &str| Some(text.to_owned());
+    assert_eq!(logs(&[]), [None, told("broken\n")]);
+    assert_eq!(logs(&["--logs"]), [told("fine\n"), told("broken\n")]);
+}
+
+#[test]
 fn an_optional_job_fails_only_a_run_that_asked_for_it() {
     if !has_sandbox("an_optional_job_fails_only_a_run_that_asked_for_it") {
         return;
