@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use towpath_blob::{BlobError, LogWriter};
 
@@ -137,6 +137,14 @@ impl OutputPipe {
     pub(crate) fn new() -> io::Result<OutputPipe> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+        Ok(OutputPipe { read, write })
+    }
+
+    /// One that another process has open, by its path below `/proc`.
+    pub(crate) fn open(path: &str) -> io::Result<OutputPipe> {
+        let read = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        // Opened second: to write waits for somebody who reads.
+        let write = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(OutputPipe { read, write })
     }
 }

@@ -174,10 +174,7 @@ impl Slot {
         watch.ancestor = Some(launcher.pid());
         watch.grows = prepared.grows();
         let mut job = SandboxedJob { launcher };
-        let output = OutputPipe::new();
-        let started =
-            output.and_then(|output| job.launcher.launch(launch, output.write.as_fd()).map(|()| output));
-        let life = match started {
+        let life = match job.launcher.launch(launch) {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok(output) => {
                 let deadline = deadline(spec);

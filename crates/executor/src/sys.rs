@@ -6,17 +6,29 @@ pub(crate) mod spawn;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
 /// Descriptors that a process of a job has unless it asks for more, whoever started the executor and with how many. Source:
 /// Linux's own default; select(2) knows no more.
 const JOB_DESCRIPTORS: u64 = 1024;
 
-/// The limit on a job's descriptors. It may ask for as many as this process may.
+/// The part of the descriptors that this process may have of which a process of a job may ask for more.
+const JOB_DESCRIPTORS_SHARE: u64 = 4;
+
+/// The limit on a job's descriptors. It may ask for a part of those that this process may have: the kernel lets a user send
+/// descriptors while fewer are under way than the *sender* may have open, so what a job can have under way leaves room for
+/// a sender of ours that is the same user. Source: Linux, `too_many_unix_fds`.
 pub(crate) fn job_descriptors() -> Rlimit {
-    let maximum = getrlimit(Resource::Nofile).maximum;
+    let own = getrlimit(Resource::Nofile).maximum;
+    let maximum = own.map(|most| (most / JOB_DESCRIPTORS_SHARE).max(most.min(JOB_DESCRIPTORS)));
     Rlimit { current: Some(maximum.map_or(JOB_DESCRIPTORS, |most| most.min(JOB_DESCRIPTORS))), maximum }
+}
+
+/// Lets this process, and what it starts with the same limits, have and send as many descriptors as it may.
+pub(crate) fn raise_own_descriptors() -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
 /// Which side of a [`fork`] this is.

@@ -1,14 +1,8 @@
-//! Frames on a unix socket: a little-endian `u32` length, then JSON. Descriptors travel beside the length.
+//! Frames on a unix socket: a little-endian `u32` length, then JSON.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
-};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -18,8 +12,6 @@ use zeroize::Zeroizing;
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes that are reserved for a frame before any of it has come: what is reserved at once leaves no copies behind.
 const CAPACITY_BYTES_MAX: usize = 1024 * 1024;
-/// Descriptors in one frame.
-const DESCRIPTORS_MAX: usize = 2;
 
 /// Why a message can never be sent, whoever is on the other side.
 #[derive(Debug, thiserror::Error)]
@@ -65,24 +57,8 @@ pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
 /// # Errors
 /// As writing has them; `InvalidData` if the message is too large.
 pub(crate) fn send(mut socket: &UnixStream, message: &impl Serialize) -> io::Result<()> {
-    socket.write_all(&encode(message)?)
-}
-
-/// Sends one message and copies of some descriptors.
-///
-/// # Errors
-/// As [`send`].
-pub(crate) fn send_with(
-    mut socket: &UnixStream,
-    message: &impl Serialize,
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let frame = Zeroizing::new(encode(message)?);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    assert!(ancillary.push(SendAncillaryMessage::ScmRights(descriptors)), "at most {DESCRIPTORS_MAX}");
-    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    socket.write_all(&frame[sent..])
+    // Jobs are sent with their secrets.
+    socket.write_all(&Zeroizing::new(encode(message)?))
 }
 
 /// Receives one message; `None` when the other side has closed.
@@ -103,36 +79,6 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<
 pub(crate) fn begins_with_whole(bytes: &[u8]) -> bool {
     let Some((length, body)) = bytes.split_first_chunk::<4>() else { return false };
     body.len() >= u32::from_le_bytes(*length) as usize
-}
-
-/// Receives one message and the descriptors that came with it.
-///
-/// # Errors
-/// As [`receive`].
-pub(crate) fn receive_with<T: DeserializeOwned>(
-    socket: &UnixStream,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut length = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let got = loop {
-        let mut slices = [IoSliceMut::new(&mut length)];
-        match rustix::net::recvmsg(socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-            other => break other?.bytes,
-        }
-    };
-    let rights = |message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    };
-    let descriptors = ancillary.drain().filter_map(rights).flatten().collect();
-    if got == 0 {
-        return Ok(None);
-    }
-    (&mut &*socket).read_exact(&mut length[got..])?;
-    Ok(Some((body(socket, length)?, descriptors)))
 }
 
 fn body<T: DeserializeOwned>(socket: impl Read, length: [u8; 4]) -> io::Result<T> {

@@ -3,6 +3,8 @@
 
 #[path = "executor/border.rs"]
 mod border;
+#[path = "executor/descriptors.rs"]
+mod descriptors;
 #[path = "executor/disk.rs"]
 mod disk;
 #[path = "executor/job_network.rs"]

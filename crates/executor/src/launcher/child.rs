@@ -14,8 +14,6 @@ use crate::sys;
 
 /// Descriptors that the job's outermost process gets.
 pub(super) struct Handed {
-    /// The job's standard output and error.
-    pub(super) output: OwnedFd,
     /// Bubblewrap's options, separated by zeros.
     pub(super) options: OwnedFd,
     /// The system call filter.
@@ -49,8 +47,8 @@ pub(super) fn become_job(setup: &Setup, launch: &Launch, handed: &Handed, parent
 fn prepare(setup: &Setup, launch: &Launch, handed: &Handed, parent: Pid) -> io::Result<Command> {
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&handed.output)?;
-    rustix::stdio::dup2_stderr(&handed.output)?;
+    // The standard output is the job's already.
+    rustix::stdio::dup2_stderr(rustix::stdio::stdout())?;
     set_limits(launch)?;
     // The kernel's killer takes jobs before anything else on the machine.
     std::fs::write("/proc/self/oom_score_adj", "1000")?;

@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, open};
+
 use super::{Answer, Exit, Launch, Order, Setup};
+use crate::pump::OutputPipe;
 use crate::wire;
 
 /// How long a launcher may take to set itself up.
@@ -61,12 +64,26 @@ impl Launcher {
         self.process.id()
     }
 
-    /// Starts a job that writes to `output`.
+    /// Starts a job, and gives the pipe that it writes to.
     ///
     /// # Errors
     /// If the launcher is gone.
-    pub(crate) fn launch(&self, launch: Launch, output: BorrowedFd<'_>) -> io::Result<()> {
-        wire::send_with(&self.socket, &Order::Launch(Box::new(launch)), &[output])
+    pub(crate) fn launch(&self, launch: Launch) -> io::Result<OutputPipe> {
+        let output = OutputPipe::open(&self.descriptor(rustix::stdio::raw_stdout()))?;
+        wire::send(&self.socket, &Order::Launch(Box::new(launch)))?;
+        Ok(output)
+    }
+
+    /// Where one of its descriptors can be opened. It is our child and not reaped: its id is its own.
+    fn descriptor(&self, number: RawFd) -> String {
+        format!("/proc/{}/fd/{number}", self.pid())
+    }
+
+    fn take_tree(&self, number: RawFd) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let tree = open(self.descriptor(number), flags, Mode::empty())?;
+        wire::send(&self.socket, &Order::TreeTaken)?;
+        Ok(tree)
     }
 
     /// Kills the job. Its end still arrives.
@@ -87,12 +104,12 @@ impl Launcher {
     /// # Errors
     /// What kept the job from running, or that the launcher is gone.
     pub(crate) fn end(&self) -> io::Result<Ended> {
-        match wire::receive_with::<Answer>(&self.socket)? {
-            Some((Answer::Ended { exit, ran }, mut descriptors)) => {
-                Ok(Ended { exit, ran, tree: descriptors.pop() })
+        match wire::receive::<Answer>(&self.socket)? {
+            Some(Answer::Ended { exit, ran, tree }) => {
+                Ok(Ended { exit, ran, tree: tree.map(|number| self.take_tree(number)).transpose()? })
             }
-            Some((Answer::Refused { what }, _)) => Err(io::Error::other(what)),
-            Some((Answer::Ready, _)) => Err(io::Error::other("the sandbox helper is out of step")),
+            Some(Answer::Refused { what }) => Err(io::Error::other(what)),
+            Some(Answer::Ready) => Err(io::Error::other("the sandbox helper is out of step")),
             None => Err(io::Error::other("the sandbox helper died")),
         }
     }

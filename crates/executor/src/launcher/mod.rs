@@ -5,6 +5,10 @@
 //! job's user, and starts the job's network. All its mounts live in a mount namespace of its own and vanish with it.
 //! It is the subreaper of its job: a job is over only when the last process of its pid namespace is reaped.
 //!
+//! Architecture invariant: no descriptor goes through a socket. The kernel counts those that are under way for a user, not
+//! for a process, and where the executor is an ordinary user a job can use that count up for all of them. The executor
+//! opens what the launcher has, where `/proc` shows it: it may look into its own child.
+//!
 //! Architecture invariant: a launcher runs one job at a time and ends when its socket closes; bubblewrap dies with it
 //! (`--die-with-parent`), and the job with bubblewrap.
 
@@ -14,6 +18,7 @@ mod mounts;
 mod network;
 mod process;
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -54,8 +59,10 @@ pub(crate) struct StageBind {
 /// What the executor tells a launcher after [`Setup`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Start a job; its output pipe comes as a descriptor.
+    /// Start a job. It writes to the pipe that is the launcher's standard output.
     Launch(Box<Launch>),
+    /// The work tree of the job that ended is open at the executor: let it go.
+    TreeTaken,
     /// Kill the job that runs. Nothing if it is over.
     Kill,
 }
@@ -111,11 +118,13 @@ impl std::fmt::Debug for StageFile {
 pub(crate) enum Answer {
     /// [`Setup`] is done.
     Ready,
-    /// The job is over and no process of it is left. The work tree comes as a descriptor.
+    /// The job is over and no process of it is left. The standard output is another pipe, for the next job.
     Ended {
         exit: Exit,
         /// Whether the command was reached; if not, the sandbox failed.
         ran: bool,
+        /// The launcher's descriptor of the work tree, which stays open until [`Order::TreeTaken`].
+        tree: Option<RawFd>,
     },
     /// Could not do what was asked; nothing runs.
     Refused { what: String },

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -41,6 +41,7 @@ fn serve() -> io::Result<()> {
     sys::keep_descriptors_to_ourselves()?;
     sys::forget_ignored_signals();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    sys::raise_own_descriptors()?;
     let me = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(me))?;
     let Some(setup) = wire::receive::<Setup>(&socket)? else { return Ok(()) };
@@ -48,20 +49,25 @@ fn serve() -> io::Result<()> {
         Ok(launcher) => launcher,
         Err(what) => return wire::send(&socket, &Answer::Refused { what }),
     };
+    offer_output()?;
     wire::send(&socket, &Answer::Ready)?;
     loop {
-        match wire::receive_with::<Order>(&socket)? {
+        match wire::receive::<Order>(&socket)? {
             None => return Ok(()),
-            Some((Order::Kill, _)) => {} // Its job ended by itself meanwhile.
-            Some((Order::Launch(launch), mut descriptors)) => {
-                let answer = match descriptors.pop() {
-                    Some(output) => launcher.run(&socket, &launch, output),
-                    None => Err("the job's output did not arrive".to_owned()),
-                };
-                launcher.answer(&socket, &launch, answer)?;
+            Some(Order::Kill) => {} // Its job ended by itself meanwhile.
+            Some(Order::TreeTaken) => launcher.ended_tree = None,
+            Some(Order::Launch(launch)) => {
+                let ended = launcher.run(&socket, &launch);
+                launcher.answer(&socket, &launch, ended)?;
             }
         }
     }
+}
+
+/// Makes a new pipe the standard output, where the executor finds it: what a job did to its own does not stay for the next.
+fn offer_output() -> io::Result<()> {
+    let (_, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    Ok(rustix::stdio::dup2_stdout(&write)?)
 }
 
 struct Launching {
@@ -70,6 +76,8 @@ struct Launching {
     me: Pid,
     /// The system call filters: without and with nested user namespaces.
     filters: [Vec<u8>; 2],
+    /// The work tree of the job that ended, until the executor has it open. It is mounted for as long.
+    ended_tree: Option<OwnedFd>,
 }
 
 /// A started job.
@@ -89,14 +97,13 @@ impl Launching {
         let filter = |user_namespaces| seccomp::program(user_namespaces).map_err(|error| error.to_string());
         let filters = [filter(false)?, filter(true)?];
         let stage = Stage::new(&setup)?;
-        Ok(Launching { setup, stage, me: rustix::process::getpid(), filters })
+        Ok(Launching { setup, stage, me: rustix::process::getpid(), filters, ended_tree: None })
     }
 
-    /// Runs one job to its very end.
-    fn run(&mut self, socket: &UnixStream, launch: &Launch, output: OwnedFd) -> Result<Answer, String> {
+    /// Runs one job to its very end: how it ended, and whether its command was reached.
+    fn run(&mut self, socket: &UnixStream, launch: &Launch) -> Result<(Exit, bool), String> {
         self.stage.prepare(launch)?;
-        let running =
-            self.start(launch, output).map_err(|error| format!("cannot start bubblewrap: {error}"))?;
+        let running = self.start(launch).map_err(|error| format!("cannot start bubblewrap: {error}"))?;
         let mut running = running;
         let network = self.connect(launch, &mut running);
         if network.is_err() {
@@ -108,32 +115,28 @@ impl Launching {
         drop(running.network.take());
         network?;
         let ran = read_reports(&running.reports).contains("\"exit-code\"");
-        Ok(Answer::Ended { exit: exit?, ran })
+        Ok((exit?, ran))
     }
 
-    /// Sends the answer, with the work tree if there is one, and cleans up for the next job.
+    /// Sends the answer, with the work tree if there is one, and makes ready for the next job.
     fn answer(
         &mut self,
         socket: &UnixStream,
         launch: &Launch,
-        answer: Result<Answer, String>,
+        ended: Result<(Exit, bool), String>,
     ) -> io::Result<()> {
-        let answer = answer.unwrap_or_else(|what| Answer::Refused { what });
-        let tree = match (&answer, &launch.tree) {
-            (Answer::Ended { .. }, Some(_)) => Some(self.stage.tree()),
-            _ => None,
-        };
+        let tree = launch.tree.as_ref().map(|_| self.stage.tree()).transpose();
         // A launcher that cannot clean up must not run another job: it ends, and the executor starts a new one.
-        let cleared = self.stage.clear().map_err(io::Error::other);
-        match tree.transpose() {
-            Err(what) => wire::send(socket, &Answer::Refused { what })?,
-            Ok(None) => wire::send(socket, &answer)?,
-            Ok(Some(tree)) => wire::send_with(socket, &answer, &[tree.as_fd()])?,
-        }
-        cleared
+        let ready = self.stage.clear().map_err(io::Error::other).and_then(|()| offer_output());
+        let answer = ended.and_then(|(exit, ran)| {
+            self.ended_tree = tree?;
+            Ok(Answer::Ended { exit, ran, tree: self.ended_tree.as_ref().map(AsRawFd::as_raw_fd) })
+        });
+        wire::send(socket, &answer.unwrap_or_else(|what| Answer::Refused { what }))?;
+        ready
     }
 
-    fn start(&self, launch: &Launch, output: OwnedFd) -> io::Result<Running> {
+    fn start(&self, launch: &Launch) -> io::Result<Running> {
         let (reports, status) = pipe_with(PipeFlags::CLOEXEC)?;
         let filter = &self.filters[usize::from(launch.user_namespaces)];
         let (gate, open_gate) = match launch.network {
@@ -141,7 +144,6 @@ impl Launching {
             false => (None, None),
         };
         let handed = Handed {
-            output,
             options: memory_file("options", &zero_separated(&launch.options)?)?,
             filter: memory_file("filter", filter)?,
             status,
@@ -211,7 +213,7 @@ fn supervise(socket: &UnixStream, running: &Running) -> io::Result<Exit> {
             return reap(running.child);
         }
         if listening && !events[1].revents().is_empty() {
-            listening = !matches!(wire::receive_with::<Order>(socket), Ok(None) | Err(_));
+            listening = !matches!(wire::receive::<Order>(socket), Ok(None) | Err(_));
             kill(running.child);
         }
     }
