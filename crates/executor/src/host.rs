@@ -176,7 +176,7 @@ impl Host {
                 toolchains: toolchains.variables.clone(),
                 certificates: certificates.as_ref().map(|certificates| certificates.inside.clone()),
             },
-            layout: HostLayout::of_host(stage.join(stage::ETC), bound),
+            layout: HostLayout::of_host(stage.join(stage::ETC), stage.join(stage::TERMINALS), bound),
             stage,
             tree_mode,
             cgroups,

@@ -35,13 +35,15 @@ pub struct HostLayout {
     pub top_level: BTreeMap<String, TopLevel>,
     /// Source of `/etc`.
     pub etc: PathBuf,
+    /// Source of `/dev/pts`, where there is one.
+    pub terminals: PathBuf,
     /// Toolchains: source, and where the job sees it.
     pub toolchains: Vec<(PathBuf, PathBuf)>,
 }
 
 impl HostLayout {
-    /// Reads the host's top level. `etc` and `toolchains` as given.
-    pub fn of_host(etc: PathBuf, toolchains: Vec<(PathBuf, PathBuf)>) -> HostLayout {
+    /// Reads the host's top level. The others as given.
+    pub fn of_host(etc: PathBuf, terminals: PathBuf, toolchains: Vec<(PathBuf, PathBuf)>) -> HostLayout {
         let look = |name: &str| {
             let path = Path::new("/").join(name);
             let meta = path.symlink_metadata().ok()?;
@@ -53,7 +55,7 @@ impl HostLayout {
             Some((name.to_owned(), kind))
         };
         let names = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-        HostLayout { top_level: names.into_iter().filter_map(look).collect(), etc, toolchains }
+        HostLayout { top_level: names.into_iter().filter_map(look).collect(), etc, terminals, toolchains }
     }
 }
 
@@ -118,6 +120,7 @@ impl SandboxProfile<'_> {
         }
         options.bind("--ro-bind", &self.host.etc, "/etc");
         options.add(["--proc", "/proc", "--dev", "/dev"]);
+        options.bind("--dev-bind-try", &self.host.terminals, "/dev/pts");
     }
 
     /// Each tmpfs has a size: without one it may take half of the memory.
@@ -166,6 +169,7 @@ mod tests {
                 ("lib".to_owned(), TopLevel::Folder),
             ]),
             etc: "/stage/etc".into(),
+            terminals: "/stage/pts".into(),
             toolchains: vec![("/stage/t0".into(), "/root/.rustup".into())],
         };
         let environment = BTreeMap::from([("CI".to_owned(), "true".to_owned())]);
@@ -195,6 +199,7 @@ mod tests {
             --ro-bind /stage/etc /etc
             --proc /proc
             --dev /dev
+            --dev-bind-try /stage/pts /dev/pts
             --perms 1777
             --size 4096
             --tmpfs /dev/shm

@@ -64,6 +64,14 @@ const REFUSED_WITHOUT_NAMESPACES: &[libc::c_long] = &[
     libc::SYS_umount2,
 ];
 
+/// "No such system call": programs then take an older or a slower way. Without `io_setup` nothing else of asynchronous requests
+/// (libaio) can be used; the machine has so many of them for all its processes (`fs.aio-max-nr`), and one job can take them.
+const ABSENT: &[libc::c_long] = &[libc::SYS_io_setup];
+
+/// The same, unless the target's definition grants nested user namespaces: `clone3` has its flags in memory, where the rules
+/// cannot look.
+const ABSENT_WITHOUT_NAMESPACES: &[libc::c_long] = &[libc::SYS_clone3];
+
 /// System call numbers of the x32 way in begin here; they would pass by every rule. Source: `asm/unistd.h`.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -89,8 +97,7 @@ pub fn program(user_namespaces: bool) -> Result<Vec<u8>, FilterError> {
     Ok(program.into_iter().flat_map(bytes).collect())
 }
 
-/// Answers "no such system call" where a program then takes an older way that the rules can look into: `clone3`
-/// has its flags in memory. The rules run after it.
+/// Answers "no such system call". The rules run after it.
 fn prologue(user_namespaces: bool) -> BpfProgram {
     let load_number = sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
     let refuse = sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x0005_0000 | libc::ENOSYS.cast_unsigned() };
@@ -99,9 +106,10 @@ fn prologue(user_namespaces: bool) -> BpfProgram {
     if cfg!(target_arch = "x86_64") {
         program.extend([skip_unless(0x35, X32_BIT), refuse.clone()]); // jge
     }
-    if !user_namespaces {
-        let clone3 = u32::try_from(libc::SYS_clone3).expect("system call numbers are small");
-        program.extend([skip_unless(0x15, clone3), refuse]); // jeq
+    let with_namespaces = if user_namespaces { &[][..] } else { ABSENT_WITHOUT_NAMESPACES };
+    for number in ABSENT.iter().chain(with_namespaces) {
+        let number = u32::try_from(*number).expect("system call numbers are small");
+        program.extend([skip_unless(0x15, number), refuse.clone()]); // jeq
     }
     program
 }

@@ -74,7 +74,7 @@ fn bare_bubblewrap(folder: &Path) -> Result<Order, Fault> {
         secrets: profile::SECRETS.to_owned(),
     };
     let profile = SandboxProfile {
-        host: &HostLayout::of_host(stand_in("etc".to_owned())?, bound),
+        host: &HostLayout::of_host(stand_in("etc".to_owned())?, stand_in("pts".to_owned())?, bound),
         tree: None,
         inputs: None,
         secrets: None,

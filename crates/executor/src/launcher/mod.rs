@@ -149,6 +149,8 @@ pub(crate) mod stage {
     pub(crate) const LOWER: &str = "lower";
     /// The job's folder with the overlay's upper side.
     pub(crate) const FOLDER: &str = "folder";
+    /// The jobs' terminals; not there where the kernel mounts none.
+    pub(crate) const TERMINALS: &str = "pts";
     /// Inputs.
     pub(crate) const INPUTS: &str = "inputs";
     /// Script and secrets.

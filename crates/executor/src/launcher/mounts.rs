@@ -20,6 +20,9 @@ use crate::{etc, sys};
 
 /// Bytes of the stage: a script, secrets and mount points.
 const STAGE_BYTES: u64 = 64 * 1024 * 1024;
+/// Terminals (pty(7)) that a job may have at once. All jobs of a machine share 3,072, and whoever is in no namespace has 1,024
+/// more. Source: Linux, `kernel.pty.max` and `kernel.pty.reserve`.
+const TERMINALS_MAX: u32 = 256;
 
 /// The launcher's mount points and the id mappings that it made.
 pub(super) struct Stage {
@@ -91,6 +94,7 @@ impl Stage {
             Some(TreeSource::Plain { folder }) => self.bind(folder, stage::TREE)?,
             None => {}
         }
+        self.terminals()?;
         if let Some(inputs) = &launch.inputs {
             self.bind(inputs, stage::INPUTS)?;
         }
@@ -122,6 +126,22 @@ impl Stage {
         let tree = clone_tree(source)?;
         attach(&tree, &self.root.join(name)).map_err(because_errno(format!("bind {}", source.display())))?;
         self.mounted.push(name);
+        Ok(())
+    }
+
+    /// Mounts terminals of the job's own, which are bounded as bubblewrap's are not. Those have to do where only root may.
+    fn terminals(&mut self) -> Result<(), String> {
+        let target = self.root.join(stage::TERMINALS);
+        fs::create_dir_all(&target).map_err(because("make a mount point"))?;
+        let options = format!("max={TERMINALS_MAX},mode=620,ptmxmode=666\0");
+        let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).expect("ends in one zero");
+        match mount("terminals", &target, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(options)) {
+            Ok(()) => self.mounted.push(stage::TERMINALS),
+            Err(_) if self.in_user_namespace => {
+                fs::remove_dir(&target).map_err(because("remove a mount point"))?;
+            }
+            Err(error) => return Err(because_errno("mount terminals")(error)),
+        }
         Ok(())
     }
 

@@ -165,6 +165,28 @@ fn a_job_has_as_many_descriptors_whoever_started_its_executor() {
 }
 
 #[test]
+fn e02_what_the_machine_has_once_for_all_is_not_one_jobs() {
+    let test = "e02_what_the_machine_has_once_for_all_is_not_one_jobs";
+    let Some(world) = World::sandboxed(test) else { return };
+    let program = "import ctypes, os, time\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         number = {'x86_64': 206, 'aarch64': 0}[os.uname().machine]\n\
+         context = ctypes.c_ulong(0)\n\
+         print(libc.syscall(number, 1, ctypes.byref(context)), os.strerror(ctypes.get_errno()))\n\
+         ends = []\n\
+         try:\n\
+         \x20   while True: ends.append(os.open('/dev/ptmx', os.O_RDWR))\n\
+         except OSError as error: print(len(ends), error.strerror, flush=True)\n\
+         time.sleep(1000)\n";
+    let job = world.submit(world.python_spec(program));
+    world.wait_for_log(&job, "-1 Function not implemented\n256 No space left on device\n");
+    let terminal = "import os, pty\nassert pty.spawn(['/usr/bin/tty']) == 0\n";
+    assert_eq!(world.python(terminal).passed().log, "/dev/pts/0\r\n");
+    world.pool.cancel(&job.lease);
+    assert_eq!(world.wait(&job).outcome(), Outcome::Cancelled);
+}
+
+#[test]
 fn what_ignores_signals_dies_at_its_timeout() {
     let Some(world) = World::sandboxed("what_ignores_signals_dies_at_its_timeout") else { return };
     let time = long_time();
