@@ -3,8 +3,11 @@
 //! Where a cgroup bounds memory and processes, only its counters are read. Elsewhere the tree is added up from
 //! `/proc`, which a job can outrun for a moment: the weaker mode that `doctor` names.
 
+use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use towpath_blob::{NoRoom, Reserve};
@@ -17,7 +20,7 @@ use crate::walk::{TreeSize, tree_size};
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// Between two looks.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Counting a tree may take at most this part of the time.
+/// Counting a tree, or a job's descriptors, may take at most this part of the time.
 const COUNT_SHARE: u32 = 20;
 /// A job has filled a disk by itself if it took all but this part of the room there was: what a file system needs to hold
 /// files is in none of them.
@@ -70,6 +73,25 @@ pub(crate) struct Disks<'a> {
     pub(crate) room: u64,
 }
 
+/// Something is counted seldom enough to take its share of the time.
+#[derive(Default)]
+struct Pace {
+    again: Option<Instant>,
+}
+
+impl Pace {
+    /// Counts if it is time to.
+    fn count<T>(&mut self, count: impl FnOnce() -> T) -> Option<T> {
+        let began = Instant::now();
+        if self.again.is_some_and(|again| began < again) {
+            return None;
+        }
+        let counted = count();
+        self.again = Some(Instant::now() + began.elapsed() * COUNT_SHARE);
+        Some(counted)
+    }
+}
+
 /// What is watched of one job.
 pub(crate) struct Watch<'a> {
     pub(crate) limits: Limits,
@@ -80,7 +102,10 @@ pub(crate) struct Watch<'a> {
     pub(crate) grows: Option<PathBuf>,
     disks: Disks<'a>,
     before: Counters,
-    count_again: Option<Instant>,
+    tree_pace: Pace,
+    memory_file_pace: Pace,
+    /// Bytes of the job's memory files when they were last counted.
+    memory_file_bytes: u64,
 }
 
 impl<'a> Watch<'a> {
@@ -92,7 +117,9 @@ impl<'a> Watch<'a> {
             grows: None,
             disks,
             before: group.counters_before(),
-            count_again: None,
+            tree_pace: Pace::default(),
+            memory_file_pace: Pace::default(),
+            memory_file_bytes: 0,
         }
     }
 
@@ -133,25 +160,27 @@ impl<'a> Watch<'a> {
         (now.fork_refusals > self.before.fork_refusals).then_some(Breach::Processes)
     }
 
-    fn tree_breach(&self) -> Option<Breach> {
+    fn tree_breach(&mut self) -> Option<Breach> {
         let ancestor = self.ancestor.filter(|_| !self.group.bounds())?;
         let processes = descendants(ancestor);
         if processes.len() >= self.limits.processes as usize {
             return Some(Breach::Processes);
         }
-        let memory = processes.iter().map(|pid| resident_bytes(*pid)).sum::<u64>() + tmpfs_bytes(&processes);
-        (memory > self.limits.memory_bytes).then_some(Breach::Memory)
+        let most = self.limits.memory_bytes;
+        if let Some(bytes) = self.memory_file_pace.count(|| memory_file_bytes(&processes, most)) {
+            self.memory_file_bytes = bytes;
+        }
+        let resident = processes.iter().map(|pid| Resident::of(*pid));
+        let resident = resident.fold(Resident::default(), Resident::and);
+        // Pages of a memory file that a process has mapped are in its share already.
+        let beside = tmpfs_bytes(&processes) + self.memory_file_bytes.saturating_sub(resident.shared_bytes);
+        (resident.bytes + beside > most).then_some(Breach::Memory)
     }
 
     fn disk_breach(&mut self) -> Option<Breach> {
         let folder = self.grows.as_ref()?;
-        let began = Instant::now();
-        if self.count_again.is_some_and(|again| began < again) {
-            return None;
-        }
         let limit = TreeSize { bytes: self.limits.disk_bytes, files: self.limits.disk_files };
-        let size = tree_size(folder, limit);
-        self.count_again = Some(Instant::now() + began.elapsed() * COUNT_SHARE);
+        let size = self.tree_pace.count(|| tree_size(folder, limit))?;
         if size.bytes > limit.bytes {
             return Some(Breach::DiskBytes);
         }
@@ -179,12 +208,50 @@ pub(crate) fn descendants(ancestor: u32) -> Vec<u32> {
     below.split_off(1)
 }
 
-/// A process's share of memory: shared pages are counted once over all that share them.
-fn resident_bytes(pid: u32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let kilobytes =
-        rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_ascii_whitespace().next());
-    kilobytes.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) * 1024
+/// A share of memory: shared pages are counted once over all processes that share them.
+#[derive(Clone, Copy, Default)]
+struct Resident {
+    bytes: u64,
+    /// Those of them that are in a tmpfs, in a memory file, or made to be shared.
+    shared_bytes: u64,
+}
+
+impl Resident {
+    fn of(pid: u32) -> Resident {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let bytes = |name: &str| {
+            let kilobytes =
+                rollup.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next());
+            kilobytes.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) * 1024
+        };
+        Resident { bytes: bytes("Pss:"), shared_bytes: bytes("Pss_Shmem:") }
+    }
+
+    fn and(self, other: Resident) -> Resident {
+        Resident { bytes: self.bytes + other.bytes, shared_bytes: self.shared_bytes + other.shared_bytes }
+    }
+}
+
+/// What the job keeps in memory files (memfd_create(2)), which are in no folder and, unless mapped, in no process's memory; no
+/// more of them are counted once they have `most` bytes.
+fn memory_file_bytes(processes: &[u32], most: u64) -> u64 {
+    let is_memory = |path: &Path| {
+        fs::read_link(path).is_ok_and(|target| target.as_os_str().as_bytes().starts_with(b"/memfd:"))
+    };
+    let descriptors = processes.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok());
+    let paths = descriptors.flat_map(|entries| entries.flatten().map(|entry| entry.path()));
+    let mut known = HashSet::new();
+    let mut bytes = 0;
+    for path in paths.filter(|path| is_memory(path)) {
+        let Ok(meta) = fs::metadata(&path) else { continue };
+        if known.insert((meta.dev(), meta.ino())) {
+            bytes += meta.blocks() * 512;
+        }
+        if bytes > most {
+            break;
+        }
+    }
+    bytes
 }
 
 /// What the job keeps in its tmpfs mounts, which no process's memory shows.

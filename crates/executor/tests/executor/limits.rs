@@ -75,6 +75,33 @@ fn memory_of_tmpfs(world: &World) {
 }
 
 #[test]
+fn e02_memory_of_files_without_a_name_counts_once() {
+    in_both_modes("e02_memory_of_files_without_a_name_counts_once", memory_of_files_without_a_name);
+}
+
+fn memory_of_files_without_a_name(world: &World) {
+    let program = |after: &str| {
+        let mut spec = world.python_spec(&format!(
+            "import mmap, os, time\n\
+             def made(size):\n\
+             \x20   file = os.memfd_create('made')\n\
+             \x20   for _ in range(size): os.write(file, bytes(1 << 20))\n\
+             \x20   return file\n{after}"
+        ));
+        spec.limits = small_limits();
+        spec.limits.disk_bytes = 1 << 30;
+        spec
+    };
+    // The second process has the same files, which are not twice as large by that.
+    let spec = program("files = [made(60), made(60)]\nif os.fork(): os.wait()\ntime.sleep(1)\n");
+    world.run_spec(spec).passed();
+    let spec = program("memory = mmap.mmap(made(160), 160 << 20)\nsum(memory[::4096])\ntime.sleep(1)\n");
+    world.run_spec(spec).passed();
+    let spec = program("files = [made(60) for _ in range(5)]\ntime.sleep(1000)\n");
+    world.run_spec(spec).failed("ended at its limit of 256 MiB memory");
+}
+
+#[test]
 fn a_tmpfs_has_a_size() {
     let Some(world) = World::sandboxed("a_tmpfs_has_a_size") else { return };
     for folder in ["/tmp", "/dev/shm", "$HOME"] {
