@@ -197,7 +197,7 @@ pub(super) fn acts(
                 told.untold.push(format!("what made change {number} what it was at {at} is lost: {error}"))
             }
         }
-        let previous = record.parents.first().copied().or_else(|| damaged_before(&record));
+        let previous = previous(&record);
         match previous {
             Some(previous) if after != Some(previous) => at = previous,
             _ if after == previous => {
@@ -209,6 +209,35 @@ pub(super) fn acts(
         }
     }
     Err(broken(number, format!("it has more than {RECORDS_MAX} of them")))
+}
+
+/// Whether the records of a change up to `newest` come after one that is gone: one of them names it as the one before, or
+/// began anew when it had been made already.
+pub(super) fn come_after(
+    repository: &Repository,
+    newest: CommitId,
+    gone: &SavedChange,
+) -> Result<bool, ForgeError> {
+    let mut at = newest;
+    for _ in 0..RECORDS_MAX {
+        let record = match repository.commit(at).map_err(|error| unread(gone.change.number, error)) {
+            Ok(record) => record,
+            Err(error) if error.class() == ErrorClass::Transient => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        let Some(previous) = previous(&record) else { return Ok(false) };
+        let begins_anew = record.parents.is_empty();
+        if previous == gone.meta || (begins_anew && gone.change.updated_at < record.committer.time) {
+            return Ok(true);
+        }
+        at = previous;
+    }
+    Ok(false)
+}
+
+/// The record before one: that which it continues, or after which it begins anew.
+fn previous(record: &CommitInfo) -> Option<CommitId> {
+    record.parents.first().copied().or_else(|| damaged_before(record))
 }
 
 /// The record after which one begins anew.

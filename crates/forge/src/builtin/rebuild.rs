@@ -59,17 +59,17 @@ impl BuiltIn {
     }
 
     /// Refuses a repository without the records that rows were made from. A row is saved after its refs, which are on the
-    /// disk by then, and no record of a change ever goes: this is an older copy, or its disk has lost some. Its refs would
-    /// bring back what people have withdrawn since, and give numbers a second time; only a restore does that, and an admin
-    /// accepts it (trust T9).
+    /// disk by then, and no record of a change goes before another has come after it: this is an older copy, or its disk has
+    /// lost some. Its refs would bring back what people have withdrawn since, and give numbers a second time; only a restore
+    /// does that, and an admin accepts it (trust T9).
     fn refuse_older_copy(&self, metas: &Metas, saved: &Metas) -> Done<()> {
         let mut lost = Vec::new();
         for (number, row) in saved {
-            let is_there = match metas.get(number) {
-                Some(meta) => meta == row || self.repository().has_commit(*row)?,
+            let is_known = match metas.get(number) {
+                Some(meta) => meta == row || self.accounts_for(*number, *row, *meta)?,
                 None => false,
             };
-            if !is_there {
+            if !is_known {
                 lost.push(format!("change {number}"));
             }
         }
@@ -87,6 +87,17 @@ impl BuiltIn {
             lost.join(", ")
         );
         Err(ForgeError::Denied { what: "making rows from refs".into(), why }.into())
+    }
+
+    /// Whether the record of a row is there, or is gone as damaged ones go, and the change's newest came after it.
+    fn accounts_for(&self, number: ChangeNumber, row: CommitId, newest: CommitId) -> Done<bool> {
+        if self.repository().has_commit(row)? {
+            return Ok(true);
+        }
+        match self.records().change(number)? {
+            Some(gone) => Ok(meta::come_after(self.repository(), newest, &gone)?),
+            None => Ok(false),
+        }
     }
 
     /// Makes the refs of revisions again whose commits are still there.

@@ -12,18 +12,11 @@ use towpath_forge::{
 use towpath_git::Record;
 
 use crate::contract::landing;
-use crate::support::{ANN, BOB, MAINTAINER, World, Yaml, approval, branch};
+use crate::support::{ANN, BOB, MAINTAINER, World, Yaml, approval, branch, put_row};
 
 fn all(world: &World) -> Vec<SavedChange> {
     let numbers: Vec<ChangeNumber> = world.memory.saved().unwrap().into_keys().collect();
     numbers.into_iter().map(|number| world.memory.change(number).unwrap().unwrap()).collect()
-}
-
-/// Makes a row what it was, as if the server had died before it was saved.
-fn put_row(world: &World, saved: &SavedChange) {
-    let now = world.memory.change(saved.change.number).unwrap();
-    let step = RowStep { from: now.map(|now| now.meta), to: saved.clone(), acts: vec![], untold: vec![] };
-    world.memory.save(&step).unwrap();
 }
 
 fn told(acts: &[ChangeAct]) -> Vec<(&str, &str)> {

@@ -13,8 +13,8 @@ use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, TreeId, U
 use towpath_core::policy::Role;
 use towpath_forge::push::{HookDesk, HookSettings};
 use towpath_forge::{
-    BuiltIn, ChangeRecord, Definitions, Done, ForgeError, Member, Memory, Policy, PushedBranch,
-    ReviewRequest, Settings,
+    BuiltIn, ChangeRecord, Definitions, Done, ForgeError, Member, Memory, Policy, PushedBranch, Records,
+    ReviewRequest, RowStep, SavedChange, Settings,
 };
 use towpath_git::{Expected, FileAt, Git, GitOptions, Record, RefUpdate, Repository};
 
@@ -252,6 +252,13 @@ impl World {
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// Makes a row what it was, as if the server had died before it was saved.
+pub fn put_row(world: &World, saved: &SavedChange) {
+    let now = world.memory.change(saved.change.number).unwrap();
+    let step = RowStep { from: now.map(|now| now.meta), to: saved.clone(), acts: vec![], untold: vec![] };
+    world.memory.save(&step).unwrap();
 }
 
 /// A working tree of one person.

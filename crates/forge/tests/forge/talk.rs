@@ -5,10 +5,10 @@ use std::path::Path;
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{ChangeNumber, CommitId, Timestamp};
-use towpath_forge::{ChangeRecord, Draft, Records, RowStep};
+use towpath_forge::{ChangeRecord, Draft, Failure, Records, SavedChange};
 use towpath_git::{Expected, GitError, Interrupt, Record, RefName, RefUpdate, Transaction};
 
-use crate::support::{ANN, BOB, MAINTAINER, World, why};
+use crate::support::{ANN, BOB, MAINTAINER, World, put_row, why};
 
 /// Text that does not compress well.
 fn noise(seed: usize, bytes: usize) -> String {
@@ -101,13 +101,16 @@ fn the_record_after_a_damaged_one_is_whole() {
             lose(&world.loose(&format!("refs/changes/{number}/meta{part}")).1);
             let change = world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
             assert_eq!(change.comments, before.comments, "{part}");
-            // As after a crash between the refs and the row.
-            let now = world.memory.change(number).unwrap().map(|now| now.meta);
-            let back = RowStep { from: now, to: row, acts: vec![], untold: vec![] };
-            world.memory.save(&back).unwrap();
-            let told = world.memory.acts().len();
-            assert_eq!(world.forge.change(number).unwrap(), change, "{part}");
-            assert_eq!(world.memory.acts()[told..].len(), 1, "{part}");
+            // As after a crash between the refs and the row: the next question finds it, or the next start.
+            for is_start in [false, true] {
+                put_row(&world, &row);
+                let told = world.memory.acts().len();
+                if is_start {
+                    assert_eq!(world.forge.rebuild().unwrap().mended, [number], "{part}");
+                }
+                assert_eq!(world.forge.change(number).unwrap(), change, "{part}");
+                assert_eq!(world.memory.acts()[told..].len(), 1, "{part}");
+            }
             // Nothing of it is read from the one before, whose acts are another matter.
             assert_eq!(from_refs(&world, number), change, "{part}");
             // The record goes on from the one before if everything of that is in its row.
@@ -117,6 +120,40 @@ fn the_record_after_a_damaged_one_is_whole() {
             assert!(kept.iter().all(Result::is_ok), "{part}: {kept:?}");
         }
     }
+}
+
+/// Makes a change as a person looks at it a minute later.
+fn later(world: &World, number: ChangeNumber, text: &str) -> SavedChange {
+    let now = Timestamp(world.now().0 + 60_000);
+    world.forge.comment(BOB, number, text, now).unwrap();
+    world.memory.change(number).unwrap().unwrap()
+}
+
+#[test]
+fn a_row_from_before_a_record_began_anew_is_older_and_one_from_after_it_is_newer() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "topic");
+    let number = change.number;
+    let meta = format!("refs/changes/{number}/meta");
+    let old = world.memory.change(number).unwrap().unwrap();
+    world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+    fs::remove_file(world.loose(&meta).1).unwrap();
+    let begun = later(&world, number, "It begins anew.");
+    let newest = later(&world, number, "It goes on.");
+    // An older database, after housekeeping has taken what nothing reaches any more.
+    fs::remove_file(world.loose(&old.meta.to_string()).1).unwrap();
+    put_row(&world, &old);
+    assert_eq!(world.forge.rebuild().unwrap().mended, [number]);
+    assert_eq!(world.memory.change(number).unwrap().unwrap(), newest);
+    let untold = world.memory.untold();
+    assert!(untold.len() == 1 && untold[0].contains("is lost"), "{untold:?}");
+
+    // An older copy of the repository, in which the record had begun anew already.
+    assert!(world.in_store(&["update-ref", &meta, &begun.meta.to_string()]).status.success());
+    fs::remove_file(world.loose(&newest.meta.to_string()).1).unwrap();
+    let Err(Failure::Failed(error)) = world.forge.rebuild() else { panic!("an older copy was taken") };
+    assert!(error.to_string().contains("the repository is older than its rows"), "{error}");
+    assert_eq!(world.memory.change(number).unwrap().unwrap(), newest);
 }
 
 #[test]
