@@ -23,7 +23,8 @@ pub enum ErrorClass {
     Denied,
 }
 
-/// A failed call. The text says what happened, why, and what to do where that is known.
+/// A failed call. The text says what happened, why, and what to do where that is known. It reaches whoever pushes and reads:
+/// files of a bare repository are named from its own folder on, as where a server keeps its data is no business of theirs.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// The program is not there or cannot be executed.
@@ -87,7 +88,7 @@ pub enum GitError {
         answer: String,
     },
     /// A file of ours cannot be read or written.
-    #[error("cannot {action} `{}`: {source}", path.display())]
+    #[error("cannot {action} `{}`: {source}", place(path).display())]
     Io {
         /// A verb: `read`, `write`, `rename`.
         action: &'static str,
@@ -97,7 +98,7 @@ pub enum GitError {
         source: io::Error,
     },
     /// The disk did not confirm a write that a landing stands on. Trying again would hide it: the kernel reports it once.
-    #[error("the disk did not confirm `{}`: {source}; landing stops until a person has looked at the disk", path.display())]
+    #[error("the disk did not confirm `{}`: {source}; landing stops until a person has looked at the disk", place(path).display())]
     NotDurable {
         /// What could not be made durable.
         path: PathBuf,
@@ -142,7 +143,7 @@ pub enum GitError {
     )]
     NotCleared,
     /// There is something already at the place that was to be made.
-    #[error("`{}` exists already", path.display())]
+    #[error("`{}` exists already", place(path).display())]
     Exists {
         /// The place.
         path: PathBuf,
@@ -246,6 +247,26 @@ impl GitError {
     }
 }
 
+/// A path, from the folder of the bare repository on that it is of.
+pub(crate) fn place(path: &Path) -> &Path {
+    let is_bare = |folder: &Path| {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = name.strip_suffix(".new").unwrap_or(name);
+        name.strip_suffix(".git").is_some_and(|repo| !repo.is_empty())
+    };
+    let repository = path.ancestors().find(|folder| is_bare(folder));
+    let outside = repository.and_then(Path::parent);
+    outside.and_then(|outside| path.strip_prefix(outside).ok()).unwrap_or(path)
+}
+
+/// Words of a git that ran in a folder, with its files named as [`place`] names them.
+pub(crate) fn without_place(words: &str, folder: &Path) -> String {
+    match folder.to_str() {
+        Some(whole) if place(folder) != folder => words.replace(whole, &place(folder).to_string_lossy()),
+        _ => words.to_owned(),
+    }
+}
+
 /// Characters of foreign text that an error shows.
 const SHOWN_CHARS_MAX: usize = 2_000;
 
@@ -254,4 +275,25 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let safe = |c: char| if c != '\n' && towpath_core::ids::is_unprintable(c) { '?' } else { c };
     text.trim().chars().take(SHOWN_CHARS_MAX).map(safe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_from_their_repository_on() {
+        let inside = Path::new("/var/lib/towpath/repos/web.git/objects/ab/cd");
+        assert_eq!(place(inside), Path::new("web.git/objects/ab/cd"));
+        assert_eq!(place(Path::new("/data/web.git.new")), Path::new("web.git.new"));
+        for other in ["/web/.git/index", "/tmp/file", "web"] {
+            assert_eq!(place(Path::new(other)), Path::new(other));
+        }
+        let folder = Path::new("/var/lib/towpath/repos/web.git");
+        let words = "error: object file /var/lib/towpath/repos/web.git/./objects/ab/cd is empty";
+        assert_eq!(without_place(words, folder), "error: object file web.git/./objects/ab/cd is empty");
+        assert_eq!(without_place("fatal: /tmp/web", Path::new("/tmp")), "fatal: /tmp/web");
+        let error = GitError::io("read", inside)(io::ErrorKind::NotFound.into()).to_string();
+        assert!(error.starts_with("cannot read `web.git/objects/ab/cd`: "), "{error}");
+    }
 }

@@ -7,7 +7,7 @@ use crate::object::ObjectId;
 use crate::repository::Repository;
 
 /// Refs that hold what came by import, by push or by a landing. All others hold what the server made for itself: candidates,
-/// records, notes. Nobody has brought that, until somebody does.
+/// records, notes. Nobody has brought that, until somebody does. Revisions of changes are last.
 const BROUGHT: [&str; 3] = ["--branches", "--tags", "--glob=refs/changes/*/[0-9]*"];
 
 /// How commits are walked.
@@ -101,19 +101,24 @@ impl Repository {
     /// quarantine of a push, it is what the push brings: also where the server has made the same commit for itself, as a
     /// candidate.
     ///
+    /// Where a revision of some change is damaged, what only revisions contain is in the answer too, so that the others go on:
+    /// who brought it is known, and stays who brought it first.
+    ///
     /// # Errors
     /// `TooLarge` if there are more than `commits_max`; `Missing` for a tip that is not there.
     pub fn new_commits(&self, tips: &[CommitId], commits_max: usize) -> Result<Vec<DatedCommit>, GitError> {
         if tips.is_empty() {
             return Ok(Vec::new());
         }
-        let call = self.call("rev-list").arg(format!("--max-count={}", commits_max + 1));
-        let call = call
-            .arg("--format=%H %at %ct")
-            .args(tips.iter().map(CommitId::to_string))
-            .arg("--not")
-            .args(BROUGHT);
-        let finished = call.prepare().finish(&[], self.bounds())?;
+        let beside = |brought: &[&str]| {
+            let call = self.call("rev-list").arg(format!("--max-count={}", commits_max + 1));
+            let call = call.arg("--format=%H %at %ct").args(tips.iter().map(CommitId::to_string));
+            call.arg("--not").args(brought).prepare().finish(&[], self.bounds())
+        };
+        let mut finished = beside(&BROUGHT)?;
+        if !finished.status.success() {
+            finished = beside(&BROUGHT[..2])?;
+        }
         if !finished.status.success() {
             return Err(self.explained(finished.failed("rev-list"), tips));
         }

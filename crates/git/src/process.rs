@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit};
 
-use crate::error::{GitError, printable};
+use crate::error::{GitError, printable, without_place};
 
 /// Bytes of git's error output that are kept, from the end: the last line says why.
 const STDERR_BYTES_MAX: usize = 8 * 1024;
@@ -96,6 +96,7 @@ pub(crate) struct Running {
     stdout: ChildStdout,
     stderr: Option<ChildStderr>,
     stderr_tail: Vec<u8>,
+    folder: Option<PathBuf>,
     listen_for: Option<&'static str>,
     heard: bool,
 }
@@ -120,6 +121,7 @@ impl Prepared {
     /// Starts the process in a group of its own, with pipes for its three streams.
     pub fn start(mut self) -> Result<Running, GitError> {
         let program = PathBuf::from(self.command.get_program());
+        let folder = self.command.get_current_dir().map(Path::to_owned);
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let not_started =
             |source| GitError::NotStarted { program, needed: crate::environment::VERSION_NEEDED, source };
@@ -135,6 +137,7 @@ impl Prepared {
             stdout,
             stderr: Some(stderr),
             stderr_tail: Vec::new(),
+            folder,
             listen_for: self.listen_for,
             heard: false,
         };
@@ -172,7 +175,7 @@ impl Prepared {
             }
         }
         let status = running.wait(until)?;
-        Ok(Finished { status, output, stderr: printable(&running.stderr_tail), heard: running.heard })
+        Ok(Finished { status, output, stderr: running.words(), heard: running.heard })
     }
 
     /// Runs the command to its end and takes its output; any exit but 0 is an error.
@@ -244,7 +247,9 @@ impl Running {
     /// What it wrote to its error output since this was asked last, printable and cut.
     pub fn said(&mut self) -> String {
         self.drain_stderr();
-        printable(&std::mem::take(&mut self.stderr_tail))
+        let said = self.words();
+        self.stderr_tail.clear();
+        said
     }
 
     /// Waits for the process itself, which may outlive its streams.
@@ -261,7 +266,7 @@ impl Running {
         self.stdin = None;
         let until = Until::after(Duration::from_secs(1));
         let status = self.wait(until).map_or_else(|error| error.to_string(), |status| status.to_string());
-        GitError::Failed { call: self.call, status, stderr: printable(&self.stderr_tail) }
+        GitError::Failed { call: self.call, status, stderr: self.words() }
     }
 
     pub fn call(&self) -> &'static str {
@@ -334,6 +339,14 @@ impl Running {
             }
             let surplus = self.stderr_tail.len().saturating_sub(STDERR_BYTES_MAX);
             self.stderr_tail.drain(..surplus);
+        }
+    }
+
+    fn words(&self) -> String {
+        let said = printable(&self.stderr_tail);
+        match &self.folder {
+            Some(folder) => without_place(&said, folder),
+            None => said,
         }
     }
 

@@ -150,8 +150,22 @@ impl Repository {
                 Ok(Some(name)) => GitError::DamagedBelow { id, name },
                 Ok(None) | Err(_) => GitError::Damaged { id },
             },
+            GitError::Failed { call, status, stderr } => {
+                self.damaged_ref(&stderr).unwrap_or(GitError::Failed { call, status, stderr })
+            }
             error => error,
         }
+    }
+
+    /// Git names what a ref itself names by the ref.
+    fn damaged_ref(&self, words: &str) -> Option<GitError> {
+        let name = words.split_whitespace().find_map(|word| word.parse::<RefName>().ok())?;
+        let id = self.ref_target(&name).ok()??;
+        self.damage_of(id)?;
+        Some(match name.as_str().starts_with("refs/changes/") {
+            true => GitError::DamagedBelow { id, name },
+            false => GitError::Damaged { id },
+        })
     }
 
     /// A ref of a change that reaches an object which no branch and no tag does.

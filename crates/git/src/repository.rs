@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::coprocess::Slot;
 use crate::environment::{Call, Git};
-use crate::error::GitError;
+use crate::error::{GitError, place, without_place};
 use crate::process::Bounds;
 
 /// The repository's own file. Pushes and fetches are served with it; every call of ours pins what matters once more.
@@ -136,7 +136,7 @@ impl Repository {
     pub fn open(git: &Git, path: &Path) -> Result<Repository, GitError> {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         if !path.join("HEAD").is_file() || !path.join("objects").is_dir() {
-            return Err(GitError::NotThere { what: "repository", name: path.display().to_string() });
+            return Err(GitError::NotThere { what: "repository", name: place(&path).display().to_string() });
         }
         if path.join("reftable").exists() {
             let why = "its refs are in the reftable format; import it instead".to_owned();
@@ -155,7 +155,7 @@ impl Repository {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         match path.join("HEAD").is_file() && path.join("objects").is_dir() {
             true => Ok(Self::with_quarantine(git, path, None)),
-            false => Err(GitError::NotThere { what: "repository", name: path.display().to_string() }),
+            false => Err(GitError::NotThere { what: "repository", name: place(&path).display().to_string() }),
         }
     }
 
@@ -191,6 +191,11 @@ impl Repository {
     /// The git that it is used with.
     pub fn git(&self) -> &Git {
         &self.inner.git
+    }
+
+    /// What git said of this repository, for people who need not know where it is.
+    pub fn without_place(&self, words: &str) -> String {
+        without_place(words, self.path())
     }
 
     /// Ends the git processes that are kept open. The next call starts what it needs.

@@ -1,6 +1,7 @@
 //! A push over HTTP, from the first byte to the verdict that git's client prints.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -15,9 +16,10 @@ use super::desk::{HookDesk, HookToken};
 use super::http::{
     COPY_BYTES, HIDE, Head, REQUEST_DEADLINE, Reply, Request, admits, answer_text, decoded, known_protocol,
 };
+use super::packet::{Packet, band};
 use super::report::{refusal, shown};
 use super::request::PushHead;
-use super::rules::CHANGES;
+use super::rules::OWN_REFS;
 use super::scan::{PACK_LIMITS, PackScan};
 use super::session::{PushContext, RefusedPush, Session};
 use crate::builtin::BuiltIn;
@@ -91,9 +93,11 @@ pub fn answer_receive_pack(
     };
     let serving = forge.repository().serve(Service::ReceivePack, Exchange::Serve, &options, REQUEST_DEADLINE);
     let answer = match serving {
-        Ok(serving) => exchange(serving, &head, body).inspect_err(|_| {
-            session.count_upload(taken.load(Ordering::Relaxed));
-        })?,
+        Ok(serving) => {
+            let answer = exchange(serving, &head, body)
+                .inspect_err(|_| session.count_upload(taken.load(Ordering::Relaxed)))?;
+            without_places(answer, &head, (forge.repository(), registered.hooks()))
+        }
         Err(error) => broken_answer(&head, &error.to_string()),
     };
     drop(registered);
@@ -113,9 +117,12 @@ fn settings(repository: &Repository) -> Result<Vec<String>, GitError> {
         "transfer.unpackLimit=1".to_owned(),
         // Every ref goes through the hook; it sends plain ones back.
         "receive.procReceiveRefs=refs".to_owned(),
-        // Not the branches that are left out of the list of refs: of those, the judge says more than git would.
-        format!("{HIDE}{CHANGES}"),
+        // What git wants to know to be whole it asks of branches and tags alone, here and in the quarantine, which has the
+        // repository for its alternate: over a damaged record or revision of one change it would refuse every push.
+        "core.alternateRefsPrefixes=refs/heads refs/tags".to_owned(),
     ];
+    // Not the branches that are left out of the list of refs: of those, the judge says more than git would.
+    settings.extend(OWN_REFS.map(|name| format!("{HIDE}{name}")));
     if !repository.tolerates(ODD_MODES)? {
         settings.push(format!("receive.fsck.{ODD_MODES}=error"));
     }
@@ -200,6 +207,33 @@ fn listen(mut serving: Serving) -> Result<Vec<u8>, GitError> {
         }
     }
     serving.finish().map(|_| answer)
+}
+
+/// An answer without where the repository and the hooks are, in what git says to the person. Git cuts its words anywhere, so
+/// they are put together first.
+fn without_places(answer: Vec<u8>, head: &PushHead, (repository, hooks): (&Repository, &Path)) -> Vec<u8> {
+    if !head.can("side-band-64k") {
+        return answer;
+    }
+    let (mut report, mut said, mut fatal) = (Vec::new(), Vec::new(), Vec::new());
+    let mut packets = &answer[..];
+    // Nothing follows a packet that cannot be read.
+    while let Ok(Some(Packet::Data(data))) = Packet::read(&mut packets) {
+        match data.split_first() {
+            Some((1, bytes)) => report.extend_from_slice(bytes),
+            Some((2, bytes)) => said.extend_from_slice(bytes),
+            Some((3, bytes)) => fatal.extend_from_slice(bytes),
+            _ => {}
+        }
+    }
+    let hooks = hooks.to_string_lossy();
+    let words = |bytes: &[u8]| {
+        let words = repository.without_place(&String::from_utf8_lossy(bytes));
+        words.replace(&*hooks, "hooks").into_bytes()
+    };
+    let mut answer = [band(2, &words(&said)), band(1, &report), band(3, &words(&fatal))].concat();
+    answer.extend(b"0000");
+    answer
 }
 
 /// Copies the body to git, measuring the pack on its way. Dropping git's input in the middle makes git clear up.

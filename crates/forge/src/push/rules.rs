@@ -14,8 +14,8 @@ use crate::records::Policy;
 
 /// Branches of one person. They are scratch space: what matters becomes a change.
 const BRANCHES_MAX: usize = 200;
-/// Where the refs of changes are.
-pub(super) const CHANGES: &str = "refs/changes";
+/// Where the server's own refs are that a push neither hears of nor moves; that of `refs/towpath` is no one's to see.
+pub(super) const OWN_REFS: [&str; 2] = ["refs/changes", "refs/notes"];
 
 /// Who pushes, and the repo's settings.
 #[derive(Debug, Clone, Copy)]
@@ -169,11 +169,11 @@ fn moves_all_branches(role: Role) -> bool {
     role >= Role::Maintainer
 }
 
-/// The refs that a pusher's git is not told of, as values of `receive.hideRefs`: those of changes, of which there are some for
-/// each that there ever was, and branches that the pusher cannot move. A git that knew of such a branch would measure a
+/// The refs that a pusher's git is not told of, as values of `receive.hideRefs`: the server's own, of which there are some
+/// for each change that there ever was, and branches that the pusher cannot move. A git that knew of such a branch would measure a
 /// proposal of the same name by it and refuse to send it.
 pub fn hidden(pusher: Pusher<'_>, own: &[BranchName]) -> Vec<String> {
-    let mut hidden = vec![CHANGES.to_owned()];
+    let mut hidden = OWN_REFS.map(str::to_owned).to_vec();
     if !moves_all_branches(pusher.role) {
         hidden.push("refs/heads".to_owned());
         hidden.extend(pusher.policy.watched.iter().chain(own).map(|name| format!("!refs/heads/{name}")));

@@ -5,6 +5,7 @@
 mod attacks;
 mod clocks;
 mod contract;
+mod damage;
 mod hostile;
 mod http;
 mod landings;

@@ -220,6 +220,16 @@ impl World {
         (id, file)
     }
 
+    /// Has every object lie loose.
+    pub fn unpack(&self) {
+        let each = "for pack in objects/pack/*.pack; do mv \"$pack\" taken && rm \"${pack%.pack}\".* && \"$0\" unpack-objects -q \
+                    < taken && rm taken || exit 1; done";
+        let mut unpacking = Command::new("sh");
+        unpacking.args(["-c", each]).arg(&self.client).current_dir(self.forge.repository().path());
+        assert!(unpacking.status().unwrap().success());
+        self.forge.repository().close_processes();
+    }
+
     /// Plain git in the bare repository, past all of our own code.
     pub fn in_store(&self, arguments: &[&str]) -> Output {
         plain_git(&self.client, self.forge.repository().path(), &[&["--git-dir=."], arguments].concat())

@@ -260,6 +260,34 @@ fn a_repository_that_the_disk_has_lost_comes_back_as_its_alert_says() {
 }
 
 #[test]
+fn a_damaged_record_of_one_change_keeps_no_other_from_landing() {
+    let mut site = Site::new();
+    site.land("1", "one");
+    // Its record says by then that it has landed, and is not written again.
+    site.ok(&["change", "comment", "1", "Well?"]);
+    let repository = site.home("data/repos/web.git");
+    let mut command = site.world.command("git");
+    command.arg("--git-dir").arg(&repository).args(["rev-parse", "refs/changes/1/meta"]);
+    let id = ended(command.output().unwrap()).out.trim().to_owned();
+    let file = repository.join("objects").join(&id[..2]).join(&id[2..]);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, "").unwrap();
+    site.land("2", "two");
+    site.stop();
+    site.start();
+    site.land("3", "three");
+    let make = |name: &str| {
+        let to = site.home(name).display().to_string();
+        site.world.towpath(&["backup", "make", &to, "--data", &site.data()])
+    };
+    let partial = make("partial");
+    assert_eq!((partial.code, partial.err.contains("`refs/changes/1/meta`")), (1, true), "{}", partial.err);
+    site.ok(&["change", "comment", "1", "Go on."]);
+    let whole = make("whole");
+    assert!(!whole.err.contains("could not be saved"), "{}", whole.err);
+}
+
+#[test]
 fn h09_backup_has_no_key() {
     let site = Site::new();
     site.given(&["secret", "set", "deploy-key"], "canary-hunter-22");

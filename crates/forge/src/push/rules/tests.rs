@@ -181,8 +181,11 @@ fn git_hears_of_the_branches_that_its_user_moves() {
         let own = world().branches_of(ANN).unwrap();
         hidden(Pusher { user: ANN, role, policy: &policy }, &own)
     };
-    assert_eq!(hidden(Role::Author), ["refs/changes", "refs/heads", "!refs/heads/main", "!refs/heads/anns"]);
-    assert_eq!(hidden(Role::Maintainer), ["refs/changes"]);
+    assert_eq!(
+        hidden(Role::Author),
+        ["refs/changes", "refs/notes", "refs/heads", "!refs/heads/main", "!refs/heads/anns"]
+    );
+    assert_eq!(hidden(Role::Maintainer), ["refs/changes", "refs/notes"]);
 }
 
 #[test]
