@@ -52,11 +52,11 @@ pub mod wording;
 use bodies::{Arriving, UnderWay};
 use call::Call;
 use connections::Connections;
-use error::{ApiError, Class};
+use error::{Answer, ApiError, Class};
 use origin::Site;
 use patience::{BODY_DEADLINE, IDLE_DEADLINE, Patience};
 use route::{Face, Needs, Route};
-use shares::Shares;
+use shares::{Share, Shares};
 
 /// Requests of one person at once, until their answers are written: an answer is held until then. Source: 32 streams, and as much
 /// again for a person's pages and scripts.
@@ -247,16 +247,36 @@ async fn answer(
     }
     // Git's exchanges wait for places of their own, and are written as they are made.
     let asker = call.person.as_ref().filter(|_| route.face != Face::Git).map(|person| person.user);
-    let place = asker.map(|user| edge.requests.take(user).ok_or_else(too_many)).transpose()?;
+    let place = asker.map(|user| edge.requests.take(user).map(Arc::new).ok_or_else(too_many)).transpose()?;
     let request = request.map(|body| arriving(edge, route, body));
     let late =
         |_| ApiError::new(Class::TimedOut, "the answer took too long; it may have happened nevertheless");
-    let response =
-        tokio::time::timeout(route.deadline, (route.handler)(call, request)).await.map_err(late)??;
+    let handled = (route.handler)(call, request);
+    let handled = tokio::time::timeout(route.deadline, async {
+        match place.clone() {
+            Some(place) => until_done(handled, place).await,
+            None => handled.await,
+        }
+    });
+    let response = handled.await.map_err(late)??;
     Ok(match place {
         Some(place) => response.map(|body| Body::new(UnderWay::new(body, place))),
         None => response,
     })
+}
+
+/// Carries a request through, also where nobody waits for its answer any more: what it has begun goes on, and keeps its place
+/// until it is done. Whoever hangs up has no more under way than whoever waits.
+async fn until_done(
+    handled: impl Future<Output = Answer<Response>> + Send + 'static,
+    place: Arc<Share<UserId>>,
+) -> Answer<Response> {
+    let done = tokio::spawn(async move {
+        let response = handled.await;
+        drop(place);
+        response
+    });
+    done.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
 }
 
 /// A request's body within the route's bounds.
@@ -348,4 +368,31 @@ pub fn site(url: Option<&str>, listen: SocketAddr) -> Result<Site, origin::Unfit
 /// An answer without a body.
 pub fn empty(status: StatusCode) -> Response {
     status.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_hangs_up_holds_the_place_until_the_work_is_done() {
+        let shares = Shares::new(1);
+        let place = Arc::new(shares.take(UserId(1)).unwrap());
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let work = async move {
+            began.send(()).unwrap();
+            ended.await.unwrap();
+            Ok(empty(StatusCode::OK))
+        };
+        let waiting = tokio::spawn(until_done(work, place));
+        begun.await.unwrap();
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert!(shares.take(UserId(1)).is_none());
+        end.send(()).unwrap();
+        while shares.take(UserId(1)).is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

@@ -69,8 +69,8 @@ struct Piece {
 
 impl UnderWay {
     /// A body with the place that it holds.
-    pub fn new(body: Body, place: Share<UserId>) -> UnderWay {
-        UnderWay { body, place: Arc::new(place) }
+    pub fn new(body: Body, place: Arc<Share<UserId>>) -> UnderWay {
+        UnderWay { body, place }
     }
 }
 

@@ -213,10 +213,8 @@ fn search(reader: &LogReader) -> Answer<Option<u64>> {
         offset += bytes.len() as u64;
         rest.extend_from_slice(&bytes);
         let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for text in rest[..whole].split_inclusive(|byte| *byte == b'\n') {
-            if search.take(text) {
-                return Ok(search.line());
-            }
+        if search.take(&rest[..whole]) {
+            return Ok(search.line());
         }
         rest.drain(..whole);
         // A line without an end is looked at in pieces: its beginning tells.

@@ -1,6 +1,10 @@
 //! Which line of a log speaks of an error first: by the words of compilers, test runners, shells, make, Python, and of
 //! Towpath itself.
 
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
+
 /// Bytes of a line that are looked at: its beginning tells.
 const LINE_BYTES_MAX: usize = 2_000;
 
@@ -44,6 +48,33 @@ const KINDS: [&[u8]; 6] = [b"error", b"errors", b"fail", b"failed", b"failures",
 const OWN_LINE: &[u8] = b"[towpath] ";
 const TRACEBACK: &[u8] = b"Traceback (most recent call last)";
 
+/// Each line that speaks of an error, or may once its colours are gone, has one of these. All others are passed over at the
+/// speed of memory: a log may have a hundred million lines, and whoever may read it may ask often.
+const TELLS: [&[u8]; 14] = [
+    b"rror",
+    b"ERROR",
+    b"xception",
+    b"FAIL",
+    b"E   ",
+    b"fatal:",
+    b"panic",
+    b"not found",
+    b"No such file",
+    b"Permission denied",
+    b"Killed",
+    b"*** ",
+    b"[towpath] ",
+    b"Traceback",
+];
+const ESCAPE: u8 = 0x1b;
+/// Lines with one of these that are looked at. Of a log with more of them nobody learns anything by the first one.
+const LOOKS_MAX: u32 = 1_000_000;
+
+static IN_QUESTION: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let tells = TELLS.into_iter().chain([&[ESCAPE][..]]);
+    AhoCorasick::new(tells).expect("invariant: a few short words make an automaton")
+});
+
 /// Takes the lines of a log one after the other, and knows at the end which one speaks of an error first.
 #[derive(Debug, Default)]
 pub(super) struct Search {
@@ -55,11 +86,36 @@ pub(super) struct Search {
     weak: Option<u64>,
     /// The first line of a traceback that is not over.
     traceback: Option<u64>,
+    looks: u32,
 }
 
 impl Search {
-    /// Takes the next line; says whether it needs no further ones.
-    pub(super) fn take(&mut self, line: &[u8]) -> bool {
+    /// Takes the next lines, all of them whole; says whether it needs no further ones.
+    pub(super) fn take(&mut self, mut lines: &[u8]) -> bool {
+        while !lines.is_empty() && self.looks < LOOKS_MAX {
+            // A traceback ends with a line that may look like any other.
+            if self.traceback.is_none() {
+                let tell = IN_QUESTION.find(lines).map_or(lines.len(), |tell| tell.start());
+                let start = memchr::memrchr(b'\n', &lines[..tell]).map_or(0, |end| end + 1);
+                self.next += memchr::memchr_iter(b'\n', &lines[..start]).count() as u64;
+                lines = &lines[start..];
+                if tell == lines.len() + start {
+                    // Nothing is left, or a last line without an end.
+                    self.next += u64::from(!lines.is_empty());
+                    return false;
+                }
+            }
+            let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
+            if self.take_line(&lines[..end]) {
+                return true;
+            }
+            lines = &lines[end..];
+        }
+        self.looks >= LOOKS_MAX
+    }
+
+    fn take_line(&mut self, line: &[u8]) -> bool {
+        self.looks += 1;
         let number = self.next;
         self.next += 1;
         let line = without_colours(&line[..line.len().min(LINE_BYTES_MAX)]);
@@ -151,7 +207,7 @@ fn without_colours(line: &[u8]) -> Vec<u8> {
     let mut bytes = line.iter().copied();
     while let Some(byte) = bytes.next() {
         match byte {
-            0x1b => {
+            ESCAPE => {
                 // An escape sequence ends with a letter.
                 for byte in bytes.by_ref() {
                     if byte.is_ascii_alphabetic() {
@@ -171,11 +227,7 @@ mod tests {
 
     fn first(log: &str) -> Option<u64> {
         let mut search = Search::default();
-        for line in log.split_inclusive('\n') {
-            if search.take(line.as_bytes()) {
-                break;
-            }
-        }
+        search.take(log.as_bytes());
         search.line()
     }
 
@@ -257,6 +309,38 @@ mod tests {
         for line in fine {
             assert_eq!(first(&format!("{line}\n")), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_line_has_the_same_number_however_the_log_is_cut() {
+        let log = "fine\n\n  E   x\nTraceback (most recent call last):\n  File\nKeyError: 'x'\nerror: late\n";
+        let by_lines = || {
+            let mut search = Search::default();
+            let _ = log.split_inclusive('\n').any(|line| search.take(line.as_bytes()));
+            search.line()
+        };
+        assert_eq!((first(log), by_lines()), (Some(2), Some(2)));
+        let log = log.replace("E   x", "plain");
+        assert_eq!(first(&log), Some(5));
+        let filler = "nothing to see\n".repeat(3);
+        assert_eq!(first(&format!("{filler}{log}")), Some(8));
+    }
+
+    /// Every word of the tables is met by a tell, or its lines would be passed over.
+    #[test]
+    fn no_word_is_passed_over() {
+        let words = AT_START.iter().chain(&WITHIN).chain(&AT_END).chain([&OWN_LINE, &TRACEBACK]);
+        for word in words.chain([&b"xError"[..], b"xException", b"panic: ", b": *** "].iter()) {
+            assert!(IN_QUESTION.is_match(word), "{}", String::from_utf8_lossy(word));
+        }
+    }
+
+    #[test]
+    fn a_log_that_speaks_of_nothing_but_errors_is_given_up() {
+        let line = "a rror\n";
+        let log = line.repeat(LOOKS_MAX as usize);
+        assert_eq!(first(&format!("{log}error: late\n")), None);
+        assert_eq!(first(&format!("{}error: early\n", &log[line.len()..])), Some(u64::from(LOOKS_MAX) - 1));
     }
 
     #[test]
