@@ -188,8 +188,8 @@ fn crumb(text: impl Into<String>, url: impl Into<String>) -> Crumb {
 
 /// Which of these commands a gate takes from whoever looks: it decides so by the same table when it is given one.
 async fn permitted<const N: usize>(call: &Call, gate: GateId, verbs: [Verb; N]) -> Answer<[bool; N]> {
-    let by = call.person()?.user;
-    let look = move |live: &Live<Gate>| verbs.map(|verb| live.state.permit(by, &verb).is_ok());
+    let (by, now) = (call.person()?.user, call.now());
+    let look = move |live: &Live<Gate>| verbs.map(|verb| live.state.permit(by, &verb, now).is_ok());
     Ok(call.shared().engine.gate(gate, look).await.unwrap_or([false; N]))
 }
 

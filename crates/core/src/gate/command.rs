@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::runs::Cancel;
 use super::settle::Cause;
-use super::{Freeze, GateState, HaltCause, Hold, RetryScope, Vouch, reason};
+use super::{Freeze, GateState, HaltCause, Hold, Reason, RetryScope, Vouch, reason};
 use crate::act::Act;
 use crate::cell::{Refusal, RefusalClass};
 use crate::graph::{JobGraph, Trigger};
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, EnvironmentName, Timestamp, TreeId, UserId};
-use crate::policy::{Actor, Role};
+use crate::policy::{Actor, Level, Role};
 
 /// A person's request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,7 +105,8 @@ type Outcome = Result<String, Refusal>;
 impl GateState {
     pub(super) fn command(&mut self, command: &Command, now: Timestamp) {
         let before = self.notes.acts.len();
-        let result = self.permit(command.by.user, &command.verb).and_then(|()| self.carry_out(command, now));
+        let result =
+            self.permit(command.by.user, &command.verb, now).and_then(|()| self.carry_out(command, now));
         if let Ok(what) = &result {
             // The record has it before what came of it.
             let act = Act::Command { gate: self.id.clone(), by: command.by.clone(), what: what.clone() };
@@ -118,18 +119,10 @@ impl GateState {
     ///
     /// # Errors
     /// The person lacks the right.
-    pub fn permit(&self, by: UserId, verb: &Verb) -> Result<(), Refusal> {
-        let have = self.rights(by);
-        let owner = |change: &ChangeNumber| {
-            let change = self.changes.get(change);
-            have.is_some_and(|rights| rights.authorised)
-                && change.is_some_and(|change| change.facts.owner == by)
-        };
+    pub fn permit(&self, by: UserId, verb: &Verb, now: Timestamp) -> Result<(), Refusal> {
+        let own = self.change_meant(verb).filter(|change| change.facts.owner == by);
         let need = match verb {
-            Verb::Hold { change, .. } | Verb::Retry { change, .. } if owner(change) => Role::Author,
-            Verb::Cancel { run, .. } if self.change_of(*run).is_some_and(|change| owner(&change)) => {
-                Role::Author
-            }
+            Verb::Hold { .. } | Verb::Retry { .. } | Verb::Cancel { .. } if own.is_some() => Role::Author,
             Verb::Vouch { .. }
             | Verb::Hold { .. }
             | Verb::Release { .. }
@@ -142,13 +135,41 @@ impl GateState {
             | Verb::DeployTo { .. } => Role::Maintainer,
             Verb::AcceptTip { .. } => Role::Admin,
         };
-        match have.is_some_and(|rights| rights.role >= need) {
-            true => Ok(()),
-            false => {
-                let why = format!("this takes the role {need:?} on {}", self.id.repo).to_lowercase();
-                Err(Refusal::new(RefusalClass::Denied, why))
-            }
+        let have = self.rights(by).map(|rights| rights.role);
+        if have.is_none_or(|have| have < need) {
+            let why = format!("this takes the role {need:?} on {}", self.id.repo).to_lowercase();
+            return Err(Refusal::new(RefusalClass::Denied, why));
         }
+        match (verb, own) {
+            (Verb::Retry { .. }, Some(change)) if have < Some(Role::Maintainer) => self.may_run(change, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// The open change that a command is about.
+    fn change_meant(&self, verb: &Verb) -> Option<&super::Change> {
+        let number = match verb {
+            Verb::Vouch { change, .. }
+            | Verb::Hold { change, .. }
+            | Verb::Release { change }
+            | Verb::Retry { change, .. } => *change,
+            Verb::Cancel { run, .. } => self.runs.get(*run)?.change?.0,
+            _ => return None,
+        };
+        self.changes.get(&number)
+    }
+
+    /// Machines are for what somebody authorised stands for, also where its owner asks for them.
+    fn may_run(&self, change: &super::Change, now: Timestamp) -> Result<(), Refusal> {
+        if self.level(change, now) > Level::Untrusted {
+            return Ok(());
+        }
+        let reason = Reason::Untrusted { revision: change.facts.revision.commit };
+        let vouched = reason.hint(change.facts.number, &self.id.branch).unwrap_or_default();
+        let why = format!(
+            "{reason}; {vouched}, or an admin authorises who uploaded it (`towpath repo grant USER author --authorised true`)"
+        );
+        Err(Refusal::new(RefusalClass::Denied, why))
     }
 
     fn carry_out(&mut self, command: &Command, now: Timestamp) -> Outcome {
@@ -225,9 +246,9 @@ impl GateState {
     ///
     /// # Errors
     /// It is held by somebody else, whose hold this person may not end.
-    pub fn permit_to_leave(&self, by: &Actor, number: ChangeNumber) -> Result<(), Refusal> {
+    pub fn permit_to_leave(&self, by: &Actor, number: ChangeNumber, now: Timestamp) -> Result<(), Refusal> {
         match self.hold_of(number).filter(|held| held.by != by.name) {
-            Some(held) if self.permit(by.user, &Verb::Release { change: number }).is_err() => {
+            Some(held) if self.permit(by.user, &Verb::Release { change: number }, now).is_err() => {
                 Err(held_already(number, held))
             }
             _ => Ok(()),
@@ -241,10 +262,6 @@ impl GateState {
         let change = self.changes.get_mut(&number).expect("invariant: it is open");
         change.hold = None;
         Ok(format!("released change {number}"))
-    }
-
-    fn change_of(&self, run: u64) -> Option<ChangeNumber> {
-        Some(self.runs.get(run)?.change?.0)
     }
 
     fn cancel_by_person(&mut self, run: u64, why: &str) -> Outcome {

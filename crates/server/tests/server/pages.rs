@@ -212,14 +212,21 @@ fn an_owner_is_offered_what_the_gate_takes_from_them() {
         [form(&run, "cancel"), form(change, "hold"), form(change, "retry"), form(change, "close")]
     };
     assert_eq!((offers("ann"), offers("mia"), offers("bob")), ([true; 4], [true; 4], [false; 4]));
+    let cancel = Ask::post(&format!("/api/v1/repos/{}/cancel", run_path(&newest())), json!({ "why": "no" }));
+    assert_eq!(world.by("bob", cancel).status, 403);
+    let act = |verb: &str| format!("/api/v1/repos/demo/changes/1/{verb}");
+    let revision = json!({ "revision": world.change(1)["revision"] });
     // Approved, it goes on being tested whoever owns it.
-    let approve = json!({ "revision": world.change(1)["revision"] });
-    world.by("mia", Ask::post("/api/v1/repos/demo/changes/1/approve", approve)).ok();
+    world.by("mia", Ask::post(&act("approve"), revision.clone())).ok();
     let role = json!({ "role": "author", "authorised": false });
     world.ada(Ask::put("/api/v1/repos/demo/people/ann", role)).ok();
-    assert_eq!((offers("ann"), offers("mia")), ([false, false, false, true], [true; 4]));
-    let cancel = Ask::post(&format!("/api/v1/repos/{}/cancel", run_path(&newest())), json!({ "why": "no" }));
-    assert_eq!(world.by("ann", cancel).status, 403);
+    assert_eq!((offers("ann"), offers("mia")), ([true; 4], [true; 4]));
+    world.by("mia", Ask::post(&act("withdraw"), json!({}))).ok();
+    assert_eq!(offers("ann")[1..], [true, false, true]);
+    let refused = world.by("ann", Ask::post(&act("retry"), revision));
+    let why = refused.error()["why"].clone();
+    assert!(refused.status == 403 && why.as_str().unwrap().contains("or an admin authorises"), "{why}");
+    world.by("ann", Ask::post(&act("hold"), json!({ "why": "not yet" }))).ok();
 }
 
 /// A run within the paths of the API: `demo/runs/main/1`.

@@ -114,14 +114,13 @@ impl World {
     }
 }
 
-/// By the change that it is about, which an author may do some things to when it is their own.
+/// By the change that it is about, which an author may do some things to when it is their own. Whether anything of it runs
+/// is looked at when a run begins.
 fn is_allowed(sent: &Sent, about: Option<ChangeNumber>, truth: &Snapshot) -> bool {
     let Some(rights) = truth.people.get(&sent.by) else { return false };
     let own = |number: ChangeNumber| {
         let change = truth.changes.iter().find(|change| change.number == number);
-        rights.authorised
-            && rights.role >= Role::Author
-            && change.is_some_and(|change| change.owner == sent.by)
+        rights.role >= Role::Author && change.is_some_and(|change| change.owner == sent.by)
     };
     match &sent.verb {
         Verb::Hold { .. } | Verb::Retry { .. } | Verb::Cancel { .. } => {

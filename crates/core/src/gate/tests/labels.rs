@@ -101,7 +101,7 @@ fn a_hold_keeps_a_change_on_its_branch_also_where_it_was_reopened_and_is_not_rea
     let mut bench = Bench::new(GateConfig::default());
     let may_leave = |bench: &Bench, user: UserId| {
         let by = Actor { user, name: format!("user {user}") };
-        bench.gate.state.permit_to_leave(&by, ChangeNumber(1)).is_ok()
+        bench.gate.state.permit_to_leave(&by, ChangeNumber(1), Timestamp(bench.clock)).is_ok()
     };
     bench.play("push 1");
     assert!(may_leave(&bench, AUTHOR));

@@ -391,6 +391,7 @@ fn an_author_cancels_the_runs_of_their_own_change_alone() {
     let cancel = |run| Verb::Cancel { run, why: "enough".into() };
     bench.command(AUTHOR, cancel(2));
     bench.command(AUTHOR, cancel(3));
+    bench.command(OUTSIDER, cancel(1));
     bench.command(OUTSIDER, cancel(3));
     bench.command(AUTHOR, cancel(1));
     expect![[r#"
@@ -398,10 +399,44 @@ fn an_author_cancels_the_runs_of_their_own_change_alone() {
           answer Err("this takes the role maintainer on demo")
           answer Err("this takes the role maintainer on demo")
           answer Err("this takes the role maintainer on demo")
+          cancel: enough (by user 3)
+          answer Ok("cancelled run demo/main/3: enough (by user 3)")
           cancel: enough (by user 2)
           answer Ok("cancelled run demo/main/1: enough (by user 2)")
     "#]]
     .assert_eq(&format!("runs 1 to 3\n{}", bench.log));
+}
+
+#[test]
+fn whoever_owns_a_change_holds_it_and_runs_again_what_may_run() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push-as-outsider 1; push 2");
+    let hold = |change| Verb::Hold { change: ChangeNumber(change), why: "wait".into() };
+    let retry = Verb::Retry { change: ChangeNumber(1), revision: commit(1, 101), scope: RetryScope::All };
+    bench.log.clear();
+    bench.command(OUTSIDER, hold(2));
+    bench.command(OUTSIDER, hold(1));
+    bench.command(OUTSIDER, Verb::Release { change: ChangeNumber(1) });
+    bench.command(OUTSIDER, retry.clone());
+    bench.play("vouch 1; pass 2");
+    bench.command(OUTSIDER, retry.clone());
+    bench.play("later");
+    bench.command(OUTSIDER, retry);
+    expect![[r#"
+          answer Err("this takes the role maintainer on demo")
+          answer Ok("held change 1: wait")
+          answer Err("this takes the role maintainer on demo")
+          answer Err("revision 650101010101 is from somebody who is not authorised, so nothing of it runs; a maintainer can run `towpath change vouch 1 --revision 650101010101 --why '…'`, or an admin authorises who uploaded it (`towpath repo grant USER author --authorised true`)")
+        vouch 1
+          answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
+          run 2: Change of 1 (initial run)
+        pass 2
+          run 3: Change of 1 (retry)
+          answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+        later
+          cancel: change 1 may no longer be tested
+          answer Err("revision 650101010101 is from somebody who is not authorised, so nothing of it runs; a maintainer can run `towpath change vouch 1 --revision 650101010101 --why '…'`, or an admin authorises who uploaded it (`towpath repo grant USER author --authorised true`)")
+    "#]].assert_eq(&bench.log);
 }
 
 /// What the newest run with a job of a change's own, which asks for network and user namespaces, withholds from it.

@@ -400,9 +400,9 @@ pub struct Retarget {
 /// `POST /api/v1/repos/{repo}/changes/{change}/retarget`
 pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
     let target = input.target.parse()?;
-    let ((gate, number), by) = (gate_of(&call).await?, call.actor()?);
-    let may = call.shared().engine.gate(gate, move |live| live.state.permit_to_leave(&by, number)).await;
-    may.transpose()?;
+    let ((gate, number), by, now) = (gate_of(&call).await?, call.actor()?, call.now());
+    let look = move |live: &Live<Gate>| live.state.permit_to_leave(&by, number, now);
+    call.shared().engine.gate(gate, look).await.transpose()?;
     let acted = on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
     Ok(acted.said(format!("it is for `{}` now; earlier approvals count no more", input.target)))
 }
