@@ -104,6 +104,10 @@ pub struct Candidate {
     pub definition: Digest,
     /// Jobs of every trigger, the target's required ones and the change's own.
     pub graph: JobGraph,
+    /// Whether its own definition requires no job, and does not say that none is needed: what comes after it would be tested
+    /// by nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requires_nothing: bool,
 }
 
 impl Candidate {

@@ -1,6 +1,6 @@
 //! A definition as it is meant: defaults applied, names resolved, everything checked.
 
-use towpath_core::definition::GateSettings;
+use towpath_core::definition::{EmptySet, GateSettings};
 use towpath_core::glob::Glob;
 use towpath_core::graph::{JobBody, Trigger};
 use towpath_core::ids::JobName;
@@ -75,6 +75,12 @@ impl PathFilter {
 }
 
 impl Definition {
+    /// Whether a change that it is the target of would be tested by nothing and is therefore refused, unless the change brings
+    /// a job of its own.
+    pub fn requires_nothing(&self) -> bool {
+        self.gate.empty != EmptySet::Land && !self.jobs.iter().any(|job| job.required)
+    }
+
     /// Reads a pipeline file. `file` is its name, for messages.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ pub struct GraphPlan {
     pub target_definition: Digest,
     /// Digest of the candidate's own definition.
     pub definition: Digest,
+    /// Whether the candidate's own definition [requires nothing](crate::Definition::requires_nothing) of what comes after it.
+    pub requires_nothing: bool,
     /// Warnings about the candidate's own definition.
     pub warnings: Vec<Diagnostic>,
     /// Set when the target's definition cannot be used and the candidate's replaces it, so that only the candidate's
@@ -57,9 +59,15 @@ pub fn plan(
             (all_own(&definition.expand(Changed::Unknown)), GateSettings::default())
         }
     };
-    let warnings = definition.warnings.clone();
-    let (target_definition, definition) = (target.digest, own.digest);
-    Ok(GraphPlan { graph, gate, target_definition, definition, warnings, target_unusable })
+    Ok(GraphPlan {
+        graph,
+        gate,
+        target_definition: target.digest,
+        definition: own.digest,
+        requires_nothing: definition.requires_nothing(),
+        warnings: definition.warnings.clone(),
+        target_unusable,
+    })
 }
 
 fn all_own(graph: &JobGraph) -> JobGraph {

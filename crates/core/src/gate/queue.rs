@@ -98,7 +98,15 @@ impl GateState {
         let place = Place { queue, is_in: reasons.is_empty() };
         reasons.extend(self.waits(change, now, place));
         reasons.extend(self.over_budget(change, now));
+        reasons.extend(self.last_to_land(change, now));
         reasons
+    }
+
+    /// Said while it can still be helped: what it does to those after it shows only when it is too late.
+    fn last_to_land(&self, change: &Change, now: Timestamp) -> Option<Reason> {
+        let candidate = self.made_candidate(change)?;
+        let lands = self.candidate_obstacle(change, now).is_none();
+        (candidate.requires_nothing && lands).then_some(Reason::LastToLand)
     }
 
     /// Why a change is not among those that the gate has from the forge.

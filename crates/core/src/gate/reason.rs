@@ -163,6 +163,8 @@ pub enum Reason {
         /// When they were over.
         since: Timestamp,
     },
+    /// It lands, and leaves a pipeline that requires no job of what comes after it.
+    LastToLand,
     /// Nothing lands on this branch now.
     Frozen {
         /// Who.
@@ -215,6 +217,7 @@ impl Reason {
             | Reason::DeployIsDue { .. }
             | Reason::Halted { .. }
             | Reason::OverBudget { .. }
+            | Reason::LastToLand
             | Reason::Frozen { .. }
             | Reason::Landing
             | Reason::Trouble { .. } => false,
@@ -284,6 +287,9 @@ impl Reason {
             Reason::DefinitionApproval { revision } => approve(change, *revision),
             Reason::EmptySet => {
                 "give a job `on: [queue]`, or say `gate: {empty: land}` in the branch's towpath.yaml".into()
+            }
+            Reason::LastToLand => {
+                "give a job of it `on: [queue]`, or say `gate: {empty: land}` in its towpath.yaml".into()
             }
             Reason::NoJobs => {
                 "give it a towpath.yaml with a job (docs/guide/pipeline.md) and push again".into()
@@ -373,6 +379,9 @@ impl fmt::Display for Reason {
             Reason::OverBudget { budget_seconds, .. } => {
                 write!(f, "its verdict takes longer than its budget of {}", Span(*budget_seconds))
             }
+            Reason::LastToLand => f.write_str(
+                "its pipeline requires no job, so after it no change can land that does not bring one",
+            ),
             Reason::Frozen { by, why } => write!(f, "{by} froze the branch: {why}"),
             Reason::Landing => f.write_str("it is landing"),
             Reason::Trouble { what, why } => write!(f, "{what} does not work: {why}; it is tried again"),

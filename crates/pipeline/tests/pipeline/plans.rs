@@ -48,6 +48,18 @@ fn an_unedited_definition_is_one_set() {
 }
 
 #[test]
+fn a_definition_that_requires_nothing_of_what_comes_after_it_is_told_apart() {
+    let requires_nothing =
+        |own: &str| plan(&file(TARGET), &file(own), Changed::Unknown).unwrap().requires_nothing;
+    assert!(!requires_nothing(TARGET));
+    assert!(!requires_nothing("jobs: { unit: { run: pytest, when: { paths: [src] } } }"));
+    for own in ["jobs: {}", "jobs: { unit: { run: x, required: false }, deploy: { run: x, on: [land] } }"] {
+        assert!(requires_nothing(own), "{own}");
+        assert!(!requires_nothing(&format!("gate: {{ empty: land }}\n{own}")), "{own}");
+    }
+}
+
+#[test]
 fn a01_deleting_required_jobs_leaves_them_required() {
     check(
         TARGET,

@@ -71,6 +71,7 @@ fn made(
             target_definition: plan.target_definition,
             definition: plan.definition,
             graph: plan.graph,
+            requires_nothing: plan.requires_nothing,
         }),
         Err(diagnostics) => {
             CandidateResult::BadDefinition { definition: own.digest, errors: diagnostics.lines() }

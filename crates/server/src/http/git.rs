@@ -29,6 +29,8 @@ use crate::auth::token::TokenVerb;
 
 mod verdict;
 
+use verdict::Heard;
+
 /// Requests of git at once: each is a process of git and a thread.
 const GIT_REQUESTS_MAX: usize = 64;
 /// Those of one person: whoever is slow, or wants to be, leaves places for others. A robot that fetches many repositories
@@ -282,16 +284,16 @@ struct Bells {
 impl Listener for Bells {
     fn moved(&self, repo: &RepoName, change: ChangeNumber) -> String {
         let link = format!("{}{}", self.edge.site.url, links::change(repo, change));
-        let mut waits = None;
+        let mut heard = Heard::default();
         let watch = async {
-            let watch = self.watch(repo, change, &mut waits);
+            let watch = self.watch(repo, change, &mut heard);
             tokio::time::timeout(VERDICT_DEADLINE, watch).await
         };
         if !matches!(self.runtime.block_on(watch), Ok(Some(()))) {
             tracing::debug!(%repo, %change, "change {change} was not decided on while its push waited");
         }
         // Where the gate is busy, its page says the rest.
-        let first = match waits {
+        let first = match heard.waits {
             Some(waits) => format!("{link} waits for: {waits}"),
             None => link,
         };
@@ -299,13 +301,14 @@ impl Listener for Bells {
             let record = super::records::change(&view, repo, change).ok()?;
             labels::near(&view, repo, &record).ok()
         });
-        std::iter::once(first).chain(near.unwrap_or_default()).collect::<Vec<_>>().join("\n")
+        let lines = std::iter::once(first).chain(heard.note).chain(near.unwrap_or_default());
+        lines.collect::<Vec<_>>().join("\n")
     }
 }
 
 impl Bells {
-    /// Keeps `waits` at what the gate says of the newest revision, until the machine has nothing more to say of it.
-    async fn watch(&self, repo: &RepoName, number: ChangeNumber, waits: &mut Option<String>) -> Option<()> {
+    /// Keeps `heard` at what the gate says of the newest revision, until the machine has nothing more to say of it.
+    async fn watch(&self, repo: &RepoName, number: ChangeNumber, heard: &mut Heard) -> Option<()> {
         let shared = &self.edge.shared;
         let (store, name) = (shared.store.clone(), repo.clone());
         let read = tokio::task::spawn_blocking(move || {
@@ -320,7 +323,7 @@ impl Bells {
                 since.is_read_by(&live.state).then(|| live.state.reasons(number, now))
             });
             if let Some(reasons) = reasons.await.flatten() {
-                *waits = verdict::waits_for(&reasons);
+                *heard = Heard::of(&reasons, number, &gate.branch);
                 if !verdict::is_settling(&reasons) {
                     return Some(());
                 }

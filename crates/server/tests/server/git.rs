@@ -96,6 +96,21 @@ fn a_push_opens_a_change_and_says_what_it_waits_for() {
     assert_ne!(tip, world.change(2)["revision"]);
 }
 
+#[test]
+fn a_push_that_leaves_later_changes_without_a_test_says_so() {
+    let world = World::new();
+    let folder = clone(&world, "bob").unwrap();
+    std::fs::write(folder.join("towpath.yaml"), "jobs: {}\n").unwrap();
+    git(&folder, &["add", "."]);
+    git(&folder, &["commit", "--quiet", "-m", "Test nothing"]);
+    let pushed = git(&folder, &["push", "-o", "change", "origin", "HEAD:refs/heads/bobs"]);
+    let said = said(&pushed);
+    let note =
+        "note: its pipeline requires no job, so after it no change can land that does not bring one; give";
+    assert!(pushed.status.success() && said.contains(note), "{said}");
+    assert!(world.why(2).contains(&"last_to_land".to_owned()), "{:?}", world.why(2));
+}
+
 /// Requests that never come to their end, as many as there are places for everybody.
 #[test]
 fn whoever_trickles_leaves_places_for_others() {

@@ -179,6 +179,7 @@ impl Git {
                 target_definition: definition::digest(target[DEFINITION]),
                 definition: definition::digest(own[DEFINITION]),
                 graph,
+                requires_nothing: false,
             }),
         }
     }

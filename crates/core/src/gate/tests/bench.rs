@@ -42,6 +42,8 @@ pub(super) struct Bench {
     /// Grows where the definition is edited on the target, and with it in every candidate.
     pub(super) target_definition: u8,
     pub(super) breaks_definition: BTreeSet<ChangeNumber>,
+    /// Changes that leave no required job.
+    pub(super) requires_nothing: BTreeSet<ChangeNumber>,
     pub(super) runs: BTreeMap<u64, Arc<RunStart>>,
     pub(super) closed: Vec<ForgeChange>,
     /// Open changes whose records are damaged.
@@ -110,6 +112,7 @@ impl Bench {
             edits_definition: BTreeSet::new(),
             target_definition: 0,
             breaks_definition: BTreeSet::new(),
+            requires_nothing: BTreeSet::new(),
             runs: BTreeMap::new(),
             closed: vec![],
             spoilt: BTreeMap::new(),
@@ -344,6 +347,7 @@ impl Bench {
             target_definition: target,
             definition: if edits { Digest([100 + self.target_definition; 32]) } else { target },
             graph: JobGraph { jobs: jobs.into(), ..self.graph() },
+            requires_nothing: self.requires_nothing.contains(&number),
         })
     }
 

@@ -70,7 +70,10 @@ const ITEMS: [(ItemId, &str, Against); 9] = [
         )
     }),
     (Usable, "its pipeline can be used and tests something", |reason| {
-        matches!(reason, Reason::BadDefinition { .. } | Reason::EmptySet | Reason::NoJobs)
+        matches!(
+            reason,
+            Reason::BadDefinition { .. } | Reason::EmptySet | Reason::NoJobs | Reason::LastToLand
+        )
     }),
     (Tested, "the required jobs passed", |reason| {
         matches!(
@@ -241,6 +244,7 @@ mod tests {
             Reason::WaitsForDeploy { run },
             Reason::DeployIsDue { commit },
             Reason::OverBudget { budget_seconds: 60, since: Timestamp(0) },
+            Reason::LastToLand,
             Reason::Halted { cause: HaltCause::Disk, why: text.clone() },
             Reason::Frozen { by: text.clone(), why: text.clone() },
             Reason::Trouble { what: text.clone(), why: text },

@@ -1,6 +1,28 @@
 //! What a pusher hears of the change that a push moved.
 
 use towpath_core::gate::Reason;
+use towpath_core::ids::{BranchName, ChangeNumber};
+
+/// What a gate says of a revision that was pushed.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// What it waits for.
+    pub waits: Option<String>,
+    /// What to look at once more: it lands, and nobody may have meant what comes then.
+    pub note: Option<String>,
+}
+
+impl Heard {
+    /// Out of the reasons that a change to `target` has.
+    pub fn of(reasons: &[Reason], change: ChangeNumber, target: &BranchName) -> Heard {
+        let note = reasons.iter().find(|reason| matches!(reason, Reason::LastToLand));
+        let note = note.map(|reason| {
+            let hint = reason.hint(change, target).unwrap_or_default();
+            format!("note: {reason}; {hint}")
+        });
+        Heard { waits: waits_for(reasons), note }
+    }
+}
 
 /// Whether a gate is about to say more: a run has its name only once the candidate is made.
 pub fn is_settling(reasons: &[Reason]) -> bool {
@@ -8,7 +30,7 @@ pub fn is_settling(reasons: &[Reason]) -> bool {
 }
 
 /// What a change waits for: its run, where it has one, and the first thing that a person has to do. `None`: for nothing.
-pub fn waits_for(reasons: &[Reason]) -> Option<String> {
+fn waits_for(reasons: &[Reason]) -> Option<String> {
     let run = reasons.iter().find_map(|reason| match reason {
         Reason::WaitsForRun { run } => Some(format!("run {run}")),
         _ => None,
@@ -35,7 +57,7 @@ fn in_brief(reason: &Reason) -> String {
 
 #[cfg(test)]
 mod tests {
-    use towpath_core::ids::{ChangeNumber, CommitId};
+    use towpath_core::ids::CommitId;
 
     use super::*;
 
@@ -68,6 +90,13 @@ mod tests {
         check(&[Reason::Draft, approvals(1)], Some("it is a draft, so nothing runs"));
         check(&[approvals(1), Reason::WaitsForChangeRuns { running: 3 }], Some("1 approval"));
         check(&[Reason::Ahead { changes: vec![ChangeNumber(3)] }], Some("ahead of it: 3"));
+    }
+
+    #[test]
+    fn what_a_change_leaves_behind_is_told_beside_what_it_waits_for() {
+        let heard = Heard::of(&[run(), Reason::LastToLand], ChangeNumber(1), &"main".parse().unwrap());
+        assert_eq!(heard.waits.as_deref(), Some("run demo/main/12"));
+        assert!(heard.note.unwrap().starts_with("note: its pipeline requires no job"));
     }
 
     #[test]

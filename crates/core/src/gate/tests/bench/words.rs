@@ -78,8 +78,9 @@ impl Bench {
             "all-jobs" => self.without.clear(),
             "no-unit" => drop(self.without.insert("unit")),
             "no-jobs" => self.without.extend(["lint", "unit", "deploy"]),
+            "landings-hang" => drop(self.hanging.insert("land ")),
             "graphs-hang" => drop(self.hanging.insert("read-graph")),
-            "graphs-come" => {
+            "graphs-come" | "landings-come" => {
                 self.hanging.clear();
                 self.answers().into_iter().for_each(|answer| self.intake(answer));
             }
@@ -172,6 +173,7 @@ impl Bench {
             "mend" => self.open.extend(self.spoilt.remove_entry(&change)),
             "conflicts" => drop(self.conflicts.insert(change)),
             "breaks-definition" => drop(self.breaks_definition.insert(change)),
+            "requires-nothing" => drop(self.requires_nothing.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
             "deaf" => self.deaf = true,
             "foreign" => self.moves_to(200),
