@@ -188,6 +188,9 @@ pub struct Branch {
     pub foreign: Option<CommitId>,
     /// Set while nothing lands.
     pub frozen: Option<Freeze>,
+    /// What the server would have frozen it for, had it not been frozen: whoever ends that freeze has not looked at this.
+    #[serde(default)]
+    pub freezes_next: Option<Freeze>,
     /// The landing for which everything is there, and since when.
     #[serde(default)]
     pub due: Option<(CandidateId, Timestamp)>,

@@ -312,6 +312,9 @@ impl GateState {
             // Whoever ends a freeze for another reason has not been asked about a loss.
             _ => self.freeze_over_loss(now),
         }
+        if let Some(next) = self.branch.edit().freezes_next.take() {
+            self.freeze_ourselves(next);
+        }
         if let Some(freeze) = &self.branch.frozen {
             unfroze += &format!("; it froze itself at once: {}", freeze.why);
         }

@@ -200,6 +200,9 @@ impl GateState {
         if self.branch.frozen.is_none() {
             self.note(Act::Froze { gate: self.id.clone(), why: freeze.why.clone() });
             self.branch.edit().frozen = Some(freeze);
+        } else if freeze.lost.is_none() {
+            // A loss is looked for again at the unfreeze; nothing else would tell of this.
+            self.branch.edit().freezes_next.get_or_insert(freeze);
         }
     }
 

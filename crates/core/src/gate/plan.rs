@@ -163,7 +163,8 @@ impl GateState {
             let text = format!("nothing lands on {}: {why}; {}", self.id, cause.mend());
             alert("alert-halt", format!("{} {cause:?}", self.id), text);
         }
-        if let Some(freeze) = self.branch.frozen.as_ref().filter(|freeze| freeze.by.is_none()) {
+        let freezes = self.branch.frozen.iter().chain(&self.branch.freezes_next);
+        for freeze in freezes.filter(|freeze| freeze.by.is_none()) {
             let text = format!(
                 "{} is frozen: {}; look, then `towpath branch unfreeze {}`",
                 self.id, freeze.why, self.id.branch

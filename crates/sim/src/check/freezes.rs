@@ -31,10 +31,12 @@ impl super::Checks {
 }
 
 impl World {
-    /// A freeze begins by a command or has a leaf, and a landing that the branch turned out to lack is one.
+    /// A freeze begins by a command or has a leaf, and a landing that the branch turned out to lack is one, or is to be once
+    /// the branch is unfrozen.
     pub(super) fn check_freeze(&mut self, epoch: Epoch, turn: &Turn, inbox: &[(u64, Timestamp, AnyIntake)]) {
         let CellId::Gate(gate) = &turn.write.cell else { return };
-        let froze = turn.write.acts.iter().any(|act| matches!(act, Act::Froze { .. }));
+        let froze = turn.write.acts.iter().any(|act| matches!(act, Act::Froze { .. }))
+            || self.gate_of(epoch, gate).is_some_and(|state| state.branch().freezes_next.is_some());
         if let Some(key) = self.heard_broken(turn, inbox).filter(|_| !froze) {
             self.violate("I3", format!("{gate} lacks what {key} had landed, and does not freeze"));
         }

@@ -171,6 +171,31 @@ fn a_persons_freeze_gives_up_no_landing() {
 }
 
 #[test]
+fn a_landing_that_the_forge_did_not_make_is_told_and_freezes_also_where_a_person_froze_the_branch_before() {
+    check_after(
+        "approvals 0; push 1; landings-hang; forge-lies; pass 1",
+        "freeze; landings-come; why 1; unfreeze; unfreeze",
+        expect![[r#"
+            freeze
+              answer Ok("froze demo/main: release")
+            landings-come
+              land 1 -> Broken { tip: Some(010101010101) }
+              alert: demo/main is frozen: change 1 was said to have landed as 018080808080, but the branch is at 010101010101, without it
+            why 1
+              user 1 froze the branch: release
+            unfreeze
+              answer Ok("unfroze demo/main; it froze itself at once: change 1 was said to have landed as 018080808080, but the branch is at 010101010101, without it")
+              froze: change 1 was said to have landed as 018080808080, but the branch is at 010101010101, without it
+            unfreeze
+              answer Ok("unfroze demo/main")
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+        "#]],
+    );
+}
+
+#[test]
 fn a_landing_that_the_forge_confirms_and_did_not_make_freezes_until_a_person_has_looked() {
     check_after(
         "approvals 0; push 1; push 2; forge-lies",
