@@ -89,6 +89,11 @@ fn a_push_opens_a_change_and_says_what_it_waits_for() {
     assert!(said.contains(&format!("{link} waits for: run demo/main/2, 1 approval")), "{said}");
     assert_eq!(world.change(2)["owner"], "bob");
     world.until(|world| world.why(2).contains(&"approvals".to_owned()));
+    git(&folder, &["commit", "--quiet", "--amend", "-m", "Add bob, not yet"]);
+    let labelled =
+        git(&folder, &["push", "-o", "change", "-o", "label=WIP", "origin", "HEAD:refs/heads/bobs"]);
+    let labelled = self::said(&labelled);
+    assert!(labelled.contains(", 1 approval; it has the label `WIP`"), "{labelled}");
     // Straight to the gated branch there is no way.
     let direct = git(&folder, &["push", "origin", "HEAD:refs/heads/main"]);
     assert!(!direct.status.success());

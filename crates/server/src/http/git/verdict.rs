@@ -29,29 +29,34 @@ pub fn is_settling(reasons: &[Reason]) -> bool {
     reasons.iter().any(|reason| matches!(reason, Reason::ReadingBranch | Reason::MakingCandidate))
 }
 
-/// What a change waits for: its run, where it has one, and the first thing that a person has to do. `None`: for nothing.
+/// What a change waits for: its run, where it has one, approvals, and whatever else a person has to do, so that nobody who did
+/// one thing finds another behind it. `None`: for nothing.
 fn waits_for(reasons: &[Reason]) -> Option<String> {
+    let of_people = || reasons.iter().filter(|reason| reason.keeps_out_of_queue());
     let run = reasons.iter().find_map(|reason| match reason {
         Reason::WaitsForRun { run } => Some(format!("run {run}")),
         _ => None,
     });
-    let person = reasons.iter().find(|reason| reason.keeps_out_of_queue()).map(in_brief);
-    match (run, person) {
-        (Some(run), Some(person)) => Some(format!("{run}, {person}")),
-        (Some(run), None) => Some(run),
-        (None, Some(person)) => Some(person),
-        (None, None) => reasons.first().map(Reason::in_full),
+    let things: Vec<String> = run.into_iter().chain(of_people().filter_map(approvals)).collect();
+    let mut sentences: Vec<&Reason> = of_people().filter(|reason| approvals(reason).is_none()).collect();
+    // What takes lines of its own stands below all others.
+    sentences.sort_by_key(|reason| reason.details().len());
+    let things = (!things.is_empty()).then(|| things.join(", "));
+    let all: Vec<String> = things.into_iter().chain(sentences.into_iter().map(Reason::in_full)).collect();
+    match all.is_empty() {
+        false => Some(all.join("; ")),
+        true => reasons.first().map(Reason::in_full),
     }
 }
 
-/// Who has just pushed a revision need not hear which.
-fn in_brief(reason: &Reason) -> String {
+/// Who has just pushed a revision need not hear which one is to be approved.
+fn approvals(reason: &Reason) -> Option<String> {
     match reason {
-        Reason::Approvals { have, need, .. } => match need.saturating_sub(*have) {
+        Reason::Approvals { have, need, .. } => Some(match need.saturating_sub(*have) {
             1 => "1 approval".into(),
             missing => format!("{missing} approvals"),
-        },
-        other => other.in_full(),
+        }),
+        _ => None,
     }
 }
 
@@ -65,7 +70,7 @@ mod tests {
         Reason::WaitsForRun { run: "demo/main/12".parse().unwrap() }
     }
 
-    fn approvals(need: u32) -> Reason {
+    fn lacks(need: u32) -> Reason {
         Reason::Approvals { have: 0, need, revision: CommitId([0xab; 20]) }
     }
 
@@ -77,18 +82,35 @@ mod tests {
     #[test]
     fn the_run_is_named_also_where_a_person_is_waited_for() {
         check(&[run()], Some("run demo/main/12"));
-        check(&[approvals(1), run()], Some("run demo/main/12, 1 approval"));
-        check(&[approvals(2), run()], Some("run demo/main/12, 2 approvals"));
+        check(&[lacks(1), run()], Some("run demo/main/12, 1 approval"));
+        check(&[lacks(2), run()], Some("run demo/main/12, 2 approvals"));
         let held = Reason::Held { by: "ann".into(), why: "wait".into() };
-        check(&[held, approvals(1), run()], Some("run demo/main/12, ann holds it: wait"));
+        check(&[held, lacks(1), run()], Some("run demo/main/12, 1 approval; ann holds it: wait"));
         check(&[run(), Reason::Ahead { changes: vec![ChangeNumber(3)] }], Some("run demo/main/12"));
+    }
+
+    #[test]
+    fn what_people_have_to_do_is_named_in_full() {
+        let label = Reason::Label { label: "WIP".into() };
+        check(
+            &[label.clone(), lacks(1), run()],
+            Some("run demo/main/12, 1 approval; it has the label `WIP`"),
+        );
+        check(&[label.clone(), run()], Some("run demo/main/12; it has the label `WIP`"));
+        let errors = vec!["towpath.yaml:1:1: broken".to_owned()];
+        let broken = Reason::BadDefinition { errors };
+        let sentence = broken.to_string();
+        check(
+            &[broken, label],
+            Some(&format!("it has the label `WIP`; {sentence}\ntowpath.yaml:1:1: broken")),
+        );
     }
 
     #[test]
     fn without_a_run_the_first_reason_is_told() {
         check(&[], None);
-        check(&[Reason::Draft, approvals(1)], Some("it is a draft, so nothing runs"));
-        check(&[approvals(1), Reason::WaitsForChangeRuns { running: 3 }], Some("1 approval"));
+        check(&[Reason::Draft, lacks(1)], Some("1 approval; it is a draft, so nothing runs"));
+        check(&[lacks(1), Reason::WaitsForChangeRuns { running: 3 }], Some("1 approval"));
         check(&[Reason::Ahead { changes: vec![ChangeNumber(3)] }], Some("ahead of it: 3"));
     }
 
@@ -101,8 +123,8 @@ mod tests {
 
     #[test]
     fn a_gate_that_reads_or_merges_is_about_to_say_more() {
-        assert!(is_settling(&[approvals(1), Reason::MakingCandidate]));
+        assert!(is_settling(&[lacks(1), Reason::MakingCandidate]));
         assert!(is_settling(&[Reason::ReadingBranch]));
-        assert!(!is_settling(&[approvals(1), run()]) && !is_settling(&[]));
+        assert!(!is_settling(&[lacks(1), run()]) && !is_settling(&[]));
     }
 }
