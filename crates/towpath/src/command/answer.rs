@@ -4,8 +4,10 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde_json::Value;
+use towpath_core::policy::Role;
 
 use crate::failure::{Exit, Failure};
+use crate::remote::place::Place;
 use crate::remote::{Client, Request};
 use crate::terminal::style::Style;
 use crate::terminal::table::{self, Cell};
@@ -111,13 +113,22 @@ pub fn verdict(word: &str) -> Cell {
     table::styled(style, word.replace('_', " "))
 }
 
-/// Asks a person, if one is there.
+/// Asks a person, if one is there, whether to do what takes this role on the repo.
 ///
 /// # Errors
-/// `Usage` without a person: `how` says what to write instead. `Failed` if they do not say yes.
-pub fn confirm(question: &str, how: &str) -> Result<(), Failure> {
+/// `Denied` for whoever has not the role: what they answer would count for nothing. `Usage` without a person: `how` says
+/// what to write instead. `Failed` if they do not say yes.
+pub fn confirm(place: &Place, role: Role, question: &str, how: &str) -> Result<(), Failure> {
+    let me = place.client.ask(&Request::get(&["me"]))?;
+    if serde_json::from_value::<Role>(me["repos"][&place.repo].clone()).ok() < Some(role) {
+        let word = format!("{role:?}").to_lowercase();
+        let what = format!("this takes the role {word} on `{}`", inline(&place.repo));
+        return Err(Failure::new(Exit::Denied, what)
+            .hint("`towpath user me` says what you may; an admin can give you more, or do it for you"));
+    }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, format!("{question} Nobody is here to say so")).hint(how));
+        let what = "this is asked about first, and nobody is here to answer";
+        return Err(Failure::new(Exit::Usage, what).why(question).hint(how));
     }
     let mut err = std::io::stderr().lock();
     let safe = crate::terminal::sanitise::sanitise(&format!("{question} [y/N] "), false);

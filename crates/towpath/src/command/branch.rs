@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use towpath_core::policy::Role;
 
 use crate::command::answer::{
     self, COMMIT_DIGITS, confirm, done, flag, items, number, rows, short, text, time, verdict,
@@ -95,7 +96,7 @@ fn whole_tip(place: &Place, branch: &str, given: &str) -> Result<String, Failure
         return Err(Failure::new(Exit::Conflict, what).why(why).hint(hint));
     }
     let how = format!("name the whole commit: `towpath branch accept {branch} {tip}`");
-    confirm(&format!("accept {tip} as the tip of `{branch}`?"), &how)?;
+    confirm(place, Role::Admin, &format!("accept {tip} as the tip of `{branch}`?"), &how)?;
     Ok(tip.to_owned())
 }
 

@@ -181,6 +181,28 @@ fn a_lone_user_hears_of_approvals_that_a_file_asks_for_and_nobody_can_give() {
 }
 
 #[test]
+fn whoever_brings_a_repo_that_nobody_else_can_approve_in_hears_so() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    served.ok(&["user", "add", "ben"]);
+    let import = |name: &str, more: &[&str]| {
+        served.world.git(&["remote", "remove", "towpath"]);
+        served.world.towpath(&[&["repo", "import", ".", "--name", name], more].concat())
+    };
+    let first = import("first", &[]);
+    says(
+        &first,
+        0,
+        &["note: a change takes 1 approval", "`towpath repo grant NAME maintainer --repo first`"],
+    );
+    let settings = served.ok(&["repo", "settings", "--repo", "first"]).out;
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    assert_eq!(settings["branches"]["main"]["approvals"], 1);
+    assert!(!import("second", &["--approvals", "1"]).err.contains("note: a change takes"), "it was wanted");
+    served.ok(&["user", "add", "amy", "--admin"]);
+    assert!(!import("third", &[]).err.contains("note: a change takes"), "an admin can");
+}
+
+#[test]
 fn a_push_is_answered_with_what_its_own_options_made_of_the_change() {
     let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
     served.world.git(&["switch", "--quiet", "--create", "feature"]);

@@ -313,6 +313,20 @@ fn a_failing_change_shows_its_first_error_and_says_why_it_waits() {
     assert_eq!(refused.code, 2, "{}", refused.err);
     let newest = served.record(&["change", "show", "1"])["revision"].as_str().unwrap().to_owned();
     assert!(refused.err.contains(&newest), "{}", refused.err);
+    let asked = served.world.towpath(&["change", "request-changes", "1"]).err;
+    let question = format!("why: request changes of revision {newest} of change 1");
+    assert!(asked.contains("nobody is here to answer") && asked.contains(&question), "{asked}");
+    // Whoever has not the right is told that, and not how to say it in full.
+    served.ok(&["user", "add", "amy"]);
+    served.ok(&["repo", "grant", "amy", "author"]);
+    for verb in [&["approve", "1"][..], &["request-changes", "1"], &["vouch", "1", "--why", "x"]] {
+        let denied = served.as_user("amy", &[&["change"], verb].concat());
+        assert!(
+            denied.code == 4 && denied.err.contains("takes the role maintainer on `web`"),
+            "{}",
+            denied.err
+        );
+    }
     // Nobody approves what they uploaded; a maintainer who names it by a shortened id sends the whole one.
     let own = served.world.towpath(&["change", "approve", "1", "--revision", &newest]);
     assert_eq!(own.code, 4, "{}", own.err);

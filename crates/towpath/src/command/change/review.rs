@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use towpath_core::policy::Role;
 
 use super::{fetch, named, post};
 use crate::command::answer::{COMMIT_DIGITS, confirm, done, items, text};
@@ -75,7 +76,8 @@ pub fn review(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let change = fetch(place, arguments.number)?;
-    let revision = revision(&change, &arguments.revision, verb)?;
+    let what = if verb == "approve" { "approve" } else { "request changes of" };
+    let revision = revision(place, &change, &arguments.revision, what)?;
     // With what was shown, so that a title, target or definition that moved meanwhile makes it void. A `null` says that no
     // definition was shown.
     let body = json!({
@@ -87,7 +89,7 @@ pub fn review(
 
 pub fn vouch(arguments: &VouchArgs, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let change = fetch(place, arguments.number)?;
-    let revision = revision(&change, &arguments.revision, "vouch for")?;
+    let revision = revision(place, &change, &arguments.revision, "vouch for")?;
     let seconds = arguments.hours.map(|hours| hours * 3600);
     // With the definition that was shown, so that another one makes it void.
     let body = json!({
@@ -104,22 +106,22 @@ pub fn retry(arguments: &RetryArgs, place: &Place, terminal: &Terminal) -> Resul
     done(&place.client, &post(place, arguments.number, "retry", body), terminal)
 }
 
-/// The whole commit id that a person means: theirs, if it is whole; else the newest one, once they have seen it.
-fn revision(change: &Value, arguments: &RevisionArgs, verb: &str) -> Result<String, Failure> {
+/// The whole commit id that a person means: theirs, if it is whole; else the newest one, once they have seen it. What is said
+/// of it, the `verb`, is a maintainer's to say.
+fn revision(place: &Place, change: &Value, arguments: &RevisionArgs, verb: &str) -> Result<String, Failure> {
     let newest = text(change, "revision").to_owned();
-    let verb = verb.replace('-', " ");
     let given = match &arguments.revision {
         Some(given) if given.len() == COMMIT_DIGITS => return Ok(given.clone()),
         Some(given) => Some(resolve(change, given, &newest)?),
         None => None,
     };
     if !arguments.yes || given.is_none() {
-        let question = question(change, &verb);
+        let question = question(change, verb);
         let how = match arguments.yes {
             true => format!("`--yes` is for a revision that you name: `--revision {newest}`"),
             false => format!("name the whole commit: `--revision {newest}`"),
         };
-        confirm(&question, &how)?;
+        confirm(place, Role::Maintainer, &question, &how)?;
     }
     Ok(newest)
 }
