@@ -13,7 +13,7 @@ use towpath_core::ids::{Digest, LeaseId};
 
 use crate::pump::Control;
 use crate::spec::Limits;
-use crate::walk::remove_tree;
+use crate::walk::{remove_tree, remove_tree_until};
 use crate::watch::size_text;
 
 /// Bytes copied between two looks at whether to go on.
@@ -169,6 +169,11 @@ impl JobFolder {
             }
         }
         Ok(folder)
+    }
+
+    /// Removes what can be removed until then; whether that was everything.
+    pub(crate) fn remove_until(&self, until: Instant) -> io::Result<bool> {
+        remove_tree_until(&self.path, until)
     }
 
     /// Removes everything.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, fchmod, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
@@ -170,32 +171,66 @@ impl Visit for Count {
 /// Removes a tree that a job made and that nobody uses any more: also folders that it made unreadable for us, and a link
 /// that it put in its place, but not where that leads. A tree that is not there is success.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    remove(path, None).map(|_| ())
+}
+
+/// Removes of a tree what can be removed until then, and says whether that was all of it.
+pub(crate) fn remove_tree_until(path: &Path, until: Instant) -> io::Result<bool> {
+    remove(path, Some(until))
+}
+
+fn remove(path: &Path, until: Option<Instant>) -> io::Result<bool> {
     let permit = || rustix::fs::chmod(path, Mode::RWXU);
     match permitted(permit, || open_top(path)) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(Errno::NOTDIR | Errno::LOOP) if path.is_symlink() => fs::remove_file(path),
+        Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTDIR | Errno::LOOP) if path.is_symlink() => fs::remove_file(path).map(|()| true),
         Err(error) => Err(error.into()),
-        Ok(top) => {
-            walk(top, &mut Removal)?;
-            fs::remove_dir(path)
+        Ok(top) => match walk(top, &mut Removal { until }) {
+            Err(RemovalEnd::Late) => Ok(false),
+            Err(RemovalEnd::Failed(error)) => Err(error.into()),
+            Ok(()) => fs::remove_dir(path).map(|()| true),
+        },
+    }
+}
+
+struct Removal {
+    until: Option<Instant>,
+}
+
+/// Why a removal ended early.
+enum RemovalEnd {
+    Late,
+    Failed(Errno),
+}
+
+impl From<Errno> for RemovalEnd {
+    fn from(error: Errno) -> RemovalEnd {
+        RemovalEnd::Failed(error)
+    }
+}
+
+impl Removal {
+    fn in_time(&self) -> Result<(), RemovalEnd> {
+        match self.until.is_some_and(|until| Instant::now() >= until) {
+            true => Err(RemovalEnd::Late),
+            false => Ok(()),
         }
     }
 }
 
-struct Removal;
-
 impl Visit for Removal {
-    type End = Errno;
+    type End = RemovalEnd;
 
-    fn open(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    fn open(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, RemovalEnd> {
         let permit = || chmodat(above, name, Mode::RWXU, AtFlags::empty());
-        permitted(permit, || open_folder(above, name)).map(Some)
+        Ok(permitted(permit, || open_folder(above, name)).map(Some)?)
     }
 
-    fn enter(&mut self, folder: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    fn enter(&mut self, folder: BorrowedFd<'_>) -> Result<Vec<CString>, RemovalEnd> {
         let mut folders = Vec::new();
         let permit = || fchmod(folder, Mode::RWXU);
         for entry in permitted(permit, || Dir::read_from(folder))? {
+            self.in_time()?;
             let entry = entry?;
             if !is_named(&entry) {
                 continue;
@@ -214,8 +249,9 @@ impl Visit for Removal {
         Ok(folders)
     }
 
-    fn leave(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-        permitted(|| fchmod(above, Mode::RWXU), || unlinkat(above, name, AtFlags::REMOVEDIR))
+    fn leave(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<(), RemovalEnd> {
+        self.in_time()?;
+        Ok(permitted(|| fchmod(above, Mode::RWXU), || unlinkat(above, name, AtFlags::REMOVEDIR))?)
     }
 }
 
@@ -237,6 +273,7 @@ fn is_named(entry: &rustix::fs::DirEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use rustix::fs::{mkdirat, open};
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -303,6 +340,20 @@ mod tests {
         assert_eq!(tree_size(&tree, ENDLESS).files, 3 * KEPT_OPEN as u64 * 5);
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
+    }
+
+    #[test]
+    fn a_removal_that_is_late_leaves_the_rest_for_later() {
+        let folder = TempDir::new().unwrap();
+        let tree = folder.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        put(&nest(&tree, (b"deep", 100)), "file");
+        let now = Instant::now();
+        assert!(!remove_tree_until(&tree, now).unwrap());
+        assert_eq!(tree_size(&tree, ENDLESS).files, 101);
+        assert!(remove_tree_until(&tree, now + Duration::from_secs(600)).unwrap());
+        assert!(!tree.exists());
+        assert!(remove_tree_until(&tree, now).unwrap(), "there is nothing to be late with");
     }
 
     #[test]
