@@ -12,7 +12,7 @@ pub mod reserve;
 pub mod store;
 mod wrap;
 
-pub use log::{LogEnd, LogOptions, LogStore, LogWriter};
+pub use log::{LogEnd, LogOptions, LogStore, LogWriter, RunLogs};
 pub use manifest::{FilePath, Manifest, ManifestFile};
 pub use mask::{MaskError, Masked, Masker, Secret};
 pub use read::{LogLines, LogReader};

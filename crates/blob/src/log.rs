@@ -8,6 +8,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use towpath_core::ids::{Digest, LeaseId};
 
@@ -36,8 +38,29 @@ pub struct LogStore {
 pub struct LogOptions {
     /// Bytes kept; what comes after is counted and marked. `None`: [`LOG_BYTES_DEFAULT`].
     pub bytes_max: Option<u64>,
+    /// The logs of its run, which have a limit of their own.
+    pub of_run: Option<RunLogs>,
     /// What is blanked.
     pub masker: Masker,
+}
+
+/// All logs of a run, whoever writes them.
+#[derive(Debug, Clone)]
+pub struct RunLogs {
+    /// Bytes that they have.
+    pub kept: Arc<AtomicU64>,
+    /// Bytes that they may have for one of them to grow.
+    pub bytes_max: u64,
+}
+
+impl RunLogs {
+    /// Counts as many of so many bytes as are kept, and says how many.
+    fn keep(&self, bytes: usize) -> usize {
+        let room = |kept: u64| usize::try_from(self.bytes_max.saturating_sub(kept)).unwrap_or(usize::MAX);
+        let after = |kept: u64| Some(kept + bytes.min(room(kept)) as u64);
+        let before = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        bytes.min(room(before.unwrap_or_else(|kept| kept)))
+    }
 }
 
 /// BLAKE3 over a log's bytes: for a program that prints as fast as it can, SHA-256 costs two thirds of what
@@ -95,6 +118,8 @@ impl LogStore {
                 lines: 0,
                 dropped: 0,
                 bytes_max: options.bytes_max.unwrap_or(LOG_BYTES_DEFAULT),
+                of_run: options.of_run,
+                is_run_full: false,
                 spending: self.reserve.as_ref().map(Reserve::spending),
                 no_room: None,
                 ends_line: true,
@@ -122,7 +147,7 @@ pub(crate) fn index_path(log: &Path) -> PathBuf {
     log.with_extension("idx")
 }
 
-/// Writes one log: masks, cuts at the limit or where the disk is nearly full, counts lines, hashes. Memory does not grow
+/// Writes one log: masks, cuts at its limit, at that of its run, or where the disk is nearly full, counts lines, hashes. Memory does not grow
 /// with the log.
 pub struct LogWriter {
     path: PathBuf,
@@ -143,6 +168,9 @@ struct Tally {
     lines: u64,
     dropped: u64,
     bytes_max: u64,
+    of_run: Option<RunLogs>,
+    /// The log was cut for the limit of its run's.
+    is_run_full: bool,
     /// Asks for room on the disk, where the log is to leave some.
     spending: Option<Spending>,
     /// The log was cut for lack of it.
@@ -176,7 +204,8 @@ impl LogWriter {
         if dropped > 0 {
             let mark = self.tally.cut_mark();
             // A mark is short: it may take of the reserve. Where there is none left, the job's result says it alone.
-            (self.tally.bytes_max, self.tally.spending, self.tally.no_room) = (u64::MAX, None, None);
+            (self.tally.bytes_max, self.tally.of_run) = (u64::MAX, None);
+            (self.tally.spending, self.tally.no_room) = (None, None);
             append(&self.path, &mut self.files, &mut self.tally, mark.as_bytes())?;
         }
         Ok(LogEnd {
@@ -234,7 +263,13 @@ impl Tally {
         {
             self.no_room = spending.spend(kept as u64).err().map(|no_room| no_room.to_string());
         }
-        if self.no_room.is_some() { 0 } else { kept }
+        if self.no_room.is_some() {
+            return 0;
+        }
+        let Some(of_run) = &self.of_run else { return kept };
+        let kept_of_run = of_run.keep(kept);
+        self.is_run_full |= kept_of_run < kept;
+        kept_of_run
     }
 
     fn count(&mut self, bytes: &[u8], marks: &mut Vec<u8>) {
@@ -262,9 +297,12 @@ impl Tally {
     fn cut_mark(&self) -> String {
         let newline = if self.ends_line { "" } else { "\n" };
         let dropped = self.dropped;
-        let why = match &self.no_room {
-            Some(no_room) => format!(": {no_room}"),
-            None => format!(" at its limit of {} bytes", self.bytes_max),
+        let why = match (&self.no_room, &self.of_run) {
+            (Some(no_room), _) => format!(": {no_room}"),
+            (None, Some(of_run)) if self.is_run_full => {
+                format!(": all logs of its run together are at their limit of {} bytes", of_run.bytes_max)
+            }
+            (None, _) => format!(" at its limit of {} bytes", self.bytes_max),
         };
         format!("{newline}[towpath] the log was cut here{why}; {dropped} more bytes were dropped\n")
     }

@@ -4,11 +4,13 @@
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use towpath_blob::{
-    BlobError, BlobStore, FilePath, LogOptions, LogStore, Manifest, ManifestFile, Masker, Reserve, Secret,
+    BlobError, BlobStore, FilePath, LogOptions, LogStore, Manifest, ManifestFile, Masker, Reserve, RunLogs,
+    Secret,
 };
 use towpath_core::ids::{Digest, LeaseId};
 
@@ -194,6 +196,27 @@ fn a_long_line_is_cut_with_a_mark() {
 }
 
 #[test]
+fn logs_of_a_run_have_a_limit_together() {
+    let (_folder, store) = logs();
+    let of_run = RunLogs { kept: Arc::default(), bytes_max: 10_000 };
+    let leases = [1, 2, 3].map(|number| LeaseId([number; 16]));
+    let mut writers = leases.map(|lease| {
+        store.writer(&lease, LogOptions { of_run: Some(of_run.clone()), ..LogOptions::default() })
+    });
+    for _ in 0..4 {
+        writers[..2].iter_mut().for_each(|writer| writer.write(&[b'x'; 2_000]).unwrap());
+    }
+    let ends = writers.map(|writer| writer.finish().unwrap());
+    assert_eq!(ends.map(|end| end.dropped), [2_000, 4_000, 0]);
+    let mark =
+        "\n[towpath] the log was cut here: all logs of its run together are at their limit of 10000 bytes; ";
+    for (lease, kept) in [(leases[0], 6_000), (leases[1], 4_000)] {
+        let log = String::from_utf8(store.reader(&lease).bytes(0, 10_000).unwrap()).unwrap();
+        assert!(log[kept..].starts_with(mark), "{log}");
+    }
+}
+
+#[test]
 fn a_log_of_an_earlier_use_of_the_lease_is_replaced() {
     let (_folder, store) = logs();
     for text in ["the first and longer\n", "second\n"] {
@@ -208,7 +231,7 @@ fn a_log_of_an_earlier_use_of_the_lease_is_replaced() {
 fn secrets_never_reach_the_disk() {
     let (folder, store) = logs();
     let masker = Masker::new(&[Secret::new("correct-horse"), Secret::new("line-one\nline-two-é\n")]).unwrap();
-    let mut writer = store.writer(&LEASE, LogOptions { bytes_max: None, masker });
+    let mut writer = store.writer(&LEASE, LogOptions { masker, ..LogOptions::default() });
     let text =
         "a correct-horse b Y29ycmVjdC1ob3JzZQ== c 636f72726563742d686f727365 d\nline-one\nline-two-%C3%A9\n";
     for byte in text.as_bytes() {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use towpath_blob::{BlobStore, LogStore, NoRoom, Reserve};
+use towpath_blob::{BlobStore, LogStore, NoRoom, Reserve, RunLogs};
+use towpath_core::ids::RunId;
 
 use crate::cgroup::{Cgroups, LimitMode};
 use crate::environment::HostVariables;
@@ -17,6 +18,7 @@ use crate::etc::Certificates;
 use crate::launcher::{Setup, StageBind, stage};
 use crate::pool::JOBS;
 use crate::profile::HostLayout;
+use crate::run_logs::RunsLogs;
 use crate::spec::SandboxKind;
 use crate::toolchains::Toolchains;
 use crate::tree::spread_folders;
@@ -101,6 +103,7 @@ pub(crate) struct Host {
     pub(crate) logs: LogStore,
     /// Of the disks of jobs' folders, logs and blobs, in this order.
     pub(crate) reserves: [Reserve; 3],
+    runs_logs: RunsLogs,
     /// Looked for once: every job of one executor finds the same.
     pub(crate) toolchains: Toolchains,
     pub(crate) variables: HostVariables,
@@ -171,6 +174,7 @@ impl Host {
             logs: logs.with_reserve(reserves[1].clone()),
             blobs: blobs.with_reserve(reserves[2].clone()),
             reserves,
+            runs_logs: RunsLogs::default(),
             variables: HostVariables {
                 path: toolchains.path.clone(),
                 toolchains: toolchains.variables.clone(),
@@ -204,6 +208,12 @@ impl Host {
     pub(crate) fn room(&self) -> Result<u64, NoRoom> {
         let [jobs, logs, blobs] = &self.reserves;
         logs.room().and_then(|_| blobs.room()).and_then(|_| jobs.room())
+    }
+
+    /// All logs of a run, and what they may have as one of its jobs begins.
+    pub(crate) fn run_logs(&self, run: &RunId) -> RunLogs {
+        let [_, logs, _] = &self.reserves;
+        self.runs_logs.of(run, logs.room().unwrap_or(0))
     }
 
     /// How process trees are bounded.

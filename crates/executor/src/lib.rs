@@ -24,6 +24,7 @@ mod probe;
 pub mod profile;
 pub mod protocol;
 mod pump;
+mod run_logs;
 pub mod seccomp;
 mod secret_files;
 mod sender;

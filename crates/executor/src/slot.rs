@@ -97,8 +97,11 @@ impl Slot {
             // Without a log: on a disk that is nearly full ten thousand of them would be too many.
             Err(why) => Verdict::errored(why),
             Ok((room, masker)) => {
-                let options =
-                    LogOptions { bytes_max: Some(spec.limits.log_bytes), masker: masker.for_another() };
+                let options = LogOptions {
+                    bytes_max: Some(spec.limits.log_bytes),
+                    of_run: spec.run.as_ref().map(|run| self.host.run_logs(run)),
+                    masker: masker.for_another(),
+                };
                 let mut log = self.host.logs.writer(&spec.lease, options);
                 let attempt = Attempt { spec, control, masker: &masker, room };
                 let (verdict, cpu_ms) = self.attempt(attempt, &mut log);

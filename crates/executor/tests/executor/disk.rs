@@ -91,6 +91,27 @@ fn a_log_is_cut_where_it_would_take_the_reserve() {
 }
 
 #[test]
+fn a_runs_logs_together_take_an_eighth_of_the_room() {
+    on_a_small_disk("a_runs_logs_together_take_an_eighth_of_the_room", |world| {
+        let spec =
+            |run: &str| StartSpec { run: Some(run.parse().unwrap()), ..world.spec("head -c 12M /dev/zero") };
+        let bytes_of = |run: &str| world.run_spec(spec(run)).passed().end.log_bytes;
+        assert_eq!(bytes_of("app/main/1"), 12 << 20);
+        let most = (DISK_BYTES - RESERVE_BYTES) / 8;
+        let (second, third) = (bytes_of("app/main/1"), bytes_of("app/main/1"));
+        assert!((12 << 20) + second + third < most, "{second} and {third} bytes");
+        assert!(second == 12 << 20 && third < 2 << 20, "{second} and {third} bytes");
+        let job = world.submit(spec("app/main/1"));
+        let log = world.wait(&job).passed().log;
+        assert!(
+            log.starts_with("[towpath] the log was cut here: all logs of its run together are at"),
+            "{log}"
+        );
+        assert_eq!(bytes_of("app/main/2"), 12 << 20, "another run has its own");
+    });
+}
+
+#[test]
 fn an_output_is_not_taken_where_it_would_take_the_reserve() {
     on_a_small_disk("an_output_is_not_taken_where_it_would_take_the_reserve", |world| {
         let before = free_bytes(world);
