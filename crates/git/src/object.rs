@@ -245,10 +245,36 @@ pub(crate) fn write_commit(objects: &Path, commit: &NewCommit<'_>) -> Result<Com
     write_object(objects, "commit", &commit.content()).map(|id| CommitId(id.0))
 }
 
+/// The id of an object in the making: what it holds and nothing else.
+pub(crate) struct Named(Sha1);
+
+impl Named {
+    /// An object of some kind and size.
+    pub fn begin(kind: &str, bytes: u64) -> Named {
+        Named(Sha1::new().chain_update(header(kind, bytes)))
+    }
+
+    /// The next piece of it.
+    pub fn take(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    pub fn id(self) -> ObjectId {
+        ObjectId(self.0.finalize().into())
+    }
+}
+
+/// What stands in front of an object's content, also in its file.
+fn header(kind: &str, bytes: u64) -> String {
+    format!("{kind} {bytes}\0")
+}
+
 /// The same for an object of any kind.
 pub(crate) fn write_object(objects: &Path, kind: &str, content: &[u8]) -> Result<ObjectId, GitError> {
-    let header = format!("{kind} {}\0", content.len());
-    let id = ObjectId(Sha1::new().chain_update(&header).chain_update(content).finalize().into());
+    let header = header(kind, content.len() as u64);
+    let mut named = Named::begin(kind, content.len() as u64);
+    named.take(content);
+    let id = named.id();
     let path = loose_path(objects, id);
     if is_renewed(&path, id)? {
         return Ok(id);

@@ -1,4 +1,6 @@
-//! Reading objects through a kept-open `git cat-file`.
+//! Reading objects through a kept-open `git cat-file`. It does not look whether what it read is what was asked for: one bit that
+//! flips in a pack or in its index gives the content of another object, a record from before an approval was withdrawn say. What
+//! is read here is what its id says.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use towpath_core::ids::{CommitId, TreeId};
 use crate::coprocess::{Coprocess, Slot};
 use crate::environment::Call;
 use crate::error::{GitError, printable};
-use crate::object::{CommitInfo, Entry, ObjectId, TreePath, entries, is_whole, loose_path};
+use crate::object::{CommitInfo, Entry, Named, ObjectId, TreePath, entries, is_whole, loose_path};
 use crate::process::{Prepared, Until};
 use crate::refs::RefName;
 use crate::repository::Repository;
@@ -217,15 +219,22 @@ impl Repository {
     }
 
     /// Whether it is for an object that git ends over it, and not for want of memory, say: what a loose one's file holds is
-    /// seen here; of a packed one git itself says so once more, in a process that nobody has killed.
+    /// seen here; of a packed one git itself says so once more, in a process that nobody has killed, or gives another one.
     fn is_damaged(&self, id: ObjectId, kind: &str) -> bool {
         match is_whole(&loose_path(&self.objects(), id), id) {
             Ok(whole) => return !whole,
             Err(GitError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             Err(_) => return false,
         }
-        let again = self.call("cat-file").arg(kind).arg(id.to_string()).prepare();
-        again.finish(&[], self.bounds()).is_ok_and(|ended| ended.status.code().is_some_and(|code| code != 0))
+        let again = self.call("cat-file").arg(kind).arg(id.to_string()).prepare().finish(&[], self.bounds());
+        again.is_ok_and(|ended| match ended.status.code() {
+            Some(0) => {
+                let mut named = Named::begin(kind, ended.output.len() as u64);
+                named.take(&ended.output);
+                named.id() != id
+            }
+            code => code.is_some(),
+        })
     }
 
     /// The paths directly in the folder `path` of a tree (`""` for the root); empty if there is no such folder.
@@ -312,11 +321,16 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
             let mut content = Vec::with_capacity(header.bytes as usize);
+            let mut named = Named::begin(&header.kind, header.bytes);
             process.pieces(header.bytes, until, |piece| {
+                named.take(piece);
                 content.extend_from_slice(piece);
                 Ok(())
             })?;
             process.line(b'\n', 1, until)?;
+            if named.id() != id {
+                return Ok(Err(GitError::Damaged { id }));
+            }
             Ok(unfit(id, &header, (wanted, bytes_max)).map_or(Ok(content), Err))
         })?
     }
@@ -324,6 +338,9 @@ impl<'a> Reader<'a> {
     /// Streams many objects, one after the other, in the order given; at most [`QUESTIONS_AHEAD_MAX`].
     ///
     /// An empty piece begins an object, or begins it again from its first byte when git had to be restarted.
+    ///
+    /// # Errors
+    /// `Damaged` for one that is not what its id says; by then its pieces have been passed on.
     pub fn contents(
         &self,
         ids: &[ObjectId],
@@ -341,7 +358,9 @@ impl<'a> Reader<'a> {
                     failed.get_or_insert(GitError::Missing { id: *id });
                     continue;
                 };
+                let mut named = Named::begin(&header.kind, header.bytes);
                 let mut pass = |piece: &[u8]| {
+                    named.take(piece);
                     if failed.is_none() {
                         failed = sink(at, piece).err();
                     }
@@ -350,6 +369,9 @@ impl<'a> Reader<'a> {
                 pass(&[])?;
                 process.pieces(header.bytes, until, pass)?;
                 process.line(b'\n', 1, until)?;
+                if named.id() != *id {
+                    failed.get_or_insert(GitError::Damaged { id: *id });
+                }
             }
             Ok(())
         })?;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use towpath_core::ids::Timestamp;
 use towpath_forge::Forge;
-use towpath_git::Record;
+use towpath_git::{ExportOptions, Record};
 
-use crate::support::{ANN, Clone, World, branch, every_git};
+use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git};
 
 /// As a power cut or a worn disk leaves the file of an object, and as the start after it does.
 const LOSSES: [fn(&Path); 3] = [|file| replace(file, b""), |file| replace(file, b"x\x9c spoilt"), remove];
@@ -80,6 +80,34 @@ fn where_a_revision_is_damaged_commits_stay_with_who_brought_them_first() {
     let above = read.changes.iter().find(|change| change.number.0 == 3).unwrap();
     assert_eq!(above.revision.stack_uploaders.iter().collect::<Vec<_>>(), [&ANN]);
     assert_eq!(read.unreadable.keys().map(|number| number.0).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn no_other_record_is_taken_for_a_change_s_own() {
+    for git in every_git() {
+        let world = World::with(&git, git.program(), Duration::from_secs(20));
+        let (_, change) = world.change("ann", "topic");
+        let number = change.number;
+        world.approve(MAINTAINER, &change).unwrap();
+        world.forge.withdraw_review(MAINTAINER, number, world.now()).unwrap();
+        let file = |record: &str| world.loose(&format!("refs/changes/{number}/{record}:change.json")).0;
+        let (now, approved) = (file("meta"), file("meta~1"));
+        world.mistake(&now, &approved);
+        world.memory.forget_changes();
+        let broken = world.forge.rebuild().unwrap().broken;
+        assert!(broken.len() == 1 && broken[0].contains(&format!("object {now} is damaged")), "{broken:?}");
+        assert!(world.forge.change(number).is_err());
+        let read = world.forge.read(&branch("main"), None).unwrap();
+        assert!(read.changes.is_empty() && read.unreadable.contains_key(&number), "{read:?}");
+        // Nor is one in a work tree.
+        let repository = world.forge.repository();
+        let tree =
+            repository.commit(world.ref_of(&format!("refs/changes/{number}/meta")).unwrap()).unwrap().tree;
+        let out = world.folder.path().join("out");
+        let exported = repository.export_tree(tree, &out, &ExportOptions::default()).unwrap_err().to_string();
+        assert!(exported.contains(&format!("object {now} is damaged")), "{exported}");
+        assert!(repository.damage_of(now.parse().unwrap()).is_some());
+    }
 }
 
 #[test]

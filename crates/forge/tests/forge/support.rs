@@ -16,7 +16,7 @@ use towpath_forge::{
     BuiltIn, ChangeRecord, Definitions, Done, ForgeError, Member, Memory, Policy, PushedBranch, Records,
     ReviewRequest, RowStep, SavedChange, Settings,
 };
-use towpath_git::{Expected, FileAt, Git, GitOptions, Record, RefUpdate, Repository};
+use towpath_git::{Expected, FileAt, Git, GitOptions, Interrupt, Record, RefUpdate, Repository};
 
 use crate::http::Server;
 
@@ -228,6 +228,29 @@ impl World {
         unpacking.args(["-c", each]).arg(&self.client).current_dir(self.forge.repository().path());
         assert!(unpacking.status().unwrap().success());
         self.forge.repository().close_processes();
+    }
+
+    /// Packs everything and has each of two objects found where the other one is, as a bit that flips in the pack's index does.
+    pub fn mistake(&self, one: &str, other: &str) {
+        let repository = self.forge.repository();
+        repository.collect_garbage(&Interrupt::new().unwrap()).unwrap();
+        repository.close_processes();
+        let mut files = std::fs::read_dir(repository.path().join("objects/pack")).unwrap();
+        let is_index = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "idx");
+        let path = files.find_map(|entry| Some(entry.unwrap().path()).filter(is_index)).unwrap();
+        let mut index = std::fs::read(&path).unwrap();
+        // Source: "Version 2 pack-*.idx" in git's Documentation/gitformat-pack.
+        let count = u32::from_be_bytes(index[8 + 255 * 4..][..4].try_into().unwrap()) as usize;
+        let names = 8 + 256 * 4;
+        let place = |id: &str| {
+            let id = id.parse::<CommitId>().unwrap().0;
+            let at = (0..count).find(|at| index[names + at * 20..][..20] == id).unwrap();
+            names + count * 24 + at * 4
+        };
+        let (one, other) = (place(one), place(other));
+        (0..4).for_each(|byte| index.swap(one + byte, other + byte));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(path, index).unwrap();
     }
 
     /// Plain git in the bare repository, past all of our own code.
