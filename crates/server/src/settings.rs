@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{GateConfig, Labels};
+use towpath_core::gate::GateConfig;
 use towpath_core::ids::{BranchName, GateId, RepoName};
 use towpath_executor::{Limits, SandboxKind};
 use towpath_forge::{Policy, unfit_label};
@@ -91,8 +91,7 @@ impl RepoSettings {
             if config.approvals > APPROVALS_MAX {
                 return Err(SettingsError::Approvals { branch: branch.clone(), number: config.approvals });
             }
-            let Labels { urgent, wip, stacked, never, no_test, rerun_all } = &config.labels;
-            let mut names = [urgent, wip, stacked, never, no_test, rerun_all];
+            let mut names = config.labels.all();
             if let Some((label, why)) = names.iter().find_map(|label| Some((*label, unfit_label(label)?))) {
                 return Err(SettingsError::Label { branch: branch.clone(), label: label.clone(), why });
             }

@@ -52,6 +52,12 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// Every one of them, in the order in which they stand here.
+    pub fn all(&self) -> [&String; 6] {
+        let Labels { urgent, wip, stacked, never, no_test, rerun_all } = self;
+        [urgent, wip, stacked, never, no_test, rerun_all]
+    }
+
     /// Those that only a maintainer may put on or take off (G08).
     pub fn maintainers(&self) -> [&str; 2] {
         [&self.urgent, &self.never]

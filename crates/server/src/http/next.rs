@@ -3,7 +3,7 @@
 use super::error::Class;
 
 /// Where to look, by what the path is about; the first that it has counts.
-const LOOKS: [(&str, &str); 17] = [
+const LOOKS: [(&str, &str); 18] = [
     ("/jobs/", "`towpath runs RUN` shows the run with its jobs, and what each came to"),
     ("/runs", "`towpath runs` lists the runs that there are"),
     ("/changes/{change}", "`towpath change show NUMBER` shows the change as it is now"),
@@ -14,6 +14,10 @@ const LOOKS: [(&str, &str); 17] = [
     ("/secrets", "`towpath secret list` shows the secrets that there are"),
     ("/people", "`towpath repo people` shows who may do what here"),
     ("/hook", "`towpath secret list` shows the secrets that there are"),
+    (
+        "/settings",
+        "`towpath repo settings` shows them as they are, `towpath change list --state all --label LABEL` who has a label",
+    ),
     ("/users", "`towpath user list` shows the users that there are"),
     ("/tokens", "`towpath token list` shows the tokens that there are"),
     ("/audit", "`towpath audit show` shows the newest leaves of the log"),
@@ -86,6 +90,7 @@ mod tests {
             ("/api/v1/secrets/{secret}", "towpath secret list"),
             ("/api/v1/users/{user}/tokens", "towpath user list"),
             ("/api/v1/repos/{repo}", "towpath repo list"),
+            ("/api/v1/repos/{repo}/settings", "towpath change list"),
             ("/api/v1/import", "--name"),
             ("/api/v1/restore/accept", "towpath backup show"),
             ("/no/such", "/openapi.json"),

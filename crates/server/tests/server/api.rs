@@ -389,6 +389,43 @@ fn settings_are_read_and_set_and_a_gate_is_never_taken_away() {
 }
 
 #[test]
+fn a_label_is_not_renamed_under_a_change_that_has_it() {
+    let world = World::new();
+    let path = "/api/v1/repos/demo/settings";
+    let act = |verb: &str, body: Value| {
+        world.ada(Ask::post(&format!("/api/v1/repos/demo/changes/1/{verb}"), body)).ok()
+    };
+    let rename = |key: &str, new: &str| {
+        let mut settings = world.ada(Ask::get(path)).ok();
+        settings["branches"]["main"]["labels"][key] = json!(new);
+        world.ada(Ask::put(path, settings))
+    };
+    act("label", json!({ "add": ["WIP", "DO_NOT_MERGE"] }));
+    for (key, old) in [("wip", "WIP"), ("never", "DO_NOT_MERGE")] {
+        let refused = rename(key, "not yet");
+        let told = refused.error();
+        assert_eq!((refused.status, told["class"].as_str()), (409, Some("conflict")));
+        let why = format!(
+            "change 1 has the label `{old}` of `main`, which would steer it no more: put `not yet` on it"
+        );
+        assert!(told["why"].as_str().unwrap().starts_with(&why), "{told}");
+        assert!(told["hint"].as_str().unwrap().contains("towpath change list"), "{told}");
+    }
+    assert_eq!(rename("urgent", "rush").status, 200, "no change has it");
+    // What the owner could not take off counts on a closed change, too, which the owner can open again.
+    act("close", json!({}));
+    assert_eq!(rename("wip", "later").status, 200);
+    assert_eq!(rename("never", "blocked").status, 409);
+    act("label", json!({ "add": ["blocked"] }));
+    assert_eq!(rename("never", "blocked").status, 200);
+    act("label", json!({ "remove": ["DO_NOT_MERGE"] }));
+    act("reopen", json!({}));
+    let labels = |world: &World| world.change(1)["labels"].clone();
+    assert_eq!(labels(&world), json!(["WIP", "blocked"]));
+    world.until(|world| world.why(1).iter().any(|reason| reason == "label"));
+}
+
+#[test]
 fn the_server_says_how_it_is() {
     let world = World::new();
     assert_eq!(world.send(&Ask::get("/healthz")).body, b"ok\n");

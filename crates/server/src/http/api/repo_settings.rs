@@ -15,7 +15,7 @@ use super::{Nothing, Said};
 use crate::auth::accounts::note;
 use crate::http::call::{Call, blocking, no_repo};
 use crate::http::error::{Answer, ApiError, Class};
-use crate::http::records;
+use crate::http::{labels, records};
 use crate::settings::RepoSettings;
 
 /// Settings of a repo.
@@ -125,13 +125,14 @@ pub async fn set(call: Call, input: Settings) -> Answer<Said> {
     are_there(&call, &repo, new.cloned().collect()).await?;
     let (by, now, name, json) = (call.actor()?, call.now(), repo.clone(), settings.to_json());
     let said = Said::new(format!("set the settings of {repo}"));
+    let told = told(&call, &repo, &settings).await?;
+    let (edge, once_more) = (call.edge.clone(), halts_again(&call, &repo, &settings));
     let work = move |tx: &mut Tx<'_>| {
+        labels::check_renames(tx, &name, (&before, &settings))?;
         tx.replace_repo_settings(&name, (&stored, &json))?;
         note(tx, Some(&by), now, format!("set the settings of repo {name}: {json}"));
         Ok(())
     };
-    let told = told(&call, &repo, &settings).await?;
-    let (edge, once_more) = (call.edge.clone(), halts_again(&call, &repo, &settings));
     let then = move || {
         edge.hooks.forget(&repo);
         once_more();
