@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod limiter;
 pub mod password;
+pub mod revoked;
 pub mod rights;
 pub mod session;
 pub mod token;

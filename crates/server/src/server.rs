@@ -12,6 +12,7 @@ use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_L
 use towpath_store::audit::AuditKey;
 use towpath_store::{AuditOptions, OpenError, Options, ReadError, Store, View};
 
+use crate::auth::revoked::{Revocations, RevokedError};
 use crate::clock::system_time;
 use crate::doorbells::Doorbells;
 use crate::drivers::run_job::{Jobs, Sources};
@@ -50,6 +51,8 @@ pub struct Shared {
     pub blobs: BlobStore,
     /// Secrets.
     pub secrets: Secrets,
+    /// Tokens that a restore does not bring back.
+    pub revoked: Revocations,
     /// What looks after what piles up.
     pub housekeeping: Housekeeping,
 }
@@ -74,6 +77,9 @@ pub enum ServerError {
         /// What it lacks.
         missing: Missing,
     },
+    /// The list of revoked tokens cannot be used.
+    #[error(transparent)]
+    Revoked(#[from] RevokedError),
     /// The audit key cannot be used.
     #[error("the audit key cannot be used: {0}")]
     AuditKey(String),
@@ -166,6 +172,7 @@ impl Server {
     /// See [`ServerError`]; nothing was changed but what opening changes.
     pub fn open(settings: ServerSettings) -> Result<Server, ServerError> {
         let store = Arc::new(open_store(&settings)?);
+        let revoked = Revocations::open(&settings.keys, &store, system_time())?;
         let folders = Folders::below(store.path());
         folders.make()?;
         let repos = Arc::new(Repos::new(git_of(&store)?, folders.repos.clone()));
@@ -222,6 +229,7 @@ impl Server {
             logs,
             blobs,
             secrets,
+            revoked,
             housekeeping,
         });
         shared.watch_the_disk();

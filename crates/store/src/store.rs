@@ -352,6 +352,8 @@ fn begin_epoch(
             params![life.0, marks.epoch.0 as i64, marks.time_high.0, restored.map(encode)],
         )?;
         if let Some(restored) = restored {
+            // Some may have ended since these rows were saved, and nothing outside tells which.
+            view.conn.execute("DELETE FROM sessions", [])?;
             log.append(marks.time_high, &format!("{{\"restored\":{}}}", encode(restored)));
         }
         if let Some(lost) = lost {

@@ -101,18 +101,22 @@ fn approve_and_die(world: &World) {
 
 /// Who did what to change 1, as the record has it; the server's own words are nobody's.
 fn acts(world: &World) -> Vec<(String, String)> {
+    administered(world).into_iter().filter(|(_, what)| what.contains("demo change 1")).collect()
+}
+
+fn administered(world: &World) -> Vec<(String, String)> {
     let leaves = world.ada(Ask::get("/api/v1/audit/leaves")).ok()["leaves"].clone();
     let entries = leaves.as_array().unwrap().iter().map(|leaf| {
         let leaf: Leaf = serde_json::from_str(leaf.as_str().unwrap()).unwrap();
         leaf.entry
     });
-    let of_change = entries.filter_map(|entry| match entry {
-        Entry::Act(Act::Administered { by, what }) if what.contains("demo change 1") => {
+    let administered = entries.filter_map(|entry| match entry {
+        Entry::Act(Act::Administered { by, what }) => {
             Some((by.map_or("nobody".to_owned(), |by| by.name), what))
         }
         _ => None,
     });
-    of_change.collect()
+    administered.collect()
 }
 
 #[test]
@@ -253,6 +257,63 @@ fn a_candidate_that_is_gone_is_made_again_and_lands() {
     approve(&world);
     assert_eq!(until_landed(&world).to_string(), commit);
     assert!(object.is_file());
+}
+
+#[test]
+fn a_restore_brings_back_no_token_that_was_revoked_and_no_login() {
+    let world = World::new();
+    let make = |by: &str| {
+        let made = world.send(&Ask::post("/api/v1/tokens", json!({})).token(by)).ok();
+        (made["number"].as_u64().unwrap(), made["token"].as_str().unwrap().to_owned())
+    };
+    let works = |world: &World, token: &str| world.send(&Ask::get("/api/v1/me").token(token)).status == 200;
+    let (number, first) = make(world.token("ada"));
+    let (_, by_first) = make(&first);
+    let (_, beside) = make(world.token("ada"));
+    let cookie = world.log_in("ann");
+    let page = |world: &World| world.send(&Ask::get("/demo/changes/1").header("cookie", &cookie)).status;
+    assert_eq!(page(&world), 200);
+    let files = world.folder.path().to_owned();
+    let [data, saved, aside, listed] =
+        ["data", "saved", "aside", "keys/revoked"].map(|name| files.join(name));
+    backup(&data, &saved).unwrap();
+    world.ada(Ask::new("DELETE", &format!("/api/v1/tokens/{number}"))).ok();
+    assert_eq!(std::fs::read_to_string(&listed).unwrap().lines().count(), 2);
+
+    let world = world.restart(|_| restore_over(&saved, &data, &aside).unwrap());
+    let work = |world: &World| [&first, &by_first, &beside].map(|token| works(world, token));
+    assert_eq!((work(&world), page(&world)), ([false, false, true], 303));
+    let again = |world: &World| {
+        let said =
+            administered(world).into_iter().filter(|(_, what)| what.contains("as it was before a restore"));
+        said.map(|(by, _)| by).collect::<Vec<_>>()
+    };
+    assert_eq!(again(&world), ["nobody", "nobody"]);
+    // Once is enough; and what the rows know is listed again.
+    std::fs::remove_file(&listed).unwrap();
+    let world = world.restart(|_| ());
+    assert_eq!((again(&world).len(), work(&world)), (2, [false, false, true]));
+    let restored = std::fs::read_to_string(&listed).unwrap();
+    assert!(restored.lines().count() >= 2, "{restored}");
+}
+
+#[test]
+fn a_token_that_could_not_be_listed_as_revoked_is_revoked_all_the_same() {
+    let world = World::new();
+    let made = world.ada(Ask::post("/api/v1/tokens", json!({}))).ok();
+    let revoke = || world.ada(Ask::new("DELETE", &format!("/api/v1/tokens/{}", made["number"])));
+    let listed = world.shared.settings.keys.join("revoked");
+    std::fs::remove_file(&listed).unwrap();
+    let told = revoke();
+    assert_eq!(told.status, 503);
+    let error = told.error();
+    assert!(error["why"].as_str().unwrap().contains("works no more, but"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("again"), "{error}");
+    let token = made["token"].as_str().unwrap();
+    assert_eq!(world.send(&Ask::get("/api/v1/me").token(token)).status, 401);
+    std::fs::write(&listed, "").unwrap();
+    revoke().ok();
+    assert_eq!(std::fs::read_to_string(&listed).unwrap().lines().count(), 1);
 }
 
 #[test]

@@ -101,6 +101,15 @@ impl View {
         self.all(sql, [owner.0 as i64], read)
     }
 
+    /// The hashes of those that were revoked.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn revoked_tokens(&self) -> Result<Vec<Digest>, ReadError> {
+        const SQL: &str = "SELECT hash FROM tokens WHERE revoked_at IS NOT NULL ORDER BY number";
+        self.all(SQL, [], |row| Ok(Digest(row.get(0)?)))
+    }
+
     /// The tokens that were made by one, by those that were made by it, and so on; not that one itself.
     ///
     /// # Errors

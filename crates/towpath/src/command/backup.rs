@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use towpath_server::auth::revoked::FILE as REVOKED;
 use towpath_server::backup::{self, SaveError, Unsaved};
 use towpath_store::{BackupError, OpenError};
 
@@ -15,6 +16,12 @@ use crate::remote::Request;
 use crate::remote::place::client;
 use crate::terminal::Terminal;
 use crate::terminal::style::count;
+
+/// What comes back with a restore although somebody had taken it away since.
+const RIGHTS_OF_THEN: &str = "people, their roles and passwords, what tokens were made and which secrets there are is as it was \
+                              when the backup was made; tokens that were revoked since stay so, and logins have ended: look at \
+                              `towpath user list`, `towpath repo people REPO`, `towpath token list --user NAME`, and \
+                              `towpath secret list`";
 
 /// Save a server's data, restore it, and accept what a restore lost
 #[derive(Debug, clap::Subcommand)]
@@ -99,8 +106,12 @@ fn restore(from: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Fa
     let keys = place.keys();
     let restored = backup::restore(from, &place.data, &keys);
     let (saved, missing) = restored.map_err(|error| failure("nothing was restored", error))?;
+    let revocations_missing = !keys.join(REVOKED).is_file();
     if terminal.is_json() {
-        return Ok(terminal.record(&json!({ "data": place.data, "saved": saved, "missing": missing }))?);
+        let restored = json!({
+            "data": place.data, "saved": saved, "missing": missing, "revocations_missing": revocations_missing,
+        });
+        return Ok(terminal.record(&restored)?);
     }
     terminal.data(format!(
         "restored {}: {} and a record of {}",
@@ -121,11 +132,16 @@ fn restore(from: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Fa
         let secrets = count(missing.sealed_secrets, "secret");
         terminal.data(format!("missing: {keys}/secrets.key, without which {secrets} cannot be opened"))?;
     }
-    if missing.audit_key || missing.sealed_secrets > 0 {
+    if revocations_missing {
+        terminal
+            .data(format!("missing: {keys}/{REVOKED}, without which tokens that were revoked work again"))?;
+    }
+    if missing.audit_key || missing.sealed_secrets > 0 || revocations_missing {
         terminal.talk(format!(
             "first: put the missing keys into {keys}; if they are lost for good, `towpath serve --new-keys` makes others"
         ));
     }
+    terminal.talk(RIGHTS_OF_THEN);
     terminal.talk(format!("next: towpath serve --data {}; then towpath backup show", place.data.display()));
     Ok(())
 }
@@ -146,6 +162,7 @@ fn show(terminal: &Terminal) -> Result<(), Failure> {
             let before = number(restored, "leaves_before");
             let why = text(restored, "why");
             terminal.data(format!("a restore lost {lost} of {before} leaves of the record: {why}"))?;
+            terminal.talk(RIGHTS_OF_THEN);
             terminal.talk(format!(
                 "nothing lands; look what was lost, then: towpath backup accept --lost {lost}"
             ));

@@ -252,7 +252,10 @@ pub fn failure(error: ServerError) -> Failure {
             | OpenError::ForeignSchema { .. }
             | OpenError::OldLibrary { .. },
         ) => Exit::Usage,
-        ServerError::Open(_) | ServerError::Io { .. } | ServerError::Executor(_) => Exit::Unavailable,
+        ServerError::Open(_)
+        | ServerError::Io { .. }
+        | ServerError::Executor(_)
+        | ServerError::Revoked(_) => Exit::Unavailable,
         _ => Exit::Usage,
     };
     let is_taken =

@@ -150,6 +150,7 @@ fn h07_restore_old() {
     let restored = ended(restore.output().unwrap());
     assert_eq!(restored.code, 0, "{}", restored.err);
     assert!(!restored.out.contains("missing"), "{}", restored.out);
+    assert!(restored.err.contains("`towpath user list`, `towpath repo people REPO`"), "{}", restored.err);
 
     site.start();
     let shown = &site.world.records(&["backup", "show"])[0]["restored"];

@@ -3,16 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::cell::{Refusal, RefusalClass};
-use towpath_core::ids::{RepoName, Timestamp, UserId};
-use towpath_store::WriteError;
+use towpath_core::ids::{Digest, RepoName, Timestamp, UserId};
 use towpath_store::records::{Scope, Token};
+use towpath_store::{Tx, WriteError};
 
 use super::{Nothing, Said, millis};
 use crate::auth::accounts::{NewToken, issue_token, note};
 use crate::auth::rights::Means;
 use crate::auth::token::within;
-use crate::http::call::{Call, no_repo};
-use crate::http::error::{Answer, ApiError};
+use crate::http::call::{Call, blocking, no_repo};
+use crate::http::error::{Answer, ApiError, Class};
 
 /// Seconds for which a token works at most when nobody says otherwise: a year, so that a forgotten one ends.
 const SECONDS_DEFAULT: u32 = 365 * 24 * 3600;
@@ -207,19 +207,44 @@ pub async fn revoke(call: Call, input: Revoke) -> Answer<Said> {
     if !person.rules_over(&token) {
         return Err(missing());
     }
-    let ended = call
-        .write(move |tx| {
-            let mut made = tx.tokens_made_by(number)?;
-            made.retain(|made| !input.only && made.is_valid(now));
-            for token in std::iter::once(&token).chain(&made) {
-                tx.revoke_token(token.number, now)?;
-                let Token { number, prefix, owner, .. } = token;
-                note(tx, Some(&by), now, format!("revoked token {number} ({prefix}…) of user {owner}"));
-            }
-            Ok(made)
+    let rows = call.clone();
+    let hash = token.hash;
+    let write = move |tx: &mut Tx<'_>| {
+        let mut made = tx.tokens_made_by(number)?;
+        made.retain(|made| !input.only && made.is_valid(now));
+        for token in std::iter::once(&token).chain(&made) {
+            tx.revoke_token(token.number, now)?;
+            let Token { number, prefix, owner, .. } = token;
+            note(tx, Some(&by), now, format!("revoked token {number} ({prefix}…) of user {owner}"));
+        }
+        Ok(made)
+    };
+    // Both, also where nobody waits for the answer any more.
+    let revoking = tokio::spawn(async move {
+        let with_it = rows.write(write).await?;
+        let hashes = std::iter::once(hash).chain(with_it.iter().map(|token| token.hash)).collect();
+        outlive_restores(&rows, number, hashes).await?;
+        Ok(with_it)
+    });
+    let with_it = revoking.await.unwrap_or_else(|error| Err(ApiError::internal(error)))?;
+    Ok(Said::new(revoked(number, &with_it)))
+}
+
+/// Has a restore not bring tokens back.
+async fn outlive_restores(call: &Call, number: u64, hashes: Vec<Digest>) -> Answer<()> {
+    let edge = call.edge.clone();
+    blocking(move || {
+        edge.shared.revoked.add(hashes).map_err(|error| {
+            tracing::error!("token {number} is not put on the list of those that were revoked: {error}");
+            let why = format!(
+                "token {number} works no more, but it cannot be put on the list outside the data by which a restore knows \
+                 that"
+            );
+            let again = format!("`towpath token revoke {number}` again, once the disk of the keys is well");
+            ApiError::new(Class::Unavailable, why).hint(again)
         })
-        .await?;
-    Ok(Said::new(revoked(number, &ended)))
+    })
+    .await
 }
 
 /// That a token was revoked, and which with it.
