@@ -19,7 +19,7 @@ use crate::http::links;
 /// Jobs of one group that are shown.
 const JOBS_SHOWN: usize = 1_000;
 /// Failed jobs whose first error is shown at once.
-const EXCERPTS_SHOWN: usize = 3;
+const EXCERPTS_SHOWN: usize = 10;
 /// Names of failed tests that are shown of one job.
 const TESTS_SHOWN: usize = 50;
 
@@ -52,6 +52,8 @@ struct JobPart {
     tests: Vec<String>,
     more_tests: usize,
     excerpt: Option<Excerpt>,
+    /// It went wrong, and others before it have their excerpts shown.
+    beyond: bool,
 }
 
 /// The lines around the first error of a job.
@@ -139,10 +141,11 @@ async fn groups(call: &Call, id: &RunId, jobs: &[JobView]) -> Answer<Vec<Group>>
         }
         let mut parts = Vec::new();
         for job in all.iter().take(JOBS_SHOWN) {
-            let wanted = matches!(name, "failed" | "timed out") && excerpts > 0;
+            let went_wrong = matches!(name, "failed" | "timed out");
+            let wanted = went_wrong && excerpts > 0;
             excerpts -= usize::from(wanted);
             let excerpt = if wanted { excerpt(call, &job.name).await? } else { None };
-            parts.push(part(id, job, excerpt));
+            parts.push(JobPart { beyond: went_wrong && !wanted, ..part(id, job, excerpt) });
         }
         let more = all.len() - parts.len();
         let open = name != "skipped";
@@ -158,6 +161,7 @@ fn part(id: &RunId, job: &JobView, excerpt: Option<Excerpt>) -> JobPart {
         more_tests: job.failed_tests.len().saturating_sub(TESTS_SHOWN),
         view: job.clone(),
         excerpt,
+        beyond: false,
     }
 }
 

@@ -201,7 +201,7 @@ fn h09_backup_has_no_key(fort: &Fort) {
         &to[1],
     ]);
     assert_eq!(restored.code, 0, "{}", restored.err);
-    for missing in ["audit.key, without which no checkpoint is signed", "1 secret cannot be opened"] {
+    for missing in ["audit.key, the key that signs the record", "1 secret cannot be opened"] {
         assert!(restored.out.contains(missing), "{}", restored.out);
     }
 }
