@@ -62,6 +62,13 @@ pub enum GateEvent {
     Halts(Halts),
     /// Look again: somebody says that something may have changed.
     Bell(Bell),
+    /// A change is about to come from another branch.
+    Arrives {
+        /// Which.
+        change: ChangeNumber,
+        /// What stops it there.
+        hold: Option<Hold>,
+    },
     /// What the forge says, whole.
     ForgeRead(Box<ForgeRead>),
     /// A candidate was made, or cannot be.
@@ -342,7 +349,7 @@ pub struct GateState {
     branch: Field<Branch>,
     people: Field<BTreeMap<UserId, Rights>>,
     changes: Table<ChangeNumber, Change>,
-    /// Stops of changes that are closed: to close and open again is no way around one.
+    /// Stops of changes that are closed, or about to come from another branch: neither is a way around one.
     holds: Table<ChangeNumber, Hold>,
     /// Vouches for closed changes: they are for a revision, whether it is open or not.
     vouches: Table<ChangeNumber, Vouch>,
@@ -371,6 +378,7 @@ impl Cell for Gate {
             GateEvent::Configured(config) => state.configure(config),
             GateEvent::Halts(halts) => state.heed(halts),
             GateEvent::Bell(bell) => state.ring(*bell, now),
+            GateEvent::Arrives { change, hold } => state.arrives(*change, hold.clone()),
             GateEvent::ForgeRead(read) => state.forge_read(read, now),
             GateEvent::CandidateMade { id, result } => state.candidate_made(*id, result),
             GateEvent::GraphRead { commit, graph } => state.graph_read(*commit, graph),

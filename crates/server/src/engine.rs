@@ -321,13 +321,20 @@ impl Engine {
         let id = crate::random::number();
         let (answer, answered) = oneshot::channel();
         let _ = self.notes.send(Note::Await { command: id, answer });
+        self.tell(gate, GateEvent::Command(Box::new(Command { id, by, verb }))).await?;
+        answered.await.map(|answer| answer.result).map_err(|_| CommandError::Stopped)
+    }
+
+    /// Tells a gate something, which it takes in before all that it is told later.
+    ///
+    /// # Errors
+    /// The store refused it, or the server stopped: whether the gate was told is then unknown.
+    pub async fn tell(&self, gate: GateId, event: GateEvent) -> Result<(), CommandError> {
         let (stored, committed) = oneshot::channel();
-        let command = GateEvent::Command(Box::new(Command { id, by, verb }));
-        self.deliver(CellId::Gate(gate), AnyIntake::Gate(Intake::Event(command)), |outcome| {
+        self.deliver(CellId::Gate(gate), AnyIntake::Gate(Intake::Event(event)), |outcome| {
             let _ = stored.send(outcome);
         });
-        committed.await.map_err(|_| CommandError::Stopped)?.map_err(CommandError::Store)?;
-        answered.await.map(|answer| answer.result).map_err(|_| CommandError::Stopped)
+        committed.await.map_err(|_| CommandError::Stopped)?.map_err(CommandError::Store)
     }
 
     /// Looks at a gate as it was last committed.

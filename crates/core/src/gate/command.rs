@@ -238,20 +238,26 @@ impl GateState {
     }
 
     /// What stops a change, also while it is closed, or open again and not read yet.
-    fn hold_of(&self, number: ChangeNumber) -> Option<&Hold> {
+    pub(super) fn hold_of(&self, number: ChangeNumber) -> Option<&Hold> {
         self.changes.get(&number).map_or_else(|| self.holds.get(&number), |change| change.hold.as_ref())
     }
 
-    /// Whether a change that somebody holds may go to another branch, to which the hold does not come along.
+    /// Whether a change may go to another branch, and what holds it, which goes along.
     ///
     /// # Errors
     /// It is held by somebody else, whose hold this person may not end.
-    pub fn permit_to_leave(&self, by: &Actor, number: ChangeNumber, now: Timestamp) -> Result<(), Refusal> {
-        match self.hold_of(number).filter(|held| held.by != by.name) {
+    pub fn permit_to_leave(
+        &self,
+        by: &Actor,
+        number: ChangeNumber,
+        now: Timestamp,
+    ) -> Result<Option<Hold>, Refusal> {
+        let held = self.hold_of(number);
+        match held.filter(|held| held.by != by.name) {
             Some(held) if self.permit(by.user, &Verb::Release { change: number }, now).is_err() => {
                 Err(held_already(number, held))
             }
-            _ => Ok(()),
+            _ => Ok(held.cloned()),
         }
     }
 

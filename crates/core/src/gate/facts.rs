@@ -244,6 +244,15 @@ impl GateState {
         }
     }
 
+    /// A hold is about the change, and comes along. What is remembered of a change that was here before is out of date.
+    pub(super) fn arrives(&mut self, number: ChangeNumber, hold: Option<Hold>) {
+        match (self.changes.get_mut(&number), hold) {
+            (Some(change), hold) => change.hold = hold,
+            (None, Some(hold)) => drop(self.holds.insert(number, hold)),
+            (None, None) => drop(self.holds.remove(&number)),
+        }
+    }
+
     /// What people said about changes that are no longer open: they may be opened again.
     fn keep_of_closed(&mut self, open: &BTreeSet<ChangeNumber>) {
         let closed = self.changes.map().iter().filter(|(number, _)| !open.contains(number));

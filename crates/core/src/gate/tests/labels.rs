@@ -114,6 +114,26 @@ fn a_hold_keeps_a_change_on_its_branch_also_where_it_was_reopened_and_is_not_rea
 }
 
 #[test]
+fn a_hold_comes_along_from_another_branch_in_place_of_what_is_remembered_here() {
+    let mut bench = Bench::new(GateConfig::default());
+    let arrives = |bench: &mut Bench, by: Option<&str>| {
+        let hold = |by: &str| Hold { by: by.to_owned(), why: "wait".into(), at: Timestamp(1) };
+        bench.event(GateEvent::Arrives { change: ChangeNumber(1), hold: by.map(hold) });
+    };
+    let holder = |bench: &Bench| bench.gate.state.hold_of(ChangeNumber(1)).map(|hold| hold.by.clone());
+    arrives(&mut bench, Some("ann"));
+    bench.play("push 1");
+    assert_eq!(holder(&bench).as_deref(), Some("ann"));
+    bench.play("close 1");
+    arrives(&mut bench, None);
+    bench.play("reopen 1");
+    assert_eq!(holder(&bench), None);
+    // It left and is back before the gate has read the branch without it.
+    arrives(&mut bench, Some("ben"));
+    assert_eq!(holder(&bench).as_deref(), Some("ben"));
+}
+
+#[test]
 fn a_vouch_outlives_a_close_until_it_expires_or_another_revision_comes() {
     check(
         "push-as-outsider 1; vouch 1; pass 1; close 1; reopen 1; pass 2; close 1; later; reopen 1; why 1",

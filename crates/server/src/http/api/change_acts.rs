@@ -3,8 +3,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{Gate, RetryScope, Verb, Verdict};
-use towpath_core::ids::{ChangeNumber, CommitId, Digest, GateId, Timestamp, UserId};
+use towpath_core::gate::{Gate, GateEvent, RetryScope, Verb, Verdict};
+use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, GateId, Timestamp, UserId};
 use towpath_core::turn::Live;
 use towpath_forge::{
     BuiltIn, ChangeRecord, ChangeText, Draft, Failure, LabelEdit, Proposal, PushedBranch, ReviewRequest,
@@ -399,12 +399,19 @@ pub struct Retarget {
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/retarget`
 pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
-    let target = input.target.parse()?;
+    let target: BranchName = input.target.parse()?;
     let ((gate, number), by, now) = (gate_of(&call).await?, call.actor()?, call.now());
     let look = move |live: &Live<Gate>| live.state.permit_to_leave(&by, number, now);
-    call.shared().engine.gate(gate, look).await.transpose()?;
+    let hold = call.shared().engine.gate(gate.clone(), look).await.transpose()?.flatten();
+    let to = GateId { repo: gate.repo, branch: target.clone() };
+    if call.shared().engine.gate(to.clone(), |_| ()).await.is_some() {
+        // Before it comes, so that it is nowhere without its hold. Should it not come, it is told anew before it does.
+        let arrives = GateEvent::Arrives { change: number, hold: hold.clone() };
+        call.shared().engine.tell(to, arrives).await?;
+    }
     let acted = on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
-    Ok(acted.said(format!("it is for `{}` now; earlier approvals count no more", input.target)))
+    let held = hold.map(|hold| format!("; {} holds it there, too", hold.by)).unwrap_or_default();
+    Ok(acted.said(format!("it is for `{}` now; earlier approvals count no more{held}", input.target)))
 }
 
 /// What to run again.

@@ -118,9 +118,11 @@ fn g03_retarget_after_objection(fort: &Fort) {
         assert!(said.contains("mia holds change"), "{verb}: {said}");
     }
     fort.act("mia", number, "release", &json!({})).ok();
+    fort.act("ann", number, "hold", &json!({ "why": "mine" })).ok();
     fort.act("ann", number, "retarget", &json!({ "target": "release" })).ok();
     let objected = |change: &Value| change["gate"]["reasons"].to_string().contains("asked for changes");
     fort.until_change(number, "is objected to", objected);
+    assert_eq!(fort.change(number)["gate"]["hold"]["by"], "ann");
     assert_eq!(fort.change(number)["reviews"][0]["current"], true);
     fort.act("ann", number, "close", &json!({})).ok();
 }
