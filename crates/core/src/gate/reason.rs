@@ -272,8 +272,7 @@ impl Reason {
             Reason::ChangesRequested { .. } => "push a revision that answers the review".into(),
             Reason::Approvals { revision, .. } => {
                 format!(
-                    "{}; if there is none, an admin makes one (`towpath repo grant USER maintainer`) or asks for fewer \
-                     `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)",
+                    "{}; {NO_OTHER} or asks for fewer `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)",
                     approve(change, *revision)
                 )
             }
@@ -284,7 +283,7 @@ impl Reason {
                     approve(change, *revision)
                 )
             }
-            Reason::DefinitionApproval { revision } => approve(change, *revision),
+            Reason::DefinitionApproval { revision } => format!("{}; {NO_OTHER}", approve(change, *revision)),
             Reason::EmptySet => {
                 "give a job `on: [queue]`, or say `gate: {empty: land}` in the branch's towpath.yaml".into()
             }
@@ -309,11 +308,14 @@ pub(super) fn accept(branch: &BranchName, tip: CommitId) -> String {
     format!("an admin who has looked at it can run `towpath branch accept {branch} {tip}`")
 }
 
-/// Who can approve: nobody approves what they uploaded.
+/// What to do where every maintainer has uploaded some of a change.
+const NO_OTHER: &str = "if there is none, an admin makes one (`towpath repo grant USER maintainer`)";
+
+/// Who can approve: nobody approves what they uploaded, and of what joins two branches many people may have uploaded some.
 fn approve(change: ChangeNumber, revision: CommitId) -> String {
     let revision = revision.short();
     format!(
-        "a maintainer who did not upload it can run `towpath change approve {change} --revision {revision}`"
+        "a maintainer who uploaded none of its commits can run `towpath change approve {change} --revision {revision}`"
     )
 }
 
@@ -429,13 +431,13 @@ mod tests {
     fn nobody_is_told_to_approve_what_they_uploaded() {
         let revision = CommitId([0xab; 20]);
         let who = format!(
-            "a maintainer who did not upload it can run `towpath change approve 7 --revision {}`",
+            "a maintainer who uploaded none of its commits can run `towpath change approve 7 --revision {}`",
             revision.short()
         );
-        check(&Reason::DefinitionApproval { revision }, &who);
-        let fewer = "; if there is none, an admin makes one (`towpath repo grant USER maintainer`) or asks for fewer \
-                     `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)";
-        check(&Reason::Approvals { have: 0, need: 1, revision }, &format!("{who}{fewer}"));
+        let other = "if there is none, an admin makes one (`towpath repo grant USER maintainer`)";
+        check(&Reason::DefinitionApproval { revision }, &format!("{who}; {other}"));
+        let fewer = "or asks for fewer `approvals` (`towpath repo settings`, or `gate:` in towpath.yaml)";
+        check(&Reason::Approvals { have: 0, need: 1, revision }, &format!("{who}; {other} {fewer}"));
         let trusts =
             ", or an admin authorises who did (`towpath repo grant USER maintainer --authorised true`)";
         check(&Reason::Unauthorised { revision, role: Role::Maintainer }, &format!("{who}{trusts}"));

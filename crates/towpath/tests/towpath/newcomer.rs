@@ -135,7 +135,7 @@ fn settings_are_set_in_part_and_a_lone_admin_hears_who_can_approve() {
     served.until("1", |change| change["gate"]["reasons"][0]["reason"] == "approvals");
     let why = served.ok(&["change", "why", "1"]);
     let said = [
-        "a maintainer who did not upload it can run `towpath change approve 1 --revision ",
+        "a maintainer who uploaded none of its commits can run `towpath change approve 1 --revision ",
         "`towpath repo grant USER maintainer`",
         "fewer `approvals` (`towpath repo settings`",
     ];

@@ -203,7 +203,7 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
             text: input.text,
         };
         if verdict == Verdict::Approve {
-            forge.may_approve(acting.by, &now).map_err(asks_another)?;
+            forge.may_approve(acting.by, &now).map_err(|failure| asks_another(failure, acting.number))?;
         }
         Ok::<_, ApiError>(forge.review(acting.by, acting.number, &request, acting.now)?)
     })
@@ -212,11 +212,14 @@ async fn review(call: Call, input: Review, verdict: Verdict) -> Answer<Said> {
 }
 
 /// Whoever may not approve their own lacks no right.
-fn asks_another(failure: Failure) -> ApiError {
+fn asks_another(failure: Failure, number: ChangeNumber) -> ApiError {
     let is_refused = matches!(failure, Failure::Refused(_));
     let error = ApiError::from(failure);
     match is_refused {
-        true => error.hint("ask another maintainer: `towpath repo people` shows who they are"),
+        true => error.hint(format!(
+            "ask another maintainer: `towpath repo people` shows who they are; where each has uploaded some of it, `towpath \
+             change why {number}` says what else helps"
+        )),
         false => error,
     }
 }
