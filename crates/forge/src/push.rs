@@ -17,6 +17,7 @@ mod request;
 mod rules;
 mod scan;
 mod session;
+mod unpack;
 
 pub use desk::{HookDesk, HookSettings, HookToken};
 pub use hook::run_hook;

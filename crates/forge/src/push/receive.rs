@@ -22,6 +22,7 @@ use super::request::PushHead;
 use super::rules::OWN_REFS;
 use super::scan::{PACK_LIMITS, PackScan};
 use super::session::{PushContext, RefusedPush, Session};
+use super::unpack::explained;
 use crate::builtin::BuiltIn;
 use crate::error::{Failure, ForgeError};
 
@@ -179,7 +180,7 @@ fn exchange(mut serving: Serving, head: &PushHead, body: Timed<'_>) -> io::Resul
     match (fed, answer) {
         (Fed::Gone(error), _) => Err(error),
         (Fed::Refused(why), _) => Ok(broken_answer(head, &why)),
-        (Fed::Whole, Ok(answer)) => Ok(answer),
+        (Fed::Whole, Ok(answer)) => Ok(explained(answer)),
         (Fed::Whole, Err(error)) => Ok(broken_answer(head, &error.to_string())),
     }
 }

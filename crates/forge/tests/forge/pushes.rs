@@ -442,7 +442,9 @@ fn modes_that_no_git_writes_come_by_import_and_never_by_push() {
             let (commit, _) = with_mode(&ann, mode, None);
             for target in ["refs/for/main", "refs/heads/mine"] {
                 let refused = ann.push(&[&format!("{commit}:{target}")]).unwrap_err();
-                assert!(refused.contains("badFilemode"), "{mode} {refused}");
+                let ours = "remote: refused: what was pushed does not pass git's own checks: object ";
+                assert!(refused.contains(ours) && refused.contains("badFilemode"), "{mode} {refused}");
+                assert!(refused.contains("remote: hint: `git fsck` in the clone"), "{mode} {refused}");
             }
         }
         let (old, folder) = with_mode(&ann, "100666", None);

@@ -11,7 +11,7 @@ use towpath_store::View;
 use towpath_store::records::{RunCursor, RunQuery, RunRow};
 
 use super::jobs::JobView;
-use super::{Nothing, Said, Why, checked_why, command, millis, page_rows, word};
+use super::{Nothing, Said, Why, changes, checked_why, command, millis, page_rows, word};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::{links, records};
@@ -91,7 +91,8 @@ pub async fn list(call: Call, filter: Filter) -> Answer<Vec<RunSummary>> {
     if after.as_ref().is_some_and(|after| after.gate.repo != repo) {
         return Err(ApiError::invalid("`after` is a run of another repo"));
     }
-    call.read(move |view| {
+    let (asked, change) = (repo.clone(), filter.change.map(ChangeNumber));
+    let found = call.read(move |view| {
         let after = match after {
             None => None,
             Some(run) => view.run(&run)?.map(|row| RunCursor { started_at: row.started_at, run }),
@@ -99,7 +100,7 @@ pub async fn list(call: Call, filter: Filter) -> Answer<Vec<RunSummary>> {
         let query = RunQuery {
             repo: Some(repo.clone()),
             branch: branch.clone(),
-            change: filter.change.map(ChangeNumber),
+            change,
             unended: filter.running,
             after,
             count: page_rows(filter.count),
@@ -108,16 +109,17 @@ pub async fn list(call: Call, filter: Filter) -> Answer<Vec<RunSummary>> {
         if found.is_empty() {
             could_have_runs(view, &repo, &query)?;
         }
-        Ok(found.iter().map(RunSummary::of).collect())
-    })
-    .await
+        Ok(found.iter().map(RunSummary::of).collect::<Vec<_>>())
+    });
+    let found = found.await?;
+    if let Some(change) = change.filter(|_| found.is_empty()) {
+        changes::record(&call, &asked, change).await?;
+    }
+    Ok(found)
 }
 
-/// Whether what a list without rows asks about is there at all.
+/// Whether the branch is there at all that a list without rows asks about.
 fn could_have_runs(view: &View, repo: &RepoName, query: &RunQuery) -> Answer<()> {
-    if let Some(change) = query.change {
-        records::change(view, repo, change)?;
-    }
     let Some(branch) = &query.branch else { return Ok(()) };
     let ever =
         RunQuery { repo: Some(repo.clone()), branch: Some(branch.clone()), count: 1, ..RunQuery::default() };
