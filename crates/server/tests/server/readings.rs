@@ -6,6 +6,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
+use towpath_core::gate::Reason;
+use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
+use towpath_store::Tx;
 
 use crate::client::Ask;
 use crate::git::{clone, said};
@@ -69,6 +72,24 @@ fn whoever_gives_or_takes_a_right_is_answered_when_the_gate_knows() {
 }
 
 #[test]
+fn a_gate_hears_of_a_right_that_was_taken_whatever_became_of_its_settings() {
+    let world = World::new();
+    let revision = world.change(1)["revision"].clone();
+    act(&world, "mia", "approve", json!({ "revision": revision }));
+    check(&world, "approvals", false);
+    let spoil = |tx: &mut Tx<'_>| {
+        let repo = tx.repo(&"demo".parse().unwrap())?.unwrap();
+        tx.replace_repo_settings(&repo.name, (&repo.settings, "spoilt"))
+    };
+    world.shared.store.writer().write(spoil).unwrap();
+    world.ada(Ask::put("/api/v1/repos/demo/people/mia", json!({ "role": "author" }))).ok();
+    let gate: GateId = "demo/main".parse().unwrap();
+    let reasons = world.shared.engine.gate(gate, |live| live.state.reasons(ChangeNumber(1), Timestamp(0)));
+    let reasons = world.runtime.block_on(reasons).unwrap();
+    assert!(reasons.iter().any(|reason| matches!(reason, Reason::Approvals { .. })), "{reasons:?}");
+}
+
+#[test]
 fn what_is_opened_is_known_to_its_gate() {
     let world = World::new();
     for (who, number) in [("bob", 2), ("mia", 3), ("ada", 4)] {
@@ -126,6 +147,13 @@ fn a_change_whose_row_and_record_are_lost_is_out_of_reach_and_not_unknown() {
     let body = shown.json();
     assert!(body["why"].as_str().unwrap().contains("change 2 is out of reach"), "{body}");
     assert_eq!(body["hint"], reason["hint"]);
+    let runs = |change: u64| world.ada(Ask::get(&format!("/api/v1/repos/demo/runs?change={change}")));
+    let told = runs(2);
+    assert_eq!(
+        (told.status, &told.json()["why"], &told.json()["hint"]),
+        (503, &body["why"], &reason["hint"])
+    );
+    assert_eq!(runs(3).status, 404);
     assert_eq!([ask("3").status, ask("3/why").status], [404, 404]);
 }
 

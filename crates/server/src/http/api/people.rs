@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use towpath_core::cell::CellId;
 use towpath_core::ids::RepoName;
 use towpath_core::policy::{Rights, Role};
 
@@ -9,7 +10,7 @@ use super::{Nothing, Said, word};
 use crate::auth::accounts::note;
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError};
-use crate::http::records::{self, Names};
+use crate::http::records::Names;
 
 /// What somebody may do on a repo.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -83,22 +84,34 @@ async fn set(call: &Call, rights: Option<Rights>) -> Answer<Said> {
         Ok(())
     })
     .await?;
-    told(call, vec![repo], said).await
+    told(call, move |other| *other == repo, said).await
 }
 
-/// Rings every gate of these repos: who counts for what has changed (G06). Says what was done once they know of it.
-pub async fn told(call: &Call, repos: Vec<RepoName>, said: String) -> Answer<Said> {
+/// Rings every gate of the repos that are meant: who counts for what has changed (G06). Says what was done once they know of
+/// it.
+async fn told(
+    call: &Call,
+    is_meant: impl Fn(&RepoName) -> bool + Send + 'static,
+    said: String,
+) -> Answer<Said> {
+    // By the cells themselves: a gate that is left out lands by the old rights until it looks by itself, whatever is wrong
+    // with what else is stored of its repo.
     let gates = call.read(move |view| {
-        // What cannot be read has no gate that could be rung, and keeps no other from it.
-        let of_repo = |repo: &RepoName| Some(records::settings(view, repo).ok()?.gates(repo));
-        Ok(repos.iter().filter_map(of_repo).collect::<Vec<_>>())
+        let gate = |cell| match cell {
+            CellId::Gate(gate) if is_meant(&gate.repo) => Some(gate),
+            _ => None,
+        };
+        Ok(view.open_cells()?.into_iter().filter_map(gate).collect::<Vec<_>>())
     });
-    let rung = call.shared().ring_all(gates.await?.into_iter().flatten().map(|(gate, _)| gate));
-    Ok(Said::with(said, rung.unread().await))
+    let unread = match gates.await {
+        Ok(gates) => call.shared().ring_all(gates).unread().await,
+        // It has happened all the same.
+        Err(error) => Some(format!("gates know of it when they look by themselves: {}", error.why)),
+    };
+    Ok(Said::with(said, unread))
 }
 
 /// The same of every repo: the server's admins count on each, whatever right they were given there.
 pub async fn told_everywhere(call: &Call, said: String) -> Answer<Said> {
-    let repos = call.read(|view| Ok(view.repos()?)).await?;
-    told(call, repos.into_iter().map(|repo| repo.name).collect(), said).await
+    told(call, |_| true, said).await
 }
