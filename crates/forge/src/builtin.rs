@@ -38,6 +38,7 @@ mod text;
 pub(crate) use journal::PushEntry;
 pub(crate) use propose::Uploaded;
 pub use propose::{Proposal, PushedBranch};
+pub use quota::ACTS_PER_HOUR;
 pub use rebuild::Rebuilt;
 pub use review::ReviewRequest;
 pub use talk::{Draft, LabelEdit};

@@ -8,6 +8,7 @@ use towpath_core::gate::{Labels, Review, message_digest};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
 
+use crate::builtin::ACTS_PER_HOUR;
 use crate::forge::Judged;
 
 mod memory;
@@ -77,6 +78,8 @@ pub struct Policy {
     pub default_target: BranchName,
     /// Labels that only a maintainer may put on or take off (G08). All others are also the owner's.
     pub maintainer_labels: BTreeSet<String>,
+    /// How often one author may push or do something to a change in an hour.
+    pub acts_per_hour: u32,
 }
 
 impl Policy {
@@ -86,6 +89,7 @@ impl Policy {
             watched: BTreeSet::from([branch.clone()]),
             default_target: branch,
             maintainer_labels: labels.maintainers().into_iter().map(str::to_owned).collect(),
+            acts_per_hour: ACTS_PER_HOUR,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use towpath_core::gate::GateConfig;
 use towpath_core::ids::{BranchName, GateId, RepoName};
 use towpath_executor::{Limits, SandboxKind};
-use towpath_forge::{Policy, unfit_label};
+use towpath_forge::{ACTS_PER_HOUR, Policy, unfit_label};
 use towpath_pipeline::APPROVALS_MAX;
 
 use crate::http::wording;
@@ -55,13 +55,25 @@ pub struct RepoSettings {
     pub branches: BTreeMap<BranchName, GateConfig>,
     /// The target of a change whose push names none.
     pub default_branch: BranchName,
+    /// How often one author may push or do something to a change in an hour.
+    #[serde(default = "acts_per_hour", skip_serializing_if = "is_as_ever")]
+    pub acts_per_hour: u32,
+}
+
+/// Unless an admin says otherwise.
+pub fn acts_per_hour() -> u32 {
+    ACTS_PER_HOUR
+}
+
+fn is_as_ever(acts_per_hour: &u32) -> bool {
+    *acts_per_hour == ACTS_PER_HOUR
 }
 
 impl RepoSettings {
     /// One gated branch with the defaults.
     pub fn one_branch(branch: BranchName) -> RepoSettings {
         let branches = BTreeMap::from([(branch.clone(), GateConfig::default())]);
-        RepoSettings { branches, default_branch: branch }
+        RepoSettings { branches, default_branch: branch, acts_per_hour: ACTS_PER_HOUR }
     }
 
     /// Settings as they are stored or sent.
@@ -79,9 +91,12 @@ impl RepoSettings {
     /// Looks at settings that somebody gives. Those that are stored are not looked at again: a server starts with them.
     ///
     /// # Errors
-    /// A gate with them would read its forge without rest, test nothing, ask for more approvals than anybody gives, or take
+    /// Nobody could push, or a gate with them would read its forge without rest, test nothing, ask for more approvals than anybody gives, or take
     /// one label for another.
     pub fn check(&self) -> Result<(), SettingsError> {
+        if self.acts_per_hour == 0 {
+            return Err(SettingsError::NoActs);
+        }
         for (branch, config) in &self.branches {
             let least_one =
                 [("poll_seconds", config.poll_seconds), ("change_runs_max", config.change_runs_max)];
@@ -124,6 +139,7 @@ impl RepoSettings {
             watched: self.branches.keys().cloned().collect(),
             default_target: self.default_branch.clone(),
             maintainer_labels: labels.map(str::to_owned).collect(),
+            acts_per_hour: self.acts_per_hour,
         }
     }
 }
@@ -142,6 +158,9 @@ pub enum SettingsError {
         /// Which.
         key: &'static str,
     },
+    /// Authors who may do nothing.
+    #[error("`acts_per_hour` is at least 1")]
+    NoActs,
     /// More approvals than `towpath.yaml` may ask for.
     #[error("`approvals` of `{branch}` is {number}; it is at most {APPROVALS_MAX}")]
     Approvals {
@@ -189,6 +208,11 @@ mod tests {
         assert_eq!(check(&of_main(r#"{"approvals":20}"#)), Ok(()));
         let refused = check(&of_main(r#"{"approvals":21}"#));
         assert_eq!(refused, Err("`approvals` of `main` is 21; it is at most 20".into()));
+        let of_all = |acts: u32| {
+            format!(r#"{{"default_branch":"main","branches":{{"main":{{}}}},"acts_per_hour":{acts}}}"#)
+        };
+        assert_eq!(check(&of_all(1)), Ok(()));
+        assert_eq!(check(&of_all(0)), Err("`acts_per_hour` is at least 1".into()));
         let refused = check(&of_main(r#"{"labels":{"wip":"prio:high"}}"#));
         assert_eq!(refused, Err("two labels of `main` are called `prio:high`".into()));
         for odd in ["", " frozen", "a,b", "a\\u0007"] {

@@ -15,16 +15,17 @@ pub(crate) const UPLOAD_BYTES_PER_DAY_MAX: u64 = 20 * 1024 * 1024 * 1024;
 /// Milliseconds of a day.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
-/// What one person of a role may do to changes of one repo in an hour: comment, label, make a draft of them. Each act stays in
-/// the repository for ever.
-const ACTS_PER_HOUR_MAX: u32 = 500;
-/// The same for maintainers, who look after everybody's changes, often by a program.
+/// What one author may do in one repo in an hour, unless its settings say otherwise: push, and comment, label or make drafts of
+/// changes. Each act stays in the repository for ever, and each push brings a pack, which every git opens until the next
+/// housekeeping: 700 of them make a push of anybody half as slow again.
+pub const ACTS_PER_HOUR: u32 = 500;
+/// The same at least for maintainers, who look after everybody's changes, often by a program.
 const ACTS_OF_MAINTAINERS_PER_HOUR_MAX: u32 = 20_000;
 /// Milliseconds of an hour and of a minute.
 const HOUR: i64 = 60 * 60 * 1000;
 const MINUTE: i64 = 60 * 1000;
 
-/// What each person brought today, and did in this hour. Not stored: a restart forgives.
+/// What each person brought today, and did and pushed in this hour. Not stored: a restart forgives.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
     bytes: Since<u64>,
@@ -73,11 +74,12 @@ impl BuiltIn {
     }
 
     /// Refuses an act of somebody who did too much in this hour.
-    pub(super) fn may_act(&self, user: UserId, role: Role, now: Timestamp) -> Done<()> {
+    pub(crate) fn may_act(&self, user: UserId, role: Role, now: Timestamp) -> Done<()> {
         self.may_upload(user, now)?;
+        let of_authors = self.records().policy()?.acts_per_hour;
         let most = match role {
-            Role::Reader | Role::Author => ACTS_PER_HOUR_MAX,
-            Role::Maintainer | Role::Admin => ACTS_OF_MAINTAINERS_PER_HOUR_MAX,
+            Role::Reader | Role::Author => of_authors,
+            Role::Maintainer | Role::Admin => of_authors.max(ACTS_OF_MAINTAINERS_PER_HOUR_MAX),
         };
         let done = lock(&self.inner.uploads).this_hour(now).get(&user).copied().unwrap_or(0);
         if done < most {
@@ -85,7 +87,8 @@ impl BuiltIn {
         }
         let minutes = (HOUR - now.0.rem_euclid(HOUR)).unsigned_abs().div_ceil(MINUTE.unsigned_abs());
         let why = format!(
-            "you did {done} things to changes of `{}` in this hour, as many as one person may; try again in {minutes} min",
+            "you pushed to `{}`, or did things to its changes, {done} times in this hour, as often as one person may; try \
+             again in {minutes} min",
             self.name()
         );
         Err(Failure::refused(RefusalClass::Limited, why))
@@ -96,8 +99,8 @@ impl BuiltIn {
         *lock(&self.inner.uploads).today(now).entry(user).or_default() += bytes;
     }
 
-    /// Counts an act that was done.
-    pub(super) fn count_act(&self, user: UserId, now: Timestamp) {
+    /// Counts an act that was done, or a push, taken or not.
+    pub(crate) fn count_act(&self, user: UserId, now: Timestamp) {
         *lock(&self.inner.uploads).this_hour(now).entry(user).or_default() += 1;
     }
 }

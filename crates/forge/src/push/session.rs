@@ -75,8 +75,10 @@ impl Session {
         let none = |failure: Failure| RefusedPush { texts: vec![None; head.commands.len()], failure };
         let options = PushOptions::parse(&head.options).map_err(|refusal| none(refusal.into()))?;
         let moves = judge_all(forge, context.by, head, &options)?;
-        forge.may_upload(context.by, context.now).map_err(none)?;
+        let role = forge.member(context.by).map_err(none)?.role;
+        forge.may_act(context.by, role, context.now).map_err(none)?;
         check_shallow(forge.repository(), head).map_err(none)?;
+        forge.count_act(context.by, context.now);
         let (forge, done) = (forge.clone(), Mutex::default());
         Ok(Session { forge, context, moves, options, done })
     }

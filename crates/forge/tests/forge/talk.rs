@@ -5,10 +5,10 @@ use std::path::Path;
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{ChangeNumber, CommitId, Timestamp};
-use towpath_forge::{ChangeRecord, Draft, Failure, Records, SavedChange};
+use towpath_forge::{ChangeRecord, Draft, Failure, Policy, Records, SavedChange};
 use towpath_git::{Expected, GitError, Interrupt, Record, RefName, RefUpdate, Transaction};
 
-use crate::support::{ANN, BOB, MAINTAINER, World, put_row, why};
+use crate::support::{ANN, BOB, Clone, MAINTAINER, World, policy, put_row, why};
 
 /// Text that does not compress well.
 fn noise(seed: usize, bytes: usize) -> String {
@@ -214,6 +214,32 @@ fn the_comments_of_a_change_have_so_many_bytes_and_no_more() {
     assert!(text.contains("1048576") && text.contains("fewer words"), "{text}");
     assert_eq!(world.forge.change(number).unwrap().comments.len(), 64);
     world.forge.set_draft(ANN, number, Draft::Yes, world.now()).unwrap();
+}
+
+#[test]
+fn one_author_pushes_so_often_in_an_hour_and_others_as_ever() {
+    let world = World::new();
+    world.memory.set_policy(Policy { acts_per_hour: 3, ..policy() });
+    let ann = world.clone_of("ann");
+    let push = |clone: &Clone| {
+        clone.commit_file("more", &clone.head().to_string());
+        clone.push(&["HEAD:refs/heads/scratch"])
+    };
+    (0..3).for_each(|_| drop(push(&ann).unwrap()));
+    let before = world.refs();
+    let told = push(&ann).unwrap_err();
+    assert!(told.contains("3 times in this hour, as often as one person may; try again in"), "{told}");
+    assert_eq!(world.refs(), before);
+    // It is one count with what is done otherwise.
+    let (_, change) = world.change("bob", "other");
+    assert_eq!(why(world.forge.comment(ANN, change.number, "So.", world.now())).0, RefusalClass::Limited);
+    world.forge.comment(BOB, change.number, "So.", world.now()).unwrap();
+    let mia = world.clone_of("mia");
+    assert!((0..5).all(|at| {
+        mia.commit_file("more", &at.to_string());
+        mia.push(&["HEAD:refs/heads/mine"]).is_ok()
+    }));
+    world.check_no_quarantine();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::auth::accounts::note;
 use crate::http::call::{Call, blocking, no_repo};
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::{labels, records};
-use crate::settings::RepoSettings;
+use crate::settings::{RepoSettings, acts_per_hour};
 
 /// Settings of a repo.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,10 @@ pub struct Settings {
     pub branches: BTreeMap<String, BranchSettings>,
     /// The target of a change that names none; one of the watched branches.
     pub default_branch: String,
+    /// How often one author may push or do something to a change in an hour; at least 1. A maintainer may 20,000 times.
+    #[serde(default = "acts_per_hour")]
+    #[schemars(range(min = 1))]
+    pub acts_per_hour: u32,
 }
 
 /// Settings of one watched branch; what is left out has its default. docs/guide/gate.md says what they do.
