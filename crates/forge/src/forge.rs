@@ -30,7 +30,8 @@ pub trait Forge: Send + Sync {
 
     /// Advances the branch from `from` to `to` by compare-and-swap, and reads it back. A branch that contains `to` is
     /// [`LandTried::Landed`], whoever did it: a repeat after a crash changes nothing (S10). A change that is not open
-    /// for the branch with this very revision is [`LandTried::Gone`]. [`LandTried::Lost`] if the forge does not have `to`.
+    /// for the branch with this very revision, or has lost something of it, is [`LandTried::Gone`]. [`LandTried::Lost`] if the
+    /// forge does not have `to`, whole.
     /// [`LandTried::Broken`] only if the swap was confirmed and the branch lacks `to` all the same (I3).
     ///
     /// From the moment at which the branch has moved, the change can go to no other branch, whether or not

@@ -32,7 +32,8 @@ impl Repository {
     /// Whether `descendant` contains `ancestor`. A commit contains itself.
     ///
     /// # Errors
-    /// `Missing` if one of them is not in the repository; `Damaged` if one, or a commit on the way, cannot be read.
+    /// `Missing` if one of them is not in the repository; `Damaged` if `descendant`, or a commit that it contains, cannot be
+    /// read.
     pub fn is_ancestor(&self, ancestor: CommitId, descendant: CommitId) -> Result<bool, GitError> {
         if ancestor == descendant {
             return Ok(true);
@@ -40,10 +41,27 @@ impl Repository {
         let asked = [ancestor, descendant];
         let call = self.call("merge-base").arg("--is-ancestor").args(asked.map(|commit| commit.to_string()));
         let finished = call.prepare().finish(&[], self.bounds())?;
-        match finished.status.code() {
-            Some(0) => Ok(true),
-            Some(1) => self.damage_in(&finished.stderr, &asked).map_or(Ok(false), Err),
-            _ => Err(self.explained(finished.failed("merge-base"), &asked)),
+        let error = match finished.status.code() {
+            Some(0) => return Ok(true),
+            Some(1) => match self.damage_in(&finished.stderr, &asked) {
+                None => return Ok(false),
+                Some(damage) => damage,
+            },
+            _ => self.explained(finished.failed("merge-base"), &asked),
+        };
+        match error {
+            GitError::Damaged { .. } => self.lists(descendant, ancestor),
+            error => Err(error),
+        }
+    }
+
+    /// Whether a commit is among those that another one contains: what cannot be read beside them is in nobody's way.
+    fn lists(&self, descendant: CommitId, ancestor: CommitId) -> Result<bool, GitError> {
+        let call = self.call("rev-list").arg(descendant.to_string());
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        match finished.status.success() {
+            true => Ok(commit_lines("rev-list", &finished.output)?.contains(&ancestor)),
+            false => Err(self.explained(finished.failed("rev-list"), &[descendant])),
         }
     }
 

@@ -137,6 +137,20 @@ impl Repository {
         self.sync_objects(from, CommitId(to.0))
     }
 
+    /// Whether everything is there that `to` reaches and `from` does not. What is in a file is looked at as far as it leads on.
+    ///
+    /// # Errors
+    /// `Missing` or `Damaged`, with the first object that is not.
+    pub fn check_reached(&self, from: Option<CommitId>, to: CommitId) -> Result<(), GitError> {
+        let call = self.call("rev-list").args(["--objects", "--quiet"]);
+        let call = call.arg(to.to_string()).args(from.map(|from| format!("^{from}")));
+        let finished = call.prepare().finish(&[], self.bounds())?;
+        match finished.status.success() {
+            true => Ok(()),
+            false => Err(self.explained(finished.failed("rev-list"), &[to])),
+        }
+    }
+
     fn sync_objects(&self, from: Option<CommitId>, to: CommitId) -> Result<(), GitError> {
         match self.sync_plan(from, to) {
             Ok(plan) => plan.execute(self.git()),
@@ -150,7 +164,8 @@ impl Repository {
     fn sync_plan(&self, from: Option<CommitId>, to: CommitId) -> Result<SyncPlan, GitError> {
         let call = self.call("rev-list").args(["--objects", "--no-object-names"]);
         let call = call.arg(to.to_string()).args(from.map(|from| format!("^{from}")));
-        let output = call.prepare().output(&[], self.bounds())?;
+        let output = call.prepare().output(&[], self.bounds());
+        let output = output.map_err(|error| self.explained(error, &[to]))?;
         let objects = self.objects();
         let mut plan = SyncPlan::default();
         for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

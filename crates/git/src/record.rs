@@ -93,7 +93,8 @@ impl Repository {
     /// # Errors
     /// Those of git and of reading, where they do not come from damage.
     pub fn is_record_whole(&self, record: CommitId) -> Result<bool, GitError> {
-        let looked = self.has_all_before(record).and_then(|()| self.are_whole(&self.record_objects(record)?));
+        let looked =
+            self.check_reached(None, record).and_then(|()| self.are_whole(&self.record_objects(record)?));
         match looked {
             Err(GitError::Missing { .. } | GitError::Damaged { .. }) => Ok(false),
             Err(GitError::Malformed { .. } | GitError::WrongKind { .. }) => Ok(false),
@@ -111,15 +112,6 @@ impl Repository {
         match is_whole(&path, record.into()) {
             Ok(false) => std::fs::remove_file(&path).map_err(GitError::io("remove", &path)),
             Ok(true) | Err(_) => Ok(()),
-        }
-    }
-
-    fn has_all_before(&self, record: CommitId) -> Result<(), GitError> {
-        let call = self.call("rev-list").args(["--objects", "--quiet"]).arg(record.to_string());
-        let finished = call.prepare().finish(&[], self.bounds())?;
-        match finished.status.success() {
-            true => Ok(()),
-            false => Err(self.explained(finished.failed("rev-list"), &[record])),
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
 use towpath_core::environment::EnvironmentEvent;
-use towpath_core::gate::{ForgeRead, GateEvent};
+use towpath_core::gate::{Bell, ForgeRead, GateEvent};
 use towpath_core::ids::Timestamp;
 use towpath_core::outbox::{Dispatch, Trouble, TroubleClass};
 use towpath_core::turn::Intake;
@@ -221,7 +221,9 @@ impl Drivers {
                 Some(Found::Gate(GateEvent::ForgeRead(Box::new(read))))
             }
             Effect::MakeCandidate { id, repo, spec } => {
-                Some(Found::Gate(make_candidate::run(hands, *id, repo, spec)?))
+                let bell = GateEvent::Bell(Bell { forge_changed: true, ..Bell::default() });
+                let ring = || engine.deliver_surely(task.cell.clone(), AnyIntake::Gate(Intake::Event(bell)));
+                Some(Found::Gate(make_candidate::run(hands, *id, (repo, spec), ring)?))
             }
             Effect::ReadGraph { repo, commit } => Some(Found::Gate(read_graph::run(hands, repo, *commit)?)),
             Effect::ReplaceServer(replacement) => {

@@ -34,11 +34,12 @@ pub enum LandTried {
         /// Where it is.
         tip: Option<CommitId>,
     },
-    /// The change is no longer open for this branch, or has another revision: it was not landed.
+    /// The change is no longer open for this branch, has another revision, or has lost something of this one: it was not
+    /// landed.
     Gone,
     /// It was not tried: the gate took it back first.
     Withdrawn,
-    /// The candidate's commit is no longer there: a power cut may take what has not landed.
+    /// The candidate's commit is no longer there, whole: a power cut may take what has not landed.
     Lost,
 }
 

@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use towpath_core::effect::Landing;
 use towpath_core::gate::{LandTried, NOBODY};
 use towpath_core::ids::{ChangeNumber, CommitId};
-use towpath_git::{Advance, GitError, Range};
+use towpath_git::{Advance, GitError, ObjectId, Range};
 
 use super::journal::MadeCommits;
+use super::stack::Unread;
 use super::{BuiltIn, Writing, lock, meta};
 use crate::error::{Failure, ForgeError};
 use crate::records::{ChangeRecord, ChangeState, LandingRecord, SavedChange};
@@ -41,8 +42,11 @@ impl BuiltIn {
             }
         };
         self.make_record_durable(&saved)?;
-        self.record_uploaders(&mut writing, &saved.change, landing)?;
-        let tried = self.advance(landing)?;
+        let recorded = self.record_uploaders(&mut writing, &saved.change, landing);
+        let tried = match recorded.and_then(|()| self.advance(landing)) {
+            Err(Unread::Damaged(object)) => self.met_damage(landing, object)?,
+            tried => tried?,
+        };
         if tried == LandTried::Landed {
             let state = ChangeState::Landed { commit: landing.to };
             let done = ChangeRecord { state, landing: None, ..saved.change.clone() };
@@ -64,7 +68,7 @@ impl BuiltIn {
         writing: &mut Writing,
         change: &ChangeRecord,
         landing: &Landing,
-    ) -> Result<(), ForgeError> {
+    ) -> Result<(), Unread> {
         let head = match self.repository().commit(landing.to) {
             Ok(head) => head,
             // It is for the branch to say that there is nothing to land.
@@ -81,16 +85,45 @@ impl BuiltIn {
             None => BTreeSet::from([NOBODY]),
         };
         uploaders.insert(change.newest().uploader);
-        self.take_landing(writing, MadeCommits { commits, uploaders }, head.committer.time).map_err(told)
+        let made = MadeCommits { commits, uploaders };
+        Ok(self.take_landing(writing, made, head.committer.time).map_err(told)?)
     }
 
-    fn advance(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
+    fn advance(&self, landing: &Landing) -> Result<LandTried, Unread> {
         match self.repository().advance(&landing.branch, landing.from, landing.to) {
             Ok(Advance::Advanced | Advance::AlreadyContained { .. }) => Ok(LandTried::Landed),
             Ok(Advance::Moved { tip }) => Ok(LandTried::Moved { tip: Some(tip) }),
             Ok(Advance::Broken { tip }) => Ok(LandTried::Broken { tip }),
             Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
             Err(GitError::Missing { id }) if id == landing.to.into() => Ok(LandTried::Lost),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What becomes of a landing that met something lost or damaged. Where that is the revision's, its change is out of reach
+    /// as long as that is so, and keeps no other from the branch. What is the candidate's alone was made here, and is made
+    /// again.
+    ///
+    /// # Errors
+    /// `Transient` where it is the branch's, or the branch may have moved.
+    fn met_damage(&self, landing: &Landing, object: ObjectId) -> Result<LandTried, ForgeError> {
+        if self.repository().branch_tip(&landing.branch)? == Some(landing.from) {
+            if let Some(lost) = self.lost_beyond(landing.from, landing.revision)? {
+                self.note_lost(landing.revision, lost);
+                return Ok(LandTried::Gone);
+            }
+            if self.lost_beyond(landing.from, landing.to)?.is_some() {
+                return Ok(LandTried::Lost);
+            }
+        }
+        Err(GitError::Damaged { id: object }.into())
+    }
+
+    /// An object that is lost or damaged, of those that a commit reaches and a branch at `from` does not.
+    fn lost_beyond(&self, from: CommitId, commit: CommitId) -> Result<Option<ObjectId>, ForgeError> {
+        match self.repository().check_reached(Some(from), commit) {
+            Ok(()) => Ok(None),
+            Err(GitError::Missing { id } | GitError::Damaged { id }) => Ok(Some(id)),
             Err(error) => Err(error.into()),
         }
     }

@@ -7,7 +7,7 @@ use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
 use towpath_git::GitError;
 
-use super::stack::Unread;
+use super::stack::{Unread, lost_of_revision};
 use super::{BuiltIn, Settings, lock};
 use crate::clock;
 use crate::error::ForgeError;
@@ -32,7 +32,7 @@ impl Forge for BuiltIn {
             let number = change.number;
             match self.facts(change, head) {
                 Ok(facts) => changes.push(facts),
-                Err(Unread::Damaged(why)) => drop(unreadable.insert(number, why)),
+                Err(Unread::Damaged(object)) => drop(unreadable.insert(number, lost_of_revision(object))),
                 Err(Unread::Failed(error)) => return Err(error),
             }
         }

@@ -51,8 +51,8 @@ pub(super) type Lost = HashMap<CommitId, ObjectId>;
 /// Why the commits of a change are not known.
 #[derive(Debug)]
 pub(super) enum Unread {
-    /// One of them is lost or damaged, and stays so however often it is read. No other change has to do with it.
-    Damaged(String),
+    /// This is lost or damaged, and stays so however often it is read. No other change has to do with it.
+    Damaged(ObjectId),
     /// Something else is in the way.
     Failed(ForgeError),
 }
@@ -67,18 +67,23 @@ impl From<GitError> for Unread {
     fn from(error: GitError) -> Unread {
         match error {
             // What a change names has been there.
-            GitError::Missing { id } | GitError::Damaged { id } => {
-                Unread::Damaged(format!("of its newest revision, {}", GitError::Damaged { id }))
-            }
+            GitError::Missing { id } | GitError::Damaged { id } => Unread::Damaged(id),
             error => Unread::Failed(error.into()),
         }
     }
 }
 
+/// Why a change cannot be read.
+pub(super) fn lost_of_revision(object: ObjectId) -> String {
+    format!("of its newest revision, {}", GitError::Damaged { id: object })
+}
+
 impl From<Unread> for ForgeError {
     fn from(unread: Unread) -> ForgeError {
         match unread {
-            Unread::Damaged(why) => ForgeError::Invalid { what: "reading a change".into(), why },
+            Unread::Damaged(object) => {
+                ForgeError::Invalid { what: "reading a change".into(), why: lost_of_revision(object) }
+            }
             Unread::Failed(error) => error,
         }
     }

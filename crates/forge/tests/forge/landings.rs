@@ -5,12 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use towpath_core::candidate::Strategy;
 use towpath_core::gate::LandTried;
-use towpath_forge::{Forge, Records};
-use towpath_git::{Git, GitOptions};
+use towpath_core::ids::Timestamp;
+use towpath_forge::{ChangeRecord, Forge, Records};
+use towpath_git::{Git, GitOptions, Record};
 
 use crate::contract::landing;
-use crate::support::{World, every_git};
+use crate::support::{ANN, World, branch, candidate_of, every_git};
 
 #[test]
 fn a_landing_that_is_tried_again_asks_again_for_its_record_to_be_durable() {
@@ -39,4 +41,73 @@ fn a_landing_that_is_tried_again_asks_again_for_its_record_to_be_durable() {
     let asked = fs::read_to_string(&log).unwrap();
     let mut lines = asked.lines().filter(|line| line.contains("--no-object-names"));
     assert!(lines.any(|line| line.contains(&begun.meta.to_string())), "{asked}");
+}
+
+/// Main has moved on since a commit was made of which somebody opens a change, so that the candidate of that has a tree of its
+/// own. Every object lies loose.
+fn forked() -> (World, ChangeRecord) {
+    let world = World::new();
+    let (file, time) = (Some(("one", &b"one\n"[..])), Timestamp(1_700_000_060_000));
+    let record = Record { previous: Some(world.main()), file, folder: None, message: "one", time };
+    let head = world.forge.repository().write_record(&record).unwrap();
+    assert!(world.in_store(&["update-ref", "refs/heads/one", &head.to_string()]).status.success());
+    world.advance_main();
+    let change = world.open(ANN, "one").unwrap();
+    (world, change)
+}
+
+#[test]
+fn a_change_that_has_lost_something_when_it_lands_is_out_of_reach_until_that_is_back() {
+    for strategy in [Strategy::Merge, Strategy::Squash, Strategy::Rebase] {
+        // What the other two land does not reach the revision, nor its tree.
+        let parts = match strategy {
+            Strategy::Merge => &["", "^{tree}", ":one"][..],
+            Strategy::Squash | Strategy::Rebase => &["", ":one"],
+        };
+        for part in parts {
+            let (world, change) = forked();
+            let (main, head) = (world.main(), change.newest().commit);
+            let made = candidate_of(&world, &change, strategy);
+            let land = || world.forge.land(&landing((change.number, head), (main, made)));
+            let read = || world.forge.read(&branch("main"), Some(main)).unwrap();
+            assert_eq!(read().changes.len(), 1);
+            let (id, file) = world.loose(&format!("{head}{part}"));
+            let whole = fs::read(&file).unwrap();
+            // No git reads a file to find out whether it is there.
+            let spoilt = (*part != ":one").then(|| Some(Vec::new()));
+            for left in spoilt.into_iter().chain([None]) {
+                fs::remove_file(&file).unwrap();
+                left.iter().for_each(|bytes| fs::write(&file, bytes).unwrap());
+                world.forge.repository().close_processes();
+                assert_eq!(land().unwrap(), LandTried::Gone, "{strategy:?} {part}");
+                assert_eq!(world.main(), main);
+                let beside = read();
+                assert_eq!(beside.changes, [], "{strategy:?} {part}");
+                assert!(beside.unreadable[&change.number].contains(&id), "{beside:?}");
+                // Where a landing was taken back, its end is looked for.
+                let asked = world.forge.read(&branch("main"), Some(made)).unwrap();
+                assert!(!asked.keeps_landed, "{strategy:?} {part}");
+            }
+            fs::write(&file, whole).unwrap();
+            assert_eq!(read().changes.len(), 1, "{strategy:?} {part}");
+            assert_eq!(land().unwrap(), LandTried::Landed, "{strategy:?} {part}");
+        }
+    }
+}
+
+#[test]
+fn a_candidate_that_is_not_whole_any_more_is_lost_and_made_again() {
+    for strategy in [Strategy::Merge, Strategy::Squash, Strategy::Rebase] {
+        for part in ["", "^{tree}"] {
+            let (world, change) = forked();
+            let (main, head) = (world.main(), change.newest().commit);
+            let made = candidate_of(&world, &change, strategy);
+            let land = || world.forge.land(&landing((change.number, head), (main, made)));
+            fs::remove_file(world.loose(&format!("{made}{part}")).1).unwrap();
+            assert_eq!(land().unwrap(), LandTried::Lost, "{strategy:?} {part}");
+            assert_eq!(world.main(), main);
+            assert_eq!(candidate_of(&world, &change, strategy), made);
+            assert_eq!(land().unwrap(), LandTried::Landed, "{strategy:?} {part}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::definition::GateSettings;
 use towpath_core::gate::{Labels, Verdict};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp, TreeId, UserId};
@@ -16,7 +17,7 @@ use towpath_forge::{
     BuiltIn, ChangeRecord, Definitions, Done, ForgeError, Member, Memory, Policy, PushedBranch, Records,
     ReviewRequest, RowStep, SavedChange, Settings,
 };
-use towpath_git::{Expected, FileAt, Git, GitOptions, Interrupt, Record, RefUpdate, Repository};
+use towpath_git::{CandidateOutcome, Expected, FileAt, Git, GitOptions, Interrupt, Record, RefUpdate, Repository};
 
 use crate::http::Server;
 
@@ -292,6 +293,21 @@ pub fn put_row(world: &World, saved: &SavedChange) {
     let now = world.memory.change(saved.change.number).unwrap();
     let step = RowStep { from: now.map(|now| now.meta), to: saved.clone(), acts: vec![], untold: vec![] };
     world.memory.save(&step).unwrap();
+}
+
+/// The commit that the server makes of a change to test and land it. Everybody can work out which one that is, and fetch it.
+pub fn candidate_of(world: &World, change: &ChangeRecord, strategy: Strategy) -> CommitId {
+    let spec = CandidateSpec {
+        parent: world.main(),
+        revision: change.newest().commit,
+        strategy,
+        message: change.title.clone(),
+        time: Timestamp(1_700_000_123_000),
+    };
+    match world.forge.repository().make_candidate(&spec).unwrap() {
+        CandidateOutcome::Made { commit, .. } => commit,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A working tree of one person.

@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use towpath_core::candidate::{CandidateSpec, Strategy};
+use towpath_core::candidate::Strategy;
 use towpath_core::cell::RefusalClass;
 use towpath_core::effect::Landing;
 use towpath_core::gate::{ForgeChange, LandTried, NOBODY, Verdict};
-use towpath_core::ids::{CandidateId, CommitId, Timestamp, UserId};
+use towpath_core::ids::{CandidateId, CommitId, UserId};
 use towpath_forge::{ChangeRecord, Forge, Proposal, PushedBranch, ReviewRequest};
-use towpath_git::{CandidateOutcome, Git};
+use towpath_git::Git;
 
 use crate::support::{
-    ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, every_git, pushed, scripted, why,
+    ADMIN, ANN, MAINTAINER, OUTSIDER, World, approval, branch, candidate_of, every_git, pushed, scripted, why,
 };
 
 fn changes(world: &World) -> Vec<ForgeChange> {
@@ -220,21 +220,6 @@ fn a13_a_branch_is_of_who_put_it_where_it_is_and_brought_its_head() {
     assert_eq!(begun_by("next"), BTreeSet::from([OUTSIDER]), "{moved}");
     assert!(world.forge.read(&branch("next"), Some(moved)).unwrap().begun_by.is_empty());
     world.check_sound();
-}
-
-/// The commit that the server makes of a change to test and land it. Everybody can work out which one that is, and fetch it.
-fn candidate_of(world: &World, change: &ChangeRecord, strategy: Strategy) -> CommitId {
-    let spec = CandidateSpec {
-        parent: world.main(),
-        revision: change.newest().commit,
-        strategy,
-        message: change.title.clone(),
-        time: Timestamp(1_700_000_123_000),
-    };
-    match world.forge.repository().make_candidate(&spec).unwrap() {
-        CandidateOutcome::Made { commit, .. } => commit,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]

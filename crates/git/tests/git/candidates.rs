@@ -494,6 +494,11 @@ fn what_a_side_of_a_merge_has_lost_is_named() {
                 for error in walks {
                     assert!(error.map_or(!is_of_history, |error| is_of_history && names(error)), "{part}");
                 }
+                // What one side has lost says nothing of what the other one contains.
+                match world.repository.is_ancestor(theirs, ours) {
+                    Ok(contained) => assert!(!contained),
+                    Err(error) => assert!(part.is_empty() && left.is_none() && names(error), "{part}"),
+                }
             }
             let _ = std::fs::remove_file(&file);
             std::fs::write(&file, whole).unwrap();

@@ -17,12 +17,13 @@ const CHANGED_PATHS_MAX: usize = 100_000;
 const _: () = assert!(2 * GRAPH_BYTES_MAX <= BODY_BYTES_MAX / 2);
 
 /// Carries the effect out. Making the same candidate again gives the same commit. What the change itself has lost keeps
-/// nobody else from the branch: its forge hears of that, and it is read again when that is back.
+/// nobody else from the branch: its forge hears of that, and its gate is rung to read it there; it is read again when that is
+/// back.
 pub fn run(
     hands: &Hands,
     id: CandidateId,
-    repo: &RepoName,
-    spec: &CandidateSpec,
+    (repo, spec): (&RepoName, &CandidateSpec),
+    ring: impl FnOnce(),
 ) -> Result<GateEvent, Failure> {
     let repository = hands.repos.get(repo)?;
     let made = make(&repository, spec);
@@ -30,6 +31,7 @@ pub fn run(
         && !repository.is_part_of(spec.parent, *object)?
     {
         hands.forges.get(repo)?.note_lost(spec.revision, *object);
+        ring();
     }
     Ok(GateEvent::CandidateMade { id, result: Box::new(made?) })
 }

@@ -1,9 +1,8 @@
 //! What is asked after an act at the forge is answered with the act in it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use towpath_core::gate::Reason;
@@ -173,34 +172,74 @@ fn unpack(repository: &Path) {
     others.iter().for_each(|path| fs::remove_file(path).unwrap());
 }
 
-#[test]
-fn a_change_that_has_lost_a_file_of_its_own_is_out_of_reach_until_it_is_back() {
-    let lost = OnceLock::new();
-    let world = World::new().restart(|folder| {
+/// An object of which the server's repository has lost the file.
+struct Lost {
+    id: String,
+    file: PathBuf,
+    aside: PathBuf,
+}
+
+/// Has a repository lose an object between two servers.
+fn losing(world: World, object: &str) -> (World, Lost) {
+    let mut lost = None;
+    let world = world.restart(|folder| {
         let repository = folder.join("data/repos/demo.git");
         unpack(&repository);
-        let id = said(&git(&repository, &["rev-parse", "refs/changes/1/1^{tree}"])).trim().to_owned();
+        let id = said(&git(&repository, &["rev-parse", object])).trim().to_owned();
         let file = repository.join("objects").join(&id[..2]).join(&id[2..]);
         let aside = repository.join("aside");
         fs::rename(&file, &aside).unwrap();
-        lost.set((id, file, aside)).unwrap();
+        lost = Some(Lost { id, file, aside });
     });
-    let (id, file, aside) = lost.get().unwrap();
+    (world, lost.unwrap())
+}
+
+#[test]
+fn a_change_that_has_lost_a_file_of_its_own_is_out_of_reach_until_it_is_back() {
+    let (world, Lost { id, file, aside }) = losing(World::new(), "refs/changes/1/1^{tree}");
     // Where only its tests are missing, a candidate of the new words is made though a run is under way.
     let mut settings = world.ada(Ask::get("/api/v1/repos/demo/settings")).ok();
     settings["branches"]["main"]["approvals"] = json!(0);
+    // No poll comes in the place of the bell.
+    settings["branches"]["main"]["poll_seconds"] = json!(3600);
     world.ada(Ask::put("/api/v1/repos/demo/settings", settings)).ok();
     act(&world, "ann", "edit", json!({ "title": "Another candidate", "body": "" }));
-    world.until(|world| world.why(1).iter().any(|reason| ["trouble", "unreadable"].contains(&&**reason)));
-    // The forge is asked anew.
-    act(&world, "ann", "comment", json!({ "text": "What now?" }));
+    world.until(|world| world.why(1).iter().any(|reason| reason == "unreadable"));
     let why = world.ada(Ask::get("/api/v1/repos/demo/changes/1/why")).ok();
     let [reason] = &why["reasons"].as_array().unwrap()[..] else { panic!("{why}") };
     assert_eq!(reason["reason"], "unreadable");
-    assert!(reason["text"].as_str().unwrap().contains(id), "{why}");
+    assert!(reason["text"].as_str().unwrap().contains(&id), "{why}");
     fs::rename(aside, file).unwrap();
     act(&world, "ann", "comment", json!({ "text": "It is back." }));
     assert!(world.why(1).iter().all(|reason| reason != "unreadable"));
+}
+
+/// Nothing reads its files again before it lands.
+#[test]
+fn a_change_that_loses_a_file_when_its_tests_have_passed_keeps_no_other_from_the_branch() {
+    let world =
+        World::without_jobs("gate: { empty: land }\njobs:\n  by-hand: { on: [manual], run: 'true' }\n");
+    let folder = clone(&world, "bob").unwrap();
+    fs::write(folder.join("second"), "second\n").unwrap();
+    let made = git(&folder, &["add", "."]).status.success()
+        && git(&folder, &["commit", "-m", "Second"]).status.success();
+    let pushed = git(&folder, &["push", "-o", "change", "origin", "HEAD:refs/heads/second"]);
+    assert!(made && pushed.status.success(), "{}", said(&pushed));
+    world.until(|world| [1, 2].iter().all(|number| world.why(*number) == ["approvals"]));
+    let (world, Lost { id, file, aside }) = losing(world, "refs/changes/1/1:feature");
+    world.until(|world| [1, 2].iter().all(|number| world.why(*number) == ["approvals"]));
+    for number in [1, 2] {
+        let revision = world.change(number)["revision"].clone();
+        let approve = format!("/api/v1/repos/demo/changes/{number}/approve");
+        world.by("mia", Ask::post(&approve, json!({ "revision": revision }))).ok();
+    }
+    world.until(|world| world.change(2)["state"] == "landed");
+    world.until(|world| world.why(1) == ["unreadable"]);
+    let why = world.ada(Ask::get("/api/v1/repos/demo/changes/1/why")).ok();
+    assert!(why["reasons"][0]["text"].as_str().unwrap().contains(&id), "{why}");
+    fs::rename(aside, file).unwrap();
+    act(&world, "ann", "comment", json!({ "text": "It is back." }));
+    world.until(|world| world.change(1)["state"] == "landed");
 }
 
 /// By then the gate may not know of the landing, and is about to read the branch and its definition again.

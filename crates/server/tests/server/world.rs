@@ -78,6 +78,11 @@ impl World {
         World::make(1, definition)
     }
 
+    /// A server that runs no job, where the repo has another pipeline.
+    pub fn without_jobs(definition: &str) -> World {
+        World::make(0, definition)
+    }
+
     /// A server without a repo that others reach by another address than this machine's own.
     pub fn behind(url: &str) -> World {
         let connections = Connections::of_this_process();
