@@ -34,7 +34,9 @@ impl BuiltIn {
         };
         let begun = LandingRecord { branch: landing.branch.clone(), commit: landing.to };
         let intent = ChangeRecord { landing: Some(begun), ..saved.change.clone() };
-        let saved = match intent == saved.change {
+        // The disk may have spoilt what an earlier try wrote: the record is written again then, as the next one is anyhow.
+        let is_written = intent == saved.change && self.repository().is_record_whole(saved.meta)?;
+        let saved = match is_written {
             true => saved,
             false => {
                 self.write_change(&writing, intent, Some(&saved), None).map_err(told)?;

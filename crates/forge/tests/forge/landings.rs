@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use towpath_core::candidate::Strategy;
 use towpath_core::gate::LandTried;
 use towpath_core::ids::Timestamp;
-use towpath_forge::{ChangeRecord, Forge, Records};
+use towpath_forge::{ChangeRecord, ChangeState, Forge, Records};
 use towpath_git::{Git, GitOptions, Record};
 
 use crate::contract::landing;
@@ -108,6 +108,32 @@ fn a_candidate_that_is_not_whole_any_more_is_lost_and_made_again() {
             assert_eq!(world.main(), main);
             assert_eq!(candidate_of(&world, &change, strategy), made);
             assert_eq!(land().unwrap(), LandTried::Landed, "{strategy:?} {part}");
+        }
+    }
+}
+
+#[test]
+fn a_landing_whose_record_is_damaged_between_two_tries_writes_it_again() {
+    for part in ["", "^{tree}", "~1", "~1:change.json"] {
+        for left in [Some(&b""[..]), None] {
+            let (world, change) = forked();
+            let (main, head) = (world.main(), change.newest().commit);
+            let made = candidate_of(&world, &change, Strategy::Merge);
+            let land = || world.forge.land(&landing((change.number, head), (main, made)));
+            // A try that comes to nothing, but for the record.
+            fs::remove_file(world.loose(&format!("{made}^{{tree}}")).1).unwrap();
+            assert_eq!(land().unwrap(), LandTried::Lost);
+            assert_eq!(candidate_of(&world, &change, Strategy::Merge), made);
+            let begun = world.memory.change(change.number).unwrap().unwrap();
+            assert!(begun.change.landing.is_some());
+
+            let (_, file) = world.loose(&format!("{}{part}", begun.meta));
+            fs::remove_file(&file).unwrap();
+            left.iter().for_each(|bytes| fs::write(&file, bytes).unwrap());
+            world.forge.repository().close_processes();
+            assert_eq!(land().unwrap(), LandTried::Landed, "{part}");
+            let state = ChangeState::Landed { commit: made };
+            assert_eq!(world.forge.change(change.number).unwrap().state, state, "{part}");
         }
     }
 }
