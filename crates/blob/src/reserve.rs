@@ -67,12 +67,20 @@ impl Reserve {
     /// # Errors
     /// [`NoRoom`] where not a single one is left.
     pub fn room(&self) -> Result<u64, NoRoom> {
+        self.room_for(1, 0)
+    }
+
+    /// The same for whoever is to write so many bytes in so many files.
+    ///
+    /// # Errors
+    /// [`NoRoom`] where fewer are left.
+    pub fn room_for(&self, bytes: u64, files: u64) -> Result<u64, NoRoom> {
         let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(u64::MAX) };
         let free = Amount { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), files: disk.f_favail };
         // Where files are made of any free block, there is no number of them.
-        let has_files = disk.f_files == 0 || free.files >= self.kept.files;
+        let has_files = disk.f_files == 0 || free.files >= self.kept.files.saturating_add(files);
         match free.bytes.checked_sub(self.kept.bytes) {
-            Some(room @ 1..) if has_files => Ok(room),
+            Some(room) if room >= bytes && has_files => Ok(room),
             _ => Err(NoRoom { folder: self.folder.clone(), free, kept: self.kept }),
         }
     }
@@ -121,6 +129,17 @@ mod tests {
             "{said}"
         );
         assert!(Reserve::of(Path::new("/nowhere/at/all")).room().is_ok());
+    }
+
+    #[test]
+    fn there_is_room_for_as_much_as_is_left_and_for_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = Reserve::of_bytes(folder.path(), 0);
+        let disk = rustix::fs::statvfs(folder.path()).unwrap();
+        let (bytes, files) = (disk.f_blocks * disk.f_frsize, disk.f_files);
+        assert!(reserve.room_for(1, 1).is_ok());
+        assert!(reserve.room_for(bytes + 1, 0).is_err());
+        assert_eq!(reserve.room_for(1, files + 1).is_err(), files > 0);
     }
 
     #[test]

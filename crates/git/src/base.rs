@@ -1,7 +1,7 @@
 //! Bases: one immutable copy of a tree for all jobs that start from it, each under an overlay of its own.
 //!
 //! A base is made aside and moved to its place in one step. It is counted by its open handles; what nobody holds is
-//! removed when the store grows over its size, least recently used first. What an earlier process has left counts as held
+//! removed when the store grows over its size, and where the disk has no room, least recently used first. What an earlier process has left counts as held
 //! until [`BaseStore::let_former_go`]: jobs that it started may still read it. Bases are not synced to the disk: after a
 //! restart of the machine they are all removed, since some may be incomplete.
 
@@ -16,12 +16,12 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use towpath_core::ids::TreeId;
 
 use crate::error::GitError;
-use crate::export::ExportOptions;
+use crate::export::{ExportOptions, Owner, Room};
 use crate::repository::Repository;
-use crate::walk::TreeMeasure;
+use crate::walk::{TreeLimits, TreeMeasure};
 
-/// Disk space that a file or folder takes beside its bytes: half a block of its last one, and its inode.
-const ENTRY_BYTES: u64 = 2048 + 256;
+/// Bases take one part in so many of their disk at most.
+const DISK_SHARE: u64 = 4;
 /// Names the machine's current start: it changes with each.
 pub(crate) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -32,22 +32,29 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_LOOK: Duration = Duration::from_millis(5);
 
 /// How a store keeps its bases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct BaseOptions {
-    /// Owner and limits of each base.
-    pub export: ExportOptions,
-    /// Bytes of all bases together above which unused ones are removed.
+    /// Whose the files are; absent: this process's user.
+    pub owner: Option<Owner>,
+    /// What each base may expand to.
+    pub limits: TreeLimits,
+    /// Bytes of all bases together above which unused ones are removed; on a small disk it is a quarter of that.
     pub bytes_max: u64,
+    /// Whether the disk has room.
+    pub room: Arc<Room<'static>>,
 }
 
 /// A folder of bases, used by one process at a time and there by any number of threads.
 pub struct BaseStore {
     folder: PathBuf,
     options: BaseOptions,
+    bytes_max: u64,
     cells: Mutex<HashMap<TreeId, Arc<Cell>>>,
     counter: AtomicU64,
     /// On the bases of an earlier process.
     former: Mutex<Vec<Pin>>,
+    /// Held by whoever removes bases, so that nobody takes for full what becomes free.
+    removal: Mutex<()>,
     /// Held as long as the store is open; the system lets go of it when the process dies.
     _lock: File,
 }
@@ -108,10 +115,12 @@ impl BaseStore {
         let former = cells.values().map(|cell| Pin { _cell: Arc::clone(cell) }).collect();
         Ok(BaseStore {
             folder: folder.to_owned(),
+            bytes_max: options.bytes_max.min(disk_bytes(folder) / DISK_SHARE),
             options,
             cells: Mutex::new(cells),
             counter: AtomicU64::new(0),
             former: Mutex::new(former),
+            removal: Mutex::default(),
             _lock: lock,
         })
     }
@@ -129,6 +138,9 @@ impl BaseStore {
     }
 
     /// The base of a tree, made now if it is not there. Threads that want the same one wait for the first.
+    ///
+    /// # Errors
+    /// `NoRoom` if the disk has none for it when all unused bases have gone; else those of an export.
     pub fn base(&self, repository: &Repository, tree: TreeId) -> Result<Base, GitError> {
         let cell = self.lock_cells().entry(tree).or_default().clone();
         cell.last_use.store(self.count(), Ordering::Relaxed);
@@ -147,9 +159,31 @@ impl BaseStore {
 
     /// Removes unused bases until the store is within its size; returns how many went. Making a base does this too.
     pub fn evict(&self) -> Result<usize, GitError> {
-        let victims = self.take_victims()?;
-        victims.iter().try_for_each(|path| remove_tree(path))?;
-        Ok(victims.len())
+        let _alone = self.lock_removal();
+        let mut gone = 0;
+        while self.usage().1 > self.bytes_max && self.remove_oldest()? {
+            gone += 1;
+        }
+        Ok(gone)
+    }
+
+    /// Makes room for so much more on a disk that has none: unused bases go. Making a base does this too.
+    ///
+    /// # Errors
+    /// `NoRoom` if there is none when all have gone.
+    pub fn make_room(&self, more: TreeMeasure) -> Result<(), GitError> {
+        let ask = || (self.options.room)(more);
+        if ask().is_ok() {
+            return Ok(());
+        }
+        // What another thread is removing may be all that is needed.
+        let _alone = self.lock_removal();
+        while let Err(no_room) = ask() {
+            if !self.remove_oldest()? {
+                return Err(no_room);
+            }
+        }
+        Ok(())
     }
 
     /// How many bases there are, and their bytes.
@@ -161,7 +195,9 @@ impl BaseStore {
 
     fn make(&self, repository: &Repository, tree: TreeId) -> Result<TreeMeasure, GitError> {
         let draft = self.folder.join(format!("new-{}", self.count()));
-        let made = repository.export_tree(tree, &draft, &self.options.export).and_then(|measure| {
+        let BaseOptions { owner, limits, .. } = self.options;
+        let options = ExportOptions { owner, limits, room: &|more| self.make_room(more) };
+        let made = repository.export_tree(tree, &draft, &options).and_then(|measure| {
             let size = self.folder.join(format!("{tree}.size"));
             let text = format!("{} {}\n", measure.entries, measure.bytes);
             fs::write(&size, text).map_err(GitError::io("write", &size))?;
@@ -175,36 +211,41 @@ impl BaseStore {
         made
     }
 
-    /// Moves unused bases aside under the map's lock, so that nobody gets a handle on one that goes.
-    fn take_victims(&self) -> Result<Vec<PathBuf>, GitError> {
+    /// Removes the least recently used base of those that nobody holds; `false` if there is none.
+    fn remove_oldest(&self) -> Result<bool, GitError> {
+        let Some(aside) = self.set_oldest_aside()? else { return Ok(false) };
+        remove_tree(&aside)?;
+        Ok(true)
+    }
+
+    /// Moves it aside under the map's lock, so that nobody gets a handle on one that goes.
+    fn set_oldest_aside(&self) -> Result<Option<PathBuf>, GitError> {
         let mut cells = self.lock_cells();
-        let mut total: u64 = cells.values().filter_map(|cell| cell.bytes()).sum();
-        let mut unused: Vec<(u64, TreeId, u64)> = cells
-            .iter()
-            .filter(|(_, cell)| Arc::strong_count(cell) == 1)
-            .map(|(tree, cell)| (cell.last_use.load(Ordering::Relaxed), *tree, cell.bytes().unwrap_or(0)))
-            .collect();
-        unused.sort_unstable();
-        let mut victims = Vec::new();
-        for (_, tree, bytes) in unused {
-            if total <= self.options.bytes_max {
-                break;
+        let is_unused = |cell: &Arc<Cell>| Arc::strong_count(cell) == 1;
+        // Those that could not be made.
+        cells.retain(|_, cell| !is_unused(cell) || cell.bytes().is_some());
+        let unused = cells.iter().filter(|(_, cell)| is_unused(cell));
+        let oldest = unused.min_by_key(|(tree, cell)| (cell.last_use.load(Ordering::Relaxed), **tree));
+        let Some(tree) = oldest.map(|(tree, _)| *tree) else { return Ok(None) };
+        let path = self.folder.join(tree.to_string());
+        let aside = self.folder.join(format!("old-{}", self.count()));
+        match fs::rename(&path, &aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(GitError::io("rename", &path)(error));
             }
-            cells.remove(&tree);
-            total -= bytes;
-            let path = self.folder.join(tree.to_string());
-            let aside = self.folder.join(format!("old-{}", self.count()));
-            if path.is_dir() {
-                fs::rename(&path, &aside).map_err(GitError::io("rename", &path))?;
-                victims.push(aside);
-            }
-            let _ = fs::remove_file(self.folder.join(format!("{tree}.size")));
+            _ => {}
         }
-        Ok(victims)
+        cells.remove(&tree);
+        let _ = fs::remove_file(self.folder.join(format!("{tree}.size")));
+        Ok(Some(aside))
     }
 
     fn count(&self) -> u64 {
         self.counter.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn lock_removal(&self) -> MutexGuard<'_, ()> {
+        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_cells(&self) -> MutexGuard<'_, HashMap<TreeId, Arc<Cell>>> {
@@ -220,8 +261,13 @@ impl Cell {
     /// What it takes on the disk; nothing yet while it is being made.
     fn bytes(&self) -> Option<u64> {
         let made = self.made.try_lock().ok()?;
-        made.map(|measure| measure.bytes.saturating_add(measure.entries.saturating_mul(ENTRY_BYTES)))
+        made.map(|measure| measure.on_disk().bytes)
     }
+}
+
+/// Of one that does not say it, as many as there are.
+fn disk_bytes(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize))
 }
 
 fn lock_folder(folder: &Path) -> Result<File, GitError> {

@@ -7,6 +7,7 @@ use towpath_core::ids::CommitId;
 
 use crate::object::ObjectId;
 use crate::refs::RefName;
+use crate::walk::TreeMeasure;
 
 /// What a failed call asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,6 +175,14 @@ pub enum GitError {
         /// The limit, with its unit.
         limit: String,
     },
+    /// The disk is nearly full, and what was to be written would take what is kept free on it.
+    #[error("there is no room for {} MiB more: {why}", needed.bytes.div_ceil(1 << 20))]
+    NoRoom {
+        /// What was to be written.
+        needed: TreeMeasure,
+        /// The words of whoever keeps the room free.
+        why: String,
+    },
     /// A text is not a full ref name.
     #[error("`{name}` is not a full ref name: it begins with `refs/` and follows `git check-ref-format`")]
     BadRefName {
@@ -219,7 +228,9 @@ impl GitError {
     pub fn class(&self) -> ErrorClass {
         use GitError::*;
         match self {
-            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } => ErrorClass::Transient,
+            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } | NoRoom { .. } => {
+                ErrorClass::Transient
+            }
             // A person mends these while we run, and tells nobody.
             NotCleared | Damaged { .. } | DamagedBelow { .. } => ErrorClass::Transient,
             Exists { .. } => ErrorClass::Conflict,

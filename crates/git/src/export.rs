@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use towpath_core::ids::{CommitId, TreeId};
@@ -19,7 +20,7 @@ use crate::environment::OUTPUT_BYTES_MAX;
 use crate::error::GitError;
 use crate::list::{Leaf, list};
 use crate::object::{EntryKind, ObjectId, TreePath};
-use crate::process::Bounds;
+use crate::process::{Bounds, Interrupt};
 use crate::read::{QUESTIONS_AHEAD_MAX, Reader};
 use crate::repository::Repository;
 use crate::walk::{TREE_LIMITS, TreeLimits, TreeMeasure};
@@ -31,6 +32,14 @@ const FILES_AT_ONCE: usize = 64;
 const _: () = assert!(FILES_AT_ONCE <= QUESTIONS_AHEAD_MAX);
 /// Bytes of a link's target: Linux's PATH_MAX.
 const LINK_BYTES_MAX: u64 = 4096;
+/// Bytes that a writer writes between two questions for room.
+const LOOK_BYTES: u64 = 1 << 20;
+/// Bytes that a file counts for at least then: its first block.
+const FILE_BYTES_MIN: u64 = 4096;
+/// Between two such questions while git writes a pack.
+const PACK_LOOK: Duration = Duration::from_millis(200);
+/// More than git writes of a pack in that time.
+const PACK_LOOK_BYTES: u64 = 64 << 20;
 /// Time for copying a whole history; a repository of 23,000 commits takes 3 s.
 const COPY_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -43,18 +52,26 @@ pub struct Owner {
     pub gid: u32,
 }
 
+/// Says whether the disk has room for so much more, as it takes there. Asked before anything is written and as it is, by several threads.
+///
+/// Its error is `NoRoom`: the rest is not to be written.
+pub type Room<'a> = dyn Fn(TreeMeasure) -> Result<(), GitError> + Send + Sync + 'a;
+
 /// How a tree is written out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExportOptions {
+#[derive(Clone, Copy)]
+pub struct ExportOptions<'a> {
     /// Whose the files are; absent: this process's user.
     pub owner: Option<Owner>,
     /// What the tree may expand to.
     pub limits: TreeLimits,
+    /// Whether there is room for it.
+    pub room: &'a Room<'a>,
 }
 
-impl Default for ExportOptions {
+impl Default for ExportOptions<'_> {
+    /// Files of this process's user, on a disk that is never full.
     fn default() -> Self {
-        ExportOptions { owner: None, limits: TREE_LIMITS }
+        ExportOptions { owner: None, limits: TREE_LIMITS, room: &|_| Ok(()) }
     }
 }
 
@@ -73,23 +90,24 @@ impl Repository {
     /// Submodules become empty folders. On an error `into` is left as far as it got, for the caller to remove.
     ///
     /// # Errors
-    /// `TooLarge` and `Malformed` before the first file is written.
+    /// `TooLarge` and `Malformed` before the first file is written, `NoRoom` then or later.
     pub fn export_tree(
         &self,
         tree: TreeId,
         into: &Path,
-        options: &ExportOptions,
+        options: &ExportOptions<'_>,
     ) -> Result<TreeMeasure, GitError> {
         let slot = Slot::default();
         let listing = list(&Reader::apart(self, &slot), tree, options.limits)?;
         slot.close();
+        (options.room)(listing.measure.on_disk())?;
         make_folder(into, options.owner)?;
         for folder in &listing.folders {
             make_folder(&place(into, folder), options.owner)?;
         }
         let next = AtomicUsize::new(0);
         let writer =
-            || Writer { repository: self, leaves: &listing.leaves, into, owner: options.owner, next: &next };
+            || Writer { repository: self, leaves: &listing.leaves, into, options, next: &next, unasked: 0 };
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..WRITERS).map(|_| scope.spawn(move || writer().run())).collect();
             threads.into_iter().try_for_each(|thread| thread.join().expect("a writer does not panic"))
@@ -100,11 +118,14 @@ impl Repository {
     /// Makes an ordinary repository at `into` with what `commit` reaches and nothing else, detached at that commit.
     ///
     /// Objects are copied: no alternates, no links, no way back to this repository. `into` must not exist or be empty.
+    ///
+    /// # Errors
+    /// Those of [`Repository::export_tree`].
     pub fn export_repository(
         &self,
         commit: CommitId,
         into: &Path,
-        (files, options): (Files, &ExportOptions),
+        (files, options): (Files, &ExportOptions<'_>),
     ) -> Result<(), GitError> {
         let tree = self.commit(commit)?.tree;
         make_folder(into, options.owner)?;
@@ -119,18 +140,40 @@ impl Repository {
             .arg(into)
             .prepare()
             .output(&[], self.bounds())?;
-        self.copy_objects(commit, &git_dir.join("objects/pack/pack"))?;
+        self.copy_objects(commit, &git_dir.join("objects/pack/pack"), options.room)?;
         let head = git_dir.join("HEAD");
         fs::write(&head, format!("{commit}\n")).map_err(GitError::io("write", &head))?;
         self.fill_index(tree, into, files)?;
         options.owner.map_or(Ok(()), |owner| give_all(&git_dir, owner))
     }
 
-    fn copy_objects(&self, commit: CommitId, pack: &Path) -> Result<(), GitError> {
+    /// Ends git where there is no room for what it writes.
+    fn copy_objects(&self, commit: CommitId, pack: &Path, room: &Room<'_>) -> Result<(), GitError> {
+        let more = TreeMeasure { entries: 1, bytes: PACK_LOOK_BYTES };
+        let interrupt = Interrupt::new().map_err(GitError::io("watch", pack))?;
+        let (done, is_done) = channel::<()>();
+        let raised = interrupt.clone();
+        let watch = move || {
+            loop {
+                room(more).inspect_err(|_| raised.raise())?;
+                if is_done.recv_timeout(PACK_LOOK) != Err(RecvTimeoutError::Timeout) {
+                    return Ok(());
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(watch);
+            let copied = self.pack_objects(commit, pack, &interrupt);
+            drop(done);
+            watch.join().expect("a question for room does not panic").and(copied)
+        })
+    }
+
+    fn pack_objects(&self, commit: CommitId, pack: &Path, interrupt: &Interrupt) -> Result<(), GitError> {
         let call = self.call("pack-objects").config("core.fsync=none");
         let call = call.args(["--revs", "--quiet", "--delta-base-offset"]).arg(pack);
         let bounds = Bounds { deadline: COPY_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
-        call.prepare().output(format!("{commit}\n").as_bytes(), bounds).map(drop)
+        call.prepare().under(interrupt).output(format!("{commit}\n").as_bytes(), bounds).map(drop)
     }
 
     /// An index of the tree, and where the files are there, with their times, so that `git status` reads no file.
@@ -153,13 +196,15 @@ struct Writer<'a> {
     repository: &'a Repository,
     leaves: &'a [Leaf],
     into: &'a Path,
-    owner: Option<Owner>,
+    options: &'a ExportOptions<'a>,
     next: &'a AtomicUsize,
+    /// Bytes that it may write before it asks for room again.
+    unasked: u64,
 }
 
 impl Writer<'_> {
     /// Takes files until there are none left.
-    fn run(&self) -> Result<(), GitError> {
+    fn run(mut self) -> Result<(), GitError> {
         let slot = Slot::default();
         let reader = Reader::apart(self.repository, &slot);
         loop {
@@ -173,7 +218,7 @@ impl Writer<'_> {
         }
     }
 
-    fn write_some(&self, reader: &Reader<'_>, leaves: &[Leaf]) -> Result<(), GitError> {
+    fn write_some(&mut self, reader: &Reader<'_>, leaves: &[Leaf]) -> Result<(), GitError> {
         let mut files: Vec<(PathBuf, bool)> = Vec::new();
         let mut ids: Vec<ObjectId> = Vec::new();
         for leaf in leaves {
@@ -184,15 +229,21 @@ impl Writer<'_> {
                     ids.push(leaf.id);
                 }
                 EntryKind::Symlink => self.write_link(reader, leaf, &path)?,
-                EntryKind::Submodule | EntryKind::Tree => make_folder(&path, self.owner)?,
+                EntryKind::Submodule | EntryKind::Tree => make_folder(&path, self.options.owner)?,
             }
         }
         let mut open: Option<File> = None;
         reader.contents(&ids, |at, piece| {
             let (path, executable) = &files[at];
             match (piece, &mut open) {
-                ([], _) => open = Some(create(path, *executable, self.owner)?),
-                (piece, Some(file)) => file.write_all(piece).map_err(GitError::io("write", path))?,
+                ([], _) => {
+                    self.spend(FILE_BYTES_MIN)?;
+                    open = Some(create(path, *executable, self.options.owner)?);
+                }
+                (piece, Some(file)) => {
+                    self.spend(piece.len() as u64)?;
+                    file.write_all(piece).map_err(GitError::io("write", path))?;
+                }
                 (_, None) => unreachable!("an object begins with an empty piece"),
             }
             Ok(())
@@ -202,8 +253,18 @@ impl Writer<'_> {
     fn write_link(&self, reader: &Reader<'_>, leaf: &Leaf, path: &Path) -> Result<(), GitError> {
         let target = reader.content(leaf.id, "blob", LINK_BYTES_MAX)?;
         std::os::unix::fs::symlink(OsStr::from_bytes(&target), path).map_err(GitError::io("link", path))?;
-        let Some(Owner { uid, gid }) = self.owner else { return Ok(()) };
+        let Some(Owner { uid, gid }) = self.options.owner else { return Ok(()) };
         lchown(path, Some(uid), Some(gid)).map_err(GitError::io("change the owner of", path))
+    }
+
+    /// Asks before so many bytes are written: others may have taken the room that there was for all of them.
+    fn spend(&mut self, bytes: u64) -> Result<(), GitError> {
+        if bytes > self.unasked {
+            (self.options.room)(TreeMeasure { entries: 1, bytes })?;
+            self.unasked = bytes.max(LOOK_BYTES);
+        }
+        self.unasked -= bytes;
+        Ok(())
     }
 }
 

@@ -43,7 +43,7 @@ pub use diff::ChangedPaths;
 pub use durable::UnsyncedListener;
 pub use environment::{Git, GitOptions, VERSION_NEEDED};
 pub use error::{ErrorClass, GitError};
-pub use export::{ExportOptions, Files, Owner};
+pub use export::{ExportOptions, Files, Owner, Room};
 pub use garbage::Litter;
 pub use history::{DatedCommit, Range, Walk};
 pub use import::{Credentials, ImportOptions, Imported, ODD_MODES, Source, import};

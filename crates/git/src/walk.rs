@@ -26,6 +26,9 @@ const DEPTH_MAX: usize = 256;
 /// Bytes of one name: what every file system of Linux takes.
 const NAME_BYTES_MAX: usize = 255;
 
+/// Disk space that a file or folder takes beside its bytes: half a block of its last one, and its inode.
+const ENTRY_BYTES: u64 = 2048 + 256;
+
 /// What a tree expands to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TreeMeasure {
@@ -33,6 +36,14 @@ pub struct TreeMeasure {
     pub entries: u64,
     /// Bytes of all files.
     pub bytes: u64,
+}
+
+impl TreeMeasure {
+    /// About what it takes on a disk.
+    pub fn on_disk(self) -> TreeMeasure {
+        let bytes = self.bytes.saturating_add(self.entries.saturating_mul(ENTRY_BYTES));
+        TreeMeasure { bytes, ..self }
+    }
 }
 
 impl Repository {

@@ -1,8 +1,8 @@
 //! What piles up goes again: old runs with their jobs, tests and logs, outputs, candidates that nothing asks for, and
 //! what Git no longer reaches (invariant I15).
 //!
-//! A thread of its own looks every few minutes whether it is time, and sooner whether a repository that could not be put
-//! right for a reason that passes can be by now. It works in small units: each is a short
+//! A thread of its own looks every few minutes whether it is time, and whether the disk has room; and sooner whether a
+//! repository that could not be put right for a reason that passes can be by now. It works in small units: each is a short
 //! transaction, one folder or one repository, and between two of them the server may stop. Nothing goes that an open
 //! change, a run that its gate remembers or that is not over, a job under way, or the record of a landing needs.
 
@@ -21,6 +21,7 @@ use towpath_git::{GitError, Interrupt};
 use towpath_store::{ReadError, Store, View, WriteError};
 
 use crate::clock::Clock;
+use crate::drivers::run_job::Jobs;
 use crate::forges::Forges;
 use crate::mend;
 use crate::repos::Repos;
@@ -187,6 +188,8 @@ pub struct House {
     pub blobs: BlobStore,
     /// Logs.
     pub logs: LogStore,
+    /// What jobs start from.
+    pub jobs: Arc<Jobs>,
 }
 
 /// The way to the thread.
@@ -268,6 +271,7 @@ impl Keeper {
             if let Err(error) = mend::those_that_wait(&self.house.forges, self.clock.now()) {
                 tracing::error!(%error, "no repository was put right: {error}");
             }
+            self.house.jobs.give_way();
             match word {
                 Ok(Word::Now(answer)) => {
                     // Whoever asked may have gone.

@@ -8,14 +8,14 @@ use towpath_core::cell::CellId;
 use towpath_core::gate::{Bell, GateConfig, GateEvent};
 use towpath_core::ids::{GateId, RepoName};
 use towpath_core::turn::Intake;
-use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS, UnsyncedListener};
+use towpath_git::{Git, GitOptions, UnsyncedListener};
 use towpath_store::audit::AuditKey;
 use towpath_store::{AuditOptions, OpenError, Options, ReadError, Store, View};
 
 use crate::auth::revoked::{Revocations, RevokedError};
 use crate::clock::system_time;
 use crate::doorbells::Doorbells;
-use crate::drivers::run_job::{Jobs, Sources};
+use crate::drivers::run_job::{Jobs, Sources, open_bases};
 use crate::drivers::{Drivers, Hands};
 use crate::engine::{AnyIntake, Engine, EngineEnd, Holding, Running};
 use crate::executor::{Executor, ExecutorTrouble, Standing};
@@ -108,10 +108,6 @@ pub enum ServerError {
 /// The audit log's name, which its checkpoints bear.
 const AUDIT_LOG: &str = "towpath";
 
-/// Work trees kept: the newest few hundred of a middling repository.
-const BASES: BaseOptions =
-    BaseOptions { export: ExportOptions { owner: None, limits: TREE_LIMITS }, bytes_max: 20 << 30 };
-
 /// Folders below the data folder.
 pub struct Folders {
     /// Repositories of the built-in forge.
@@ -181,7 +177,7 @@ impl Server {
         let (logs, blobs) = Executor::stores(&folders.executor)?;
         let sources = Sources {
             repos: repos.clone(),
-            bases: BaseStore::open(&folders.bases, BASES)?,
+            bases: open_bases(&folders.bases)?,
             histories: folders.histories,
             blobs: blobs.clone(),
             secrets: secrets.clone(),
@@ -215,6 +211,7 @@ impl Server {
             forges: forges.clone(),
             blobs: blobs.clone(),
             logs: logs.clone(),
+            jobs: jobs.clone(),
         };
         let (housekeeping, housekeeper) = Housekeeping::start(house)
             .map_err(|why| ServerError::Io { what: "start housekeeping".into(), why })?;

@@ -5,9 +5,14 @@ use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use towpath_core::ids::{CommitId, TreeId};
-use towpath_git::{BaseOptions, BaseStore, ErrorClass, ExportOptions, Files, GitError, Owner, TreeLimits};
+use towpath_git::{
+    BaseOptions, BaseStore, ErrorClass, ExportOptions, Files, GitError, Owner, TREE_LIMITS, TreeLimits,
+    TreeMeasure,
+};
 
 use crate::support::{World, every_git, latin1};
 
@@ -61,7 +66,7 @@ fn odd_commit(world: &World) -> (CommitId, TreeId) {
 }
 
 fn options(bytes_max: u64) -> BaseOptions {
-    BaseOptions { export: ExportOptions::default(), bytes_max }
+    BaseOptions { owner: None, limits: TREE_LIMITS, bytes_max, room: Arc::new(|_| Ok(())) }
 }
 
 #[test]
@@ -91,8 +96,8 @@ fn a_tree_that_is_too_large_leaves_no_file() {
     let (_, tree) = odd_commit(&world);
     let into = world.folder.path().join("tree");
     let limits = TreeLimits { entries_max: 9, bytes_max: 1_000_000 };
-    let error =
-        world.repository.export_tree(tree, &into, &ExportOptions { owner: None, limits }).unwrap_err();
+    let options = ExportOptions { limits, ..ExportOptions::default() };
+    let error = world.repository.export_tree(tree, &into, &options).unwrap_err();
     assert_eq!(error.class(), ErrorClass::Invalid);
     assert!(!into.exists());
     std::fs::create_dir(&into).unwrap();
@@ -238,13 +243,95 @@ fn a_base_that_cannot_be_made_leaves_nothing() {
     let (_, tree) = odd_commit(&world);
     let folder = world.folder.path().join("bases");
     let limits = TreeLimits { entries_max: 3, bytes_max: 1000 };
-    let options = BaseOptions { export: ExportOptions { owner: None, limits }, bytes_max: 1000 };
-    let store = BaseStore::open(&folder, options).unwrap();
+    let store = BaseStore::open(&folder, BaseOptions { limits, ..options(1000) }).unwrap();
     for _ in 0..2 {
         assert_eq!(store.base(&world.repository, tree).err().unwrap().class(), ErrorClass::Invalid);
     }
     assert_eq!(store.usage(), (0, 0));
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2, "the lock and the boot");
+}
+
+/// Trees of one file of so many bytes each.
+fn trees<const N: usize>(world: &World, bytes: usize) -> [TreeId; N] {
+    std::array::from_fn(|at| {
+        world.write("a", at.to_string().repeat(bytes));
+        let commit = world.commit("a");
+        world.push(commit, "main");
+        world.repository.commit(commit).unwrap().tree
+    })
+}
+
+fn no_room(needed: TreeMeasure) -> GitError {
+    GitError::NoRoom { needed, why: "it is full".to_owned() }
+}
+
+#[test]
+fn unused_bases_make_room_for_others_the_oldest_first() {
+    let world = World::new();
+    let trees: [TreeId; 4] = trees(&world, 10_000);
+    let folder = world.folder.path().join("bases");
+    let bases = trees.map(|tree| folder.join(tree.to_string()));
+    let are_there = || bases.each_ref().map(|base| base.exists());
+    let disk = folder.clone();
+    // A disk for three of them.
+    let room = move |more: TreeMeasure| {
+        let used: u64 = content(&disk).values().map(|text| text.len() as u64).sum();
+        if used + more.bytes <= 35_000 { Ok(()) } else { Err(no_room(more)) }
+    };
+    let store = BaseStore::open(&folder, BaseOptions { room: Arc::new(room), ..options(1 << 30) }).unwrap();
+    let base = |at: usize| store.base(&world.repository, trees[at]);
+    let used = base(0).unwrap();
+    drop((base(1).unwrap(), base(2).unwrap()));
+    let also_used = [base(1).unwrap(), base(3).unwrap()];
+    assert_eq!(are_there(), [true, true, false, true]);
+
+    let error = base(2).err().unwrap();
+    assert_eq!(error.class(), ErrorClass::Transient);
+    assert_eq!(error.to_string(), "there is no room for 1 MiB more: it is full");
+    assert_eq!(store.usage().0, 3, "who has one keeps it");
+    assert!(store.make_room(TreeMeasure { entries: 1, bytes: 1 << 20 }).is_err());
+    drop(also_used);
+    store.make_room(TreeMeasure { entries: 1, bytes: 10_000 }).unwrap();
+    assert_eq!(are_there(), [true, false, false, true]);
+    drop(used);
+    assert!(store.make_room(TreeMeasure { entries: 1, bytes: 1 << 20 }).is_err());
+    assert_eq!(are_there(), [false; 4], "all of them go for what is wanted");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2, "the lock and the boot");
+}
+
+#[test]
+fn what_others_write_meanwhile_ends_a_base() {
+    let world = World::new();
+    let [tree] = trees(&world, 3 << 20);
+    let folder = world.folder.path().join("bases");
+    let draft = folder.clone();
+    // As if somebody had taken it all as soon as the first file is begun.
+    let room = move |more: TreeMeasure| {
+        let begun = content(&draft).keys().any(|name| name.to_string_lossy().ends_with("/a"));
+        if begun { Err(no_room(more)) } else { Ok(()) }
+    };
+    let store = BaseStore::open(&folder, BaseOptions { room: Arc::new(room), ..options(1 << 30) }).unwrap();
+    let error = store.base(&world.repository, tree).err().unwrap();
+    assert!(matches!(error, GitError::NoRoom { .. }), "{error}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2, "the lock and the boot");
+}
+
+#[test]
+fn a_history_is_not_copied_where_there_is_no_room() {
+    let world = World::new();
+    let (commit, _) = odd_commit(&world);
+    let is_asked = AtomicBool::new(false);
+    let room = |more: TreeMeasure| {
+        is_asked.store(true, Ordering::Relaxed);
+        Err(no_room(more))
+    };
+    let options = ExportOptions { room: &room, ..ExportOptions::default() };
+    for files in [Files::Written, Files::Elsewhere] {
+        let into = world.folder.path().join(format!("{files:?}"));
+        let error = world.repository.export_repository(commit, &into, (files, &options)).unwrap_err();
+        assert!(matches!(error, GitError::NoRoom { .. }), "{error}");
+        assert!(is_asked.swap(false, Ordering::Relaxed));
+    }
 }
 
 #[test]

@@ -31,8 +31,8 @@ mod tests;
 
 use deliver::Finished;
 use held::{Compared, Has, Held, Nobodys, Place, Started, State, Stopped};
-pub use sources::Sources;
 use sources::{Prepared, Tree, Unprepared, is_light, lease_of, set_aside};
+pub use sources::{Sources, open_bases};
 
 /// Times that a job is tried which may not begin now: a minute in all, with the rests between them. It keeps its slot
 /// meanwhile, and a few runs of one repository would keep all slots from the others.
@@ -236,6 +236,7 @@ impl Jobs {
         if let Err(error) = self.sources.bases.let_former_go() {
             tracing::warn!(%error, "work trees that no job uses stay for now: {error}");
         }
+        self.give_way();
         let folders = self.sources.histories();
         let state = self.lock();
         let is_nobodys = |folder: &&PathBuf| !lease_of(folder).is_some_and(|lease| state.is_open(&lease));
@@ -243,6 +244,11 @@ impl Jobs {
         let aside = folders.iter().filter(is_nobodys).filter_map(|folder| set_aside(folder)).collect();
         drop(state);
         sources::remove_all(aside);
+    }
+
+    /// Work trees that no job uses go where the disk has less room than a job may take.
+    pub fn give_way(&self) {
+        self.sources.give_way();
     }
 
     fn drop_nobodys(&self, state: &mut State) {
@@ -311,6 +317,7 @@ impl Jobs {
     fn prepare(self: &Arc<Self>, engine: &Engine, leases: Vec<LeaseId>) {
         let prepared = |lease| self.prepared(engine, lease, |order| self.sources.prepare(lease, order));
         let jobs = leases.into_iter().filter_map(prepared).collect();
+        self.give_way();
         self.submit(jobs);
         faults::point("run-job", "sent");
     }

@@ -5,20 +5,42 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use towpath_blob::BlobStore;
+use towpath_blob::{BlobStore, Reserve};
 use towpath_core::effect::JobOrder;
 use towpath_core::graph::{JobSpec, Openings, Outcome};
 use towpath_core::ids::{CommitId, LeaseId};
 use towpath_core::outbox::TroubleClass;
 use towpath_core::run::RESTORED;
 use towpath_executor::{EncodeError, FRAME_BYTES_MAX, JobEnd, Limits, StartMessage, StartSpec};
-use towpath_git::{Base, BaseStore, ExportOptions, Files, GitError, Pin, Repository};
+use towpath_git::{
+    Base, BaseOptions, BaseStore, ExportOptions, Files, GitError, Pin, Repository, TREE_LIMITS, TreeMeasure,
+};
 use towpath_store::Store;
 
 use super::super::Failure;
 use super::{never_begun, unrun};
 use crate::repos::Repos;
 use crate::secrets::{Secrets, Ungranted};
+
+/// Bytes of work trees kept: the newest few hundred of a middling repository.
+const BASES_BYTES_MAX: u64 = 20 << 30;
+
+/// Opens the store of work trees in a folder that is there.
+///
+/// # Errors
+/// Another process has it open.
+pub fn open_bases(folder: &Path) -> Result<BaseStore, GitError> {
+    bases_beside(Reserve::of(folder), folder, BASES_BYTES_MAX)
+}
+
+/// Work trees are written for jobs: they leave the reserve to the server.
+pub(super) fn bases_beside(reserve: Reserve, folder: &Path, bytes_max: u64) -> Result<BaseStore, GitError> {
+    let room = move |needed: TreeMeasure| {
+        let room = reserve.room_for(needed.bytes, needed.entries).map(drop);
+        room.map_err(|why| GitError::NoRoom { needed, why: why.to_string() })
+    };
+    BaseStore::open(folder, BaseOptions { owner: None, limits: TREE_LIMITS, bytes_max, room: Arc::new(room) })
+}
 
 /// Where a job's files come from.
 pub struct Sources {
@@ -155,8 +177,23 @@ impl Sources {
             Missing::Failed(Failure::new(TroubleClass::Transient, why))
         })?;
         let into = folder.join("tree");
-        repository.export_repository(commit, &into, (Files::Written, &ExportOptions::default()))?;
-        Ok(into)
+        let room = |more| self.bases.make_room(more);
+        let options = ExportOptions { room: &room, ..ExportOptions::default() };
+        let exported = repository.export_repository(commit, &into, (Files::Written, &options));
+        if exported.is_err() {
+            remove_all(vec![folder]);
+        }
+        Ok(exported.map(|()| into)?)
+    }
+
+    /// What nobody uses goes where the disk has less room than a job may take. Whether the rest of it will do is for the
+    /// executor to say.
+    pub(super) fn give_way(&self) {
+        let Limits { disk_bytes, disk_files, .. } = self.limits;
+        match self.bases.make_room(TreeMeasure { entries: disk_files, bytes: disk_bytes }) {
+            Ok(()) | Err(GitError::NoRoom { .. }) => {}
+            Err(error) => tracing::warn!(%error, "work trees that no job uses stay for now: {error}"),
+        }
     }
 
     fn history(&self, lease: LeaseId) -> PathBuf {
@@ -210,7 +247,7 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
 
 /// Why a job's files are not there.
 enum Missing {
-    /// The repository is not to be used until it is put right.
+    /// The repository is not to be used until it is put right, or the disk is full.
     NotNow(Failure),
     /// They could not be made.
     Failed(Failure),
@@ -219,7 +256,7 @@ enum Missing {
 impl From<GitError> for Missing {
     fn from(error: GitError) -> Missing {
         match error {
-            GitError::NotCleared => Missing::NotNow(error.into()),
+            GitError::NotCleared | GitError::NoRoom { .. } => Missing::NotNow(error.into()),
             error => Missing::Failed(error.into()),
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use towpath_blob::BlobStore;
+use towpath_blob::{BlobStore, Reserve};
 use towpath_core::effect::Effect;
 use towpath_core::graph::{JobBody, JobSpec, Openings, Origin, Trigger};
 use towpath_core::ids::{CommitId, Epoch, RunId, TreeId};
@@ -22,10 +22,11 @@ use towpath_core::policy::Level;
 use towpath_core::run::RunEvent;
 use towpath_executor::protocol::{FromExecutor, PROTOCOL_VERSION, ToExecutor, Welcome};
 use towpath_executor::{FRAME_BYTES_MAX, Limits, SandboxKind, StartSpec};
-use towpath_git::{BaseOptions, BaseStore, ExportOptions, Git, GitOptions, TREE_LIMITS};
+use towpath_git::{Git, GitOptions};
 use towpath_store::records::Secret;
 use towpath_store::{Load, Options, Store, WriteError};
 
+use super::sources::bases_beside;
 use super::*;
 use crate::clock::system_time;
 use crate::engine::{Batch, Dispatcher, Running};
@@ -91,17 +92,19 @@ impl Dispatcher for Kept {
     }
 }
 
-fn sources(folder: &TempDir, store: &Arc<Store>) -> Sources {
+/// On a disk of which so many bytes are kept free, and which has never room for as much as a job may take.
+fn sources(folder: &TempDir, store: &Arc<Store>, kept: u64) -> Sources {
     let at = |name: &str| folder.path().join(name);
-    let export = ExportOptions { owner: None, limits: TREE_LIMITS };
+    let reserve = Reserve::of_bytes(folder.path(), kept);
+    std::fs::create_dir_all(at("histories")).unwrap();
     Sources {
         repos: Arc::new(Repos::new(Git::find(GitOptions::default()).unwrap(), at("repos"))),
-        bases: BaseStore::open(&at("bases"), BaseOptions { export, bytes_max: BASES_BYTES }).unwrap(),
+        bases: bases_beside(reserve, &at("bases"), BASES_BYTES).unwrap(),
         histories: at("histories"),
         blobs: BlobStore::open(at("blobs")).unwrap(),
         secrets: Secrets::open(store.clone(), &at("secrets.key")).unwrap(),
         store: store.clone(),
-        limits: Limits::default(),
+        limits: Limits { disk_bytes: u64::MAX, ..Limits::default() },
     }
 }
 
@@ -111,10 +114,14 @@ impl World {
     }
 
     fn below(folder: TempDir) -> World {
+        World::beside(folder, 0)
+    }
+
+    fn beside(folder: TempDir, kept: u64) -> World {
         let store = Store::open(Options::new(folder.path().join("data"), system_time())).unwrap();
         let store = Arc::new(store);
         tell_before_the_first_turn(&store, system_time()).unwrap();
-        let jobs = Jobs::new(sources(&folder, &store), 4);
+        let jobs = Jobs::new(sources(&folder, &store, kept), 4);
         let (keep, orders) = channel();
         let kept = Arc::new(Kept(Mutex::new(keep)));
         let (engine, running) = Engine::load(store.clone(), kept).unwrap();
@@ -198,6 +205,23 @@ impl World {
             done: Box::new(|outcome| assert!(outcome.is_err())),
         });
         self.asked()
+    }
+
+    /// Waits until a job of the first run is put off, and says why.
+    fn trouble(&self, wanted: &Wanted) -> Trouble {
+        let trouble = async {
+            let mut changes = self.engine.changes();
+            loop {
+                let key = wanted.key.clone();
+                let trouble =
+                    self.engine.run(run(1), move |live| live.outbox.rows[&key].trouble.clone()).await;
+                if let Some(trouble) = trouble.flatten() {
+                    return trouble;
+                }
+                changes.recv().await.unwrap();
+            }
+        };
+        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, trouble).await }).unwrap()
     }
 
     /// Waits for a run to be over, and says how its jobs ended.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
+use towpath_core::outbox::TroubleClass;
 use towpath_git::Repository;
 
 use super::*;
@@ -65,7 +66,7 @@ fn the_base_of_a_job_that_an_executor_has_outlives_a_restart_of_the_server() {
     let folder = TempDir::new().unwrap();
     let [new, former] = commits(folder.path(), ["n", "f"]);
     let store = Arc::new(Store::open(Options::new(folder.path().join("of-before"), system_time())).unwrap());
-    let before = sources(&folder, &store);
+    let before = sources(&folder, &store, 0);
     let repository = before.repos.get(&run(1).gate.repo).unwrap();
     let base = before.bases.base(&repository, former.1).unwrap().path().to_owned();
     drop((before, store));
@@ -94,7 +95,7 @@ fn the_repository_of_a_job_outlives_its_server_and_goes_when_its_end_is_durable(
     let [commit, _] = commits(folder.path(), ["a", "b"]);
     let mut world = World::below(folder);
     let histories = world.jobs.sources.histories.clone();
-    std::fs::create_dir_all(histories.join(OTHER.to_string())).unwrap();
+    std::fs::create_dir(histories.join(OTHER.to_string())).unwrap();
     world.connect(Leases::default());
     let wanted = world.run_of(commit, 1, vec![with_files("a", true)]).remove(0);
     world.jobs.start(&world.engine, wanted.clone());
@@ -112,4 +113,43 @@ fn the_repository_of_a_job_outlives_its_server_and_goes_when_its_end_is_durable(
     assert_eq!(world.peer.heard(), ToExecutor::Ack { leases: vec![lease] });
     world.preparers_rest();
     assert_eq!(std::fs::read_dir(histories).unwrap().count(), 0);
+}
+
+#[test]
+fn a_base_that_no_job_uses_makes_room_for_the_next_job_whatever_that_starts_from() {
+    let folder = TempDir::new().unwrap();
+    let [over, used] = commits(folder.path(), ["o", "u"]);
+    let mut world = World::below(folder);
+    world.connect(Leases::default());
+    let begin = |commit, number| {
+        let wanted = world.run_of(commit, number, vec![with_files("a", false)]).remove(0);
+        world.jobs.start(&world.engine, wanted);
+        world.start_heard()
+    };
+    let ((lease, base), (_, used_base)) = (begin(over, 1), begin(used, 2));
+    world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
+    world.ends(1);
+    assert!(base.is_dir() && used_base.is_dir());
+
+    let next = world.run(3, vec![job("without-files")]).remove(0);
+    world.jobs.start(&world.engine, next);
+    world.peer.heard_start();
+    assert!(!base.exists() && used_base.is_dir());
+}
+
+#[test]
+fn a_job_whose_files_have_no_room_is_tried_again_later() {
+    for history in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let [commit, _] = commits(folder.path(), ["a", "b"]);
+        let mut world = World::beside(folder, u64::MAX);
+        world.connect(Leases::default());
+        let wanted = world.run_of(commit, 1, vec![with_files("a", history)]).remove(0);
+        world.jobs.start(&world.engine, wanted.clone());
+        let trouble = world.trouble(&wanted);
+        assert_eq!((trouble.class, trouble.tries), (TroubleClass::Transient, 1));
+        assert!(trouble.why.contains("this machine's disk is nearly full: "), "{}", trouble.why);
+        assert_eq!(std::fs::read_dir(&world.jobs.sources.histories).unwrap().count(), 0);
+        assert_eq!(world.jobs.sources.bases.usage(), (0, 0));
+    }
 }

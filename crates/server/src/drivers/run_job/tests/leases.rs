@@ -153,19 +153,7 @@ fn a_job_whose_repository_is_not_to_be_used_now_is_tried_again_later() {
     world.connect(Leases::default());
     let (wanted, _) = world.wanted(unpreparable("a"));
     world.start(&wanted);
-    let key = wanted.key.clone();
-    let trouble = async {
-        let mut changes = world.engine.changes();
-        loop {
-            let key = key.clone();
-            let trouble = world.engine.run(run(1), move |live| live.outbox.rows[&key].trouble.clone()).await;
-            if let Some(trouble) = trouble.flatten() {
-                return trouble;
-            }
-            changes.recv().await.unwrap();
-        }
-    };
-    let trouble = world.runtime.block_on(async { tokio::time::timeout(PATIENCE, trouble).await }).unwrap();
+    let trouble = world.trouble(&wanted);
     assert_eq!((trouble.class, trouble.tries), (TroubleClass::Transient, 1));
     world.hears_nothing();
 }
