@@ -54,9 +54,9 @@ impl Git {
     }
 
     /// Writes a file, durably but for its name.
-    pub(crate) fn write_synced(&self, path: &Path, text: &str) -> Result<(), GitError> {
+    pub(crate) fn write_synced(&self, path: &Path, text: impl AsRef<[u8]>) -> Result<(), GitError> {
         let mut file = File::create(path).map_err(GitError::io("write", path))?;
-        file.write_all(text.as_bytes()).map_err(GitError::io("write", path))?;
+        file.write_all(text.as_ref()).map_err(GitError::io("write", path))?;
         self.confirmed(path, file.sync_all())
     }
 

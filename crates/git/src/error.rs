@@ -129,6 +129,12 @@ pub enum GitError {
         /// The ref.
         name: RefName,
     },
+    /// What the refs reach cannot be read, or what was saved of it is not as it was.
+    #[error("{why}; it has to be put back from a copy of the repository")]
+    Unreadable {
+        /// What is wrong.
+        why: String,
+    },
     /// The repository, branch or ref is not there.
     #[error("{what} `{name}` does not exist")]
     NotThere {
@@ -232,7 +238,7 @@ impl GitError {
                 ErrorClass::Transient
             }
             // A person mends these while we run, and tells nobody.
-            NotCleared | Damaged { .. } | DamagedBelow { .. } => ErrorClass::Transient,
+            NotCleared | Damaged { .. } | DamagedBelow { .. } | Unreadable { .. } => ErrorClass::Transient,
             Exists { .. } => ErrorClass::Conflict,
             Missing { .. } | NotThere { .. } => ErrorClass::Gone,
             OutputTooLarge { .. } | WrongKind { .. } | Malformed { .. } | TooLarge { .. } => {
@@ -241,6 +247,17 @@ impl GitError {
             BadRefName { .. } | Unrelated { .. } | NotForward { .. } | BadInput { .. } => ErrorClass::Invalid,
             NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
             NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,
+        }
+    }
+
+    /// Whether the repository itself is lost, damaged or none of ours: neither more time nor more room would help.
+    pub fn is_of_the_repository(&self) -> bool {
+        use GitError::*;
+        match self {
+            Damaged { .. } | DamagedBelow { .. } | Unreadable { .. } => true,
+            NotThere { what, .. } => *what == "repository",
+            BadInput { what, .. } => *what == "the repository",
+            _ => false,
         }
     }
 

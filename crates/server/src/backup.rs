@@ -93,7 +93,7 @@ pub struct Saved {
     pub leaves: u64,
     /// Repositories.
     pub repos: Vec<RepoName>,
-    /// Those that the database names and that could not be saved.
+    /// Those that the database names and that are lost or damaged, where they were or in the backup.
     #[serde(default)]
     pub unsaved: Vec<Unsaved>,
     /// Secrets, sealed.
@@ -104,17 +104,27 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-/// A repository that is not in a backup.
+/// A repository that is not in a backup, or of which that has no whole copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsaved {
     /// Which.
     pub repo: RepoName,
-    /// Why it could not be saved.
+    /// What is wrong with it.
     pub why: String,
 }
 
+impl Unsaved {
+    /// What is left out of all the others' backup, or restored folder; anything but damage of the repository itself ends that.
+    fn for_damage(repo: &RepoName, source: GitError) -> Result<Unsaved, SaveError> {
+        match source.is_of_the_repository() {
+            true => Ok(Unsaved { repo: repo.clone(), why: source.to_string() }),
+            false => Err(SaveError::Repo { repo: repo.clone(), source }),
+        }
+    }
+}
+
 /// Saves the data folder `data` to a new folder `to`, which appears whole and durable, or not at all. Only a repository that
-/// cannot be saved is left out, and named: one that is damaged would leave all the others without any backup.
+/// is lost or damaged is left out, and named: it would leave all the others without any backup.
 ///
 /// # Errors
 /// `to` is there already, `data` is no data folder, or something cannot be read or written.
@@ -154,9 +164,9 @@ fn fill(data: &Path, draft: &Path) -> Result<Saved, SaveError> {
         let to = draft.join(REPOS).join(repo.as_str());
         match save_repository(&git, &folders.repos.join(format!("{repo}.git")), &pins, &to) {
             Ok(()) => saved.repos.push(repo),
-            Err(why) => {
+            Err(error) => {
+                saved.unsaved.push(Unsaved::for_damage(&repo, error)?);
                 remove_folder(&to)?;
-                saved.unsaved.push(Unsaved { repo, why: why.to_string() });
             }
         }
     }
@@ -169,9 +179,8 @@ fn fill(data: &Path, draft: &Path) -> Result<Saved, SaveError> {
 
 fn save_repository(git: &Git, from: &Path, pins: &[CommitId], to: &Path) -> Result<(), GitError> {
     let repository = Repository::open(git, from)?;
-    repository.pin(pins)?;
-    let saved = repository.save(to);
-    saved.and(repository.unpin())
+    let saved = repository.pin(pins).and_then(|()| repository.save(to));
+    saved.and(repository.unpin()).map_err(|error| repository.blamed(error))
 }
 
 /// The commits of the candidates that a database names.
@@ -188,16 +197,16 @@ fn candidates_of(view: &View, repo: &RepoName) -> Result<Vec<CommitId>, ReadErro
 }
 
 /// Makes a new data folder `data` of a backup; `keys` is where the server will look for its keys. The server that is
-/// started on it lands nothing until an admin has accepted what was lost. A repository that the backup lacks is used by
-/// nobody until a copy of it has been put into its place.
+/// started on it lands nothing until an admin has accepted what was lost. A repository of which the backup has no whole copy
+/// is named, and used by nobody until one has been put into its place.
 ///
 /// # Errors
-/// `data` is there already, `from` is no backup or is damaged, or something cannot be written.
+/// `data` is there already, `from` is no backup or another part of it is damaged, or something cannot be written.
 pub fn restore(from: &Path, data: &Path, keys: &Path) -> Result<(Saved, Missing), SaveError> {
     let (from, data) = (&absolute(from)?, &absolute(data)?);
-    let saved = about(from)?;
+    let mut saved = about(from)?;
     let draft = draft_of(data)?;
-    let made = unfold(from, &draft, &saved).and_then(|()| appear(&draft, data));
+    let made = unfold(from, &draft, &mut saved).and_then(|()| appear(&draft, data));
     if made.is_err() {
         let _ = fs::remove_dir_all(&draft);
     }
@@ -207,16 +216,18 @@ pub fn restore(from: &Path, data: &Path, keys: &Path) -> Result<(Saved, Missing)
     Ok((saved, missing))
 }
 
-fn unfold(from: &Path, draft: &Path, saved: &Saved) -> Result<(), SaveError> {
+fn unfold(from: &Path, draft: &Path, saved: &mut Saved) -> Result<(), SaveError> {
     let git = Git::find(Default::default())?;
     let folders = Folders::below(draft);
     for folder in [&folders.repos, &folders.executor] {
         make_folder(folder)?;
     }
-    for name in &saved.repos {
-        let failed = |source| SaveError::Repo { repo: name.clone(), source };
-        let to = folders.repos.join(format!("{name}.git"));
-        Repository::restore(&git, &from.join(REPOS).join(name.as_str()), &to).map_err(failed)?;
+    for repo in std::mem::take(&mut saved.repos) {
+        let to = folders.repos.join(format!("{repo}.git"));
+        match Repository::restore(&git, &from.join(REPOS).join(repo.as_str()), &to) {
+            Ok(_) => saved.repos.push(repo),
+            Err(error) => saved.unsaved.push(Unsaved::for_damage(&repo, error)?),
+        }
     }
     let config = ExecutorConfig::in_folder(&folders.executor, Vec::new());
     let mut copied = saved.clone();

@@ -49,3 +49,47 @@ fn an_empty_repository_and_a_damaged_bundle_are_told_apart() {
     assert!(matches!(error, GitError::Failed { .. }), "{error}");
     assert!(!elsewhere.exists());
 }
+
+#[test]
+fn one_bit_less_of_what_was_saved_is_told_whatever_it_is_of() {
+    let world = World::new();
+    let commit = world.commit_file("a", "1");
+    world.push(commit, "main");
+    let (saved, back) = (world.folder.path().join("saved"), world.folder.path().join("back.git"));
+    world.repository.save(&saved).unwrap();
+    for (name, at) in [("objects.bundle", 20), ("objects.bundle", 200), ("config", 9), ("HEAD", 9)] {
+        let whole = std::fs::read(saved.join(name)).unwrap();
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 1;
+        for left in [Some(spoilt), None] {
+            match left {
+                Some(left) => std::fs::write(saved.join(name), left).unwrap(),
+                None => std::fs::remove_file(saved.join(name)).unwrap(),
+            }
+            let error = Repository::restore(&world.git, &saved, &back).unwrap_err();
+            assert!(error.is_of_the_repository() && error.to_string().contains(name), "{error}");
+        }
+        std::fs::write(saved.join(name), whole).unwrap();
+    }
+    assert!(!back.exists());
+    Repository::restore(&world.git, &saved, &back).unwrap();
+}
+
+#[test]
+fn who_is_at_fault_where_a_repository_cannot_be_saved_is_seen_by_reading_it() {
+    let world = World::new();
+    let commit = world.commit_file("a", "1");
+    world.push(commit, "main");
+    let failed = |why: &str| GitError::Failed {
+        call: "bundle",
+        status: "exit status: 128".to_owned(),
+        stderr: why.to_owned(),
+    };
+    let elsewhere = world.repository.blamed(failed("fatal: write error: No space left on device"));
+    assert!(!elsewhere.is_of_the_repository(), "{elsewhere}");
+    // Git names no object here.
+    let refs = world.repository.path().join("packed-refs");
+    std::fs::write(refs, "no refs\n").unwrap();
+    let here = world.repository.blamed(world.repository.save(&world.folder.path().join("x")).unwrap_err());
+    assert!(matches!(here, GitError::Unreadable { .. }) && here.is_of_the_repository(), "{here}");
+}

@@ -1,12 +1,14 @@
 //! Housekeeping where the disk has not kept everything.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use towpath_core::ids::{Digest, RepoName};
 use towpath_git::{Git, GitOptions, Repository};
-use towpath_server::backup;
+use towpath_server::backup::{self, SaveError};
 use towpath_server::housekeeping::{Figures, Retention};
 use towpath_store::View;
 use towpath_store::records::Alert;
@@ -190,6 +192,68 @@ fn a_repository_that_lacks_an_object_keeps_nothing_else_out_of_a_backup() {
         (names(&made.repos), &made.unsaved[..]),
         (vec!["demo".to_owned(), "other".to_owned()], &[][..])
     );
+}
+
+#[test]
+fn a_spoilt_copy_of_a_repository_keeps_nothing_else_from_being_restored() {
+    let world = World::new();
+    let [data, saved, back, keys] =
+        ["data", "saved", "back", "keys"].map(|name| world.folder.path().join(name));
+    backup::make(&data, &saved).unwrap();
+    let bundle = fs::File::options().write(true).open(saved.join("repos/demo/objects.bundle")).unwrap();
+    bundle.set_len(bundle.metadata().unwrap().len() - 1).unwrap();
+    let (restored, _) = backup::restore(&saved, &back, &keys).unwrap();
+    assert_eq!(restored.repos, ["other".parse().unwrap()]);
+    let [unsaved] = &restored.unsaved[..] else { panic!("{restored:?}") };
+    let why = "its file `objects.bundle` is not as it was saved";
+    assert!(unsaved.repo == world.demo() && unsaved.why.starts_with(why), "{unsaved:?}");
+    let there = ["towpath.db", "repos/other.git", "repos/demo.git"].map(|name| back.join(name).exists());
+    assert_eq!(there, [true, true, false]);
+}
+
+/// Set where a test may mount.
+const MAY_MOUNT: &str = "TOWPATH_TEST_MAY_MOUNT";
+
+/// Runs this test again in namespaces that end with it, in which it may mount.
+fn where_it_may_mount(test: &str, check: impl Fn()) {
+    if std::env::var_os(MAY_MOUNT).is_some() {
+        return check();
+    }
+    let mut own = Command::new("unshare");
+    own.arg("-rm").arg(std::env::current_exe().unwrap()).env(MAY_MOUNT, "1");
+    let output = own.args(["--exact", "--nocapture", &format!("keeping::{test}")]).output().unwrap();
+    let text =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    match output.status.success() {
+        true => assert!(text.contains("1 passed"), "{text}"),
+        false if text.contains("running 1 test") => panic!("{text}"),
+        false => println!("SKIP {test}: nothing can be mounted here: {text}"),
+    }
+}
+
+#[test]
+fn a_backup_that_has_no_room_for_a_repository_is_none() {
+    where_it_may_mount("a_backup_that_has_no_room_for_a_repository_is_none", || {
+        let world = World::new();
+        let [data, disk] = ["data", "disk"].map(|name| world.folder.path().join(name));
+        // What no packing makes smaller.
+        let large = world.folder.path().join("large");
+        let random = fs::File::open("/dev/urandom").unwrap();
+        std::io::copy(&mut random.take(16 << 20), &mut fs::File::create(&large).unwrap()).unwrap();
+        let stored = git(&data.join("repos/demo.git"), &["hash-object", "-w", large.to_str().unwrap()]);
+        let blob = String::from_utf8(stored.stdout).unwrap();
+        git(&data.join("repos/demo.git"), &["update-ref", "refs/tags/large", blob.trim()]);
+        fs::create_dir(&disk).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=12M", "none"]).arg(&disk);
+        assert!(mount.status().unwrap().success());
+        let error = backup::make(&data, &disk.join("saved")).unwrap_err();
+        let of_demo = matches!(&error, SaveError::Repo { repo, .. } if *repo == world.demo());
+        assert!(of_demo, "{error}");
+        assert_eq!(fs::read_dir(&disk).unwrap().count(), 0);
+        let saved = backup::make(&data, &world.folder.path().join("saved")).unwrap();
+        assert_eq!((saved.repos.len(), saved.unsaved.len()), (2, 0));
+    });
 }
 
 #[test]

@@ -121,8 +121,12 @@ fn restore(from: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Fa
     ))?;
     for one in &saved.unsaved {
         let place = place.data.join(format!("repos/{}.git", one.repo));
-        let what = "which the backup lacks; nobody uses this repo until a copy of it is there and the server was started";
-        terminal.data(format!("missing: {}, {what}", place.display()))?;
+        let until = "nobody uses this repo until a copy of it is there and the server was started";
+        terminal.data(format!(
+            "missing: {}, of which the backup has no whole copy ({}); {until}",
+            place.display(),
+            one.why
+        ))?;
     }
     let keys = keys.display();
     if missing.audit_key {

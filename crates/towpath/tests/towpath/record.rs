@@ -241,7 +241,7 @@ fn a_repository_that_the_disk_has_lost_comes_back_as_its_alert_says() {
     assert!(said.iter().all(|said| made.err.contains(said)), "{}", made.err);
     let elsewhere = site.home("elsewhere/data").display().to_string();
     let restored = site.ok(&["backup", "restore", &partial, "--data", &elsewhere]).out;
-    assert!(restored.contains("repos/web.git, which the backup lacks"), "{restored}");
+    assert!(restored.contains("repos/web.git, of which the backup has no whole copy ("), "{restored}");
 
     site.stop();
     let view = View::open_copy(&site.home("data/towpath.db")).unwrap();
