@@ -17,7 +17,9 @@ use towpath_forge::{
     BuiltIn, ChangeRecord, Definitions, Done, ForgeError, Member, Memory, Policy, PushedBranch, Records,
     ReviewRequest, RowStep, SavedChange, Settings,
 };
-use towpath_git::{CandidateOutcome, Expected, FileAt, Git, GitOptions, Interrupt, Record, RefUpdate, Repository};
+use towpath_git::{
+    CandidateOutcome, Expected, FileAt, Git, GitOptions, Interrupt, Record, RefUpdate, Repository,
+};
 
 use crate::http::Server;
 
