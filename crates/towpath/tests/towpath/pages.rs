@@ -6,9 +6,13 @@ use tempfile::TempDir;
 pub mod browser;
 mod hostile;
 pub mod place;
+mod proxy;
 
 use browser::Browser;
 use place::{Place, init, program};
+use proxy::Proxy;
+
+use crate::support::wait_until;
 
 const WINDOW: (u32, u32) = (1280, 860);
 /// A telephone held upright.
@@ -181,24 +185,63 @@ pub fn assert_inert(browser: &Browser) {
     assert_eq!(refused, Vec::<String>::new(), "{}", browser.url());
 }
 
+/// Shows the log of a job that talks until it is cancelled, so however slow the machine is, it is met while it grows. The
+/// address of its run.
+fn listen_to_talker(browser: &Browser, place: &Place, folder: &TempDir) -> String {
+    log_in(browser, place);
+    hostile::talker(place, folder.path());
+    browser.go(&format!("{}/talk/changes/1", place.url));
+    browser.until("document.querySelector('#runs .entries a')");
+    let run = browser.eval("return document.querySelector('#runs .entries a').href");
+    let run = run.as_str().unwrap().to_owned();
+    browser.go(&format!("{run}/jobs/unit"));
+    assert_eq!(browser.eval("return document.querySelector('#log').dataset.over"), "false");
+    browser.eval("window.same = true");
+    run
+}
+
+#[test]
+fn a_page_is_live_again_after_a_proxy_had_no_server() {
+    let Some(browser) = Browser::open("a page behind a proxy") else { return };
+    let folder = TempDir::new().unwrap();
+    let (data, keys, token) = init(folder.path());
+    let proxy = Proxy::open();
+    let place = Place::serve_with((&data, &keys, &token), &["--url", &proxy.url]);
+    proxy.lead_to(place.listens);
+    listen_to_talker(&browser, &place, &folder);
+    browser.until("document.querySelector('#pulse').textContent === 'live'");
+    browser.until("document.querySelector('#L20')");
+    let events = browser.eval("return document.body.dataset.events");
+    proxy.lose_server();
+    // A browser that got such an answer does not connect again by itself.
+    for path in [events.as_str().unwrap(), "/jobs/unit/follow"] {
+        wait_until(&format!("a request for {path}"), || proxy.has_refused(path));
+    }
+    browser.until("document.querySelector('#pulse').textContent !== 'live'");
+    let last = "document.querySelector('#log').lastElementChild.id.slice(1)";
+    let seen: u64 = browser.eval(&format!("return {last}")).as_str().unwrap().parse().unwrap();
+    proxy.lead_to(place.listens);
+    browser.until("document.querySelector('#pulse').textContent === 'live'");
+    browser.until(&format!("Number({last}) > {}", seen + 100));
+    assert_eq!(browser.eval("return window.same"), true, "the page was loaded again");
+
+    // Whoever is logged out is told so.
+    browser.forget_cookies();
+    proxy.lose_server();
+    proxy.lead_to(place.listens);
+    browser.until("document.querySelector('#news').innerText.includes('you have to log in again')");
+}
+
 #[test]
 fn a_log_is_followed_while_it_grows() {
     let Some(browser) = Browser::open("a log that grows") else { return };
     let folder = TempDir::new().unwrap();
     let (data, keys, token) = init(folder.path());
     let place = Place::serve(&data, &keys, &token);
-    log_in(&browser, &place);
-    hostile::talker(&place, folder.path());
-    browser.go(&format!("{}/talk/changes/1", place.url));
-    browser.until("document.querySelector('#runs .entries a')");
-    let run = browser.eval("return document.querySelector('#runs .entries a').href");
-    browser.go(&format!("{}/jobs/unit", run.as_str().unwrap()));
-    assert_eq!(browser.eval("return document.querySelector('#log').dataset.over"), "false");
-    browser.eval("window.same = true");
+    let run = listen_to_talker(&browser, &place, &folder);
     browser.click("#follow");
     browser.until("document.querySelector('#L60')");
-    // It talks until it is cancelled, so however slow the machine is, it is met while it grows.
-    let run = run.as_str().unwrap().rsplit('/').next().unwrap();
+    let run = run.rsplit('/').next().unwrap();
     place.api(
         "POST",
         &format!("/repos/talk/runs/main/{run}/cancel"),

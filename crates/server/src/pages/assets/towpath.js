@@ -4,6 +4,8 @@
 (() => {
   const LOOK_PAUSE_MS = 300; // between two looks: events come in bursts
   const AGES_EVERY_MS = 15000;
+  const CONNECT_PAUSE_MS = 2000; // before the first try to connect again; each later one waits twice as long
+  const CONNECT_PAUSE_MS_MAX = 60000;
 
   const byId = (id) => document.getElementById(id);
   const pulse = byId("pulse");
@@ -97,26 +99,63 @@
     }
   }
 
+  // Events of what `place` names, for as long as they are wanted. A browser connects again where a stream broke, and gives up
+  // where its answer was none, as a proxy's is while the server restarts: then a new one is made, ever more slowly.
+  function connect(place, listeners) {
+    let source;
+    let timer;
+    let pause = CONNECT_PAUSE_MS;
+    function open() {
+      source = new EventSource(place());
+      source.addEventListener("open", () => (pause = CONNECT_PAUSE_MS));
+      source.addEventListener("error", () => {
+        if (source.readyState !== EventSource.CLOSED || timer === null) return;
+        // Many pages lose one server at the same time.
+        timer = setTimeout(reopen, pause * (1 + Math.random()));
+        pause = Math.min(2 * pause, CONNECT_PAUSE_MS_MAX);
+      });
+      for (const [name, listener] of Object.entries(listeners)) source.addEventListener(name, listener);
+    }
+    async function reopen() {
+      if (await isLoggedOut()) {
+        setPulse("no longer live", false);
+        tell("Live updates have ended; you have to log in again.");
+      } else if (timer !== null) open();
+    }
+    function close() {
+      clearTimeout(timer);
+      timer = null; // for good
+      source.close();
+    }
+    open();
+    addEventListener("pagehide", close);
+    return close;
+  }
+
+  // Whoever is logged out is led away from every page. A server that does not answer says nothing of that.
+  async function isLoggedOut() {
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "manual" });
+      return answer.type === "opaqueredirect";
+    } catch {
+      return false;
+    }
+  }
+
   function listen() {
     const path = document.body.dataset.events;
     if (!path) return;
-    const events = new EventSource(path);
     let first = true;
-    events.addEventListener("open", () => {
+    const opened = () => {
       setPulse("live", true);
       if (!first) look(); // something may have happened in between
       first = false;
-    });
-    for (const name of ["gate", "run", "pool", "environment", "all"]) events.addEventListener(name, look);
-    events.addEventListener("error", () => {
-      const over = events.readyState === EventSource.CLOSED;
-      setPulse(over ? "no longer live" : "connecting again", false);
-      if (over) tell("Live updates have ended; you may have to log in again.");
-    });
+    };
+    const lost = () => setPulse("connecting again", false);
+    connect(() => path, { open: opened, error: lost, gate: look, run: look, pool: look, environment: look, all: look });
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && again) look();
     });
-    addEventListener("pagehide", () => events.close());
     setInterval(ages, AGES_EVERY_MS);
   }
 
@@ -170,19 +209,24 @@
       }, LOOK_PAUSE_MS);
     }
 
-    const bell = new EventSource(`${log.dataset.url}/follow?attempt=${log.dataset.attempt}&from_byte=${log.dataset.size}`);
-    bell.addEventListener("log", grow);
-    bell.addEventListener("end", () => {
-      bell.close();
-      button.hidden = true;
-      grow();
+    let next = log.dataset.size;
+    const close = connect(() => `${log.dataset.url}/follow?attempt=${log.dataset.attempt}&from_byte=${next}`, {
+      open: grow, // what came while nobody listened
+      log: (event) => {
+        next = JSON.parse(event.data).next;
+        grow();
+      },
+      end: () => {
+        close();
+        button.hidden = true;
+        grow();
+      },
+      error: (event) => {
+        if (!event.data) return; // the stream broke, which the server has not said
+        close();
+        tell(`This log is followed no further: ${JSON.parse(event.data).message}.`);
+      },
     });
-    bell.addEventListener("error", (event) => {
-      if (!event.data) return; // the stream broke: the browser opens it again
-      bell.close();
-      tell(`This log is followed no further: ${JSON.parse(event.data).message}.`);
-    });
-    addEventListener("pagehide", () => bell.close());
   }
 
   // A line that is asked for and is not in this part of the log.

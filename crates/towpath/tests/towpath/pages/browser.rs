@@ -156,6 +156,11 @@ impl Browser {
         self.done("/cookie", json!({ "cookie": { "name": name, "value": value, "path": "/" } }));
     }
 
+    /// Takes every cookie of the page's site away.
+    pub fn forget_cookies(&self) {
+        self.agent.delete(format!("{}/cookie", self.base)).call().unwrap();
+    }
+
     /// Whether a dialogue of a script is open.
     pub fn has_dialogue(&self) -> bool {
         self.ask("/alert/text", None).get("error").is_none()

@@ -1,6 +1,7 @@
 //! A server of the real program, and what a test asks of it beside the browser.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -12,14 +13,21 @@ pub struct Place {
     server: Child,
     data: PathBuf,
     pub url: String,
+    /// Where it listens, whatever its address is.
+    pub listens: SocketAddr,
     pub token: String,
 }
 
 impl Place {
     /// Serves a data folder; `token` is that of its admin.
     pub fn serve(data: &Path, keys: &Path, token: &Path) -> Place {
+        Place::serve_with((data, keys, token), &[])
+    }
+
+    /// The same, with words for its command line.
+    pub fn serve_with((data, keys, token): (&Path, &Path, &Path), words: &[&str]) -> Place {
         let mut command = program(data.parent().unwrap());
-        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(words);
         command.arg("--data").arg(data).arg("--keys").arg(keys);
         if !crate::support::has_sandbox("the pages' server") {
             command.args(["--sandbox", "none"]);
@@ -27,13 +35,14 @@ impl Place {
         let mut server = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map_while(Result::ok);
         let said = lines.find_map(|line| {
-            let rest = line.split_once("serving at ")?.1;
-            Some(rest.split(' ').next().unwrap().to_owned())
+            let (url, listens) = line.split_once("serving at ")?.1.split_once(" (listening on ")?;
+            Some((url.to_owned(), listens.trim_end_matches(')').parse().unwrap()))
         });
+        let (url, listens) = said.expect("the server says where it serves");
         // Whatever it says later is read to its end, or the server would wait for us.
         std::thread::spawn(move || lines.for_each(drop));
         let token = std::fs::read_to_string(token).unwrap().trim().to_owned();
-        Place { server, data: data.to_owned(), url: said.expect("the server says where it serves"), token }
+        Place { server, data: data.to_owned(), url, listens, token }
     }
 
     pub fn api(&self, method: &str, path: &str, body: &Value) -> Value {
