@@ -40,8 +40,16 @@ impl Toolchains {
     }
 
     /// Stands for all of it: two executors with the same give their jobs the same tools.
+    ///
+    /// Over each thing that there is, by name. A later version of the program that looks for more gives the same as this one
+    /// where there is nothing of that: else its server would take every executor for one with other tools.
     pub fn digest(&self) -> Digest {
-        Digest::of(format!("{self:?}").as_bytes())
+        let path = [&b"path"[..], self.path.as_bytes()];
+        let folders =
+            self.folders.iter().flat_map(|folder| [b"folder", folder.as_os_str().as_encoded_bytes()]);
+        let variables = self.variables.iter();
+        let variables = variables.flat_map(|(key, value)| [b"variable", key.as_bytes(), value.as_bytes()]);
+        Digest::of_fields(path.into_iter().chain(folders).chain(variables))
     }
 
     /// Reads `path` (as in `PATH`) and looks up other variables with `variable`.
@@ -130,6 +138,23 @@ fn outermost(folders: BTreeSet<PathBuf>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_digest_of_what_a_host_offers_stays_what_it_is() {
+        let found = Toolchains {
+            path: "/a/bin:/usr/bin".into(),
+            folders: vec!["/a".into(), "/b".into()],
+            variables: BTreeMap::from([("RUSTUP_HOME".into(), "/b".into())]),
+        };
+        let digest = "2253bede15a68cc893fa811d79962d90ffb0d7bdf16bdfdc15410b873f4ecd7a";
+        assert_eq!(found.digest().to_string(), digest);
+        let others = [
+            Toolchains { path: "/usr/bin".into(), ..found.clone() },
+            Toolchains { folders: vec!["/a".into()], ..found.clone() },
+            Toolchains { variables: BTreeMap::new(), ..found.clone() },
+        ];
+        assert!(others.iter().all(|other| other.digest() != found.digest()));
+    }
 
     #[test]
     fn only_toolchains_of_a_home_are_seen() {

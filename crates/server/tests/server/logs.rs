@@ -5,6 +5,10 @@ use std::io::BufRead;
 use std::path::PathBuf;
 
 use serde_json::Value;
+use towpath_core::cell::{CellId, Row};
+use towpath_core::ids::Timestamp;
+use towpath_core::turn::WriteSet;
+use towpath_store::EncodedTurn;
 
 use crate::client::Ask;
 use crate::runs::after_a_run;
@@ -60,6 +64,40 @@ fn whoever_follows_a_log_that_cannot_be_read_is_told_so() {
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("the log cannot be read: "), "{message}");
     assert!(!lines[told..].iter().any(|line| line == "event: end"), "{lines:?}");
+}
+
+/// How often a stream that has nothing to tell says that it is there, before that is taken for all that it will say.
+const ALIVE_MAX: usize = 12;
+
+#[test]
+fn whoever_follows_a_job_that_cannot_be_read_any_more_is_told_so() {
+    let world = World::new();
+    world.until(|world| world.ada(Ask::get("/api/v1/repos/demo/runs/main/1")).status == 200);
+    let (head, stream) =
+        Ask::get(&format!("{JOBS}/unit/follow")).token(world.token("rae")).open(world.address);
+    assert_eq!(head.status, 200);
+    let store = &world.shared.store;
+    let spoilt = WriteSet {
+        cell: CellId::Run("demo/main/1".parse().unwrap()),
+        epoch: store.epoch(),
+        rows: vec![Row { key: "job/0".into(), value: Some("spoilt".into()) }],
+        consumed: None,
+        only_if_drained: false,
+        outbox: Vec::new(),
+        messages: Vec::new(),
+        acts: Vec::new(),
+        wake_at: None,
+        finished: false,
+        now: Timestamp(0),
+    };
+    let spoilt = EncodedTurn::from(spoilt);
+    store.writer().write(move |tx| tx.turn(&spoilt).map(drop)).unwrap();
+    let mut alive = 0;
+    let mut lines = stream.lines().map(Result::unwrap).take_while(|line| {
+        alive += usize::from(line == "event: alive");
+        alive < ALIVE_MAX
+    });
+    assert!(lines.any(|line| line == "event: error"), "it is followed for ever");
 }
 
 const CELLS: &str = "jobs:\n  \

@@ -72,8 +72,9 @@ async fn tell(
     let mut every = tokio::time::interval(RECHECK_EVERY);
     loop {
         tokio::select! {
+            biased;
+            // First, as token, login and rights may be gone by now: whoever has lost them hears nothing more (F11).
             _ = every.tick() => {
-                // Token, login and rights may be gone by now (F11).
                 if !call.still_allowed().await {
                     return Ok(());
                 }

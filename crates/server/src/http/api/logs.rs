@@ -293,7 +293,7 @@ async fn grow(call: &Call, outlet: &Outlet, input: Follow, mut found: Found) -> 
         // Whether it is over is asked before the log is read, so that nothing written in between is missed.
         if !found.over && round.is_multiple_of(OVER_EVERY) {
             let attempt = input.attempt.or(Some(found.attempt).filter(|attempt| *attempt > 0));
-            found = find_again(call, &found, attempt).await.unwrap_or(found);
+            found = find_again(call, &found, attempt).await.map_err(Cut::Unreadable)?;
         }
         if round.is_multiple_of(ALIVE_EVERY) {
             outlet.send(event("alive", "")).await?;
