@@ -172,7 +172,7 @@ impl BuiltIn {
         let commits = self.stack(view, &target, &tip)?;
         let mut record = match &before {
             Some(before) => before.change.clone(),
-            None => self.blank((by, &target), proposal, id, now)?,
+            None => self.first_of_its_id(self.blank((by, &target), proposal, id, now)?)?,
         };
         self.add_revision(&mut record, &tip, uploaded.by, now)?;
         describe(&mut record, proposal, &commits)?;
@@ -264,14 +264,7 @@ impl BuiltIn {
 
     /// Of one person's open changes for one target, a push by Change-Id means one: none is moved beside another of its id.
     pub(super) fn only_of_its_id(&self, change: &ChangeRecord, target: &BranchName) -> Done<()> {
-        let Some(id) = &change.change_id else { return Ok(()) };
-        // Changes are looked for by their rows.
-        self.catch_up()?;
-        let found = self.records().find(&Find::ChangeId(id.clone(), target.clone()))?.into_iter();
-        let mut others = found
-            .map(|saved| saved.change)
-            .filter(|other| other.is_open() && other.owner == change.owner && other.number != change.number);
-        let Some(other) = others.next() else { return Ok(()) };
+        let Some(other) = self.other_of_its_id(change, target)? else { return Ok(()) };
         let why = format!(
             "change {0} of {1} is open for `{target}` with the same Change-Id, and a push could mean either: \
              `towpath change close {0}` first",
@@ -279,6 +272,28 @@ impl BuiltIn {
             self.name_of(other.owner)
         );
         Err(Failure::refused(RefusalClass::Conflict, why))
+    }
+
+    /// Nor is one opened beside another.
+    fn first_of_its_id(&self, opened: ChangeRecord) -> Done<ChangeRecord> {
+        let Some(other) = self.other_of_its_id(&opened, &opened.target)? else { return Ok(opened) };
+        let why = format!(
+            "your change {0} is open for `{1}` with the same Change-Id: push with `-o change={0}` to add a revision to it, or \
+             give the commit another Change-Id",
+            other.number, other.target
+        );
+        Err(Failure::refused(RefusalClass::Conflict, why))
+    }
+
+    fn other_of_its_id(&self, change: &ChangeRecord, target: &BranchName) -> Done<Option<ChangeRecord>> {
+        let Some(id) = &change.change_id else { return Ok(None) };
+        // Changes are looked for by their rows.
+        self.catch_up()?;
+        let found = self.records().find(&Find::ChangeId(id.clone(), target.clone()))?.into_iter();
+        let mut others = found
+            .map(|saved| saved.change)
+            .filter(|other| other.is_open() && other.owner == change.owner && other.number != change.number);
+        Ok(others.next())
     }
 
     /// An open change of somebody else that a push by this change's Change-Id may have meant.

@@ -34,6 +34,7 @@ fn a14_hijack_change_id() {
     ann.write("a", "a\n");
     ann.commit(&format!("Add a\n\n{id}"));
     ann.push(&["HEAD:refs/for/main"]).unwrap();
+    ann.commit_file("b", "b\n");
     ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap();
     let before = (world.forge.change(ChangeNumber(1)).unwrap(), world.refs());
 
@@ -52,6 +53,7 @@ fn a14_hijack_change_id() {
         let last = world.newest();
         outsider.push(arguments).unwrap();
         assert_ne!(world.newest(), last);
+        outsider.commit("Mine");
         let own = world.forge.change(world.newest()).unwrap();
         assert_eq!((own.owner, own.newest().uploader), (OUTSIDER, OUTSIDER));
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use towpath_core::cell::RefusalClass;
 use towpath_core::gate::LandTried;
 use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_forge::ChangeState;
 
 use crate::contract::landing;
-use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git};
+use crate::support::{ANN, Clone, MAINTAINER, World, branch, every_git, why};
 
 #[test]
 fn a_branch_becomes_a_change_and_a_second_push_a_revision() {
@@ -63,6 +64,33 @@ fn a_change_id_names_the_change() {
     // The same Change-Id on another target is another change.
     ann.push(&["HEAD:refs/for/release"]).unwrap();
     assert_eq!(world.forge.change(ChangeNumber(2)).unwrap().target, branch("release"));
+}
+
+#[test]
+fn no_change_opens_beside_another_of_its_change_id() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    with_id(&ann, "a", 'a');
+    ann.push(&["HEAD:refs/for/main"]).unwrap();
+    ann.push(&["HEAD:refs/heads/stored"]).unwrap();
+    let by_push = ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap_err();
+    let (class, by_name) = why(world.open(ANN, "stored"));
+    assert_eq!(class, RefusalClass::Conflict);
+    for refused in [by_push, by_name] {
+        assert!(refused.contains("your change 1 is open for `main` with the same Change-Id"), "{refused}");
+        assert!(refused.contains("-o change=1"), "{refused}");
+    }
+    assert_eq!(world.newest(), ChangeNumber(1));
+    // As the refusal says, and for another branch, or for somebody else.
+    ann.run(&["commit", "--quiet", "--amend", "--date=2024-01-01", "--no-edit"]);
+    ann.push(&["-o", "change=1", "HEAD:refs/heads/topic"]).unwrap();
+    assert_eq!(world.forge.change(ChangeNumber(1)).unwrap().newest().commit, ann.head());
+    ann.push(&["-o", "change", "-o", "target=release", "HEAD:refs/heads/backport"]).unwrap();
+    assert_eq!(world.forge.change(ChangeNumber(2)).unwrap().target, branch("release"));
+    world.open(MAINTAINER, "stored").unwrap();
+    world.forge.close(ANN, ChangeNumber(1), world.now()).unwrap();
+    world.open(ANN, "stored").unwrap();
+    assert_eq!(world.newest(), ChangeNumber(4));
 }
 
 #[test]
