@@ -75,6 +75,8 @@ pub struct World {
     pub crash_again: Option<u64>,
     /// Carry out every effect a second time.
     pub twice: bool,
+    /// What a story has waited for in vain.
+    pub missed: Option<&'static str>,
     /// Restores so far.
     restores: u64,
     /// Freezes that the team has ended once the faults were over: branch, why, and over which commit.
@@ -226,6 +228,7 @@ impl World {
             crash_at: None,
             crash_again: None,
             twice: false,
+            missed: None,
             restores: 0,
             unfrozen: BTreeSet::new(),
             over_since: BTreeMap::new(),

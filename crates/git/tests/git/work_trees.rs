@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 
 use towpath_core::ids::{CommitId, TreeId};
 use towpath_git::{
@@ -199,10 +200,16 @@ fn a_lock_that_a_starting_process_has_taken_along_is_waited_for() {
     let lock = std::fs::File::open(folder.join("lock")).unwrap();
     lock.lock().unwrap();
     // As one that has been forked and is no other program yet.
-    let mut child = Command::new("sleep").arg("0.1").stdin(lock).spawn().unwrap();
-    let opened = BaseStore::open(&folder, options(1 << 30)).map(drop);
-    assert!(child.wait().unwrap().success());
-    opened.unwrap();
+    let mut child = Command::new("sleep").arg("600").stdin(lock).spawn().unwrap();
+    let (begin, begins) = channel();
+    let opens = std::thread::spawn(move || {
+        begin.send(()).unwrap();
+        BaseStore::open(&folder, options(1 << 30)).map(drop)
+    });
+    begins.recv().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    opens.join().unwrap().unwrap();
 }
 
 #[test]

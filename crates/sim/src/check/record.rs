@@ -188,7 +188,7 @@ impl World {
         let mut ejected: Vec<Entry> = turn.write.acts.iter().filter_map(ejected).collect();
         for (_, _, intake) in inbox {
             let Some((entry, is_due)) = self.leaves_queue(epoch, intake) else { continue };
-            match ejected.iter().position(|(_, revision)| *revision == entry.1) {
+            match ejected.iter().position(|leaf| *leaf == entry) {
                 Some(at) => drop(ejected.remove(at)),
                 None if is_due => {
                     let what =

@@ -412,14 +412,10 @@ impl World {
     }
 
     fn until_running(&mut self, script: &str) {
-        let deadline = self.now + LONG;
-        let runs = |world: &World| {
+        self.until("a job that runs", |world| {
             let running = world.executor.running();
             running.iter().any(|lease| world.executor.jobs[lease].script.starts_with(script))
-        };
-        while self.now < deadline && self.checks.violations.is_empty() && !runs(self) {
-            self.pass(10);
-        }
+        });
     }
 
     /// A maintainer vouches for the newest revision, for so long.
@@ -431,22 +427,26 @@ impl World {
 
     /// Until the gate has such a row: key and value.
     fn until_row(&mut self, is_it: fn(&str, &str) -> bool) {
-        let deadline = self.now + LONG;
         let gate = CellId::Gate(self.main());
-        let has_it = |world: &World| {
+        self.until("a row of the gate", |world| {
             let cell = world.store.cells.get(&gate);
             cell.is_some_and(|cell| cell.rows.iter().any(|(key, row)| is_it(key, row)))
-        };
-        while self.now < deadline && self.checks.violations.is_empty() && !has_it(self) {
-            self.pass(10);
-        }
+        });
     }
 
     /// Up to just about the moment at which a change is claimed for landing.
     fn until_passed(&mut self, change: ChangeNumber) {
+        self.until("a run that is over", |world| {
+            world.executor.running().is_empty() && world.checks.was_started_for(change)
+        });
+    }
+
+    /// Until it is so, in small steps. That it never is must be told: the rest of the story would be another one.
+    fn until(&mut self, what: &'static str, is_so: impl Fn(&World) -> bool) {
         let deadline = self.now + LONG;
-        while self.now < deadline && self.checks.violations.is_empty() {
-            if self.executor.running().is_empty() && self.checks.was_started_for(change) {
+        while self.checks.violations.is_empty() && !is_so(self) {
+            if self.now >= deadline {
+                self.missed = Some(what);
                 return;
             }
             self.pass(10);
