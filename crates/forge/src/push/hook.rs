@@ -133,10 +133,21 @@ fn result_lines(result: &HookResult) -> Vec<u8> {
             text_line(&format!("option new-oid {new}")),
         ]
         .concat(),
-        HookResult::Refused { name, why } => {
-            text_line(&format!("ng {name} {}", why.chars().take(120).collect::<String>()))
-        }
+        HookResult::Refused { name, why } => text_line(&format!("ng {name} {}", brief(why))),
     }
+}
+
+/// Characters of a reason in git's own line about a ref; the whole of it is said before.
+const STATUS_CHARS_MAX: usize = 120;
+
+/// As much of a reason as a line has room for, in whole words.
+fn brief(why: &str) -> String {
+    if why.chars().count() <= STATUS_CHARS_MAX {
+        return why.to_owned();
+    }
+    let part: String = why.chars().take(STATUS_CHARS_MAX).collect();
+    let words = part.rsplit_once(' ').map_or(part.as_str(), |(words, _)| words);
+    format!("{}…", words.trim_end_matches(|end: char| !end.is_alphanumeric() && end != '`'))
 }
 
 fn update(line: &str) -> io::Result<HookUpdate> {
@@ -177,4 +188,20 @@ pub(super) fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::
     let mut text = Vec::new();
     BufReader::new(stream.take(MESSAGE_BYTES_MAX)).read_until(b'\n', &mut text)?;
     Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_line_of_git_has_no_room_for_is_cut_between_words() {
+        let short = "`main` is gated";
+        assert_eq!(brief(short), short);
+        let long = "this branch is gated, so nobody pushes to it directly: a change lands there once it is tested and approved. \
+                    Propose the commit instead";
+        let cut = "this branch is gated, so nobody pushes to it directly: a change lands there once it is tested and approved. Propose the…";
+        assert_eq!(brief(long), cut);
+        assert_eq!(brief(&"ä".repeat(200)), format!("{}…", "ä".repeat(120)));
+    }
 }
