@@ -41,7 +41,7 @@ const MENDS: [(&str, &str); 9] = [
         "/import",
         "`--name NAME` gives it a name that fits; `towpath repo import --help` says what else it takes",
     ),
-    ("/repos", "give it another name: `towpath repo create NAME`"),
+    ("/repos", "`towpath repo create --help` says what it takes; a name has a-z, 0-9, `-`, `_` and `.`"),
     ("/users", "choose another name or password, and give it again"),
     ("/password", "choose another one, and give it again"),
 ];
@@ -58,6 +58,10 @@ pub fn step(class: Class, path: &str) -> &'static str {
         Class::Misdirected => "ask it by its own address",
         Class::Limited => "wait a little, then try again",
         Class::TimedOut => "look whether it has happened before you try again",
+        // What does not answer is most often not this server.
+        Class::Unavailable if path.ends_with("/import") => {
+            "look at the address, and whether the server's machine reaches it; what is private takes `--authorization-stdin`"
+        }
         Class::Unavailable => "try again in a moment; `towpath doctor` says what is wrong, if it goes on",
         Class::Internal => "look into the server's log, and report what it says there",
     }

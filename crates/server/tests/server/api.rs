@@ -191,6 +191,11 @@ fn b20_import_url() {
         assert_eq!(import("ada", json!({ "repo": "new", "url": address })).status, 403, "{address}");
         assert_eq!(import("ann", json!({ "repo": "new", "url": address })).status, 403, "{address}");
     }
+    for address in ["ssh://git@example.org/x.git", "git@example.org:x.git", "file:///etc"] {
+        let refused = import("ada", json!({ "repo": "new", "url": address })).error();
+        assert_eq!(refused["why"], "only https:// addresses can be imported", "{address}");
+        assert!(refused["hint"].as_str().unwrap().contains("`towpath repo import .`"), "{refused}");
+    }
     assert_eq!(import("ann", json!({ "repo": "new", "path": "/etc" })).status, 403);
     assert_eq!(import("ada", json!({ "repo": "new" })).status, 400);
     // An admin who sits at the server reaches what the server does; nobody listens there.
@@ -198,6 +203,7 @@ fn b20_import_url() {
     assert_eq!(import("ann", inside.clone()).status, 403);
     let tried = import("ada", inside);
     assert_eq!((tried.status, tried.error()["class"].as_str()), (503, Some("unavailable")));
+    assert!(tried.error()["hint"].as_str().unwrap().starts_with("look at the address"), "{}", tried.json());
     assert_eq!(world.ada(Ask::get("/api/v1/repos/new")).status, 404);
 }
 

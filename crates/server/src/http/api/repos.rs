@@ -228,6 +228,13 @@ fn pipeline(repository: &Repository, branch: &BranchName) -> Answer<(Option<Stri
 
 fn origin(input: &Import) -> Answer<Origin<'_>> {
     match (&input.url, &input.path) {
+        // No key of anybody's goes to a server, so it speaks to nobody by ssh.
+        (Some(address), None) if !address.starts_with("https://") => {
+            Err(ApiError::denied("only https:// addresses can be imported").hint(format!(
+                "what is reached by ssh, say, is cloned first: `towpath repo import .` in a clone on the server's own machine, or \
+                 {BY_A_PUSH}"
+            )))
+        }
         (Some(address), None) => {
             let credentials =
                 input.authorization.as_deref().map_or(Credentials::None, Credentials::Authorization);
@@ -248,13 +255,14 @@ fn importer(call: &Call) -> Importer {
     }
 }
 
+/// How a repository comes in that the server does not reach.
+const BY_A_PUSH: &str = "bring it by a push: `towpath repo create NAME`, then in a clone `towpath repo connect NAME` and \
+                         `git push towpath BRANCH`";
+
 /// A refusal with the way that is open where the server cannot know who sits at its own machine.
 fn refused(error: ApiError, by: Importer) -> ApiError {
     match (error.class, by) {
-        (Class::Denied, Importer::Admin) => error.hint(
-            "bring it by a push: `towpath repo create NAME`, then in a clone `towpath repo connect NAME` and \
-             `git push towpath BRANCH`",
-        ),
+        (Class::Denied, Importer::Admin) => error.hint(BY_A_PUSH),
         _ => error,
     }
 }

@@ -13,7 +13,7 @@ use towpath_core::ids::{BranchName, Digest, IdError};
 use towpath_git::{Checkout, RefName, Setting};
 
 use crate::command::answer::{flag, items, text, time};
-use crate::command::{existing_folder, file_failure, own_checkout, own_git};
+use crate::command::{existing_folder, file_failure, own_checkout, own_git, secret_input};
 use crate::failure::{Exit, Failure};
 use crate::local::folder::RunFolder;
 use crate::remote::place::{REMOTE, RemotePlace, client};
@@ -51,6 +51,10 @@ pub struct ImportArgs {
     /// Approvals that a change needs where its target's towpath.yaml names none [default: 1; 0 if you are the only user]
     #[arg(long, value_name = "COUNT")]
     approvals: Option<u32>,
+    /// Read from standard input how to log in at the address: the value of an `Authorization` header, `Bearer TOKEN` say.
+    /// The server does not keep it
+    #[arg(long)]
+    authorization_stdin: bool,
     /// A check of `git fsck` that its history may fail, such as zeroPaddedFilemode; may be given more than once
     #[arg(long, value_name = "CHECK")]
     tolerate: Vec<String>,
@@ -58,9 +62,12 @@ pub struct ImportArgs {
 
 pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let client = client()?;
-    let is_address = arguments.source.contains("://");
-    let checkout = match is_address {
+    let checkout = match is_address(&arguments.source) {
         true => None,
+        false if arguments.authorization_stdin => {
+            return Err(Failure::new(Exit::Usage, "nobody logs in at a clone of this machine")
+                .hint("leave `--authorization-stdin` out, or name an https address"));
+        }
         false => Some(checkout_at(Path::new(&arguments.source))?),
     };
     let name = match &arguments.name {
@@ -75,7 +82,9 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
         }
         None => {
             let branch = arguments.branch.as_deref().map(str::parse).transpose();
-            (json!({ "url": arguments.source }), branch.map_err(|error| unfit(&error))?)
+            let login = arguments.authorization_stdin.then(|| secret_input("authorization")).transpose()?;
+            let address = json!({ "url": arguments.source, "authorization": login });
+            (address, branch.map_err(|error| unfit(&error))?)
         }
     };
     let mut body = json!({ "repo": name, "branch": branch, "tolerated": arguments.tolerate });
@@ -92,6 +101,14 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
     let exit = report(&imported, login.as_ref(), terminal)?;
     note.into_iter().for_each(|note| terminal.talk(note));
     Ok(exit)
+}
+
+/// Whether the source is on another machine: an address, also as it is copied for ssh, `git@host:path`. A slash before the
+/// colon makes that a path, as for git.
+fn is_address(source: &str) -> bool {
+    let is_copied_form =
+        source.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
+    source.contains("://") || (is_copied_form && !Path::new(source).exists())
 }
 
 pub fn connect(name: &str, terminal: &Terminal) -> Result<ExitCode, Failure> {
