@@ -9,7 +9,7 @@ use crate::records::RecordsError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {
     /// Something was in the way: the same call may succeed later.
-    #[error("{what} does not work now: {why}")]
+    #[error("{what} cannot be used now: {why}")]
     Transient {
         /// What was tried.
         what: String,

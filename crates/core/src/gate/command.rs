@@ -137,7 +137,7 @@ impl GateState {
         };
         let have = self.rights(by).map(|rights| rights.role);
         if have.is_none_or(|have| have < need) {
-            let why = format!("this takes the role {need:?} on {}", self.id.repo).to_lowercase();
+            let why = format!("this takes the role {need:?} on `{}`", self.id.repo).to_lowercase();
             return Err(Refusal::new(RefusalClass::Denied, why));
         }
         match (verb, own) {

@@ -57,7 +57,7 @@ fn a_repository_that_a_full_disk_kept_from_being_put_right_is_used_by_nobody_unt
     let error = forge(&world.demo()).unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     assert!(world.change(1)["reviews"].as_array().unwrap().len() == 1, "the row is still the old one");
-    let why = "repo `demo` does not work now: the server has not put this repository right";
+    let why = "repo `demo` cannot be used now: the server has not put this repository right";
     let pushed = push(&world, "ann", "demo");
     let told = String::from_utf8(pushed.body).unwrap();
     assert!(pushed.status == 503 && told.contains(&format!("\n  why: {why}")), "{told}");

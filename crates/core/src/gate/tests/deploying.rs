@@ -177,7 +177,7 @@ fn a_person_deploys_a_landed_commit_to_one_environment() {
         deployments
           run 1: Manual of - (deployment to staging asked for by user 1)
           answer Ok("deploys 0101010101010101010101010101010101010101 to staging in run demo/main/1")
-          answer Err("this takes the role maintainer on demo")
+          answer Err("this takes the role maintainer on `demo`")
           answer Err("the definition at 010101010101 has no job that deploys to `live`")
           answer Ok("froze demo/main: release")
           run 2: Manual of - (deployment to live asked for by user 1)

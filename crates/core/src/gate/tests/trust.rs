@@ -33,7 +33,7 @@ fn a17_not_vouched_runs_nothing_and_a18_a_vouch_is_for_one_revision() {
               revision 650101010101 is from somebody who is not authorised, so nothing of it runs; revision 650101010101 has 0 of 1 approvals
             label 1 rerun all tests
             vouch-as-author 1
-              answer Err("this takes the role maintainer on demo")
+              answer Err("this takes the role maintainer on `demo`")
             vouch 1
               answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
               run 1: Change of 1 (initial run)
@@ -133,7 +133,7 @@ fn g02_own_approval_g06_revoked_approver_do_not_count() {
         pass 1
         demote
         release 1
-          answer Err("this takes the role maintainer on demo")
+          answer Err("this takes the role maintainer on `demo`")
         why 1
           user 1 holds it: wait; revision 650101010101 has 0 of 1 approvals
     "#]],
@@ -396,9 +396,9 @@ fn an_author_cancels_the_runs_of_their_own_change_alone() {
     bench.command(AUTHOR, cancel(1));
     expect![[r#"
         runs 1 to 3
-          answer Err("this takes the role maintainer on demo")
-          answer Err("this takes the role maintainer on demo")
-          answer Err("this takes the role maintainer on demo")
+          answer Err("this takes the role maintainer on `demo`")
+          answer Err("this takes the role maintainer on `demo`")
+          answer Err("this takes the role maintainer on `demo`")
           cancel: enough (by user 3)
           answer Ok("cancelled run demo/main/3: enough (by user 3)")
           cancel: enough (by user 2)
