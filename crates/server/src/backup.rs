@@ -127,7 +127,7 @@ impl Unsaved {
 /// is lost or damaged is left out, and named: it would leave all the others without any backup.
 ///
 /// # Errors
-/// `to` is there already, `data` is no data folder, or something cannot be read or written.
+/// `to` is there already, `data` is no data folder or a newer program's, or something cannot be read or written.
 pub fn make(data: &Path, to: &Path) -> Result<Saved, SaveError> {
     let (data, to) = (&absolute(data)?, &absolute(to)?);
     let draft = draft_of(to)?;
@@ -201,10 +201,13 @@ fn candidates_of(view: &View, repo: &RepoName) -> Result<Vec<CommitId>, ReadErro
 /// is named, and used by nobody until one has been put into its place.
 ///
 /// # Errors
-/// `data` is there already, `from` is no backup or another part of it is damaged, or something cannot be written.
+/// `data` is there already, `from` is no backup, is of a newer program, or another part of it is damaged, or something cannot be
+/// written.
 pub fn restore(from: &Path, data: &Path, keys: &Path) -> Result<(Saved, Missing), SaveError> {
     let (from, data) = (&absolute(from)?, &absolute(data)?);
     let mut saved = about(from)?;
+    // Before anything is copied, which may take long.
+    View::open_copy(&from.join(DATABASE))?.check_schema().map_err(BackupError::from)?;
     let draft = draft_of(data)?;
     let made = unfold(from, &draft, &mut saved).and_then(|()| appear(&draft, data));
     if made.is_err() {

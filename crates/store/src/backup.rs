@@ -47,7 +47,7 @@ pub enum BackupError {
 /// folder open, and goes on; where none has, none can begin meanwhile.
 ///
 /// # Errors
-/// There is no database, the file is there already, or it cannot be written.
+/// There is no database, a newer program made it, the file is there already, or it cannot be written.
 pub fn backup(folder: &Path, to: &Path) -> Result<(), BackupError> {
     if !folder.join(DATABASE).is_file() {
         return Err(BackupError::NoDatabase(folder.to_owned()));
@@ -68,7 +68,10 @@ pub fn backup(folder: &Path, to: &Path) -> Result<(), BackupError> {
     let database = folder.join(DATABASE);
     // Without a server, a database that was closed in order has no other file, and is read as it is.
     let opened = if alone.is_some() { View::open_copy(&database) } else { View::open(&database) };
-    let copied = opened.map_err(BackupError::from).and_then(|view| copy(&view, to));
+    let copied = opened.map_err(BackupError::from).and_then(|view| {
+        view.check_schema()?;
+        copy(&view, to)
+    });
     if copied.is_err() {
         // Half a backup must not look like one.
         let _ = fs::remove_file(to);
@@ -90,7 +93,7 @@ fn copy(view: &View, to: &Path) -> Result<(), BackupError> {
 /// leaf `restored`, and leaves it frozen until somebody accepts it.
 ///
 /// # Errors
-/// The folder is in use or has a database, or the backup is damaged.
+/// The folder is in use or has a database, or the backup is damaged or of a newer program.
 pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
     let folder = DataFolder::enter(folder)?;
     match files_of(&folder.database()).into_iter().find(|file| file.exists()) {
@@ -105,10 +108,10 @@ pub fn restore(backup: &Path, folder: &Path) -> Result<(), BackupError> {
 /// and may be repeated.
 ///
 /// # Errors
-/// The folder is in use, the backup is damaged, or a file cannot be moved.
+/// The folder is in use, the backup is damaged or of a newer program, or a file cannot be moved.
 pub fn restore_over(backup: &Path, folder: &Path, aside: &Path) -> Result<(), BackupError> {
     let folder = DataFolder::enter(folder)?;
-    View::open_copy(backup)?.check_file()?;
+    check(backup)?;
     // The database goes first: as long as it is there, nothing of it is aside, where what lies beside an earlier one is not its.
     if folder.database().exists() {
         files_of(aside).iter().try_for_each(|old| remove_if_there(old))?;
@@ -149,8 +152,15 @@ fn remove_if_there(path: &Path) -> Result<(), BackupError> {
     }
 }
 
+/// A backup that a server of this program can be started with.
+fn check(backup: &Path) -> Result<(), BackupError> {
+    let view = View::open_copy(backup)?;
+    view.check_file()?;
+    Ok(view.check_schema()?)
+}
+
 fn put(backup: &Path, folder: &DataFolder) -> Result<(), BackupError> {
-    View::open_copy(backup)?.check_file()?;
+    check(backup)?;
     let fresh = folder.path().join("restore.new");
     let copied = fs::copy(backup, &fresh).map_err(|why| file("copy to", &fresh, &why));
     let put = copied.and_then(|_| sync(&fresh)).and_then(|()| take_place(&fresh, folder));

@@ -58,7 +58,7 @@ pub enum OpenError {
     },
     /// A later Towpath wrote it.
     #[error(
-        "the data folder has schema {found}, this Towpath knows {known}: it was opened by a newer version; \
+        "the database has schema {found}, this Towpath knows {known}: a newer version made it or went on with it; \
          install that one, or restore a backup from before"
     )]
     NewerSchema {

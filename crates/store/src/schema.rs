@@ -25,9 +25,32 @@ const APPLICATION_ID: i32 = 0x746f_7770;
 /// The schema of this binary: how many steps it knows.
 pub const SCHEMA: u32 = STEPS.len() as u32;
 
+/// Whether this binary knows every step that a database has. Later ones may be missing.
+pub(crate) fn check(conn: &Connection) -> Result<(), OpenError> {
+    match application_id(conn)? {
+        APPLICATION_ID => check_steps(&steps_done(conn)?),
+        _ => Err(OpenError::NotTowpath { file: conn.path().unwrap_or_default().into() }),
+    }
+}
+
+fn application_id(conn: &Connection) -> Result<i32, WriteError> {
+    Ok(conn.query_row("PRAGMA application_id", [], |row| row.get(0))?)
+}
+
+fn check_steps(done: &[String]) -> Result<(), OpenError> {
+    let found = done.len() as u32;
+    if found > SCHEMA {
+        return Err(OpenError::NewerSchema { found, known: SCHEMA });
+    }
+    match (0..done.len()).find(|&at| done[at] != digest(STEPS[at])) {
+        Some(step) => Err(OpenError::ForeignSchema { step: step as u32 + 1 }),
+        None => Ok(()),
+    }
+}
+
 /// Brings the database to [`SCHEMA`], or says why that cannot be.
 pub(crate) fn migrate(conn: &mut Connection, now: Timestamp) -> Result<(), OpenError> {
-    let id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(WriteError::from)?;
+    let id = application_id(conn)?;
     let tables: i64 = conn
         .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
         .map_err(WriteError::from)?;
@@ -45,13 +68,7 @@ fn apply(conn: &mut Connection, now: Timestamp) -> Result<(), OpenError> {
     )
     .map_err(WriteError::from)?;
     let done = steps_done(&tx)?;
-    let found = done.len() as u32;
-    if found > SCHEMA {
-        return Err(OpenError::NewerSchema { found, known: SCHEMA });
-    }
-    if let Some(step) = (0..done.len()).find(|&at| done[at] != digest(STEPS[at])) {
-        return Err(OpenError::ForeignSchema { step: step as u32 + 1 });
-    }
+    check_steps(&done)?;
     for (at, sql) in STEPS.iter().enumerate().skip(done.len()) {
         tx.execute_batch(&for_sqlite(sql)).map_err(WriteError::from)?;
         tx.execute(

@@ -11,7 +11,8 @@ use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::outbox::Outgoing;
 use towpath_core::turn::Delivered;
 
-use crate::error::ReadError;
+use crate::error::{OpenError, ReadError};
+use crate::schema;
 
 /// Statements kept prepared per connection; more than there are in this crate.
 const STATEMENTS_KEPT: usize = 256;
@@ -106,6 +107,14 @@ impl View {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         View::new(Connection::open_with_flags(format!("file:{}?immutable=1", uri_path(database)), flags)?)
+    }
+
+    /// Looks whether this program knows the schema of what it reads, or an earlier one.
+    ///
+    /// # Errors
+    /// A newer program, or another one, made it.
+    pub fn check_schema(&self) -> Result<(), OpenError> {
+        schema::check(&self.conn)
     }
 
     pub(crate) fn new(conn: Connection) -> Result<View, ReadError> {

@@ -2,8 +2,9 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use towpath_store::{BackupError, OpenError, backup, restore, restore_over};
 
 use crate::cells::commit;
@@ -74,6 +75,32 @@ fn a_damaged_backup_leaves_the_database_as_it_was() {
     std::fs::write(&saved, "no database").unwrap();
     assert!(matches!(restore_over(&saved, &place.data(), &aside), Err(BackupError::Read(_))));
     assert_eq!((commits(&place), aside.exists()), (2, false));
+}
+
+/// As a later program leaves a database that it has had.
+fn had_by_a_newer_one(database: &Path) {
+    let conn = Connection::open(database).unwrap();
+    let step = "INSERT INTO schema_steps SELECT max(step) + 1, 'x', 0 FROM schema_steps";
+    assert_eq!(conn.execute(step, []).unwrap(), 1);
+}
+
+#[test]
+fn what_a_newer_program_had_is_neither_saved_nor_restored() {
+    let place = Place::new();
+    let (saved, aside) = saved_and_gone_on(&place);
+    let is_newer = |done: Result<(), BackupError>| {
+        assert!(matches!(done, Err(BackupError::Open(OpenError::NewerSchema { .. }))), "{done:?}");
+    };
+    had_by_a_newer_one(&saved);
+    is_newer(restore_over(&saved, &place.data(), &aside));
+    assert_eq!((commits(&place), aside.exists()), (2, false));
+    let other = place.base.path().join("other");
+    is_newer(restore(&saved, &other));
+    assert!(!other.join("towpath.db").exists());
+    had_by_a_newer_one(&database(&place));
+    let again = place.base.path().join("again.db");
+    is_newer(backup(&place.data(), &again));
+    assert!(!again.exists());
 }
 
 #[test]

@@ -186,9 +186,10 @@ fn accept(lost: u64, terminal: &Terminal) -> Result<(), Failure> {
 
 fn failure(what: &str, error: SaveError) -> Failure {
     let exit = match &error {
-        SaveError::Database(BackupError::Exists(_) | BackupError::Open(OpenError::InUse { .. })) => {
-            Exit::Conflict
-        }
+        SaveError::Database(
+            BackupError::Exists(_)
+            | BackupError::Open(OpenError::InUse { .. } | OpenError::NewerSchema { .. }),
+        ) => Exit::Conflict,
         SaveError::Database(BackupError::NoDatabase(_)) | SaveError::NoBackup { .. } => Exit::NotFound,
         _ => Exit::Usage,
     };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use towpath_executor::doctor::{ProbeOutcome, run_border_probes};
 use towpath_executor::{ExecutorError, JobPool, LimitMode, SandboxCapabilities};
 use towpath_server::keys::Missing;
-use towpath_store::View;
+use towpath_store::{OpenError, View};
 
 use crate::command;
 use crate::command::serve::{KEYS_HINT, PlaceArgs};
@@ -108,9 +108,12 @@ fn restore(named: Option<&Path>) -> Option<Finding> {
         let none = |folder: &Path| format!("{} is no data folder of a server yet", folder.display());
         return named.map(|folder| finding("restore", Verdict::Ok, none(folder)));
     }
-    let restored = View::open_copy(&database).map_err(|error| error.to_string());
-    let restored = restored.and_then(|view| view.restored().map_err(|error| error.to_string()));
-    Some(match restored {
+    let read = || -> Result<_, OpenError> {
+        let view = View::open_copy(&database)?;
+        view.check_schema()?;
+        Ok(view.restored()?)
+    };
+    Some(match read() {
         Ok(None) => finding("restore", Verdict::Ok, format!("none waits in {}", folder.display())),
         Ok(Some(restored)) => Finding {
             hint: Some(format!(

@@ -284,6 +284,6 @@ mod tests {
         assert_eq!(failure.record()["error"]["exit"], 5);
         expect_test::expect![[r#"
             error: the server cannot serve
-              why: the data folder has schema 9, this Towpath knows 8: it was opened by a newer version; install that one, or restore a backup from before"#]].assert_eq(&failure.to_string());
+              why: the database has schema 9, this Towpath knows 8: a newer version made it or went on with it; install that one, or restore a backup from before"#]].assert_eq(&failure.to_string());
     }
 }

@@ -231,13 +231,27 @@ fn an_older_program_leaves_newer_data_alone() {
         return;
     }
     let before = std::fs::read(data.join("towpath.db")).unwrap();
+    let [shown, saved] = [&data, &served.world.home().join("saved")].map(|path| path.display().to_string());
     let mut command = served.world.command(TOWPATH);
     command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
     let refused = ended(command.output().unwrap());
     assert_eq!(refused.code, 5, "{}", refused.err);
-    assert!(refused.err.contains("it was opened by a newer version; install that one"), "{}", refused.err);
+    assert!(refused.err.contains("went on with it; install that one"), "{}", refused.err);
+    let make = served.world.towpath(&["backup", "make", &saved, "--data", &shown]);
+    assert!(make.code == 5 && make.err.contains("install that one"), "{}", make.err);
+    assert!(!Path::new(&saved).exists());
+    let doctor = served.world.towpath(&["doctor", "--quick", "--data", &shown]);
+    assert!(doctor.code == 2 && doctor.out.contains("install that one"), "{}", doctor.out);
     assert!(std::fs::read(data.join("towpath.db")).unwrap() == before, "not a byte was changed");
     assert!(sql("c.execute('DELETE FROM schema_steps WHERE digest = \\'x\\'')").unwrap().success());
+    // A backup by the newer program, as far as this one can tell.
+    served.ok(&["backup", "make", &saved, "--data", &shown]);
+    let step = format!("c.close(); c=sqlite3.connect('{saved}/towpath.db'); {newer}");
+    assert!(sql(&step).unwrap().success());
+    let other = served.world.home().join("other").display().to_string();
+    let restore = served.world.towpath(&["backup", "restore", &saved, "--data", &other]);
+    assert!(restore.code == 5 && restore.err.contains("install that one"), "{}", restore.err);
+    assert!(!Path::new(&other).exists());
     served.again();
     assert_eq!(served.record(&["change", "show", "1"])["state"], "landed");
     served.ok(&["audit", "verify", "--data", &data.display().to_string()]);
