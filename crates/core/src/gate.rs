@@ -227,6 +227,10 @@ pub struct Deploy {
     /// It waited when the data were saved: in the life that was lost it may have had its run.
     #[serde(default)]
     pub restored: bool,
+    /// What waited, or was landing, in data that were saved and put back: what follows its landing may have followed it in the
+    /// life that was lost, however often the branch has been elsewhere since.
+    #[serde(default)]
+    pub maybe_done: BTreeSet<CommitId>,
     /// Who asked for it again; a landing is nobody's.
     #[serde(default)]
     pub by: Option<crate::policy::Actor>,
@@ -332,9 +336,6 @@ pub struct PendingLanding {
     /// The driver has answered that it was not tried. A request that a server sent before it died may still arrive, for
     /// as long as the branch is where it was.
     pub withdrawn: bool,
-    /// A driver had it when the data were saved: what follows a landing may have followed it in the life that was lost.
-    #[serde(default)]
-    pub restored: bool,
 }
 
 /// The jobs of a landed commit's own definition, or every error in it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{GateState, Phase, Reason};
+use crate::ids::CommitId;
 
 /// What stops landing on a whole server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,11 +58,13 @@ impl GateState {
     /// The data are from a backup. What this gate had still to deploy may have been deployed in the life that was lost; runs
     /// that deploy have been told, but for those whose start is sent with this turn.
     fn note_restored(&mut self) {
-        if self.branch.deploy.wanted.is_some() {
-            self.branch.edit().deploy.restored = true;
-        }
-        for id in self.landings.map().keys().copied().collect::<Vec<_>>() {
-            self.landings.get_mut(&id).expect("invariant: it was just found").restored = true;
+        let wanted = self.branch.deploy.wanted.map(|(commit, _)| commit);
+        let owed: Vec<CommitId> =
+            self.landings.map().values().map(|pending| pending.act.commit).chain(wanted).collect();
+        if !owed.is_empty() {
+            let deploy = &mut self.branch.edit().deploy;
+            deploy.restored |= wanted.is_some();
+            deploy.maybe_done.extend(owed);
         }
         let landed = self.runs.map().iter().filter(|(_, run)| run.change.is_none() && run.is_running());
         for number in landed.map(|(number, _)| *number).collect::<Vec<_>>() {

@@ -98,8 +98,7 @@ impl GateState {
     /// it lands, the record is complete all the same.
     pub(super) fn expect_landing(&mut self, landing: &Landing, now: Timestamp) {
         if let Some(act) = self.landed_act(landing, now) {
-            let restored = self.landings.get(&landing.candidate).is_some_and(|pending| pending.restored);
-            self.landings.insert(landing.candidate, PendingLanding { act, withdrawn: false, restored });
+            self.landings.insert(landing.candidate, PendingLanding { act, withdrawn: false });
         }
     }
 
@@ -161,7 +160,7 @@ impl GateState {
         self.landings.map().values().any(|pending| !pending.withdrawn)
     }
 
-    fn confirm_landing(&mut self, PendingLanding { act, restored, .. }: PendingLanding, at: Timestamp) {
+    fn confirm_landing(&mut self, PendingLanding { act, .. }: PendingLanding, at: Timestamp) {
         let act = LandedAct { at, ..act };
         let (change, commit) = (act.change, act.commit);
         self.landed.insert(change, LandedRecord { commit, revision: act.revision, at, marked: false });
@@ -173,7 +172,8 @@ impl GateState {
         branch.last_tip = Some(commit);
         branch.tip = None;
         branch.deploy.wanted = Some((commit, act.tree));
-        (branch.deploy.by, branch.deploy.restored) = (None, restored);
+        branch.deploy.restored = branch.deploy.maybe_done.contains(&commit);
+        branch.deploy.by = None;
         self.note(Act::Landed(Box::new(act)));
     }
 

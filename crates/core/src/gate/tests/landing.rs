@@ -222,15 +222,16 @@ fn h07_what_was_to_be_deployed_when_the_data_were_saved_is_told_from_what_lands_
 
 #[test]
 fn h07_a_landing_of_before_a_restore_stays_so_when_its_candidate_has_to_be_made_again() {
-    let mut bench = Bench::new(GateConfig::default());
-    bench.hanging.insert("land ");
-    bench.play("push 1; pass 1; approve 1; restored; power-cut");
-    bench.hanging.clear();
-    let gone = bench.answers();
-    gone.into_iter().for_each(|gone| bench.intake(gone));
-    bench.play("accept-restore");
-    assert!(bench.log.contains("its candidate is gone") && bench.log.contains("landed 1"), "{}", bench.log);
-    assert!(bench.runs[&2].restored);
+    // Also where somebody else has moved the branch meanwhile, and back.
+    for meanwhile in ["flags", "foreign; rewind; accept"] {
+        let mut bench = Bench::new(GateConfig::default());
+        bench.play("landings-hang; push 1; pass 1; approve 1; restored; power-cut; landings-come");
+        bench.play(&format!("{meanwhile}; accept-restore"));
+        let log = &bench.log;
+        assert!(log.contains("its candidate is gone") && log.contains("landed 1"), "{log}");
+        let landed = bench.runs.values().find(|run| run.trigger == Trigger::Land);
+        assert!(landed.is_some_and(|run| run.restored), "{log}");
+    }
 }
 
 #[test]
