@@ -66,8 +66,10 @@ pub enum GateEvent {
     Arrives {
         /// Which.
         change: ChangeNumber,
-        /// What stops it there.
+        /// What held it where it was.
         hold: Option<Hold>,
+        /// Since when that is so: what is said of it here from then on stays.
+        seen_at: Timestamp,
     },
     /// What the forge says, whole.
     ForgeRead(Box<ForgeRead>),
@@ -379,7 +381,7 @@ impl Cell for Gate {
             GateEvent::Configured(config) => state.configure(config),
             GateEvent::Halts(halts) => state.heed(halts),
             GateEvent::Bell(bell) => state.ring(*bell, now),
-            GateEvent::Arrives { change, hold } => state.arrives(*change, hold.clone()),
+            GateEvent::Arrives { change, hold, seen_at } => state.arrives(*change, hold, *seen_at),
             GateEvent::ForgeRead(read) => state.forge_read(read, now),
             GateEvent::CandidateMade { id, result } => state.candidate_made(*id, result),
             GateEvent::GraphRead { commit, graph } => state.graph_read(*commit, graph),

@@ -238,7 +238,7 @@ impl GateState {
     }
 
     /// What stops a change, also while it is closed, or open again and not read yet.
-    pub(super) fn hold_of(&self, number: ChangeNumber) -> Option<&Hold> {
+    pub fn hold_of(&self, number: ChangeNumber) -> Option<&Hold> {
         self.changes.get(&number).map_or_else(|| self.holds.get(&number), |change| change.hold.as_ref())
     }
 

@@ -244,8 +244,11 @@ impl GateState {
         }
     }
 
-    /// A hold is about the change, and comes along. What is remembered of a change that was here before is out of date.
-    pub(super) fn arrives(&mut self, number: ChangeNumber, hold: Option<Hold>) {
+    /// A hold is about the change, and comes along. What is remembered of a change that was here before is out of date, but for
+    /// what somebody has said here since it began to come.
+    pub(super) fn arrives(&mut self, number: ChangeNumber, hold: &Option<Hold>, seen_at: Timestamp) {
+        let newer = self.hold_of(number).filter(|own| own.at >= seen_at).cloned();
+        let hold = newer.or_else(|| hold.clone());
         match (self.changes.get_mut(&number), hold) {
             (Some(change), hold) => change.hold = hold,
             (None, Some(hold)) => drop(self.holds.insert(number, hold)),

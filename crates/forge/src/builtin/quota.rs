@@ -41,7 +41,8 @@ struct Since<T> {
 
 impl<T> Since<T> {
     fn at(&mut self, began: i64) -> &mut HashMap<UserId, T> {
-        if began != self.began {
+        // What began in the hour before, and comes through only now, counts here.
+        if began > self.began {
             *self = Since { began, counts: HashMap::new() };
         }
         &mut self.counts
@@ -118,5 +119,9 @@ mod tests {
         *uploads.this_hour(Timestamp(HOUR)).entry(UserId(1)).or_default() += 1;
         assert_eq!(uploads.this_hour(Timestamp(2 * HOUR - 1)).get(&UserId(1)), Some(&1));
         assert_eq!(uploads.this_hour(Timestamp(2 * HOUR)).get(&UserId(1)), None);
+        // A request that began before the hour did, and took long, makes nobody's count new.
+        *uploads.this_hour(Timestamp(2 * HOUR)).entry(UserId(1)).or_default() += 1;
+        *uploads.this_hour(Timestamp(2 * HOUR - 1)).entry(UserId(1)).or_default() += 1;
+        assert_eq!(uploads.this_hour(Timestamp(2 * HOUR)).get(&UserId(1)), Some(&2));
     }
 }

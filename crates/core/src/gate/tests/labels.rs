@@ -118,7 +118,8 @@ fn a_hold_comes_along_from_another_branch_in_place_of_what_is_remembered_here() 
     let mut bench = Bench::new(GateConfig::default());
     let arrives = |bench: &mut Bench, by: Option<&str>| {
         let hold = |by: &str| Hold { by: by.to_owned(), why: "wait".into(), at: Timestamp(1) };
-        bench.event(GateEvent::Arrives { change: ChangeNumber(1), hold: by.map(hold) });
+        let seen_at = Timestamp(bench.clock);
+        bench.event(GateEvent::Arrives { change: ChangeNumber(1), hold: by.map(hold), seen_at });
     };
     let holder = |bench: &Bench| bench.gate.state.hold_of(ChangeNumber(1)).map(|hold| hold.by.clone());
     arrives(&mut bench, Some("ann"));
@@ -131,6 +132,10 @@ fn a_hold_comes_along_from_another_branch_in_place_of_what_is_remembered_here() 
     // It left and is back before the gate has read the branch without it.
     arrives(&mut bench, Some("ben"));
     assert_eq!(holder(&bench).as_deref(), Some("ben"));
+    // What somebody says here while it comes is newer than what was seen there.
+    bench.play("release 1; hold 1");
+    arrives(&mut bench, None);
+    assert!(holder(&bench).is_some_and(|by| by != "ben"));
 }
 
 #[test]

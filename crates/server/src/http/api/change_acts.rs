@@ -3,7 +3,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{Gate, GateEvent, RetryScope, Verb, Verdict};
+use towpath_core::gate::{Gate, GateEvent, Hold, RetryScope, Verb, Verdict};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, GateId, Timestamp, UserId};
 use towpath_core::turn::Live;
 use towpath_forge::{
@@ -332,8 +332,15 @@ async fn near_labels(call: &Call, change: &ChangeRecord) -> Answer<Vec<String>> 
 /// `POST /api/v1/repos/{repo}/changes/{change}/hold`
 pub async fn hold(call: Call, input: Why) -> Answer<Said> {
     let why = checked_why(&input.why)?;
-    let (id, change) = gate_of(&call).await?;
-    command(&call, id, Verb::Hold { change, why }).await
+    let ((id, change), now) = (gate_of(&call).await?, call.now());
+    let said = command(&call, id.clone(), Verb::Hold { change, why }).await?;
+    // It may have left that branch meanwhile: whoever moved it looked before, and this looks after.
+    if let Ok((to, _)) = gate_of(&call).await
+        && to != id
+    {
+        bring_hold(&call, (&id, &to), (change, now)).await?;
+    }
+    Ok(said)
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/release`
@@ -403,18 +410,34 @@ pub struct Retarget {
 /// `POST /api/v1/repos/{repo}/changes/{change}/retarget`
 pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
     let target: BranchName = input.target.parse()?;
-    let ((gate, number), by, now) = (gate_of(&call).await?, call.actor()?, call.now());
-    let look = move |live: &Live<Gate>| live.state.permit_to_leave(&by, number, now);
-    let hold = call.shared().engine.gate(gate.clone(), look).await.transpose()?.flatten();
-    let to = GateId { repo: gate.repo, branch: target.clone() };
-    if call.shared().engine.gate(to.clone(), |_| ()).await.is_some() {
-        // Before it comes, so that it is nowhere without its hold. Should it not come, it is told anew before it does.
-        let arrives = GateEvent::Arrives { change: number, hold: hold.clone() };
-        call.shared().engine.tell(to, arrives).await?;
+    let ((from, number), by, now) = (gate_of(&call).await?, call.actor()?, call.now());
+    let to = GateId { repo: from.repo.clone(), branch: target.clone() };
+    if to == from {
+        return Err(ApiError::new(Class::Conflict, format!("change {number} is for `{target}` already")));
     }
+    let look = move |live: &Live<Gate>| live.state.permit_to_leave(&by, number, now);
+    call.shared().engine.gate(from.clone(), look).await.transpose()?;
+    // Before it comes, so that it is nowhere without its hold; and after, as somebody may have held it in between. Should it not
+    // come, its branch is told anew before it does.
+    bring_hold(&call, (&from, &to), (number, now)).await?;
     let acted = on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
+    let hold = bring_hold(&call, (&from, &to), (number, now)).await?;
     let held = hold.map(|hold| format!("; {} holds it there, too", hold.by)).unwrap_or_default();
     Ok(acted.said(format!("it is for `{}` now; earlier approvals count no more{held}", input.target)))
+}
+
+/// Tells the branch that a change goes to what holds it where it was. What was said there since the request began stays.
+async fn bring_hold(
+    call: &Call,
+    (from, to): (&GateId, &GateId),
+    (change, seen_at): (ChangeNumber, Timestamp),
+) -> Answer<Option<Hold>> {
+    let engine = &call.shared().engine;
+    let hold = engine.gate(from.clone(), move |live| live.state.hold_of(change).cloned()).await.flatten();
+    if engine.gate(to.clone(), |_| ()).await.is_some() {
+        engine.tell(to.clone(), GateEvent::Arrives { change, hold: hold.clone(), seen_at }).await?;
+    }
+    Ok(hold)
 }
 
 /// What to run again.

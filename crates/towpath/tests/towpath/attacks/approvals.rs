@@ -119,6 +119,7 @@ fn g03_retarget_after_objection(fort: &Fort) {
     }
     fort.act("mia", number, "release", &json!({})).ok();
     fort.act("ann", number, "hold", &json!({ "why": "mine" })).ok();
+    assert_eq!(fort.act("ann", number, "retarget", &json!({ "target": "main" })).status, 409);
     fort.act("ann", number, "retarget", &json!({ "target": "release" })).ok();
     let objected = |change: &Value| change["gate"]["reasons"].to_string().contains("asked for changes");
     fort.until_change(number, "is objected to", objected);
