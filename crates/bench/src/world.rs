@@ -303,6 +303,7 @@ pub fn settings(folder: &Path, sandbox: SandboxKind) -> Result<ServerSettings, F
         new_keys: false,
         listen: ([127, 0, 0, 1], 0).into(),
         url: None,
+        trusted_proxies: Vec::new(),
         slots: SLOTS,
         sandbox,
         limits: Limits::default(),

@@ -100,7 +100,7 @@ async fn serve_and_drain(
     let listen = listener.local_addr().map_err(failed("learn the address".into()))?;
     let data = settings.data.clone();
     let url = settings.url.clone().unwrap_or_else(|| format!("http://{listen}"));
-    let site = Site::new(&url)?;
+    let site = Site::new(&url)?.behind(&settings.trusted_proxies);
     let is_tried = replace::is_tried(&data).map_err(failed("look for deployed programs".into()))?;
     let mut server = open(settings, is_tried, ends).await?;
     let (shared, succession) = (server.shared.clone(), server.succession());

@@ -1,7 +1,7 @@
 //! Settings of the server and of a repo. What stands in the definition is not here.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// How others reach it; links use nothing else. Absent: `http://` and the address.
     pub url: Option<String>,
+    /// Proxies whose word counts for where a request comes from.
+    pub trusted_proxies: Vec<IpAddr>,
     /// Jobs at once.
     pub slots: u32,
     /// Whether jobs run behind the border.

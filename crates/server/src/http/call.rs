@@ -28,8 +28,10 @@ pub struct Call {
     pub person: Option<Arc<Person>>,
     /// The person's role on the repo of the path.
     pub role: Option<Role>,
-    /// From where.
+    /// Whose connection it is, a proxy's perhaps.
     pub peer: IpAddr,
+    /// From where it comes, if that tells one person from another.
+    pub address: Option<IpAddr>,
     pub(super) params: Arc<Vec<(String, String)>>,
     pub(super) route: Arc<Route>,
 }
@@ -47,6 +49,7 @@ impl Call {
             person: None,
             role: None,
             peer,
+            address: edge.site.address_of_request(peer, headers),
             params: Arc::new(params),
             route: route.clone(),
         };
@@ -142,11 +145,6 @@ impl Call {
         let Some(person) = &self.person else { return self.route.needs == Needs::Public };
         let (again, credentials, now) = (self.clone(), person.credentials(), self.now());
         self.read(move |view| again.permit(view, credentials, now)).await.is_ok()
-    }
-
-    /// From where, if that tells one person from another: behind a proxy, everybody comes from the proxy.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.edge.site.address_of(self.peer)
     }
 
     /// Everything behind the edge.

@@ -69,7 +69,7 @@ pub async fn log_in(call: Call, form: Form) -> Answer<Response> {
     // the address would let anybody keep everybody out.
     let name = form.get("token").is_empty().then(|| form.get("name"));
     let next = local_path(form.get("next")).to_owned();
-    let begun = call.edge.logins.begin(call.address(), name, now).map_err(|wait| {
+    let begun = call.edge.logins.begin(call.address, name, now).map_err(|wait| {
         let error = ApiError::new(Class::Limited, "too many logins failed; wait a little");
         ApiError { retry_seconds: Some(wait.seconds), ..error }
     })?;

@@ -8,6 +8,9 @@ use super::error::{ApiError, Class};
 
 /// The header by which browsers tell which site caused a request.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+/// The header in which a proxy says where a request comes from. `Forwarded` (RFC 7239) is not read: most proxies hand on what
+/// they are sent of it.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Names of this very machine; a name under an attacker's control is never among them.
 const LOOPBACK_NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 /// The part of an IPv6 address that names a network. Source: RFC 4291, 2.5.4, interfaces choose the other 64 bits.
@@ -21,6 +24,8 @@ pub struct Site {
     secure: bool,
     /// Values of `Host` that are meant for us.
     hosts: Vec<String>,
+    /// Proxies that say where a request comes from.
+    proxies: Vec<IpAddr>,
 }
 
 /// Why an address cannot be the server's.
@@ -55,7 +60,13 @@ impl Site {
         }
         let authority = authority.strip_suffix(port_default).unwrap_or(&authority).to_owned();
         let hosts = hosts(&authority);
-        Ok(Site { url: format!("{scheme}://{authority}"), secure, hosts })
+        Ok(Site { url: format!("{scheme}://{authority}"), secure, hosts, proxies: Vec::new() })
+    }
+
+    /// The same behind proxies, by their addresses, that say in `X-Forwarded-For` where a request comes from.
+    #[must_use]
+    pub fn behind(self, proxies: &[IpAddr]) -> Site {
+        Site { proxies: proxies.iter().map(IpAddr::to_canonical).collect(), ..self }
     }
 
     /// Whether browsers reach it by TLS.
@@ -69,16 +80,35 @@ impl Site {
     }
 
     /// Whose address a connection comes from, if that tells one person from another. Behind a proxy everybody comes from the proxy,
-    /// and TLS is always a proxy's. Whoever has an IPv6 address has all of its network.
+    /// and TLS is always a proxy's.
     pub fn address_of(&self, peer: IpAddr) -> Option<IpAddr> {
         let peer = peer.to_canonical();
-        let proxied = self.secure || (peer.is_loopback() && !self.is_loopback());
-        (!proxied).then_some(match peer {
-            IpAddr::V6(address) if !address.is_loopback() => {
-                Ipv6Addr::from_bits(address.to_bits() & NETWORK_V6).into()
-            }
-            _ => peer,
-        })
+        let proxied = match self.proxies.is_empty() {
+            true => self.secure || (peer.is_loopback() && !self.is_loopback()),
+            false => self.is_proxy(peer),
+        };
+        (!proxied).then(|| one_of_network(peer))
+    }
+
+    /// Whose address a request comes from, if that tells one person from another: what a named proxy says of it, or whoever has
+    /// the connection. A proxy adds the address that it sees to the end of what it is sent, which anybody can write: from the
+    /// end on, the first that is no proxy's counts. Where there is none, or no address, the request is the proxy's own.
+    pub fn address_of_request(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        let peer = peer.to_canonical();
+        if !self.is_proxy(peer) {
+            return self.address_of(peer);
+        }
+        let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+        let mut hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+        let beyond = hops.find_map(|hop| match address(hop) {
+            Some(hop) => (!self.is_proxy(hop)).then_some(Some(hop)),
+            None => Some(None),
+        });
+        Some(one_of_network(beyond.flatten().unwrap_or(peer)))
+    }
+
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.contains(&address)
     }
 
     /// Refuses what was meant for another host: a page that had its own name point here would otherwise read answers.
@@ -132,6 +162,22 @@ impl Site {
         let authority = std::str::from_utf8(origin).ok().and_then(|origin| origin.strip_prefix(scheme));
         authority.is_some_and(|authority| self.is_ours(authority))
     }
+}
+
+/// Whoever has an IPv6 address has all of its network.
+fn one_of_network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            Ipv6Addr::from_bits(address.to_bits() & NETWORK_V6).into()
+        }
+        _ => address,
+    }
+}
+
+/// An address as a proxy writes it.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?.trim().parse::<IpAddr>().ok()?;
+    Some(hop.to_canonical())
 }
 
 /// Whether a method never changes anything.
@@ -206,6 +252,44 @@ mod tests {
         for proxy in ["127.0.0.1", "192.0.2.7", "2001:db8::1"] {
             assert_eq!(address("https://gate.example", proxy), None);
         }
+    }
+
+    #[test]
+    fn a_request_comes_from_where_a_named_proxy_saw_it() {
+        let proxies = ["127.0.0.1", "10.0.0.5"].map(|proxy| proxy.parse().unwrap());
+        let site = Site::new("https://gate.example").unwrap().behind(&proxies);
+        let from = |peer: &str, lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+            site.address_of_request(peer.parse().unwrap(), &headers(&lines)).unwrap().to_string()
+        };
+        for proxy in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            assert_eq!(from(proxy, &["192.0.2.7"]), "192.0.2.7");
+        }
+        assert_eq!(from("127.0.0.1", &["2001:db8:1:2:3::4"]), "2001:db8:1:2::");
+        assert_eq!(from("127.0.0.1", &["::ffff:192.0.2.7"]), "192.0.2.7");
+        // What was there before the proxy wrote is anybody's word.
+        assert_eq!(from("127.0.0.1", &["198.51.100.1, 192.0.2.7"]), "192.0.2.7");
+        assert_eq!(from("127.0.0.1", &["198.51.100.1", "192.0.2.7,10.0.0.5"]), "192.0.2.7");
+        assert_eq!(from("127.0.0.1", &["rubbish, 192.0.2.7"]), "192.0.2.7");
+        // What cannot be read is the proxy's, and nothing beyond it is looked at.
+        for odd in [
+            &[][..],
+            &[""],
+            &["192.0.2.7, unknown"],
+            &["192.0.2.7,"],
+            &["192.0.2.7:80"],
+            &["10.0.0.5"],
+            &["[::1]"],
+        ] {
+            assert_eq!(from("127.0.0.1", odd), "127.0.0.1", "{odd:?}");
+        }
+        // Whoever is no proxy says nothing of themselves.
+        assert_eq!(from("192.0.2.9", &["192.0.2.7"]), "192.0.2.9");
+        assert_eq!(site.address_of("192.0.2.9".parse().unwrap()), Some("192.0.2.9".parse().unwrap()));
+        assert_eq!(site.address_of("127.0.0.1".parse().unwrap()), None, "its connections are everybody's");
+        let site = Site::new("https://gate.example").unwrap();
+        let unnamed = headers(&[("x-forwarded-for", "192.0.2.7")]);
+        assert_eq!(site.address_of_request("127.0.0.1".parse().unwrap(), &unnamed), None);
     }
 
     #[test]

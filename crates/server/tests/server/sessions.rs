@@ -1,5 +1,7 @@
 //! F10 and what stands around logins.
 
+use std::net::Ipv4Addr;
+
 use serde_json::json;
 use towpath_core::ids::Digest;
 
@@ -92,6 +94,24 @@ fn wrong_tokens_keep_nobody_out() {
     let wrong = world.form("/login", "token=wrong");
     let answers: Vec<u16> = (0..11).map(|_| world.send(&wrong).status).collect();
     assert_eq!(answers.last(), Some(&429), "{answers:?}");
+}
+
+/// Where a proxy is named, one who floods the login is held to their own bound and keeps nobody out.
+#[test]
+fn behind_a_named_proxy_people_are_told_apart() {
+    let world = World::behind_named("https://gate.example", &[Ipv4Addr::LOCALHOST.into()]);
+    let log_in = |from: &str, token: &str| {
+        let form = Ask::new("POST", "/login").header("content-type", "application/x-www-form-urlencoded");
+        let form = form.header("host", "gate.example").header("origin", "https://gate.example");
+        let form = form.header("sec-fetch-site", "same-origin").header("x-forwarded-for", from);
+        world.send(&form.body(format!("token={token}")))
+    };
+    // What they make up of themselves stands before what the proxy saw.
+    let answers: Vec<u16> =
+        (0..11).map(|at| log_in(&format!("203.0.113.{at}, 192.0.2.1"), "wrong").status).collect();
+    assert_eq!((answers[9], answers[10]), (303, 429), "{answers:?}");
+    assert_eq!(log_in("192.0.2.1", world.token("ada")).status, 429);
+    assert!(log_in("192.0.2.1, 192.0.2.2", world.token("ada")).header("set-cookie").is_some());
 }
 
 #[test]

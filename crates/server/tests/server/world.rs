@@ -1,7 +1,7 @@
 //! A server with people of every kind, a repo that has a change, and one that a stranger reads.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -85,8 +85,13 @@ impl World {
 
     /// A server without a repo that others reach by another address than this machine's own.
     pub fn behind(url: &str) -> World {
+        World::behind_named(url, &[])
+    }
+
+    /// The same with proxies that say where a request comes from.
+    pub fn behind_named(url: &str, proxies: &[IpAddr]) -> World {
         let connections = Connections::of_this_process();
-        let mut world = World::serve(TempDir::new().unwrap(), 0, Some(url), (connections, &[]));
+        let mut world = World::serve(TempDir::new().unwrap(), 0, (Some(url), proxies), (connections, &[]));
         world.admit();
         world
     }
@@ -99,7 +104,7 @@ impl World {
     /// The same, whose first connections come from these addresses instead of this machine.
     pub fn from_afar(connections: usize, addresses: &'static [[u8; 4]]) -> World {
         let connections = (Connections::at_most(connections), addresses);
-        let mut world = World::serve(TempDir::new().unwrap(), 0, None, connections);
+        let mut world = World::serve(TempDir::new().unwrap(), 0, (None, &[]), connections);
         world.admit();
         world
     }
@@ -110,7 +115,7 @@ impl World {
 
     fn make(slots: u32, definition: &str) -> World {
         let connections = (Connections::of_this_process(), &[][..]);
-        let mut world = World::serve(TempDir::new().unwrap(), slots, None, connections);
+        let mut world = World::serve(TempDir::new().unwrap(), slots, (None, &[]), connections);
         world.admit();
         world.fill(definition);
         world
@@ -123,7 +128,7 @@ impl World {
         let (tokens, users) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.users));
         drop(self);
         meanwhile(folder.path());
-        let mut world = World::serve(folder, 0, None, (Connections::of_this_process(), &[]));
+        let mut world = World::serve(folder, 0, (None, &[]), (Connections::of_this_process(), &[]));
         (world.tokens, world.users) = (tokens, users);
         world
     }
@@ -131,7 +136,7 @@ impl World {
     fn serve(
         folder: TempDir,
         slots: u32,
-        url: Option<&str>,
+        (url, proxies): (Option<&str>, &[IpAddr]),
         (connections, addresses): (Connections, &'static [[u8; 4]]),
     ) -> World {
         let runtime = Runtime::new().unwrap();
@@ -143,6 +148,7 @@ impl World {
             new_keys: false,
             listen: address,
             url: url.map(str::to_owned),
+            trusted_proxies: proxies.to_vec(),
             slots,
             sandbox: SandboxKind::None,
             limits: Limits::default(),
@@ -151,7 +157,8 @@ impl World {
         };
         let server = runtime.block_on(Server::start(settings)).unwrap();
         let shared = server.shared.clone();
-        let edge = Edge::with(connections, shared.clone(), site(url, address).unwrap()).unwrap();
+        let site = site(url, address).unwrap().behind(proxies);
+        let edge = Edge::with(connections, shared.clone(), site).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;

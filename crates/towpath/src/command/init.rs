@@ -93,6 +93,7 @@ fn settings(arguments: &InitArgs) -> Result<ServerSettings, Failure> {
         place: arguments.place.clone(),
         listen: arguments.listen,
         url: None,
+        trusted_proxies: Vec::new(),
         slots: None,
         sandbox: SandboxArg::Bubblewrap,
         job_limits: Vec::new(),

@@ -1,6 +1,6 @@
 //! `towpath serve`: the server, in the foreground.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,6 +55,10 @@ pub struct ServeArgs {
     /// How others reach the server; links use nothing else [default: http:// and the address]
     #[arg(long)]
     pub url: Option<String>,
+    /// A proxy, by its address as the server sees it, that says in `X-Forwarded-For` where a request comes from. May be given
+    /// more than once
+    #[arg(long = "trusted-proxy", value_name = "ADDRESS")]
+    pub trusted_proxies: Vec<IpAddr>,
     /// Jobs at once [default: one for each processor]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX))]
     pub slots: Option<u32>,
@@ -105,6 +109,7 @@ impl ServeArgs {
             new_keys: self.new_keys,
             listen: self.listen,
             url: self.url.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
             slots: self.slots.unwrap_or(u32::try_from(cores).unwrap_or(2)),
             sandbox: self.sandbox.into(),
             limits: job_limit::limits(&self.job_limits),

@@ -331,6 +331,7 @@ fn settings(folder: &std::path::Path) -> ServerSettings {
         new_keys: false,
         listen: ([127, 0, 0, 1], 0).into(),
         url: None,
+        trusted_proxies: Vec::new(),
         slots: SLOTS,
         sandbox: SandboxKind::None,
         limits: Limits::default(),

@@ -215,7 +215,7 @@ pub async fn own_password(call: Call, input: Password) -> Answer<Said> {
     let user = call.read(move |view| Ok(view.user(id)?)).await?;
     let user = user.ok_or_else(|| ApiError::not_found("you are not there any more"))?;
     if let Some(stored) = user.password.clone() {
-        let begun = call.edge.logins.begin(call.address(), Some(&user.name), call.now()).map_err(|wait| {
+        let begun = call.edge.logins.begin(call.address, Some(&user.name), call.now()).map_err(|wait| {
             let error = ApiError::new(Class::Limited, "too many tries failed; wait a little");
             ApiError { retry_seconds: Some(wait.seconds), ..error }
         })?;

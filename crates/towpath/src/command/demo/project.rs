@@ -66,6 +66,7 @@ impl Project {
             place: PlaceArgs { data: self.data(), keys: Some(self.keys()) },
             listen: ([127, 0, 0, 1], 0).into(),
             url: None,
+            trusted_proxies: Vec::new(),
             slots: None,
             sandbox: SandboxArg::Bubblewrap,
             until_input_ends: true,
