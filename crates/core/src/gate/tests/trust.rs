@@ -423,9 +423,9 @@ fn whoever_owns_a_change_holds_it_and_runs_again_what_may_run() {
     bench.play("later");
     bench.command(OUTSIDER, retry);
     expect![[r#"
-          answer Err("this takes the role maintainer on demo")
+          answer Err("this takes the role maintainer on `demo`")
           answer Ok("held change 1: wait")
-          answer Err("this takes the role maintainer on demo")
+          answer Err("this takes the role maintainer on `demo`")
           answer Err("revision 650101010101 is from somebody who is not authorised, so nothing of it runs; a maintainer can run `towpath change vouch 1 --revision 650101010101 --why '…'`, or an admin authorises who uploaded it (`towpath repo grant USER author --authorised true`)")
         vouch 1
           answer Ok("vouched for revision 6501010101010101010101010101010101010101 of change 1: read it")
