@@ -234,7 +234,11 @@ fn capabilities(found: &SandboxCapabilities) -> Vec<Finding> {
         LimitMode::CgroupV2 | LimitMode::CgroupV1 => finding("limits", Verdict::Ok, found.limits.to_string()),
         LimitMode::Rlimits => Finding {
             hint: Some("run it where a cgroup is delegated to it: a systemd unit with `Delegate=yes`".into()),
-            ..finding("limits", Verdict::Weak, "polled: a job may overshoot for a moment")
+            ..finding(
+                "limits",
+                Verdict::Weak,
+                "polled: a job may overshoot for a moment, and hide memory that it shares from the count",
+            )
         },
     };
     let network = match &found.network {
