@@ -208,22 +208,23 @@ pub async fn revoke(call: Call, input: Revoke) -> Answer<Said> {
         return Err(missing());
     }
     let rows = call.clone();
-    let hash = token.hash;
     let write = move |tx: &mut Tx<'_>| {
-        let mut made = tx.tokens_made_by(number)?;
-        made.retain(|made| !input.only && made.is_valid(now));
-        for token in std::iter::once(&token).chain(&made) {
+        let made = tx.tokens_made_by(number)?.into_iter();
+        let (gone, mut with_it): (Vec<_>, Vec<_>) = made.partition(|made| made.revoked_at.is_some());
+        with_it.retain(|made| !input.only && made.is_valid(now));
+        for token in std::iter::once(&token).chain(&with_it) {
             tx.revoke_token(token.number, now)?;
             let Token { number, prefix, owner, .. } = token;
             note(tx, Some(&by), now, format!("revoked token {number} ({prefix}…) of user {owner}"));
         }
-        Ok(made)
+        // Those that went before may not be on the list yet: it could not be written then.
+        let to_list: Vec<_> = [&token].into_iter().chain(&gone).chain(&with_it).map(|one| one.hash).collect();
+        Ok((with_it, to_list))
     };
     // Both, also where nobody waits for the answer any more.
     let revoking = tokio::spawn(async move {
-        let with_it = rows.write(write).await?;
-        let hashes = std::iter::once(hash).chain(with_it.iter().map(|token| token.hash)).collect();
-        outlive_restores(&rows, number, hashes).await?;
+        let (with_it, to_list) = rows.write(write).await?;
+        outlive_restores(&rows, number, to_list).await?;
         Ok(with_it)
     });
     let with_it = revoking.await.unwrap_or_else(|error| Err(ApiError::internal(error)))?;
