@@ -16,5 +16,5 @@ pub use log::{LogEnd, LogOptions, LogStore, LogWriter, RunLogs};
 pub use manifest::{FilePath, Manifest, ManifestFile};
 pub use mask::{MaskError, Masked, Masker, Secret};
 pub use read::{LogLines, LogReader};
-pub use reserve::{NoRoom, Reserve, Spending};
+pub use reserve::{Amount, NoRoom, Reserve, Spending};
 pub use store::{BlobError, BlobInfo, BlobStore, Removed};

@@ -36,14 +36,33 @@ pub struct NoRoom {
 
 /// Bytes and files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Amount {
-    bytes: u64,
-    files: u64,
+pub struct Amount {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and folders.
+    pub files: u64,
 }
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} MiB and {} files", self.bytes >> 20, self.files)
+    }
+}
+
+impl NoRoom {
+    /// Whether bytes are lacking.
+    pub fn lacks_bytes(&self) -> bool {
+        self.free.bytes <= self.kept.bytes
+    }
+
+    /// Hundredths of the reserve that are left, of bytes or of files: whichever is less.
+    pub fn left_percent(&self) -> u64 {
+        let percent = |free: u64, kept: u64| {
+            let percent = u128::from(free) * 100 / u128::from(kept.max(1));
+            u64::try_from(percent.min(100)).unwrap_or(100)
+        };
+        let files = if self.kept.files == 0 { 100 } else { percent(self.free.files, self.kept.files) };
+        percent(self.free.bytes, self.kept.bytes).min(files)
     }
 }
 
@@ -62,11 +81,11 @@ impl Reserve {
         Reserve { folder: folder.to_owned(), kept: Amount { bytes, files: 0 } }
     }
 
-    /// Bytes that jobs may write. A file system that does not say how full it is bounds nothing.
+    /// What jobs may write. A file system that does not say how full it is bounds nothing.
     ///
     /// # Errors
-    /// [`NoRoom`] where not a single one is left.
-    pub fn room(&self) -> Result<u64, NoRoom> {
+    /// [`NoRoom`] where not a single byte is left, or less than the files that are kept.
+    pub fn room(&self) -> Result<Amount, NoRoom> {
         self.room_for(1, 0)
     }
 
@@ -74,15 +93,21 @@ impl Reserve {
     ///
     /// # Errors
     /// [`NoRoom`] where fewer are left.
-    pub fn room_for(&self, bytes: u64, files: u64) -> Result<u64, NoRoom> {
-        let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(u64::MAX) };
+    pub fn room_for(&self, bytes: u64, files: u64) -> Result<Amount, NoRoom> {
+        let unbounded = Amount { bytes: u64::MAX, files: u64::MAX };
+        let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(unbounded) };
         let free = Amount { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), files: disk.f_favail };
         // Where files are made of any free block, there is no number of them.
-        let has_files = disk.f_files == 0 || free.files >= self.kept.files.saturating_add(files);
-        match free.bytes.checked_sub(self.kept.bytes) {
-            Some(room) if room >= bytes && has_files => Ok(room),
+        let left = if disk.f_files == 0 { Some(u64::MAX) } else { free.files.checked_sub(self.kept.files) };
+        match (free.bytes.checked_sub(self.kept.bytes), left) {
+            (Some(room), Some(left)) if room >= bytes && left >= files => Ok(Amount { bytes: room, files: left }),
             _ => Err(NoRoom { folder: self.folder.clone(), free, kept: self.kept }),
         }
+    }
+
+    /// Whether room is no little: at least as much as is kept.
+    pub fn is_ample(&self, room: Amount) -> bool {
+        room.bytes >= self.kept.bytes && room.files >= self.kept.files
     }
 
     /// Begins something that grows.
@@ -121,7 +146,7 @@ mod tests {
     #[test]
     fn a_disk_without_room_says_where_and_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Reserve::of_bytes(folder.path(), 0).room().unwrap() > 0);
+        assert!(Reserve::of_bytes(folder.path(), 0).room().unwrap().bytes > 0);
         let said = Reserve::of_bytes(folder.path(), u64::MAX).room().unwrap_err().to_string();
         assert!(said.contains(&format!("{} has ", folder.path().display())), "{said}");
         assert!(

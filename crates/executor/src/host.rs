@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use towpath_blob::{BlobStore, LogStore, NoRoom, Reserve, RunLogs};
+use towpath_blob::{Amount, BlobStore, LogStore, NoRoom, Reserve, RunLogs};
 use towpath_core::ids::RunId;
 
 use crate::cgroup::{Cgroups, LimitMode};
@@ -19,6 +19,7 @@ use crate::launcher::{Setup, StageBind, stage};
 use crate::pool::JOBS;
 use crate::profile::HostLayout;
 use crate::run_logs::RunsLogs;
+use crate::sharing::Sharing;
 use crate::spec::SandboxKind;
 use crate::toolchains::Toolchains;
 use crate::tree::spread_folders;
@@ -103,6 +104,7 @@ pub(crate) struct Host {
     pub(crate) logs: LogStore,
     /// Of the disks of jobs' folders, logs and blobs, in this order.
     pub(crate) reserves: [Reserve; 3],
+    pub(crate) sharing: Sharing,
     runs_logs: RunsLogs,
     /// Looked for once: every job of one executor finds the same.
     pub(crate) toolchains: Toolchains,
@@ -174,6 +176,7 @@ impl Host {
             logs: logs.with_reserve(reserves[1].clone()),
             blobs: blobs.with_reserve(reserves[2].clone()),
             reserves,
+            sharing: Sharing::default(),
             runs_logs: RunsLogs::default(),
             variables: HostVariables {
                 path: toolchains.path.clone(),
@@ -201,11 +204,11 @@ impl Host {
         self.config.spool.join(JOBS)
     }
 
-    /// Bytes that the disk of jobs' folders has for a job.
+    /// What the disk of jobs' folders has for a job.
     ///
     /// # Errors
     /// [`NoRoom`] if a job cannot begin, as one of the disks has none.
-    pub(crate) fn room(&self) -> Result<u64, NoRoom> {
+    pub(crate) fn room(&self) -> Result<Amount, NoRoom> {
         let [jobs, logs, blobs] = &self.reserves;
         logs.room().and_then(|_| blobs.room()).and_then(|_| jobs.room())
     }
@@ -213,7 +216,7 @@ impl Host {
     /// All logs of a run, and what they may have as one of its jobs begins.
     pub(crate) fn run_logs(&self, run: &RunId) -> RunLogs {
         let [_, logs, _] = &self.reserves;
-        self.runs_logs.of(run, logs.room().unwrap_or(0))
+        self.runs_logs.of(run, logs.room().map_or(0, |room| room.bytes))
     }
 
     /// How process trees are bounded.

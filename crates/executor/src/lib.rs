@@ -4,7 +4,8 @@
 //! the executor says how it ended, durably, until the server has it (DESIGN 8).
 //!
 //! A job's processes are bounded by bubblewrap (reference: trust S1 to S3). [`launcher`] starts it, [`slot`]
-//! follows it, [`verdict`] says how it ended, [`outputs`] takes what it made.
+//! follows it, [`verdict`] says how it ended, [`outputs`] takes what it made. Where jobs fill a disk, [`sharing`] says which
+//! of them ends.
 
 mod cgroup;
 mod client;
@@ -29,6 +30,7 @@ pub mod seccomp;
 mod secret_files;
 mod sender;
 mod serve;
+mod sharing;
 mod slot;
 mod socket;
 mod spec;

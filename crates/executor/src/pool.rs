@@ -19,6 +19,7 @@ use crate::plain;
 use crate::probe::{ProbeRefusal, SandboxCapabilities, probe};
 use crate::pump::Control;
 use crate::secret_files::SecretFiles;
+use crate::sharing::Leaving;
 use crate::slot::Slot;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::tree::JobFolder;
@@ -110,10 +111,10 @@ impl JobPool {
             mean_us: AtomicU64::new(ENOUGH_US),
             on_event: Box::new(on_event),
         });
-        let (remove, removals) = channel::<JobFolder>();
-        let (leave, left) = channel::<JobFolder>();
+        let (remove, removals) = channel::<Removal>();
+        let (leave, left) = channel::<Removal>();
         let quick = move || {
-            removals.into_iter().for_each(|folder| remove_within(QUICK_REMOVAL_MAX, folder, &leave));
+            removals.into_iter().for_each(|removal| remove_within(QUICK_REMOVAL_MAX, removal, &leave));
         };
         let quick = spawn("janitor", quick)?;
         let slow = spawn("slow janitor", move || left.into_iter().for_each(remove_folder))?;
@@ -281,17 +282,20 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
     std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body)
 }
 
+/// A folder of a job that is over.
+pub(crate) type Removal = (JobFolder, Leaving);
+
 /// Removes a folder, or leaves it to whoever has the time.
-fn remove_within(patience: Duration, folder: JobFolder, leave: &Sender<JobFolder>) {
+fn remove_within(patience: Duration, (folder, leaving): Removal, leave: &Sender<Removal>) {
     match folder.remove_until(Instant::now() + patience) {
         Ok(true) => {}
         // The other janitor lives longer; without it the next start sweeps.
-        Ok(false) => drop(leave.send(folder)),
+        Ok(false) => drop(leave.send((folder, leaving))),
         Err(error) => say_unremoved(folder.path(), &error),
     }
 }
 
-fn remove_folder(folder: JobFolder) {
+fn remove_folder((folder, _leaving): Removal) {
     let path = folder.path().to_owned();
     if let Err(error) = folder.remove() {
         say_unremoved(&path, &error);
@@ -357,23 +361,26 @@ fn say_left(path: &Path, why: &io::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sharing::Sharing;
 
     #[test]
     fn a_folder_that_takes_long_to_remove_is_left_to_whoever_has_the_time() {
-        let jobs = tempfile::tempdir().unwrap();
+        let (jobs, sharing) = (tempfile::tempdir().unwrap(), Sharing::default());
         let [long, short] = [1, 2].map(|number| {
             let folder = JobFolder::make(jobs.path(), &LeaseId([number; 16])).unwrap();
             std::fs::write(folder.path().join("file"), "").unwrap();
-            folder
+            (folder, sharing.leaving())
         });
         let (leave, left) = channel();
         remove_within(Duration::ZERO, long, &leave);
         remove_within(Duration::from_secs(600), short, &leave);
         drop(leave);
-        let left: Vec<JobFolder> = left.into_iter().collect();
+        let left: Vec<Removal> = left.into_iter().collect();
         assert_eq!(std::fs::read_dir(jobs.path()).unwrap().count(), 1);
-        assert!(left[0].path().join("file").exists());
+        assert!(left[0].0.path().join("file").exists());
+        assert!(sharing.is_clearing());
         left.into_iter().for_each(remove_folder);
+        assert!(!sharing.is_clearing());
         assert_eq!(std::fs::read_dir(jobs.path()).unwrap().count(), 0);
     }
 }

@@ -1,6 +1,9 @@
 //! What a job finds when it begins: its folder with its work tree and its inputs, and its secrets.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use towpath_blob::Amount;
 
 use crate::host::{Host, TreeMode};
 use crate::launcher::TreeSource;
@@ -10,6 +13,44 @@ use crate::slot::deadline;
 use crate::spec::{SandboxKind, StartSpec};
 use crate::tree::{CopyError, Copying, JobFolder};
 use crate::verdict::Verdict;
+
+/// Between two looks at a disk without room.
+const ROOM_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The room that a job begins with.
+pub(crate) struct Room {
+    pub(crate) room: Amount,
+    /// There was none for so long.
+    pub(crate) waited: Option<Duration>,
+}
+
+/// Waits until the disks have room for a job, or says how it ends without: it may take as long as the job itself. While
+/// folders are removed there is to be more than a little, so that no job is ended for want of what comes a moment later.
+pub(crate) fn await_room(host: &Host, spec: &StartSpec, control: &Control) -> Result<Room, Verdict> {
+    let (began, until) = (Instant::now(), deadline(spec));
+    let mut waited = None;
+    loop {
+        // Asked first: what is removed between the two is then room.
+        let is_clearing = host.sharing.is_clearing();
+        let room = host.room();
+        let is_late = Instant::now() >= until;
+        match room {
+            Ok(room) if is_late || !is_clearing || host.reserves[0].is_ample(room) => {
+                return Ok(Room { room, waited });
+            }
+            Err(no_room) if is_late => return Err(Verdict::errored(no_room.to_string())),
+            Err(no_room) if waited.is_none() => {
+                eprintln!("towpath executor: job {} waits: {no_room}", spec.job);
+            }
+            _ => {}
+        }
+        control.rest(ROOM_LOOK_INTERVAL).map_err(|error| Verdict::errored(error.to_string()))?;
+        if control.is_cancelled() {
+            return Err(Verdict::cancelled());
+        }
+        waited = Some(began.elapsed());
+    }
+}
 
 /// A job's folder and what in it its sandbox sees.
 #[derive(Default)]

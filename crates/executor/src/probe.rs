@@ -120,7 +120,7 @@ fn run_probe(host: &Host) -> io::Result<JobEnd> {
     let mut slot = Slot::new(0, Arc::new(host.clone()), remove)?;
     let end = slot.run(&spec, &Control::default());
     drop(slot);
-    removals.into_iter().try_for_each(|folder| folder.remove())?;
+    removals.into_iter().try_for_each(|(folder, _)| folder.remove())?;
     remove_tree(&base)?;
     Ok(end)
 }

@@ -74,6 +74,16 @@ impl Control {
         self.cancelled.load(Ordering::SeqCst)
     }
 
+    /// Waits that long, or until the job is cancelled.
+    pub(crate) fn rest(&self, patience: Duration) -> io::Result<()> {
+        let patience =
+            Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(self.wake()?, PollFlags::IN)], Some(&patience)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Readable once the job is cancelled; whoever asks looks at [`Control::is_cancelled`] afterwards.
     fn wake(&self) -> io::Result<&OwnedFd> {
         if self.wake.get().is_none() {
@@ -171,6 +181,7 @@ impl Pump<'_> {
             }
             Ok(()) => {
                 let end = tree.end();
+                watch.over();
                 if let Err(error) = self.drain() {
                     stop.get_or_insert(Stop::Log(error));
                 }
@@ -228,7 +239,7 @@ impl Pump<'_> {
         if now < *look_at {
             return None;
         }
-        let breach = watch.look();
+        let breach = watch.look(self.log.bytes());
         *look_at = Instant::now() + LOOK_INTERVAL;
         breach.map(Stop::Limit)
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, RawDir, fstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use towpath_blob::{LogOptions, LogWriter, Masker};
+use towpath_blob::{Amount, LogOptions, LogWriter, Masker};
 use towpath_core::graph::{JobResult, Outcome};
 
 use crate::cgroup::SlotGroup;
@@ -23,13 +23,12 @@ use crate::host::Host;
 use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
 use crate::outputs::{TAKING_TIMEOUT, Taking, heeded};
 use crate::plain::PlainJob;
-use crate::pool::{HOME, UNSWEPT, set_aside};
-use crate::prepare::Prepared;
+use crate::pool::{HOME, Removal, UNSWEPT, set_aside};
+use crate::prepare::{Prepared, Room, await_room};
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, OutputPipe, Pump, ReadBuffer, Tree, TreeEnd};
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::sys::spawn::{Program, Spawner};
-use crate::tree::JobFolder;
 use crate::verdict::{self, Verdict};
 use crate::walk::remove_tree;
 use crate::watch::{Breach, Disks, Watch};
@@ -51,7 +50,7 @@ pub(crate) struct Slot {
     /// The folder that is the home of plain jobs is there, as it was made.
     has_home: bool,
     /// Removes folders while the next job runs.
-    janitor: Sender<JobFolder>,
+    janitor: Sender<Removal>,
 }
 
 /// One attempt of one job.
@@ -61,12 +60,12 @@ struct Attempt<'a> {
     control: &'a Control,
     /// Of the job's secrets.
     masker: &'a Masker,
-    /// Bytes that the disk of jobs' folders had for jobs before this one took any.
-    room: u64,
+    /// What the disk of jobs' folders had for jobs before this one took any.
+    room: Amount,
 }
 
 impl Slot {
-    pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<JobFolder>) -> io::Result<Slot> {
+    pub(crate) fn new(number: u32, host: Arc<Host>, janitor: Sender<Removal>) -> io::Result<Slot> {
         let group = host.group(number)?;
         let (buffer, spawner) = (ReadBuffer::new(), Spawner::new()?);
         Ok(Slot { number, host, group, launcher: None, buffer, spawner, has_home: false, janitor })
@@ -91,18 +90,26 @@ impl Slot {
             log_bytes: 0,
             cpu_ms: None,
         };
-        let room = self.host.room().map_err(|no_room| no_room.to_string());
-        let able = room.and_then(|room| Ok((room, spec.masker().map_err(|error| error.to_string())?)));
+        let able = await_room(&self.host, spec, control).and_then(|room| {
+            let masker = spec.masker().map_err(|error| Verdict::errored(error.to_string()))?;
+            Ok((room, masker))
+        });
         let verdict = match able {
             // Without a log: on a disk that is nearly full ten thousand of them would be too many.
-            Err(why) => Verdict::errored(why),
-            Ok((room, masker)) => {
+            Err(unable) => unable,
+            Ok((Room { room, waited }, masker)) => {
                 let options = LogOptions {
                     bytes_max: Some(spec.limits.log_bytes),
                     of_run: spec.run.as_ref().map(|run| self.host.run_logs(run)),
                     masker: masker.for_another(),
                 };
                 let mut log = self.host.logs.writer(&spec.lease, options);
+                if let Some(waited) = waited {
+                    let line =
+                        format!("[towpath] waited {} s for room on this machine's disk\n", waited.as_secs());
+                    // Where that is not to be had, neither is the rest, which says so.
+                    let _ = log.write(line.as_bytes());
+                }
                 let attempt = Attempt { spec, control, masker: &masker, room };
                 let (verdict, cpu_ms) = self.attempt(attempt, &mut log);
                 end.cpu_ms = cpu_ms;
@@ -154,7 +161,7 @@ impl Slot {
         };
         if let Some(folder) = prepared.folder {
             // The janitor lives as long as the executor; without it the next start sweeps.
-            let _ = self.janitor.send(folder);
+            let _ = self.janitor.send((folder, self.host.sharing.leaving()));
         }
         (verdict, cpu_ms)
     }
@@ -165,7 +172,7 @@ impl Slot {
         prepared: &Prepared,
         log: &mut LogWriter,
     ) -> (Verdict, Option<u64>) {
-        let Attempt { spec, control, room, .. } = attempt;
+        let Attempt { spec, control, .. } = attempt;
         if let Err(error) = self.ready_launcher(spec) {
             return (Verdict::errored(format!("the sandbox cannot be set up: {error}")), None);
         }
@@ -173,7 +180,7 @@ impl Slot {
         let Some(launcher) = self.launcher.take() else {
             return (Verdict::errored("the sandbox helper is gone".to_owned()), None);
         };
-        let mut watch = Watch::new(spec.limits, &self.group, Disks { reserves: &self.host.reserves, room });
+        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, self.number, attempt));
         watch.ancestor = Some(launcher.pid());
         watch.grows = prepared.grows();
         let mut job = SandboxedJob { launcher };
@@ -267,7 +274,7 @@ impl Slot {
         prepared: &Prepared,
         log: &mut LogWriter,
     ) -> (Verdict, Option<u64>) {
-        let Attempt { spec, control, room, .. } = attempt;
+        let Attempt { spec, control, .. } = attempt;
         let tree = match &prepared.tree {
             Some(TreeSource::Plain { folder }) => Some(folder.clone()),
             _ => None,
@@ -276,7 +283,7 @@ impl Slot {
         let aside = self.host.config.spool.join(format!("{UNSWEPT}{HOME}{}-{}", self.number, spec.lease));
         let home_made = if self.has_home { Ok(()) } else { make_empty(&home, &aside) };
         let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
-        let mut watch = Watch::new(spec.limits, &self.group, Disks { reserves: &self.host.reserves, room });
+        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, self.number, attempt));
         watch.grows = prepared.grows();
         let life = match started {
             Err(error) => Life { stop: None, end: Err(error) },
@@ -355,6 +362,11 @@ impl Slot {
         }
         verdict
     }
+}
+
+fn disks<'a>(host: &'a Host, slot: u32, Attempt { spec, room, .. }: Attempt<'_>) -> Disks<'a> {
+    let share = host.sharing.share(slot, spec.body.environment.is_some());
+    Disks { reserves: &host.reserves, room, share: Some(share) }
 }
 
 pub(crate) fn deadline(spec: &StartSpec) -> Instant {

@@ -10,9 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use towpath_blob::{NoRoom, Reserve};
+use towpath_blob::{Amount, NoRoom, Reserve};
 
 use crate::cgroup::{Counters, SlotGroup};
+use crate::sharing::Share;
 use crate::spec::Limits;
 use crate::walk::{TreeSize, tree_size};
 
@@ -35,8 +36,8 @@ pub(crate) enum Breach {
     DiskFiles,
     /// One of the host's disks is nearly full, whoever filled it.
     Reserve(NoRoom),
-    /// The job itself filled the host's disk, which had so many bytes of room.
-    Room(u64),
+    /// The job itself filled the host's disk, which had so much room.
+    Room(String),
 }
 
 impl Breach {
@@ -48,10 +49,9 @@ impl Breach {
             Breach::DiskBytes => format!("ended at its limit of {} of disk", size_text(limits.disk_bytes)),
             Breach::DiskFiles => format!("ended at its limit of {} files", limits.disk_files),
             Breach::Reserve(no_room) => format!("ended because {no_room}"),
-            Breach::Room(bytes) => format!(
-                "ended because it took the {} MiB that this machine's disk had for jobs when it began",
-                bytes >> 20
-            ),
+            Breach::Room(all) => {
+                format!("ended because it took the {all} that this machine's disk had for jobs when it began")
+            }
         }
     }
 }
@@ -66,11 +66,12 @@ pub(crate) fn size_text(bytes: u64) -> String {
 }
 
 /// The disks that what a job does ends on: its folder's, the logs' and the blobs', which may be one.
-#[derive(Clone, Copy)]
 pub(crate) struct Disks<'a> {
     pub(crate) reserves: &'a [Reserve],
-    /// Bytes that the disk of its folder had for jobs before the job took any.
-    pub(crate) room: u64,
+    /// What the disk of its folder had for jobs before the job took any.
+    pub(crate) room: Amount,
+    /// What the job takes among the others, until it is over.
+    pub(crate) share: Option<Share>,
 }
 
 /// Something is counted seldom enough to take its share of the time.
@@ -103,6 +104,8 @@ pub(crate) struct Watch<'a> {
     disks: Disks<'a>,
     before: Counters,
     tree_pace: Pace,
+    /// The work tree when it was last counted, and when that was.
+    tree: (TreeSize, Option<Instant>),
     memory_file_pace: Pace,
     /// Bytes of the job's memory files when they were last counted.
     memory_file_bytes: u64,
@@ -118,31 +121,48 @@ impl<'a> Watch<'a> {
             disks,
             before: group.counters_before(),
             tree_pace: Pace::default(),
+            tree: (TreeSize::default(), None),
             memory_file_pace: Pace::default(),
             memory_file_bytes: 0,
         }
     }
 
-    /// One look.
-    pub(crate) fn look(&mut self) -> Option<Breach> {
+    /// One look. The log has so many bytes.
+    pub(crate) fn look(&mut self, log_bytes: u64) -> Option<Breach> {
         self.breach(&self.group.counters())
             .or_else(|| self.tree_breach())
-            .or_else(|| {
-                self.disks.reserves.iter().find_map(|reserve| reserve.room().err()).map(Breach::Reserve)
-            })
             .or_else(|| self.disk_breach())
+            .or_else(|| self.reserve_breach(log_bytes))
+    }
+
+    /// No process of the job lives any more.
+    pub(crate) fn over(&mut self) {
+        self.disks.share = None;
     }
 
     /// Whose doing a breach is, once no process of the job writes any more: a disk may be full by others.
     pub(crate) fn settled(&self, breach: Breach, log_bytes: u64) -> Breach {
-        let room = self.disks.room;
-        let limit = TreeSize { bytes: room, files: self.limits.disk_files };
-        let tree_bytes = || self.grows.as_ref().map_or(0, |folder| tree_size(folder, limit).bytes);
-        match breach {
-            Breach::Reserve(_) if tree_bytes().saturating_add(log_bytes) >= room - room / FILLED_BUT => {
-                Breach::Room(room)
+        match &breach {
+            Breach::Reserve(no_room) => {
+                self.filled(no_room.lacks_bytes(), log_bytes).map_or(breach, Breach::Room)
             }
-            other => other,
+            _ => breach,
+        }
+    }
+
+    /// What the job has filled by itself. Of a disk that was nearly full everybody can take the rest.
+    fn filled(&self, lacks_bytes: bool, log_bytes: u64) -> Option<String> {
+        let Disks { room, reserves: [jobs, ..], .. } = self.disks else { return None };
+        if !jobs.is_ample(room) {
+            return None;
+        }
+        let limit = TreeSize { bytes: room.bytes, files: room.files };
+        let size = self.grows.as_ref().map_or(TreeSize::default(), |folder| tree_size(folder, limit));
+        let is_all = |took: u64, room: u64| took >= room - room / FILLED_BUT;
+        match lacks_bytes {
+            true => is_all(size.bytes.saturating_add(log_bytes), room.bytes)
+                .then(|| format!("{} MiB", room.bytes >> 20)),
+            false => is_all(size.files, room.files).then(|| format!("{} files", room.files)),
         }
     }
 
@@ -179,12 +199,37 @@ impl<'a> Watch<'a> {
 
     fn disk_breach(&mut self) -> Option<Breach> {
         let folder = self.grows.as_ref()?;
-        let limit = TreeSize { bytes: self.limits.disk_bytes, files: self.limits.disk_files };
+        let (now, limit) = (Instant::now(), self.tree_limit());
         let size = self.tree_pace.count(|| tree_size(folder, limit))?;
+        self.tree = (size, Some(now));
         if size.bytes > limit.bytes {
             return Some(Breach::DiskBytes);
         }
         (size.files > limit.files).then_some(Breach::DiskFiles)
+    }
+
+    fn tree_limit(&self) -> TreeSize {
+        TreeSize { bytes: self.limits.disk_bytes, files: self.limits.disk_files }
+    }
+
+    /// Where a disk has no room, one of the jobs on it ends.
+    fn reserve_breach(&mut self, log_bytes: u64) -> Option<Breach> {
+        let share = self.disks.share.as_ref()?;
+        let Some(no_room) = self.disks.reserves.iter().find_map(|reserve| reserve.room().err()) else {
+            share.has_room();
+            return None;
+        };
+        let since = share.short_since();
+        if self.tree.1.is_none_or(|counted| counted < since) {
+            let now = Instant::now();
+            let size = self
+                .grows
+                .as_ref()
+                .map_or(TreeSize::default(), |folder| tree_size(folder, self.tree_limit()));
+            self.tree = (size, Some(now));
+        }
+        let took = (self.tree.0.bytes.saturating_add(log_bytes), self.tree.1?);
+        share.yields(took, &no_room).then_some(Breach::Reserve(no_room))
     }
 }
 

@@ -15,15 +15,23 @@ const DISK_BYTES: u64 = 256 << 20;
 const RESERVE_BYTES: u64 = DISK_BYTES / 8;
 /// What slots may write between two looks at the disk.
 const OVER_BYTES: u64 = 8 << 20;
+/// Fills the disk until it is ended.
+const FILLING: &str = "i=0; while head -c 8M /dev/zero > f$i; do i=$((i+1)); done; exec sleep 1000";
 
 /// Runs this test again where the folder for temporary files is a small disk, in namespaces that end with it.
 fn on_a_small_disk(test: &str, check: impl Fn(&World)) {
+    on_a_disk("", test, check);
+}
+
+/// The same with further options of tmpfs(5).
+fn on_a_disk(options: &str, test: &str, check: impl Fn(&World)) {
     if std::env::var_os(ON_SMALL_DISK).is_some() {
         return check(&World::plain());
     }
     let disk = tempfile::tempdir().unwrap();
-    let mount =
-        format!("mount -t tmpfs -o size={DISK_BYTES},mode=700 none \"$TMPDIR\" || exit 77; exec \"$@\"");
+    let mount = format!(
+        "mount -t tmpfs -o size={DISK_BYTES},mode=700{options} none \"$TMPDIR\" || exit 77; exec \"$@\""
+    );
     let mut own = Command::new("unshare");
     own.args(["-rm", "sh", "-c", &mount, "sh"]).arg(std::env::current_exe().unwrap());
     own.args(["--exact", "--nocapture", &format!("disk::{test}")]);
@@ -81,7 +89,8 @@ fn a_log_is_cut_where_it_would_take_the_reserve() {
         assert!(end.contains("the log was cut here: this machine's disk is nearly full"), "{end}");
 
         // Nobody else's job begins, or leaves a log, until there is room.
-        let next = world.spec("echo next");
+        let mut next = world.spec("echo next");
+        next.body.timeout_seconds = 0;
         let lease = next.lease;
         errored(world, next);
         assert!(!world.logs.path(&lease).exists());
@@ -187,7 +196,65 @@ fn who_fills_the_disk_alone_has_failed_and_nobody_else_has() {
         );
         unfill(world);
 
-        let filling = "i=0; while head -c 8M /dev/zero > f$i; do i=$((i+1)); done; exec sleep 1000";
-        world.run_spec(world.with_tree(&[("x", "")], filling)).failed("ended because it took the 2");
+        world.run_spec(world.with_tree(&[("x", "")], FILLING)).failed("ended because it took the 2");
+    });
+}
+
+#[test]
+fn a_job_waits_for_room_as_long_as_it_may_take() {
+    on_a_small_disk("a_job_waits_for_room_as_long_as_it_may_take", |world| {
+        fill(world, RESERVE_BYTES / 2);
+        let [first, cancelled] = ["echo first", "echo cancelled"].map(|run| world.submit(world.spec(run)));
+        world.pool.cancel(&cancelled.lease);
+        assert_eq!(world.wait(&cancelled).outcome(), Outcome::Cancelled);
+        let mut late = world.spec("echo late");
+        late.body.timeout_seconds = 1;
+        errored(world, late);
+        unfill(world);
+        let done = world.wait(&first).passed();
+        assert!(
+            done.log.starts_with("[towpath] waited ") && done.log.ends_with("disk\nfirst\n"),
+            "{}",
+            done.log
+        );
+    });
+}
+
+#[test]
+fn who_fills_the_disk_takes_no_other_job_along() {
+    on_a_small_disk("who_fills_the_disk_takes_no_other_job_along", |world| {
+        let go = world.folder.path().join("go");
+        let wait = format!("echo begun; until [ -e '{}' ]; do sleep 0.05; done", go.display());
+        let mut deployment = world.spec(&wait);
+        deployment.body.environment = Some("staging".parse().unwrap());
+        let small = world.with_tree(&[("x", "")], &format!("head -c 1M /dev/zero > own; {wait}"));
+        for other in [deployment, small] {
+            let other = world.submit(other);
+            world.wait_for_log(&other, "begun");
+            world.run_spec(world.with_tree(&[("x", "")], FILLING)).failed("ended because it took the ");
+            // Begins once what the other has left is gone.
+            world.run_spec(world.with_tree(&[("x", "")], "head -c 64M /dev/zero > f")).passed();
+            std::fs::write(&go, "").unwrap();
+            world.wait(&other).passed();
+            std::fs::remove_file(&go).unwrap();
+        }
+    });
+}
+
+#[test]
+fn who_takes_the_little_that_others_left_has_not_failed() {
+    on_a_small_disk("who_takes_the_little_that_others_left_has_not_failed", |world| {
+        fill(world, RESERVE_BYTES + (4 << 20));
+        let last = "head -c 8M /dev/zero > f; exec sleep 1000";
+        errored(world, world.with_tree(&[("x", "")], last));
+    });
+}
+
+#[test]
+fn who_uses_up_a_disks_files_has_failed() {
+    on_a_disk(",nr_inodes=4000", "who_uses_up_a_disks_files_has_failed", |world| {
+        let making = "i=0; while true > f$i; do i=$((i+1)); done; exec sleep 1000";
+        let why = "files that this machine's disk had for jobs when it began";
+        world.run_spec(world.with_tree(&[("x", "")], making)).failed(why);
     });
 }
