@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fchown;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, WaitOptions, kill_process, pidfd_open, waitpid};
 
 use super::child::{Handed, become_job, memory_file};
 use super::mounts::Stage;
@@ -49,7 +50,7 @@ fn serve() -> io::Result<()> {
         Ok(launcher) => launcher,
         Err(what) => return wire::send(&socket, &Answer::Refused { what }),
     };
-    offer_output()?;
+    launcher.offer_output()?;
     wire::send(&socket, &Answer::Ready)?;
     loop {
         match wire::receive::<Order>(&socket)? {
@@ -62,12 +63,6 @@ fn serve() -> io::Result<()> {
             }
         }
     }
-}
-
-/// Makes a new pipe the standard output, where the executor finds it: what a job did to its own does not stay for the next.
-fn offer_output() -> io::Result<()> {
-    let (_, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    Ok(rustix::stdio::dup2_stdout(&write)?)
 }
 
 struct Launching {
@@ -100,6 +95,16 @@ impl Launching {
         Ok(Launching { setup, stage, me: rustix::process::getpid(), filters, ended_tree: None })
     }
 
+    /// Makes a new pipe the standard output, where the executor finds it: what a job did to its own does not stay for the next.
+    /// It belongs to the job's user: whoever opens `/dev/stdout` opens the pipe anew, and needs the right to.
+    fn offer_output(&self) -> io::Result<()> {
+        let (_, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        if let Some(user) = self.setup.job_user {
+            fchown(&write, Some(Uid::from_raw(user)), Some(Gid::from_raw(user)))?;
+        }
+        Ok(rustix::stdio::dup2_stdout(&write)?)
+    }
+
     /// Runs one job to its very end: how it ended, and whether its command was reached.
     fn run(&mut self, socket: &UnixStream, launch: &Launch) -> Result<(Exit, bool), String> {
         self.stage.prepare(launch)?;
@@ -127,7 +132,7 @@ impl Launching {
     ) -> io::Result<()> {
         let tree = launch.tree.as_ref().map(|_| self.stage.tree()).transpose();
         // A launcher that cannot clean up must not run another job: it ends, and the executor starts a new one.
-        let ready = self.stage.clear().map_err(io::Error::other).and_then(|()| offer_output());
+        let ready = self.stage.clear().map_err(io::Error::other).and_then(|()| self.offer_output());
         let answer = ended.and_then(|(exit, ran)| {
             self.ended_tree = tree?;
             Ok(Answer::Ended { exit, ran, tree: self.ended_tree.as_ref().map(AsRawFd::as_raw_fd) })

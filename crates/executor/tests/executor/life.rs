@@ -29,6 +29,19 @@ fn a_job_passes_or_fails_by_its_exit_code() {
 }
 
 #[test]
+fn a_job_may_open_its_output_by_name() {
+    both("a_job_may_open_its_output_by_name", |world, _| {
+        // Each slot's first and later ones.
+        for user_namespaces in [false, true, false, true] {
+            let mut spec =
+                world.spec("echo out > /dev/stdout; echo err > /dev/stderr; echo both | tee /dev/stderr");
+            spec.body.user_namespaces = user_namespaces;
+            assert_eq!(world.run_spec(spec).passed().log, "out\nerr\nboth\nboth\n");
+        }
+    });
+}
+
+#[test]
 fn a08_never_errored() {
     both("a08_never_errored", |world, _| {
         for script in [
