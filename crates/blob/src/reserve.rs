@@ -100,7 +100,9 @@ impl Reserve {
         // Where files are made of any free block, there is no number of them.
         let left = if disk.f_files == 0 { Some(u64::MAX) } else { free.files.checked_sub(self.kept.files) };
         match (free.bytes.checked_sub(self.kept.bytes), left) {
-            (Some(room), Some(left)) if room >= bytes && left >= files => Ok(Amount { bytes: room, files: left }),
+            (Some(room), Some(left)) if room >= bytes && left >= files => {
+                Ok(Amount { bytes: room, files: left })
+            }
             _ => Err(NoRoom { folder: self.folder.clone(), free, kept: self.kept }),
         }
     }
