@@ -22,6 +22,9 @@ use crate::walk::{TreeLimits, TreeMeasure};
 
 /// Bases take one part in so many of their disk at most.
 const DISK_SHARE: u64 = 4;
+/// For others, one part in so many of the disk is kept free at most: on a small one what they may ever want would cost every
+/// base, and be reached by none.
+const SPARE_SHARE: u64 = 16;
 /// Names the machine's current start: it changes with each.
 pub(crate) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -49,6 +52,7 @@ pub struct BaseStore {
     folder: PathBuf,
     options: BaseOptions,
     bytes_max: u64,
+    spare_max: TreeMeasure,
     cells: Mutex<HashMap<TreeId, Arc<Cell>>>,
     counter: AtomicU64,
     /// On the bases of an earlier process.
@@ -113,9 +117,11 @@ impl BaseStore {
         }
         fs::write(&boot_file, boot).map_err(GitError::io("write", &boot_file))?;
         let former = cells.values().map(|cell| Pin { _cell: Arc::clone(cell) }).collect();
+        let disk = disk_size(folder);
         Ok(BaseStore {
             folder: folder.to_owned(),
-            bytes_max: options.bytes_max.min(disk_bytes(folder) / DISK_SHARE),
+            bytes_max: options.bytes_max.min(disk.bytes / DISK_SHARE),
+            spare_max: TreeMeasure { entries: disk.entries / SPARE_SHARE, bytes: disk.bytes / SPARE_SHARE },
             options,
             cells: Mutex::new(cells),
             counter: AtomicU64::new(0),
@@ -159,9 +165,13 @@ impl BaseStore {
 
     /// Removes unused bases until the store is within its size; returns how many went. Making a base does this too.
     pub fn evict(&self) -> Result<usize, GitError> {
+        let is_over = || self.usage().1 > self.bytes_max;
+        if !is_over() {
+            return Ok(0);
+        }
         let _alone = self.lock_removal();
         let mut gone = 0;
-        while self.usage().1 > self.bytes_max && self.remove_oldest()? {
+        while is_over() && self.remove_oldest()? {
             gone += 1;
         }
         Ok(gone)
@@ -184,6 +194,16 @@ impl BaseStore {
             }
         }
         Ok(())
+    }
+
+    /// Makes room for what others may want, as far as the disk is large enough to have it. It may take long: a base is removed
+    /// file by file.
+    ///
+    /// # Errors
+    /// As [`BaseStore::make_room`].
+    pub fn give_way(&self, wanted: TreeMeasure) -> Result<(), GitError> {
+        let TreeMeasure { entries, bytes } = self.spare_max;
+        self.make_room(TreeMeasure { entries: wanted.entries.min(entries), bytes: wanted.bytes.min(bytes) })
     }
 
     /// How many bases there are, and their bytes.
@@ -265,9 +285,13 @@ impl Cell {
     }
 }
 
-/// Of one that does not say it, as many as there are.
-fn disk_bytes(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize))
+/// Of one that does not say it, as much as there is.
+fn disk_size(folder: &Path) -> TreeMeasure {
+    let unsaid = TreeMeasure { entries: u64::MAX, bytes: u64::MAX };
+    rustix::fs::statvfs(folder).map_or(unsaid, |disk| TreeMeasure {
+        entries: disk.f_files,
+        bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+    })
 }
 
 fn lock_folder(folder: &Path) -> Result<File, GitError> {

@@ -307,6 +307,24 @@ fn unused_bases_make_room_for_others_the_oldest_first() {
 }
 
 #[test]
+fn bases_give_way_for_no_more_than_their_disk_could_have_free() {
+    let world = World::new();
+    let [tree] = trees(&world, 10_000);
+    let folder = world.folder.path().join("bases");
+    let disk = rustix::fs::statvfs(world.folder.path()).unwrap();
+    let bytes_max = disk.f_blocks * disk.f_frsize / 16;
+    let entries_max = if disk.f_files == 0 { u64::MAX } else { disk.f_files / 16 };
+    let room = move |more: TreeMeasure| {
+        let has_room = more.bytes <= bytes_max && more.entries <= entries_max;
+        if has_room { Ok(()) } else { Err(no_room(more)) }
+    };
+    let store = BaseStore::open(&folder, BaseOptions { room: Arc::new(room), ..options(1 << 30) }).unwrap();
+    drop(store.base(&world.repository, tree).unwrap());
+    store.give_way(TreeMeasure { entries: u64::MAX, bytes: u64::MAX }).unwrap();
+    assert_eq!(store.usage().0, 1);
+}
+
+#[test]
 fn what_others_write_meanwhile_ends_a_base() {
     let world = World::new();
     let [tree] = trees(&world, 3 << 20);

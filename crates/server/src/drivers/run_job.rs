@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use towpath_core::cell::CellId;
@@ -41,6 +42,8 @@ const TRIES_MAX: u32 = 16;
 const REST_MS_MAX: i64 = 5_000;
 /// Work trees prepared at once: each is one git walk and the writing of files.
 const PREPARERS: usize = 2;
+/// Trees removed at once. A disk may take minutes for one, and no job waits for that.
+const REMOVERS: usize = 1;
 
 /// Reports of jobs read at once: most have none, and one may take a second.
 const READERS: usize = 1;
@@ -66,6 +69,9 @@ pub struct Jobs {
     state: Mutex<State>,
     pace: Mutex<Pace>,
     preparers: Workers,
+    removers: Workers,
+    /// Work trees are to give way, and nobody has begun with it.
+    gives_way: AtomicBool,
     readers: Workers,
 }
 
@@ -79,6 +85,8 @@ impl Jobs {
             engine: OnceLock::new(),
             state: Mutex::default(),
             preparers: Workers::start(PREPARERS),
+            removers: Workers::start(REMOVERS),
+            gives_way: AtomicBool::new(false),
             readers: Workers::start(READERS),
         })
     }
@@ -229,10 +237,10 @@ impl Jobs {
         self.drop_nobodys(&mut state);
         drop(state);
         let me = self.clone();
-        self.preparers.run(Box::new(move || me.let_former_go()));
+        self.removers.run(Box::new(move || me.let_former_go()));
     }
 
-    fn let_former_go(&self) {
+    fn let_former_go(self: &Arc<Self>) {
         if let Err(error) = self.sources.bases.let_former_go() {
             tracing::warn!(%error, "work trees that no job uses stay for now: {error}");
         }
@@ -246,9 +254,17 @@ impl Jobs {
         sources::remove_all(aside);
     }
 
-    /// Work trees that no job uses go where the disk has less room than a job may take.
-    pub fn give_way(&self) {
-        self.sources.give_way();
+    /// Work trees that no job uses go where the disk has less room than a job may take. Returns at once.
+    pub fn give_way(self: &Arc<Self>) {
+        if self.gives_way.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let me = self.clone();
+        self.removers.run(Box::new(move || {
+            // First, so that whoever asks from now on is heard.
+            me.gives_way.store(false, Ordering::Relaxed);
+            me.sources.give_way();
+        }));
     }
 
     fn drop_nobodys(&self, state: &mut State) {
@@ -317,8 +333,8 @@ impl Jobs {
     fn prepare(self: &Arc<Self>, engine: &Engine, leases: Vec<LeaseId>) {
         let prepared = |lease| self.prepared(engine, lease, |order| self.sources.prepare(lease, order));
         let jobs = leases.into_iter().filter_map(prepared).collect();
-        self.give_way();
         self.submit(jobs);
+        self.give_way();
         faults::point("run-job", "sent");
     }
 

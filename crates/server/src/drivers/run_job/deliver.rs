@@ -133,7 +133,7 @@ impl Jobs {
         }
         if !histories.is_empty() {
             let me = self.clone();
-            self.preparers.run(Box::new(move || me.sources.forget(&histories)));
+            self.removers.run(Box::new(move || me.sources.forget(&histories)));
         }
         if let Some(executor) = self.executor.get().filter(|_| !heard.is_empty()) {
             executor.ack(heard);

@@ -186,11 +186,11 @@ impl Sources {
         Ok(exported.map(|()| into)?)
     }
 
-    /// What nobody uses goes where the disk has less room than a job may take. Whether the rest of it will do is for the
+    /// What nobody uses goes where a disk that could have it has less room than a job may take. Whether the rest of it will do is for the
     /// executor to say.
     pub(super) fn give_way(&self) {
         let Limits { disk_bytes, disk_files, .. } = self.limits;
-        match self.bases.make_room(TreeMeasure { entries: disk_files, bytes: disk_bytes }) {
+        match self.bases.give_way(TreeMeasure { entries: disk_files, bytes: disk_bytes }) {
             Ok(()) | Err(GitError::NoRoom { .. }) => {}
             Err(error) => tracing::warn!(%error, "work trees that no job uses stay for now: {error}"),
         }

@@ -22,7 +22,7 @@ use towpath_core::policy::Level;
 use towpath_core::run::RunEvent;
 use towpath_executor::protocol::{FromExecutor, PROTOCOL_VERSION, ToExecutor, Welcome};
 use towpath_executor::{FRAME_BYTES_MAX, Limits, SandboxKind, StartSpec};
-use towpath_git::{Git, GitOptions};
+use towpath_git::{BaseStore, Git, GitOptions};
 use towpath_store::records::Secret;
 use towpath_store::{Load, Options, Store, WriteError};
 
@@ -92,14 +92,19 @@ impl Dispatcher for Kept {
     }
 }
 
-/// On a disk of which so many bytes are kept free, and which has never room for as much as a job may take.
-fn sources(folder: &TempDir, store: &Arc<Store>, kept: u64) -> Sources {
-    let at = |name: &str| folder.path().join(name);
+/// On a disk of which so many bytes are kept free.
+fn bases(folder: &TempDir, kept: u64) -> BaseStore {
     let reserve = Reserve::of_bytes(folder.path(), kept);
+    bases_beside(reserve, &folder.path().join("bases"), BASES_BYTES).unwrap()
+}
+
+/// For jobs that may take more than any disk has.
+fn sources(folder: &TempDir, store: &Arc<Store>, bases: BaseStore) -> Sources {
+    let at = |name: &str| folder.path().join(name);
     std::fs::create_dir_all(at("histories")).unwrap();
     Sources {
         repos: Arc::new(Repos::new(Git::find(GitOptions::default()).unwrap(), at("repos"))),
-        bases: bases_beside(reserve, &at("bases"), BASES_BYTES).unwrap(),
+        bases,
         histories: at("histories"),
         blobs: BlobStore::open(at("blobs")).unwrap(),
         secrets: Secrets::open(store.clone(), &at("secrets.key")).unwrap(),
@@ -118,10 +123,15 @@ impl World {
     }
 
     fn beside(folder: TempDir, kept: u64) -> World {
+        let bases = bases(&folder, kept);
+        World::with_bases(folder, bases)
+    }
+
+    fn with_bases(folder: TempDir, bases: BaseStore) -> World {
         let store = Store::open(Options::new(folder.path().join("data"), system_time())).unwrap();
         let store = Arc::new(store);
         tell_before_the_first_turn(&store, system_time()).unwrap();
-        let jobs = Jobs::new(sources(&folder, &store, kept), 4);
+        let jobs = Jobs::new(sources(&folder, &store, bases), 4);
         let (keep, orders) = channel();
         let kept = Arc::new(Kept(Mutex::new(keep)));
         let (engine, running) = Engine::load(store.clone(), kept).unwrap();

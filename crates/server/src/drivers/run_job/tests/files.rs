@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
 use towpath_core::outbox::TroubleClass;
-use towpath_git::Repository;
+use towpath_git::{BaseOptions, Repository, TREE_LIMITS, TreeMeasure};
 
 use super::*;
 
@@ -43,16 +43,18 @@ fn with_files(name: &str, history: bool) -> JobSpec {
 }
 
 impl World {
-    /// Everything that preparers were given until now is done.
-    fn preparers_rest(&self) {
-        let all = Arc::new(Barrier::new(PREPARERS + 1));
-        for _ in 0..PREPARERS {
-            let all = all.clone();
-            self.jobs.preparers.run(Box::new(move || {
-                all.wait();
-            }));
+    /// Everything that preparers were given until now is done, and whatever they had removed is gone.
+    fn all_rest(&self) {
+        for (workers, count) in [(&self.jobs.preparers, PREPARERS), (&self.jobs.removers, REMOVERS)] {
+            let all = Arc::new(Barrier::new(count + 1));
+            for _ in 0..count {
+                let all = all.clone();
+                workers.run(Box::new(move || {
+                    all.wait();
+                }));
+            }
+            all.wait();
         }
-        all.wait();
     }
 
     fn start_heard(&self) -> (LeaseId, PathBuf) {
@@ -66,7 +68,7 @@ fn the_base_of_a_job_that_an_executor_has_outlives_a_restart_of_the_server() {
     let folder = TempDir::new().unwrap();
     let [new, former] = commits(folder.path(), ["n", "f"]);
     let store = Arc::new(Store::open(Options::new(folder.path().join("of-before"), system_time())).unwrap());
-    let before = sources(&folder, &store, 0);
+    let before = sources(&folder, &store, bases(&folder, 0));
     let repository = before.repos.get(&run(1).gate.repo).unwrap();
     let base = before.bases.base(&repository, former.1).unwrap().path().to_owned();
     drop((before, store));
@@ -81,7 +83,7 @@ fn the_base_of_a_job_that_an_executor_has_outlives_a_restart_of_the_server() {
     assert!(new_base.is_dir() && base.is_dir(), "its run has not asked yet");
     world.jobs.start(&world.engine, goes_on);
     world.jobs.all_claimed();
-    world.preparers_rest();
+    world.all_rest();
     assert!(new_base.is_dir() && base.is_dir(), "it may read it still");
     world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
     world.ends(1);
@@ -106,12 +108,12 @@ fn the_repository_of_a_job_outlives_its_server_and_goes_when_its_end_is_durable(
     world.connect(active(lease));
     world.jobs.start(&world.engine, wanted);
     world.jobs.all_claimed();
-    world.preparers_rest();
+    world.all_rest();
     assert!(files.join(".git").is_dir() && !histories.join(OTHER.to_string()).exists());
     world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
     world.ends(1);
     assert_eq!(world.peer.heard(), ToExecutor::Ack { leases: vec![lease] });
-    world.preparers_rest();
+    world.all_rest();
     assert_eq!(std::fs::read_dir(histories).unwrap().count(), 0);
 }
 
@@ -119,7 +121,10 @@ fn the_repository_of_a_job_outlives_its_server_and_goes_when_its_end_is_durable(
 fn a_base_that_no_job_uses_makes_room_for_the_next_job_whatever_that_starts_from() {
     let folder = TempDir::new().unwrap();
     let [over, used] = commits(folder.path(), ["o", "u"]);
-    let mut world = World::below(folder);
+    let disk = rustix::fs::statvfs(folder.path()).unwrap();
+    // There is room for a base, and half of what a disk is to have free at most.
+    let kept = disk.f_bavail.saturating_sub(disk.f_blocks / 32) * disk.f_frsize;
+    let mut world = World::beside(folder, kept);
     world.connect(Leases::default());
     let begin = |commit, number| {
         let wanted = world.run_of(commit, number, vec![with_files("a", false)]).remove(0);
@@ -127,6 +132,7 @@ fn a_base_that_no_job_uses_makes_room_for_the_next_job_whatever_that_starts_from
         world.start_heard()
     };
     let ((lease, base), (_, used_base)) = (begin(over, 1), begin(used, 2));
+    world.all_rest();
     world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
     world.ends(1);
     assert!(base.is_dir() && used_base.is_dir());
@@ -134,7 +140,34 @@ fn a_base_that_no_job_uses_makes_room_for_the_next_job_whatever_that_starts_from
     let next = world.run(3, vec![job("without-files")]).remove(0);
     world.jobs.start(&world.engine, next);
     world.peer.heard_start();
+    world.all_rest();
     assert!(!base.exists() && used_base.is_dir());
+}
+
+#[test]
+fn no_job_waits_for_what_is_removed() {
+    let folder = TempDir::new().unwrap();
+    let removal = Arc::new(Mutex::new(()));
+    let goes_on = removal.clone();
+    // For a base there is room at once; for what a job may take, when the test lets it.
+    let room = move |more: TreeMeasure| {
+        if more.bytes > 10 * BASES_BYTES {
+            drop(goes_on.lock());
+        }
+        Ok(())
+    };
+    let options =
+        BaseOptions { owner: None, limits: TREE_LIMITS, bytes_max: BASES_BYTES, room: Arc::new(room) };
+    let bases = BaseStore::open(&folder.path().join("bases"), options).unwrap();
+    let mut world = World::with_bases(folder, bases);
+    world.connect(Leases::default());
+    let takes_long = removal.lock().unwrap();
+    for number in 1..=2 * PREPARERS as u64 {
+        let wanted = world.run(number, vec![job("a")]).remove(0);
+        world.jobs.start(&world.engine, wanted);
+        world.peer.heard_start();
+    }
+    drop(takes_long);
 }
 
 #[test]
