@@ -281,7 +281,7 @@ fn appear(draft: &Path, place: &Path) -> Result<(), SaveError> {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
-    crate::files::write_private(path, bytes).map_err(file("write", path))
+    towpath_store::write_private(path, bytes).map_err(file("write", path))
 }
 
 /// Copies a tree of plain files, durably. A file that goes meanwhile is left out: logs and blobs are removed when

@@ -12,7 +12,7 @@ use towpath_core::policy::Level;
 use towpath_executor::GrantedSecret;
 use towpath_pipeline::variable_fault;
 use towpath_store::records::Secret;
-use towpath_store::{ReadError, Store};
+use towpath_store::{ReadError, Store, write_private};
 use zeroize::Zeroizing;
 
 use crate::random;
@@ -184,7 +184,7 @@ impl Secrets {
             Ok(bytes) => Zeroizing::new(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let bytes = Zeroizing::new(random::bytes::<KEY_BYTES>().to_vec());
-                crate::files::write_private(path, &bytes).map_err(|error| failed(error.to_string()))?;
+                write_private(path, &bytes).map_err(|error| failed(error.to_string()))?;
                 bytes
             }
             Err(error) => return Err(failed(error.to_string())),

@@ -12,10 +12,9 @@ use std::sync::{Mutex, PoisonError};
 
 use towpath_core::ids::{Digest, Timestamp};
 use towpath_store::records::Token;
-use towpath_store::{OpenError, ReadError, Store, WriteError};
+use towpath_store::{OpenError, ReadError, Store, WriteError, write_private};
 
 use super::accounts::note;
-use crate::files::write_private;
 
 /// The file's name in the folder of the keys.
 pub const FILE: &str = "revoked";

@@ -1,11 +1,12 @@
 //! The audit key's file: outside the data folder and its backups, readable by its owner alone.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::note::{AuditKey, NoteError};
+use crate::private::write_private;
 
 /// Why a key file could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,19 +54,12 @@ impl AuditKey {
             .map_err(|why| KeyFileError::Malformed { path: path.to_owned(), why })
     }
 
-    /// Writes the key to a new file with mode 0600, durably. Never over an existing one.
+    /// Writes the key to a new file with mode 0600, as a whole and durably. Never over an existing one.
     ///
     /// # Errors
     /// There is one already, or it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), KeyFileError> {
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(self.secret_text().as_bytes())?;
-            file.sync_all()?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(|why| file(path, "write", &why))
+        write_private(path, self.secret_text().as_bytes()).map_err(|why| file(path, "write", &why))
     }
 
     /// Reads a key file, or makes one with a new key for the log `name` if there is none.
@@ -89,6 +83,9 @@ fn file(path: &Path, what: &'static str, why: &io::Error) -> KeyFileError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -101,5 +98,36 @@ mod tests {
         assert!(matches!(key.save(&path), Err(KeyFileError::File { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(AuditKey::load(&path), Err(KeyFileError::Permissions { mode: 0o640, .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    /// Where the test has itself make a key.
+    const MAKE: &str = "TOWPATH_TEST_MAKE_KEY";
+
+    #[test]
+    fn whoever_dies_or_has_no_room_while_it_makes_a_key_leaves_none() {
+        if let Some(path) = std::env::var_os(MAKE) {
+            let made = AuditKey::load_or_create(Path::new(&path), "log");
+            return assert!(matches!(made, Err(KeyFileError::File { what: "write", .. })));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.key");
+        let left = || fs::read_dir(folder.path()).unwrap().count();
+        // Whoever writes to a file is killed, unless it ignores the signal: then there is no room.
+        let make = |ignores: &str| {
+            let shell = format!("ulimit -c 0; ulimit -f 0; {ignores} exec \"$0\" --exact \"$1\"");
+            let test = "audit::keys::tests::whoever_dies_or_has_no_room_while_it_makes_a_key_leaves_none";
+            let mut child = Command::new("sh");
+            child.args(["-c", &shell]).arg(std::env::current_exe().unwrap()).arg(test);
+            child.env(MAKE, &path).output().unwrap()
+        };
+        let told = make("trap '' XFSZ;");
+        let said = String::from_utf8_lossy(&told.stdout);
+        assert!(told.status.success() && said.contains("1 passed"), "{said}");
+        assert_eq!(left(), 0);
+        assert!(make("").status.signal().is_some());
+        assert!(!path.exists() && left() == 1, "a draft alone");
+        AuditKey::load_or_create(&path, "log").unwrap();
+        assert!(AuditKey::load(&path).is_ok());
     }
 }
