@@ -1,11 +1,13 @@
 //! The keys that data are bound to, in a folder of their own: no backup holds them, so a folder may lack some.
 
-use std::fmt;
 use std::path::Path;
+use std::{fmt, io};
 
 use serde::Serialize;
-use towpath_store::audit::AuditKey;
-use towpath_store::{DATABASE, View};
+use towpath_store::audit::{AuditKey, KeyFileError};
+use towpath_store::{DATABASE, OpenError, ReadError, View};
+
+use crate::secrets::{SecretError, Secrets};
 
 /// The file with the key that signs the record, in the folder of the keys.
 pub const KEY_OF_AUDIT: &str = "audit.key";
@@ -19,6 +21,29 @@ pub struct Missing {
     pub audit_key: bool,
     /// How many secrets are sealed under a key that is not there.
     pub sealed_secrets: usize,
+}
+
+/// Why nobody can say whether the keys of a data folder are there.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] OpenError),
+    /// The folder of the keys cannot be looked at.
+    #[error(transparent)]
+    Folder(#[from] io::Error),
+    /// The key that signs the record cannot be used.
+    #[error(transparent)]
+    Audit(#[from] KeyFileError),
+    /// The key that opens secrets cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
+}
+
+impl From<ReadError> for Unknown {
+    fn from(error: ReadError) -> Unknown {
+        Unknown::Data(error.into())
+    }
 }
 
 impl Missing {
@@ -43,6 +68,24 @@ impl Missing {
         };
         let verifier = view.audit_verifier().ok().flatten();
         Missing::of((verifier.as_deref(), view.secret_count().unwrap_or(0)), keys)
+    }
+
+    /// Looks for the keys of a data folder, and whether each can be used.
+    ///
+    /// # Errors
+    /// [`Unknown`].
+    pub fn known(data: &Path, keys: &Path) -> Result<Missing, Unknown> {
+        let view = View::open_copy(&data.join(DATABASE))?;
+        view.check_schema()?;
+        let of_data = (view.audit_verifier()?, view.secret_count()?);
+        let (audit, secrets) = (keys.join(KEY_OF_AUDIT), keys.join(KEY_OF_SECRETS));
+        if audit.try_exists()? {
+            AuditKey::load(&audit)?;
+        }
+        if secrets.is_file() {
+            Secrets::check_key(&secrets)?;
+        }
+        Ok(Missing::of((of_data.0.as_deref(), of_data.1), keys))
     }
 
     /// Whether nothing is.

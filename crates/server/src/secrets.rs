@@ -1,6 +1,7 @@
 //! Secrets: sealed at rest, opened only for a job that the server's policy names (trust T4).
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use towpath_core::policy::Level;
 use towpath_executor::GrantedSecret;
 use towpath_pipeline::variable_fault;
 use towpath_store::records::Secret;
-use towpath_store::{ReadError, Store, write_private};
+use towpath_store::{ReadError, Store, View, write_private};
 use zeroize::Zeroizing;
 
 use crate::random;
@@ -179,18 +180,23 @@ impl Secrets {
     /// # Errors
     /// The key cannot be read or made.
     pub fn open(store: Arc<Store>, path: &Path) -> Result<Secrets, SecretError> {
-        let failed = |why: String| SecretError::Key { path: path.display().to_string(), why };
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => Zeroizing::new(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let key = match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let bytes = Zeroizing::new(random::bytes::<KEY_BYTES>().to_vec());
-                write_private(path, &bytes).map_err(|error| failed(error.to_string()))?;
-                bytes
+                write_private(path, &bytes).map_err(|error| unusable(path, error.to_string()))?;
+                master_key(path, Ok(bytes.to_vec()))?
             }
-            Err(error) => return Err(failed(error.to_string())),
+            read => master_key(path, read)?,
         };
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|_| failed("it is damaged".into()))?;
-        Ok(Secrets { store, key: Arc::new(LessSafeKey::new(key)) })
+        Ok(Secrets { store, key: Arc::new(key) })
+    }
+
+    /// Looks whether the file at `path` can be the master key.
+    ///
+    /// # Errors
+    /// As [`Secrets::open`].
+    pub(crate) fn check_key(path: &Path) -> Result<(), SecretError> {
+        master_key(path, std::fs::read(path)).map(drop)
     }
 
     /// The sealed form of a value: nonce, then ciphertext, bound to repo and name.
@@ -234,8 +240,7 @@ impl Secrets {
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn sealed_otherwise(&self) -> Result<Vec<String>, ReadError> {
-        let view = self.store.reader().snapshot()?;
+    pub fn sealed_otherwise(&self, view: &View) -> Result<Vec<String>, ReadError> {
         let repos = view.repos()?.into_iter().map(|repo| Some(repo.name));
         let mut found = Vec::new();
         for repo in repos.chain([None]) {
@@ -292,6 +297,17 @@ impl Secrets {
             None => view.secret(None, name).map_err(failed),
         }
     }
+}
+
+fn unusable(path: &Path, why: String) -> SecretError {
+    SecretError::Key { path: path.display().to_string(), why }
+}
+
+/// The master key in what was read of its file.
+fn master_key(path: &Path, read: io::Result<Vec<u8>>) -> Result<LessSafeKey, SecretError> {
+    let bytes = Zeroizing::new(read.map_err(|error| unusable(path, error.to_string()))?);
+    let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes);
+    key.map(LessSafeKey::new).map_err(|_| unusable(path, "it is damaged".into()))
 }
 
 fn unreadable(name: &str, error: &dyn fmt::Display) -> Ungranted {

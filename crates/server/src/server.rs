@@ -392,7 +392,8 @@ pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError
 
 fn open_secrets(store: &Arc<Store>, keys: &Path) -> Result<Secrets, ServerError> {
     let secrets = Secrets::open(store.clone(), &keys.join(KEY_OF_SECRETS))?;
-    let sealed = secrets.sealed_otherwise().map_err(OpenError::from)?;
+    let view = store.reader().snapshot().map_err(OpenError::from)?;
+    let sealed = secrets.sealed_otherwise(&view).map_err(OpenError::from)?;
     if !sealed.is_empty() {
         tracing::warn!(
             "secrets that the master key does not open, set them again: `{}`",

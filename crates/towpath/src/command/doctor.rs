@@ -140,18 +140,18 @@ fn keys(arguments: &DoctorArgs) -> Option<Finding> {
         return None;
     }
     let keys = place.keys();
-    let missing = Missing::of_folder(&place.data, &keys);
-    Some(match missing.is_none() {
-        true => finding(
-            "keys",
-            Verdict::Ok,
-            format!("those of {} are in {}", place.data.display(), keys.display()),
-        ),
-        false => Finding {
-            hint: Some(KEYS_HINT.into()),
-            ..finding("keys", Verdict::Broken, format!("{} lacks {missing}", keys.display()))
-        },
-    })
+    let (data, folder) = (place.data.display(), keys.display());
+    let (verdict, what) = match Missing::known(&place.data, &keys) {
+        Ok(missing) if missing.is_none() => (Verdict::Ok, format!("those of {data} are in {folder}")),
+        Ok(missing) => {
+            let lacks = finding("keys", Verdict::Broken, format!("{folder} lacks {missing}"));
+            return Some(Finding { hint: Some(KEYS_HINT.into()), ..lacks });
+        }
+        Err(why) => {
+            (Verdict::Broken, format!("nobody can tell whether those of {data} are in {folder}: {why}"))
+        }
+    };
+    Some(finding("keys", verdict, what))
 }
 
 fn git() -> Finding {

@@ -347,6 +347,17 @@ fn data_without_their_keys_wait_for_a_persons_word() {
     let doctor = site.world.towpath(&["doctor", "--quick", "--data", &site.data()]);
     assert!(doctor.out.contains("data-keys lacks the key that signs the record"), "{}", doctor.out);
     site.start_with(&["--new-keys"]);
+    let keys = |verdict: &str, said: &str| {
+        let out = site.world.towpath(&["doctor", "--quick", "--data", &site.data()]).out;
+        assert!(out.lines().any(|line| line.starts_with(verdict) && line.contains(said)), "{out}");
+    };
+    for key in ["audit.key", "secrets.key"].map(|name| site.home("data-keys").join(name)) {
+        let whole = std::fs::read(&key).unwrap();
+        keys("ok", "those of");
+        std::fs::write(&key, "").unwrap();
+        keys("broken", "nobody can tell whether those of");
+        std::fs::write(&key, whole).unwrap();
+    }
     // Rows and repositories are there: the same token opens the same server.
     assert!(site.ok(&["change", "list", "--state", "all"]).out.contains("landed"));
     assert!(site.ok(&["backup", "show"]).out.contains("a restore lost"));

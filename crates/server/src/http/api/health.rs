@@ -94,13 +94,13 @@ async fn checks(call: &Call) -> Vec<Check> {
         alive.is_none().then(|| "the turn loop does not answer; look into the log, then restart".to_owned());
     let landing =
         health.landing_stopped.map(|why| format!("landing stopped: {why}; check the disk, then restart"));
-    let restored = call.read(|view| Ok(view.restored()?)).await.ok().flatten();
-    let restored =
-        restored.map(|restored| format!("{restored}; `towpath backup show` says how an admin accepts that"));
+    let restored = trouble(call.read(|view| Ok(view.restored()?)).await, |restored| {
+        restored.map(|restored| format!("{restored}; `towpath backup show` says how an admin accepts that"))
+    });
     let secrets = shared.secrets.clone();
-    let sealed = call.read(move |_| Ok(secrets.sealed_otherwise()?)).await;
-    let sealed = sealed.ok().filter(|names| !names.is_empty()).map(|names| {
-        format!("these cannot be opened with the key that is there, set them again: `{}`", names.join("`, `"))
+    let sealed = trouble(call.read(move |view| Ok(secrets.sealed_otherwise(view)?)).await, |names| {
+        let names = (!names.is_empty()).then(|| names.join("`, `"))?;
+        Some(format!("these cannot be opened with the key that is there, set them again: `{names}`"))
     });
     let git = format!("git {}", shared.repos.git().version());
     vec![
@@ -114,6 +114,11 @@ async fn checks(call: &Call) -> Vec<Check> {
         check("git", false, None, &git),
         housekeeping(call).await,
     ]
+}
+
+/// What is wrong with what was read, or that it cannot be read.
+fn trouble<T>(found: Answer<T>, look: impl FnOnce(T) -> Option<String>) -> Option<String> {
+    found.map_or_else(|error| Some(format!("nobody can tell: {}", error.why)), look)
 }
 
 /// When it was last done, and what it came to.
@@ -244,4 +249,21 @@ fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_store::ReadError;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_fine() {
+        assert_eq!(trouble(Ok(None), |found: Option<String>| found), None);
+        let said = trouble(Err(ReadError::Busy.into()), |found: Option<String>| found);
+        assert_eq!(
+            said.as_deref(),
+            Some("nobody can tell: no read connection became free in time; try again")
+        );
+    }
 }
