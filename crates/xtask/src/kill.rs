@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::failure::Failure;
 
@@ -25,7 +25,7 @@ const COUNT_DEFAULT: u64 = 30;
 const AT_PLACES_PERCENT_MIN: u64 = 40;
 /// Kills below which one that misses weighs too much to say anything of the series.
 const COUNT_FOR_SHARES: u64 = 20;
-/// Time for what is under way after the last kill to land.
+/// Time from one landing to the next after the last kill.
 const DRAIN: Duration = Duration::from_secs(120);
 
 pub fn run(root: &Path, arguments: &mut lexopt::Parser) -> Result<bool, Failure> {
@@ -51,7 +51,7 @@ fn play(world: &mut World, count: u64, seed: u64) -> Result<bool, Failure> {
         at_places += u64::from(round.death == Death::AtItsPlace);
         println!("kill {number}: {}", told(&kill, round));
     }
-    world.drain(Instant::now() + DRAIN)?;
+    world.drain(DRAIN)?;
     let mut faults = books::check(world)?;
     faults.extend(draw.armed.difference(&world.met).map(|place| format!("`{place}` was never met")));
     faults.extend(too_few(at_places, count));

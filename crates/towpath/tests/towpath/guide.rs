@@ -118,7 +118,9 @@ fn the_guide_gets_a_second_person_a_clone_and_a_first_change() {
     let url = served.record(&["repo", "show"])["clone_url"].as_str().unwrap().to_owned();
     let host = url.strip_prefix("http://").unwrap().strip_suffix("/web.git").unwrap().to_owned();
     let blocks = blocks("more-people.md");
-    let [admin, clone, push] = &blocks[..] else { panic!("what the admin does, and what Ben: {blocks:?}") };
+    let [admin, clone, push, ..] = &blocks[..] else {
+        panic!("what the admin does, and what Ben: {blocks:?}")
+    };
     let let_in = ended(shell(&served.world, admin, &served.world.work()).output().unwrap());
     assert_eq!(let_in.code, 0, "{}", let_in.err);
     let token = let_in.out.lines().last().unwrap().to_owned();

@@ -15,6 +15,8 @@ const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 /// Time for any one command, on a machine that compiles meanwhile.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Tries to start a driver.
+const STARTS: usize = 5;
 /// Milliseconds for one look at whether something on a page is so.
 const LOOK_MS: u64 = 2_000;
 /// How WebDriver calls an element.
@@ -40,15 +42,7 @@ impl Browser {
             return None;
         }
         let profile = TempDir::new().unwrap();
-        let mut driver = Command::new(CHROMEDRIVER)
-            .arg("--port=0")
-            .env("HOME", profile.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let port = port(&mut driver);
+        let (driver, port) = start_driver(&profile);
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE))
@@ -196,11 +190,26 @@ impl Drop for Browser {
     }
 }
 
-fn port(driver: &mut Child) -> u16 {
+/// A driver, and on which port it listens. It takes a port that is free for one kind of address, and ends where somebody has that
+/// of the other kind.
+fn start_driver(profile: &TempDir) -> (Child, u16) {
+    let mut started = (0..STARTS).filter_map(|_| {
+        let mut command = Command::new(CHROMEDRIVER);
+        command.arg("--port=0").env("HOME", profile.path()).stdin(Stdio::null()).stderr(Stdio::null());
+        let mut driver = command.stdout(Stdio::piped()).spawn().unwrap();
+        let port = port(&mut driver);
+        if port.is_none() {
+            driver.wait().unwrap();
+        }
+        Some((driver, port?))
+    });
+    started.next().expect("chromedriver says on which port it listens")
+}
+
+fn port(driver: &mut Child) -> Option<u16> {
     let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-    let said = lines.map_while(Result::ok).find(|line| line.contains("started successfully on port"));
-    let digits = |line: String| line.trim_end_matches('.').rsplit(' ').next()?.parse().ok();
-    said.and_then(digits).expect("chromedriver says on which port it listens")
+    let said = lines.map_while(Result::ok).find(|line| line.contains("started successfully on port"))?;
+    said.trim_end_matches('.').rsplit(' ').next()?.parse().ok()
 }
 
 fn capabilities(profile: &Path, more: &[&str]) -> Value {

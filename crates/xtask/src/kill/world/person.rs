@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Output};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -87,12 +87,17 @@ impl World {
         names.iter().map(shown).collect()
     }
 
-    /// Waits until every change that was pushed has landed.
-    pub fn drain(&mut self, until: Instant) -> Result<(), Failure> {
+    /// Waits until every change that was pushed has landed, for so long from one landing to the next.
+    pub fn drain(&mut self, patience: Duration) -> Result<(), Failure> {
+        let (mut before, mut until) = (self.landed(), Instant::now() + patience);
         loop {
             let open = self.json(&["change", "list", "--repo", &self.repo]).unwrap_or_default();
-            if open.is_empty() && self.landed() >= self.pushed.len() {
+            let landed = self.landed();
+            if open.is_empty() && landed >= self.pushed.len() {
                 return Ok(());
+            }
+            if landed > before {
+                (before, until) = (landed, Instant::now() + patience);
             }
             if Instant::now() > until {
                 let numbers: Vec<String> = open.iter().map(|change| change["change"].to_string()).collect();
