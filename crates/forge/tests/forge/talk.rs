@@ -86,7 +86,7 @@ fn keep(world: &World) -> [Result<(), GitError>; 2] {
     let repository = world.forge.repository();
     let saved =
         repository.save(&tempfile::TempDir::new_in(world.folder.path()).unwrap().path().join("saved"));
-    [saved, repository.collect_garbage(&Interrupt::new().unwrap())]
+    [saved.map_err(|error| repository.blamed(error)), repository.collect_garbage(&Interrupt::new().unwrap())]
 }
 
 #[test]
