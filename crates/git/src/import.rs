@@ -335,8 +335,9 @@ fn missing_refs(draft: &Repository, offered: &[u8]) -> Result<BTreeSet<String>, 
     let offered = String::from_utf8_lossy(offered);
     let lines = offered.lines().filter(|line| !line.starts_with("ref: "));
     // A name that is not UTF-8 came as well, and goes again later.
-    let comes =
-        |name: &str| name.starts_with("refs/") && !name.ends_with("^{}") && !name.contains('\u{fffd}');
+    // Git lists `refs/remotes/origin/HEAD` of a clone as well where `HEAD` is asked for.
+    let is_fetched = |name: &str| ["refs/heads/", "refs/tags/"].iter().any(|below| name.starts_with(below));
+    let comes = |name: &str| is_fetched(name) && !name.ends_with("^{}") && !name.contains('\u{fffd}');
     let names = lines.filter_map(|line| line.split('\t').nth(1)).filter(|name| comes(name));
     Ok(names.filter(|name| !came.contains(*name)).map(str::to_owned).collect())
 }

@@ -75,6 +75,10 @@ fn an_empty_source_is_imported_and_a_shallow_one_is_not() {
         world.commit_file("a", "1");
         world.commit_file("a", "2");
         let from = format!("file://{}", path.display());
+        // An ordinary clone names what its remote has for HEAD, which is none of its branches.
+        world.run(&["clone", "--quiet", &from, "../whole"]);
+        let (whole, into) = (world.folder.path().join("whole"), world.folder.path().join("whole.git"));
+        import(&world.git, &Source::Local(&whole), &into, ImportOptions::default()).unwrap();
         world.run(&["clone", "--quiet", "--depth=1", &from, "../shallow"]);
         let shallow = world.folder.path().join("shallow");
         let into = world.folder.path().join("shallow.git");
