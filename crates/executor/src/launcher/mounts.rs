@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,6 +33,16 @@ pub(super) struct Stage {
     /// User namespaces that map the owner of a base to the job's user, by owner.
     mappings: BTreeMap<(u32, u32), OwnedFd>,
     mounted: Vec<&'static str>,
+    terminals: Terminals,
+}
+
+/// The terminals of the jobs' own, which stay mounted from one job to the next as long as each leaves none behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Terminals {
+    Unmounted,
+    Mounted,
+    /// Only root may mount them.
+    Refused,
 }
 
 fn because(what: impl Into<String>) -> impl FnOnce(io::Error) -> String {
@@ -65,6 +76,7 @@ impl Stage {
             in_user_namespace,
             mappings: BTreeMap::new(),
             mounted: Vec::new(),
+            terminals: Terminals::Unmounted,
         };
         for name in [stage::TREE, stage::LOWER, stage::FOLDER, stage::INPUTS] {
             fs::create_dir(stage.root.join(name)).map_err(because("make a mount point"))?;
@@ -94,7 +106,7 @@ impl Stage {
             Some(TreeSource::Plain { folder }) => self.bind(folder, stage::TREE)?,
             None => {}
         }
-        self.terminals()?;
+        self.mount_terminals()?;
         if let Some(inputs) = &launch.inputs {
             self.bind(inputs, stage::INPUTS)?;
         }
@@ -113,6 +125,7 @@ impl Stage {
         while let Some(name) = self.mounted.pop() {
             unmount(self.root.join(name), UnmountFlags::DETACH).map_err(because_errno("unmount"))?;
         }
+        self.clear_terminals()?;
         let files = self.root.join(stage::FILES);
         match fs::remove_dir_all(&files) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -129,18 +142,40 @@ impl Stage {
         Ok(())
     }
 
-    /// Mounts terminals of the job's own, which are bounded as bubblewrap's are not. Those have to do where only root may.
-    fn terminals(&mut self) -> Result<(), String> {
+    /// Mounts terminals of the jobs' own, which are bounded as bubblewrap's are not. Those have to do where only root may.
+    fn mount_terminals(&mut self) -> Result<(), String> {
+        if self.terminals != Terminals::Unmounted {
+            return Ok(());
+        }
         let target = self.root.join(stage::TERMINALS);
         fs::create_dir_all(&target).map_err(because("make a mount point"))?;
         let options = format!("max={TERMINALS_MAX},mode=620,ptmxmode=666\0");
         let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).expect("ends in one zero");
-        match mount("terminals", &target, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(options)) {
-            Ok(()) => self.mounted.push(stage::TERMINALS),
+        let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+        self.terminals = match mount("terminals", &target, "devpts", flags, Some(options)) {
+            Ok(()) => Terminals::Mounted,
             Err(_) if self.in_user_namespace => {
                 fs::remove_dir(&target).map_err(because("remove a mount point"))?;
+                Terminals::Refused
             }
             Err(error) => return Err(because_errno("mount terminals")(error)),
+        };
+        Ok(())
+    }
+
+    /// Takes terminals away of which one outlives the job that opened it, as a descriptor under way in a socket can.
+    fn clear_terminals(&mut self) -> Result<(), String> {
+        if self.terminals != Terminals::Mounted {
+            return Ok(());
+        }
+        let target = self.root.join(stage::TERMINALS);
+        let entries = fs::read_dir(&target).map_err(because("look at the terminals"))?;
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        let names: Vec<OsString> =
+            names.collect::<Result<_, _>>().map_err(because("look at the terminals"))?;
+        if names != ["ptmx"] {
+            unmount(&target, UnmountFlags::DETACH).map_err(because_errno("unmount"))?;
+            self.terminals = Terminals::Unmounted;
         }
         Ok(())
     }

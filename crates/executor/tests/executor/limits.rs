@@ -214,6 +214,21 @@ fn e02_what_the_machine_has_once_for_all_is_not_one_jobs() {
 }
 
 #[test]
+fn a_terminal_that_outlives_its_job_is_not_the_next_jobs() {
+    let Some(world) = World::sandboxed("a_terminal_that_outlives_its_job_is_not_the_next_jobs") else {
+        return;
+    };
+    // Under way in a socket that is under way in itself: nobody closes it until the kernel looks for such rings.
+    let leaving = "import os, pty, socket\n\
+         near, far = socket.socketpair()\n\
+         socket.send_fds(near, [b'x'], [far.fileno(), *pty.openpty()])\n\
+         print(sorted(os.listdir('/dev/pts')))\n";
+    for _ in 0..4 {
+        assert_eq!(world.python(leaving).passed().log, "['0', 'ptmx']\n");
+    }
+}
+
+#[test]
 fn what_ignores_signals_dies_at_its_timeout() {
     let Some(world) = World::sandboxed("what_ignores_signals_dies_at_its_timeout") else { return };
     let time = long_time();
