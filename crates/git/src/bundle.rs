@@ -13,6 +13,7 @@ use towpath_core::ids::CommitId;
 
 use crate::environment::{Git, OUTPUT_BYTES_MAX};
 use crate::error::GitError;
+use crate::import::{check_tolerated, record_tolerated};
 use crate::object::ObjectId;
 use crate::process::Bounds;
 use crate::refs::{Expected, RefName, RefUpdate};
@@ -26,6 +27,8 @@ const READ_BYTES: usize = 64 * 1024;
 const BUNDLE: &str = "objects.bundle";
 /// Files beside it, as they stand in the repository. The settings list objects that an import tolerated.
 const FILES: [&str; 2] = ["config", "HEAD"];
+/// Settings of a tolerated check, as `git config` lists them.
+const TOLERATED: &str = r"^receive\.fsck\.";
 /// What the others hold, as `sha1sum` writes and checks it. A bundle vouches for its objects and not for its refs.
 const SUMS: &str = "SHA1SUMS";
 /// Refs that hold, while a backup is made, what its database names.
@@ -104,11 +107,6 @@ impl Repository {
     pub fn restore(git: &Git, from: &Path, path: &Path) -> Result<Repository, GitError> {
         check_sums(from)?;
         let draft = Repository::create_draft(git, path)?;
-        for name in FILES {
-            let (from, to) = (from.join(name), draft.path().join(name));
-            fs::copy(&from, &to).map_err(GitError::io("copy", &from))?;
-            git.sync(&to)?;
-        }
         let bundle = from.join(BUNDLE);
         if bundle.is_file() {
             let call = draft.call("fetch").protocols("file").config("protocol.file.allow=always");
@@ -118,7 +116,34 @@ impl Repository {
             call.arg(&bundle).arg("+refs/*:refs/*").prepare().output(&[], bounds())?;
         }
         draft.unpin()?;
+        draft.take_settings(from)?;
         draft.publish(path)
+    }
+
+    /// Takes what an import has decided out of the saved settings: the checks that it tolerated, and the branch of HEAD. All
+    /// else is ours to say: settings name programs to run and what is shown to whom, and whoever can write to a backup is not
+    /// to decide that.
+    fn take_settings(&self, from: &Path) -> Result<(), GitError> {
+        let [config, head] = FILES;
+        let call = self.call("config").arg("--file").arg(from.join(config)).args(["--no-includes", "--null"]);
+        let listed = call.args(["--get-regexp", TOLERATED]).prepare().finish(&[], self.bounds())?;
+        let no_such = listed.status.code() == Some(1);
+        if !listed.status.success() && !no_such {
+            return Err(listed.failed("config"));
+        }
+        let text = String::from_utf8_lossy(&listed.output).into_owned();
+        let tolerated = text.split_terminator('\0').filter_map(|entry| {
+            let (key, value) = entry.split_once('\n')?;
+            key.rsplit('.').next().filter(|_| value == "ignore")
+        });
+        let tolerated: Vec<&str> = tolerated.collect();
+        check_tolerated(&tolerated)?;
+        record_tolerated(self, &tolerated)?;
+        self.git().sync(&self.path().join(config))?;
+        let text = fs::read_to_string(from.join(head)).map_err(|why| unreadable(head, &why))?;
+        let branch = text.trim_end().strip_prefix("ref: refs/heads/").and_then(|name| name.parse().ok());
+        let none = || GitError::Unreadable { why: format!("its file `{head}` names no branch") };
+        self.set_head(&branch.ok_or_else(none)?)
     }
 }
 

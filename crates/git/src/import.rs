@@ -275,11 +275,13 @@ impl Drop for TrustingConfig {
     }
 }
 
-fn check_tolerated(tolerated: &[&str]) -> Result<(), GitError> {
-    match tolerated
-        .iter()
-        .find(|name| name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphabetic()))
-    {
+pub(crate) fn check_tolerated(tolerated: &[&str]) -> Result<(), GitError> {
+    let is_check = |name: &&&str| {
+        // Git's one setting beside them that is none.
+        let is_list = name.eq_ignore_ascii_case("skipList");
+        !name.is_empty() && !is_list && name.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    match tolerated.iter().find(|name| !is_check(name)) {
         None => Ok(()),
         Some(name) => {
             let why = format!("`{}` is not the name of a check of git fsck", name.escape_debug());
@@ -288,7 +290,7 @@ fn check_tolerated(tolerated: &[&str]) -> Result<(), GitError> {
     }
 }
 
-fn record_tolerated(draft: &Repository, tolerated: &[&str]) -> Result<(), GitError> {
+pub(crate) fn record_tolerated(draft: &Repository, tolerated: &[&str]) -> Result<(), GitError> {
     for name in tolerated {
         for section in ["fetch", "receive"] {
             let call = draft.call("config").arg(format!("{section}.fsck.{name}")).arg("ignore");

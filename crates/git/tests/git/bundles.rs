@@ -37,6 +37,58 @@ fn a_repository_comes_back_whole_with_its_hidden_refs() {
 }
 
 #[test]
+fn of_saved_settings_only_what_an_import_decided_comes_back() {
+    for git in every_git() {
+        let world = World::with(git);
+        let commit = world.commit_file("a", "1");
+        world.push(commit, "main");
+        world.in_store(&["config", "receive.fsck.badFilemode", "ignore"], b"");
+        let (saved, back) = (world.folder.path().join("saved"), world.folder.path().join("back.git"));
+        world.repository.save(&saved).unwrap();
+        // Somebody who can write to the backup, and keeps its sums right.
+        let ran = world.folder.path().join("ran");
+        let planted = format!(
+            "[include]\n\tpath = {saved}/more\n[transfer]\n\thideRefs = !refs/towpath\n[uploadpack]\n\tallowAnySHA1InWant = true\n\
+             [core]\n\trepositoryformatversion = 1\n\talternateRefsCommand = \"touch {ran};\"\n\
+             [extensions]\n\tpartialClone = evil\n[remote \"evil\"]\n\tpromisor = true\n\turl = {store}\n\
+             \tuploadpack = \"touch {ran}; git-upload-pack\"\n\
+             [receive \"fsck\"]\n\tzeroPaddedFilemode = ignore\n\tmissingEmail = error\n",
+            saved = saved.display(),
+            ran = ran.display(),
+            store = world.repository.path().display(),
+        );
+        let config = std::fs::read_to_string(saved.join("config")).unwrap() + &planted;
+        std::fs::write(saved.join("config"), config).unwrap();
+        std::fs::write(saved.join("more"), "[transfer]\n\tfsckObjects = false\n").unwrap();
+        // A pack with a commit and nothing that it names, so that git asks whoever promised the rest.
+        let packs = world.folder.path().join("alone").display().to_string();
+        let id = world.in_store(&["pack-objects", "--quiet", &packs], format!("{commit}\n").as_bytes());
+        let pack = std::fs::read(format!("{packs}-{id}.pack")).unwrap();
+        let bundle = [format!("# v2 git bundle\n{commit} refs/heads/main\n\n").as_bytes(), &pack].concat();
+        let whole = std::fs::read(saved.join("objects.bundle")).unwrap();
+        std::fs::remove_file(saved.join("SHA1SUMS")).unwrap();
+        std::fs::write(saved.join("objects.bundle"), bundle).unwrap();
+        assert!(Repository::restore(&world.git, &saved, &back).is_err());
+        std::fs::write(saved.join("objects.bundle"), whole).unwrap();
+        let restored = Repository::restore(&world.git, &saved, &back).unwrap();
+        assert!(!ran.exists());
+        assert!(restored.tolerates("badFilemode").unwrap());
+        let text = std::fs::read_to_string(restored.path().join("config")).unwrap();
+        let own = std::fs::read_to_string(world.repository.path().join("config")).unwrap();
+        let settings = |text: &str| {
+            text.lines().filter(|line| line.contains('=')).map(str::to_lowercase).collect::<Vec<_>>()
+        };
+        let added: Vec<String> =
+            settings(&text).into_iter().filter(|line| !settings(&own).contains(line)).collect();
+        assert_eq!(added, ["\tzeropaddedfilemode = ignore"; 2]);
+        std::fs::write(saved.join("HEAD"), "ref: ../../x\n").unwrap();
+        let error =
+            Repository::restore(&world.git, &saved, &world.folder.path().join("other.git")).unwrap_err();
+        assert!(error.to_string().contains("`HEAD` names no branch"), "{error}");
+    }
+}
+
+#[test]
 fn an_empty_repository_and_a_damaged_bundle_are_told_apart() {
     let world = World::new();
     let (saved, back) = (world.folder.path().join("saved"), world.folder.path().join("back.git"));
