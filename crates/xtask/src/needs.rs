@@ -31,6 +31,14 @@ pub const NEEDS: &[Need] = &[
     Need { thing: "bwrap", source: Source::Package("bubblewrap"), why: "the sandbox of every job" },
     Need { thing: "slirp4netns", source: Source::Package("slirp4netns"), why: "network inside the sandbox" },
     Need { thing: "stdbuf", source: Source::Package("coreutils"), why: "answers of Git line by line" },
+    Need { thing: "ip", source: Source::Package("iproute2"), why: "the network that a job must not reach" },
+    Need {
+        thing: "/usr/bin/python3",
+        source: Source::Package("python3"),
+        why: "jobs that attack their sandbox",
+    },
+    Need { thing: "make", source: Source::Package("make"), why: "the guide's first job" },
+    Need { thing: "kill", source: Source::Package("procps"), why: "servers that die" },
     Need {
         thing: "/etc/ssl/certs/ca-certificates.crt",
         source: Source::Package("ca-certificates"),
@@ -203,13 +211,15 @@ fn install(words: &[&str]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn packages_and_components_are_installed_by_one_command_each() {
         let all: Vec<&Need> = NEEDS.iter().collect();
         let expect = expect_test::expect![
-            "sudo apt-get update && sudo apt-get install --yes --no-install-recommends git bubblewrap slirp4netns coreutils ca-certificates chromium chromium-driver postgresql && rustup component add rustfmt clippy"
+            "sudo apt-get update && sudo apt-get install --yes --no-install-recommends git bubblewrap slirp4netns coreutils iproute2 python3 make procps ca-certificates chromium chromium-driver postgresql && rustup component add rustfmt clippy"
         ];
         expect.assert_eq(&typed(&commands(&all, false)));
         assert!(!typed(&commands(&all, true)).contains("sudo"));
@@ -230,6 +240,56 @@ mod tests {
         let text = table(&all);
         assert!(text.contains("bwrap") && text.contains("package bubblewrap"), "{text}");
         assert!(NEEDS.iter().all(|need| !need.why.is_empty()));
+    }
+
+    /// Programs of Rust, and of packages that every Debian has: bsdutils, coreutils, dash, findutils,
+    /// mount, util-linux. `strip` comes with the linker that Rust needs.
+    const EVERYWHERE: &str = "cargo rustc strip cat chown cp df du env find mkfifo mount nsenter script setpriv setsid sh sleep tty umount unshare";
+
+    /// Programs that a test's text starts: `Command::new("x")`, `.command("x")` and `/usr/bin/x`.
+    fn programs(text: &str) -> Vec<&str> {
+        let literal = |call: &'static str| text.split(call).skip(1).filter_map(|rest| rest.split('"').next());
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-_.+".contains(letter);
+        let by_path = text
+            .split("/usr/bin/")
+            .skip(1)
+            .filter_map(move |rest| rest.split(|letter| !is_part(letter)).next());
+        literal("Command::new(\"")
+            .chain(literal("world.command(\""))
+            .chain(by_path)
+            .filter_map(|name| name.rsplit('/').next().filter(|name| !name.is_empty()))
+            .collect()
+    }
+
+    #[test]
+    fn what_tests_start_is_provided() {
+        assert_eq!(
+            programs(r#"Command::new("ip"); world.command("sh"); "/usr/bin/python3 x""#),
+            ["ip", "sh", "python3"]
+        );
+        let provided = |name: &str| {
+            let is_it = |need: &&Need| need.thing.rsplit('/').next() == Some(name);
+            NEEDS.iter().any(|need| is_it(&need)) || EVERYWHERE.split(' ').any(|known| known == name)
+        };
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut folders: Vec<_> =
+            std::fs::read_dir(crates).unwrap().map(|entry| entry.unwrap().path().join("tests")).collect();
+        let (mut files, mut lacking) = (0, BTreeSet::new());
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "rs") {
+                    files += 1;
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    lacking.extend(
+                        programs(&text).into_iter().filter(|name| !provided(name)).map(str::to_owned),
+                    );
+                }
+            }
+        }
+        assert!(files > 50, "{files} files of tests in {}", crates.display());
+        assert_eq!(lacking, BTreeSet::new(), "NEEDS has no such program");
     }
 
     #[test]

@@ -223,13 +223,14 @@ fn an_older_program_leaves_newer_data_alone() {
     let sql = |script: &str| {
         let program =
             format!("import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); {script}; c.commit(); c.close()");
-        Command::new("python3").args(["-c", &program]).arg(data.join("towpath.db")).status()
+        Command::new("/usr/bin/python3").args(["-c", &program]).arg(data.join("towpath.db")).status()
     };
     let newer = "c.execute(\"INSERT INTO schema_steps SELECT max(step) + 1, 'x', 0 FROM schema_steps\")";
-    if !sql(newer).is_ok_and(|status| status.success()) {
-        println!("SKIP an_older_program_leaves_newer_data_alone: no python3 with sqlite3 is here");
+    if !Path::new("/usr/bin/python3").exists() {
+        println!("SKIP an_older_program_leaves_newer_data_alone: no python3 is here");
         return;
     }
+    assert!(sql(newer).unwrap().success());
     let before = std::fs::read(data.join("towpath.db")).unwrap();
     let [shown, saved] = [&data, &served.world.home().join("saved")].map(|path| path.display().to_string());
     let mut command = served.world.command(TOWPATH);
