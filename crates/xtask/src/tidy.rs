@@ -2,6 +2,7 @@
 //! for each one a tree that it refuses.
 
 mod calls;
+mod cases;
 mod documents;
 mod licences;
 mod links;
@@ -49,6 +50,7 @@ const RULES: &[Rule] = &[
     Rule { name: "links lead somewhere", check: links::links },
     Rule { name: "the readme has the two commands", check: documents::readme },
     Rule { name: "the code map has every crate", check: documents::code_map },
+    Rule { name: "every attack has a test", check: cases::attacks },
 ];
 
 /// Runs the command; `false` if a rule is broken.

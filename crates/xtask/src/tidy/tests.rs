@@ -407,3 +407,21 @@ fn the_code_map_has_every_crate() {
     "#]],
     );
 }
+
+#[test]
+fn every_attack_has_a_test() {
+    let (last, others) = {
+        let mut ids: Vec<&str> = crate::attacks::ids_with_tests().collect();
+        (ids.pop().unwrap().to_lowercase(), ids.join("_").to_lowercase())
+    };
+    let tests = format!("fn {others}_all() {{}}\nfn of_x{last}() {{}}\n// {last}_is_named\n");
+    let path = "crates/towpath/tests/towpath/x.rs";
+    check(
+        cases::attacks,
+        &[(path, &tests), ("crates/x/src/a.rs", &format!("fn {last}_a() {{}}"))],
+        expect![[r#"
+            crates/xtask/src/attacks/cases.rs: no test bears the id K05 in its name
+        "#]],
+    );
+    check(cases::attacks, &[(path, &format!("{tests}fn {last}_a() {{}}"))], expect![""]);
+}
