@@ -22,12 +22,16 @@ pub const POINTS: &[&str] = &[
     "land.after",
     "mark-landed.before",
     "mark-landed.after",
+    "note-landing.before",
+    "note-landing.after",
     "read-graph.before",
     "read-graph.after",
     "set-check.before",
     "set-check.after",
     "alert.before",
     "alert.after",
+    "replace-server.before",
+    "replace-server.after",
 ];
 
 struct Armed {
@@ -60,6 +64,10 @@ pub fn arm(text: &str) -> Result<(), UnknownPoint> {
 
 /// Kills this process, as a power cut would, if this passing of the place is the armed one.
 pub fn point(kind: &str, moment: &str) {
+    debug_assert!(
+        POINTS.iter().any(|point| point.split_once('.') == Some((kind, moment))),
+        "{kind}.{moment} is a place that cannot be armed"
+    );
     let Some(armed) = ARMED.get() else { return };
     let here = armed.point.split_once('.') == Some((kind, moment));
     if here && armed.left.fetch_sub(1, Ordering::Relaxed) == 1 {

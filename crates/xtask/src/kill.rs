@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 
+mod acts;
 mod books;
 mod jobs;
 mod world;
@@ -20,11 +21,14 @@ pub const HELP: &str = "kill the real server and executor again and again: --cou
 const SERVING_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Kills when no number is given, as in CI.
 const COUNT_DEFAULT: u64 = 30;
-/// Kills at an effect boundary, in percent of all, at least. Half of them are meant for one; a tenth may miss, as what a
-/// change passes on its way hangs on what else is under way, and a place that is never met is a fault of its own.
-const AT_PLACES_PERCENT_MIN: u64 = 40;
-/// Kills below which one that misses weighs too much to say anything of the series.
-const COUNT_FOR_SHARES: u64 = 20;
+/// Kills at an effect boundary, in percent of all, at least. Source: the issue's "half of the kills at effect boundaries".
+const AT_PLACES_PERCENT_MIN: u64 = 50;
+/// Of so many kills one more is meant for a place where others missed theirs: what a change passes on its way hangs on what
+/// else is under way. A place that is never met is a fault of its own.
+const MORE_OF: u64 = 5;
+/// Effects that this world never has, with whose kills are tested elsewhere.
+const ELSEWHERE: &[(&str, &str)] =
+    &[("replace-server", "the tests of deployments kill a server that gives way")];
 /// Time from one landing to the next after the last kill.
 const DRAIN: Duration = Duration::from_secs(120);
 
@@ -40,11 +44,12 @@ pub fn run(root: &Path, arguments: &mut lexopt::Parser) -> Result<bool, Failure>
 }
 
 fn play(world: &mut World, count: u64, seed: u64) -> Result<bool, Failure> {
-    let mut draw = Draw::new(world.points()?, seed);
+    let mut draw = Draw::new(places(world.points()?), seed);
     let mut slowest = Duration::ZERO;
-    let (mut late, mut at_places) = (0, 0);
-    for number in 1..=count {
-        let kill = draw.next(number);
+    let (mut late, mut at_places, mut number) = (0, 0, 0);
+    while is_on((number, at_places), count) {
+        number += 1;
+        let kill = draw.next(number, at_places);
         let round = world.round(number, &kill)?;
         slowest = slowest.max(round.again);
         late += u64::from(round.again > SERVING_AGAIN_MAX);
@@ -54,7 +59,7 @@ fn play(world: &mut World, count: u64, seed: u64) -> Result<bool, Failure> {
     world.drain(DRAIN)?;
     let mut faults = books::check(world)?;
     faults.extend(draw.armed.difference(&world.met).map(|place| format!("`{place}` was never met")));
-    faults.extend(too_few(at_places, count));
+    faults.extend(too_few(at_places, number));
     if late > 0 {
         faults.push(format!(
             "{late} times it took more than {} ms to serve again",
@@ -65,7 +70,7 @@ fn play(world: &mut World, count: u64, seed: u64) -> Result<bool, Failure> {
         println!("FAULT: {fault}");
     }
     println!(
-        "kill: {count} kills (seed {seed}), {at_places} of them at effect boundaries ({} places), {} changes landed, {} jobs \
+        "kill: {number} kills (seed {seed}), {at_places} of them at effect boundaries ({} places), {} changes landed, {} jobs \
          ran on over a server's death, {} died with the executor (up to {} at once) and passed in a later attempt, slowest \
          start {} ms, {} faults",
         world.met.len(),
@@ -91,9 +96,20 @@ fn told(kill: &Kill, round: Round) -> String {
     }
 }
 
-/// What is wrong with the share of kills at effect boundaries; `None`: nothing, or there are too few to say.
+/// Places that this world can meet.
+fn places(mut points: Vec<String>) -> Vec<String> {
+    points.retain(|point| !ELSEWHERE.iter().any(|(kind, _)| point.split('.').next() == Some(kind)));
+    points
+}
+
+/// Whether the series goes on after so many kills, of which so many were at places: as long as too few were, within reason.
+fn is_on((number, at_places): (u64, u64), count: u64) -> bool {
+    number < count || too_few(at_places, number).is_some() && number < count + count.div_ceil(MORE_OF)
+}
+
+/// What is wrong with the share of kills at effect boundaries; `None`: nothing.
 fn too_few(at_places: u64, count: u64) -> Option<String> {
-    let enough = count < COUNT_FOR_SHARES || at_places * 100 >= count * AT_PLACES_PERCENT_MIN;
+    let enough = at_places * 100 >= count * AT_PLACES_PERCENT_MIN;
     (!enough).then(|| {
         format!("only {at_places} of {count} kills were at effect boundaries: {AT_PLACES_PERCENT_MIN} % are the least")
     })
@@ -113,7 +129,7 @@ fn options(arguments: &mut lexopt::Parser) -> Result<(u64, u64), Failure> {
     Ok((count, seed))
 }
 
-/// The kills of a series: every second one is at an effect boundary, every sixth the executor's.
+/// The kills of a series: at an effect boundary as long as no half of them were, every sixth the executor's.
 struct Draw {
     random: Random,
     /// Every place, in an order of the seed's own: a series of twice as many kills as there are places meets each.
@@ -132,10 +148,11 @@ impl Draw {
         Draw { random, places, next: 0, armed: BTreeSet::new() }
     }
 
-    fn next(&mut self, number: u64) -> Kill {
+    /// The kill of this number, after so many at places.
+    fn next(&mut self, number: u64, at_places: u64) -> Kill {
         match number % 6 {
             0 => Kill::Executor,
-            1 | 3 | 5 => {
+            _ if at_places * 2 < number => {
                 let place = self.places[self.next % self.places.len()].clone();
                 self.next += 1;
                 let passing = 1 + self.random.below(passings(&place));
@@ -175,17 +192,37 @@ mod tests {
     #[test]
     fn half_of_the_kills_are_at_effect_boundaries_each_place_comes_and_a_seed_repeats_them() {
         let places = || ["turn.before-commit", "land.before", "land.after"].map(str::to_owned).to_vec();
-        let drawn = |seed| -> Vec<String> {
-            let mut draw = Draw::new(places(), seed);
-            (1..=60).map(|number| draw.next(number).to_string()).collect()
+        // Of the kills at places every so manieth misses.
+        let drawn = |seed, misses: usize| -> (Vec<String>, u64) {
+            let (mut draw, mut kills, mut met, mut tries) = (Draw::new(places(), seed), Vec::new(), 0, 0);
+            while is_on((kills.len() as u64, met), 60) {
+                let kill = draw.next(kills.len() as u64 + 1, met);
+                if matches!(kill, Kill::At(_)) {
+                    tries += 1;
+                    met += u64::from(tries % misses != 0);
+                }
+                kills.push(kill.to_string());
+            }
+            (kills, met)
         };
-        assert_eq!(drawn(7), drawn(7));
-        assert_ne!(drawn(7), drawn(8));
-        assert_eq!(drawn(7).iter().filter(|kill| kill.contains("at ")).count(), 30);
-        assert_eq!(drawn(7).iter().filter(|kill| kill.contains("executor")).count(), 10);
+        assert_eq!(drawn(7, 9), drawn(7, 9));
+        assert_ne!(drawn(7, 9), drawn(8, 9));
+        let (kills, met) = drawn(7, 1000);
+        assert_eq!((kills.len(), met), (60, 30));
+        assert_eq!(kills.iter().filter(|kill| kill.contains("executor")).count(), 10);
         for place in places() {
-            assert_eq!(drawn(7).iter().filter(|kill| kill.contains(&place)).count(), 10, "{place}");
+            assert_eq!(kills.iter().filter(|kill| kill.contains(&place)).count(), 10, "{place}");
         }
+        let (kills, met) = drawn(7, 4);
+        assert!(met * 2 >= kills.len() as u64 && kills.len() < 72, "{met} of {}", kills.len());
+        let (kills, met) = drawn(7, 2);
+        assert!(met * 2 < kills.len() as u64 && kills.len() == 72, "{met} of {}", kills.len());
+    }
+
+    #[test]
+    fn what_the_world_never_has_is_no_place_of_it() {
+        let points = ["land.after", "replace-server.before"].map(str::to_owned).to_vec();
+        assert_eq!(places(points), ["land.after"]);
     }
 
     #[test]
@@ -204,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_series_with_few_kills_at_effect_boundaries_is_a_fault() {
-        for (at_places, count, is_fault) in [(11, 30, true), (12, 30, false), (7, 20, true), (0, 19, false)] {
+        for (at_places, count, is_fault) in [(14, 30, true), (15, 30, false), (0, 1, true)] {
             assert_eq!(too_few(at_places, count).is_some(), is_fault, "{at_places} of {count}");
         }
     }

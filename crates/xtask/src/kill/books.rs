@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::acts;
 use super::jobs::Attempt;
 use super::world::{World, required};
 use crate::failure::Failure;
@@ -37,7 +38,12 @@ pub fn check(world: &mut World) -> Result<Vec<String>, Failure> {
     for change in world.pushed.iter().filter(|change| !times.contains_key(change.to_string().as_str())) {
         faults.push(format!("change {change} was pushed and is not on main"));
     }
-    faults.extend(unexplained(world, &tips)?);
+    let leaves = leaves(world)?;
+    faults.extend(unexplained(&leaves, &tips));
+    let told: Vec<String> =
+        leaves.iter().filter_map(|leaf| leaf["entry"]["act"]["what"].as_str().map(str::to_owned)).collect();
+    faults.extend(acts::check(world, &told)?);
+    faults.extend(world.slipped.iter().map(|change| format!("change {change} landed while it was held")));
     let mut tested = Vec::new();
     for run in world.all_runs()? {
         let commit = run["commit"].as_str().unwrap_or_default();
@@ -173,26 +179,30 @@ fn untested(landed: &[Tip<'_>], tested: &[Tested], required: &[&str]) -> Vec<Str
     untested.map(fault).collect()
 }
 
-/// Tips that no landing with results explains, and landings that are not on main.
-fn unexplained(world: &World, tips: &[Tip<'_>]) -> Result<Vec<String>, Failure> {
-    let mut explained = BTreeSet::new();
-    let mut from = 0;
+/// The whole record.
+fn leaves(world: &World) -> Result<Vec<Value>, Failure> {
+    let mut all = Vec::new();
     loop {
-        let leaves = world.json(&["audit", "show", "--from", &from.to_string(), "--count", "500"])?;
-        for leaf in &leaves {
-            let act = &leaf["entry"]["act"];
-            let has_results = act["results"].as_object().is_some_and(|results| !results.is_empty());
-            if act["act"] == "landed"
-                && has_results
-                && let Some(commit) = act["commit"].as_str()
-            {
-                explained.insert(commit.to_owned());
-            }
+        let page = world.json(&["audit", "show", "--from", &all.len().to_string(), "--count", "500"])?;
+        if page.is_empty() {
+            return Ok(all);
         }
-        if leaves.is_empty() {
-            break;
+        all.extend(page);
+    }
+}
+
+/// Tips that no landing with results explains, and landings that are not on main.
+fn unexplained(leaves: &[Value], tips: &[Tip<'_>]) -> Vec<String> {
+    let mut explained = BTreeSet::new();
+    for leaf in leaves {
+        let act = &leaf["entry"]["act"];
+        let has_results = act["results"].as_object().is_some_and(|results| !results.is_empty());
+        if act["act"] == "landed"
+            && has_results
+            && let Some(commit) = act["commit"].as_str()
+        {
+            explained.insert(commit.to_owned());
         }
-        from += leaves.len();
     }
     let landed = tips.iter().filter(|tip| !tip.change.is_empty());
     let mut faults: Vec<String> = landed
@@ -206,7 +216,7 @@ fn unexplained(world: &World, tips: &[Tip<'_>]) -> Result<Vec<String>, Failure> 
             .filter(|commit| !on_main.contains(commit.as_str()))
             .map(|commit| format!("{commit} is said to have landed and is not on main")),
     );
-    Ok(faults)
+    faults
 }
 
 #[cfg(test)]

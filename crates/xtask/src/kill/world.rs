@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::acts::Act;
 use super::jobs::{Attempt, is_stopped, pids_of, running, signal};
 use crate::failure::Failure;
 
@@ -88,6 +89,12 @@ pub struct World {
     pub repo: String,
     /// Changes that were pushed.
     pub pushed: Vec<u64>,
+    /// What was asked for besides.
+    pub acts: Vec<Act>,
+    /// Changes that are held, and have not landed as long as they are.
+    held: Vec<u64>,
+    /// Held changes that landed.
+    pub slipped: Vec<u64>,
     /// Jobs that ran when the server died, and still ran when it was dead.
     pub adopted: BTreeSet<Attempt>,
     /// Jobs that ran when the executor was killed.
@@ -149,6 +156,9 @@ impl World {
             server: None,
             repo: format!("kill-{}", std::process::id()),
             pushed: Vec::new(),
+            acts: Vec::new(),
+            held: Vec::new(),
+            slipped: Vec::new(),
             adopted: BTreeSet::new(),
             killed: BTreeSet::new(),
             met: BTreeSet::new(),
@@ -213,6 +223,7 @@ impl World {
         }
         // A push that the kill cuts off is repeated, as a person would.
         let pushed = self.push(number);
+        self.ask(number, matches!(kill, Kill::At(_)));
         let round = match kill {
             Kill::At(point) => self.await_death(point)?,
             Kill::After(wait) => {
@@ -227,6 +238,7 @@ impl World {
         if pushed.is_err() {
             self.push_again(number)?;
         }
+        self.let_go()?;
         Ok(round)
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::super::acts::Act;
 use super::{LOOK, World, failed};
 use crate::failure::Failure;
 
@@ -39,6 +40,34 @@ impl World {
             .find_map(|line| line.strip_prefix("remote: change ")?.split(':').next()?.parse().ok());
         if let Some(change) = change.filter(|change| !self.pushed.contains(change)) {
             self.pushed.push(change);
+        }
+        Ok(())
+    }
+
+    /// Asks for something beside the push, of the newest change.
+    pub(super) fn ask(&mut self, number: u64, is_to_land: bool) {
+        let Some(change) = self.pushed.last() else { return };
+        let act = Act::ask(self, number, *change, is_to_land);
+        if act.is_hold() {
+            self.held.push(act.change());
+        }
+        self.acts.push(act);
+    }
+
+    /// Lets those go on that are held: what was answered to be held has not landed meanwhile.
+    pub(super) fn let_go(&mut self) -> Result<(), Failure> {
+        for change in std::mem::take(&mut self.held) {
+            let is_held =
+                self.acts.iter().any(|act| act.is_hold() && act.is_answered() && act.change() == change);
+            let number = change.to_string();
+            let shown = self.json(&["change", "show", &number, "--repo", &self.repo])?;
+            match shown.first().is_some_and(|shown| shown["state"] == "landed") {
+                true if is_held => self.slipped.push(change),
+                true => {}
+                // Where the answer was cut off there may be none to release.
+                false if is_held => drop(self.cli(&["change", "release", &number, "--repo", &self.repo])?),
+                false => drop(self.cli(&["change", "release", &number, "--repo", &self.repo])),
+            }
         }
         Ok(())
     }
