@@ -25,6 +25,7 @@ use crate::records::{
 
 mod journal;
 mod land;
+mod loss;
 mod meta;
 mod propose;
 mod quota;
@@ -36,6 +37,7 @@ mod talk;
 mod text;
 
 pub(crate) use journal::PushEntry;
+pub use loss::Owner;
 pub(crate) use propose::Uploaded;
 pub use propose::{Proposal, PushedBranch};
 pub use quota::ACTS_PER_HOUR;
@@ -73,7 +75,7 @@ struct Inner {
     /// Held while refs of ours move: changes and journal have one writer.
     write: Mutex<Writing>,
     stacks: Mutex<stack::Cache>,
-    lost: Mutex<stack::Lost>,
+    lost: Mutex<loss::Lost>,
     uploads: Mutex<quota::Uploads>,
     settings: Mutex<HashMap<BranchName, (TreeId, Settings)>>,
     behind: Mutex<Behind>,

@@ -16,8 +16,8 @@ pub mod push;
 mod records;
 
 pub use builtin::{
-    ACTS_PER_HOUR, BuiltIn, ChangeText, Definitions, Draft, LabelEdit, Proposal, PushedBranch, Rebuilt,
-    ReviewRequest, Settings, unfit_label,
+    ACTS_PER_HOUR, BuiltIn, ChangeText, Definitions, Draft, LabelEdit, Owner, Proposal, PushedBranch,
+    Rebuilt, ReviewRequest, Settings, unfit_label,
 };
 pub use clock::clock_trouble;
 pub use error::{Done, Failure, ForgeError};

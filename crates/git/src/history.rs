@@ -1,5 +1,7 @@
 //! Questions about history. Every answer is bounded: what a change contains is its author's choice.
 
+use std::time::Duration;
+
 use towpath_core::ids::{CommitId, Timestamp};
 
 use crate::error::GitError;
@@ -9,6 +11,9 @@ use crate::repository::Repository;
 /// Refs that hold what came by import, by push or by a landing. All others hold what the server made for itself: candidates,
 /// records, notes. Nobody has brought that, until somebody does. Revisions of changes are last.
 const BROUGHT: [&str; 3] = ["--branches", "--tags", "--glob=refs/changes/*/[0-9]*"];
+
+/// Time for one walk through all that a commit reaches. Linux's eleven million objects take about a minute.
+const WHOLE_WALK_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How commits are walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,38 @@ impl Repository {
         match finished.status.success() {
             true => Ok(commit_lines("rev-list", &finished.output)?.contains(&ancestor)),
             false => Err(self.explained(finished.failed("rev-list"), &[descendant])),
+        }
+    }
+
+    /// Whether an object is this commit, one that it contains, or stands in the tree of one of them. It may be lost or damaged
+    /// itself. Walks through all of the history, so it is for the rare question.
+    ///
+    /// # Errors
+    /// `Damaged` if another object, which the commit reaches too, keeps this from being told.
+    pub fn reaches(&self, commit: CommitId, object: ObjectId) -> Result<bool, GitError> {
+        let call = self.call("rev-list").args(["--objects", "--no-object-names", "--missing=print"]);
+        let (name, mut line, mut found) = (object.to_string(), Vec::new(), false);
+        let finished = call.arg(commit.to_string()).prepare().stream(&[], WHOLE_WALK_DEADLINE, |piece| {
+            for byte in piece {
+                match byte {
+                    // In front of one that is missing.
+                    b'?' => {}
+                    b'\n' => {
+                        found |= line == name.as_bytes();
+                        line.clear();
+                    }
+                    byte => line.push(*byte),
+                }
+            }
+            Ok(())
+        })?;
+        if found || finished.status.success() {
+            return Ok(found);
+        }
+        // Git ends over the first that is spoilt.
+        match self.explained(finished.failed("rev-list"), &[]) {
+            GitError::Damaged { id } if id == object => Ok(true),
+            error => Err(error),
         }
     }
 

@@ -8,7 +8,7 @@ use towpath_core::ids::CommitId;
 
 use crate::base::BOOT_ID;
 use crate::error::GitError;
-use crate::object::{ObjectId, is_whole};
+use crate::object::{ObjectId, is_whole, loose_path, remove_spoilt};
 use crate::refs::{Expected, RefUpdate};
 use crate::repository::Repository;
 
@@ -84,8 +84,8 @@ impl Repository {
                 let id = name.to_str().map(|rest| format!("{first}{rest}").parse::<ObjectId>());
                 if let Some(Ok(id)) = id
                     && !is_whole(&file.path(), id)?
+                    && remove_spoilt(&file.path(), id)?
                 {
-                    remove_if_there(&file.path())?;
                     mended.objects += 1;
                 }
             }
@@ -100,6 +100,21 @@ impl Repository {
             }
         }
         Ok(mended)
+    }
+
+    /// Removes the file of an object that does not hold it any more, and only such a file. Git sees that it is there, and neither
+    /// writes the object again nor gets past it as long as it is young, also where nothing names it.
+    ///
+    /// For an object of which the server knows that it can make it again. One that lies in a pack stays.
+    ///
+    /// # Errors
+    /// `Io` if it cannot be removed.
+    pub fn drop_damaged(&self, object: ObjectId) -> Result<(), GitError> {
+        let path = loose_path(&self.objects(), object);
+        match is_whole(&path, object) {
+            Ok(false) => remove_spoilt(&path, object).map(drop),
+            Ok(true) | Err(_) => Ok(()),
+        }
     }
 
     /// Refs of candidates whose file was cut; git would report them in every list.

@@ -332,6 +332,23 @@ pub(crate) fn is_whole(path: &Path, id: ObjectId) -> Result<bool, GitError> {
     holds(file, path, id)
 }
 
+/// Removes the file of a loose object that was seen not to hold it. Whoever has written the object again meanwhile keeps what
+/// they wrote: the file is looked at once more where nobody else finds it. Returns whether one was removed.
+pub(crate) fn remove_spoilt(path: &Path, id: ObjectId) -> Result<bool, GitError> {
+    let aside = path.with_file_name(temporary_name());
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        moved => moved.map_err(GitError::io("rename", path))?,
+    }
+    match is_whole(&aside, id) {
+        Ok(false) => fs::remove_file(&aside).map_err(GitError::io("remove", &aside)).map(|()| true),
+        kept => {
+            fs::rename(&aside, path).map_err(GitError::io("rename", &aside))?;
+            kept.map(|_| false)
+        }
+    }
+}
+
 fn holds(file: File, path: &Path, id: ObjectId) -> Result<bool, GitError> {
     let mut content = ZlibDecoder::new(BufReader::new(file));
     let mut hasher = Sha1::new();

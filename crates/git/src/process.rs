@@ -155,27 +155,42 @@ impl Prepared {
     /// # Errors
     /// `Deadline` and `OutputTooLarge` after killing it. A non-zero exit is not an error here.
     pub fn finish(self, input: &[u8], bounds: Bounds) -> Result<Finished, GitError> {
-        let until = Until::after(bounds.deadline);
+        let (call, bytes_max) = (self.call, bounds.output_bytes_max);
+        let mut output = Vec::new();
+        let finished = self.stream(input, bounds.deadline, |piece| {
+            output.extend_from_slice(piece);
+            match output.len() as u64 > bytes_max {
+                true => Err(GitError::OutputTooLarge { call, bytes_max }),
+                false => Ok(()),
+            }
+        })?;
+        Ok(Finished { output, ..finished })
+    }
+
+    /// Runs the command to its end and hands its output on in pieces, however much that is.
+    ///
+    /// # Errors
+    /// `Deadline`, and those of the sink, after killing it. A non-zero exit is not an error here.
+    pub fn stream(
+        self,
+        input: &[u8],
+        deadline: Duration,
+        mut sink: impl FnMut(&[u8]) -> Result<(), GitError>,
+    ) -> Result<Finished, GitError> {
+        let until = Until::after(deadline);
         let mut running = self.start()?;
         running.write_all(input, until)?;
         running.stdin = None;
-        let mut output = Vec::new();
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let count = running.read_some(&mut buffer, until)?;
             if count == 0 {
                 break;
             }
-            output.extend_from_slice(&buffer[..count]);
-            if output.len() as u64 > bounds.output_bytes_max {
-                return Err(GitError::OutputTooLarge {
-                    call: running.call,
-                    bytes_max: bounds.output_bytes_max,
-                });
-            }
+            sink(&buffer[..count])?;
         }
         let status = running.wait(until)?;
-        Ok(Finished { status, output, stderr: running.words(), heard: running.heard })
+        Ok(Finished { status, output: Vec::new(), stderr: running.words(), heard: running.heard })
     }
 
     /// Runs the command to its end and takes its output; any exit but 0 is an error.

@@ -204,20 +204,6 @@ impl Repository {
         }
     }
 
-    /// Whether an object is this commit, or stands in its tree.
-    ///
-    /// # Errors
-    /// Those of reading all folders of the tree.
-    pub fn is_part_of(&self, commit: CommitId, object: ObjectId) -> Result<bool, GitError> {
-        let tree = self.commit(commit)?.tree;
-        if [commit.into(), tree.into()].contains(&object) {
-            return Ok(true);
-        }
-        let call = self.call("ls-tree").args(["-r", "-t", "--object-only"]).arg(tree.to_string());
-        let listed = call.prepare().output(&[], self.bounds())?;
-        Ok(listed.split(|byte| *byte == b'\n').any(|line| line == object.to_string().as_bytes()))
-    }
-
     /// Whether it is for an object that git ends over it, and not for want of memory, say: what a loose one's file holds is
     /// seen here; of a packed one git itself says so once more, in a process that nobody has killed, or gives another one.
     fn is_damaged(&self, id: ObjectId, kind: &str) -> bool {

@@ -102,19 +102,6 @@ impl Repository {
         }
     }
 
-    /// Removes the file of a record's commit that does not hold it any more: git ends over such a file as long as it is young,
-    /// also where nothing names it.
-    ///
-    /// # Errors
-    /// `Io` if it cannot be removed.
-    pub fn drop_damaged(&self, record: CommitId) -> Result<(), GitError> {
-        let path = loose_path(&self.objects(), record.into());
-        match is_whole(&path, record.into()) {
-            Ok(false) => std::fs::remove_file(&path).map_err(GitError::io("remove", &path)),
-            Ok(true) | Err(_) => Ok(()),
-        }
-    }
-
     /// A record's commit, its trees and its files.
     fn record_objects(&self, record: CommitId) -> Result<Vec<ObjectId>, GitError> {
         let (reader, root) = (self.read(), self.commit(record)?.tree);

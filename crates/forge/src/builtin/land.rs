@@ -13,7 +13,7 @@ use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_git::{Advance, GitError, ObjectId, Range};
 
 use super::journal::MadeCommits;
-use super::stack::Unread;
+use super::loss::{Owner, Unread};
 use super::{BuiltIn, Writing, lock, meta};
 use crate::error::{Failure, ForgeError};
 use crate::records::{ChangeRecord, ChangeState, LandingRecord, SavedChange};
@@ -75,7 +75,7 @@ impl BuiltIn {
             Ok(head) => head,
             // It is for the branch to say that there is nothing to land.
             Err(GitError::Missing { .. }) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(met(error)),
         };
         if head.id == landing.revision || head.parents.contains(&landing.revision) {
             return Ok(());
@@ -98,36 +98,24 @@ impl BuiltIn {
             Ok(Advance::Broken { tip }) => Ok(LandTried::Broken { tip }),
             Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
             Err(GitError::Missing { id }) if id == landing.to.into() => Ok(LandTried::Lost),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(met(error)),
         }
     }
 
-    /// What becomes of a landing that met something lost or damaged. Where that is the revision's, its change is out of reach
-    /// as long as that is so, and keeps no other from the branch. What is the candidate's alone was made here, and is made
-    /// again.
+    /// What becomes of a landing that met something lost or damaged.
     ///
     /// # Errors
     /// `Transient` where it is the branch's, or the branch may have moved.
     fn met_damage(&self, landing: &Landing, object: ObjectId) -> Result<LandTried, ForgeError> {
         if self.repository().branch_tip(&landing.branch)? == Some(landing.from) {
-            if let Some(lost) = self.lost_beyond(landing.from, landing.revision)? {
-                self.note_lost(landing.revision, lost);
-                return Ok(LandTried::Gone);
-            }
-            if self.lost_beyond(landing.from, landing.to)?.is_some() {
-                return Ok(LandTried::Lost);
+            let sides = Range { from: landing.from, to: landing.revision };
+            match self.whose(sides, object)? {
+                Owner::Base => {}
+                Owner::Revision => return Ok(LandTried::Gone),
+                Owner::Candidate => return Ok(LandTried::Lost),
             }
         }
         Err(GitError::Damaged { id: object }.into())
-    }
-
-    /// An object that is lost or damaged, of those that a commit reaches and a branch at `from` does not.
-    fn lost_beyond(&self, from: CommitId, commit: CommitId) -> Result<Option<ObjectId>, ForgeError> {
-        match self.repository().check_reached(Some(from), commit) {
-            Ok(()) => Ok(None),
-            Err(GitError::Missing { id } | GitError::Damaged { id }) => Ok(Some(id)),
-            Err(error) => Err(error.into()),
-        }
     }
 
     pub(super) fn close_as_landed(&self, change: ChangeNumber, commit: CommitId) -> Result<(), ForgeError> {
@@ -156,6 +144,14 @@ impl BuiltIn {
 /// Whether a change is open for the branch, with the revision that was tested.
 fn is_for(change: &ChangeRecord, landing: &Landing) -> bool {
     change.is_open() && change.target == landing.branch && change.newest().commit == landing.revision
+}
+
+/// What a landing names has been there.
+fn met(error: GitError) -> Unread {
+    match error {
+        GitError::Missing { id } | GitError::Damaged { id } => Unread::Damaged(id),
+        error => Unread::Failed(error.into()),
+    }
 }
 
 /// Nothing is refused to ourselves: what comes as a refusal is damage.

@@ -116,7 +116,7 @@ fn whole_record<'a>(
     if repository.is_record_whole(record.meta)? {
         return Ok(Some(record));
     }
-    repository.drop_damaged(record.meta)?;
+    repository.drop_damaged(record.meta.into())?;
     Ok(None)
 }
 

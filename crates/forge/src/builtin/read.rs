@@ -7,7 +7,7 @@ use towpath_core::gate::{ForgeChange, LandTried, RevisionFacts, Snapshot, Tip};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Timestamp};
 use towpath_git::GitError;
 
-use super::stack::{Unread, lost_of_revision};
+use super::loss::{Unread, lost_of_revision};
 use super::{BuiltIn, Settings, lock};
 use crate::clock;
 use crate::error::ForgeError;
@@ -125,7 +125,14 @@ impl BuiltIn {
         let newest = change.newest().clone();
         self.unless_lost(newest.commit)?;
         let mut stack_uploaders = match tip {
-            Some(tip) => self.revision_uploaders(&change.target, tip, &newest)?,
+            Some(tip) => match self.revision_uploaders(&change.target, tip, &newest) {
+                Err(Unread::Damaged(object)) => {
+                    // Whose it is need not be found out at each reading.
+                    self.note_lost(newest.commit, object);
+                    return Err(Unread::Damaged(object));
+                }
+                found => found?,
+            },
             None => BTreeSet::new(),
         };
         stack_uploaders.remove(&newest.uploader);

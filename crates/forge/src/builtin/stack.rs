@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use towpath_core::gate::NOBODY;
 use towpath_core::ids::{BranchName, CommitId, UserId};
-use towpath_git::{ErrorClass, GitError, ObjectId, Range, Walk};
+use towpath_git::{ErrorClass, GitError, Range, Walk};
 
+use super::loss::Unread;
 use super::{BuiltIn, lock};
-use crate::error::{Failure, ForgeError};
+use crate::error::ForgeError;
 use crate::records::RevisionRecord;
 
 /// Commits of a change whose uploaders are looked for. Only their ids are read, and five releases of Linux are as many.
@@ -45,56 +46,6 @@ impl Cache {
     }
 }
 
-/// What was found missing of revisions, by their heads.
-pub(super) type Lost = HashMap<CommitId, ObjectId>;
-
-/// Why the commits of a change are not known.
-#[derive(Debug)]
-pub(super) enum Unread {
-    /// This is lost or damaged, and stays so however often it is read. No other change has to do with it.
-    Damaged(ObjectId),
-    /// Something else is in the way.
-    Failed(ForgeError),
-}
-
-impl From<ForgeError> for Unread {
-    fn from(error: ForgeError) -> Unread {
-        Unread::Failed(error)
-    }
-}
-
-impl From<GitError> for Unread {
-    fn from(error: GitError) -> Unread {
-        match error {
-            // What a change names has been there.
-            GitError::Missing { id } | GitError::Damaged { id } => Unread::Damaged(id),
-            error => Unread::Failed(error.into()),
-        }
-    }
-}
-
-/// Why a change cannot be read.
-pub(super) fn lost_of_revision(object: ObjectId) -> String {
-    format!("of its newest revision, {}", GitError::Damaged { id: object })
-}
-
-impl From<Unread> for ForgeError {
-    fn from(unread: Unread) -> ForgeError {
-        match unread {
-            Unread::Damaged(object) => {
-                ForgeError::Invalid { what: "reading a change".into(), why: lost_of_revision(object) }
-            }
-            Unread::Failed(error) => error,
-        }
-    }
-}
-
-impl From<Unread> for Failure {
-    fn from(unread: Unread) -> Failure {
-        ForgeError::from(unread).into()
-    }
-}
-
 impl BuiltIn {
     /// Everybody who uploaded something of a revision that `tip` does not contain: who uploaded the revision, and who brought
     /// its commits. The head is one of these: who proposes a commit that somebody else brought is not the first to have
@@ -108,25 +59,6 @@ impl BuiltIn {
         let mut uploaders = self.stack_uploaders(target, tip, revision.commit)?;
         uploaders.insert(revision.uploader);
         Ok(uploaders)
-    }
-
-    /// Notes that something of a revision is lost or damaged: its change cannot be read as long as that is so.
-    pub fn note_lost(&self, revision: CommitId, object: ObjectId) {
-        let mut lost = lock(&self.inner.lost);
-        if lost.len() >= CACHE_MAX {
-            lost.clear();
-        }
-        lost.insert(revision, object);
-    }
-
-    /// Forgets what was noted of a revision where that is back.
-    pub(super) fn unless_lost(&self, revision: CommitId) -> Result<(), Unread> {
-        let Some(object) = lock(&self.inner.lost).get(&revision).copied() else { return Ok(()) };
-        if let Some(damage) = self.repository().damage_of(object) {
-            return Err(damage.into());
-        }
-        lock(&self.inner.lost).remove(&revision);
-        Ok(())
     }
 
     /// Who brought the commits of `head` that `tip` does not contain.
@@ -170,7 +102,8 @@ impl BuiltIn {
         match self.repository().commits_between(range, Walk::All, STACK_COMMITS_MAX) {
             Ok(commits) => Ok(Some(commits)),
             Err(error) if error.class() == ErrorClass::Invalid => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(GitError::Missing { id } | GitError::Damaged { id }) => Err(self.unread(range.from, id)),
+            Err(error) => Err(Unread::Failed(error.into())),
         }
     }
 }

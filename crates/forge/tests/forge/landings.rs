@@ -9,7 +9,7 @@ use towpath_core::candidate::Strategy;
 use towpath_core::gate::LandTried;
 use towpath_core::ids::Timestamp;
 use towpath_forge::{ChangeRecord, ChangeState, Forge, Records};
-use towpath_git::{Git, GitOptions, Record};
+use towpath_git::{ErrorClass, Git, GitOptions, Record};
 
 use crate::contract::landing;
 use crate::support::{ANN, World, branch, candidate_of, every_git};
@@ -95,6 +95,68 @@ fn a_change_that_has_lost_something_when_it_lands_is_out_of_reach_until_that_is_
     }
 }
 
+/// Main with a past, and two changes for it that have a file of that past again. Every object lies loose.
+fn with_a_past() -> (World, [ChangeRecord; 2]) {
+    let world = World::new();
+    let past = world.clone_of("ann");
+    past.commit_file("one", "old\n");
+    past.commit_file("one", "new\n");
+    past.push(&["HEAD:refs/heads/past"]).unwrap();
+    assert!(world.in_store(&["update-ref", "refs/heads/main", "refs/heads/past"]).status.success());
+    let changes = [("ann", "two"), ("bob", "three")].map(|(person, name)| {
+        let clone = world.clone_of(person);
+        clone.commit_file(name, "old\n");
+        clone.push(&["-o", "change", &format!("HEAD:refs/heads/{name}")]).unwrap();
+        world.forge.change(world.newest()).unwrap()
+    });
+    world.unpack();
+    (world, changes)
+}
+
+#[test]
+fn what_the_branch_has_lost_is_no_change_s_trouble() {
+    let spoilt: &[u8] = b"x\x9c spoilt";
+    for (part, left) in [("~1", Some(spoilt)), ("~2", Some(spoilt)), ("~1:one", None)] {
+        let (world, changes) = with_a_past();
+        let main = world.main();
+        let candidates = [0, 1].map(|at| candidate_of(&world, &changes[at], Strategy::Merge));
+        let land = |at: usize, to| {
+            let change = (changes[at].number, changes[at].newest().commit);
+            world.forge.land(&landing(change, (world.main(), to)))
+        };
+        let (id, file) = world.loose(&format!("{main}{part}"));
+        let whole = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        left.iter().for_each(|bytes| fs::write(&file, bytes).unwrap());
+        world.forge.repository().close_processes();
+        // Once as the branch is read for the first time, and once as it was met at a landing.
+        for _ in 0..2 {
+            match world.forge.read(&branch("main"), None) {
+                Ok(read) => assert_eq!((read.changes.len(), read.unreadable.len()), (2, 0), "{part}"),
+                Err(error) => {
+                    assert_eq!(error.class(), ErrorClass::Transient);
+                    assert!(error.to_string().contains(&id), "{part}: {error}");
+                }
+            }
+            for (at, to) in candidates.into_iter().enumerate() {
+                let error = land(at, to).expect_err(part);
+                assert_eq!(error.class(), ErrorClass::Transient, "{part}: {error}");
+                assert!(error.to_string().contains(&id), "{part}: {error}");
+            }
+        }
+        assert_eq!(world.main(), main);
+        if left.is_some() {
+            fs::remove_file(&file).unwrap();
+        }
+        fs::write(&file, whole).unwrap();
+        assert_eq!(world.forge.read(&branch("main"), None).unwrap().changes.len(), 2, "{part}");
+        for (at, change) in changes.iter().enumerate() {
+            let to = candidate_of(&world, change, Strategy::Merge);
+            assert_eq!(land(at, to).unwrap(), LandTried::Landed, "{part}");
+        }
+    }
+}
+
 #[test]
 fn a_candidate_that_is_not_whole_any_more_is_lost_and_made_again() {
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::Rebase] {
@@ -103,10 +165,15 @@ fn a_candidate_that_is_not_whole_any_more_is_lost_and_made_again() {
             let (main, head) = (world.main(), change.newest().commit);
             let made = candidate_of(&world, &change, strategy);
             let land = || world.forge.land(&landing((change.number, head), (main, made)));
-            fs::remove_file(world.loose(&format!("{made}{part}")).1).unwrap();
-            assert_eq!(land().unwrap(), LandTried::Lost, "{strategy:?} {part}");
-            assert_eq!(world.main(), main);
-            assert_eq!(candidate_of(&world, &change, strategy), made);
+            let (_, file) = world.loose(&format!("{made}{part}"));
+            for left in [None, Some("x\x1c spoilt")] {
+                fs::remove_file(&file).unwrap();
+                left.iter().for_each(|bytes| fs::write(&file, bytes).unwrap());
+                world.forge.repository().close_processes();
+                assert_eq!(land().unwrap(), LandTried::Lost, "{strategy:?} {part}");
+                assert_eq!(world.main(), main);
+                assert_eq!(candidate_of(&world, &change, strategy), made);
+            }
             assert_eq!(land().unwrap(), LandTried::Landed, "{strategy:?} {part}");
         }
     }

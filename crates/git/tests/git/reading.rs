@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use towpath_core::ids::{Timestamp, TreeId};
-use towpath_git::{ChangedPaths, ErrorClass, FileAt, GitError, Range, TREE_LIMITS, TreeLimits, Walk};
+use towpath_git::{
+    ChangedPaths, ErrorClass, FileAt, GitError, ObjectId, Range, TREE_LIMITS, TreeLimits, Walk,
+};
 
 use crate::support::{World, every_git};
 
@@ -135,6 +137,68 @@ fn an_object_that_the_disk_has_spoilt_is_damaged_and_no_trouble_of_gits() {
         spoil(&pack, offset..offset + size);
         is_told();
     }
+}
+
+#[test]
+fn what_a_commit_reaches_is_told_also_of_what_is_lost_or_spoilt() {
+    for git in every_git() {
+        let world = World::with(git);
+        world.write("folder/inner", "inner\n");
+        let old = world.commit_file("old", "old\n");
+        std::fs::remove_dir_all(world.work().join("folder")).unwrap();
+        let new = world.commit_file("old", "new\n");
+        let beside = world.commit_file("beside", "beside\n");
+        world.push(beside, "main");
+        let id = |object: String| world.run(&["rev-parse", &object]).parse::<ObjectId>().unwrap();
+        let file = |object: ObjectId| {
+            let name = object.to_string();
+            world.repository.path().join("objects").join(&name[..2]).join(&name[2..])
+        };
+        let reaches = |object| world.repository.reaches(new, object);
+        for beside in [beside.into(), id(format!("{beside}:beside"))] {
+            assert!(!reaches(beside).unwrap());
+        }
+        for part in ["", "^{tree}", ":folder", ":folder/inner", ":old"] {
+            let object = id(format!("{old}{part}"));
+            let whole = std::fs::read(file(object)).unwrap();
+            assert!(reaches(object).unwrap(), "{part}");
+            for left in [Some("x\x1c spoilt"), None] {
+                std::fs::remove_file(file(object)).unwrap();
+                left.iter().for_each(|bytes| std::fs::write(file(object), bytes).unwrap());
+                assert!(reaches(object).unwrap(), "{part} {left:?}");
+                let other = reaches(beside.into());
+                let told = matches!(&other, Err(GitError::Damaged { id }) if *id == object);
+                assert!(told || matches!(other, Ok(false)), "{part} {left:?}: {other:?}");
+            }
+            std::fs::write(file(object), whole).unwrap();
+        }
+    }
+}
+
+#[test]
+fn only_the_file_of_a_spoilt_object_is_dropped() {
+    let world = World::new();
+    let commit = world.commit_file("a", "1\n");
+    world.push(commit, "main");
+    let name = commit.to_string();
+    let file = world.repository.path().join("objects").join(&name[..2]).join(&name[2..]);
+    let whole = std::fs::read(&file).unwrap();
+    world.repository.drop_damaged(commit.into()).unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), whole);
+    // A whole object, of another name.
+    let tree = world.tree_of("HEAD").to_string();
+    let other = world.repository.path().join("objects").join(&tree[..2]).join(&tree[2..]);
+    for spoilt in [std::fs::read(other).unwrap(), whole[..whole.len() / 2].to_vec(), Vec::new()] {
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, spoilt).unwrap();
+        world.repository.drop_damaged(commit.into()).unwrap();
+        assert!(!file.exists());
+        std::fs::write(&file, &whole).unwrap();
+    }
+    std::fs::remove_file(&file).unwrap();
+    world.repository.drop_damaged(commit.into()).unwrap();
+    let left = std::fs::read_dir(file.parent().unwrap()).unwrap();
+    assert!(left.flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with("tmp_")));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use towpath_core::candidate::{Candidate, CandidateResult, CandidateSpec, PATHS_SHOWN_MAX};
 use towpath_core::gate::GateEvent;
 use towpath_core::ids::{CandidateId, CommitId, RepoName, TreeId};
-use towpath_git::{CandidateOutcome, ChangedPaths, ErrorClass, GitError, Repository};
+use towpath_forge::Owner;
+use towpath_git::{CandidateOutcome, ChangedPaths, ErrorClass, GitError, Range, Repository};
 use towpath_pipeline::{Changed, GRAPH_BYTES_MAX, plan};
 use towpath_store::BODY_BYTES_MAX;
 
@@ -27,11 +28,13 @@ pub fn run(
 ) -> Result<GateEvent, Failure> {
     let repository = hands.repos.get(repo)?;
     let made = make(&repository, spec);
-    if let Err(GitError::Missing { id: object } | GitError::Damaged { id: object }) = &made
-        && !repository.is_part_of(spec.parent, *object)?
-    {
-        hands.forges.get(repo)?.note_lost(spec.revision, *object);
-        ring();
+    if let Err(GitError::Missing { id: object } | GitError::Damaged { id: object }) = &made {
+        let sides = Range { from: spec.parent, to: spec.revision };
+        match hands.forges.get(repo)?.whose(sides, *object)? {
+            Owner::Revision => ring(),
+            // The next try tells more, or writes it again.
+            Owner::Base | Owner::Candidate => {}
+        }
     }
     Ok(GateEvent::CandidateMade { id, result: Box::new(made?) })
 }

@@ -214,25 +214,86 @@ fn a_change_that_has_lost_a_file_of_its_own_is_out_of_reach_until_it_is_back() {
     assert!(world.why(1).iter().all(|reason| reason != "unreadable"));
 }
 
+/// Offers a change of one file.
+fn offer(world: &World, who: &str, name: &str) {
+    let folder = clone(world, who).unwrap();
+    fs::write(folder.join(name), format!("{name}\n")).unwrap();
+    let made = git(&folder, &["add", "."]).status.success()
+        && git(&folder, &["commit", "-m", name]).status.success();
+    let pushed = git(&folder, &["push", "-o", "change", "origin", &format!("HEAD:refs/heads/{name}")]);
+    assert!(made && pushed.status.success(), "{}", said(&pushed));
+}
+
+fn approve(world: &World, number: u64) {
+    let revision = world.change(number)["revision"].clone();
+    let approve = format!("/api/v1/repos/demo/changes/{number}/approve");
+    world.by("mia", Ask::post(&approve, json!({ "revision": revision }))).ok();
+}
+
+const LANDS_UNTESTED: &str = "gate: { empty: land }\njobs:\n  by-hand: { on: [manual], run: 'true' }\n";
+
+/// Changes 1 and 3 stand on what main was before 2 landed.
+fn with_a_past() -> World {
+    let world = World::without_jobs(LANDS_UNTESTED);
+    offer(&world, "bob", "second");
+    offer(&world, "ann", "third");
+    approve(&world, 2);
+    world.until(|world| world.change(2)["state"] == "landed");
+    world
+}
+
+#[test]
+fn what_the_past_of_a_branch_has_lost_is_no_change_s_trouble() {
+    let (world, Lost { id, file, aside }) = losing(with_a_past(), "refs/changes/1/1~1^{tree}");
+    for number in [1, 3] {
+        world.until(|world| world.why(number).contains(&"approvals".to_owned()));
+        // Candidates of these words are not made yet.
+        let edit = Ask::post(
+            &format!("/api/v1/repos/demo/changes/{number}/edit"),
+            json!({ "title": "Other words", "body": "" }),
+        );
+        world.ada(edit).ok();
+        approve(&world, number);
+    }
+    let told = |number| {
+        let why = world.ada(Ask::get(&format!("/api/v1/repos/demo/changes/{number}/why"))).ok();
+        let reasons = why["reasons"].as_array().unwrap();
+        assert!(reasons.iter().all(|reason| reason["reason"] != "unreadable"), "{why}");
+        reasons.iter().any(|reason| reason["reason"] == "trouble" && reason["text"].to_string().contains(&id))
+    };
+    world.until(|_| [1, 3].into_iter().any(told));
+    fs::rename(aside, file).unwrap();
+    world.until(|world| [1, 3].iter().all(|number| world.change(*number)["state"] == "landed"));
+}
+
+#[test]
+fn a_tree_of_a_candidate_that_is_spoilt_is_written_again() {
+    let world = with_a_past();
+    let repository = world.folder.path().join("data/repos/demo.git");
+    let merge = git(&repository, &["merge-tree", "--write-tree", "refs/heads/main", "refs/changes/1/1"]);
+    let tree = said(&merge).trim().to_owned();
+    let file = repository.join("objects").join(&tree[..2]).join(&tree[2..]);
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "x\x1c spoilt").unwrap();
+    approve(&world, 1);
+    world.until(|world| {
+        assert!(world.why(1).iter().all(|reason| reason != "unreadable"));
+        world.change(1)["state"] == "landed"
+    });
+    let main = said(&git(&repository, &["rev-parse", "refs/heads/main^{tree}"]));
+    assert_eq!(main.trim(), tree);
+    assert!(git(&repository, &["cat-file", "tree", &tree]).status.success());
+}
+
 /// Nothing reads its files again before it lands.
 #[test]
 fn a_change_that_loses_a_file_when_its_tests_have_passed_keeps_no_other_from_the_branch() {
-    let world =
-        World::without_jobs("gate: { empty: land }\njobs:\n  by-hand: { on: [manual], run: 'true' }\n");
-    let folder = clone(&world, "bob").unwrap();
-    fs::write(folder.join("second"), "second\n").unwrap();
-    let made = git(&folder, &["add", "."]).status.success()
-        && git(&folder, &["commit", "-m", "Second"]).status.success();
-    let pushed = git(&folder, &["push", "-o", "change", "origin", "HEAD:refs/heads/second"]);
-    assert!(made && pushed.status.success(), "{}", said(&pushed));
+    let world = World::without_jobs(LANDS_UNTESTED);
+    offer(&world, "bob", "second");
     world.until(|world| [1, 2].iter().all(|number| world.why(*number) == ["approvals"]));
     let (world, Lost { id, file, aside }) = losing(world, "refs/changes/1/1:feature");
     world.until(|world| [1, 2].iter().all(|number| world.why(*number) == ["approvals"]));
-    for number in [1, 2] {
-        let revision = world.change(number)["revision"].clone();
-        let approve = format!("/api/v1/repos/demo/changes/{number}/approve");
-        world.by("mia", Ask::post(&approve, json!({ "revision": revision }))).ok();
-    }
+    [1, 2].iter().for_each(|number| approve(&world, *number));
     world.until(|world| world.change(2)["state"] == "landed");
     world.until(|world| world.why(1) == ["unreadable"]);
     let why = world.ada(Ask::get("/api/v1/repos/demo/changes/1/why")).ok();
