@@ -83,10 +83,12 @@ pub enum Mutant {
     RunsDoNotHearOfRestores,
     /// A gate hears of a restore as of a disk that failed: nothing lands, and what was owed is owed on.
     RestoresAreDiskFailures,
+    /// A gate with a landing under way hears of a restore as of a disk that failed: what lands then may not have landed before.
+    LandingsDoNotHearOfRestores,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 35] = [
+pub const MUTANTS: [Mutant; 36] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -122,6 +124,7 @@ pub const MUTANTS: [Mutant; 35] = [
     Mutant::VouchesNeverEnd,
     Mutant::RunsDoNotHearOfRestores,
     Mutant::RestoresAreDiskFailures,
+    Mutant::LandingsDoNotHearOfRestores,
 ];
 
 /// How a planted bug was noticed.

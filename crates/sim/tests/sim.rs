@@ -34,6 +34,7 @@ fn bugs_that_are_rare_in_worlds_of_chance_are_noticed_in_stories_of_their_own() 
         (Mutant::VouchesNeverEnd, "runs on, which in truth is Some(Untrusted)"),
         (Mutant::LackingIsMoved, "had landed, and does not freeze"),
         (Mutant::RestoresAreDiskFailures, "deploys what may have been deployed before a restore"),
+        (Mutant::LandingsDoNotHearOfRestores, "what had landed before"),
     ];
     for (bug, by) in bugs {
         let notice = hunt(bug, 1, 1);

@@ -44,7 +44,7 @@ const GOOD: u32 = 14;
 const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
-pub(super) const STORIES: [Story; 20] = [
+pub(super) const STORIES: [Story; 21] = [
     story(
         "land one",
         |world| {
@@ -275,6 +275,23 @@ pub(super) const STORIES: [Story; 20] = [
             world.pass(LONG);
         },
         FIRST,
+    )
+    .shows(Mutant::LandingsDoNotHearOfRestores),
+    story(
+        "a restore while a landing is under way, and pushes that leave the branch where it was",
+        |world| {
+            world.tell_approved(1, GOOD);
+            world.until_row(|key, _| key.starts_with("landing/"));
+            world.strike(Strike::Restored);
+            world.until_row(|key, row| key == "branch" && row.contains("\"maybe_done\":[\""));
+            world.tell_push(3, GOOD);
+            world.until("a landing that is given up", |world| {
+                world.rows_of_main().all(|(key, _)| !key.starts_with("landing/"))
+            });
+            world.tell_push_back();
+            world.pass(LONG);
+        },
+        FIRST,
     ),
 ];
 
@@ -376,6 +393,15 @@ impl World {
         self.ring(&gate);
     }
 
+    /// Somebody takes the newest push to main back.
+    fn tell_push_back(&mut self) {
+        let gate = self.main();
+        let newest = self.forge.branch(&gate.branch).pushes.last();
+        let before = newest.expect("invariant: the story has pushed").from;
+        self.forge.push(&gate.branch, before, Pusher::Person);
+        self.ring(&gate);
+    }
+
     /// A person insists: where no server answers, the person tries again.
     fn tell(&mut self, verb: Verb) {
         while self.leader().is_none() && self.checks.violations.is_empty() {
@@ -427,11 +453,11 @@ impl World {
 
     /// Until the gate has such a row: key and value.
     fn until_row(&mut self, is_it: fn(&str, &str) -> bool) {
-        let gate = CellId::Gate(self.main());
-        self.until("a row of the gate", |world| {
-            let cell = world.store.cells.get(&gate);
-            cell.is_some_and(|cell| cell.rows.iter().any(|(key, row)| is_it(key, row)))
-        });
+        self.until("a row of the gate", |world| world.rows_of_main().any(|(key, row)| is_it(key, row)));
+    }
+
+    fn rows_of_main(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.store.cells.get(&CellId::Gate(self.main())).into_iter().flat_map(|cell| &cell.rows)
     }
 
     /// Up to just about the moment at which a change is claimed for landing.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use towpath_core::act::{Act, LandedAct};
+use towpath_core::cell::CellId;
 use towpath_core::gate::{GateEvent, HaltCause, LandTried, RetryScope, Verb};
 use towpath_core::graph::{JobResult, Outcome};
 use towpath_core::ids::Timestamp;
@@ -34,7 +35,7 @@ impl World {
     }
 
     /// What lies in an inbox as its cell hears it.
-    pub(super) fn heard(&self, intake: &AnyIntake) -> AnyIntake {
+    pub(super) fn heard(&self, cell: &CellId, intake: &AnyIntake) -> AnyIntake {
         match intake {
             AnyIntake::Gate(Intake::Event(GateEvent::RunEnded(report))) if self.mutant.is_some() => {
                 let jobs = report.jobs.iter();
@@ -42,9 +43,7 @@ impl World {
                 let report = RunReport { jobs: jobs.collect(), ..(**report).clone() };
                 AnyIntake::Gate(Intake::Event(GateEvent::RunEnded(Arc::new(report))))
             }
-            AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts)))
-                if self.mutant == Some(Mutant::RestoresAreDiskFailures) =>
-            {
+            AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts))) if self.mishears_restores(cell) => {
                 let why = halts.values().find_map(Clone::clone);
                 let halts = [(HaltCause::Disk, why), (HaltCause::Restore, None)];
                 AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts.into())))
@@ -82,6 +81,16 @@ impl World {
             other => other,
         };
         acts.into_iter().filter(is_kept).map(said).collect()
+    }
+
+    fn mishears_restores(&self, cell: &CellId) -> bool {
+        match self.mutant {
+            Some(Mutant::RestoresAreDiskFailures) => true,
+            Some(Mutant::LandingsDoNotHearOfRestores) => {
+                self.store.cells[cell].rows.keys().any(|key| key.starts_with("landing/"))
+            }
+            _ => false,
+        }
     }
 
     fn heard_of(&self, report: &RunReport, job: &JobReport) -> Arc<JobResult> {

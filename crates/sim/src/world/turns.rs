@@ -75,7 +75,7 @@ impl World {
             .inbox
             .iter()
             .take(EVENTS_PER_TURN_MAX)
-            .map(|(seq, (at, intake))| (*seq, *at, self.heard(intake)))
+            .map(|(seq, (at, intake))| (*seq, *at, self.heard(cell, intake)))
             .collect();
         let Some(server) = self.servers.iter_mut().find(|server| server.epoch == epoch) else { return };
         let now = server.time(self.now);
