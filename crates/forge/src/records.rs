@@ -72,12 +72,11 @@ pub struct Member {
 /// Settings of a repo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Watched branches: nothing is pushed to them directly, and changes may have them as their target.
-    pub watched: BTreeSet<BranchName>,
+    /// Watched branches, and how their gates call the labels that they listen to: nothing is pushed to these branches
+    /// directly, and changes may have them as their target.
+    pub watched: BTreeMap<BranchName, Labels>,
     /// The target of a change whose push names none.
     pub default_target: BranchName,
-    /// Labels that only a maintainer may put on or take off (G08). All others are also the owner's.
-    pub maintainer_labels: BTreeSet<String>,
     /// How often one author may push or do something to a change in an hour.
     pub acts_per_hour: u32,
 }
@@ -86,11 +85,16 @@ impl Policy {
     /// A repo with one watched branch and the labels of the gate's settings.
     pub fn one_branch(branch: BranchName, labels: &Labels) -> Policy {
         Policy {
-            watched: BTreeSet::from([branch.clone()]),
+            watched: BTreeMap::from([(branch.clone(), labels.clone())]),
             default_target: branch,
-            maintainer_labels: labels.maintainers().into_iter().map(str::to_owned).collect(),
             acts_per_hour: ACTS_PER_HOUR,
         }
+    }
+
+    /// Whether only a maintainer may put a label on or take it off (G08). All others are also the owner's. What steers any
+    /// branch's gate counts, whatever a change's target is: that may be another one later.
+    pub fn is_for_maintainers(&self, label: &str) -> bool {
+        self.watched.values().any(|labels| labels.maintainers().contains(&label))
     }
 }
 

@@ -135,12 +135,10 @@ impl RepoSettings {
 
     /// What the built-in forge has to know.
     pub fn policy(&self) -> Policy {
-        // Those of every branch, whatever a change's target is: that may be changed after the label is put on.
-        let labels = self.branches.values().flat_map(|config| config.labels.maintainers());
+        let watched = self.branches.iter().map(|(branch, config)| (branch.clone(), config.labels.clone()));
         Policy {
-            watched: self.branches.keys().cloned().collect(),
+            watched: watched.collect(),
             default_target: self.default_branch.clone(),
-            maintainer_labels: labels.map(str::to_owned).collect(),
             acts_per_hour: self.acts_per_hour,
         }
     }
@@ -227,7 +225,9 @@ mod tests {
     fn what_stops_or_hurries_any_gate_is_for_maintainers_to_label() {
         let text = r#"{"default_branch":"main","branches":{"main":{},"release":{"labels":{"never":"frozen","urgent":"rush"}}}}"#;
         let policy = RepoSettings::parse(text).unwrap().policy();
-        let reserved: Vec<&str> = policy.maintainer_labels.iter().map(String::as_str).collect();
-        assert_eq!(reserved, ["DO_NOT_MERGE", "frozen", "prio:high", "rush"]);
+        for reserved in ["DO_NOT_MERGE", "frozen", "prio:high", "rush"] {
+            assert!(policy.is_for_maintainers(reserved), "{reserved}");
+        }
+        assert!(!policy.is_for_maintainers("WIP"));
     }
 }

@@ -1,5 +1,7 @@
 //! The server's settings for a gate. What stands in the definition (`gate:`) is not here.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// Settings that an admin gives.
@@ -62,6 +64,14 @@ impl Labels {
     pub fn maintainers(&self) -> [&str; 2] {
         [&self.urgent, &self.never]
     }
+
+    /// Labels of a change that goes from a branch with these names to one with others: what steered it there steers it here.
+    pub fn translate(&self, labels: &BTreeSet<String>, to: &Labels) -> BTreeSet<String> {
+        let names = self.all().into_iter().zip(to.all());
+        let (off, on): (BTreeSet<_>, BTreeSet<_>) =
+            names.filter(|(name, new)| name != new && labels.contains(*name)).unzip();
+        labels.iter().filter(|label| !off.contains(label)).chain(on).cloned().collect()
+    }
 }
 
 /// Seconds between polls. Source: Hail's CI polls every 300 s; a read of the built-in forge costs a few ms.
@@ -92,5 +102,26 @@ impl Default for Labels {
             no_test: "do-not-test".into(),
             rerun_all: "rerun all tests".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_goes_on_meaning_what_it_meant_where_its_name_means_something_else() {
+        let names =
+            |wip: &str, never: &str| Labels { wip: wip.into(), never: never.into(), ..Labels::default() };
+        let check = |from: &Labels, labels: &str, to: &Labels, expected: &str| {
+            let set = |labels: &str| labels.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+            assert_eq!(from.translate(&set(labels), to), set(expected), "{labels}");
+        };
+        let (main, release) = (names("a", "b"), names("b", "c"));
+        check(&main, "a ui", &release, "b ui");
+        check(&main, "a b", &release, "b c");
+        check(&release, "b c", &main, "a b");
+        check(&main, "ui prio:high c", &release, "ui prio:high c");
+        check(&main, "a", &names("b", "a"), "b");
     }
 }

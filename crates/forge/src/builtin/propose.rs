@@ -327,10 +327,10 @@ impl BuiltIn {
     /// Only a watched branch is a target.
     pub(super) fn watched(&self, target: &BranchName) -> Done<()> {
         let watched = self.records().policy()?.watched;
-        if watched.contains(target) {
+        if watched.contains_key(target) {
             return Ok(());
         }
-        let names: Vec<&str> = watched.iter().map(BranchName::as_str).collect();
+        let names: Vec<&str> = watched.keys().map(BranchName::as_str).collect();
         let why = format!(
             "`{target}` is no watched branch, so nothing lands there; there are: {}",
             names.join(", ")

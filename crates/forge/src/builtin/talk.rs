@@ -110,7 +110,7 @@ impl BuiltIn {
             return Ok(());
         }
         let own = change.owner == by && member.role >= Role::Author;
-        let reserved = self.records().policy()?.maintainer_labels.contains(label);
+        let reserved = self.records().policy()?.is_for_maintainers(label);
         let why = match (own, reserved) {
             (true, false) => return Ok(()),
             (_, true) => format!("the label `{label}` takes the role {}", role_name(Role::Maintainer)),
@@ -166,7 +166,8 @@ impl BuiltIn {
         })
     }
 
-    /// Moves a change to another watched branch. Approvals are bound to the old one and count no more (G03).
+    /// Moves a change to another watched branch. Approvals are bound to the old one and count no more (G03); its labels are
+    /// called there as that branch calls them, so that what steered it goes on steering it (G08).
     pub fn retarget(
         &self,
         by: UserId,
@@ -180,8 +181,22 @@ impl BuiltIn {
             let tip = self.repository().commit(change.newest().commit)?;
             self.stack(self.repository(), target, &tip)?;
             self.only_of_its_id(change, target)?;
-            change.target = target.clone();
-            Ok(format!("retargeted to {target}"))
+            let labels = self.labels_on(change, target)?;
+            let called = match labels == change.labels {
+                true => String::new(),
+                false => format!(", where its labels are called {:?}", Vec::from_iter(&labels)),
+            };
+            (change.target, change.labels) = (target.clone(), labels);
+            Ok(format!("retargeted to {target}{called}"))
+        })
+    }
+
+    /// What the labels of a change are called on a branch.
+    fn labels_on(&self, change: &ChangeRecord, target: &BranchName) -> Done<BTreeSet<String>> {
+        let watched = self.records().policy()?.watched;
+        Ok(match (watched.get(&change.target), watched.get(target)) {
+            (Some(from), Some(to)) => from.translate(&change.labels, to),
+            _ => change.labels.clone(),
         })
     }
 

@@ -108,9 +108,9 @@ fn propose_for(target: &str, command: &Command, options: &PushOptions, policy: &
             "a change is not deleted by push; `towpath change close <number>` gives it up".into(),
         ));
     };
-    let watched = policy.watched.iter().find(|watched| watched.as_str() == target);
+    let watched = policy.watched.keys().find(|watched| watched.as_str() == target);
     let Some(branch) = watched else {
-        let names: Vec<&str> = policy.watched.iter().map(BranchName::as_str).collect();
+        let names: Vec<&str> = policy.watched.keys().map(BranchName::as_str).collect();
         return Err(invalid(format!(
             "`{target}` is no watched branch, so nothing lands there; there are: {}",
             names.join(", ")
@@ -131,7 +131,7 @@ fn judge_branch(
     known: &dyn Known,
 ) -> Done<Move> {
     let name = short_name(branch, "branch")?;
-    if pusher.policy.watched.contains(&name) {
+    if pusher.policy.watched.contains_key(&name) {
         return judge_watched(name, command, pusher, known);
     }
     let here = known.exists(&format!("refs/heads/{name}"))?;
@@ -176,7 +176,7 @@ pub fn hidden(pusher: Pusher<'_>, own: &[BranchName]) -> Vec<String> {
     let mut hidden = OWN_REFS.map(str::to_owned).to_vec();
     if !moves_all_branches(pusher.role) {
         hidden.push("refs/heads".to_owned());
-        hidden.extend(pusher.policy.watched.iter().chain(own).map(|name| format!("!refs/heads/{name}")));
+        hidden.extend(pusher.policy.watched.keys().chain(own).map(|name| format!("!refs/heads/{name}")));
     }
     hidden
 }
@@ -207,7 +207,7 @@ fn may_make(name: &BranchName, pusher: Pusher<'_>, known: &dyn Known) -> Done<()
     if known.exists(&format!("refs/tags/{name}"))? {
         return Err(denied(format!("there is a tag `{name}`: a branch of that name would be taken for it")));
     }
-    let watched = pusher.policy.watched.iter().find(|watched| collide(watched.as_str(), name.as_str()));
+    let watched = pusher.policy.watched.keys().find(|watched| collide(watched.as_str(), name.as_str()));
     if let Some(watched) = watched {
         return Err(denied(format!(
             "a branch `{name}` and the watched branch `{watched}` cannot both be{}; choose another name",
@@ -259,7 +259,7 @@ fn judge_tag(tag: &str, command: &Command, pusher: Pusher<'_>, known: &dyn Known
     if pusher.role < Role::Maintainer {
         return Err(lacks(Role::Maintainer, "pushing tags"));
     }
-    let branch = pusher.policy.watched.contains(&name) || known.exists(&format!("refs/heads/{name}"))?;
+    let branch = pusher.policy.watched.contains_key(&name) || known.exists(&format!("refs/heads/{name}"))?;
     if branch && command.new.is_some() {
         return Err(denied(format!("there is a branch `{name}`: git would take the tag for it")));
     }

@@ -242,7 +242,7 @@ impl Session {
     fn branch_hint(&self, wanted: &Move) -> Vec<String> {
         let Move::Branch { name, new: Some(commit), .. } = wanted else { return Vec::new() };
         // Only the first push to it comes here.
-        if self.forge.records().policy().is_ok_and(|policy| policy.watched.contains(name)) {
+        if self.forge.records().policy().is_ok_and(|policy| policy.watched.contains_key(name)) {
             return vec![
                 format!("branch `{name}` begins here, and its gate watches it from now on"),
                 "  what follows comes as changes: git push <remote> my-branch -o change".to_owned(),

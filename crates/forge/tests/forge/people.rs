@@ -1,11 +1,13 @@
 //! Reviews, labels, words and states, each with its right. Cases G of the attack list by their names.
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::gate::Verdict;
+use towpath_core::gate::{Labels, Verdict};
 use towpath_core::ids::ChangeNumber;
 use towpath_forge::{ChangeState, ChangeText, Draft, Forge, LabelEdit, ReviewRequest};
 
-use crate::support::{ADMIN, ANN, BOB, MAINTAINER, OUTSIDER, READER, STRANGER, World, approval, branch, why};
+use crate::support::{
+    ADMIN, ANN, BOB, MAINTAINER, OUTSIDER, READER, STRANGER, World, approval, branch, policy, why,
+};
 
 fn labels(add: &[&str], remove: &[&str]) -> LabelEdit {
     let owned = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
@@ -143,6 +145,33 @@ fn g08_label_by_stranger() {
     // All or none.
     assert!(world.forge.label(ANN, number, &labels(&["fine", "a,b"], &[]), world.now()).is_err());
     assert!(!world.forge.change(number).unwrap().labels.contains("fine"));
+}
+
+/// A label means on another branch what it meant where somebody put it on, whatever it is called there.
+#[test]
+fn g08_a_label_is_not_left_behind() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "topic");
+    let number = change.number;
+    let mut policy = policy();
+    policy.watched.insert(branch("release"), Labels { never: "frozen".into(), ..Labels::default() });
+    world.memory.set_policy(policy);
+    world.forge.label(MAINTAINER, number, &labels(&["DO_NOT_MERGE", "ui"], &[]), world.now()).unwrap();
+    let moved = |to: &str| {
+        let moved = world.forge.retarget(ANN, number, &branch(to), world.now()).unwrap();
+        Vec::from_iter(moved.labels).join(" ")
+    };
+    assert_eq!(moved("release"), "frozen ui");
+    let refused = why(world.forge.label(ANN, number, &labels(&[], &["frozen"]), world.now()));
+    assert_eq!(refused.0, RefusalClass::Denied);
+    let acts = world.memory.acts();
+    let said = &acts.last().unwrap().what;
+    assert!(said.contains(r#"its labels are called ["frozen", "ui"]"#), "{said}");
+    assert_eq!(moved("main"), "DO_NOT_MERGE ui");
+    // What a maintainer has taken off does not come back by a move.
+    moved("release");
+    world.forge.label(MAINTAINER, number, &labels(&[], &["frozen"]), world.now()).unwrap();
+    assert_eq!(moved("main"), "ui");
 }
 
 #[test]

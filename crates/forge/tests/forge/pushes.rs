@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::gate::LandTried;
+use towpath_core::gate::{Labels, LandTried};
 use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_forge::ChangeState;
 
@@ -275,7 +275,7 @@ fn a_maintainer_adds_a_revision_to_anothers_change() {
 fn the_first_watched_branch_is_an_admins_to_make() {
     let world = World::new();
     let mut policy = crate::support::policy();
-    policy.watched.insert(branch("next"));
+    policy.watched.insert(branch("next"), Labels::default());
     world.memory.set_policy(policy);
     let mia = world.clone_of("mia");
     let refused = mia.push(&["HEAD:refs/heads/next"]).unwrap_err();

@@ -97,7 +97,7 @@ pub fn pushed(name: &str) -> PushedBranch {
 
 pub fn policy() -> Policy {
     let mut policy = Policy::one_branch(branch("main"), &Labels::default());
-    policy.watched.insert(branch("release"));
+    policy.watched.insert(branch("release"), Labels::default());
     policy
 }
 

@@ -1,6 +1,8 @@
 //! What people do with changes. What the forge keeps is done by the forge; what the gate decides is asked of the gate.
 //! Both look at the caller's right once more when they act (I18).
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use towpath_core::gate::{Gate, GateEvent, Hold, RetryScope, Verb, Verdict};
@@ -317,10 +319,16 @@ pub async fn label(call: Call, input: Labels) -> Answer<Said> {
     let edit = LabelEdit { add: input.add, remove: input.remove };
     let acted = on_forge(&call, move |forge, at| forge.label(at.by, at.number, &edit, at.now)).await?;
     let near = near_labels(&call, &acted.change).await?;
-    let labels: Vec<&str> = acted.change.labels.iter().map(String::as_str).collect();
-    let labels = if labels.is_empty() { "none".into() } else { labels.join(", ") };
-    let said: Vec<String> = std::iter::once(format!("labels are now: {labels}")).chain(near).collect();
+    let said: Vec<String> =
+        std::iter::once(format!("labels are now: {}", in_words(&acted.change.labels))).chain(near).collect();
     Ok(acted.said(said.join("; ")))
+}
+
+fn in_words(labels: &BTreeSet<String>) -> String {
+    match labels.is_empty() {
+        true => "none".into(),
+        false => Vec::from_iter(labels.iter().map(String::as_str)).join(", "),
+    }
 }
 
 /// What to say of its labels that were perhaps meant to be others.
@@ -423,7 +431,11 @@ pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
     let acted = on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
     let hold = bring_hold(&call, (&from, &to), (number, now)).await?;
     let held = hold.map(|hold| format!("; {} holds it there, too", hold.by)).unwrap_or_default();
-    Ok(acted.said(format!("it is for `{}` now; earlier approvals count no more{held}", input.target)))
+    let labels = match acted.change.labels.is_empty() {
+        true => String::new(),
+        false => format!(", with these labels: {}", in_words(&acted.change.labels)),
+    };
+    Ok(acted.said(format!("it is for `{}` now{labels}; earlier approvals count no more{held}", input.target)))
 }
 
 /// Tells the branch that a change goes to what holds it where it was. What was said there since the request began stays.

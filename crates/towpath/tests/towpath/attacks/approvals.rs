@@ -162,6 +162,30 @@ fn g08_label_by_stranger(fort: &Fort) {
     fort.act("ann", number, "close", &json!({})).ok();
 }
 
+/// She cannot take a maintainer's label off, and moves her change to a branch that calls it otherwise.
+fn g08_retarget_past_a_label(fort: &Fort) {
+    let mut settings = fort.get("/repos/web/settings");
+    settings["branches"]["release"]["labels"]["never"] = json!("frozen");
+    fort.put("/repos/web/settings", &settings);
+    let (_, number) = fort.push("ann", "g08-moved", &[("g08-moved", "x\n")]);
+    fort.act("mia", number, "label", &json!({ "add": ["DO_NOT_MERGE"] })).ok();
+    assert_eq!(fort.act("ann", number, "label", &json!({ "remove": ["DO_NOT_MERGE"] })).status, 403);
+    let tip = fort.in_bare(&["rev-parse", "refs/heads/release"]);
+    let said = fort.act("ann", number, "retarget", &json!({ "target": "release" })).ok();
+    assert!(said["said"].to_string().contains("with these labels: frozen"), "{said}");
+    assert_eq!(fort.change(number)["labels"], json!(["frozen"]));
+    assert_eq!(fort.act("ann", number, "label", &json!({ "remove": ["frozen"] })).status, 403);
+    // Somebody who knows nothing of it approves it there.
+    assert_eq!(fort.approve("max", number).status, 200);
+    assert_eq!(fort.tested(number), "passed");
+    fort.until_change(number, "has only its label", |change| {
+        let reasons = change["gate"]["reasons"].as_array().unwrap();
+        reasons.len() == 1 && reasons[0].to_string().contains("frozen")
+    });
+    assert_eq!(fort.in_bare(&["rev-parse", "refs/heads/release"]), tip);
+    fort.act("ann", number, "close", &json!({})).ok();
+}
+
 /// A commit that is written straight into the repository while a candidate is tested.
 fn g09_foreign_push(fort: &Fort) {
     let wait = "echo begun; n=0; while test $n -lt 600; do n=$((n + 1)); sleep 0.1; done";
@@ -216,6 +240,7 @@ fn g01_g02_g03_g06_g08_g09_only_what_was_looked_at_lands() {
     fort.hold("G03 retarget-after-objection", g03_retarget_after_objection);
     fort.hold("G06 revoked-approver", g06_revoked_approver);
     fort.hold("G08 label-by-stranger", g08_label_by_stranger);
+    fort.hold("G08 retarget-past-a-label", g08_retarget_past_a_label);
     fort.hold("G09 foreign-push", g09_foreign_push);
     fort.end();
 }
