@@ -125,6 +125,8 @@ pub trait CellState: Sized {
 pub struct Notes {
     /// Each becomes one leaf of the audit log, in the same transaction.
     pub acts: Vec<Act>,
+    /// What other cells asked for, put into their inboxes in the same transaction. What a cell owes on its own is an effect.
+    pub messages: Vec<(CellId, Message)>,
     /// Answers to commands, given out after the commit. Not stored: a person whose connection broke asks again.
     pub answers: Vec<Answer>,
 }

@@ -165,6 +165,9 @@ pub struct Landing {
     pub change: ChangeNumber,
     /// Its revision that was tested: with another one, or for another branch, it is not the change that passed.
     pub revision: CommitId,
+    /// When it came to the branch from another one: gone and back since, it may have been held elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came_at: Option<Timestamp>,
     /// The candidate that passed.
     pub candidate: CandidateId,
     /// The tip that was tested under: the compare of compare-and-swap.

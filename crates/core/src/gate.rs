@@ -18,6 +18,7 @@ use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Tim
 use crate::policy::{Level, Rights};
 
 mod alerts;
+mod arrival;
 mod budget;
 mod command;
 mod config;
@@ -34,6 +35,7 @@ mod run_table;
 mod runs;
 mod settle;
 
+pub use arrival::{Arrival, Came, Departure};
 pub use budget::{Budget, Wait};
 pub use command::{Command, Verb};
 pub use config::{GateConfig, Labels, Retest};
@@ -62,15 +64,10 @@ pub enum GateEvent {
     Halts(Halts),
     /// Look again: somebody says that something may have changed.
     Bell(Bell),
-    /// A change is about to come from another branch.
-    Arrives {
-        /// Which.
-        change: ChangeNumber,
-        /// What held it where it was.
-        hold: Option<Hold>,
-        /// Since when that is so: what is said of it here from then on stays.
-        seen_at: Timestamp,
-    },
+    /// A change has gone to another branch, which asks what holds it.
+    Left(Departure),
+    /// What held a change on the branch that it has come from.
+    Arrives(Arrival),
     /// What the forge says, whole.
     ForgeRead(Box<ForgeRead>),
     /// A candidate was made, or cannot be.
@@ -352,8 +349,10 @@ pub struct GateState {
     branch: Field<Branch>,
     people: Field<BTreeMap<UserId, Rights>>,
     changes: Table<ChangeNumber, Change>,
-    /// Stops of changes that are closed, or about to come from another branch: neither is a way around one.
+    /// Stops of changes that are closed, or have gone to another branch: neither is a way around one.
     holds: Table<ChangeNumber, Hold>,
+    /// Changes from other branches of which those have said what holds them: the newest [`Came::at`] of each.
+    arrived: Table<ChangeNumber, Timestamp>,
     /// Vouches for closed changes: they are for a revision, whether it is open or not.
     vouches: Table<ChangeNumber, Vouch>,
     candidates: Table<CandidateId, CandidateRecord>,
@@ -381,7 +380,8 @@ impl Cell for Gate {
             GateEvent::Configured(config) => state.configure(config),
             GateEvent::Halts(halts) => state.heed(halts),
             GateEvent::Bell(bell) => state.ring(*bell, now),
-            GateEvent::Arrives { change, hold, seen_at } => state.arrives(*change, hold, *seen_at),
+            GateEvent::Left(departure) => state.left(departure),
+            GateEvent::Arrives(arrival) => state.arrives(arrival),
             GateEvent::ForgeRead(read) => state.forge_read(read, now),
             GateEvent::CandidateMade { id, result } => state.candidate_made(*id, result),
             GateEvent::GraphRead { commit, graph } => state.graph_read(*commit, graph),
@@ -561,6 +561,7 @@ impl CellState for GateState {
             people: Field::new("people", BTreeMap::new()),
             changes: Table::new("change"),
             holds: Table::new("hold"),
+            arrived: Table::new("arrived"),
             vouches: Table::new("vouch"),
             candidates: Table::new("candidate"),
             runs: RunTable::new(),
@@ -621,13 +622,14 @@ impl CellState for GateState {
 }
 
 impl GateState {
-    fn parts(&mut self) -> [&mut dyn Rows; 14] {
+    fn parts(&mut self) -> [&mut dyn Rows; 15] {
         [
             &mut self.config,
             &mut self.branch,
             &mut self.people,
             &mut self.changes,
             &mut self.holds,
+            &mut self.arrived,
             &mut self.vouches,
             &mut self.candidates,
             &mut self.runs,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::EnvironmentEvent;
-use crate::gate::GateEvent;
+use crate::gate::{Arrival, Departure, GateEvent};
 use crate::graph::{JobGraph, JobIndex, JobResult, Outcome, Trigger};
 use crate::ids::{ChangeNumber, CommitId, Digest, JobName, RunId, TreeId};
 use crate::policy::{Actor, Level};
@@ -33,6 +33,10 @@ pub enum Message {
     },
     /// Run to gate: it is over.
     RunEnded(Arc<RunReport>),
+    /// Gate to gate: a change has gone there from here, so tell what holds it.
+    Left(Departure),
+    /// The answer.
+    Arrives(Arrival),
     /// Run to environment: a job is ready to deploy there.
     Claim(Box<Claim>),
     /// Run to environment: a job that claimed it is over.
@@ -212,6 +216,8 @@ impl TryFrom<Message> for GateEvent {
     fn try_from(message: Message) -> Result<Self, Misdirected> {
         match message {
             Message::RunEnded(report) => Ok(GateEvent::RunEnded(report)),
+            Message::Left(departure) => Ok(GateEvent::Left(departure)),
+            Message::Arrives(arrival) => Ok(GateEvent::Arrives(arrival)),
             message => Err(Misdirected { receiver: "gate", message }),
         }
     }
@@ -254,6 +260,8 @@ impl TryFrom<Message> for EnvironmentEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::Hold;
+    use crate::ids::Timestamp;
 
     /// Stores keep a message as it is and read it back as its receiver's event.
     fn check<E>(message: Message)
@@ -269,6 +277,10 @@ mod tests {
         let run: RunId = "demo/main/1".parse().unwrap();
         let report = RunReport { run: run.clone(), outcome: Outcome::Passed, jobs: vec![] };
         check::<GateEvent>(Message::RunEnded(Arc::new(report)));
+        let (change, at) = (ChangeNumber(7), Timestamp(5));
+        check::<GateEvent>(Message::Left(Departure { change, to: "release".parse().unwrap(), at }));
+        let hold = Some(Hold { by: "ann".into(), why: "wait".into(), at });
+        check::<GateEvent>(Message::Arrives(Arrival { change, hold, at }));
         check::<RunEvent>(Message::Cancel { why: "superseded".into() });
         check::<RunEvent>(Message::Granted { total: 3 });
         check::<PoolEvent>(Message::Demand(Demand { run: run.clone(), priority: 1, asked: 2, returned: 1 }));

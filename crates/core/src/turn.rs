@@ -176,6 +176,7 @@ impl<C: Cell> Live<C> {
             }
         }
         let notes = self.state.take_notes();
+        out.messages.extend(notes.messages);
         let finished = self.state.is_finished() && self.outbox.forget_done(&mut out);
         let write = WriteSet {
             cell: self.id.clone(),

@@ -43,7 +43,7 @@ pub use propose::{Proposal, PushedBranch};
 pub use quota::ACTS_PER_HOUR;
 pub use rebuild::Rebuilt;
 pub use review::ReviewRequest;
-pub use talk::{Draft, LabelEdit};
+pub use talk::{Draft, LabelEdit, Retarget};
 pub use text::{ChangeText, unfit_label};
 
 /// Looks at a row that others bring on in the same moment.

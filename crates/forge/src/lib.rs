@@ -17,7 +17,7 @@ mod records;
 
 pub use builtin::{
     ACTS_PER_HOUR, BuiltIn, ChangeText, Definitions, Draft, LabelEdit, Owner, Proposal, PushedBranch,
-    Rebuilt, ReviewRequest, Settings, unfit_label,
+    Rebuilt, Retarget, ReviewRequest, Settings, unfit_label,
 };
 pub use clock::clock_trouble;
 pub use error::{Done, Failure, ForgeError};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use towpath_core::effect::{Check, EffectKey};
-use towpath_core::gate::{Labels, Review, message_digest};
+use towpath_core::gate::{Came, Labels, Review, message_digest};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
 
@@ -165,6 +165,9 @@ pub struct ChangeRecord {
     pub draft: bool,
     /// Open, closed or landed.
     pub state: ChangeState,
+    /// Its newest move to another target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came: Option<Came>,
     /// Written down before its branch moves, and gone once it is closed as landed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landing: Option<LandingRecord>,

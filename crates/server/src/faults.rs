@@ -32,6 +32,7 @@ pub const POINTS: &[&str] = &[
     "alert.after",
     "replace-server.before",
     "replace-server.after",
+    "retarget.written",
 ];
 
 struct Armed {

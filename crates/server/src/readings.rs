@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use towpath_core::cell::CellId;
 use towpath_core::gate::GateState;
-use towpath_core::ids::{GateId, Timestamp};
+use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
 
 use crate::engine::{Changed, Engine};
 use crate::server::Shared;
@@ -88,7 +88,7 @@ impl Rung {
     }
 }
 
-/// Somebody who waits for a gate that reads its branch, for so long in all.
+/// Somebody who waits for a gate to know something, for so long in all.
 pub struct Patience {
     gate: GateId,
     engine: Engine,
@@ -107,14 +107,26 @@ impl Shared {
 impl Patience {
     /// Returns once the gate knows what is landed and what its definition says, or it takes too long: says whether it knows.
     pub async fn landed_is_read(&mut self) -> bool {
-        tokio::time::timeout_at(self.until, self.read()).await.is_ok_and(|read| read.is_some())
+        self.knows(|gate| !gate.is_reading_landed()).await
     }
 
-    async fn read(&mut self) -> Option<()> {
-        while self.engine.gate(self.gate.clone(), |live| live.state.is_reading_landed()).await? {
+    /// The same of all that comes along with a change from another branch.
+    pub async fn has_arrived(&mut self, change: ChangeNumber) -> bool {
+        self.knows(move |gate| gate.has_arrived(change)).await
+    }
+
+    async fn knows(&mut self, is_known: impl Fn(&GateState) -> bool + Clone + Send + 'static) -> bool {
+        tokio::time::timeout_at(self.until, self.read(is_known)).await.is_ok_and(|read| read.is_some())
+    }
+
+    async fn read(&mut self, is_known: impl Fn(&GateState) -> bool + Clone + Send + 'static) -> Option<()> {
+        loop {
+            let is_known = is_known.clone();
+            if self.engine.gate(self.gate.clone(), move |live| is_known(&live.state)).await? {
+                return Some(());
+            }
             committed(&mut self.changes, |gate| *gate == self.gate).await?;
         }
-        Some(())
     }
 }
 

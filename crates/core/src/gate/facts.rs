@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Freeze, GateState, Hold, Vouch, Wait};
+use super::{Came, Change, Freeze, GateState, Hold, Vouch, Wait};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
@@ -75,6 +75,9 @@ pub struct ForgeChange {
     pub revision: RevisionFacts,
     /// Every review that was not withdrawn.
     pub reviews: Vec<Review>,
+    /// Where it was before, if it was elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came: Option<Came>,
 }
 
 /// A number that no person has. It stands for somebody of whom a forge cannot tell who it is: it has no rights, and may be
@@ -241,18 +244,6 @@ impl GateState {
         let landed: BTreeSet<ChangeNumber> = self.landed.map().keys().copied().collect();
         for facts in open.iter().filter(|facts| !landed.contains(&facts.number)) {
             self.meet_change(facts, now);
-        }
-    }
-
-    /// A hold is about the change, and comes along. What is remembered of a change that was here before is out of date, but for
-    /// what somebody has said here since it began to come.
-    pub(super) fn arrives(&mut self, number: ChangeNumber, hold: &Option<Hold>, seen_at: Timestamp) {
-        let newer = self.hold_of(number).filter(|own| own.at >= seen_at).cloned();
-        let hold = newer.or_else(|| hold.clone());
-        match (self.changes.get_mut(&number), hold) {
-            (Some(change), hold) => change.hold = hold,
-            (None, Some(hold)) => drop(self.holds.insert(number, hold)),
-            (None, None) => drop(self.holds.remove(&number)),
         }
     }
 

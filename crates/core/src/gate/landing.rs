@@ -86,6 +86,7 @@ impl GateState {
                 branch: self.id.branch.clone(),
                 change: change.facts.number,
                 revision: change.facts.revision.commit,
+                came_at: change.facts.came.as_ref().map(|came| came.at),
                 candidate: id,
                 from: record.spec.parent,
                 to: candidate.commit,

@@ -16,6 +16,7 @@ impl GateState {
     pub(super) fn plan(&self, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         self.owe_read(&mut plan, now);
+        self.owe_arrivals(&mut plan);
         self.owe_candidates(&mut plan);
         self.owe_runs(&mut plan);
         let queue = self.queue(now);

@@ -169,6 +169,9 @@ impl GateState {
         for label in stopping.into_iter().filter(|label| facts.labels.contains(*label)) {
             reasons.push(Reason::Label { label: label.clone() });
         }
+        if let Some(came) = self.arriving(change) {
+            reasons.push(Reason::Arriving { from: came.from.clone() });
+        }
         if let Some(hold) = &change.hold {
             reasons.push(Reason::Held { by: hold.by.clone(), why: hold.why.clone() });
         }

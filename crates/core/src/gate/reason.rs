@@ -36,6 +36,11 @@ pub enum Reason {
         /// The label.
         label: String,
     },
+    /// The branch that it came from has still to say what holds it.
+    Arriving {
+        /// Which.
+        from: BranchName,
+    },
     /// A person stopped it.
     Held {
         /// Who.
@@ -208,7 +213,8 @@ impl Reason {
             | Reason::DefinitionApproval { .. }
             | Reason::EmptySet
             | Reason::NoJobs => true,
-            Reason::ReadingBranch
+            Reason::Arriving { .. }
+            | Reason::ReadingBranch
             | Reason::MakingCandidate
             | Reason::WaitsForRun { .. }
             | Reason::WaitsForChangeRuns { .. }
@@ -334,6 +340,7 @@ impl fmt::Display for Reason {
             Reason::Unreadable { why } => write!(f, "it cannot be read: {why}"),
             Reason::Draft => f.write_str("it is a draft, so nothing runs"),
             Reason::Label { label } => write!(f, "it has the label `{label}`"),
+            Reason::Arriving { from } => write!(f, "`{from}`, where it was, is being asked what holds it"),
             Reason::Held { by, why } => write!(f, "{by} holds it: {why}"),
             Reason::Conflict { paths } => write!(f, "it conflicts with the branch in {}", paths.join(", ")),
             Reason::NoCandidate { why } => write!(f, "it cannot be joined with the branch: {why}"),

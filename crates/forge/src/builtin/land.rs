@@ -141,9 +141,12 @@ impl BuiltIn {
     }
 }
 
-/// Whether a change is open for the branch, with the revision that was tested.
+/// Whether a change is open for the branch, with the revision that was tested, and was nowhere else since.
 fn is_for(change: &ChangeRecord, landing: &Landing) -> bool {
-    change.is_open() && change.target == landing.branch && change.newest().commit == landing.revision
+    let came_at = change.came.as_ref().map(|came| came.at);
+    change.is_open()
+        && (&change.target, came_at) == (&landing.branch, landing.came_at)
+        && change.newest().commit == landing.revision
 }
 
 /// What a landing names has been there.

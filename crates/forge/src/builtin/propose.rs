@@ -395,6 +395,7 @@ impl BuiltIn {
             edited: false,
             draft: false,
             state: ChangeState::Open,
+            came: None,
             landing: None,
             labels: BTreeSet::new(),
             source: proposal.source.clone(),

@@ -152,6 +152,7 @@ impl BuiltIn {
                 stack_uploaders,
             },
             reviews: change.reviews.into_iter().map(|review| review.review).collect(),
+            came: change.came,
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use towpath_core::cell::RefusalClass;
+use towpath_core::gate::Came;
 use towpath_core::ids::{BranchName, ChangeNumber, Timestamp, UserId};
 use towpath_core::policy::Role;
 
@@ -25,6 +26,15 @@ pub struct LabelEdit {
     pub add: Vec<String>,
     /// Taken off.
     pub remove: Vec<String>,
+}
+
+/// Another target for a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retarget {
+    /// The branch.
+    pub target: BranchName,
+    /// Its newest move, as it was looked at.
+    pub came: Option<Came>,
 }
 
 impl BuiltIn {
@@ -172,12 +182,21 @@ impl BuiltIn {
         &self,
         by: UserId,
         number: ChangeNumber,
-        target: &BranchName,
+        Retarget { target, came }: &Retarget,
         now: Timestamp,
     ) -> Done<ChangeRecord> {
         self.watched(target)?;
         self.edit_own((by, "retargeting it"), number, now, |change| {
             must_be_open(change)?;
+            if change.came != *came {
+                let why =
+                    format!("change {number} went to `{}` meanwhile; look at it again first", change.target);
+                return Err(Failure::refused(RefusalClass::Conflict, why));
+            }
+            if change.target == *target {
+                let why = format!("change {number} is for `{target}` already");
+                return Err(Failure::refused(RefusalClass::Conflict, why));
+            }
             let tip = self.repository().commit(change.newest().commit)?;
             self.stack(self.repository(), target, &tip)?;
             self.only_of_its_id(change, target)?;
@@ -186,7 +205,10 @@ impl BuiltIn {
                 true => String::new(),
                 false => format!(", where its labels are called {:?}", Vec::from_iter(&labels)),
             };
-            (change.target, change.labels) = (target.clone(), labels);
+            let before = came.as_ref().map_or(now, |before| Timestamp(before.at.0 + 1));
+            let from = std::mem::replace(&mut change.target, target.clone());
+            change.came = Some(Came { from, at: now.max(before) });
+            change.labels = labels;
             Ok(format!("retargeted to {target}{called}"))
         })
     }

@@ -76,7 +76,7 @@ fn a14_hijack_change_id_by_retarget() {
         let (theirs, bob) = (world.clone_of(victim), world.clone_of("bob"));
         let (first, _) = push_id(&theirs, &world, (&id, "main"));
         let (moved, _) = push_id(&bob, &world, (&id, "release"));
-        let moved = world.forge.retarget(BOB, moved.number, &branch("main"), world.now()).unwrap();
+        let moved = world.retarget(BOB, moved.number, "main").unwrap();
         theirs.run(&["commit", "--quiet", "--allow-empty", "--amend", "-m", &format!("Better\n\n{id}")]);
         theirs.push(&["HEAD:refs/for/main"]).unwrap();
         let updated = world.forge.change(first.number).unwrap();

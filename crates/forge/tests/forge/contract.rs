@@ -91,7 +91,14 @@ pub fn a_change_lands_on_one_branch_and_as_it_was_tested(subject: &dyn Subject) 
     assert!(subject.retarget(two.0, &release));
     let late = subject.commit_on(to, "late");
     assert_eq!(forge.land(&landing(two, (to, late))).unwrap(), LandTried::Gone);
+    // Nor once it is back, before it is known what came along.
+    assert!(subject.retarget(two.0, &main));
+    assert_eq!(forge.land(&landing(two, (to, late))).unwrap(), LandTried::Gone);
     assert_eq!(subject.tip(&main), Some(to));
+    let back = forge.read(&main, None).unwrap().changes.into_iter().find(|change| change.number == two.0);
+    let came_at = back.unwrap().came.map(|came| came.at);
+    let known = Landing { came_at, ..landing(two, (to, late)) };
+    assert_eq!(forge.land(&known).unwrap(), LandTried::Landed);
 }
 
 /// A landing on `main`.
@@ -101,6 +108,7 @@ pub fn landing((change, revision): (ChangeNumber, CommitId), (from, to): (Commit
         branch: branch("main"),
         change,
         revision,
+        came_at: None,
         candidate: CandidateId([7; 20]),
         from,
         to,
@@ -201,7 +209,7 @@ impl Subject for Built {
     }
 
     fn retarget(&self, change: ChangeNumber, branch: &BranchName) -> bool {
-        self.world.forge.retarget(ANN, change, branch, self.world.now()).is_ok()
+        self.world.retarget(ANN, change, branch.as_str()).is_ok()
     }
 
     fn check_of(&self, change: ChangeNumber, judged: Judged<'_>) -> Option<Check> {

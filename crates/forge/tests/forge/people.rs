@@ -55,7 +55,7 @@ fn g03_retarget_after_approval() {
     let world = World::new();
     let (_, change) = world.change("ann", "topic");
     world.approve(MAINTAINER, &change).unwrap();
-    world.forge.retarget(ANN, change.number, &branch("release"), world.now()).unwrap();
+    world.retarget(ANN, change.number, "release").unwrap();
     assert!(world.forge.read(&branch("main"), None).unwrap().changes.is_empty());
     let snapshot = world.forge.read(&branch("release"), None).unwrap();
     let review = &snapshot.changes[0].reviews[0];
@@ -66,7 +66,7 @@ fn g03_retarget_after_approval() {
     );
     let stale = ReviewRequest { target: branch("main"), ..approval(&change) };
     assert_eq!(why(world.forge.review(ADMIN, change.number, &stale, world.now())).0, RefusalClass::Conflict);
-    let (class, text) = why(world.forge.retarget(ANN, change.number, &branch("nowhere"), world.now()));
+    let (class, text) = why(world.retarget(ANN, change.number, "nowhere"));
     assert_eq!((class, text.contains("no watched branch")), (RefusalClass::Invalid, true));
 }
 
@@ -158,7 +158,7 @@ fn g08_a_label_is_not_left_behind() {
     world.memory.set_policy(policy);
     world.forge.label(MAINTAINER, number, &labels(&["DO_NOT_MERGE", "ui"], &[]), world.now()).unwrap();
     let moved = |to: &str| {
-        let moved = world.forge.retarget(ANN, number, &branch(to), world.now()).unwrap();
+        let moved = world.retarget(ANN, number, to).unwrap();
         Vec::from_iter(moved.labels).join(" ")
     };
     assert_eq!(moved("release"), "frozen ui");
@@ -230,11 +230,11 @@ fn nobody_gets_two_open_changes_of_one_change_id_by_moving_one() {
     ann.push(&["HEAD:refs/for/main"]).unwrap();
     ann.push(&["HEAD:refs/for/release"]).unwrap();
     let [one, two] = [ChangeNumber(1), ChangeNumber(2)];
-    let (class, text) = why(world.forge.retarget(ANN, two, &branch("main"), world.now()));
+    let (class, text) = why(world.retarget(ANN, two, "main"));
     assert_eq!(class, RefusalClass::Conflict);
     assert!(text.contains("`towpath change close 1` first"), "{text}");
     world.forge.close(ANN, one, world.now()).unwrap();
-    world.forge.retarget(ANN, two, &branch("main"), world.now()).unwrap();
+    world.retarget(ANN, two, "main").unwrap();
     let (class, text) = why(world.forge.reopen(MAINTAINER, one, world.now()));
     assert_eq!(class, RefusalClass::Conflict);
     assert!(text.contains("change 2 of ann"), "{text}");

@@ -528,9 +528,9 @@ fn a_landing_that_a_crash_cut_off_has_happened_if_its_branch_says_so() {
     assert!(main(moved.newest().commit).status.success());
     let landed = ChangeState::Landed { commit: moved.newest().commit };
     assert_eq!(world.forge.change(moved.number).unwrap().state, landed);
-    assert!(world.forge.retarget(ANN, moved.number, &branch("release"), world.now()).is_err());
+    assert!(world.retarget(ANN, moved.number, "release").is_err());
     assert!(world.forge.close(ANN, moved.number, world.now()).is_err());
-    world.forge.retarget(ANN, stayed.number, &branch("release"), world.now()).unwrap();
+    world.retarget(ANN, stayed.number, "release").unwrap();
     world.forge.mark_landed(moved.number, moved.newest().commit).unwrap();
     let open = |name: &str| world.forge.read(&branch(name), None).unwrap().changes.len();
     assert_eq!([open("main"), open("release")], [0, 1]);

@@ -15,7 +15,7 @@ use towpath_core::policy::Role;
 use towpath_forge::push::{HookDesk, HookSettings};
 use towpath_forge::{
     BuiltIn, ChangeRecord, Definitions, Done, ForgeError, Member, Memory, Policy, PushedBranch, Records,
-    ReviewRequest, RowStep, SavedChange, Settings,
+    Retarget, ReviewRequest, RowStep, SavedChange, Settings,
 };
 use towpath_git::{
     CandidateOutcome, Expected, FileAt, Git, GitOptions, Interrupt, Record, RefUpdate, Repository,
@@ -191,6 +191,12 @@ impl World {
     /// Has a person who looked at a change just now approve it.
     pub fn approve(&self, by: UserId, change: &ChangeRecord) -> Done<ChangeRecord> {
         self.forge.review(by, change.number, &approval(change), self.now())
+    }
+
+    /// Has a person who looked at a change just now move it.
+    pub fn retarget(&self, by: UserId, number: ChangeNumber, target: &str) -> Done<ChangeRecord> {
+        let retarget = Retarget { target: branch(target), came: self.forge.change(number)?.came };
+        self.forge.retarget(by, number, &retarget, self.now())
     }
 
     pub fn newest(&self) -> ChangeNumber {

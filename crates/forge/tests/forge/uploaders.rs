@@ -260,7 +260,8 @@ fn g02_nor_is_the_candidate_of_a_change_of_who_opens_it() {
 fn land_from(world: &World, change: &ChangeRecord, from: CommitId, to: CommitId) -> LandTried {
     let (repo, branch, candidate) = (world.forge.name().clone(), branch("main"), CandidateId([7; 20]));
     let (change, revision) = (change.number, change.newest().commit);
-    world.forge.land(&Landing { repo, branch, change, revision, candidate, from, to }).unwrap()
+    let landing = Landing { repo, branch, change, revision, came_at: None, candidate, from, to };
+    world.forge.land(&landing).unwrap()
 }
 
 fn land(world: &World, change: &ChangeRecord, made: CommitId) -> LandTried {

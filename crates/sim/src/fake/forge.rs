@@ -181,6 +181,7 @@ impl Forge {
             owner: by,
             revision: self.revision(head, by, 1),
             reviews: vec![],
+            came: None,
         };
         self.uploaders.entry(head).or_insert(by);
         let change = ForgedChange {

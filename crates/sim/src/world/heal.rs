@@ -186,6 +186,7 @@ impl World {
                     branch: gate.branch.clone(),
                     change: number,
                     revision,
+                    came_at: None,
                     candidate: spec.id(),
                     from,
                     to: made.commit,

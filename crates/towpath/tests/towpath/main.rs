@@ -12,6 +12,7 @@ mod guide;
 mod handover;
 mod keeping;
 mod local_run;
+mod moves;
 mod newcomer;
 mod pages;
 mod polling;

@@ -374,6 +374,7 @@ impl Bench {
             owner: uploader,
             revision: facts.clone(),
             reviews: vec![],
+            came: None,
         };
         self.open.entry(change).or_insert(new).revision = facts;
     }

@@ -116,9 +116,9 @@ fn a_hold_keeps_a_change_on_its_branch_also_where_it_was_reopened_and_is_not_rea
 #[test]
 fn a_hold_comes_along_from_another_branch_in_place_of_what_is_remembered_here() {
     let mut bench = Bench::new(GateConfig::default());
-    let arrives_since = |bench: &mut Bench, by: Option<&str>, seen_at: Timestamp| {
+    let arrives_since = |bench: &mut Bench, by: Option<&str>, at: Timestamp| {
         let hold = |by: &str| Hold { by: by.to_owned(), why: "wait".into(), at: Timestamp(1) };
-        bench.event(GateEvent::Arrives { change: ChangeNumber(1), hold: by.map(hold), seen_at });
+        bench.event(GateEvent::Arrives(Arrival { change: ChangeNumber(1), hold: by.map(hold), at }));
     };
     let arrives = |bench: &mut Bench, by: Option<&str>| arrives_since(bench, by, Timestamp(bench.clock));
     let holder = |bench: &Bench| bench.gate.state.hold_of(ChangeNumber(1)).map(|hold| hold.by.clone());
@@ -137,6 +137,77 @@ fn a_hold_comes_along_from_another_branch_in_place_of_what_is_remembered_here() 
     bench.play("release 1; hold 1");
     arrives_since(&mut bench, None, began);
     assert!(holder(&bench).is_some_and(|by| by != "ben"));
+    // The answer to a question that was put twice is no news.
+    bench.play("release 1");
+    arrives_since(&mut bench, Some("ann"), began);
+    assert_eq!(holder(&bench), None);
+}
+
+/// What a gate says to another one of a change, in one turn.
+fn said_of_change(gate: &mut Live<Gate>, events: Vec<GateEvent>, now: i64) -> Vec<(CellId, Message)> {
+    let inbox: Vec<_> = (1..)
+        .zip(events)
+        .map(|(seq, event)| Delivered { seq, at: Timestamp(now), intake: Intake::Event(event) })
+        .collect();
+    let told = gate.turn(&inbox, Timestamp(now)).write.messages;
+    told.into_iter().filter(|(_, said)| matches!(said, Message::Left(_) | Message::Arrives(_))).collect()
+}
+
+#[test]
+fn a_change_from_another_branch_lands_once_that_has_said_what_holds_it() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push 1; approve 1");
+    let came = Came { from: "old".parse().unwrap(), at: Timestamp(bench.clock) };
+    bench.open.get_mut(&ChangeNumber(1)).unwrap().came = Some(came.clone());
+    bench.ring();
+    bench.play("pass 1; why 1");
+    assert!(!bench.gate.state.has_arrived(ChangeNumber(1)));
+    for (known, goes_on) in [(None, true), (Some(&came), false)] {
+        assert_eq!(bench.gate.state.may_go_on(ChangeNumber(1), known).is_ok(), goes_on);
+    }
+    let arrival = Arrival { change: ChangeNumber(1), hold: None, at: came.at };
+    bench.event(GateEvent::Arrives(arrival));
+    assert!(bench.gate.state.may_go_on(ChangeNumber(1), Some(&came)).is_ok());
+    expect![[r#"
+        push 1
+          run 1: Change of 1 (initial run)
+        approve 1
+        pass 1
+        why 1
+          `old`, where it was, is being asked what holds it
+          land 1 -> Landed
+          landed 1 with ["unit"]
+          run 2: Land of - (landing of 018080808080)
+    "#]]
+    .assert_eq(&bench.log);
+}
+
+#[test]
+fn a_gate_asks_where_a_change_came_from_and_is_told_all_that_was_said_there() {
+    let mut bench = Bench::new(GateConfig::default());
+    bench.play("push 1; hold 1");
+    let gate = |branch: &str| CellId::Gate(format!("demo/{branch}").parse().unwrap());
+    let mut other = Live::<Gate>::load(gate("other"), Epoch(1), &[], []).unwrap();
+    let now = bench.clock + STEP_MS;
+    let came = Came { from: "main".parse().unwrap(), at: Timestamp(now) };
+    let facts = ForgeChange { came: Some(came), ..bench.open[&ChangeNumber(1)].clone() };
+    let mut read = bench.read();
+    (read.landed, read.snapshot.changes) = (None, vec![facts]);
+    let read = || GateEvent::ForgeRead(Box::new(read.clone()));
+    let mut asked = said_of_change(&mut other, vec![read()], now);
+    assert_eq!(said_of_change(&mut other, vec![read()], now), [], "it is asked once");
+    // Whoever asks again, as after a close, is answered the same.
+    let (to, Message::Left(departure)) = asked.remove(0) else { panic!("it asks") };
+    assert_eq!(to, gate("main"));
+    for _ in 0..2 {
+        let mut told = said_of_change(&mut bench.gate, vec![GateEvent::Left(departure.clone())], now);
+        let (to, Message::Arrives(arrival)) = told.remove(0) else { panic!("it answers") };
+        assert_eq!(to, gate("other"));
+        said_of_change(&mut other, vec![GateEvent::Arrives(arrival)], now);
+    }
+    assert!(other.state.has_arrived(ChangeNumber(1)));
+    let hold = other.state.hold_of(ChangeNumber(1)).unwrap();
+    assert_eq!((hold.by.as_str(), hold.why.as_str()), ("user 1", "wait"));
 }
 
 #[test]

@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{Gate, GateEvent, Hold, RetryScope, Verb, Verdict};
+use towpath_core::gate::{Gate, RetryScope, Verb, Verdict};
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, Digest, GateId, Timestamp, UserId};
 use towpath_core::turn::Live;
 use towpath_forge::{
     BuiltIn, ChangeRecord, ChangeText, Draft, Failure, LabelEdit, Proposal, PushedBranch, ReviewRequest,
 };
 
-use super::{Nothing, Said, Why, changes, checked_why, command};
+use super::{Nothing, Said, Why, changes, checked_why, command, gate};
+use crate::faults;
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::{labels, links};
@@ -21,6 +22,9 @@ use crate::http::{labels, links};
 const VOUCH_SECONDS_DEFAULT: u32 = 24 * 3600;
 /// Seconds for which it holds at most.
 const VOUCH_SECONDS_MAX: u32 = 30 * 24 * 3600;
+
+/// Branches on which a hold is said where its change is moved all the time.
+const HOLDS_MAX: usize = 5;
 
 /// Who acts on what, when.
 struct Acting {
@@ -64,14 +68,20 @@ where
     Ok(Acted { change, unread: rung.unread().await })
 }
 
-/// The gate at which a change is open.
-async fn gate_of(call: &Call) -> Answer<(GateId, ChangeNumber)> {
+/// A change that is open.
+async fn open_change(call: &Call) -> Answer<ChangeRecord> {
     let (repo, number) = (call.repo()?, call.change()?);
     let record = changes::record(call, &repo, number).await?;
     match record.is_open() {
-        true => Ok((GateId { repo, branch: record.target }, number)),
+        true => Ok(record),
         false => Err(ApiError::new(Class::Conflict, format!("change {number} is not open"))),
     }
+}
+
+/// The gate at which a change is open.
+async fn gate_of(call: &Call) -> Answer<(GateId, ChangeNumber)> {
+    let change = open_change(call).await?;
+    Ok((GateId { repo: call.repo()?, branch: change.target }, change.number))
 }
 
 /// A change to be opened.
@@ -340,15 +350,22 @@ async fn near_labels(call: &Call, change: &ChangeRecord) -> Answer<Vec<String>> 
 /// `POST /api/v1/repos/{repo}/changes/{change}/hold`
 pub async fn hold(call: Call, input: Why) -> Answer<Said> {
     let why = checked_why(&input.why)?;
-    let ((id, change), now) = (gate_of(&call).await?, call.now());
-    let said = command(&call, id.clone(), Verb::Hold { change, why }).await?;
-    // It may have left that branch meanwhile: whoever moved it looked before, and this looks after.
-    if let Ok((to, _)) = gate_of(&call).await
-        && to != id
-    {
-        bring_hold(&call, (&id, &to), (change, now)).await?;
+    let (repo, change) = (call.repo()?, call.change()?);
+    let mut seen = open_change(&call).await?;
+    for _ in 0..HOLDS_MAX {
+        let id = GateId { repo: repo.clone(), branch: seen.target.clone() };
+        let said = command(&call, id, Verb::Hold { change, why: why.clone() }).await?;
+        // It may have left that branch meanwhile. What was said there before the forge had it elsewhere comes along.
+        let now = changes::record(&call, &repo, change).await?;
+        if (&now.target, &now.came) == (&seen.target, &seen.came) {
+            return Ok(said);
+        }
+        seen = open_change(&call).await?;
+        let to = GateId { repo: repo.clone(), branch: seen.target.clone() };
+        call.shared().ring_all([to]).unread().await;
     }
-    Ok(said)
+    let why = format!("change {change} goes from branch to branch, and is not held for certain; try again");
+    Err(ApiError::new(Class::Conflict, why))
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/release`
@@ -418,38 +435,35 @@ pub struct Retarget {
 /// `POST /api/v1/repos/{repo}/changes/{change}/retarget`
 pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
     let target: BranchName = input.target.parse()?;
-    let ((from, number), by, now) = (gate_of(&call).await?, call.actor()?, call.now());
-    let to = GateId { repo: from.repo.clone(), branch: target.clone() };
-    if to == from {
-        return Err(ApiError::new(Class::Conflict, format!("change {number} is for `{target}` already")));
-    }
-    let look = move |live: &Live<Gate>| live.state.permit_to_leave(&by, number, now);
-    call.shared().engine.gate(from.clone(), look).await.transpose()?;
-    // Before it comes, so that it is nowhere without its hold; and after, as somebody may have held it in between. Should it not
-    // come, its branch is told anew before it does.
-    bring_hold(&call, (&from, &to), (number, now)).await?;
-    let acted = on_forge(&call, move |forge, at| forge.retarget(at.by, at.number, &target, at.now)).await?;
-    let hold = bring_hold(&call, (&from, &to), (number, now)).await?;
-    let held = hold.map(|hold| format!("; {} holds it there, too", hold.by)).unwrap_or_default();
+    let (repo, by, now) = (call.repo()?, call.actor()?, call.now());
+    let ChangeRecord { number, target: from, came, .. } = open_change(&call).await?;
+    let seen = came.clone();
+    let look = move |live: &Live<Gate>| {
+        live.state.may_go_on(number, seen.as_ref())?;
+        live.state.permit_to_leave(&by, number, now)
+    };
+    gate(&call, GateId { repo: repo.clone(), branch: from }, look).await??;
+    let to = GateId { repo, branch: target.clone() };
+    let mut patience = call.shared().patience(to.clone());
+    let retarget = towpath_forge::Retarget { target, came };
+    let act = move |forge: &BuiltIn, at: &Acting| {
+        let moved = forge.retarget(at.by, at.number, &retarget, at.now)?;
+        faults::point("retarget", "written");
+        Ok::<_, Failure>(moved)
+    };
+    let acted = on_forge(&call, act).await?;
+    let held = match patience.has_arrived(number).await {
+        true => {
+            call.shared().engine.gate(to, move |live| live.state.hold_of(number).cloned()).await.flatten()
+        }
+        false => None,
+    };
+    let held = held.map(|hold| format!("; {} holds it there, too", hold.by)).unwrap_or_default();
     let labels = match acted.change.labels.is_empty() {
         true => String::new(),
         false => format!(", with these labels: {}", in_words(&acted.change.labels)),
     };
     Ok(acted.said(format!("it is for `{}` now{labels}; earlier approvals count no more{held}", input.target)))
-}
-
-/// Tells the branch that a change goes to what holds it where it was. What was said there since the request began stays.
-async fn bring_hold(
-    call: &Call,
-    (from, to): (&GateId, &GateId),
-    (change, seen_at): (ChangeNumber, Timestamp),
-) -> Answer<Option<Hold>> {
-    let engine = &call.shared().engine;
-    let hold = engine.gate(from.clone(), move |live| live.state.hold_of(change).cloned()).await.flatten();
-    if engine.gate(to.clone(), |_| ()).await.is_some() {
-        engine.tell(to.clone(), GateEvent::Arrives { change, hold: hold.clone(), seen_at }).await?;
-    }
-    Ok(hold)
 }
 
 /// What to run again.

@@ -54,7 +54,7 @@ type Against = fn(&Reason) -> bool;
 /// The items of the checklist in words, and which reasons stand against each.
 const ITEMS: [(ItemId, &str, Against); 9] = [
     (Ready, "it is ready, and nobody holds it", |reason| {
-        matches!(reason, Reason::Draft | Reason::Label { .. } | Reason::Held { .. })
+        matches!(reason, Reason::Draft | Reason::Label { .. } | Reason::Held { .. } | Reason::Arriving { .. })
     }),
     (Trusted, "its author is trusted", |reason| matches!(reason, Reason::Untrusted { .. })),
     (Joins, "it joins the branch without a conflict", |reason| {
@@ -221,6 +221,7 @@ mod tests {
             Reason::Untrusted { revision: commit },
             Reason::Draft,
             Reason::Label { label: text.clone() },
+            Reason::Arriving { from: "main".parse().unwrap() },
             Reason::Held { by: text.clone(), why: text.clone() },
             Reason::Conflict { paths: vec![] },
             Reason::NoCandidate { why: text.clone() },
@@ -301,6 +302,7 @@ mod tests {
             owner: maintainer,
             revision,
             reviews: vec![],
+            came: None,
         };
         let snapshot = Snapshot {
             tip: Some(Tip { commit, tree, time: at, settings: Ok(GateSettings::default()) }),
