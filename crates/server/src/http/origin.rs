@@ -107,6 +107,13 @@ impl Site {
         Some(one_of_network(beyond.flatten().unwrap_or(peer)))
     }
 
+    /// Whether whoever has a connection sits at the server's own machine for certain: they speak to loopback, and no proxy can
+    /// stand in between. A server with another address, or with a proxy beside it, is asked by everybody in the same way.
+    pub fn is_at_its_machine(&self, peer: IpAddr) -> bool {
+        let has_none = !self.secure && self.is_loopback() && !self.proxies.iter().any(IpAddr::is_loopback);
+        has_none && peer.to_canonical().is_loopback()
+    }
+
     fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.contains(&address)
     }
@@ -290,6 +297,23 @@ mod tests {
         let site = Site::new("https://gate.example").unwrap();
         let unnamed = headers(&[("x-forwarded-for", "192.0.2.7")]);
         assert_eq!(site.address_of_request("127.0.0.1".parse().unwrap(), &unnamed), None);
+    }
+
+    #[test]
+    fn nobody_who_comes_by_a_proxy_sits_at_the_servers_machine() {
+        let is_at_it = |url: &str, proxies: &[&str], peer: &str| {
+            let proxies: Vec<_> = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
+            Site::new(url).unwrap().behind(&proxies).is_at_its_machine(peer.parse().unwrap())
+        };
+        let own = "http://127.0.0.1:7700";
+        for near in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_at_it(own, &[], near), "{near}");
+            assert!(is_at_it(own, &["10.0.0.5"], near), "{near}");
+            assert!(!is_at_it(own, &["127.0.0.1"], near), "{near}");
+            assert!(!is_at_it("https://127.0.0.1", &[], near), "{near}");
+            assert!(!is_at_it("http://gate.example", &[], near), "{near}");
+        }
+        assert!(!is_at_it(own, &[], "192.0.2.7"));
     }
 
     #[test]

@@ -245,11 +245,9 @@ fn origin(input: &Import) -> Answer<Origin<'_>> {
     }
 }
 
-/// Who the admin is that asks. One sits at the server's own machine for certain if they speak to loopback, and no proxy
-/// can stand in between: a server with another address is asked by everybody in the same way.
+/// Who the admin is that asks.
 fn importer(call: &Call) -> Importer {
-    let site = &call.edge.site;
-    match call.peer.is_loopback() && !site.is_secure() && site.is_loopback() {
+    match call.edge.site.is_at_its_machine(call.peer) {
         true => Importer::LocalAdmin,
         false => Importer::Admin,
     }
