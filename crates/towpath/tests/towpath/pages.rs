@@ -233,6 +233,36 @@ fn a_page_is_live_again_after_a_proxy_had_no_server() {
 }
 
 #[test]
+fn a_page_that_could_not_listen_from_the_start_shows_what_happened_meanwhile() {
+    let Some(browser) = Browser::open("a page that cannot listen") else { return };
+    let folder = TempDir::new().unwrap();
+    let (data, keys, token) = init(folder.path());
+    let proxy = Proxy::open();
+    let place = Place::serve_with((&data, &keys, &token), &["--url", &proxy.url]);
+    proxy.lead_to(place.listens);
+    log_in(&browser, &place);
+    let events = browser.eval("return document.body.dataset.events");
+    let events = events.as_str().unwrap();
+    proxy.refuse(Some(events));
+    browser.go(&format!("{}/", place.url));
+    browser.until("document.querySelector('#pulse').textContent !== 'live'");
+    wait_until("a request for events", || proxy.has_refused(events));
+    // All that comes of it has happened before anybody listens, and nothing comes by itself.
+    place.api("POST", "/repos", &json!({ "repo": "later" }));
+    let seldom = json!({ "default_branch": "main", "branches": { "main": { "poll_seconds": 86400 } } });
+    place.api("PUT", "/repos/later/settings", &seldom);
+    wait_until("its gate is quiet", || {
+        !place.get("/repos/later/branches/main")["flags"]["read_at"].is_null()
+    });
+    assert_eq!(browser.eval("return document.querySelector('#repos').innerText.includes('later')"), false);
+    browser.eval("window.same = true");
+    proxy.refuse(None);
+    browser.until("document.querySelector('#pulse').textContent === 'live'");
+    browser.until("document.querySelector('#repos').innerText.includes('later')");
+    assert_eq!(browser.eval("return window.same"), true, "the page was loaded again");
+}
+
+#[test]
 fn a_log_is_followed_while_it_grows() {
     let Some(browser) = Browser::open("a log that grows") else { return };
     let folder = TempDir::new().unwrap();

@@ -151,7 +151,10 @@
       if (!first) look(); // something may have happened in between
       first = false;
     };
-    const lost = () => setPulse("connecting again", false);
+    const lost = () => {
+      first = false;
+      setPulse("connecting again", false);
+    };
     connect(() => path, { open: opened, error: lost, gate: look, run: look, pool: look, environment: look, all: look });
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && again) look();

@@ -1,6 +1,6 @@
 //! A proxy before a server, which answers by itself while there is none behind it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,9 @@ pub struct Proxy {
 struct State {
     server: Option<SocketAddr>,
     open: Vec<TcpStream>,
-    /// First lines of what was asked while there was no server.
+    /// What it answers by itself although there is a server.
+    refuses: Option<String>,
+    /// First lines of what it answered by itself.
     refused: Vec<String>,
 }
 
@@ -49,22 +51,28 @@ impl Proxy {
         }
     }
 
+    /// Requests for a path get no further from now on; `None`: all do.
+    pub fn refuse(&self, path: Option<&str>) {
+        self.state.lock().unwrap().refuses = path.map(str::to_owned);
+    }
+
     pub fn has_refused(&self, path: &str) -> bool {
         self.state.lock().unwrap().refused.iter().any(|line| line.contains(path))
     }
 }
 
+/// One request for each connection, so that each is looked at.
 fn serve(mut client: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let Some((mut up, mut down)) = connect(&client, state)? else {
-        let mut line = String::new();
-        let mut lines = BufReader::new(client.try_clone()?);
-        lines.read_line(&mut line)?;
-        lines.lines().map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+    let mut from = BufReader::new(client.try_clone()?);
+    let head = from.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+    let head: Vec<String> = head.filter(|line| !line.to_lowercase().starts_with("connection:")).collect();
+    let Some(line) = head.first() else { return Ok(()) };
+    let Some((mut up, mut down)) = connect(&client, line, state)? else {
         client.write_all(BAD_GATEWAY.as_bytes())?;
-        state.lock().unwrap().refused.push(line);
+        state.lock().unwrap().refused.push(line.clone());
         return Ok(());
     };
-    let mut from = client.try_clone()?;
+    up.write_all(format!("{}\r\nconnection: close\r\n\r\n", head.join("\r\n")).as_bytes())?;
     std::thread::spawn(move || {
         std::io::copy(&mut from, &mut up).and_then(|_| up.shutdown(Shutdown::Write)).ok()
     });
@@ -72,10 +80,15 @@ fn serve(mut client: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     client.shutdown(Shutdown::Both)
 }
 
-/// Two ends of a connection to the server, if there is one. Under the lock, so that none outlives its loss.
-fn connect(client: &TcpStream, state: &Mutex<State>) -> std::io::Result<Option<(TcpStream, TcpStream)>> {
+/// Two ends of a connection to the server for a request, if it gets that far. Under the lock, so that none outlives its loss.
+fn connect(
+    client: &TcpStream,
+    line: &str,
+    state: &Mutex<State>,
+) -> std::io::Result<Option<(TcpStream, TcpStream)>> {
     let mut state = state.lock().unwrap();
-    let Some(server) = state.server else { return Ok(None) };
+    let is_refused = state.refuses.as_ref().is_some_and(|path| line.contains(path));
+    let Some(server) = state.server.filter(|_| !is_refused) else { return Ok(None) };
     let stream = TcpStream::connect(server)?;
     state.open.extend([client.try_clone()?, stream.try_clone()?]);
     Ok(Some((stream.try_clone()?, stream)))
