@@ -100,6 +100,19 @@ pub enum Verb {
     },
 }
 
+impl Verb {
+    /// The change that it names.
+    fn change(&self) -> Option<ChangeNumber> {
+        match self {
+            Verb::Vouch { change, .. }
+            | Verb::Hold { change, .. }
+            | Verb::Release { change }
+            | Verb::Retry { change, .. } => Some(*change),
+            _ => None,
+        }
+    }
+}
+
 type Outcome = Result<String, Refusal>;
 
 impl GateState {
@@ -137,6 +150,10 @@ impl GateState {
         };
         let have = self.rights(by).map(|rights| rights.role);
         if have.is_none_or(|have| have < need) {
+            if let (Some(_), Some(change)) = (have, verb.change()) {
+                // Whose it is says what its owner may do, and is known of those that are open here.
+                self.open(change)?;
+            }
             let why = format!("this takes the role {need:?} on `{}`", self.id.repo).to_lowercase();
             return Err(Refusal::new(RefusalClass::Denied, why));
         }
@@ -148,15 +165,11 @@ impl GateState {
 
     /// The open change that a command is about.
     fn change_meant(&self, verb: &Verb) -> Option<&super::Change> {
-        let number = match verb {
-            Verb::Vouch { change, .. }
-            | Verb::Hold { change, .. }
-            | Verb::Release { change }
-            | Verb::Retry { change, .. } => *change,
-            Verb::Cancel { run, .. } => self.runs.get(*run)?.change?.0,
-            _ => return None,
+        let of_run = || match verb {
+            Verb::Cancel { run, .. } => Some(self.runs.get(*run)?.change?.0),
+            _ => None,
         };
-        self.changes.get(&number)
+        self.changes.get(&verb.change().or_else(of_run)?)
     }
 
     /// Machines are for what somebody authorised stands for, also where its owner asks for them.

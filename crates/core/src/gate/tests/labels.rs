@@ -81,6 +81,8 @@ fn a_hold_is_reworded_by_who_gave_it_and_by_nobody_else() {
     bench.play("why 1");
     bench.command(MAINTAINER, hold("wait for ben"));
     bench.play("why 1");
+    // Nobody knows whose a change is that is not here.
+    bench.command(AUTHOR, Verb::Hold { change: ChangeNumber(2), why: "mine".into() });
     expect![[r#"
         push 1
           run 1: Change of 1 (initial run)
@@ -93,6 +95,7 @@ fn a_hold_is_reworded_by_who_gave_it_and_by_nobody_else() {
           answer Ok("held change 1: wait for ben")
         why 1
           user 1 holds it: wait for ben; revision 650101010101 has 0 of 1 approvals; run demo/main/1 is not over
+          answer Err("there is no open change 2 here")
     "#]].assert_eq(&bench.log);
 }
 
