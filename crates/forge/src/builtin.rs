@@ -322,6 +322,16 @@ impl BuiltIn {
         Ok(damaged)
     }
 
+    /// Does something while nobody writes a change, and every row that can be read says what its ref does.
+    ///
+    /// # Errors
+    /// A row cannot be saved; nothing was done.
+    pub fn while_still<T>(&self, work: impl FnOnce() -> T) -> Result<T, ForgeError> {
+        let _writing = lock(&self.inner.write);
+        self.catch_up()?;
+        Ok(work())
+    }
+
     fn find_behind(&self) -> Result<BTreeSet<ChangeNumber>, ForgeError> {
         let (metas, saved) = (self.metas()?, self.records().saved()?);
         let is_behind = |(number, meta): &(ChangeNumber, CommitId)| saved.get(number) != Some(meta);

@@ -73,6 +73,20 @@ fn a_row_older_than_its_ref_is_seen_and_mended() {
 }
 
 #[test]
+fn what_is_done_while_nobody_writes_finds_every_row_as_its_ref_is() {
+    let world = World::new();
+    let (_, change) = world.change("ann", "one");
+    world.memory.fill_unseen();
+    let edit = LabelEdit { add: vec!["WIP".into()], remove: vec![] };
+    world.forge.label(ANN, change.number, &edit, world.now()).unwrap();
+    let labels = || world.memory.change(change.number).unwrap().unwrap().change.labels.len();
+    assert_eq!(labels(), 0, "the row is behind");
+    assert!(world.forge.while_still(|| panic!("a row cannot be saved")).is_err());
+    world.memory.make_room();
+    assert_eq!(world.forge.while_still(labels).unwrap(), 1);
+}
+
+#[test]
 fn what_a_person_did_is_told_once_with_the_row_that_shows_it() {
     let world = World::new();
     let (_, change) = world.change("ann", "one");

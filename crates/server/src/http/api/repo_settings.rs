@@ -141,7 +141,10 @@ pub async fn set(call: Call, input: Settings) -> Answer<Said> {
         edge.hooks.forget(&repo);
         once_more();
     };
-    call.write_with(told, work, then).await?;
+    // Nobody puts a label on in between, or moves a change.
+    let (shared, runtime, name) = (call.shared().clone(), tokio::runtime::Handle::current(), call.repo()?);
+    let write = move || runtime.block_on(call.write_with(told, work, then));
+    blocking(move || shared.forges.get(&name)?.while_still(write)?).await?;
     Ok(said)
 }
 
