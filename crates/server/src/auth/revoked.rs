@@ -23,7 +23,15 @@ pub const FILE: &str = "revoked";
 #[derive(Debug)]
 pub struct Revocations {
     path: PathBuf,
-    listed: Mutex<BTreeSet<Digest>>,
+    listed: Mutex<Listed>,
+}
+
+/// What the file lists.
+#[derive(Debug)]
+struct Listed {
+    hashes: BTreeSet<Digest>,
+    /// Bytes of its lines; what lies beyond them has failed to become one.
+    bytes: u64,
 }
 
 /// Why there is no such list.
@@ -66,7 +74,7 @@ impl Revocations {
         let view = store.reader().snapshot()?;
         let of_rows = view.revoked_tokens()?;
         let mut back = Vec::new();
-        for hash in &listed {
+        for hash in &listed.hashes {
             back.extend(view.token(hash)?.filter(|token| token.revoked_at.is_none()));
         }
         drop(view);
@@ -90,30 +98,33 @@ impl Revocations {
     /// It cannot be written, and none of them is on it.
     pub fn add(&self, hashes: impl IntoIterator<Item = Digest>) -> io::Result<()> {
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: BTreeSet<Digest> = hashes.into_iter().filter(|hash| !listed.contains(hash)).collect();
+        let new: BTreeSet<Digest> = hashes.into_iter().filter(|hash| !listed.hashes.contains(hash)).collect();
         if new.is_empty() {
             return Ok(());
         }
         let mut file = OpenOptions::new().write(true).open(&self.path)?;
-        let before = file.seek(SeekFrom::End(0))?;
+        file.set_len(listed.bytes)?;
+        file.seek(SeekFrom::End(0))?;
         let lines: String = new.iter().map(|hash| format!("{hash}\n")).collect();
         let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_all());
         if written.is_err() {
-            file.set_len(before)?;
+            // Where this fails, too, the next one does it.
+            let _ = file.set_len(listed.bytes);
         }
         written?;
-        listed.extend(new);
+        listed.hashes.extend(new);
+        listed.bytes += lines.len() as u64;
         Ok(())
     }
 }
 
 /// What the file lists; what a crash left half-written is cut off.
-fn load(path: &Path) -> io::Result<BTreeSet<Digest>> {
+fn load(path: &Path) -> io::Result<Listed> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             write_private(path, b"")?;
-            return Ok(BTreeSet::new());
+            return Ok(Listed { hashes: BTreeSet::new(), bytes: 0 });
         }
         Err(error) => return Err(error),
     };
@@ -128,7 +139,8 @@ fn load(path: &Path) -> io::Result<BTreeSet<Digest>> {
             io::Error::new(io::ErrorKind::InvalidData, why)
         })
     };
-    text[..whole].lines().enumerate().map(read).collect()
+    let hashes = text[..whole].lines().enumerate().map(read).collect::<io::Result<_>>()?;
+    Ok(Listed { hashes, bytes: whole as u64 })
 }
 
 fn revoke_again(store: &Store, tokens: Vec<Token>, now: Timestamp) -> Result<(), WriteError> {
@@ -157,16 +169,22 @@ mod tests {
     fn the_list_only_grows_and_a_torn_line_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
-        assert_eq!(load(&path).unwrap(), BTreeSet::new());
+        let listed = || load(&path).unwrap().hashes;
+        assert_eq!(listed(), BTreeSet::new());
         let hashes = [1, 2, 3].map(|byte| Digest([byte; 32]));
         let open = || Revocations { path: path.clone(), listed: Mutex::new(load(&path).unwrap()) };
         open().add(hashes[..2].iter().copied()).unwrap();
         open().add(hashes.iter().copied()).unwrap();
         let whole = std::fs::read_to_string(&path).unwrap();
-        assert_eq!((load(&path).unwrap(), whole.lines().count()), (hashes.into(), 3));
+        assert_eq!((listed(), whole.lines().count()), (hashes.into(), 3));
         std::fs::write(&path, format!("{whole}{}", &whole[..20])).unwrap();
-        assert_eq!(load(&path).unwrap(), hashes.into());
+        assert_eq!(listed(), hashes.into());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        // So is what a server left that could neither write a line nor take it back.
+        let server = open();
+        std::fs::write(&path, format!("{whole}{}", &whole[..20])).unwrap();
+        server.add([Digest([4; 32])]).unwrap();
+        assert_eq!(listed().len(), 4);
         std::fs::write(&path, format!("{whole}token 6\n")).unwrap();
         let refused = load(&path).unwrap_err().to_string();
         assert!(refused.starts_with("line 4 is no hash"), "{refused}");
