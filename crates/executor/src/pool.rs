@@ -378,9 +378,9 @@ mod tests {
         let left: Vec<Removal> = left.into_iter().collect();
         assert_eq!(std::fs::read_dir(jobs.path()).unwrap().count(), 1);
         assert!(left[0].0.path().join("file").exists());
-        assert!(sharing.is_clearing());
+        assert!(sharing.clearing().goes_on);
         left.into_iter().for_each(remove_folder);
-        assert!(!sharing.is_clearing());
+        assert!(!sharing.clearing().goes_on);
         assert_eq!(std::fs::read_dir(jobs.path()).unwrap().count(), 0);
     }
 }

@@ -14,41 +14,86 @@ use crate::spec::{SandboxKind, StartSpec};
 use crate::tree::{CopyError, Copying, JobFolder};
 use crate::verdict::Verdict;
 
-/// Between two looks at a disk without room.
+/// Between two looks at a disk without room; the end of a removal is another one.
 const ROOM_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a job waits for ample room where there is some: while folders are removed, or since there was more the last time.
+const AMPLE_PATIENCE: Duration = Duration::from_secs(3);
+/// A shorter wait is not worth a word.
+const WAIT_TOLD: Duration = Duration::from_secs(1);
 
 /// The room that a job begins with.
 pub(crate) struct Room {
     pub(crate) room: Amount,
-    /// There was none for so long.
+    /// It was long in coming.
     pub(crate) waited: Option<Duration>,
 }
 
-/// Waits until the disks have room for a job, or says how it ends without: it may take as long as the job itself. While
-/// folders are removed there is to be more than a little, so that no job is ended for want of what comes a moment later.
+/// Waits until the disks have room for a job, or says how it ends without: it may take as long as the job itself. While more
+/// becomes free there is to be more than a little, so that no job is ended for want of what comes a moment later.
 pub(crate) fn await_room(host: &Host, spec: &StartSpec, control: &Control) -> Result<Room, Verdict> {
-    let (began, until) = (Instant::now(), deadline(spec));
-    let mut waited = None;
+    let until = deadline(spec);
+    let mut wait = Wait::new(Instant::now());
     loop {
         // Asked first: what is removed between the two is then room.
-        let is_clearing = host.sharing.is_clearing();
+        let clearing = host.sharing.clearing();
         let room = host.room();
-        let is_late = Instant::now() >= until;
+        let now = Instant::now();
         match room {
-            Ok(room) if is_late || !is_clearing || host.reserves[0].is_ample(room) => {
-                return Ok(Room { room, waited });
+            Ok(room)
+                if now >= until
+                    || host.reserves[0].is_ample(room)
+                    || wait.is_enough(room, clearing.goes_on, now) =>
+            {
+                let waited = now - wait.began;
+                return Ok(Room { room, waited: (waited >= WAIT_TOLD).then_some(waited) });
             }
-            Err(no_room) if is_late => return Err(Verdict::errored(no_room.to_string())),
-            Err(no_room) if waited.is_none() => {
-                eprintln!("towpath executor: job {} waits: {no_room}", spec.job);
+            Err(no_room) if now >= until => return Err(Verdict::errored(no_room.to_string())),
+            Err(no_room) => {
+                if !wait.lacked {
+                    eprintln!("towpath executor: job {} waits: {no_room}", spec.job);
+                }
+                wait.lacks();
             }
-            _ => {}
+            Ok(_) => {}
         }
-        control.rest(ROOM_LOOK_INTERVAL).map_err(|error| Verdict::errored(error.to_string()))?;
+        host.sharing.rest(&clearing, ROOM_LOOK_INTERVAL);
         if control.is_cancelled() {
             return Err(Verdict::cancelled());
         }
-        waited = Some(began.elapsed());
+    }
+}
+
+/// A job that waits for room.
+struct Wait {
+    began: Instant,
+    /// There was none.
+    lacked: bool,
+    /// The most that there has been since then, and when there was more the last time.
+    most: Amount,
+    grew: Instant,
+}
+
+pub(crate) const NOTHING: Amount = Amount { bytes: 0, files: 0 };
+
+impl Wait {
+    fn new(began: Instant) -> Wait {
+        Wait { began, lacked: false, most: NOTHING, grew: began }
+    }
+
+    fn lacks(&mut self) {
+        (self.lacked, self.most) = (true, NOTHING);
+    }
+
+    /// Whether to begin with what there is, be it little. Who had none does not begin with the first crumbs: all slots would,
+    /// and end for want of the rest.
+    fn is_enough(&mut self, room: Amount, is_clearing: bool, now: Instant) -> bool {
+        if room.bytes > self.most.bytes || room.files > self.most.files {
+            (self.most, self.grew) = (room, now);
+        }
+        match self.lacked {
+            true => now >= self.grew + AMPLE_PATIENCE,
+            false => !is_clearing || now >= self.began + AMPLE_PATIENCE,
+        }
     }
 }
 
@@ -129,5 +174,37 @@ fn unready(error: CopyError, spec: &StartSpec) -> Verdict {
         CopyError::NoRoom(_) | CopyError::Store(_) | CopyError::Tree(_) => {
             Verdict::errored(error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(bytes: u64) -> Amount {
+        Amount { bytes, files: 1 }
+    }
+
+    #[test]
+    fn with_little_room_a_job_waits_for_what_is_removed_but_not_for_long() {
+        let now = Instant::now();
+        let mut wait = Wait::new(now);
+        assert!(!wait.is_enough(room(1), true, now));
+        assert!(wait.is_enough(room(1), false, now));
+        assert!(wait.is_enough(room(9), true, now + AMPLE_PATIENCE), "however it grows");
+    }
+
+    #[test]
+    fn who_had_no_room_begins_once_there_comes_no_more() {
+        let now = Instant::now();
+        let mut wait = Wait::new(now);
+        wait.lacks();
+        let (crumbs, more) = (now + AMPLE_PATIENCE, now + AMPLE_PATIENCE * 2);
+        assert!(!wait.is_enough(room(1), false, crumbs) && !wait.is_enough(room(2), false, more));
+        assert!(!wait.is_enough(room(1), false, more));
+        wait.lacks();
+        let again = more + AMPLE_PATIENCE;
+        assert!(!wait.is_enough(room(1), false, again));
+        assert!(wait.is_enough(room(1), false, again + AMPLE_PATIENCE));
     }
 }

@@ -74,16 +74,6 @@ impl Control {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Waits that long, or until the job is cancelled.
-    pub(crate) fn rest(&self, patience: Duration) -> io::Result<()> {
-        let patience =
-            Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(self.wake()?, PollFlags::IN)], Some(&patience)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Readable once the job is cancelled; whoever asks looks at [`Control::is_cancelled`] afterwards.
     fn wake(&self) -> io::Result<&OwnedFd> {
         if self.wake.get().is_none() {

@@ -27,6 +27,7 @@ use crate::pool::{HOME, Removal, UNSWEPT, set_aside};
 use crate::prepare::{Prepared, Room, await_room};
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, OutputPipe, Pump, ReadBuffer, Tree, TreeEnd};
+use crate::sharing::Share;
 use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::sys::spawn::{Program, Spawner};
 use crate::verdict::{self, Verdict};
@@ -62,6 +63,8 @@ struct Attempt<'a> {
     masker: &'a Masker,
     /// What the disk of jobs' folders had for jobs before this one took any.
     room: Amount,
+    /// Until its folder is another's to remove.
+    share: &'a Share,
 }
 
 impl Slot {
@@ -110,7 +113,8 @@ impl Slot {
                     // Where that is not to be had, neither is the rest, which says so.
                     let _ = log.write(line.as_bytes());
                 }
-                let attempt = Attempt { spec, control, masker: &masker, room };
+                let share = self.host.sharing.share(self.number, spec.body.environment.is_some());
+                let attempt = Attempt { spec, control, masker: &masker, room, share: &share };
                 let (verdict, cpu_ms) = self.attempt(attempt, &mut log);
                 end.cpu_ms = cpu_ms;
                 self.close_log(spec, verdict, log, &mut end)
@@ -180,7 +184,7 @@ impl Slot {
         let Some(launcher) = self.launcher.take() else {
             return (Verdict::errored("the sandbox helper is gone".to_owned()), None);
         };
-        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, self.number, attempt));
+        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, attempt));
         watch.ancestor = Some(launcher.pid());
         watch.grows = prepared.grows();
         let mut job = SandboxedJob { launcher };
@@ -283,7 +287,7 @@ impl Slot {
         let aside = self.host.config.spool.join(format!("{UNSWEPT}{HOME}{}-{}", self.number, spec.lease));
         let home_made = if self.has_home { Ok(()) } else { make_empty(&home, &aside) };
         let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
-        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, self.number, attempt));
+        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, attempt));
         watch.grows = prepared.grows();
         let life = match started {
             Err(error) => Life { stop: None, end: Err(error) },
@@ -364,9 +368,8 @@ impl Slot {
     }
 }
 
-fn disks<'a>(host: &'a Host, slot: u32, Attempt { spec, room, .. }: Attempt<'_>) -> Disks<'a> {
-    let share = host.sharing.share(slot, spec.body.environment.is_some());
-    Disks { reserves: &host.reserves, room, share: Some(share) }
+fn disks<'a>(host: &'a Host, Attempt { room, share, .. }: Attempt<'a>) -> Disks<'a> {
+    Disks { reserves: &host.reserves, room, share }
 }
 
 pub(crate) fn deadline(spec: &StartSpec) -> Instant {

@@ -70,8 +70,8 @@ pub(crate) struct Disks<'a> {
     pub(crate) reserves: &'a [Reserve],
     /// What the disk of its folder had for jobs before the job took any.
     pub(crate) room: Amount,
-    /// What the job takes among the others, until it is over.
-    pub(crate) share: Option<Share>,
+    /// The job's among the others.
+    pub(crate) share: &'a Share,
 }
 
 /// Something is counted seldom enough to take its share of the time.
@@ -112,7 +112,9 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
+    /// Begins as the job's processes do.
     pub(crate) fn new(limits: Limits, group: &'a SlotGroup, disks: Disks<'a>) -> Watch<'a> {
+        disks.share.runs();
         Watch {
             limits,
             group,
@@ -136,8 +138,8 @@ impl<'a> Watch<'a> {
     }
 
     /// No process of the job lives any more.
-    pub(crate) fn over(&mut self) {
-        self.disks.share = None;
+    pub(crate) fn over(&self) {
+        self.disks.share.over();
     }
 
     /// Whose doing a breach is, once no process of the job writes any more: a disk may be full by others.
@@ -214,7 +216,8 @@ impl<'a> Watch<'a> {
 
     /// Where a disk has no room, one of the jobs on it ends.
     fn reserve_breach(&mut self, log_bytes: u64) -> Option<Breach> {
-        let share = self.disks.share.as_ref()?;
+        let share = self.disks.share;
+        self.tell_taken(log_bytes);
         let Some(no_room) = self.disks.reserves.iter().find_map(|reserve| reserve.room().err()) else {
             share.has_room();
             return None;
@@ -227,9 +230,16 @@ impl<'a> Watch<'a> {
                 .as_ref()
                 .map_or(TreeSize::default(), |folder| tree_size(folder, self.tree_limit()));
             self.tree = (size, Some(now));
+            self.tell_taken(log_bytes);
         }
-        let took = (self.tree.0.bytes.saturating_add(log_bytes), self.tree.1?);
-        share.yields(took, &no_room).then_some(Breach::Reserve(no_room))
+        share.yields(&no_room).then_some(Breach::Reserve(no_room))
+    }
+
+    /// Tells the others what the job is known to have taken.
+    fn tell_taken(&self, log_bytes: u64) {
+        let (size, counted) = self.tree;
+        let bytes = size.bytes.saturating_add(log_bytes);
+        self.disks.share.took(TreeSize { bytes, ..size }, counted);
     }
 }
 
@@ -309,4 +319,35 @@ fn tmpfs_bytes(processes: &[u32]) -> u64 {
         (host != Some(disk.f_fsid)).then(|| (disk.f_blocks - disk.f_bfree) * disk.f_frsize)
     };
     ["/tmp", crate::profile::HOME, "/dev/shm"].into_iter().filter_map(used).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::Cgroups;
+    use crate::sharing::Sharing;
+
+    #[test]
+    fn who_has_not_counted_again_is_known_to_have_taken_what_it_had() {
+        let (folder, sharing) = (tempfile::tempdir().unwrap(), Sharing::default());
+        fs::write(folder.path().join("file"), [1; 1 << 20]).unwrap();
+        let group = Cgroups::absent().slot("none").unwrap();
+        let [large, small] = [0, 1].map(|slot| sharing.share(slot, false));
+        let [full, roomy] = [u64::MAX, 0].map(|kept| [Reserve::of_bytes(folder.path(), kept)]);
+        let watch = |share, reserves| {
+            let room = Amount { bytes: 0, files: 0 };
+            Watch::new(Limits::default(), &group, Disks { reserves, room, share })
+        };
+        let mut watches = [watch(&large, &roomy), watch(&small, &full)];
+        watches[0].grows = Some(folder.path().to_owned());
+        assert_eq!(watches[0].look(0), None);
+        let since = small.short_since();
+        // By then everybody should have counted.
+        while since.elapsed() < Duration::from_secs(2) {
+            std::thread::park_timeout(LOOK_INTERVAL);
+            assert_eq!(watches[1].look(1), None, "the other one took more");
+        }
+        large.took(TreeSize::default(), None);
+        assert!(matches!(watches[1].look(1), Some(Breach::Reserve(_))));
+    }
 }

@@ -20,11 +20,11 @@ const FILLING: &str = "i=0; while head -c 8M /dev/zero > f$i; do i=$((i+1)); don
 
 /// Runs this test again where the folder for temporary files is a small disk, in namespaces that end with it.
 fn on_a_small_disk(test: &str, check: impl Fn(&World)) {
-    on_a_disk("", test, check);
+    on_a_disk(("-rm", ""), test, check);
 }
 
-/// The same with further options of tmpfs(5).
-fn on_a_disk(options: &str, test: &str, check: impl Fn(&World)) {
+/// The same with options of unshare(1), and further ones of tmpfs(5).
+fn on_a_disk((namespaces, options): (&str, &str), test: &str, check: impl Fn(&World)) {
     if std::env::var_os(ON_SMALL_DISK).is_some() {
         return check(&World::plain());
     }
@@ -33,7 +33,7 @@ fn on_a_disk(options: &str, test: &str, check: impl Fn(&World)) {
         "mount -t tmpfs -o size={DISK_BYTES},mode=700{options} none \"$TMPDIR\" || exit 77; exec \"$@\""
     );
     let mut own = Command::new("unshare");
-    own.args(["-rm", "sh", "-c", &mount, "sh"]).arg(std::env::current_exe().unwrap());
+    own.args([namespaces, "sh", "-c", &mount, "sh"]).arg(std::env::current_exe().unwrap());
     own.args(["--exact", "--nocapture", &format!("disk::{test}")]);
     own.env("TMPDIR", disk.path()).env(ON_SMALL_DISK, "1");
     let output = own.output().unwrap();
@@ -208,7 +208,7 @@ fn a_job_waits_for_room_as_long_as_it_may_take() {
         world.pool.cancel(&cancelled.lease);
         assert_eq!(world.wait(&cancelled).outcome(), Outcome::Cancelled);
         let mut late = world.spec("echo late");
-        late.body.timeout_seconds = 1;
+        late.body.timeout_seconds = 2;
         errored(world, late);
         unfill(world);
         let done = world.wait(&first).passed();
@@ -252,9 +252,24 @@ fn who_takes_the_little_that_others_left_has_not_failed() {
 
 #[test]
 fn who_uses_up_a_disks_files_has_failed() {
-    on_a_disk(",nr_inodes=4000", "who_uses_up_a_disks_files_has_failed", |world| {
+    on_a_disk(("-rm", ",nr_inodes=4000"), "who_uses_up_a_disks_files_has_failed", |world| {
         let making = "i=0; while true > f$i; do i=$((i+1)); done; exec sleep 1000";
         let why = "files that this machine's disk had for jobs when it began";
         world.run_spec(world.with_tree(&[("x", "")], making)).failed(why);
+    });
+}
+
+#[test]
+fn who_uses_up_a_disks_files_takes_no_other_job_along() {
+    on_a_disk(("-rm", ",nr_inodes=4000"), "who_uses_up_a_disks_files_takes_no_other_job_along", |world| {
+        let go = world.folder.path().join("go");
+        let wait = format!("echo begun; until [ -e '{}' ]; do sleep 0.05; done", go.display());
+        let other = world.with_tree(&[("x", "")], &format!("head -c 1M /dev/zero > own; {wait}"));
+        let other = world.submit(other);
+        world.wait_for_log(&other, "begun");
+        let making = "i=0; while true > f$i; do i=$((i+1)); done; exec sleep 1000";
+        world.run_spec(world.with_tree(&[("x", "")], making)).failed("ended because it took the ");
+        wait_until("it may be told to end", || std::fs::write(&go, "").is_ok());
+        world.wait(&other).passed();
     });
 }
