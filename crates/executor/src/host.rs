@@ -199,6 +199,18 @@ impl Host {
         })
     }
 
+    /// The same for what the executor does for itself, which may take of the reserves.
+    pub(crate) fn unreserved(&self) -> Host {
+        let reserves = [&self.jobs(), &self.config.logs, &self.config.blobs];
+        let reserves = reserves.map(|folder| Reserve::of_bytes(folder, 0));
+        Host {
+            logs: self.logs.clone().with_reserve(reserves[1].clone()),
+            blobs: self.blobs.clone().with_reserve(reserves[2].clone()),
+            reserves,
+            ..self.clone()
+        }
+    }
+
     /// Folder of the jobs' folders.
     pub(crate) fn jobs(&self) -> PathBuf {
         self.config.spool.join(JOBS)

@@ -60,16 +60,7 @@ pub(crate) fn probe(config: ExecutorConfig) -> Result<(Host, SandboxCapabilities
     let mut host = Host::new(config, TreeMode::Overlay)?;
     match kind {
         SandboxKind::None => host.tree_mode = TreeMode::Copy,
-        SandboxKind::Bubblewrap => {
-            let overlay = run_probe(&host)?;
-            if overlay.result.outcome != Outcome::Passed {
-                host.tree_mode = TreeMode::Copy;
-                let copy = run_probe(&host)?;
-                if copy.result.outcome != Outcome::Passed {
-                    return Err(refusal(&host, &copy).into());
-                }
-            }
-        }
+        SandboxKind::Bubblewrap => host.tree_mode = tree_mode(&host)?,
     }
     let capabilities = SandboxCapabilities {
         sandbox: kind,
@@ -79,6 +70,25 @@ pub(crate) fn probe(config: ExecutorConfig) -> Result<(Host, SandboxCapabilities
         toolchains: host.toolchains.clone(),
     };
     Ok((host, capabilities))
+}
+
+/// How work trees can be made. It holds as long as the executor lives: where a full disk forbids to tell, none starts.
+fn tree_mode(host: &Host) -> Result<TreeMode, crate::ExecutorError> {
+    let mut host = host.unreserved();
+    let room = host.room();
+    let overlay = run_probe(&host);
+    let passed = |end: &JobEnd| end.result.outcome == Outcome::Passed;
+    if overlay.as_ref().is_ok_and(passed) {
+        return Ok(TreeMode::Overlay);
+    }
+    room.and_then(|_| host.room()).map_err(io::Error::other)?;
+    overlay?;
+    host.tree_mode = TreeMode::Copy;
+    let copy = run_probe(&host)?;
+    match passed(&copy) {
+        true => Ok(TreeMode::Copy),
+        false => Err(refusal(&host, &copy).into()),
+    }
 }
 
 /// Settings of the kernel that forbid user namespaces, each with its mend.
@@ -118,7 +128,7 @@ fn run_probe(host: &Host) -> io::Result<JobEnd> {
     spec.base = Some(base.clone());
     let (remove, removals) = mpsc::channel();
     let mut slot = Slot::new(0, Arc::new(host.clone()), remove)?;
-    let end = slot.run(&spec, &Control::default());
+    let end = slot.run_now(&spec, &Control::default());
     drop(slot);
     removals.into_iter().try_for_each(|(folder, _)| folder.remove())?;
     remove_tree(&base)?;

@@ -24,7 +24,7 @@ use crate::launcher::{Launch, Launcher, StageFile, TreeSource, stage};
 use crate::outputs::{TAKING_TIMEOUT, Taking, heeded};
 use crate::plain::PlainJob;
 use crate::pool::{HOME, Removal, UNSWEPT, set_aside};
-use crate::prepare::{Prepared, Room, await_room};
+use crate::prepare::{NOTHING, Prepared, Room, await_room};
 use crate::profile::{self, SandboxProfile};
 use crate::pump::{Control, Life, OutputPipe, Pump, ReadBuffer, Tree, TreeEnd};
 use crate::sharing::Share;
@@ -80,9 +80,25 @@ impl Slot {
         self.has_home = false;
     }
 
-    /// Runs one attempt of one job. Whatever happens, there is an end.
+    /// Runs one attempt of one job, once there is room for it. Whatever happens, there is an end.
     pub(crate) fn run(&mut self, spec: &StartSpec, control: &Control) -> JobEnd {
         let began = Instant::now();
+        let room = await_room(&self.host, spec, control);
+        self.run_in(room, began, (spec, control))
+    }
+
+    /// Runs it whether there is room or not.
+    pub(crate) fn run_now(&mut self, spec: &StartSpec, control: &Control) -> JobEnd {
+        let room = self.host.room().unwrap_or(NOTHING);
+        self.run_in(Ok(Room { room, waited: None }), Instant::now(), (spec, control))
+    }
+
+    fn run_in(
+        &mut self,
+        room: Result<Room, Verdict>,
+        began: Instant,
+        (spec, control): (&StartSpec, &Control),
+    ) -> JobEnd {
         let mut end = JobEnd {
             lease: spec.lease,
             result: JobResult {
@@ -93,28 +109,28 @@ impl Slot {
             log_bytes: 0,
             cpu_ms: None,
         };
-        let able = await_room(&self.host, spec, control).and_then(|room| {
+        let able = room.and_then(|room| {
             let masker = spec.masker().map_err(|error| Verdict::errored(error.to_string()))?;
             Ok((room, masker))
         });
         let verdict = match able {
             // Without a log: on a disk that is nearly full ten thousand of them would be too many.
             Err(unable) => unable,
-            Ok((Room { room, waited }, masker)) => {
+            Ok((room, masker)) => {
                 let options = LogOptions {
                     bytes_max: Some(spec.limits.log_bytes),
                     of_run: spec.run.as_ref().map(|run| self.host.run_logs(run)),
                     masker: masker.for_another(),
                 };
                 let mut log = self.host.logs.writer(&spec.lease, options);
-                if let Some(waited) = waited {
+                if let Some(waited) = room.waited {
                     let line =
                         format!("[towpath] waited {} s for room on this machine's disk\n", waited.as_secs());
                     // Where that is not to be had, neither is the rest, which says so.
                     let _ = log.write(line.as_bytes());
                 }
                 let share = self.host.sharing.share(self.number, spec.body.environment.is_some());
-                let attempt = Attempt { spec, control, masker: &masker, room, share: &share };
+                let attempt = Attempt { spec, control, masker: &masker, room: room.room, share: &share };
                 let (verdict, cpu_ms) = self.attempt(attempt, &mut log);
                 end.cpu_ms = cpu_ms;
                 self.close_log(spec, verdict, log, &mut end)

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use towpath_blob::{FilePath, Manifest, ManifestFile};
 use towpath_core::graph::Outcome;
-use towpath_executor::StartSpec;
+use towpath_executor::{SandboxKind, StartSpec, TreeMode};
 
-use crate::support::{World, wait_until};
+use crate::support::{World, is_root, wait_until};
 
 /// Set where a test runs on its small disk.
 const ON_SMALL_DISK: &str = "TOWPATH_TEST_ON_SMALL_DISK";
@@ -271,5 +271,25 @@ fn who_uses_up_a_disks_files_takes_no_other_job_along() {
         world.run_spec(world.with_tree(&[("x", "")], making)).failed("ended because it took the ");
         wait_until("it may be told to end", || std::fs::write(&go, "").is_ok());
         world.wait(&other).passed();
+    });
+}
+
+#[test]
+fn on_a_full_disk_it_is_found_how_work_trees_are_made() {
+    let test = "on_a_full_disk_it_is_found_how_work_trees_are_made";
+    if !is_root() {
+        println!("SKIP {test}: the users of jobs' are not those of a namespace");
+        return;
+    }
+    on_a_disk(("-m", ""), test, |world| {
+        let trees = || Some(World::sandboxed(test)?.pool.capabilities().trees);
+        let before = trees();
+        fill(world, RESERVE_BYTES / 2);
+        assert_eq!(trees(), before);
+        fill(world, 0);
+        if before == Some(TreeMode::Overlay) {
+            let refused = World::of(SandboxKind::Bubblewrap).err().unwrap().to_string();
+            assert!(refused.contains("this machine's disk is nearly full"), "{refused}");
+        }
     });
 }
