@@ -22,6 +22,8 @@ use crate::store::{BlobError, remove_if_there};
 pub const LINES_PER_MARK: u64 = 64;
 /// Bytes in which newlines are counted at once: so few that at most one of them ends a mark's lines.
 const BLOCK_BYTES: usize = LINES_PER_MARK as usize;
+/// Bytes that the logs of a run may have again for one of them to go on: each gap costs a line.
+const RUN_GOES_ON_BYTES: u64 = 1024 * 1024;
 /// Bytes of a job's log when nobody says otherwise. A 64 MB line fits twice.
 pub const LOG_BYTES_DEFAULT: u64 = 128 * 1024 * 1024;
 
@@ -51,9 +53,17 @@ pub struct RunLogs {
     pub kept: Arc<AtomicU64>,
     /// Bytes that they may have for one of them to grow.
     pub bytes_max: u64,
+    /// They may have one part in so many of their disk's room, if that is more: it may have grown when they are full.
+    pub room_share: u64,
 }
 
 impl RunLogs {
+    /// Whether they may have much more, as a disk now has so many bytes of room.
+    fn goes_on(&mut self, room: u64) -> bool {
+        self.bytes_max = self.bytes_max.max(room / self.room_share.max(1));
+        self.bytes_max.saturating_sub(self.kept.load(Ordering::Relaxed)) >= RUN_GOES_ON_BYTES
+    }
+
     /// Counts as many of so many bytes as are kept, and says how many.
     fn keep(&self, bytes: usize) -> usize {
         let room = |kept: u64| usize::try_from(self.bytes_max.saturating_sub(kept)).unwrap_or(usize::MAX);
@@ -77,9 +87,9 @@ pub fn digest(bytes: impl Read) -> io::Result<Digest> {
 pub struct LogEnd {
     /// BLAKE3 over the file's bytes; see [`digest`].
     pub digest: Digest,
-    /// Bytes in the file, the mark of a cut included.
+    /// Bytes in the file, the marks of gaps and of a cut included.
     pub bytes: u64,
-    /// Bytes that the limit dropped, or a disk without room.
+    /// Bytes that a limit dropped, or a disk without room.
     pub dropped: u64,
 }
 
@@ -94,7 +104,7 @@ impl LogStore {
         Ok(LogStore { root, reserve: None })
     }
 
-    /// For what jobs print: a log is cut where it would take the reserve.
+    /// For what jobs print: a log has a gap where it would take the reserve.
     #[must_use]
     pub fn with_reserve(self, reserve: Reserve) -> LogStore {
         LogStore { reserve: Some(reserve), ..self }
@@ -119,9 +129,8 @@ impl LogStore {
                 dropped: 0,
                 bytes_max: options.bytes_max.unwrap_or(LOG_BYTES_DEFAULT),
                 of_run: options.of_run,
-                is_run_full: false,
                 spending: self.reserve.as_ref().map(Reserve::spending),
-                no_room: None,
+                gap: None,
                 ends_line: true,
             },
         }
@@ -147,8 +156,8 @@ pub(crate) fn index_path(log: &Path) -> PathBuf {
     log.with_extension("idx")
 }
 
-/// Writes one log: masks, cuts at its limit, at that of its run, or where the disk is nearly full, counts lines, hashes. Memory does not grow
-/// with the log.
+/// Writes one log: masks, cuts at its limit, leaves gaps at that of its run and where the disk is nearly full, counts lines,
+/// hashes. Memory does not grow with the log.
 pub struct LogWriter {
     path: PathBuf,
     files: Option<Files>,
@@ -169,20 +178,35 @@ struct Tally {
     dropped: u64,
     bytes_max: u64,
     of_run: Option<RunLogs>,
-    /// The log was cut for the limit of its run's.
-    is_run_full: bool,
     /// Asks for room on the disk, where the log is to leave some.
     spending: Option<Spending>,
-    /// The log was cut for lack of it.
-    no_room: Option<String>,
+    /// What comes is dropped.
+    gap: Option<Gap>,
     ends_line: bool,
 }
 
+/// Bytes in one place that a log does not have.
+struct Gap {
+    lack: Lack,
+    dropped: u64,
+}
+
+/// What a log lacks to go on.
+enum Lack {
+    /// It is at its own limit.
+    Allowance,
+    /// The logs of its run are at theirs, of so many bytes.
+    AllowanceOfRun(u64),
+    /// The disk has none, in its words.
+    Room(String),
+}
+
 impl LogWriter {
-    /// Appends what the job wrote. Bytes at its end that begin a secret are held back until more come.
+    /// Appends what the job wrote. Bytes at its end that begin a secret are held back until more come. What is dropped was
+    /// masked as a part of the whole: no secret is cut in two by a gap.
     ///
     /// # Errors
-    /// [`BlobError::Io`]. A full disk is none: it cuts the log.
+    /// [`BlobError::Io`]. A full disk is none: it makes a gap.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         let shown = self.masker.push(bytes);
         append(&self.path, &mut self.files, &mut self.tally, shown)
@@ -200,40 +224,58 @@ impl LogWriter {
     pub fn finish(mut self) -> Result<LogEnd, BlobError> {
         let shown = self.masker.finish();
         append(&self.path, &mut self.files, &mut self.tally, shown)?;
-        let dropped = self.tally.dropped;
-        if dropped > 0 {
-            let mark = self.tally.cut_mark();
-            // A mark is short: it may take of the reserve. Where there is none left, the job's result says it alone.
-            (self.tally.bytes_max, self.tally.of_run) = (u64::MAX, None);
-            (self.tally.spending, self.tally.no_room) = (None, None);
-            append(&self.path, &mut self.files, &mut self.tally, mark.as_bytes())?;
+        if let Some(gap) = self.tally.gap.take() {
+            let mark = self.tally.mark(&gap, ("was cut", "more bytes"));
+            // Where there is not even room for it, the job's result says it alone.
+            append_whole(&self.path, &mut self.files, &mut self.tally, mark.as_bytes())?;
         }
-        Ok(LogEnd {
-            digest: Digest(*self.tally.hasher.finalize().as_bytes()),
-            bytes: self.tally.bytes,
-            dropped,
-        })
+        let Tally { hasher, bytes, dropped, .. } = self.tally;
+        Ok(LogEnd { digest: Digest(*hasher.finalize().as_bytes()), bytes, dropped })
     }
 }
 
+/// Appends as much as there is an allowance and room for. What is not kept begins a gap, or is in one.
 fn append(path: &Path, files: &mut Option<Files>, tally: &mut Tally, bytes: &[u8]) -> Result<(), BlobError> {
-    let (kept, dropped) = bytes.split_at(tally.room_for(bytes.len()));
-    tally.dropped += dropped.len() as u64;
-    if kept.is_empty() {
+    if bytes.is_empty() {
         return Ok(());
     }
-    match write_whole(path, files, tally.bytes, kept) {
-        // A job that fills the disk between two looks at it would else end as one whose log our machine lost.
-        Err(error) if error.is_disk_full() => {
-            tally.no_room = Some(error.to_string());
-            tally.dropped += kept.len() as u64;
-            return Ok(());
-        }
+    if let Some(gap) = tally.ended_gap() {
+        let mark = tally.mark(&gap, ("has a gap", "bytes"));
+        let full = append_whole(path, files, tally, mark.as_bytes())?;
+        tally.gap = full.map(|_| gap);
+    }
+    if tally.gap.is_some() {
+        tally.leave_out(bytes.len());
+        return Ok(());
+    }
+    let (mut kept, mut lack) = tally.room_for(bytes.len());
+    // A job that fills the disk between two looks at it would else end as one whose log our machine lost.
+    if let Some(full) = append_whole(path, files, tally, &bytes[..kept])? {
+        (kept, lack) = (0, Some(Lack::Room(full)));
+    }
+    tally.gap = lack.map(|lack| Gap { lack, dropped: 0 });
+    tally.leave_out(bytes.len() - kept);
+    Ok(())
+}
+
+/// Appends all of some bytes, whatever allowance there is; answers what a full disk says, which is no error.
+fn append_whole(
+    path: &Path,
+    files: &mut Option<Files>,
+    tally: &mut Tally,
+    bytes: &[u8],
+) -> Result<Option<String>, BlobError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match write_whole(path, files, tally.bytes, bytes) {
+        Err(error) if error.is_disk_full() => return Ok(Some(error.to_string())),
         written => written?,
     }
-    let Some(files) = files else { return Ok(()) };
-    tally.count(kept, &mut files.marks);
-    files.flush_marks().map_err(BlobError::io("write the line index of", path))
+    let Some(files) = files else { return Ok(None) };
+    tally.count(bytes, &mut files.marks);
+    files.flush_marks().map_err(BlobError::io("write the line index of", path))?;
+    Ok(None)
 }
 
 /// Appends all of some bytes to a log that has `at` of them, or none.
@@ -254,22 +296,38 @@ fn write_whole(path: &Path, files: &mut Option<Files>, at: u64, bytes: &[u8]) ->
 }
 
 impl Tally {
-    /// How many of so many bytes are kept. Once the disk had no room, nothing more is: a log has no gaps.
-    fn room_for(&mut self, bytes: usize) -> usize {
+    /// The gap that the log is in, if it need not last.
+    fn ended_gap(&mut self) -> Option<Gap> {
+        let Tally { gap, spending: Some(spending), of_run, .. } = self else { return None };
+        gap.take_if(|gap| match (&gap.lack, of_run) {
+            (Lack::Room(_), _) => spending.is_ample(),
+            (Lack::AllowanceOfRun(_), Some(of_run)) => of_run.goes_on(spending.room_bytes()),
+            (Lack::Allowance | Lack::AllowanceOfRun(_), _) => false,
+        })
+    }
+
+    /// How many of so many bytes are kept, and what is lacking for the others.
+    fn room_for(&mut self, bytes: usize) -> (usize, Option<Lack>) {
         let most = usize::try_from(self.bytes_max.saturating_sub(self.bytes)).unwrap_or(usize::MAX);
-        let kept = bytes.min(most);
-        if self.no_room.is_none()
-            && let Some(spending) = &mut self.spending
-        {
-            self.no_room = spending.spend(kept as u64).err().map(|no_room| no_room.to_string());
+        let mut kept = bytes.min(most);
+        let mut lack = (kept < bytes).then_some(Lack::Allowance);
+        if let Some(Err(no_room)) = self.spending.as_mut().map(|spending| spending.spend(kept as u64)) {
+            return (0, Some(Lack::Room(no_room.to_string())));
         }
-        if self.no_room.is_some() {
-            return 0;
+        if let Some(of_run) = &self.of_run {
+            let kept_of_run = of_run.keep(kept);
+            if kept_of_run < kept {
+                (kept, lack) = (kept_of_run, Some(Lack::AllowanceOfRun(of_run.bytes_max)));
+            }
         }
-        let Some(of_run) = &self.of_run else { return kept };
-        let kept_of_run = of_run.keep(kept);
-        self.is_run_full |= kept_of_run < kept;
-        kept_of_run
+        (kept, lack)
+    }
+
+    fn leave_out(&mut self, bytes: usize) {
+        if let Some(gap) = &mut self.gap {
+            gap.dropped += bytes as u64;
+            self.dropped += bytes as u64;
+        }
     }
 
     fn count(&mut self, bytes: &[u8], marks: &mut Vec<u8>) {
@@ -294,17 +352,16 @@ impl Tally {
         self.bytes += block.len() as u64;
     }
 
-    fn cut_mark(&self) -> String {
+    fn mark(&self, gap: &Gap, (what, bytes): (&str, &str)) -> String {
         let newline = if self.ends_line { "" } else { "\n" };
-        let dropped = self.dropped;
-        let why = match (&self.no_room, &self.of_run) {
-            (Some(no_room), _) => format!(": {no_room}"),
-            (None, Some(of_run)) if self.is_run_full => {
-                format!(": all logs of its run together are at their limit of {} bytes", of_run.bytes_max)
+        let why = match &gap.lack {
+            Lack::Room(no_room) => format!(": {no_room}"),
+            Lack::AllowanceOfRun(most) => {
+                format!(": all logs of its run together are at their limit of {most} bytes")
             }
-            (None, _) => format!(" at its limit of {} bytes", self.bytes_max),
+            Lack::Allowance => format!(" at its limit of {} bytes", self.bytes_max),
         };
-        format!("{newline}[towpath] the log was cut here{why}; {dropped} more bytes were dropped\n")
+        format!("{newline}[towpath] the log {what} here{why}; {} {bytes} were dropped\n", gap.dropped)
     }
 }
 

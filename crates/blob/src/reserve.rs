@@ -127,6 +127,16 @@ pub struct Spending {
 }
 
 impl Spending {
+    /// Whether there is ample room.
+    pub(crate) fn is_ample(&self) -> bool {
+        self.reserve.room().is_ok_and(|room| self.reserve.is_ample(room))
+    }
+
+    /// Bytes of room.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.reserve.room().map_or(0, |room| room.bytes)
+    }
+
     /// Asks before so many bytes are written.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,7 +199,7 @@ fn a_long_line_is_cut_with_a_mark() {
 #[test]
 fn logs_of_a_run_have_a_limit_together() {
     let (_folder, store) = logs();
-    let of_run = RunLogs { kept: Arc::default(), bytes_max: 10_000 };
+    let of_run = RunLogs { kept: Arc::default(), bytes_max: 10_000, room_share: 8 };
     let leases = [1, 2, 3].map(|number| LeaseId([number; 16]));
     let mut writers = leases.map(|lease| {
         store.writer(&lease, LogOptions { of_run: Some(of_run.clone()), ..LogOptions::default() })
@@ -214,6 +215,65 @@ fn logs_of_a_run_have_a_limit_together() {
         let log = String::from_utf8(store.reader(&lease).bytes(0, 10_000).unwrap()).unwrap();
         assert!(log[kept..].starts_with(mark), "{log}");
     }
+}
+
+/// A disk that is full as long as this folder is there: one that cannot be asked bounds nothing.
+fn full_disk(folder: &tempfile::TempDir) -> (PathBuf, Reserve) {
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let reserve = Reserve::of_bytes(&disk, u64::MAX);
+    (disk, reserve)
+}
+
+#[test]
+fn a_log_goes_on_behind_a_gap_once_the_disk_has_ample_room_again() {
+    let (folder, store) = logs();
+    let (disk, reserve) = full_disk(&folder);
+    let masker = Masker::new(&[Secret::new("hunter2-secret")]).unwrap();
+    let mut writer =
+        store.with_reserve(reserve).writer(&LEASE, LogOptions { masker, ..LogOptions::default() });
+    // The first half comes while there is no room, and so does the second half of another one.
+    writer.write(b"lost hunter2-").unwrap();
+    std::fs::remove_dir(&disk).unwrap();
+    writer.write(b"secret; begin hunter2-").unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    // It asks again after a MiB.
+    writer.write(&[b'x'; 2 << 20]).unwrap();
+    writer.write(b" hunter2-").unwrap();
+    std::fs::remove_dir(&disk).unwrap();
+    writer.write(b"secret end\n").unwrap();
+    let end = writer.finish().unwrap();
+    let reader = LogStore::open(folder.path()).unwrap().reader(&LEASE);
+    let log = String::from_utf8(reader.bytes(0, 1 << 16).unwrap()).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let gap = "[towpath] the log has a gap here: this machine's disk is nearly full: ";
+    assert!(lines[0].starts_with(gap) && lines[0].ends_with("; 5 bytes were dropped"), "{log}");
+    assert_eq!(lines[1], "***; begin ");
+    assert!(lines[2].starts_with(gap) && lines[2].ends_with("; 2097161 bytes were dropped"), "{log}");
+    assert_eq!(lines[3..], ["*** end"]);
+    assert_eq!((end.dropped, end.bytes), (5 + 2_097_161, log.len() as u64));
+}
+
+#[test]
+fn a_log_goes_on_behind_a_gap_once_its_run_may_have_more() {
+    let log = |room_share| {
+        let (folder, store) = logs();
+        // As much room as can be.
+        let store = store.with_reserve(Reserve::of_bytes(&folder.path().join("nowhere"), 0));
+        let of_run = Some(RunLogs { kept: Arc::default(), bytes_max: 10, room_share });
+        let mut writer = store.writer(&LEASE, LogOptions { of_run, ..LogOptions::default() });
+        ["0123456789", "lost", "end\n"].iter().for_each(|text| writer.write(text.as_bytes()).unwrap());
+        writer.finish().unwrap();
+        String::from_utf8(store.reader(&LEASE).bytes(0, 4096).unwrap()).unwrap()
+    };
+    let lines = |what: &str, dropped: &str| {
+        format!(
+            "0123456789\n[towpath] the log {what} here: all logs of its run together are at their limit of 10 bytes; \
+             {dropped} were dropped\n"
+        )
+    };
+    assert_eq!(log(u64::MAX), lines("was cut", "8 more bytes"), "a part of it is no more than the limit");
+    assert_eq!(log(8), lines("has a gap", "4 bytes") + "end\n");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use towpath_blob::RunLogs;
 use towpath_core::ids::RunId;
 
 /// While a log grows, all logs of its run have at most one part in so many of the room that their disk has for jobs as the
-/// job begins. A run takes a ninth of it by that, and each further one less: what jobs print never fills a disk.
+/// job begins, or later if it has more then. A run takes a ninth of it by that, and each further one less: what jobs print never fills a disk.
 const ROOM_SHARE: u64 = 8;
 /// Runs that are remembered, beside those that a log is being written for. Of more, the one is forgotten whose latest job
 /// began longest ago.
@@ -48,7 +48,7 @@ impl RunsLogs {
         let last_use = kept.uses;
         let run = kept.runs.entry(run.clone()).or_default();
         run.last_use = last_use;
-        RunLogs { kept: Arc::clone(&run.bytes), bytes_max: room / ROOM_SHARE }
+        RunLogs { kept: Arc::clone(&run.bytes), bytes_max: room / ROOM_SHARE, room_share: ROOM_SHARE }
     }
 }
 
