@@ -107,7 +107,12 @@ impl Reserve {
         }
     }
 
-    /// Whether room is no little: at least as much as is kept.
+    /// Room that is no little: as much as is kept.
+    pub fn ample(&self) -> Amount {
+        self.kept
+    }
+
+    /// Whether room is no little.
     pub fn is_ample(&self, room: Amount) -> bool {
         room.bytes >= self.kept.bytes && room.files >= self.kept.files
     }

@@ -1,7 +1,7 @@
 //! Bases: one immutable copy of a tree for all jobs that start from it, each under an overlay of its own.
 //!
 //! A base is made aside and moved to its place in one step. It is counted by its open handles; what nobody holds is removed
-//! when the store grows over its size, and where the disk has no room, least recently used first. What an earlier process
+//! where the disk has no room, and by [`BaseStore::evict`] where the store is over its size, least recently used first. What an earlier process
 //! has left counts as held until [`BaseStore::let_former_go`]: jobs that it started may still read it. Bases are not synced
 //! to the disk: after a restart of the machine they are all removed, since some may be incomplete.
 
@@ -151,19 +151,17 @@ impl BaseStore {
         let cell = self.lock_cells().entry(tree).or_default().clone();
         cell.last_use.store(self.count(), Ordering::Relaxed);
         let mut made = cell.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let (measure, fresh) = match *made {
-            Some(measure) => (measure, false),
-            None => (self.make(repository, tree)?, true),
+        let measure = match *made {
+            Some(measure) => measure,
+            None => self.make(repository, tree)?,
         };
         *made = Some(measure);
         drop(made);
-        if fresh {
-            self.evict()?;
-        }
         Ok(Base { path: self.folder.join(tree.to_string()), measure, _pin: Pin { _cell: cell } })
     }
 
-    /// Removes unused bases until the store is within its size; returns how many went. Making a base does this too.
+    /// Removes unused bases until the store is within its size; returns how many went. Whoever makes one leaves that to others:
+    /// it may take long, and fail for what is wrong with an old one.
     pub fn evict(&self) -> Result<usize, GitError> {
         let is_over = || self.usage().1 > self.bytes_max;
         if !is_over() {
@@ -183,13 +181,15 @@ impl BaseStore {
     /// `NoRoom` if there is none when all have gone.
     pub fn make_room(&self, more: TreeMeasure) -> Result<(), GitError> {
         let ask = || (self.options.room)(more);
-        if ask().is_ok() {
-            return Ok(());
-        }
-        // What another thread is removing may be all that is needed.
-        let _alone = self.lock_removal();
-        while let Err(no_room) = ask() {
-            if !self.remove_oldest()? {
+        while ask().is_err() {
+            // What another thread is removing may be all that is needed.
+            let Some(_alone) = self.try_lock_removal() else {
+                std::thread::park_timeout(LOCK_LOOK);
+                continue;
+            };
+            if let Err(no_room) = ask()
+                && !self.remove_oldest()?
+            {
                 return Err(no_room);
             }
         }
@@ -266,6 +266,14 @@ impl BaseStore {
 
     fn lock_removal(&self) -> MutexGuard<'_, ()> {
         self.removal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock_removal(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.removal.try_lock() {
+            Err(std::sync::TryLockError::WouldBlock) => None,
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(alone) => Some(alone),
+        }
     }
 
     fn lock_cells(&self) -> MutexGuard<'_, HashMap<TreeId, Arc<Cell>>> {

@@ -175,9 +175,11 @@ impl Server {
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
         let secrets = open_secrets(&store, &settings.keys)?;
         let (logs, blobs) = Executor::stores(&folders.executor)?;
+        let (bases, ample) = open_bases(&folders.bases)?;
         let sources = Sources {
             repos: repos.clone(),
-            bases: open_bases(&folders.bases)?,
+            bases,
+            ample,
             histories: folders.histories,
             blobs: blobs.clone(),
             secrets: secrets.clone(),

@@ -307,6 +307,17 @@ fn unused_bases_make_room_for_others_the_oldest_first() {
 }
 
 #[test]
+fn who_makes_a_base_removes_none_of_those_that_are_too_many() {
+    let world = World::new();
+    let trees: [TreeId; 2] = trees(&world, 10_000);
+    let store = BaseStore::open(&world.folder.path().join("bases"), options(15_000)).unwrap();
+    let [_, last] = trees.map(|tree| store.base(&world.repository, tree).unwrap().path().to_owned());
+    assert_eq!(store.usage().0, 2);
+    assert_eq!(store.evict().unwrap(), 1);
+    assert!(last.is_dir());
+}
+
+#[test]
 fn bases_give_way_for_no_more_than_their_disk_could_have_free() {
     let world = World::new();
     let [tree] = trees(&world, 10_000);

@@ -254,7 +254,7 @@ impl Jobs {
         sources::remove_all(aside);
     }
 
-    /// Work trees that no job uses go where the disk has less room than a job may take. Returns at once.
+    /// Work trees that no job uses go where there are too many, or the disk has less room than a job may take. Returns at once.
     pub fn give_way(self: &Arc<Self>) {
         if self.gives_way.swap(true, Ordering::Relaxed) {
             return;
@@ -333,6 +333,8 @@ impl Jobs {
     fn prepare(self: &Arc<Self>, engine: &Engine, leases: Vec<LeaseId>) {
         let prepared = |lease| self.prepared(engine, lease, |order| self.sources.prepare(lease, order));
         let jobs = leases.into_iter().filter_map(prepared).collect();
+        // The executor waits for more while there is little. What a job may take in all is made free behind its back.
+        self.sources.give_ample_way();
         self.submit(jobs);
         self.give_way();
         faults::point("run-job", "sent");

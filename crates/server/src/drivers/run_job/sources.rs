@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use towpath_blob::{BlobStore, Reserve};
+use towpath_blob::{Amount, BlobStore, Reserve};
 use towpath_core::effect::JobOrder;
 use towpath_core::graph::{JobSpec, Openings, Outcome};
 use towpath_core::ids::{CommitId, LeaseId};
@@ -25,12 +25,14 @@ use crate::secrets::{Secrets, Ungranted};
 /// Bytes of work trees kept: the newest few hundred of a middling repository.
 const BASES_BYTES_MAX: u64 = 20 << 30;
 
-/// Opens the store of work trees in a folder that is there.
+/// Opens the store of work trees in a folder that is there, and says what is ample room on its disk.
 ///
 /// # Errors
 /// Another process has it open.
-pub fn open_bases(folder: &Path) -> Result<BaseStore, GitError> {
-    bases_beside(Reserve::of(folder), folder, BASES_BYTES_MAX)
+pub fn open_bases(folder: &Path) -> Result<(BaseStore, TreeMeasure), GitError> {
+    let reserve = Reserve::of(folder);
+    let Amount { bytes, files: entries } = reserve.ample();
+    Ok((bases_beside(reserve, folder, BASES_BYTES_MAX)?, TreeMeasure { entries, bytes }))
 }
 
 /// Work trees are written for jobs: they leave the reserve to the server.
@@ -48,6 +50,8 @@ pub struct Sources {
     pub repos: Arc<Repos>,
     /// Immutable trees.
     pub bases: BaseStore,
+    /// Room with which jobs begin at once: see [`Reserve::is_ample`].
+    pub ample: TreeMeasure,
     /// Where repositories for jobs with `history: true` are made.
     pub histories: PathBuf,
     /// Outputs and reports.
@@ -186,14 +190,17 @@ impl Sources {
         Ok(exported.map(|()| into)?)
     }
 
-    /// What nobody uses goes where a disk that could have it has less room than a job may take. Whether the rest of it will do is for the
-    /// executor to say.
+    /// What nobody uses goes where there are too many, or a disk that could have it has less room than a job may take. Whether
+    /// the rest of it will do is for the executor to say.
     pub(super) fn give_way(&self) {
         let Limits { disk_bytes, disk_files, .. } = self.limits;
-        match self.bases.give_way(TreeMeasure { entries: disk_files, bytes: disk_bytes }) {
-            Ok(()) | Err(GitError::NoRoom { .. }) => {}
-            Err(error) => tracing::warn!(%error, "work trees that no job uses stay for now: {error}"),
-        }
+        given_way(self.bases.evict().map(drop));
+        given_way(self.bases.give_way(TreeMeasure { entries: disk_files, bytes: disk_bytes }));
+    }
+
+    /// What nobody uses goes where a disk has less room than jobs are to begin with.
+    pub(super) fn give_ample_way(&self) {
+        given_way(self.bases.make_room(self.ample));
     }
 
     fn history(&self, lease: LeaseId) -> PathBuf {
@@ -215,6 +222,14 @@ impl Sources {
     pub(super) fn histories(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.histories).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
+    }
+}
+
+/// A base that does not go keeps no job from beginning.
+fn given_way(given: Result<(), GitError>) {
+    match given {
+        Ok(()) | Err(GitError::NoRoom { .. }) => {}
+        Err(error) => tracing::warn!(%error, "work trees that no job uses stay for now: {error}"),
     }
 }
 

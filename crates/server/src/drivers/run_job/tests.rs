@@ -22,7 +22,7 @@ use towpath_core::policy::Level;
 use towpath_core::run::RunEvent;
 use towpath_executor::protocol::{FromExecutor, PROTOCOL_VERSION, ToExecutor, Welcome};
 use towpath_executor::{FRAME_BYTES_MAX, Limits, SandboxKind, StartSpec};
-use towpath_git::{BaseStore, Git, GitOptions};
+use towpath_git::{BaseStore, Git, GitOptions, TreeMeasure};
 use towpath_store::records::Secret;
 use towpath_store::{Load, Options, Store, WriteError};
 
@@ -47,6 +47,9 @@ const OTHER: LeaseId = LeaseId([9; 16]);
 
 /// Bytes of all bases together.
 const BASES_BYTES: u64 = 1 << 20;
+
+/// Room with which jobs begin at once.
+const AMPLE: TreeMeasure = TreeMeasure { entries: 1, bytes: 2 * BASES_BYTES };
 
 struct World {
     jobs: Arc<Jobs>,
@@ -105,6 +108,7 @@ fn sources(folder: &TempDir, store: &Arc<Store>, bases: BaseStore) -> Sources {
     Sources {
         repos: Arc::new(Repos::new(Git::find(GitOptions::default()).unwrap(), at("repos"))),
         bases,
+        ample: AMPLE,
         histories: at("histories"),
         blobs: BlobStore::open(at("blobs")).unwrap(),
         secrets: Secrets::open(store.clone(), &at("secrets.key")).unwrap(),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
 use towpath_core::outbox::TroubleClass;
-use towpath_git::{BaseOptions, Repository, TREE_LIMITS, TreeMeasure};
+use towpath_git::{BaseOptions, GitError, Repository, TREE_LIMITS};
 
 use super::*;
 
@@ -168,6 +168,63 @@ fn no_job_waits_for_what_is_removed() {
         world.peer.heard_start();
     }
     drop(takes_long);
+}
+
+#[test]
+fn before_a_job_is_handed_over_bases_give_way_until_it_has_ample_room() {
+    let folder = TempDir::new().unwrap();
+    let [unused, _] = commits(folder.path(), ["u", "x"]);
+    let base = folder.path().join("bases").join(unused.1.to_string());
+    let (removal, there) = (Arc::new(Mutex::new(())), base.clone());
+    let goes_on = removal.clone();
+    let room = move |needed: TreeMeasure| {
+        if needed.bytes > 10 * BASES_BYTES {
+            drop(goes_on.lock());
+        }
+        let why = "it is full".to_owned();
+        if needed.bytes >= AMPLE.bytes && there.exists() {
+            Err(GitError::NoRoom { needed, why })
+        } else {
+            Ok(())
+        }
+    };
+    let options =
+        BaseOptions { owner: None, limits: TREE_LIMITS, bytes_max: BASES_BYTES, room: Arc::new(room) };
+    let bases = BaseStore::open(&folder.path().join("bases"), options).unwrap();
+    let mut world = World::with_bases(folder, bases);
+    world.connect(Leases::default());
+    // Nobody else makes room meanwhile.
+    let takes_long = removal.lock().unwrap();
+    let wanted = world.run_of(unused, 1, vec![with_files("a", false)]).remove(0);
+    world.jobs.start(&world.engine, wanted);
+    let (lease, _) = world.start_heard();
+    assert!(base.is_dir(), "a job has it");
+    world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
+    world.ends(1);
+    let next = world.run(2, vec![job("without-files")]).remove(0);
+    world.jobs.start(&world.engine, next);
+    world.peer.heard_start();
+    assert!(!base.exists());
+    drop(takes_long);
+}
+
+#[test]
+fn bases_that_are_too_many_go_once_no_job_uses_them() {
+    let folder = TempDir::new().unwrap();
+    let [over, used] = commits(folder.path(), ["o", "u"]);
+    let mut world = World::below(folder);
+    world.connect(Leases::default());
+    let begin = |commit, number| {
+        let wanted = world.run_of(commit, number, vec![with_files("a", false)]).remove(0);
+        world.jobs.start(&world.engine, wanted);
+        world.start_heard()
+    };
+    let (lease, base) = begin(over, 1);
+    world.peer.say(&ended(lease, Outcome::Passed, "exit code 0"));
+    world.ends(1);
+    let (_, used_base) = begin(used, 2);
+    world.all_rest();
+    assert!(!base.exists() && used_base.is_dir());
 }
 
 #[test]
