@@ -75,6 +75,8 @@ pub struct GitOptions {
     pub search_path: OsString,
     /// Time for one ordinary call; merges and copies have their own.
     pub call_deadline: Duration,
+    /// The certificates by which it knows other machines, in one file; the machine's own, if absent.
+    pub certificates: Option<PathBuf>,
     /// Whose gits these are, for [`Git::end_orphans`]: the data folder of a server. Nobody's, if absent.
     pub owner: Option<OsString>,
     /// Hears of writes that the disk did not confirm.
@@ -87,6 +89,7 @@ impl Default for GitOptions {
             program: None,
             search_path: SEARCH_PATH.into(),
             call_deadline: CALL_DEADLINE,
+            certificates: None,
             owner: None,
             unsynced: UnsyncedListener::default(),
         }
@@ -106,6 +109,7 @@ struct Shared {
     stdbuf: Option<PathBuf>,
     search_path: OsString,
     call_deadline: Duration,
+    certificates: Option<PathBuf>,
     owner: Option<OsString>,
     unsynced: UnsyncedListener,
     /// Whether a kept-open merge answers line by line; known after the first merge.
@@ -129,6 +133,7 @@ impl Git {
             stdbuf,
             search_path: options.search_path,
             call_deadline: options.call_deadline,
+            certificates: options.certificates,
             owner: options.owner,
             unsynced: options.unsynced,
             merges_answer_at_once: OnceLock::new(),
@@ -145,6 +150,10 @@ impl Git {
     /// The program that is used.
     pub fn program(&self) -> &Path {
         &self.shared.program
+    }
+
+    pub(crate) fn certificates(&self) -> Option<&Path> {
+        self.shared.certificates.as_deref()
     }
 
     pub(crate) fn owner(&self) -> Option<&OsStr> {

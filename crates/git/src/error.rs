@@ -219,6 +219,14 @@ pub enum GitError {
         /// Which rule forbids it, and what is allowed.
         why: &'static str,
     },
+    /// The source of an import shows nothing to whoever asks so.
+    #[error("`{address}` {}", if *given { "does not take the login that it was given" } else { "asks for a login" })]
+    LoginRefused {
+        /// What was asked for, printable and cut.
+        address: String,
+        /// Whether it was given a login.
+        given: bool,
+    },
     /// A text given by the caller cannot be used.
     #[error("{what} cannot be used: {why}")]
     BadInput {
@@ -244,7 +252,8 @@ impl GitError {
             OutputTooLarge { .. } | WrongKind { .. } | Malformed { .. } | TooLarge { .. } => {
                 ErrorClass::Invalid
             }
-            BadRefName { .. } | Unrelated { .. } | NotForward { .. } | BadInput { .. } => ErrorClass::Invalid,
+            BadRefName { .. } | Unrelated { .. } | NotForward { .. } => ErrorClass::Invalid,
+            LoginRefused { .. } | BadInput { .. } => ErrorClass::Invalid,
             NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
             NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,
         }

@@ -18,6 +18,8 @@ use crate::source::{Address, Kind, Reach};
 const IMPORT_DEADLINE: Duration = Duration::from_secs(3600);
 /// Bytes of one pack. Linux's whole history has 5 GiB.
 const PACK_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// The variable by which git is told how to log in.
+const LOGIN_VARIABLE: &str = "GIT_CONFIG_VALUE_0";
 /// Refs that are deleted in one transaction.
 const REFS_AT_ONCE: usize = 1_000;
 
@@ -97,7 +99,7 @@ pub fn import(
     into: &Path,
     options: ImportOptions<'_>,
 ) -> Result<Imported, GitError> {
-    let link = Link::to(source)?;
+    let link = Link::to(source, git.certificates())?;
     check_tolerated(options.tolerated)?;
     let draft = Repository::create_draft(git, into)?;
     let filled = fill(&draft, &link, options);
@@ -124,12 +126,12 @@ struct Link {
 }
 
 impl Link {
-    fn to(source: &Source<'_>) -> Result<Link, GitError> {
+    fn to(source: &Source<'_>, certificates: Option<&Path>) -> Result<Link, GitError> {
         match source {
             Source::Remote { address, reach, credentials } => {
                 let address = Address::parse(address)?;
                 match address.kind {
-                    Kind::Https => Link::https(&address, *reach, *credentials),
+                    Kind::Https => Link::https(&address, *reach, *credentials, certificates),
                     Kind::Ssh => Link::ssh(&address, *reach, *credentials),
                 }
             }
@@ -137,7 +139,12 @@ impl Link {
         }
     }
 
-    fn https(address: &Address, reach: Reach, credentials: Credentials<'_>) -> Result<Link, GitError> {
+    fn https(
+        address: &Address,
+        reach: Reach,
+        credentials: Credentials<'_>,
+        certificates: Option<&Path>,
+    ) -> Result<Link, GitError> {
         let machine = address.resolve(reach)?;
         let ip = if machine.is_ipv6() { format!("[{}]", machine.ip()) } else { machine.ip().to_string() };
         let mut config = vec![
@@ -149,6 +156,11 @@ impl Link {
         if !address.host.starts_with('[') {
             config.push(format!("http.curloptResolve={}:{}:{ip}", address.host, address.port).into());
         }
+        if let Some(certificates) = certificates {
+            let mut setting = OsString::from("http.sslCAInfo=");
+            setting.push(certificates);
+            config.push(setting);
+        }
         let mut variables = Vec::new();
         match credentials {
             Credentials::None => {}
@@ -156,7 +168,7 @@ impl Link {
             Credentials::Authorization(value) if value.bytes().all(|byte| (b' '..0x7f).contains(&byte)) => {
                 variables.push(("GIT_CONFIG_COUNT", "1".into()));
                 variables.push(("GIT_CONFIG_KEY_0", "http.extraHeader".into()));
-                variables.push(("GIT_CONFIG_VALUE_0", format!("Authorization: {value}").into()));
+                variables.push((LOGIN_VARIABLE, format!("Authorization: {value}").into()));
             }
             _ => {
                 return Err(unfit_credentials(
@@ -189,6 +201,18 @@ impl Link {
         Ok(Link { address: path.into(), protocol: "file", config: Vec::new(), variables: Vec::new() })
     }
 
+    /// What a failed question of the source means. Git says so when the login was not taken, and when there was none: it is
+    /// told to ask nobody for one.
+    fn refusal(&self, error: GitError) -> GitError {
+        match &error {
+            GitError::Failed { stderr, .. } if stderr.contains("could not read Username") => {
+                let given = self.variables.iter().any(|(name, _)| *name == LOGIN_VARIABLE);
+                GitError::LoginRefused { address: printable(self.address.as_encoded_bytes()), given }
+            }
+            _ => error,
+        }
+    }
+
     fn apply<'a>(&'a self, mut call: Call<'a>) -> Call<'a> {
         for setting in &self.config {
             call = call.config(setting);
@@ -219,7 +243,7 @@ fn fill(draft: &Repository, link: &Link, options: ImportOptions<'_>) -> Result<V
     let ask = || {
         let call = link.apply(draft.call("ls-remote")).args(["--symref", "--end-of-options"]);
         let call = call.arg(&link.address).args(["HEAD", "refs/heads/*", "refs/tags/*"]);
-        trusting(call).output(&[], bounds)
+        trusting(call).output(&[], bounds).map_err(|error| link.refusal(error))
     };
     let offered = ask()?;
     let fetch = link.apply(draft.call("fetch")).args([

@@ -295,7 +295,8 @@ fn git_of(store: &Store) -> Result<Git, ServerError> {
     let owner = Some(data.canonicalize().unwrap_or_else(|_| data.to_owned()).into_os_string());
     let writer = store.writer().clone();
     let unsynced = UnsyncedListener::new(move |why| writer.stop_landing(why));
-    let git = Git::find(GitOptions { owner, unsynced, ..GitOptions::default() })?;
+    let certificates = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let git = Git::find(GitOptions { certificates, owner, unsynced, ..GitOptions::default() })?;
     let orphans = git.end_orphans();
     if orphans > 0 {
         tracing::warn!(orphans, "ended {orphans} gits of a server that died");

@@ -39,7 +39,8 @@ const MENDS: [(&str, &str); 9] = [
     ),
     (
         "/import",
-        "`--name NAME` gives it a name that fits; `towpath repo import --help` says what else it takes",
+        "`--name NAME` gives it a name that fits; `--authorization-stdin` takes a login, `Bearer TOKEN` say; `towpath repo import \
+         --help` says what else there is",
     ),
     ("/repos", "`towpath repo create --help` says what it takes; a name has a-z, 0-9, `-`, `_` and `.`"),
     ("/users", "choose another name or password, and give it again"),

@@ -35,7 +35,11 @@ impl Served {
 
     /// The same, with options and variables of its own.
     pub fn with_options(files: &[(&str, &str)], options: &[&str], variables: &[(&str, &str)]) -> Served {
-        let world = World::with(files);
+        Served::in_world(World::with(files), options, variables)
+    }
+
+    /// The same of a world that is there.
+    pub fn in_world(world: World, options: &[&str], variables: &[(&str, &str)]) -> Served {
         let served = Served::start(world, options, variables);
         served.ok(&["repo", "import", ".", "--name", "web"]);
         served
