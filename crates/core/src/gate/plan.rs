@@ -110,6 +110,9 @@ impl GateState {
         let (verdict, run) = match self.test_state(change) {
             TestState::Untested => (Verdict::Pending, None),
             TestState::Running(number) => (Verdict::Pending, run(number)),
+            TestState::Passed(number) if self.tested_again(change, now).is_some() => {
+                (Verdict::Pending, run(number))
+            }
             TestState::Passed(number) => (Verdict::Success, run(number)),
             TestState::Failed(number) | TestState::Errored(number) | TestState::Cancelled(number) => {
                 (Verdict::Failure, run(number))

@@ -310,6 +310,7 @@ impl GateState {
             reasons.push(Reason::ReadingBranch);
         }
         reasons.extend(self.test_wait(change, now, place));
+        reasons.extend(self.tested_again(change, now));
         if let Place { queue, is_in: true } = place {
             let ahead: Vec<ChangeNumber> =
                 queue.iter().copied().take_while(|other| *other != number).take(AHEAD_SHOWN_MAX).collect();
@@ -354,6 +355,18 @@ impl GateState {
             }
             _ => None,
         }
+    }
+
+    /// Said before it is the merge candidate, too: until then its newest run has passed, but not as it would have to.
+    pub(super) fn tested_again(&self, change: &Change, now: Timestamp) -> Option<Reason> {
+        let TestState::Passed(run) = self.test_state(change) else { return None };
+        let is_full = self.runs.get(run).is_some_and(|run| run.full);
+        if is_full || !self.wants_all(change) || !self.may_test(change, now) {
+            return None;
+        }
+        let lacks = |candidate| self.standard(candidate, change, now) == Standard::Missing;
+        let label = self.config.labels.rerun_all.clone();
+        self.made_candidate(change).is_none_or(lacks).then_some(Reason::TestedAgain { label })
     }
 
     /// What keeps every entry of the queue from landing.

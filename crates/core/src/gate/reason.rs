@@ -134,6 +134,11 @@ pub enum Reason {
         /// Which.
         run: RunId,
     },
+    /// Its run has passed, and counts for nothing: a label has every job run again once it is the merge candidate.
+    TestedAgain {
+        /// The label.
+        label: String,
+    },
     /// As many change runs as allowed are under way.
     WaitsForChangeRuns {
         /// How many.
@@ -217,6 +222,7 @@ impl Reason {
             | Reason::ReadingBranch
             | Reason::MakingCandidate
             | Reason::WaitsForRun { .. }
+            | Reason::TestedAgain { .. }
             | Reason::WaitsForChangeRuns { .. }
             | Reason::Ahead { .. }
             | Reason::WaitsForDeploy { .. }
@@ -330,11 +336,8 @@ impl fmt::Display for Reason {
         match self {
             Reason::NoBranch => f.write_str("the branch does not exist"),
             Reason::NotAccepted { tip } => {
-                write!(
-                    f,
-                    "the branch stands at {}, which is from somebody who is no admin, so nothing of it runs",
-                    tip.short()
-                )
+                let from = "which is from somebody who is no admin, so nothing of it runs";
+                write!(f, "the branch stands at {}, {from}", tip.short())
             }
             Reason::Untrusted { revision } => of_unauthorised(f, *revision, "so nothing of it runs"),
             Reason::Unreadable { why } => write!(f, "it cannot be read: {why}"),
@@ -373,6 +376,9 @@ impl fmt::Display for Reason {
             Reason::ReadingBranch => f.write_str("the branch is being read"),
             Reason::MakingCandidate => f.write_str("its candidate is being made"),
             Reason::WaitsForRun { run } => write!(f, "run {run} is not over"),
+            Reason::TestedAgain { label } => {
+                write!(f, "it is tested again as the merge candidate, as it has the label `{label}`")
+            }
             Reason::WaitsForChangeRuns { running } => {
                 write!(f, "{running} change runs are under way, as many as allowed")
             }

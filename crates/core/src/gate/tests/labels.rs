@@ -372,7 +372,7 @@ fn rerun_all_carries_nothing_over() {
           answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: what did not pass runs again")
     "#]],
     );
-    let after_a_pass = "push 1; pass 1; label 1 rerun all tests; approve 1; why 1; pass 2";
+    let after_a_pass = "push 1; pass 1; label 1 rerun all tests; why 1; check 1; approve 1; why 1; pass 2";
     check(
         after_a_pass,
         expect![[r#"
@@ -380,6 +380,10 @@ fn rerun_all_carries_nothing_over() {
           run 1: Change of 1 (initial run)
         pass 1
         label 1 rerun all tests
+        why 1
+          revision 650101010101 has 0 of 1 approvals; it is tested again as the merge candidate, as it has the label `rerun all tests`
+        check 1
+          Pending: revision 650101010101 has 0 of 1 approvals
         approve 1
           run 2: Queue of 1 (merge candidate)
         why 1
@@ -389,5 +393,23 @@ fn rerun_all_carries_nothing_over() {
           landed 1 with ["unit"]
           run 3: Land of - (landing of 018080808080)
     "#]],
+    );
+    let from_the_start = "push 1; fail 1; label 1 rerun all tests; retry 1; pass 2; why 1; check 1";
+    check(
+        from_the_start,
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            fail 1
+            label 1 rerun all tests
+            retry 1
+              run 2: Change of 1 (retry)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+            pass 2
+            why 1
+              revision 650101010101 has 0 of 1 approvals
+            check 1
+              Success: revision 650101010101 has 0 of 1 approvals
+        "#]],
     );
 }

@@ -83,6 +83,7 @@ const ITEMS: [(ItemId, &str, Against); 9] = [
                 | Reason::NotRun { .. }
                 | Reason::RunCancelled { .. }
                 | Reason::WaitsForRun { .. }
+                | Reason::TestedAgain { .. }
                 | Reason::WaitsForChangeRuns { .. }
                 | Reason::OverBudget { .. }
         )
@@ -240,6 +241,7 @@ mod tests {
             Reason::ReadingBranch,
             Reason::MakingCandidate,
             Reason::WaitsForRun { run: run.clone() },
+            Reason::TestedAgain { label: text.clone() },
             Reason::WaitsForChangeRuns { running: 1 },
             Reason::Ahead { changes: vec![] },
             Reason::WaitsForDeploy { run },
