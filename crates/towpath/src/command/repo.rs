@@ -13,6 +13,8 @@ use crate::remote::place::{Place, RepoArg, client};
 use crate::terminal::table::{Cell, styled};
 use crate::terminal::{Terminal, inline, style::Style};
 
+mod approvals;
+mod clone;
 mod import;
 
 /// Import, make, list and configure repos
@@ -100,7 +102,7 @@ pub fn run(command: &RepoCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             let client = client()?;
             let body = json!({ "repo": name, "branch": branch });
             let made = client.ask(&Request::post(&["repos"], body))?;
-            let note = import::set_approvals(&client, &made, None)?;
+            let note = approvals::set_approvals(&client, &made, None)?;
             note.into_iter().for_each(|note| terminal.talk(note));
             answer::list(&json!([made]), "repos", terminal, row)
         }
