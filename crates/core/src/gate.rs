@@ -4,27 +4,29 @@
 //! (a run's number, an ejection); [`Cell::plan`] only reads. What may land is one function, [`GateState::reasons`],
 //! which is also what people are shown.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, LandedAct};
 use crate::candidate::CandidateResult;
 use crate::cell::{Answer, Cell, CellId, CellState, Field, Notes, Refusal, Row, RowError, Rows, Table};
-use crate::definition::GateSettings;
 use crate::effect::{Effect, Plan};
-use crate::graph::{JobGraph, Trigger};
-use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, TreeId, UserId};
-use crate::policy::{Level, Rights};
+use crate::graph::JobGraph;
+use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, GateId, RunId, Timestamp, UserId};
+use crate::policy::Rights;
 
 mod alerts;
 mod arrival;
+mod branch;
 mod budget;
 mod command;
 mod config;
 mod facts;
+mod flags;
 mod halt;
 mod landing;
+mod level;
 mod memo;
 mod plan;
 mod proof;
@@ -36,12 +38,14 @@ mod runs;
 mod settle;
 
 pub use arrival::{Arrival, Came, Departure};
+pub use branch::{Branch, Deploy, Freeze};
 pub use budget::{Budget, Wait};
 pub use command::{Command, Verb};
 pub use config::{GateConfig, Labels, Retest};
 pub use facts::{
     ForgeChange, ForgeRead, NOBODY, Review, RevisionFacts, Snapshot, Tip, Verdict, message_digest,
 };
+pub use flags::{Bell, Flag, Flags};
 pub use halt::{HaltCause, Halts};
 pub use landing::LandTried;
 use memo::Memo;
@@ -95,151 +99,6 @@ pub enum GateEvent {
     },
     /// A person wants something.
     Command(Box<Command>),
-}
-
-/// Which of a branch's three dirty flags a doorbell sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Bell {
-    /// The forge may say something else than it did.
-    #[serde(default)]
-    pub forge_changed: bool,
-    /// Runs may have moved.
-    #[serde(default)]
-    pub runs_changed: bool,
-    /// Our own state may allow something new.
-    #[serde(default)]
-    pub state_changed: bool,
-}
-
-/// One dirty flag: when it was last set and what was last dealt with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Flag {
-    /// Last rung.
-    pub set_at: Option<Timestamp>,
-    /// Whatever rang before this instant is dealt with.
-    pub cleared_before: Option<Timestamp>,
-}
-
-impl Flag {
-    /// Whether something is still to be looked at. A bell in the very millisecond in which a read began counts as
-    /// unheard: once too often is harmless, once too few is a lost trigger.
-    pub fn is_set(&self) -> bool {
-        self.set_at.is_some_and(|set| self.cleared_before.is_none_or(|cleared| set >= cleared))
-    }
-
-    fn set(&mut self, now: Timestamp) {
-        self.set_at = self.set_at.max(Some(now));
-    }
-
-    fn clear_before(&mut self, instant: Timestamp) {
-        self.cleared_before = self.cleared_before.max(Some(instant));
-    }
-}
-
-/// The three flags of the branch's page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Flags {
-    /// Read the forge again.
-    pub forge: Flag,
-    /// Look at the runs again.
-    pub runs: Flag,
-    /// Decide again.
-    pub state: Flag,
-}
-
-/// A stop of the whole branch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Freeze {
-    /// Who; `None`: the server itself.
-    pub by: Option<String>,
-    /// Why.
-    pub why: String,
-    /// When.
-    pub at: Timestamp,
-    /// What the branch no longer contained, if that is why: whoever ends the freeze gives it up, unless it is back.
-    #[serde(default)]
-    pub lost: Option<CommitId>,
-}
-
-/// What is known about the branch.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Branch {
-    /// Its head, as last read. `None` before the first read and between a landing and the read-back.
-    pub tip: Option<Tip>,
-    /// What the newest usable definition of the branch says: holds while the head is being read back, too.
-    #[serde(default)]
-    pub settings: GateSettings,
-    /// The head as last read or left by us, whatever happens to `tip`: another one is a foreign push.
-    pub last_tip: Option<CommitId>,
-    /// The dirty flags.
-    pub flags: Flags,
-    /// Counts reads that were asked for: the generation of the read effect.
-    pub reads: u64,
-    /// When the newest applied read began.
-    pub read_began: Option<Timestamp>,
-    /// When the newest applied read was applied: polls count from here.
-    pub read_at: Option<Timestamp>,
-    /// Our newest confirmed landing.
-    pub landed: Option<(CommitId, Timestamp)>,
-    /// What the branch has to contain and, as last read, does not: see [`Branch::kept`].
-    #[serde(default)]
-    pub lost: Option<CommitId>,
-    /// The tip at which a person gave up our newest landing, which the branch had lost.
-    #[serde(default)]
-    pub settled_on: Option<CommitId>,
-    /// Changes of which the forge has a record that cannot be read, and what is wrong with it.
-    #[serde(default)]
-    pub unreadable: BTreeMap<ChangeNumber, String>,
-    /// A tip that somebody else put there and no admin has accepted.
-    pub foreign: Option<CommitId>,
-    /// Set while nothing lands.
-    pub frozen: Option<Freeze>,
-    /// What the server would have frozen it for, had it not been frozen: whoever ends that freeze has not looked at this.
-    #[serde(default)]
-    pub freezes_next: Option<Freeze>,
-    /// The landing for which everything is there, and since when.
-    #[serde(default)]
-    pub due: Option<(CandidateId, Timestamp)>,
-    /// Counts runs.
-    pub runs: u64,
-    /// The newest run on the landed branch, and what is still to be run.
-    pub deploy: Deploy,
-}
-
-impl Branch {
-    /// The commit that the branch has to contain: without it, it freezes itself.
-    pub fn kept(&self) -> Option<CommitId> {
-        self.settled_on.or(self.landed.map(|(commit, _)| commit))
-    }
-
-    /// The tip at which the branch stands, but at which it does not begin unless an admin accepts it.
-    pub fn unaccepted(&self) -> Option<CommitId> {
-        self.foreign.filter(|_| self.last_tip.is_none())
-    }
-}
-
-/// Runs of the landed branch: one at a time, always of the newest landing.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Deploy {
-    /// A landed commit that waits for its run.
-    pub wanted: Option<(CommitId, TreeId)>,
-    /// It waited when the data were saved: in the life that was lost it may have had its run.
-    #[serde(default)]
-    pub restored: bool,
-    /// What waited, or was landing, in data that were saved and put back: what follows its landing may have followed it in the
-    /// life that was lost, however often the branch has been elsewhere since.
-    #[serde(default)]
-    pub maybe_done: BTreeSet<CommitId>,
-    /// Who asked for it again; a landing is nobody's.
-    #[serde(default)]
-    pub by: Option<crate::policy::Actor>,
-    /// The run in progress, or the newest one.
-    pub run: Option<u64>,
-    /// The newest commit whose run did not pass, and the run: one alert a commit.
-    pub alerted: Option<(CommitId, u64)>,
-    /// The jobs of that run which did not pass, and have not since; `None`: only a whole run tells that they have.
-    #[serde(default)]
-    pub unmended: Option<BTreeSet<String>>,
 }
 
 /// A change and what the gate itself knows about it.
@@ -452,31 +311,6 @@ impl GateState {
         }
     }
 
-    fn ring(&mut self, bell: Bell, now: Timestamp) {
-        let flags = &mut self.branch.edit().flags;
-        let rung = [
-            (bell.forge_changed, &mut flags.forge),
-            (bell.runs_changed, &mut flags.runs),
-            (bell.state_changed, &mut flags.state),
-        ];
-        for (_, flag) in rung.into_iter().filter(|(set, _)| *set) {
-            flag.set(now);
-        }
-    }
-
-    /// When the next poll is due. `None` before the first read, which nobody has to ask for.
-    fn poll_at(&self) -> Option<Timestamp> {
-        self.branch.read_at.map(|at| at.plus_seconds(self.config.poll_seconds))
-    }
-
-    /// A read that no bell has asked for is the poll's, which raises all three flags. Source: Hail CI's poll.
-    fn raise_by_poll(&mut self, now: Timestamp) {
-        let due = self.poll_at().filter(|due| *due <= now && !self.branch.flags.forge.is_set());
-        if let Some(due) = due {
-            self.ring(Bell { forge_changed: true, runs_changed: true, state_changed: true }, due);
-        }
-    }
-
     fn graph_read(&mut self, commit: CommitId, graph: &Result<JobGraph, Vec<String>>) {
         let wanted = self.branch.deploy.wanted.map(|(wanted, _)| wanted);
         // The tip may just be read again: it is asked for once.
@@ -491,61 +325,6 @@ impl GateState {
 
     fn answer(&mut self, command: u64, result: Result<String, Refusal>) {
         self.notes.answers.push(Answer { command, result });
-    }
-
-    /// How far a change's newest revision is trusted now, as it would land (trust T1).
-    pub fn level(&self, change: &Change, now: Timestamp) -> Level {
-        self.level_with(self.edited_definition(change), change, now)
-    }
-
-    /// The same for the candidate of one of its runs, which may be on an earlier tip: nothing runs on above it.
-    pub fn level_in(&self, run: &RunRecord, change: &Change, now: Timestamp) -> Level {
-        let edited = match self.candidate_of(run) {
-            Some(candidate) => candidate.edited_definition(),
-            None => self.edited_definition(change),
-        };
-        self.level_with(edited, change, now)
-    }
-
-    /// Somebody who uploaded something of a change's newest revision and is no authorised author.
-    fn unauthorised(&self, change: &Change) -> Option<UserId> {
-        let trusted = |user: UserId| self.rights(user).is_some_and(|rights| rights.authorised);
-        change.facts.revision.uploaders().find(|user| !trusted(*user))
-    }
-
-    /// The same where this is the definition that the change makes, if it edits it. An approval whose giver was not shown just
-    /// that one is worth a vouch: the change's own jobs get nothing by it that the target does not give them (trust T2).
-    fn level_with(&self, edited: Option<Digest>, change: &Change, now: Timestamp) -> Level {
-        if self.unauthorised(change).is_none() {
-            return Level::Authorised;
-        }
-        let is_shown = |review: &Review| edited.is_none() || review.definition == edited;
-        match self.valid_approvals(change).map(is_shown).max() {
-            Some(true) => return Level::Authorised,
-            Some(false) => return Level::Vouched,
-            None => {}
-        }
-        let is_for = |vouch: &Vouch| edited.is_none() || [None, edited].contains(&vouch.definition);
-        match &change.vouch {
-            Some(vouch) if is_for(vouch) && self.vouch_holds(change, vouch, now) => Level::Vouched,
-            _ => Level::Untrusted,
-        }
-    }
-
-    /// Whether a vouch for a change counts now: it has not ended, and its giver still has the right.
-    pub fn vouch_holds(&self, change: &Change, vouch: &Vouch, now: Timestamp) -> bool {
-        let giver =
-            self.rights(vouch.by).is_some_and(|rights| rights.role >= crate::policy::Role::Maintainer);
-        giver && vouch.revision == change.facts.revision.commit && now < vouch.expires
-    }
-
-    /// The level of a run: a change's own, or landed.
-    fn run_level(&self, trigger: Trigger, change: Option<&Change>, now: Timestamp) -> Level {
-        match (trigger, change) {
-            (Trigger::Change | Trigger::Queue, Some(change)) => self.level(change, now),
-            (Trigger::Land | Trigger::Manual, None) => Level::Landed,
-            _ => Level::Untrusted,
-        }
     }
 }
 

@@ -9,11 +9,11 @@ use super::*;
 use crate::candidate::{Candidate, CandidateSpec};
 use crate::definition::GateSettings;
 use crate::effect::{Effect, EffectKey};
-use crate::graph::{JobBody, JobIndex, JobResult, JobSpec, Openings, Origin, Outcome};
+use crate::graph::{JobBody, JobIndex, JobResult, JobSpec, Openings, Origin, Outcome, Trigger};
 use crate::ids::{Epoch, TreeId};
 use crate::message::{JobReport, Message, RunReport, RunStart};
 use crate::outbox::Dispatch;
-use crate::policy::{Actor, Role};
+use crate::policy::{Actor, Level, Role};
 use crate::turn::{Delivered, Intake, Live};
 
 mod alerts;
