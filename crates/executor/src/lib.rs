@@ -35,6 +35,7 @@ mod slot;
 mod socket;
 mod spec;
 mod sys;
+mod terminals;
 pub mod toolchains;
 mod tree;
 mod verdict;

@@ -202,6 +202,7 @@ impl Slot {
         };
         let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, attempt));
         watch.ancestor = Some(launcher.pid());
+        watch.mounts_terminals = spec.body.user_namespaces;
         watch.grows = prepared.grows();
         let mut job = SandboxedJob { launcher };
         let life = match job.launcher.launch(launch) {

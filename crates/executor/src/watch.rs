@@ -15,6 +15,7 @@ use towpath_blob::{Amount, NoRoom, Reserve};
 use crate::cgroup::{Counters, SlotGroup};
 use crate::sharing::Share;
 use crate::spec::Limits;
+use crate::terminals::{MOUNTED_TERMINALS_MAX, held_terminals};
 use crate::walk::{TreeSize, tree_size};
 
 /// The first look at a job comes after this long; most jobs of a fast suite are over by then.
@@ -34,6 +35,7 @@ pub(crate) enum Breach {
     Processes,
     DiskBytes,
     DiskFiles,
+    Terminals,
     /// One of the host's disks is nearly full, whoever filled it.
     Reserve(NoRoom),
     /// The job itself filled the host's disk, which had so much room.
@@ -48,6 +50,7 @@ impl Breach {
             Breach::Processes => format!("ended at its limit of {} processes", limits.processes),
             Breach::DiskBytes => format!("ended at its limit of {} of disk", size_text(limits.disk_bytes)),
             Breach::DiskFiles => format!("ended at its limit of {} files", limits.disk_files),
+            Breach::Terminals => format!("ended at its limit of {MOUNTED_TERMINALS_MAX} terminals"),
             Breach::Reserve(no_room) => format!("ended because {no_room}"),
             Breach::Room(all) => {
                 format!("ended because it took the {all} that this machine's disk had for jobs when it began")
@@ -109,6 +112,9 @@ pub(crate) struct Watch<'a> {
     memory_file_pace: Pace,
     /// Bytes of the job's memory files when they were last counted.
     memory_file_bytes: u64,
+    /// The job may mount terminals of its own.
+    pub(crate) mounts_terminals: bool,
+    terminal_pace: Pace,
 }
 
 impl<'a> Watch<'a> {
@@ -126,6 +132,8 @@ impl<'a> Watch<'a> {
             tree: (TreeSize::default(), None),
             memory_file_pace: Pace::default(),
             memory_file_bytes: 0,
+            mounts_terminals: false,
+            terminal_pace: Pace::default(),
         }
     }
 
@@ -133,6 +141,7 @@ impl<'a> Watch<'a> {
     pub(crate) fn look(&mut self, log_bytes: u64) -> Option<Breach> {
         self.breach(&self.group.counters())
             .or_else(|| self.tree_breach())
+            .or_else(|| self.terminal_breach())
             .or_else(|| self.disk_breach())
             .or_else(|| self.reserve_breach(log_bytes))
     }
@@ -197,6 +206,13 @@ impl<'a> Watch<'a> {
         // Pages of a memory file that a process has mapped are in its share already.
         let beside = tmpfs_bytes(&processes) + self.memory_file_bytes.saturating_sub(resident.shared_bytes);
         (resident.bytes + beside > most).then_some(Breach::Memory)
+    }
+
+    /// What mounts bound is not counted; a job that may mount can have terminals that no mount of ours bounds.
+    fn terminal_breach(&mut self) -> Option<Breach> {
+        let ancestor = self.ancestor.filter(|_| self.mounts_terminals)?;
+        let held = self.terminal_pace.count(|| held_terminals(&descendants(ancestor)))?;
+        (held > MOUNTED_TERMINALS_MAX).then_some(Breach::Terminals)
     }
 
     fn disk_breach(&mut self) -> Option<Breach> {

@@ -17,13 +17,11 @@ use rustix::mount::{
 use rustix::thread::UnshareFlags;
 
 use super::{Launch, Setup, StageFile, TreeSource, stage};
+use crate::terminals::TERMINALS_MAX;
 use crate::{etc, sys};
 
 /// Bytes of the stage: a script, secrets and mount points.
 const STAGE_BYTES: u64 = 64 * 1024 * 1024;
-/// Terminals (pty(7)) that a job may have at once. All jobs of a machine share 3,072, and whoever is in no namespace has 1,024
-/// more. Source: Linux, `kernel.pty.max` and `kernel.pty.reserve`.
-const TERMINALS_MAX: u32 = 256;
 
 /// The launcher's mount points and the id mappings that it made.
 pub(super) struct Stage {

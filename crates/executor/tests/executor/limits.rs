@@ -214,6 +214,32 @@ fn e02_what_the_machine_has_once_for_all_is_not_one_jobs() {
 }
 
 #[test]
+fn e02_terminals_that_a_job_mounts_for_itself_are_bounded_too() {
+    let test = "e02_terminals_that_a_job_mounts_for_itself_are_bounded_too";
+    if !rustix::process::geteuid().is_root() {
+        // Within a job of Towpath's own it would be the outer one's.
+        println!("SKIP {test}: only root takes a third of the machine's terminals");
+        return;
+    }
+    let Some(world) = World::sandboxed(test) else { return };
+    let program = "import os, time\n\
+         parent = os.getpid()\n\
+         for _ in range(4): os.getpid() == parent and os.fork()\n\
+         ends = [os.open('/tmp/pts/ptmx', os.O_RDWR) for _ in range(250)]\n\
+         print(len(ends), flush=True)\n\
+         time.sleep(1000)\n";
+    let mut spec = world.spec(&format!(
+        "mkdir /tmp/pts && exec unshare -Urm sh -c \"mount -t devpts -o newinstance,ptmxmode=666 none /tmp/pts && \
+         exec /usr/bin/python3 -c \\\"{program}\\\"\""
+    ));
+    spec.body.user_namespaces = true;
+    let end = world.run_spec(spec);
+    assert_eq!(end.outcome(), Outcome::Failed, "{}", end.log);
+    assert!(end.end.result.why.contains("its limit of 1024 terminals"), "{}", end.end.result.why);
+    assert_eq!(end.log.lines().next(), Some("250"), "{}", end.log);
+}
+
+#[test]
 fn a_terminal_that_outlives_its_job_is_not_the_next_jobs() {
     let Some(world) = World::sandboxed("a_terminal_that_outlives_its_job_is_not_the_next_jobs") else {
         return;
