@@ -48,6 +48,16 @@ pub fn folder() -> Result<TempDir, Fault> {
     Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(beside)?)
 }
 
+/// The repository in which this program was made.
+///
+/// # Errors
+/// It was made elsewhere.
+pub fn this_repository() -> Result<PathBuf, Fault> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = here.ancestors().find(|folder| folder.join(".git").exists());
+    Ok(found.ok_or("this program was not made in a clone of the repository")?.to_owned())
+}
+
 /// A server and its executor.
 pub struct World {
     server: Option<Server>,

@@ -21,8 +21,9 @@ const MERGES_APART: usize = 2;
 /// Descriptions of candidates as a queue would make them, at most `count`, newest first.
 ///
 /// Where the branch has merges: the branch as it was before one merge, and the change that a later merge brought.
-/// Where it is a single line: each commit, and the one after it repeated beside it. Pairs in which one side contains
-/// the other are left out, since merging them is no work.
+/// Where it is a single line: each commit, and the second after it repeated beside it. So the line has been past no pair's
+/// merged tree, which has to be written. Pairs in which one side contains the other are left out, since merging them is no
+/// work.
 pub fn candidates(
     repository: &Repository,
     tip: CommitId,
@@ -38,12 +39,12 @@ pub fn candidates(
             return Ok(specs);
         }
     }
-    for three in line.windows(3) {
+    for four in line.windows(4) {
         if specs.len() == count {
             break;
         }
-        let [last, middle, first] = three else { continue };
-        if last.parents != [middle.id] || middle.parents != [first.id] {
+        let [last, between, middle, first] = four else { continue };
+        if last.parents != [between.id] || between.parents != [middle.id] || middle.parents != [first.id] {
             continue;
         }
         if let Merged::Clean(tree) = repository.pick(first.tree, last)? {
@@ -54,10 +55,12 @@ pub fn candidates(
     Ok(specs)
 }
 
-/// What a git of its own makes of a description, by its ordinary command.
+/// What a git of its own makes of a description, by its ordinary command. As with ours, nothing waits for the disk.
 pub fn reference(repository: &Repository, spec: &CandidateSpec) -> Result<Merged, GitError> {
-    let call = repository.call("merge-tree").args(["--write-tree", "-z", "--name-only", "--no-messages"]);
-    let call = call.args([spec.parent.to_string(), spec.revision.to_string()]);
+    let call = repository.call("merge-tree").config("core.fsync=none");
+    let call = call
+        .args(["--write-tree", "-z", "--name-only", "--no-messages"])
+        .args([spec.parent.to_string(), spec.revision.to_string()]);
     let bounds = Bounds { output_bytes_max: OUTPUT_BYTES_MAX, ..repository.bounds() };
     let finished = call.prepare().finish(&[], bounds)?;
     let mut fields = finished.output.split(|byte| *byte == 0);
@@ -73,13 +76,13 @@ pub fn reference(repository: &Repository, spec: &CandidateSpec) -> Result<Merged
     }
 }
 
-/// The commit that a git of its own makes of a merged tree, by its ordinary command.
+/// The commit that a git of its own makes of a merged tree, by its ordinary command. Nothing waits for the disk here either.
 pub fn reference_commit(
     repository: &Repository,
     spec: &CandidateSpec,
     tree: TreeId,
 ) -> Result<CommitId, GitError> {
-    let call = repository.call("commit-tree").args(["-m", spec.message.as_str()]);
+    let call = repository.call("commit-tree").config("core.fsync=none").args(["-m", spec.message.as_str()]);
     let parents = [spec.parent, spec.revision].map(|parent| format!("-p{parent}"));
     let call = call.args(parents).arg(tree.to_string());
     let call = ["AUTHOR", "COMMITTER"].into_iter().fold(call, |call, who| {

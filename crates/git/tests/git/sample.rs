@@ -53,11 +53,29 @@ fn a_history_of_merges_gives_branch_and_change() {
 #[test]
 fn a_straight_history_gives_neighbours() {
     let world = World::new();
-    for at in 0..6 {
+    for at in 0..7 {
         world.commit_file(&format!("file{at}"), &format!("{at}\n"));
     }
     world.push(world.head(), "main");
     check(&world, 4);
+}
+
+#[test]
+fn what_is_merged_is_in_no_history_before() {
+    let world = World::new();
+    for at in 0..7 {
+        world.commit_file(&format!("file{at}"), &format!("{at}\n"));
+    }
+    world.push(world.head(), "main");
+    let specs = sample::candidates(&world.repository, world.head(), 4).unwrap();
+    let all = ["cat-file", "--batch-all-objects", "--batch-check=%(objectname)"];
+    let before = world.in_store(&all, b"");
+    for spec in specs {
+        let CandidateOutcome::Made { tree, .. } = world.repository.make_candidate(&spec).unwrap() else {
+            panic!("{spec:?} is not made")
+        };
+        assert!(!before.contains(&tree.to_string()), "{spec:?}");
+    }
 }
 
 #[test]
