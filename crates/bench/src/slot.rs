@@ -44,8 +44,9 @@ impl Slot {
         Ok(Slot { pool, events, logs, next_lease: 1.into(), _spool: spool })
     }
 
-    /// Seconds of one job until it is told to be over. The log of the one before is removed first, as its peer removes what
-    /// it wrote: memory that a virtual machine has never touched costs it several times what copying into it does.
+    /// Seconds of one job until it is told to be over. The log of the one before is removed before the clock runs, so that
+    /// its pages are used again: memory that a virtual machine has never touched costs it several times what copying into it
+    /// does.
     ///
     /// # Errors
     /// It did not pass.

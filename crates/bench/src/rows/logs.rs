@@ -33,7 +33,11 @@ pub fn stream(extent: Extent) -> Result<Vec<Row>, Fault> {
     let body = JobBody { checkout: false, ..JobBody::script(&format!("cat {}", names.join(" "))) };
     let limits = Limits { log_bytes: u64::MAX, ..Limits::default() };
     let ours = || Ok(mib / slot.run(body.clone(), None, limits)?);
-    let peer = || Ok(mib / seconds(|| cat_to_cat(&files, &folder.path().join("copy")))?);
+    let copy = folder.path().join("copy");
+    let peer = || {
+        remove(&copy)?;
+        Ok(mib / seconds(|| cat_to_cat(&files, &copy))?)
+    };
     let (value, peer_value) = alternate(ours, peer)?;
     let figure = Figure { name: "P7-log", unit: "MiB/s", value, peer: "cat | cat > file", peer_value };
     Ok(vec![figure.judged(Goal::RatioAtLeast(0.65))])
@@ -48,17 +52,41 @@ fn write_text(path: &Path) -> Result<(), Fault> {
     Ok(File::create(path)?.write_all(&text)?)
 }
 
+/// Removes the copy of the time before, if there was one: before the clock runs, as a slot does with its last log.
+fn remove(copy: &Path) -> Result<(), Fault> {
+    match std::fs::remove_file(copy) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 fn cat_to_cat(files: &[PathBuf], copy: &Path) -> Result<(), Fault> {
     // A new file, as each log is one.
-    match std::fs::remove_file(copy) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    let copy = File::create_new(copy)?;
     let mut first = Command::new("cat").args(files).stdout(Stdio::piped()).spawn()?;
     let output = first.stdout.take().ok_or("a pipe was asked for")?;
-    let second = Command::new("cat").stdin(output).stdout(File::create(copy)?).status()?;
+    let second = Command::new("cat").stdin(output).stdout(copy).status()?;
     match first.wait()?.success() && second.success() {
         true => Ok(()),
         false => Err("cat failed".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_a_new_file_and_the_old_one_goes_before_the_clock_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let [text, copy] = ["text", "copy"].map(|name| folder.path().join(name));
+        std::fs::write(&text, "line\n").unwrap();
+        let files = [text.clone(), text];
+        for _ in 0..2 {
+            remove(&copy).unwrap();
+            cat_to_cat(&files, &copy).unwrap();
+            assert_eq!(std::fs::read_to_string(&copy).unwrap(), "line\nline\n");
+        }
+        assert!(cat_to_cat(&files, &copy).is_err());
     }
 }
