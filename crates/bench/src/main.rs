@@ -16,7 +16,7 @@ mod world;
 use std::process::ExitCode;
 
 use row::Row;
-use rows::ROWS;
+use rows::{Asked, ROWS};
 use spawner::Order;
 
 /// Whatever went wrong: a program for developers tells it and ends.
@@ -85,14 +85,11 @@ fn measure(words: &[&str]) -> ExitCode {
         ["--quick"] => Extent::Tenth,
         _ => return usage(&flags.join(" ")),
     };
-    let named = |group: &rows::Group, name: &str| {
-        group.names.iter().any(|row| row.to_lowercase().starts_with(&name.to_lowercase()))
-    };
-    if let Some(unknown) = names.iter().find(|name| !ROWS.iter().any(|group| named(group, name))) {
+    if let Some(unknown) = names.iter().find(|name| !ROWS.iter().any(|group| group.is_named(name))) {
         return usage(unknown);
     }
     let mut code = ExitCode::SUCCESS;
-    for group in ROWS.iter().filter(|group| names.is_empty() || names.iter().any(|name| named(group, name))) {
+    for group in ROWS.iter().filter(|group| group.is_asked(&names)) {
         eprintln!("measuring {}", group.names.join(", "));
         // What the rows before have left to be written would be written now, under a row that measures the disk.
         rustix::fs::sync();
@@ -113,6 +110,12 @@ fn print(row: &Row) {
 
 fn usage(word: &str) -> ExitCode {
     eprintln!("error: there is no row or flag `{word}`\n hint: --quick, or the beginning of one of these:");
-    ROWS.iter().flat_map(|group| group.names).for_each(|name| eprintln!("  {name}"));
+    for group in ROWS {
+        let only = match group.asked {
+            Asked::Always => "",
+            Asked::ByName => " (takes minutes: measured only where it is named)",
+        };
+        group.names.iter().for_each(|name| eprintln!("  {name}{only}"));
+    }
     ExitCode::from(2)
 }

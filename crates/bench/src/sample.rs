@@ -46,6 +46,44 @@ pub fn seconds<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<f64, Fault>
     Ok(began.elapsed().as_secs_f64())
 }
 
+/// How often the system counts the processor time of processes in a second: `USER_HZ` of Linux, the same on all machines
+/// that Rust's own releases are for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What something took that other processes did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spent {
+    /// From its beginning to its end.
+    pub seconds: f64,
+    /// As long as it would have taken if no core had ever waited, for it or for others' work.
+    pub floor: f64,
+}
+
+impl Spent {
+    /// What the floor is.
+    pub const FLOOR: &str = "the processor time that it took, spread over all cores";
+}
+
+/// What work takes that is done by processes for which this one waits.
+///
+/// # Errors
+/// Its own.
+pub fn spent<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<Spent, Fault> {
+    let before = processor_seconds()?;
+    let seconds = seconds(work)?;
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    Ok(Spent { seconds, floor: (processor_seconds()? - before) / cores })
+}
+
+/// Processor seconds of all processes that have ended and were waited for, with those for which they waited.
+fn processor_seconds() -> Result<f64, Fault> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // `pid (name) state ...`: the name may have spaces and brackets.
+    let fields = stat.rsplit_once(')').ok_or("a malformed /proc/self/stat")?.1.split_whitespace();
+    let of_children: Vec<f64> = fields.skip(13).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(of_children.iter().sum::<f64>() / TICKS_PER_SECOND)
+}
+
 /// Milliseconds of a duration.
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
@@ -65,6 +103,15 @@ mod tests {
         let mut values = [5.0, 1.0, 3.0].into_iter();
         let got = alternate(|| note('o', values.next().unwrap()), || note('p', 2.0)).unwrap();
         assert_eq!((got, order.borrow().as_str()), ((3.0, 2.0), "popopo"));
+    }
+
+    #[test]
+    fn the_floor_is_what_processes_have_computed() {
+        let run = |script: &str| {
+            spent(|| Ok(std::process::Command::new("sh").args(["-c", script]).status()?)).unwrap()
+        };
+        let busy = run("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done");
+        assert!(busy.floor > 0.0 && busy.floor <= busy.seconds, "{busy:?}");
     }
 
     #[test]

@@ -4,16 +4,18 @@
 //! and judges what it says.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::steps::variables_of_cargo_run;
 
 /// One line of help.
 pub const HELP: &str = "[--json] [--quick] [ROW...]: the promised figures beside their peers, all or those whose \
-                        names begin so; 1 if one does not hold";
+                        names begin so; 1 if one does not hold. compile-dev and compile-release, which take a \
+                        quarter of an hour, only if named: `cargo xtask bench compile`";
 
 /// Runs the command; `false` if a row does not hold or could not be measured.
 ///
@@ -21,10 +23,10 @@ pub const HELP: &str = "[--json] [--quick] [ROW...]: the promised figures beside
 /// The command line means nothing, or the measuring program cannot be made or started.
 pub fn run(root: &Path, arguments: &mut lexopt::Parser) -> Result<bool, Failure> {
     let asked = Asked::read(arguments)?;
-    let cannot =
-        |why: std::io::Error| Failure::new("`cargo` does not run", why, "is Rust installed by rustup?");
-    let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--release", "--locked", "--package", "towpath-bench", "--"]);
+    let cannot = |why: std::io::Error| {
+        Failure::new("the measuring program does not run", why, "look at target/release")
+    };
+    let mut command = Command::new(made(root)?);
     command.args(&asked.words).current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(cannot)?;
     let output = child.stdout.take().expect("invariant: its output is piped");
@@ -39,6 +41,22 @@ pub fn run(root: &Path, arguments: &mut lexopt::Parser) -> Result<bool, Failure>
         println!("{} rows hold, {} do not", summary.holding, summary.failing);
     }
     Ok(succeeded && summary.is_good())
+}
+
+/// Has the measuring program made, and the product, which it finds beside itself: both at once, since they are compiled
+/// from the same libraries only then.
+fn made(root: &Path) -> Result<PathBuf, Failure> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--quiet", "--release", "--locked"]).current_dir(root).stdin(Stdio::null());
+    command.args(["--package", "towpath", "--package", "towpath-bench"]);
+    for name in variables_of_cargo_run() {
+        command.env_remove(name);
+    }
+    if !command.status().is_ok_and(|status| status.success()) {
+        return Err(Failure::new("the programs were not compiled", "cargo failed", "see what it says above"));
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("release/towpath-bench"))
 }
 
 /// What stands on the command line.
