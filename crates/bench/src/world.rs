@@ -31,6 +31,8 @@ use towpath_server::settings::{ExecutorLife, ServerSettings};
 
 use crate::Fault;
 
+mod landed;
+
 /// Jobs at once: as many as the floor starts.
 pub const SLOTS: u32 = 2;
 /// How long a whole measured run may take before something is wrong.
@@ -65,7 +67,7 @@ pub struct World {
     next_run: AtomicU64,
     path: PathBuf,
     /// The same, where it is this world's own.
-    folder: Option<TempDir>,
+    _folder: Option<TempDir>,
 }
 
 impl World {
@@ -76,7 +78,7 @@ impl World {
     pub fn start(sandbox: SandboxKind) -> Result<World, Fault> {
         let folder = folder()?;
         let mut world = World::open(folder.path(), sandbox, 1)?;
-        world.folder = Some(folder);
+        world._folder = Some(folder);
         Ok(world)
     }
 
@@ -90,12 +92,9 @@ impl World {
         let mut server = runtime.block_on(Server::start(settings(folder, sandbox)?))?;
         runtime.block_on(server.executor_answered())?;
         let view = server.shared.store.reader().snapshot()?;
-        let mut next_run = 1;
-        while view.run(&run_id(next_run))?.is_some() {
-            next_run += 1;
-        }
+        let next_run = 1 + view.last_run_number(&run_id(1).gate)?.unwrap_or(0);
         let (path, next_run) = (folder.to_owned(), AtomicU64::new(next_run));
-        Ok(World { server: Some(server), runtime, next_run, path, folder: None })
+        Ok(World { server: Some(server), runtime, next_run, path, _folder: None })
     }
 
     /// Works on what the server works with.
@@ -117,15 +116,6 @@ impl World {
         // Until this process ends or the runtime does.
         self.runtime.spawn(serve(edge, listener, std::future::pending()));
         Ok(address)
-    }
-
-    /// Ends server and executor; answers the folder, for another server.
-    ///
-    /// # Errors
-    /// The executor does not end, or the folder is another's.
-    pub fn close(mut self) -> Result<TempDir, Fault> {
-        self.stop()?;
-        self.folder.take().ok_or_else(|| "the folder is not this world's".into())
     }
 
     /// Ends the executor of a folder whose server has ended: it outlives its servers.

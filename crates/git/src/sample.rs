@@ -1,4 +1,5 @@
-//! Candidates out of a repository's own history, for measuring how fast they are made and whether git agrees.
+//! Candidates out of a repository's own history, for measuring how fast they are made and whether git agrees, and what else
+//! is measured on.
 
 use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::ids::{CommitId, Timestamp, TreeId};
@@ -11,8 +12,10 @@ use crate::object::{CommitInfo, ObjectId, TreePath};
 use crate::process::Bounds;
 use crate::repository::Repository;
 
+mod changes;
 mod hard;
 
+pub use changes::changes;
 pub use hard::pairs as hard_pairs;
 
 /// Merges between the branch and the change that a pair joins: as old as a change is when it waits in a queue.

@@ -15,6 +15,8 @@ use crate::{Extent, Fault};
 
 /// Runs that are stored.
 const RUNS: u32 = 10_000;
+/// Changes that have landed, in one repository with a gate: those of a small team in a month.
+const CHANGES: u32 = 100;
 /// Jobs that ran in the sandbox before its memory is looked at: several in each slot.
 const JOBS: u32 = 20;
 /// Runs under way at once while they are made.
@@ -22,9 +24,8 @@ const UNDER_WAY: u32 = 256;
 
 /// Memory of server and executor, and the time from the server's start to its first answer.
 pub fn idle(extent: Extent) -> Result<Vec<Row>, Fault> {
-    let world = World::start(SandboxKind::None)?;
-    world.runs(&graph(1), extent.of(RUNS), UNDER_WAY)?;
-    let stored = world.close()?;
+    let stored = folder()?;
+    fill(stored.path(), extent)?;
     let empty = folder()?;
     let start = |folder: &Path| {
         let mut service = Service::start(folder)?;
@@ -42,6 +43,13 @@ pub fn idle(extent: Extent) -> Result<Vec<Row>, Fault> {
     let figure = Figure { name: "P8-memory", unit: "MiB", value, peer, peer_value };
     World::end_executor_of(empty.path())?;
     Ok(vec![figure.judged(Goal::AtMost(40.0)), start])
+}
+
+/// What a server has behind it: a repository with this one's history, changes that landed there, and runs of its gate.
+fn fill(folder: &Path, extent: Extent) -> Result<(), Fault> {
+    World::open(folder, SandboxKind::None, 1)?.land_changes(extent.of(CHANGES))?;
+    World::open(folder, SandboxKind::None, 1)?.runs(&graph(1), extent.of(RUNS), UNDER_WAY)?;
+    Ok(())
 }
 
 /// MiB that a server holds with all that it has started, after each slot of its sandbox has run jobs: the executor, and

@@ -30,13 +30,13 @@ impl Random {
 
 /// An entry that is no folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Leaf {
-    mode: Mode,
-    content: String,
+pub(super) struct Leaf {
+    pub mode: Mode,
+    pub content: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Plain,
     Executable,
     Link,
@@ -44,7 +44,7 @@ enum Mode {
 }
 
 /// A tree by its paths.
-type Files = BTreeMap<String, Leaf>;
+pub(super) type Files = BTreeMap<String, Leaf>;
 
 /// `count` pairs of two sides from one base each, as candidates to be made.
 pub fn pairs(repository: &Repository, count: usize, seed: u64) -> Result<Vec<CandidateSpec>, GitError> {
@@ -168,7 +168,11 @@ fn is_free(files: &Files, path: &str) -> bool {
     !files.keys().any(|other| other == path || other.starts_with(&below) || is_above(other))
 }
 
-fn commit(repository: &Repository, files: &Files, parent: Option<CommitId>) -> Result<CommitId, GitError> {
+pub(super) fn commit(
+    repository: &Repository,
+    files: &Files,
+    parent: Option<CommitId>,
+) -> Result<CommitId, GitError> {
     let all: Vec<(&str, &Leaf)> = files.iter().map(|(path, leaf)| (path.as_str(), leaf)).collect();
     let tree = write_tree(&repository.objects(), &all)?;
     repository.synthetic(TreeId(tree.0), parent)

@@ -1,6 +1,7 @@
 //! Samples for the bench: candidates that are work, and git's own answer to each.
 
-use towpath_core::candidate::CandidateSpec;
+use towpath_core::candidate::{CandidateSpec, Strategy};
+use towpath_core::ids::Timestamp;
 use towpath_git::{CandidateOutcome, Merged, sample};
 
 use crate::support::World;
@@ -89,4 +90,25 @@ fn generated_pairs_are_hard_and_the_same_each_time() {
     assert!((PAIRS / 5..=PAIRS * 4 / 5).contains(&clean), "{clean} of {PAIRS} are clean");
     let fsck = one.in_store(&["fsck", "--strict", "--no-dangling", "--no-reflogs"], b"");
     assert_eq!(fsck, "", "{fsck}");
+}
+
+#[test]
+fn changes_land_one_after_the_other_and_all_of_them() {
+    let world = World::new();
+    world.push(world.commit_file("base", "0"), "main");
+    let branches = sample::changes(&world.repository, "jobs: {}\n", 3).unwrap();
+    let tip = |name: &str| world.repository.branch_tip(&name.parse().unwrap()).unwrap().unwrap();
+    assert_eq!(world.in_store(&["ls-tree", "--name-only", "main"], b""), "towpath.yaml");
+    let mut main = tip("main");
+    for branch in &branches {
+        let revision = tip(branch.as_str());
+        let Merged::Clean(tree) = world.repository.merge(main, revision).unwrap() else {
+            panic!("{branch} is in conflict")
+        };
+        let (message, time) = ("land".to_owned(), Timestamp(0));
+        let spec = CandidateSpec { parent: main, revision, strategy: Strategy::Merge, message, time };
+        main = sample::reference_commit(&world.repository, &spec, tree).unwrap();
+    }
+    let files = world.in_store(&["ls-tree", "--name-only", &main.to_string()], b"");
+    assert_eq!(files, "file-1\nfile-2\nfile-3\ntowpath.yaml");
 }
