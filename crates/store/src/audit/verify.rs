@@ -1,6 +1,6 @@
 //! The offline verifier: recomputes everything from the leaves' bytes and compares it with all that claims to know it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rusqlite::Row;
@@ -29,9 +29,9 @@ pub struct Report {
     pub leaves: u64,
     /// The root over all of them.
     pub root: String,
-    /// How many leaves no good checkpoint covers: nothing can be said about them.
+    /// How many leaves no good checkpoint covers by a key that is vouched for: nothing can be said about them.
     pub unsealed: u64,
-    /// Checkpoints in the database and outside that are good.
+    /// Checkpoints in the database and outside that are good, by a key that is vouched for.
     pub checkpoints: u64,
     /// Restores that the log admits and a good checkpoint covers, each with its leaf. What they lost is no finding, but
     /// worth reading.
@@ -152,6 +152,9 @@ struct Check {
     changes: Vec<(u64, VerifierKey, VerifierKey)>,
     /// The key of each stretch, with the number of the leaf that brought it.
     keys: Vec<(u64, VerifierKey)>,
+    /// Up to how many leaves a key that is trusted, or one that it handed over to or that gave way to it, signs: what signs
+    /// more is nobody's whom the trusted ones know of.
+    vouched: u64,
 }
 
 impl Check {
@@ -178,6 +181,7 @@ impl Check {
             roots: BTreeMap::new(),
             changes: Vec::new(),
             keys: Vec::new(),
+            vouched: u64::MAX,
         })
     }
 
@@ -280,6 +284,12 @@ impl Check {
         })?;
         for (leaf, old, new) in std::mem::take(&mut self.changes) {
             match self.keys.last() {
+                _ if leaf == 0 => {
+                    self.find(
+                        Place::Leaf(0),
+                        "a change from a key that has signed nothing: there is no leaf before it",
+                    );
+                }
                 None => self.keys.extend([(0, old), (leaf, new)]),
                 Some((_, current)) if *current == old => self.keys.push((leaf, new)),
                 Some(_) => self.find(Place::Leaf(leaf), "a change from a key that did not sign here"),
@@ -306,15 +316,16 @@ impl Check {
         Ok(())
     }
 
-    /// Anybody can write that a key is lost. Who knows of it trusts a key of the time since.
+    /// Anybody can write that a key is lost. Who knows of it trusts a key of the time since; to whoever does not, what is signed
+    /// from there on says nothing.
     fn trust_since_a_loss(&mut self, trusted: &[VerifierKey]) {
-        let Some((leaf, _)) = self.report.successions.last() else { return };
-        let leaf = *leaf;
-        if !self.keys.iter().any(|(since, key)| *since >= leaf && trusted.contains(key)) {
-            let what = "it gives up the key before it as lost, and no key since is one that you trust; if you know of that \
-                        loss, trust the new key, `--key KEY`";
-            self.find(Place::Leaf(leaf), what);
-        }
+        let newest = self.keys.iter().rev().find(|(_, key)| trusted.contains(key)).map(|(since, _)| *since);
+        let mut losses = self.report.successions.iter().map(|(leaf, _)| *leaf);
+        let Some(leaf) = losses.find(|leaf| newest.is_none_or(|newest| newest < *leaf)) else { return };
+        self.vouched = leaf;
+        let what = "it gives up the key before it as lost, and no key since is one that you trust; if you know of that \
+                    loss, trust the new key, `--key KEY`";
+        self.find(Place::Leaf(leaf), what);
     }
 
     /// The key for checkpoints of this size.
@@ -326,19 +337,25 @@ impl Check {
     fn checkpoints(&mut self) {
         let mut claims = std::mem::take(&mut self.claims);
         claims.sort_by_key(|claim| claim.note.as_ref().map_or(0, |note| note.checkpoint.size));
-        let (mut sealed, mut wrong) = (0, Vec::new());
+        let (mut signed, mut sealed, mut wrong) = (0, BTreeSet::new(), Vec::new());
         for claim in claims {
-            match self.wrong_with(&claim, sealed) {
-                None => {
-                    self.report.checkpoints += 1;
-                    sealed = claim.note.map_or(sealed, |note| note.checkpoint.size.max(sealed));
-                }
-                Some(finding) => wrong.push((claim, finding)),
+            if let Some(finding) = self.wrong_with(&claim, signed) {
+                wrong.push((claim, finding));
+                continue;
+            }
+            let Some(Checkpoint { size, life, .. }) = claim.note.map(|note| note.checkpoint) else {
+                continue;
+            };
+            signed = size;
+            if size <= self.vouched {
+                self.report.checkpoints += 1;
+                sealed.insert((size, life));
             }
         }
-        self.report.unsealed = self.report.leaves.saturating_sub(sealed);
-        self.restores(sealed);
-        self.successions(sealed);
+        let covered = sealed.last().map_or(0, |(size, _)| *size);
+        self.report.unsealed = self.report.leaves.saturating_sub(covered);
+        self.restores(&sealed);
+        self.successions(signed);
         for (claim, finding) in wrong {
             match self.is_explained(&claim) {
                 true => self.excuse(&claim),
@@ -363,24 +380,37 @@ impl Check {
         }
     }
 
-    /// Anybody can write a leaf that tells of a restore. It counts where the key of the log has signed what is up to it.
-    fn restores(&mut self, sealed: u64) {
+    /// Anybody can write a leaf that tells of a restore. It counts where the key of the log has signed what is up to it; and
+    /// where it ends lives, the one that it began has signed just that, as a server does with the leaf itself.
+    fn restores(&mut self, sealed: &BTreeSet<(u64, Option<Incarnation>)>) {
+        let covered = sealed.last().map_or(0, |(size, _)| *size);
         for (leaf, restored) in std::mem::take(&mut self.report.restores) {
-            if restored.leaves_before.checked_sub(restored.leaves_lost) != Some(leaf) {
-                self.find(Place::Leaf(leaf), "it tells of a restore to another place than its own");
-            } else if leaf >= sealed {
-                let what = "it tells of a restore, and no good checkpoint covers it: anybody may have written it, and a \
-                            server that does puts one over it at once";
-                self.find(Place::Leaf(leaf), what);
+            let what = if restored.leaves_before.checked_sub(restored.leaves_lost) != Some(leaf) {
+                "it tells of a restore to another place than its own"
+            } else if leaf >= covered {
+                "it tells of a restore, and no good checkpoint covers it: anybody may have written it, and a server that does \
+                 puts one over it at once"
+            } else if !restored.ended.is_empty() && !self.is_sealed_at_once(leaf, sealed) {
+                "it tells of a restore, and no good checkpoint ends with it: anybody may have written it, and a server that \
+                 does puts one over it before anything else"
             } else {
                 self.report.restores.push((leaf, restored));
-            }
+                continue;
+            };
+            self.find(Place::Leaf(leaf), what);
         }
     }
 
+    /// Whether a life has signed what ends with this leaf; where the key was lost as well, the leaf that says so comes between.
+    fn is_sealed_at_once(&self, leaf: u64, sealed: &BTreeSet<(u64, Option<Incarnation>)>) -> bool {
+        let with_key = self.report.successions.iter().any(|(at, _)| *at == leaf + 1);
+        let sizes = leaf + 1..=leaf + 1 + u64::from(with_key);
+        sealed.iter().any(|(size, life)| life.is_some() && sizes.contains(size))
+    }
+
     /// The new key vouches for having taken over by what it signs.
-    fn successions(&mut self, sealed: u64) {
-        let unsealed = self.report.successions.iter().filter(|(leaf, _)| *leaf >= sealed);
+    fn successions(&mut self, signed: u64) {
+        let unsealed = self.report.successions.iter().filter(|(leaf, _)| *leaf >= signed);
         for leaf in unsealed.map(|(leaf, _)| *leaf).collect::<Vec<_>>() {
             let what =
                 "it gives up the key as lost, and no good checkpoint covers it: anybody may have written it";
@@ -418,12 +448,12 @@ impl Check {
         Some(Finding { place: Place::Leaf(*leaf), what })
     }
 
-    /// Whether a checkpoint is of leaves that a restore lost, as the log itself says.
+    /// Whether a checkpoint is of leaves that a restore lost, as the log itself says, and a key that is vouched for signed it.
     fn is_explained(&self, claim: &Claim) -> bool {
         let Some(note) = &claim.note else { return false };
         claim.row_size.is_none()
             && has_lost(&self.report.restores, &note.checkpoint)
-            && self.keys.iter().any(|(_, key)| key.signed(note))
+            && self.keys.iter().any(|(since, key)| *since < self.vouched && key.signed(note))
     }
 }
 

@@ -8,6 +8,7 @@ mod cells;
 mod children;
 mod copies;
 mod crash;
+mod forged;
 mod lives;
 mod model;
 mod postgres;
