@@ -91,6 +91,9 @@ pub struct Saved {
     pub version: String,
     /// Leaves of the record.
     pub leaves: u64,
+    /// How many of them, the last ones, no checkpoint covers yet.
+    #[serde(default)]
+    pub leaves_unsealed: u64,
     /// Repositories.
     pub repos: Vec<RepoName>,
     /// Those that the database names and that are lost or damaged, where they were or in the backup.
@@ -152,6 +155,7 @@ fn fill(data: &Path, draft: &Path) -> Result<Saved, SaveError> {
     let mut saved = Saved {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         leaves: view.leaf_count()?,
+        leaves_unsealed: view.unsealed()?,
         repos: Vec::new(),
         unsaved: Vec::new(),
         secrets: view.secret_count()?,

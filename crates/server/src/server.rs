@@ -390,7 +390,18 @@ pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError
     let sink = Some(settings.keys.join("checkpoints"));
     let audit = AuditOptions { key, succeeds: settings.new_keys, sink };
     let options = Options { audit: Some(audit), ..Options::new(&settings.data, system_time()) };
-    Ok(Store::open(options)?)
+    let store = Store::open(options)?;
+    if let Some(leaves) = store.taken_over() {
+        tracing::warn!(
+            leaves.from = leaves.start,
+            leaves.count = leaves.end - leaves.start,
+            "took over {} leaves of the record that no checkpoint covered, from leaf {} on: of the half second before the \
+             last server was killed, or nothing tells who wrote them",
+            leaves.end - leaves.start,
+            leaves.start
+        );
+    }
+    Ok(store)
 }
 
 fn open_secrets(store: &Arc<Store>, keys: &Path) -> Result<Secrets, ServerError> {

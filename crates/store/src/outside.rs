@@ -52,7 +52,7 @@ pub(crate) fn check_history(
 ) -> Result<(), OpenError> {
     let (Some(key), Some(sink)) = (key, sink) else { return Ok(()) };
     let foreign = match same_life(known.mark.as_ref(), incarnation_of(view)?) {
-        true => foreign_checkpoint(view, known)?,
+        true => foreign_checkpoint(view, known, key)?,
         false => unsigned_history(view, known, key)?,
     };
     match foreign {
@@ -63,10 +63,10 @@ pub(crate) fn check_history(
 
 /// The size of the newest checkpoint outside that the database has leaves for, if it is over other ones. A restore has
 /// lost those that its leaf tells of.
-fn foreign_checkpoint(view: &View, known: &KnownBefore) -> Result<Option<u64>, ReadError> {
+fn foreign_checkpoint(view: &View, known: &KnownBefore, key: &VerifierKey) -> Result<Option<u64>, ReadError> {
     let leaves = view.leaf_count()?;
     let Some(newest) = known.checkpoints().find(|one| one.size <= leaves) else { return Ok(None) };
-    let is_known = view.is_under(&newest)? || has_lost(&view.restores()?, &newest);
+    let is_known = view.is_under(&newest)? || has_lost(&sealed_restores(view, known, Some(key))?, &newest);
     Ok((!is_known).then_some(newest.size))
 }
 
@@ -76,25 +76,68 @@ fn foreign_checkpoint(view: &View, known: &KnownBefore) -> Result<Option<u64>, R
 /// have signed over as many of their own since.
 fn unsigned_history(view: &View, known: &KnownBefore, key: &VerifierKey) -> Result<Option<u64>, ReadError> {
     let leaves = view.leaf_count()?;
-    let within: Vec<Checkpoint> = known.checkpoints().filter(|one| one.size <= leaves).collect();
-    // A start that was cut off may have signed one that is not outside yet.
+    let covers_most = covers_most(view, known, Some(key))?;
+    let contradicts = |one: &Checkpoint| {
+        covers_most.as_ref().is_none_or(|most| one.life == most.life && one.size > most.size)
+    };
+    let within = known.checkpoints().filter(|one| one.size <= leaves);
+    Ok(within.filter(contradicts).map(|one| one.size).max())
+}
+
+/// The restores that the log tells of and that the key vouches for: whoever has the data alone can write the leaf of one, and
+/// no checkpoint over it.
+fn sealed_restores(
+    view: &View,
+    known: &KnownBefore,
+    key: Option<&VerifierKey>,
+) -> Result<Vec<(u64, Restored)>, ReadError> {
+    let mut restores = view.restores()?;
+    if !restores.is_empty() {
+        let sealed = sealed_leaves(view, known, key)?;
+        restores.retain(|(leaf, _)| *leaf < sealed);
+    }
+    Ok(restores)
+}
+
+/// How many leaves of the database are under a checkpoint, here or outside.
+fn sealed_leaves(view: &View, known: &KnownBefore, key: Option<&VerifierKey>) -> Result<u64, ReadError> {
+    Ok(covers_most(view, known, key)?.map_or(0, |most| most.size))
+}
+
+/// How many leaves at the end of the database are under no checkpoint: half a second of them where a server was cut off, and
+/// whatever somebody has written who has the data alone.
+pub(crate) fn unsealed_leaves(
+    view: &View,
+    known: &KnownBefore,
+    key: Option<&VerifierKey>,
+) -> Result<u64, ReadError> {
+    Ok(view.leaf_count()?.saturating_sub(sealed_leaves(view, known, key)?))
+}
+
+/// The checkpoint that is over most of the database's leaves: one from outside, or its own newest, which a start that was cut
+/// off may have signed and not put outside yet. What lies beside the leaves counts by its signature alone.
+fn covers_most(
+    view: &View,
+    known: &KnownBefore,
+    key: Option<&VerifierKey>,
+) -> Result<Option<Checkpoint>, ReadError> {
+    let leaves = view.leaf_count()?;
     let own = view.last_checkpoint()?.and_then(|note| note.parse::<SignedCheckpoint>().ok());
-    let own = own.filter(|own| key.signed(own)).map(|own| own.checkpoint);
-    let signed = within.iter().chain(own.as_ref().filter(|own| own.size <= leaves));
-    let covers_most = largest_over(view, signed.collect())?;
-    let contradicts =
-        |one: &&Checkpoint| covers_most.is_none_or(|most| one.life == most.life && one.size > most.size);
-    Ok(within.iter().filter(contradicts).map(|one| one.size).max())
+    let own = own.filter(|own| key.is_some_and(|key| key.signed(own))).map(|own| own.checkpoint);
+    if let Some(all) = own.as_ref().filter(|own| own.size == leaves)
+        && view.is_under(all)?
+    {
+        // Nothing covers more, and there is much outside to read.
+        return Ok(own);
+    }
+    largest_over(view, known.checkpoints().chain(own).filter(|one| one.size <= leaves).collect())
 }
 
 /// The one of these checkpoints that is over most of the leaves, and over no other ones.
-fn largest_over<'a>(
-    view: &View,
-    mut checkpoints: Vec<&'a Checkpoint>,
-) -> Result<Option<&'a Checkpoint>, ReadError> {
+fn largest_over(view: &View, mut checkpoints: Vec<Checkpoint>) -> Result<Option<Checkpoint>, ReadError> {
     checkpoints.sort_by_key(|one| Reverse(one.size));
     for one in checkpoints {
-        if view.is_under(one)? {
+        if view.is_under(&one)? {
             return Ok(Some(one));
         }
     }
@@ -145,6 +188,7 @@ pub(crate) fn is_same_restore(
 pub(crate) fn find_rollback(
     view: &View,
     known: &KnownBefore,
+    key: Option<&VerifierKey>,
     now: Timestamp,
 ) -> Result<Option<Restored>, ReadError> {
     const META: &str = "SELECT epoch, time_high FROM meta";
@@ -158,7 +202,7 @@ pub(crate) fn find_rollback(
         "the database has fewer leaves than were known outside of it"
     } else if known.mark.is_some() && of_mark.1 > epoch {
         "the database is of an earlier epoch than was known outside of it"
-    } else if !same_life(known.mark.as_ref(), own) {
+    } else if !same_life(known.mark.as_ref(), own) || !goes_on_from_the_last(view, known, key)? {
         "the database is of another life than was known outside of it"
     } else {
         return Ok(None);
@@ -167,11 +211,12 @@ pub(crate) fn find_rollback(
     let of_last = leaves_known.saturating_sub(leaves_in_common(known, own, leaves, &ended));
     // What a restore lost that still waits for acceptance is lost after the next one as well.
     let waits = view.restored()?.map_or(0, |waits| waits.leaves_lost);
-    let leaves_lost = of_last.max(lost_of_all_lives(view, known, &ended)?) + waits;
+    let leaves_lost = of_last.max(lost_of_all_lives(view, known, key, &ended)?) + waits;
     Ok(Some(Restored {
         why: why.to_owned(),
         leaves_before: leaves + leaves_lost,
         leaves_lost,
+        leaves_unsealed: unsealed_leaves(view, known, key)?,
         epoch_before: Epoch(of_mark.1),
         life_before: known.life().to_owned(),
         at: time_high.max(now),
@@ -191,8 +236,13 @@ fn leaves_in_common(known: &KnownBefore, own: Option<Incarnation>, leaves: u64, 
 }
 
 /// How many leaves of all lives are known to be lost, but for those that a restore lost which the log tells of.
-fn lost_of_all_lives(view: &View, known: &KnownBefore, ended: &[EndedLife]) -> Result<u64, ReadError> {
-    let told = view.restores()?;
+fn lost_of_all_lives(
+    view: &View,
+    known: &KnownBefore,
+    key: Option<&VerifierKey>,
+    ended: &[EndedLife],
+) -> Result<u64, ReadError> {
+    let told = sealed_restores(view, known, key)?;
     let lost = |one: &EndedLife| {
         let of_life = || known.checkpoints().filter(|checkpoint| checkpoint.life == Some(one.life));
         let before =
@@ -218,6 +268,22 @@ fn ended_lives(view: &View, known: &KnownBefore, leaves: u64) -> Result<Vec<Ende
     }
     lives.extend(incarnation_of(view)?.map(|life| (life, leaves)));
     Ok(lives.into_iter().map(|(life, kept)| EndedLife { life, kept }).collect())
+}
+
+/// Whether the database is of the life that signed last outside, or tells of the restore that ended that one. The mark says the
+/// same, but lies where whoever writes the database can write it as well.
+fn goes_on_from_the_last(
+    view: &View,
+    known: &KnownBefore,
+    key: Option<&VerifierKey>,
+) -> Result<bool, ReadError> {
+    let last = known.checkpoints().next().and_then(|newest| newest.life);
+    let (Some(last), Some(own)) = (last, incarnation_of(view)?) else { return Ok(true) };
+    if last == own {
+        return Ok(true);
+    }
+    let has_ended = |restored: &Restored| restored.ended.iter().any(|one| one.life == last);
+    Ok(sealed_restores(view, known, key)?.iter().any(|(_, restored)| has_ended(restored)))
 }
 
 fn same_life(mark: Option<&Mark>, incarnation: Option<Incarnation>) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::folder::{DataFolder, RESERVE_BYTES, file_error};
 use crate::group::WriterThread;
 use crate::incarnation::Incarnation;
 use crate::outside::{
-    KnownBefore, check_history, find_rollback, incarnation_of, is_same_restore, known_before,
+    KnownBefore, check_history, find_rollback, incarnation_of, is_same_restore, known_before, unsealed_leaves,
 };
 use crate::reader::Reader;
 use crate::room::Room;
@@ -84,6 +85,7 @@ pub struct Store {
     reader: Reader,
     epoch: Epoch,
     incarnation: Incarnation,
+    taken_over: Option<Range<u64>>,
     path: PathBuf,
     thread: Option<JoinHandle<()>>,
 }
@@ -104,7 +106,7 @@ impl Store {
         let succeeds = succeeds.unwrap_or_default();
         let start =
             Start { options: &options, folder: &folder, sink: sink.as_ref(), key: key.as_ref(), succeeds };
-        let Opened { begun, mut view, log, room } = match begin(&start) {
+        let Opened { begun, mut view, log, room, taken_over } = match begin(&start) {
             // A full disk may show as any failure to write; the reserve is there for a restart, too.
             Err(OpenError::Write(_) | OpenError::File { .. } | OpenError::Read(ReadError::Io { .. }))
                 if folder.release_reserve() =>
@@ -139,6 +141,7 @@ impl Store {
             reader: Reader::new(database),
             epoch: begun.marks.epoch,
             incarnation: begun.incarnation,
+            taken_over,
             path,
             thread: Some(thread),
         })
@@ -162,6 +165,12 @@ impl Store {
     /// This life of the data.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// The leaves that no checkpoint covered when this epoch began, if there were any, and that its first one covers: half a
+    /// second of them where a server was killed, and whatever somebody has written who has the data alone.
+    pub fn taken_over(&self) -> Option<Range<u64>> {
+        self.taken_over.clone()
     }
 
     /// The folder's real path.
@@ -246,6 +255,7 @@ struct Opened {
     view: View,
     log: Log,
     room: Room,
+    taken_over: Option<Range<u64>>,
 }
 
 /// The database of a folder, migrated and in a new epoch, with the leaf of a restore if it was one.
@@ -256,10 +266,13 @@ fn begin(start: &Start<'_>) -> Result<Opened, OpenError> {
     folder.sync()?;
     let lost = key.map(|key| lost_key(&view, key, *succeeds)).transpose()?.flatten();
     let known = known_before(folder, *sink)?;
-    check_history(&view, &known, key.map(|key| key.verifier()), *sink)?;
-    let restored = match is_same_restore(&view, &known, key.map(|key| key.verifier()))? {
+    let verifier = key.map(|key| key.verifier());
+    check_history(&view, &known, verifier, *sink)?;
+    let (leaves, unsealed) = (view.leaf_count()?, unsealed_leaves(&view, &known, verifier)?);
+    let taken_over = (verifier.is_some() && unsealed > 0).then(|| leaves - unsealed..leaves);
+    let restored = match is_same_restore(&view, &known, verifier)? {
         true => None,
-        false => find_rollback(&view, &known, options.now)?,
+        false => find_rollback(&view, &known, verifier, options.now)?,
     };
     let own = incarnation_of(&view)?.filter(|_| restored.is_none());
     let incarnation = own.unwrap_or_else(|| Incarnation(crate::random()));
@@ -274,7 +287,7 @@ fn begin(start: &Start<'_>) -> Result<Opened, OpenError> {
     view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
     // Last: what is reserved, and what the database may not exceed, is for what the start itself writes as well.
     let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
-    Ok(Opened { begun, view, log, room })
+    Ok(Opened { begun, view, log, room, taken_over })
 }
 
 fn check_library() -> Result<(), OpenError> {

@@ -66,6 +66,9 @@ pub struct Restored {
     pub leaves_before: u64,
     /// How many of them are lost.
     pub leaves_lost: u64,
+    /// How many of the others, those just before this leaf, no checkpoint covered: nothing tells who wrote them.
+    #[serde(default)]
+    pub leaves_unsealed: u64,
     /// The highest epoch known from before.
     pub epoch_before: Epoch,
     /// The life that the mark named then: as long as it does, no start has got further since. Empty where there was no mark.
@@ -103,11 +106,18 @@ pub(crate) fn has_lost(restores: &[(u64, Restored)], checkpoint: &Checkpoint) ->
 
 impl fmt::Display for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Restored { leaves_lost, leaves_before, why, .. } = self;
+        let Restored { leaves_lost, leaves_before, leaves_unsealed, why, .. } = self;
         write!(
             f,
             "the data were restored, {leaves_lost} of {leaves_before} leaves of the record are lost: {why}"
-        )
+        )?;
+        match leaves_unsealed {
+            0 => Ok(()),
+            unsealed => write!(
+                f,
+                "; no checkpoint covered the last {unsealed} of those that are left, and nothing tells who wrote them"
+            ),
+        }
     }
 }
 
@@ -178,6 +188,7 @@ mod tests {
             why: "tested".into(),
             leaves_before: 100,
             leaves_lost: 40,
+            leaves_unsealed: 0,
             epoch_before: Epoch(1),
             life_before: String::new(),
             at: Timestamp(1),

@@ -11,7 +11,7 @@ use super::note::{AuditKey, Checkpoint, SignedCheckpoint};
 use crate::error::{ReadError, WriteError};
 use crate::incarnation::Incarnation;
 use crate::tx::encode;
-use crate::view::{View, damaged};
+use crate::view::{View, damaged, get_u64};
 
 /// Leaves that are committed, as their frontier, and leaves of the group in progress.
 #[derive(Debug)]
@@ -183,6 +183,18 @@ impl View {
     pub fn leaf_count(&self) -> Result<u64, ReadError> {
         let last = self.one("SELECT MAX(number) FROM leaves", [], |row| row.get::<_, Option<i64>>(0))?;
         Ok(last.flatten().map_or(0, |last| last as u64 + 1))
+    }
+
+    /// How many leaves at the end of the log have no checkpoint yet, by what lies beside them.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn unsealed(&self) -> Result<u64, ReadError> {
+        const SQL: &str = "SELECT (SELECT COALESCE(MAX(number) + 1, 0) FROM leaves), \
+             (SELECT COALESCE(MAX(size), 0) FROM checkpoints)";
+        let counted = self.one(SQL, [], |row| Ok((get_u64(row, 0)?, get_u64(row, 1)?)))?;
+        let (leaves, sealed) = counted.unwrap_or_default();
+        Ok(leaves.saturating_sub(sealed))
     }
 
     /// Leaves from `from` on, oldest first, at most `count`: the exact bytes that were hashed.

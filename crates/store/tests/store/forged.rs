@@ -1,14 +1,14 @@
 //! Records that somebody forged who has the data but not the keys (attacks H01, H03, trust T9): whoever holds the key alone, or
-//! one checkpoint, finds that out.
+//! one checkpoint, finds that out, and no server signs one.
 
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use towpath_core::ids::Digest;
 use towpath_store::audit::{AuditKey, Held, Place as At, Report, VerifierKey, merkle, verify};
-use towpath_store::{Incarnation, View};
+use towpath_store::{Incarnation, OpenError, View, backup, restore};
 
-use crate::audit::{add, held, seal};
-use crate::subject::Place;
+use crate::audit::{add, held, remove_database, seal};
+use crate::subject::{Place, SUBJECT};
 
 /// The life that a forger gives the data.
 const OTHER_LIFE: [u8; 16] = [0xcd; 16];
@@ -84,6 +84,13 @@ fn report(place: &Place, held: &[Held]) -> Report {
     verify(&view, held, &[place.verifier()]).unwrap()
 }
 
+/// Gives the data another life, also beside the database.
+fn give_another_life(place: &Place, data: &Connection, leaves: u64) {
+    data.execute("UPDATE meta SET incarnation = ?1, restored = NULL", [OTHER_LIFE]).unwrap();
+    let mark = json!({ "incarnation": Incarnation(OTHER_LIFE), "epoch": 1, "leaves": leaves });
+    std::fs::write(place.data().join("high-water.json"), mark.to_string()).unwrap();
+}
+
 /// All of it is signed by a key that the forger made, which takes over at the first leaf, or once there is one.
 #[test]
 fn a_record_forged_as_a_whole_is_not_sound_to_whoever_holds_the_key_alone() {
@@ -116,5 +123,86 @@ fn a_record_forged_as_a_whole_is_not_sound_to_whoever_holds_the_key_alone() {
             let finding = contradicted.findings.iter().any(|one| found(&one.place) || names(&one.what));
             assert!(finding, "{}: {:?}", held.place, contradicted.findings);
         }
+    }
+}
+
+/// With a life of its own, in the database and beside it, and a leaf that says that the real one was lost.
+#[test]
+fn a_forged_record_that_excuses_the_real_one_is_signed_by_nobody() {
+    let (place, life) = grown(6);
+    let data = database(&place);
+    let mut leaves: Vec<Value> = (0..64).map(forged_act).collect();
+    leaves[1] = forged_restore(1, life);
+    rewrite(&data, &leaves);
+    give_another_life(&place, &data, 64);
+    drop(data);
+    let before = std::fs::read_to_string(place.sink()).unwrap();
+    let refused = SUBJECT.open(&place).map(drop).unwrap_err();
+    assert!(matches!(refused, OpenError::OtherRecord { leaves: 6, .. }), "{refused}");
+    assert_eq!(std::fs::read_to_string(place.sink()).unwrap(), before);
+}
+
+/// The leaves that were signed are there, and the life is one that nobody outside has heard of.
+#[test]
+fn a_record_that_somebody_gave_another_life_waits_for_a_person_and_nobody_believes_its_own_restore() {
+    let (place, life) = grown(6);
+    let data = database(&place);
+    append(&data, &[forged_restore(6, life), forged_act(7)]);
+    give_another_life(&place, &data, 6);
+    drop(data);
+    let store = place.open();
+    let restored = store.reader().snapshot().unwrap().restored().unwrap().unwrap();
+    assert!(restored.why.contains("of another life"), "{restored}");
+    assert_eq!((restored.leaves_lost, restored.leaves_unsealed), (0, 2));
+    assert!(restored.to_string().contains("no checkpoint covered the last 2 of those"), "{restored}");
+    add(&store, 1);
+    store.close();
+    let report = report(&place, &held(&place));
+    let [found] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    assert_eq!(found.place, At::Leaf(6));
+    assert!(found.what.contains("no good checkpoint ends with it"), "{found}");
+    assert_eq!(report.restores, [(8, restored)]);
+}
+
+/// The same life goes on over them, as it does where a server was killed before it could seal its last leaves.
+#[test]
+fn leaves_that_no_checkpoint_covers_are_counted_when_a_server_takes_them_over() {
+    let (place, _) = grown(6);
+    let store = place.open();
+    assert_eq!(store.taken_over(), None);
+    store.close();
+    let forged: Vec<Value> = (0..5).map(forged_act).collect();
+    append(&database(&place), &forged);
+    let store = place.open();
+    assert_eq!(store.taken_over(), Some(6..11));
+    assert_eq!(store.reader().snapshot().unwrap().restored().unwrap(), None);
+    store.close();
+    assert_eq!(place.open().taken_over(), None);
+}
+
+/// Whoever can write to the backups has no key either, and the server signs what is restored.
+#[test]
+fn leaves_that_somebody_added_to_a_backup_are_told_of_and_an_honest_backup_has_none() {
+    let (place, _) = grown(6);
+    let store = place.open();
+    seal(&store);
+    add(&store, 3);
+    let saved = place.base.path().join("saved.db");
+    backup(&place.data(), &saved).unwrap();
+    store.close();
+    assert_eq!(View::open_copy(&saved).unwrap().unsealed(), Ok(0));
+    for forged in [0, 5] {
+        let leaves: Vec<Value> = (0..forged).map(forged_act).collect();
+        append(&Connection::open(&saved).unwrap(), &leaves);
+        assert_eq!(View::open_copy(&saved).unwrap().unsealed(), Ok(forged));
+        remove_database(&place.data());
+        restore(&saved, &place.data()).unwrap();
+        let store = place.open();
+        let restored = store.reader().snapshot().unwrap().restored().unwrap().unwrap();
+        store.close();
+        assert_eq!(restored.leaves_unsealed, forged);
+        assert_eq!(restored.to_string().contains("nothing tells who wrote them"), forged > 0, "{restored}");
+        let report = report(&place, &held(&place));
+        assert_eq!((report.findings, report.restores), (vec![], vec![(9 + forged, restored)]));
     }
 }

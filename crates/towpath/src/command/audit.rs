@@ -248,7 +248,12 @@ fn tell_of_log(report: &Report, terminal: &Terminal) -> Result<(), Failure> {
         terminal.data(format!("{}: {}", Style::Red.paint("finding"), inline(&finding.to_string())))?;
     }
     for (leaf, restored) in &report.restores {
-        let lost = format!("leaf {leaf}: a restore lost {}: {}", leaves(restored.leaves_lost), restored.why);
+        let unsealed = match restored.leaves_unsealed {
+            0 => String::new(),
+            unsealed => format!("; no checkpoint covered the last {} before it", leaves(unsealed)),
+        };
+        let lost = leaves(restored.leaves_lost);
+        let lost = format!("leaf {leaf}: a restore lost {lost}: {}{unsealed}", restored.why);
         terminal.data(format!("{}: {}", Style::Yellow.paint("restore"), inline(&lost)))?;
     }
     for (leaf, succession) in &report.successions {

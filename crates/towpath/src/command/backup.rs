@@ -79,6 +79,12 @@ fn make(to: &Path, place: &PlaceArgs, terminal: &Terminal) -> Result<(), Failure
             repos(saved.repos.len()),
             leaves(saved.leaves)
         ))?;
+        if saved.leaves_unsealed > 0 {
+            terminal.talk(format!(
+                "the last {} of it had no checkpoint yet: a restore will tell of them as of nobody's",
+                leaves(saved.leaves_unsealed)
+            ));
+        }
         terminal
             .talk(format!("the keys are not in it; keep {} safe as well, elsewhere", place.keys().display()));
     }
@@ -166,6 +172,7 @@ fn show(terminal: &Terminal) -> Result<(), Failure> {
             let before = number(restored, "leaves_before");
             let why = text(restored, "why");
             terminal.data(format!("a restore lost {lost} of {before} leaves of the record: {why}"))?;
+            unsealed(restored).map_or(Ok(()), |unsealed| terminal.data(unsealed))?;
             terminal.talk(RIGHTS_OF_THEN);
             terminal.talk(format!(
                 "nothing lands; look what was lost, then: towpath backup accept --lost {lost}"
@@ -173,6 +180,19 @@ fn show(terminal: &Terminal) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// What nobody has signed of what a restore brought back, and where to look at it.
+fn unsealed(restored: &Value) -> Option<String> {
+    let number = |name: &str| restored[name].as_u64().unwrap_or(0);
+    let unsealed = Some(number("leaves_unsealed")).filter(|unsealed| *unsealed > 0)?;
+    let kept = number("leaves_before").saturating_sub(number("leaves_lost"));
+    Some(format!(
+        "no checkpoint covered the last {} of what is left: nothing tells who wrote them; `towpath audit show --from {}` \
+         shows them",
+        leaves(unsealed),
+        kept.saturating_sub(unsealed)
+    ))
 }
 
 fn accept(lost: u64, terminal: &Terminal) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ mod clones;
 mod demo;
 mod deploying;
 mod executors;
+mod forged;
 mod guide;
 mod handover;
 mod importing;

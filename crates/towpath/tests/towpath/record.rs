@@ -13,15 +13,15 @@ use crate::support::{Ended, TOWPATH, World, ended, own_address, wait_until};
 const PIPELINE: &str = "jobs:\n  unit: { run: 'true' }\n";
 
 /// A server that is started and stopped, with its folders in the world's home.
-struct Site {
-    world: World,
+pub struct Site {
+    pub world: World,
     server: Option<Child>,
     url: String,
 }
 
 impl Site {
     /// A server with the world's repository as `web`. Its jobs are the world's own.
-    fn new() -> Site {
+    pub fn new() -> Site {
         let mut site =
             Site { world: World::with(&[("towpath.yaml", PIPELINE)]), server: None, url: String::new() };
         site.ok(&["init", "--data", &site.data(), "--user", "ann"]);
@@ -32,11 +32,11 @@ impl Site {
         site
     }
 
-    fn home(&self, name: &str) -> PathBuf {
+    pub fn home(&self, name: &str) -> PathBuf {
         self.world.home().join(name)
     }
 
-    fn data(&self) -> String {
+    pub fn data(&self) -> String {
         self.home("data").display().to_string()
     }
 
@@ -48,7 +48,7 @@ impl Site {
     }
 
     /// Starts a server at the address of the one before, if there was one.
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         self.start_with(&[]);
     }
 
@@ -63,13 +63,13 @@ impl Site {
         self.server = Some(server);
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
             stop(&mut server, &self.world);
         }
     }
 
-    fn ok(&self, arguments: &[&str]) -> Ended {
+    pub fn ok(&self, arguments: &[&str]) -> Ended {
         let ended = self.world.towpath(arguments);
         assert_eq!(ended.code, 0, "towpath {arguments:?}: {}{}", ended.out, ended.err);
         ended
@@ -93,7 +93,7 @@ impl Site {
         assert_eq!(pushed.code, 0, "{}", pushed.err);
     }
 
-    fn land(&self, number: &str, branch: &str) {
+    pub fn land(&self, number: &str, branch: &str) {
         self.push(branch);
         until_landed(&self.world, number);
     }
@@ -106,7 +106,7 @@ impl Site {
     }
 
     /// Fetches as everybody does, until so many notes are there.
-    fn fetch_notes(&self, wanted: usize) {
+    pub fn fetch_notes(&self, wanted: usize) {
         wait_until(&format!("{wanted} notes"), || {
             self.world.git(&["fetch", "--quiet", "towpath"]);
             let mut command = self.world.command("git");

@@ -102,12 +102,23 @@ async fn checks(call: &Call) -> Vec<Check> {
         let names = (!names.is_empty()).then(|| names.join("`, `"))?;
         Some(format!("these cannot be opened with the key that is there, set them again: `{names}`"))
     });
+    let taken_over = shared.store.taken_over().map_or_else(
+        || "all of it was under a checkpoint when this server started".to_owned(),
+        |leaves| {
+            let (from, to) = (leaves.start, leaves.end - 1);
+            format!(
+                "no checkpoint covered leaves {from} to {to} when this server started: they are of the half second before \
+                 the last one was killed, or nothing tells who wrote them"
+            )
+        },
+    );
     let git = format!("git {}", shared.repos.git().version());
     vec![
         check("turns", true, stuck, "the turn loop answers"),
         check("disk", true, full, "there is room"),
         check("durability", true, landing, "the disk confirms what is written"),
         check("witness", false, health.sink_trouble, "checkpoints are kept outside the data folder"),
+        check("record", false, None, &taken_over),
         check("database", false, health.fold_trouble, "its log is folded in"),
         check("restore", false, restored, "the data were not restored, or what that lost is accepted"),
         check("secrets", false, sealed, "every secret can be opened"),

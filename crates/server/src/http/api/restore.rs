@@ -24,12 +24,14 @@ pub struct LostView {
     pub leaves_before: u64,
     /// How many of them are lost.
     pub leaves_lost: u64,
+    /// How many of the others, the last ones, no checkpoint covered: nothing tells who wrote them.
+    pub leaves_unsealed: u64,
 }
 
 impl From<Restored> for LostView {
     fn from(restored: Restored) -> LostView {
-        let Restored { why, leaves_before, leaves_lost, .. } = restored;
-        LostView { why, leaves_before, leaves_lost }
+        let Restored { why, leaves_before, leaves_lost, leaves_unsealed, .. } = restored;
+        LostView { why, leaves_before, leaves_lost, leaves_unsealed }
     }
 }
 
