@@ -7,7 +7,7 @@ use serde::Serialize;
 use towpath_core::act::{Act, LandedAct};
 use towpath_core::ids::{CommitId, GateId};
 use towpath_git::{GitError, RefName, Repository};
-use towpath_store::audit::{Entry, Held, Leaf, LeafProof, VerifierKey};
+use towpath_store::audit::{Entry, Held, Leaf, LeafProof, Restored, VerifierKey};
 use towpath_store::{ReadError, View};
 
 /// Leaves read at once.
@@ -59,9 +59,21 @@ impl Story {
         self.last = Some(to);
     }
 
+    fn has_landed(&self, commit: CommitId) -> bool {
+        matches!(self.steps.get(&commit), Some((Step::Landed(_), _)))
+    }
+
     fn knows(&self, commit: CommitId) -> bool {
         self.first == Some(commit) || self.steps.contains_key(&commit)
     }
+}
+
+/// What a record tells of.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    stories: BTreeMap<GateId, Story>,
+    /// Restores, each with its leaf. One that nobody signed is a finding of the log's verifier.
+    restores: Vec<(u64, Restored)>,
 }
 
 /// A proof that a note holds, or why it holds none.
@@ -99,6 +111,8 @@ pub struct Witness {
     pub branches: Vec<BranchSeen>,
     /// Notes whose proof holds.
     pub notes: usize,
+    /// Landings that a note proves and that a restore has lost, as the record says.
+    pub lost: Vec<String>,
     /// Everything that is wrong.
     pub findings: Vec<String>,
     /// Checkpoints from the notes, for the verifier of the log.
@@ -135,11 +149,17 @@ pub fn look(
     trusted: &[VerifierKey],
 ) -> Result<Witness, WitnessError> {
     let mut witness = Witness::default();
-    let told = record.map(stories_of).transpose()?;
+    let told = record.map(told_by).transpose()?;
     for kept in kept {
         let notes = read_notes((repository, kept), trusted, &mut witness)?;
-        let mut stories = told.clone().unwrap_or_default();
-        tell_of_notes(&notes, &mut stories, told.is_none(), &mut witness);
+        let stories = tell_of_notes(&notes, &mut witness);
+        let mut stories = match &told {
+            None => stories,
+            Some(told) => {
+                compare((&notes, &stories), told, &mut witness);
+                told.stories.clone()
+            }
+        };
         // A record is of many repositories: this one is looked at for the branches that it has a part of.
         stories.retain(|gate, _| kept.repo.as_deref().is_none_or(|repo| repo == gate.repo.as_str()));
         for (gate, story) in &stories {
@@ -180,46 +200,65 @@ fn read_notes(
     Ok(noted)
 }
 
-/// What the notes tell of, where no record does; a note that lies beside another commit than its leaf names is found.
-fn tell_of_notes(notes: &Noted, stories: &mut BTreeMap<GateId, Story>, alone: bool, witness: &mut Witness) {
+/// What the notes tell of; one that lies beside another commit than its leaf names is found.
+fn tell_of_notes(notes: &Noted, witness: &mut Witness) -> BTreeMap<GateId, Story> {
+    let mut stories: BTreeMap<GateId, Story> = BTreeMap::new();
     let mut proven: Vec<(CommitId, &Leaf)> =
         notes.iter().filter_map(|(commit, noted)| Some((*commit, &noted.as_ref().ok()?.0))).collect();
     proven.sort_by_key(|(_, leaf)| leaf.leaf);
     for (commit, leaf) in proven {
         match &leaf.entry {
             Entry::Act(Act::Landed(landed)) if landed.commit == commit => {
-                if alone {
-                    let place = format!("leaf {} (by its note)", leaf.leaf);
-                    let story = stories.entry(landed.gate.clone()).or_default();
-                    story.add(commit, Step::Landed(landed.clone()), place);
-                }
+                let place = format!("leaf {} (by its note)", leaf.leaf);
+                let story = stories.entry(landed.gate.clone()).or_default();
+                story.add(commit, Step::Landed(landed.clone()), place);
             }
             _ => witness.findings.push(format!("the note of {commit} is a leaf about something else")),
         }
     }
+    stories
 }
 
-fn stories_of(view: &View) -> Result<BTreeMap<GateId, Story>, ReadError> {
-    let mut stories: BTreeMap<GateId, Story> = BTreeMap::new();
+/// Looks for each landing that a note proves, also on a gate that the record knows nothing of. A restore may have lost it.
+fn compare((notes, proven): (&Noted, &BTreeMap<GateId, Story>), told: &Told, witness: &mut Witness) {
+    for (gate, story) in proven {
+        let known = told.stories.get(gate);
+        for commit in
+            story.steps.keys().filter(|commit| !known.is_some_and(|known| known.has_landed(**commit)))
+        {
+            let Some(Ok((leaf, proof))) = notes.get(commit) else { continue };
+            let (number, life) = (leaf.leaf, proof.checkpoint.checkpoint.life);
+            let proves = format!("the note of {commit} proves its landing on {gate} with leaf {number}");
+            match told.restores.iter().find(|(at, restored)| restored.lost(*at, number, life)) {
+                Some((at, _)) => witness.lost.push(format!("{proves}; the restore at leaf {at} lost it")),
+                None => witness.findings.push(format!("{proves}, and the record does not have it")),
+            }
+        }
+    }
+}
+
+fn told_by(view: &View) -> Result<Told, ReadError> {
+    let mut told = Told::default();
     let size = view.leaf_count()?;
     for from in (0..size).step_by(LEAVES_AT_ONCE) {
         for (number, leaf) in (from..).zip(view.leaves(from, LEAVES_AT_ONCE)?) {
             // One that cannot be read is a finding of the log's verifier.
-            let Ok(Leaf { entry: Entry::Act(act), .. }) = serde_json::from_str(&leaf) else { continue };
+            let Ok(Leaf { entry, .. }) = serde_json::from_str(&leaf) else { continue };
             let place = format!("leaf {number}");
-            match act {
-                Act::Landed(landed) => {
-                    let story = stories.entry(landed.gate.clone()).or_default();
+            match entry {
+                Entry::Act(Act::Landed(landed)) => {
+                    let story = told.stories.entry(landed.gate.clone()).or_default();
                     story.add(landed.commit, Step::Landed(landed), place);
                 }
-                Act::ForeignPush { gate, from, to } => {
-                    stories.entry(gate).or_default().add(to, Step::Foreign { from }, place);
+                Entry::Act(Act::ForeignPush { gate, from, to }) => {
+                    told.stories.entry(gate).or_default().add(to, Step::Foreign { from }, place);
                 }
-                _ => {}
+                Entry::Restored(restored) => told.restores.push((number, restored)),
+                Entry::Act(_) | Entry::Rotation(_) | Entry::Succession(_) => {}
             }
         }
     }
-    Ok(stories)
+    Ok(told)
 }
 
 fn look_at_branch(

@@ -104,6 +104,17 @@ pub(crate) fn has_lost(restores: &[(u64, Restored)], checkpoint: &Checkpoint) ->
     }
 }
 
+impl Restored {
+    /// Whether it tells, as the leaf `at`, of the loss of another leaf, which a checkpoint of `life` was over.
+    pub fn lost(&self, at: u64, leaf: u64, life: Option<Incarnation>) -> bool {
+        match life {
+            Some(life) => self.ended.iter().any(|one| one.life == life && one.kept <= leaf),
+            // Of an older server, which named none: its number has to do.
+            None => (at..self.leaves_before).contains(&leaf),
+        }
+    }
+}
+
 impl fmt::Display for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Restored { leaves_lost, leaves_before, leaves_unsealed, why, .. } = self;

@@ -197,6 +197,7 @@ fn as_data(report: Option<&Report>, repo: Option<&Witness>) -> Value {
     if let Some(repo) = repo {
         data["branches"] = json!(repo.branches);
         data["notes"] = json!(repo.notes);
+        data["lost"] = json!(repo.lost);
     }
     data
 }
@@ -229,7 +230,10 @@ fn tell_of_repo(repo: &Witness, terminal: &Terminal) -> Result<(), Failure> {
         );
         terminal.data(inline(&line))?;
     }
-    if repo.branches.is_empty() {
+    for lost in &repo.lost {
+        terminal.data(format!("{}: {}", Style::Yellow.paint("lost"), inline(lost)))?;
+    }
+    if repo.branches.is_empty() && repo.findings.is_empty() && repo.lost.is_empty() {
         terminal.talk("note: neither record nor notes tell of a landing on a branch of this repository");
     }
     Ok(())

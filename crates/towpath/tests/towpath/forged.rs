@@ -1,4 +1,5 @@
-//! What the real program says of a record that somebody has written to who has no key (T9).
+//! What the real program says of a record that somebody has written to who has no key, and of one that knows nothing of what a
+//! clone has seen (T9).
 
 use std::path::Path;
 use std::process::Command;
@@ -55,4 +56,29 @@ fn leaves_that_somebody_added_to_a_backup_are_told_of_to_whoever_accepts_it() {
     assert!(accepted.contains("no checkpoint covered the last 5 of those that are left"), "{accepted}");
     let verified = site.ok(&["audit", "verify", "--data", &site.data()]).out;
     assert!(verified.contains("no checkpoint covered the last 5 leaves before it"), "{verified}");
+}
+
+#[test]
+fn a_clone_misses_a_landing_on_a_branch_of_which_the_record_knows_nothing() {
+    let mut site = Site::new();
+    let saved = site.home("saved");
+    site.ok(&["backup", "make", saved.to_str().unwrap(), "--data", &site.data()]);
+    site.land("1", "one");
+    site.fetch_notes(1);
+    let key = site.ok(&["audit", "key", "--data", &site.data()]).out.trim_end().to_owned();
+    let verify = |site: &Site, data: &str| {
+        site.world.towpath(&["audit", "verify", "--repo", ".", "--data", data, "--key", &key])
+    };
+    let proves = "proves its landing on web/main with leaf ";
+    let unknown = verify(&site, saved.join("towpath.db").to_str().unwrap());
+    assert_eq!(unknown.code, 1, "{}{}", unknown.out, unknown.err);
+    let said = [proves, ", and the record does not have it"];
+    assert!(said.iter().all(|said| unknown.out.contains(said)), "{}", unknown.out);
+
+    // A restore says that it was lost.
+    go_back(&mut site, &saved);
+    let lost = verify(&site, &site.data());
+    assert_eq!(lost.code, 0, "{}{}", lost.out, lost.err);
+    let said = ["lost: the note of ", proves, "; the restore at leaf "];
+    assert!(said.iter().all(|said| lost.out.contains(said)), "{}", lost.out);
 }

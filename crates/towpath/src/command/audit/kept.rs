@@ -74,15 +74,20 @@ fn together(
         if kept[..at].iter().all(|before| before.notes != one.notes) {
             whole.notes += seen.notes;
         }
-        for finding in seen.findings.into_iter().chain(strays(repository, one)?) {
-            if !whole.findings.contains(&finding) {
-                whole.findings.push(finding);
-            }
-        }
+        add_new(&mut whole.findings, seen.findings.into_iter().chain(strays(repository, one)?));
+        add_new(&mut whole.lost, seen.lost);
         whole.branches.extend(seen.branches);
         hold(&mut whole, seen.held);
     }
     Ok(whole)
+}
+
+fn add_new(said: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
+    for one in more {
+        if !said.contains(&one) {
+            said.push(one);
+        }
+    }
 }
 
 fn hold(witness: &mut Witness, held: Vec<Held>) {
