@@ -59,15 +59,25 @@ impl Missing {
         Missing { audit_key, sealed_secrets }
     }
 
-    /// Looks for the keys of a data folder. One that is not made yet, or cannot be read, lacks none: whoever opens it to write
-    /// says what is wrong with it.
-    pub fn of_folder(data: &Path, keys: &Path) -> Missing {
+    /// Looks for the keys of a data folder. One that is not made yet lacks none.
+    ///
+    /// # Errors
+    /// The data cannot be asked which keys are theirs, or are a newer program's.
+    pub fn of_folder(data: &Path, keys: &Path) -> Result<Missing, OpenError> {
         let database = data.join(DATABASE);
-        let Some(view) = database.is_file().then(|| View::open_copy(&database).ok()).flatten() else {
-            return Missing::default();
-        };
-        let verifier = view.audit_verifier().ok().flatten();
-        Missing::of((verifier.as_deref(), view.secret_count().unwrap_or(0)), keys)
+        if !database.is_file() {
+            return Ok(Missing::default());
+        }
+        let view = View::open_copy(&database)?;
+        match view.check_schema() {
+            // A start that was cut leaves an empty one. Whoever opens it to write says so where it is another program's.
+            Err(OpenError::NotTowpath { .. }) => Ok(Missing::default()),
+            checked => {
+                checked?;
+                let verifier = view.audit_verifier()?;
+                Ok(Missing::of((verifier.as_deref(), view.secret_count()?), keys))
+            }
+        }
     }
 
     /// Looks for the keys of a data folder, and whether each can be used.

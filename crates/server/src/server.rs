@@ -401,6 +401,10 @@ pub(crate) fn open_store(settings: &ServerSettings) -> Result<Store, ServerError
             leaves.start
         );
     }
+    // With the data's lock held, nobody else writes a key of theirs.
+    if let Err(error) = towpath_store::remove_drafts(&settings.keys) {
+        tracing::warn!("drafts of keys in `{}` cannot be removed: {error}", settings.keys.display());
+    }
     Ok(store)
 }
 
@@ -420,7 +424,7 @@ fn open_secrets(store: &Arc<Store>, keys: &Path) -> Result<Secrets, ServerError>
 /// Whether the keys of the data are where they should be. Others are made by a person's word alone: nothing of what the
 /// lost ones had signed or sealed is theirs.
 fn check_keys(settings: &ServerSettings) -> Result<(), ServerError> {
-    let missing = Missing::of_folder(&settings.data, &settings.keys);
+    let missing = Missing::of_folder(&settings.data, &settings.keys)?;
     match missing.is_none() {
         true => Ok(()),
         false => Err(ServerError::MissingKeys { keys: settings.keys.clone(), missing }),

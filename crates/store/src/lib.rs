@@ -28,7 +28,7 @@ pub use backup::{BackupError, backup, restore, restore_over};
 pub use error::{Handling, OpenError, ReadError, WriteError};
 pub use folder::{DATABASE, RESERVE_BYTES, check_free, lock};
 pub use incarnation::{Incarnation, NoIncarnation};
-pub use private::write_private;
+pub use private::{remove_drafts, write_private};
 pub use queue::{Load, Purpose};
 pub use reader::{Reader, Snapshot};
 pub use schema::SCHEMA;

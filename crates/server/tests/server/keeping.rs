@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
 use towpath_core::ids::{Digest, RepoName};
 use towpath_git::{Git, GitOptions, Repository};
 use towpath_server::backup::{self, SaveError};
 use towpath_server::housekeeping::{Figures, Retention};
+use towpath_server::keys::Missing;
 use towpath_store::View;
 use towpath_store::records::Alert;
 
@@ -209,6 +211,46 @@ fn a_spoilt_copy_of_a_repository_keeps_nothing_else_from_being_restored() {
     assert!(unsaved.repo == world.demo() && unsaved.why.starts_with(why), "{unsaved:?}");
     let there = ["towpath.db", "repos/other.git", "repos/demo.git"].map(|name| back.join(name).exists());
     assert_eq!(there, [true, true, false]);
+}
+
+/// Spoils the first page of a database's table, known by the columns of a row in it.
+fn spoil_table(database: &Path, row: &[u8]) {
+    let mut bytes = fs::read(database).unwrap();
+    let size = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+    let has_it = |page: &&mut [u8]| page.windows(row.len()).any(|window| window == row);
+    let page = bytes.chunks_mut(size).find(has_it).unwrap();
+    page[0] = 0xff;
+    fs::write(database, bytes).unwrap();
+}
+
+#[test]
+fn keys_are_not_there_as_long_as_the_data_cannot_be_asked_for_them() {
+    let world = World::new();
+    let name = "unlike-any-other";
+    let secret = json!({ "value": "hunter2" });
+    world.ada(Ask::put(&format!("/api/v1/repos/demo/secrets/{name}"), secret)).ok();
+    let [data, copy, keys, none, cut] =
+        ["data", "copy", "keys", "none", "cut"].map(|name| world.folder.path().join(name));
+    backup::make(&data, &copy).unwrap();
+    assert_eq!(Missing::of_folder(&copy, &keys).unwrap(), Missing::default());
+    let missing = Missing::of_folder(&copy, &none).unwrap();
+    assert!(missing.audit_key && missing.sealed_secrets == 1, "{missing:?}");
+    spoil_table(&copy.join("towpath.db"), format!("demo{name}").as_bytes());
+    for keys in [&keys, &none] {
+        Missing::of_folder(&copy, keys).unwrap_err();
+    }
+    // One that no start has come to fill.
+    fs::create_dir(&cut).unwrap();
+    fs::write(cut.join("towpath.db"), "").unwrap();
+    assert_eq!(Missing::of_folder(&cut, &none).unwrap(), Missing::default());
+}
+
+#[test]
+fn a_start_removes_the_draft_of_a_key_that_a_killed_one_left() {
+    let draft = "keys/.draft-killed";
+    let world = World::new().restart(|folder| fs::write(folder.join(draft), "half a k").unwrap());
+    let left = |name: &str| world.folder.path().join(name).exists();
+    assert_eq!([draft, "keys/audit.key"].map(left), [false, true]);
 }
 
 /// Set where a test may mount.
