@@ -169,7 +169,7 @@ record! {
     WhenFile, example "{ paths: [src/**] }" {
         /// Paths of which at least one must have changed; `!path` leaves paths out. Names before and after a rename
         /// both count. When the definition itself changes, every job runs.
-        paths: Many<PathPattern>,
+        paths: Paths,
     }
     required { "paths" => "`when` has no other condition", }
     later {}
@@ -232,6 +232,31 @@ impl Value for PathPattern {
 
     fn schema() -> Json {
         json!({ "type": "string", "minLength": 1, "not": { "pattern": "^!?[/~]|(^!?|/)\\.\\.(/|$)|[\\\\{}]" } })
+    }
+}
+
+/// The paths of a condition, one at least.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths(pub(crate) Many<PathPattern>);
+
+impl Value for Paths {
+    const TAKES: &'static str = PathPattern::TAKES;
+    const EXAMPLE: &'static str = PathPattern::EXAMPLE;
+
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let errors = report.error_count();
+        let paths = Many::<PathPattern>::read(node, report)?;
+        if paths.0.is_empty() && report.error_count() == errors {
+            let why = "without a path no change would concern the job";
+            report.error(node.place, fault("no path", why, "add a path, or delete `when`"));
+        }
+        Some(Paths(paths))
+    }
+
+    fn schema() -> Json {
+        let mut schema = Many::<PathPattern>::schema();
+        schema["anyOf"][1]["minItems"] = json!(1);
+        schema
     }
 }
 

@@ -55,7 +55,7 @@ fn job(draft: Draft, defaults: &DefaultsFile) -> Job {
 }
 
 fn path_filter(when: &WhenFile) -> PathFilter {
-    let patterns = || when.paths.iter().flat_map(|paths| &paths.value.0).map(|pattern| &pattern.value);
+    let patterns = || when.paths.iter().flat_map(|paths| &paths.value.0.0).map(|pattern| &pattern.value);
     let globs = |keep: fn(&&PathPattern) -> bool| {
         patterns().filter(keep).map(|pattern| pattern.glob.clone()).collect()
     };

@@ -284,6 +284,21 @@ jobs:
 }
 
 #[test]
+fn a_condition_has_a_path_at_least() {
+    check(
+        "jobs:\n  a: { run: x, when: { paths: [] } }\n  b: { run: x, when: { paths: [/x] } }\n",
+        expect![[r#"
+            2:31 jobs.a.when.paths: no path
+                why: without a path no change would concern the job
+               hint: add a path, or delete `when`
+            3:32 jobs.b.when.paths[0]: `/x` is not a path in the work tree
+                why: it is absolute, and a job sees only paths below its work tree
+               hint: write the path from the root of the repository, such as `dist/*.whl`; let the job copy what lies elsewhere
+        "#]],
+    );
+}
+
+#[test]
 fn deployments_run_after_landing() {
     check(
         "\
