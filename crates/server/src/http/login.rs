@@ -58,6 +58,11 @@ impl Form {
     /// A field; empty if it is not there.
     pub fn get(&self, name: &str) -> &str {
         debug_assert!(name == CSRF_FIELD || self.known.contains(&name), "the document has no field {name}");
+        self.sent(name)
+    }
+
+    /// The same, also of what the route does not take: a page's form can be sent to several.
+    pub fn sent(&self, name: &str) -> &str {
         self.sent.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
     }
 }
@@ -162,7 +167,7 @@ fn escaped(path: &str) -> String {
 
 /// What failed, as a page.
 pub fn error_page(error: &ApiError) -> Response {
-    crate::pages::problem(None, error, "/")
+    crate::pages::problem(error)
 }
 
 #[cfg(test)]

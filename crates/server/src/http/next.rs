@@ -28,14 +28,38 @@ const LOOKS: [(&str, &str); 18] = [
 ];
 
 /// What to send instead, by how the path ends.
-const MENDS: [(&str, &str); 9] = [
+const MENDS: [(&str, &str); 18] = [
     ("/settings", "`towpath repo settings` shows them as they are; docs/guide/gate.md says what each does"),
     ("/retention", "`towpath retention show` shows the numbers; docs/guide/retention.md says what each does"),
     ("/branches/{branch}/accept", "name the whole commit id: `towpath branch show BRANCH` shows it"),
+    ("/branches/{branch}/freeze", REASON),
+    ("/runs/{branch}/{run}/cancel", REASON),
+    ("/changes/{change}/hold", REASON),
+    (
+        "/changes/{change}/vouch",
+        "say why in one line, and for how long at most a month: `towpath change vouch CHANGE --why \"WORDS\" --hours 24`",
+    ),
+    (
+        "/changes/{change}/comment",
+        "say it in a word at least, and in a few kilobytes at most: `towpath change comment CHANGE \"WORDS\"`",
+    ),
+    (
+        "/changes/{change}/label",
+        "name each label by itself: `towpath change label CHANGE FIRST SECOND`, or `--remove LABEL` for one to take off",
+    ),
+    (
+        "/changes/{change}/edit",
+        "`--title` takes one line, `--body` all else: `towpath change edit CHANGE --title \"LINE\" --body \"WORDS\"`",
+    ),
+    ("/changes/{change}/retarget", "`towpath branch list` shows the branches that are watched"),
+    (
+        "/secrets/{secret}",
+        "`towpath secret set --help` says what it takes; `towpath secret list` shows those that there are",
+    ),
     ("/restore/accept", "`towpath backup show` shows what to name"),
     (
         "/repos/{repo}/changes",
-        "push a branch with commits of its own, and name that one: `towpath change open BRANCH`",
+        "push a branch with commits of its own, and name that one: `towpath change open BRANCH`; `--title` takes one line",
     ),
     (
         "/import",
@@ -46,6 +70,8 @@ const MENDS: [(&str, &str); 9] = [
     ("/users", "choose another name or password, and give it again"),
     ("/password", "choose another one, and give it again"),
 ];
+
+const REASON: &str = "say why in one line: `--why \"WORDS\"`";
 
 /// What to do after an error of this class about `path`, as the route table has it.
 pub fn step(class: Class, path: &str) -> &'static str {
@@ -111,6 +137,15 @@ mod tests {
             ("/api/v1/retention", "docs/guide/retention.md"),
             ("/api/v1/repos/{repo}/branches/{branch}/accept", "towpath branch show BRANCH"),
             ("/api/v1/repos/{repo}/changes", "towpath change open BRANCH"),
+            ("/api/v1/repos/{repo}/branches/{branch}/freeze", "--why"),
+            ("/api/v1/repos/{repo}/runs/{branch}/{run}/cancel", "--why"),
+            ("/api/v1/repos/{repo}/changes/{change}/hold", "--why"),
+            ("/api/v1/repos/{repo}/changes/{change}/vouch", "--hours"),
+            ("/api/v1/repos/{repo}/changes/{change}/comment", "towpath change comment"),
+            ("/api/v1/repos/{repo}/changes/{change}/label", "--remove"),
+            ("/api/v1/repos/{repo}/changes/{change}/edit", "--title"),
+            ("/api/v1/repos/{repo}/changes/{change}/retarget", "towpath branch list"),
+            ("/api/v1/repos/{repo}/secrets/{secret}", "towpath secret set"),
             ("/api/v1/import", "--name"),
             ("/api/v1/me/password", "choose another one"),
             ("/api/v1/repos/{repo}/hook", "/openapi.json"),

@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 
-use super::problem;
+use super::problem::{self, Written};
 use crate::http::api::change_acts::{self as acts, Comment, Labels, Retry, Review, Vouch};
 use crate::http::api::{Nothing, Said, Why, branches, runs};
 use crate::http::call::Call;
@@ -10,19 +10,36 @@ use crate::http::error::{Answer, ApiError, Class};
 use crate::http::links;
 use crate::http::login::{Form, redirect};
 
-/// Leads back after what was done; shows why it was not.
-fn done(call: &Call, said: Answer<Said>, back: String) -> Answer<Response> {
+/// Fields that a person fills in themselves, and what each is to them.
+const WRITTEN: [(&str, &str); 4] = [
+    ("text", "What you wrote"),
+    ("why", "The reason that you wrote"),
+    ("add", "The label that you wrote"),
+    ("hours", "The hours that you wrote"),
+];
+
+/// Leads back after what was done; shows why it was not, with what was written: the page that it leads back to does not have it.
+fn done(call: &Call, form: &Form, said: Answer<Said>, back: String) -> Answer<Response> {
     match said {
         Ok(_) => Ok(redirect(&back)),
-        Err(error) => Ok(problem(Some(call), &explained(call, error), &back)),
+        Err(error) => Ok(problem::of_form(call, &explained(call, error), &back, written(form))),
     }
 }
 
+fn written(form: &Form) -> Vec<Written> {
+    let of = |(name, label)| Written::new(label, form.sent(name).trim());
+    WRITTEN.into_iter().map(of).filter(|written| !written.text.is_empty()).collect()
+}
+
 fn explained(call: &Call, error: ApiError) -> ApiError {
-    let stale = "the page shows how it is now; look at it, and decide again";
-    match (&error.hint, error.class) {
-        (None, Class::Conflict) => call.told(error.hint(stale)),
-        _ => call.told(error),
+    let hint = match error.class {
+        Class::Conflict => "the page shows how it is now; look at it, and decide again",
+        Class::Invalid => "go back, mend what the form has there, and send it again",
+        _ => return call.told(error),
+    };
+    match error.hint {
+        Some(_) => call.told(error),
+        None => call.told(error.hint(hint)),
     }
 }
 
@@ -43,32 +60,32 @@ fn branch_page(call: &Call) -> Answer<String> {
 /// `POST /{repo}/branches/{branch}/freeze`
 pub async fn freeze(call: Call, form: Form) -> Answer<Response> {
     let back = branch_page(&call)?;
-    done(&call, branches::freeze(call.clone(), why(&form)).await, back)
+    done(&call, &form, branches::freeze(call.clone(), why(&form)).await, back)
 }
 
 /// `POST /{repo}/branches/{branch}/unfreeze`
-pub async fn unfreeze(call: Call, _form: Form) -> Answer<Response> {
+pub async fn unfreeze(call: Call, form: Form) -> Answer<Response> {
     let back = branch_page(&call)?;
-    done(&call, branches::unfreeze(call.clone(), Nothing {}).await, back)
+    done(&call, &form, branches::unfreeze(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/branches/{branch}/accept`
 pub async fn accept(call: Call, form: Form) -> Answer<Response> {
     let back = branch_page(&call)?;
     let tip = branches::Accept { tip: form.get("tip").to_owned() };
-    done(&call, branches::accept(call.clone(), tip).await, back)
+    done(&call, &form, branches::accept(call.clone(), tip).await, back)
 }
 
 /// `POST /{repo}/branches/{branch}/deploy`
-pub async fn deploy(call: Call, _form: Form) -> Answer<Response> {
+pub async fn deploy(call: Call, form: Form) -> Answer<Response> {
     let back = branch_page(&call)?;
-    done(&call, branches::deploy(call.clone(), Nothing {}).await, back)
+    done(&call, &form, branches::deploy(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/branches/{branch}/ring`
-pub async fn ring(call: Call, _form: Form) -> Answer<Response> {
+pub async fn ring(call: Call, form: Form) -> Answer<Response> {
     let back = branch_page(&call)?;
-    done(&call, branches::ring(call.clone(), Nothing {}).await, back)
+    done(&call, &form, branches::ring(call.clone(), Nothing {}).await, back)
 }
 
 fn change_page(call: &Call) -> Answer<String> {
@@ -101,29 +118,34 @@ fn review(form: &Form) -> Answer<Review> {
 /// `POST /{repo}/changes/{change}/approve`
 pub async fn approve(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::approve(call.clone(), review(&form)?).await, back)
+    let said = async { acts::approve(call.clone(), review(&form)?).await };
+    done(&call, &form, said.await, back)
 }
 
 /// `POST /{repo}/changes/{change}/request-changes`
 pub async fn request_changes(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::request_changes(call.clone(), review(&form)?).await, back)
+    let said = async { acts::request_changes(call.clone(), review(&form)?).await };
+    done(&call, &form, said.await, back)
 }
 
 /// `POST /{repo}/changes/{change}/withdraw`
-pub async fn withdraw(call: Call, _form: Form) -> Answer<Response> {
+pub async fn withdraw(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::withdraw(call.clone(), Nothing {}).await, back)
+    done(&call, &form, acts::withdraw(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/vouch`
 pub async fn vouch(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    let why = form.get("why").to_owned();
-    let seconds = given(&form, "hours").map(|hours| seconds_of(&hours)).transpose()?;
-    let (revision, definition) = (form.get("revision").to_owned(), given(&form, "definition"));
-    let vouch = Vouch { revision, definition, why, seconds };
-    done(&call, acts::vouch(call.clone(), vouch).await, back)
+    let said = async { acts::vouch(call.clone(), vouch_of(&form)?).await };
+    done(&call, &form, said.await, back)
+}
+
+fn vouch_of(form: &Form) -> Answer<Vouch> {
+    let seconds = given(form, "hours").map(|hours| seconds_of(&hours)).transpose()?;
+    let (revision, definition) = (form.get("revision").to_owned(), given(form, "definition"));
+    Ok(Vouch { revision, definition, why: form.get("why").to_owned(), seconds })
 }
 
 fn seconds_of(hours: &str) -> Answer<u32> {
@@ -135,7 +157,7 @@ fn seconds_of(hours: &str) -> Answer<u32> {
 pub async fn comment(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
     let text = form.get("text").trim().to_owned();
-    done(&call, acts::comment(call.clone(), Comment { text }).await, back)
+    done(&call, &form, acts::comment(call.clone(), Comment { text }).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/label`
@@ -145,43 +167,43 @@ pub async fn label(call: Call, form: Form) -> Answer<Response> {
         add: given(&form, "add").into_iter().collect(),
         remove: given(&form, "remove").into_iter().collect(),
     };
-    done(&call, acts::label(call.clone(), labels).await, back)
+    done(&call, &form, acts::label(call.clone(), labels).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/hold`
 pub async fn hold(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::hold(call.clone(), why(&form)).await, back)
+    done(&call, &form, acts::hold(call.clone(), why(&form)).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/release`
-pub async fn release(call: Call, _form: Form) -> Answer<Response> {
+pub async fn release(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::release(call.clone(), Nothing {}).await, back)
+    done(&call, &form, acts::release(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/close`
-pub async fn close(call: Call, _form: Form) -> Answer<Response> {
+pub async fn close(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::close(call.clone(), Nothing {}).await, back)
+    done(&call, &form, acts::close(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/reopen`
-pub async fn reopen(call: Call, _form: Form) -> Answer<Response> {
+pub async fn reopen(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::reopen(call.clone(), Nothing {}).await, back)
+    done(&call, &form, acts::reopen(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/draft`
-pub async fn draft(call: Call, _form: Form) -> Answer<Response> {
+pub async fn draft(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::draft(call.clone(), Nothing {}).await, back)
+    done(&call, &form, acts::draft(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/ready`
-pub async fn ready(call: Call, _form: Form) -> Answer<Response> {
+pub async fn ready(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, acts::ready(call.clone(), Nothing {}).await, back)
+    done(&call, &form, acts::ready(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/retry`
@@ -192,11 +214,11 @@ pub async fn retry(call: Call, form: Form) -> Answer<Response> {
         failed: form.get("scope") == "failed",
         job: given(&form, "job"),
     };
-    done(&call, acts::retry(call.clone(), retry).await, back)
+    done(&call, &form, acts::retry(call.clone(), retry).await, back)
 }
 
 /// `POST /{repo}/runs/{branch}/{run}/cancel`
 pub async fn cancel(call: Call, form: Form) -> Answer<Response> {
     let back = links::run(&call.run()?);
-    done(&call, runs::cancel(call.clone(), why(&form)).await, back)
+    done(&call, &form, runs::cancel(call.clone(), why(&form)).await, back)
 }

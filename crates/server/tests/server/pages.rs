@@ -117,6 +117,42 @@ fn g01_an_approval_by_a_form_is_for_what_was_shown() {
 }
 
 #[test]
+fn what_was_written_into_a_form_that_is_not_taken_is_shown() {
+    let world = World::new();
+    let cookie = world.log_in("mia");
+    let send = |verb: &str, fields: &str| {
+        let path = format!("/demo/changes/1/{verb}");
+        text(&world.send(&world.form(&path, fields).header("cookie", &cookie)))
+    };
+    let shows = |page: &str, words: &str| {
+        let shown = page.split_once("readonly>\n").and_then(|(_, rest)| rest.split_once("</textarea>"));
+        assert_eq!(shown.map(|(shown, _)| shown), Some(words), "{page}");
+    };
+    let fields = review_of(&text(&page(&world, &cookie, "/demo/changes/1")));
+    push_on(&world, "ann");
+    // The revision has moved on: with any of the buttons that send the form.
+    let hostile = format!("{fields}&text=Tabs%2C+please.%0A%3C%2Ftextarea%3E%3Cscript%3E");
+    for verb in ["request-changes", "approve"] {
+        let late = send(verb, &hostile);
+        shows(&late, "Tabs, please.\n&#60;/textarea&#62;&#60;script&#62;");
+        assert_eq!(late.matches("<script").count(), 1, "{late}");
+    }
+    // What the form itself brings along is nobody's words.
+    assert!(!send("request-changes", &fields).contains("<textarea"));
+    // What is wrong in itself, wherever that is found.
+    let csrf = csrf_of(&world, &cookie);
+    let label = send("label", &format!("csrf={csrf}&add=a%2Cb"));
+    shows(&label, "a,b");
+    assert!(label.contains("mend what the form has there"), "{label}");
+    let revision = world.change(1)["revision"].as_str().unwrap().to_owned();
+    shows(&send("vouch", &format!("csrf={csrf}&revision={revision}&why=read+it&hours=many")), "read it");
+    shows(&send("request-changes", &format!("csrf={csrf}&text=Tabs")), "Tabs");
+    let long = send("comment", &format!("csrf={csrf}&text={}", "é".repeat(100_000)));
+    shows(&long, &"é".repeat(64 << 10));
+    assert!(long.contains("(its beginning)"));
+}
+
+#[test]
 fn f07_a_page_runs_no_script_but_our_own() {
     let world = World::new();
     let cookie = world.log_in("ada");
