@@ -338,6 +338,19 @@ fn f06_dns_rebinding() {
 }
 
 #[test]
+fn whoever_sees_a_repo_as_an_admin_of_the_server_is_told_so_when_their_own_right_there_ends() {
+    let world = World::new();
+    let revoke = |name: &str| {
+        let said = world.ada(Ask::new("DELETE", &format!("/api/v1/repos/demo/people/{name}"))).ok();
+        said["said"].as_str().unwrap().to_owned()
+    };
+    let still = "ada has no right of their own on demo any more; as an admin of the server they still see it";
+    assert_eq!(revoke("ada"), still);
+    assert_eq!(world.by("ada", Ask::get("/api/v1/repos/demo")).status, 200);
+    assert_eq!(revoke("rae"), "rae may no longer see demo");
+}
+
+#[test]
 fn f11_a_stream_ends_when_its_token_does() {
     let world = World::new();
     let made = world.ada(Ask::post("/api/v1/tokens", json!({}))).ok();

@@ -8,6 +8,7 @@ use towpath_core::policy::{Rights, Role};
 
 use super::{Nothing, Said, word};
 use crate::auth::accounts::note;
+use crate::auth::rights::is_admin;
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError};
 use crate::http::records::Names;
@@ -70,11 +71,16 @@ pub async fn revoke(call: Call, _: Nothing) -> Answer<Said> {
 async fn set(call: &Call, rights: Option<Rights>) -> Answer<Said> {
     let (repo, by, now) = (call.repo()?, call.actor()?, call.now());
     let user = super::users::named(call).await?;
+    let sees_all = call.read(move |view| Ok(is_admin(view, user.id)?)).await?;
     let said = match rights {
         Some(Rights { role, authorised }) => {
             let tested = if authorised { "tested at once" } else { "not tested before somebody vouches" };
             format!("{} is {} on {repo}; uploads are {tested}", user.name, word(&role))
         }
+        None if sees_all => format!(
+            "{} has no right of their own on {repo} any more; as an admin of the server they still see it",
+            user.name
+        ),
         None => format!("{} may no longer see {repo}", user.name),
     };
     let (name, what) = (repo.clone(), said.clone());
