@@ -138,7 +138,7 @@ fn usage(error: &clap::Error, called: &str, terminal: &Terminal) -> ExitCode {
             terminal.talk(text.trim_end());
             return Failure::shown(Exit::Usage).code();
         }
-        _ => return report(&wrong_usage(&text, called), terminal),
+        kind => return report(&wrong_usage((kind, &text), called), terminal),
     };
     match written {
         Ok(()) => ExitCode::SUCCESS,
@@ -161,7 +161,7 @@ fn called(words: &[std::ffi::OsString]) -> String {
 
 /// The parser's words in the form of every other failure: its first paragraph is what is wrong, tips and what is possible
 /// say why, and how the command is used is what to do.
-fn wrong_usage(text: &str, called: &str) -> Failure {
+fn wrong_usage((kind, text): (ErrorKind, &str), called: &str) -> Failure {
     let mut paragraphs = text.trim_end().split("\n\n");
     let what = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
     let (mut why, mut usage) = (Vec::new(), None);
@@ -180,6 +180,13 @@ fn wrong_usage(text: &str, called: &str) -> Failure {
         }
     }
     let hint = match usage {
+        // The usage that the parser shows then is of one of the two, together with the other.
+        _ if kind == ErrorKind::ArgumentConflict && what.contains("multiple times") => {
+            format!("give it once; `{called} --help` says more")
+        }
+        _ if kind == ErrorKind::ArgumentConflict => {
+            format!("leave out one of the two; `{called} --help` says more")
+        }
         Some(usage) => format!("it is used as `{usage}`; `{called} --help` says more"),
         None => format!("`{called} --help` says what it takes"),
     };

@@ -11,7 +11,8 @@ fn wrong_words_are_refused_in_the_form_of_every_failure() {
         let words: Vec<std::ffi::OsString> =
             std::iter::once("towpath").chain(words.iter().copied()).map(Into::into).collect();
         let called = called(&words);
-        wrong_usage(&parse(words).unwrap_err().to_string(), &called).to_string()
+        let error = parse(words).unwrap_err();
+        wrong_usage((error.kind(), &error.to_string()), &called).to_string()
     };
     expect_test::expect![[r#"
         error: unexpected argument '--chnge' found
@@ -35,6 +36,14 @@ fn wrong_words_are_refused_in_the_form_of_every_failure() {
         error: invalid value '0' for '--slots <SLOTS>': 0 is not in 1..=256
          hint: `towpath serve --help` says what it takes"#]]
     .assert_eq(&said(&["serve", "--slots", "0"]));
+    expect_test::expect![[r#"
+        error: the argument '--changed-since <COMMIT>' cannot be used with '[JOB]...'
+         hint: leave out one of the two; `towpath run --help` says more"#]]
+    .assert_eq(&said(&["run", "--changed-since", "HEAD", "docs"]));
+    expect_test::expect![[r#"
+        error: the argument '--attempt <ATTEMPT>' cannot be used multiple times
+         hint: give it once; `towpath tests --help` says more"#]]
+    .assert_eq(&said(&["tests", "1", "--attempt", "1", "--attempt", "2"]));
 }
 
 #[test]
