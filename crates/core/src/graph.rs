@@ -239,6 +239,14 @@ pub fn cut_why(why: impl Into<String>) -> String {
     why
 }
 
+/// What the sentence of a job that passed says beside how it ended: what is wrong with its reports.
+pub fn remark(why: &str) -> &str {
+    why.strip_prefix(CODE_ZERO).unwrap_or(why).trim_start_matches("; ")
+}
+
+/// How the sentence of a job that passed begins.
+pub const CODE_ZERO: &str = "exit code 0";
+
 /// A job that is to be started: addressed by a lease that is never used twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {

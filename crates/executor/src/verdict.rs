@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use towpath_blob::LogReader;
-use towpath_core::graph::{Outcome, cut_why};
+use towpath_core::graph::{CODE_ZERO, Outcome, cut_why};
 use towpath_core::ids::Digest;
 
 use crate::launcher::Exit;
@@ -132,7 +132,7 @@ impl Verdict {
             (None, None) if !ran => {
                 Verdict::errored("the sandbox did not start; its log says why".to_owned())
             }
-            (None, None) if code == 0 => Verdict::new(Outcome::Passed, Some(0), "exit code 0"),
+            (None, None) if code == 0 => Verdict::new(Outcome::Passed, Some(0), CODE_ZERO),
             (None, None) => Verdict::new(Outcome::Failed, Some(code), exit_text(code, limits)),
         }
     }

@@ -5,6 +5,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 use towpath_core::gate::Verb;
+use towpath_core::graph::remark;
 use towpath_core::ids::RunId;
 
 use super::{Frame, crumb, permitted, render, sgr, text};
@@ -54,6 +55,16 @@ struct JobPart {
     excerpt: Option<Excerpt>,
     /// It went wrong, and others before it have their excerpts shown.
     beyond: bool,
+}
+
+impl JobPart {
+    /// What is said of it, beside that it passed.
+    fn said(&self) -> &str {
+        match self.view.outcome.as_deref() {
+            Some("passed") => remark(&self.view.why),
+            _ => &self.view.why,
+        }
+    }
 }
 
 /// The lines around the first error of a job.

@@ -91,4 +91,8 @@ fn a_report_that_is_none_or_not_there_is_told_of_and_decides_nothing() {
     assert_eq!(why("good"), "exit code 0");
     assert!(why("broken").starts_with("exit code 0; JUnit report `r.xml`: it is not "), "{}", why("broken"));
     assert_eq!(why("none"), "exit code 0; report `junit`: nothing matches `none.xml`");
+    let page = Ask::get("/demo/runs/main/1").header("cookie", &world.log_in("rae"));
+    let page = String::from_utf8(world.send(&page).body).unwrap();
+    let shown = "<p class=\"why\">report <code>junit</code>: nothing matches <code>none.xml</code></p>";
+    assert!(page.contains(shown) && !page.contains("exit code 0"), "{page}");
 }

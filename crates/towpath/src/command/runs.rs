@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use towpath_core::graph::remark;
 
 use crate::command::answer::{self, done, flag, items, number, rows, short, text, time, verdict};
 use crate::command::branch::meant;
@@ -147,8 +148,11 @@ fn show(place: &Place, run: &str, terminal: &Terminal) -> Result<ExitCode, Failu
 fn job(job: &Value) -> Vec<Cell> {
     let outcome = job["outcome"].as_str().unwrap_or_else(|| text(job, "stage"));
     let took = job["duration_ms"].as_u64().filter(|took| *took > 0).map(span).unwrap_or_default();
-    let why = if outcome == "passed" { "" } else { text(job, "why") };
+    let why = text(job, "why");
+    let why = if outcome == "passed" { remark(why) } else { why };
+    let attempts = items(&job["attempts"]).len();
     let notes = [
+        (attempts > 1, format!("{attempts} attempts")),
         (flag(job, "flaky"), "flaky".to_owned()),
         (flag(job, "unsandboxed"), "[no sandbox]".to_owned()),
         (!text(job, "carried").is_empty(), format!("from run {}", text(job, "carried"))),

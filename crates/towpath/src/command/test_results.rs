@@ -33,7 +33,7 @@ pub struct TestsArgs {
     /// Which attempt, from 1 [default: the newest]
     #[arg(long)]
     attempt: Option<u32>,
-    /// Show how this test ended lately, newest first
+    /// Show how this test ended lately, newest first; its name is as `towpath tests RUN` shows it
     #[arg(long, value_name = "TEST", conflicts_with_all = ["run", "job", "failed", "attempt"])]
     history: Option<String>,
     /// At most so many, of 500 that one answer can have
@@ -50,7 +50,12 @@ pub fn run(arguments: &TestsArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         let request = Request::get(&place.path(&["tests"]))
             .with("name", Some(test))
             .with("count", Some(arguments.count));
-        return answer::list(&place.client.ask(&request)?, "reports of this test", terminal, past);
+        return answer::list(
+            &place.client.ask(&request)?,
+            "reports of this test, by its whole name as `towpath tests RUN` shows it",
+            terminal,
+            past,
+        );
     }
     let run = RunPlace::find(&place, arguments.run.as_deref().unwrap_or_default())?;
     let job = meant_job(&place, &run, (arguments.job.as_deref(), chosen), terminal)?;
@@ -64,18 +69,32 @@ pub fn run(arguments: &TestsArgs, terminal: &Terminal) -> Result<ExitCode, Failu
         terminal.record(&view)?;
         return Ok(ExitCode::SUCCESS);
     }
-    show(&view, arguments, terminal)?;
+    match ["passed", "failed", "skipped"].iter().all(|key| view[*key].as_u64() == Some(0)) {
+        true => terminal.talk(none(&place, &run, (&job, arguments.attempt))?),
+        false => show(&view, arguments, terminal)?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why an attempt of a job has no tests, as far as that is known.
+fn none(place: &Place, run: &RunPlace, (job, attempt): (&str, Option<u32>)) -> Result<String, Failure> {
+    let view = place.client.ask(&Request::get(&run.path(place, &[])))?;
+    let found = items(&view["jobs"]).iter().find(|view| text(view, "name") == job).unwrap_or(&Value::Null);
+    let of_attempt = |wanted: u32| {
+        items(&found["attempts"]).iter().find(move |one| one["attempt"].as_u64() == Some(wanted.into()))
+    };
+    let ended = attempt.and_then(of_attempt).unwrap_or(found);
+    let reports: Vec<&str> = text(ended, "why").split("; ").filter(|part| part.contains("report")).collect();
+    Ok(match reports.is_empty() {
+        true => "the job reported no tests: `reports: { junit: FILE }` in the pipeline names its reports"
+            .to_owned(),
+        false => format!("the job reported no tests: {}", inline(&reports.join("; "))),
+    })
 }
 
 fn show(view: &Value, arguments: &TestsArgs, terminal: &Terminal) -> Result<(), Failure> {
     let count = |key: &str| view[key].as_u64().unwrap_or(0);
     let (passed, failed, skipped) = (count("passed"), count("failed"), count("skipped"));
-    if passed + failed + skipped == 0 {
-        terminal
-            .talk("the job reported no tests: `reports: { junit: FILE }` in the pipeline names its reports");
-        return Ok(());
-    }
     let tests = items(&view["tests"]);
     for test in tests {
         rows(&[row(test)], "", terminal)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use towpath_blob::{LogReader, LogStore};
-use towpath_core::graph::{JobGraph, JobIndex, JobSpec, Outcome};
+use towpath_core::graph::{JobGraph, JobIndex, JobSpec, Outcome, remark};
 use towpath_core::ids::LeaseId;
 use towpath_core::run::{JobState, RunState};
 
@@ -149,8 +149,9 @@ fn end_line(spec: &JobSpec, job: &JobState, name_width: usize) -> Option<String>
     if result.duration_ms > 0 {
         line.push_str(&format!("  {}", Style::Dim.paint(span(result.duration_ms))));
     }
-    if result.outcome != Outcome::Passed {
-        line.push_str(&format!("  {}", inline(&result.why)));
+    let why = if result.outcome == Outcome::Passed { remark(&result.why) } else { &result.why };
+    if !why.is_empty() {
+        line.push_str(&format!("  {}", inline(why)));
     }
     if !result.failed_tests.is_empty() {
         line.push_str(&format!("  failed tests: {}", inline(&result.failed_tests.join(", "))));
