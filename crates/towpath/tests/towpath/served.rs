@@ -398,6 +398,17 @@ fn people_rights_secrets_and_branches_are_steered() {
     assert_eq!(as_bob(&["branch", "freeze", "--why", "mine"]).code, 4);
     served.ok(&["token", "revoke", &made["number"].to_string()]);
     assert_eq!(as_bob(&["repo", "list"]).code, 4);
+
+    // What git may do in a clone is as its owner may.
+    for (role, says, never) in [
+        ("reader", "you may fetch; to push, an admin gives you the role author", "git push"),
+        ("author", "next: `git push towpath BRANCH -o change` opens a change", "you may fetch"),
+    ] {
+        served.ok(&["repo", "grant", "bob", role]);
+        let said = served.as_user("bob", &["repo", "connect", "web"]).err;
+        assert!(said.contains(says) && !said.contains(never), "{said}");
+        assert_eq!(said.contains("(read), until"), role == "reader", "{said}");
+    }
 }
 
 #[test]

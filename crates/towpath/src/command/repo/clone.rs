@@ -53,7 +53,7 @@ pub(super) fn add_remote(checkout: &Checkout, client: &Client, repo: &Value) -> 
         Failure::new(Exit::Unavailable, "the server names no address to push to").why(inline(url))
     })?;
     check_remote(checkout, &place)?;
-    let login = login_for_git(client, text(repo, "repo"))?;
+    let login = login_for_git(client, repo)?;
     keep_token(checkout, url, &login.token)?;
     checkout.set(&format!("remote.{REMOTE}.url"), Setting::Only(url))?;
     let refs = format!("+refs/heads/*:refs/remotes/{REMOTE}/*");
@@ -105,9 +105,10 @@ pub(super) struct GitLogin {
     pub note: String,
 }
 
-/// A token that can fetch and push this repo and nothing else, as far as one's own may; that one itself only where it may
-/// make none.
-fn login_for_git(client: &Client, repo: &str) -> Result<GitLogin, Failure> {
+/// A token that can fetch and push this repo and nothing else, as far as one's own may, once its owner may; that one itself
+/// only where it may make none.
+fn login_for_git(client: &Client, repo: &Value) -> Result<GitLogin, Failure> {
+    let (repo, may_push) = (text(repo, "repo"), text(repo, "role") != "reader");
     let me = client.ask(&Request::get(&["me"]))?;
     let may = |verb: &&str| match me["verbs"].as_array() {
         Some(verbs) => verbs.iter().any(|own| own == *verb),
@@ -126,7 +127,7 @@ fn login_for_git(client: &Client, repo: &str) -> Result<GitLogin, Failure> {
     let made = client.ask(&Request::post(&["tokens"], body))?;
     let note = format!(
         "git in this clone logs in with a token for this repo alone ({}), until {}",
-        verbs.join(", "),
+        if may_push { verbs.join(", ") } else { "read".to_owned() },
         time(&made, "expires_at")
     );
     Ok(GitLogin { token: text(&made, "token").to_owned(), note })

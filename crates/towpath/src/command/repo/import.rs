@@ -116,7 +116,10 @@ fn report(repo: &Value, login: Option<&GitLogin>, terminal: &Terminal) -> Result
     }
     if let Some(login) = login {
         terminal.talk(&login.note);
-        terminal.talk(format!("next: `git push {REMOTE} BRANCH -o change` opens a change"));
+        terminal.talk(match text(repo, "role") {
+            "reader" => "you may fetch; to push, an admin gives you the role author".to_owned(),
+            _ => format!("next: `git push {REMOTE} BRANCH -o change` opens a change"),
+        });
     }
     Ok(ExitCode::SUCCESS)
 }
