@@ -260,9 +260,13 @@ fn draft_of(place: &Path) -> Result<PathBuf, SaveError> {
     let mut name = place.as_os_str().to_owned();
     name.push(".new");
     let draft = PathBuf::from(name);
-    remove_folder(&draft)?;
-    make_folder(&draft)?;
-    Ok(draft)
+    let private = remove_folder(&draft).and_then(|()| make_folder(&draft));
+    match private {
+        Ok(()) => Ok(draft),
+        // The draft is ours: whoever named the place knows nothing of it.
+        Err(SaveError::File { source, .. }) => Err(file("make the folder", place)(source)),
+        Err(error) => Err(error),
+    }
 }
 
 fn remove_folder(path: &Path) -> Result<(), SaveError> {

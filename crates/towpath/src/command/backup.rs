@@ -213,5 +213,27 @@ fn failure(what: &str, error: SaveError) -> Failure {
         SaveError::Database(BackupError::NoDatabase(_)) | SaveError::NoBackup { .. } => Exit::NotFound,
         _ => Exit::Usage,
     };
-    Failure::new(exit, what).why(error.to_string())
+    Failure::new(exit, what).hint(next(&error)).why(error.to_string())
+}
+
+/// What to do next.
+fn next(error: &SaveError) -> &'static str {
+    match error {
+        SaveError::Database(BackupError::Exists(_)) => "name a folder that is to be made",
+        SaveError::Database(BackupError::NoDatabase(_)) => "`--data FOLDER` names the server's data folder",
+        SaveError::NoBackup { .. } => "name the folder that `towpath backup make` has made",
+        SaveError::File { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => {
+            "name a folder that is to be made, in one that there is"
+        }
+        SaveError::Database(BackupError::Open(_)) => "do what it says, then try again",
+        SaveError::Database(BackupError::Read(_)) => {
+            "what was saved is damaged: look for another backup, or for the disk's own words in the system's log"
+        }
+        SaveError::Database(BackupError::File { .. } | BackupError::Write(_)) | SaveError::File { .. } => {
+            "look whether the disk has room and whether the folder is yours, then try again"
+        }
+        SaveError::Repo { .. } | SaveError::Git(_) => {
+            "`towpath doctor` says what is wrong with git, and how to mend it"
+        }
+    }
 }

@@ -137,6 +137,17 @@ fn h07_restore_old() {
     let made = site.ok(&["backup", "make", &saved, "--data", &site.data()]);
     assert!(made.out.contains("1 repo") && made.err.contains("data-keys safe"), "{}{}", made.out, made.err);
     assert_eq!(site.world.towpath(&["backup", "make", &saved, "--data", &site.data()]).code, 5);
+    let data = site.data();
+    let below = format!("{saved}/backup.json/x");
+    for (arguments, said) in [
+        (["make", &below, "--data", &data], format!("cannot make the folder `{below}`: ")),
+        (["make", &saved, "--data", &saved], "exists already".to_owned()),
+        (["restore", &data, "--data", &below], "is no backup of Towpath".to_owned()),
+        (["restore", &saved, "--data", &data], "exists already".to_owned()),
+    ] {
+        let refused = site.world.towpath(&[&["backup"], &arguments[..]].concat()).err;
+        assert!(refused.contains(&said) && refused.contains("\n hint: "), "{refused}");
+    }
     for (number, branch) in [("2", "two"), ("3", "three"), ("4", "four")] {
         site.land(number, branch);
     }
