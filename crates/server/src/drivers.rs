@@ -69,12 +69,19 @@ pub struct Failure {
     pub class: TroubleClass,
     /// In words.
     pub why: String,
+    /// Nothing went wrong: it goes on with the next try.
+    pub goes_on: bool,
 }
 
 impl Failure {
     /// A failure of one class.
     pub fn new(class: TroubleClass, why: impl Into<String>) -> Failure {
-        Failure { class, why: why.into() }
+        Failure { class, why: why.into(), goes_on: false }
+    }
+
+    /// Its try is over as it should be, and the next one goes on with it.
+    pub fn goes_on(why: impl Into<String>) -> Failure {
+        Failure { goes_on: true, ..Failure::new(TroubleClass::Transient, why) }
     }
 }
 
@@ -296,7 +303,11 @@ impl Dispatcher for Drivers {
 
 fn answer(engine: &Engine, task: &Task, result: Result<Option<Found>, Failure>, tries: u32) {
     let result = result.map_err(|failure| {
-        tracing::warn!(effect.key = %task.key, tries, "effect `{}` failed: {}", task.key, failure.why);
+        let (key, why) = (&task.key, &failure.why);
+        match failure.goes_on {
+            true => tracing::info!(effect.key = %key, tries, "effect `{key}` goes on: {why}"),
+            false => tracing::warn!(effect.key = %key, tries, "effect `{key}` failed: {why}"),
+        }
         let next_try = next_try(engine.clock().now(), failure.class, tries);
         Trouble { class: failure.class, why: failure.why, tries, next_try }
     });

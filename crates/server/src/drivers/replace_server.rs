@@ -101,7 +101,7 @@ fn step(hands: &Hands, replacement: &Replacement) -> Result<(), Unfit> {
     }
     trial.backup = (schema > SCHEMA).then(|| folder.backup());
     succession.want(trial);
-    Err(Unfit::Failed(transient("the server gives way to it".into())))
+    Err(Unfit::Failed(Failure::goes_on("the server gives way to it")))
 }
 
 /// The one file of the output.

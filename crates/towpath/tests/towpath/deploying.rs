@@ -240,6 +240,8 @@ fn a_landing_replaces_the_server_while_jobs_go_on() {
     land(&served, "1", "one");
     let first = deployment(&served, "live", is_over);
     assert_eq!(first["outcome"], "passed", "{first}");
+    // Nothing of that went wrong, and the log says so.
+    assert!(served.has_said("goes on: the server gives way to it") && !served.has_said("failed: the server"));
     let pid = served.server.id();
     let serves = executable(pid);
     assert!(
