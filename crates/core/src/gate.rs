@@ -27,6 +27,7 @@ mod flags;
 mod halt;
 mod landing;
 mod level;
+mod lost;
 mod memo;
 mod plan;
 mod proof;
@@ -48,6 +49,7 @@ pub use facts::{
 pub use flags::{Bell, Flag, Flags};
 pub use halt::{HaltCause, Halts};
 pub use landing::LandTried;
+pub use lost::{Again, Lost};
 use memo::Memo;
 pub use reason::Reason;
 pub use retry::{Floor, RetryScope};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Flags, Tip};
+use super::{Flags, Lost, Tip};
 use crate::definition::GateSettings;
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Timestamp, TreeId};
 use crate::policy::Actor;
@@ -99,6 +99,9 @@ pub struct Deploy {
     pub run: Option<u64>,
     /// The newest commit whose run did not pass, and the run: one alert a commit.
     pub alerted: Option<(CommitId, u64)>,
+    /// What that run lost; `None` where no job says why it did not pass, and in rows of an earlier version.
+    #[serde(default)]
+    pub lost: Option<Lost>,
     /// The jobs of that run which did not pass, and have not since; `None`: only a whole run tells that they have.
     #[serde(default)]
     pub unmended: Option<BTreeSet<String>>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::proof::Standard;
-use super::{Freeze, GateState, LandedRecord, PendingLanding, Reason, TestState};
+use super::{Freeze, GateState, LandedRecord, Lost, PendingLanding, Reason, TestState};
 use crate::act::{Act, LandedAct};
 use crate::candidate::CandidateResult;
 use crate::effect::Landing;
@@ -229,16 +229,16 @@ impl GateState {
     }
 
     /// What the end of a run of the landed branch says about deployments that fail.
-    pub(super) fn deploy_ended(&mut self, report: &RunReport) {
+    pub(super) fn deploy_ended(&mut self, report: &RunReport, lost: Option<Lost>) {
         let number = report.run.number;
         let Some(run) = self.runs.get(number).filter(|run| run.change.is_none()) else { return };
         let commit = run.commit;
         if self.branch.deploy.run == Some(number) && report.outcome != Outcome::Passed {
-            let lost = report.jobs.iter().filter(|job| !counts(&job.result));
-            let lost: BTreeSet<String> = lost.map(|job| job.name.clone()).collect();
+            let unmended = report.jobs.iter().filter(|job| !counts(&job.result));
+            let unmended: BTreeSet<String> = unmended.map(|job| job.name.clone()).collect();
             let deploy = &mut self.branch.edit().deploy;
-            deploy.alerted = Some((commit, number));
-            deploy.unmended = Some(lost).filter(|lost| (1..=UNMENDED_MAX).contains(&lost.len()));
+            (deploy.alerted, deploy.lost) = (Some((commit, number)), lost);
+            deploy.unmended = Some(unmended).filter(|jobs| (1..=UNMENDED_MAX).contains(&jobs.len()));
         } else {
             self.mend_deploy(commit, report);
         }

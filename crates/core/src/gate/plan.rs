@@ -138,12 +138,16 @@ impl GateState {
             plan.owe(EffectKey::once(kind, about, 1), Effect::Alert { gate: self.id.clone(), text });
         };
         if let Some((commit, run)) = self.branch.deploy.alerted {
-            let run = self.run_id(run);
-            alert(
-                "alert-deploy",
-                self.about(commit),
-                format!("run {run} of landed commit {commit} did not pass"),
-            );
+            let branch = &self.id.branch;
+            let mut text = format!("run {} of landed commit {commit} did not pass", self.run_id(run));
+            let shows = format!("; `towpath runs {branch}/{run}` shows it");
+            match &self.branch.deploy.lost {
+                Some(lost) => {
+                    text.push_str(&format!(": {}{shows}, and {}", lost.names(), lost.again.how(branch)))
+                }
+                None => text.push_str(&shows),
+            }
+            alert("alert-deploy", self.about(commit), text);
         }
         if let Some(commit) = self.branch.foreign {
             let how = reason::accept(&self.id.branch, commit);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::queue::WINDOW;
-use super::{Change, GateState};
+use super::{Change, GateState, Lost};
 use crate::act::Act;
 use crate::graph::{Outcome, Trigger};
 use crate::ids::{CandidateId, ChangeNumber, CommitId, Digest, Timestamp, TreeId};
@@ -254,6 +254,7 @@ impl GateState {
         }
         let run = self.runs.get_mut(number).expect("invariant: it was just found");
         let Phase::Running { start } = &run.phase else { return };
+        let deploy_lost = Lost::of(start, report);
         let lost = report.jobs.iter().filter(|job| start.graph.job(job.job).required && !counts(&job.result));
         let lost: Vec<String> = lost.map(|job| job.name.clone()).collect();
         let ejects = run.trigger == Trigger::Queue && run.cancel.is_none() && !lost.is_empty();
@@ -268,7 +269,7 @@ impl GateState {
         if let Some((change, revision)) = change.filter(|_| ejects) {
             self.note(Act::Ejected { gate: self.id.clone(), change, revision, why });
         }
-        self.deploy_ended(report);
+        self.deploy_ended(report, deploy_lost);
     }
 
     /// Forgets ended runs that nothing can ask for again. What is kept of other changes are the last words about trees that

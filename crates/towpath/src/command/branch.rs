@@ -188,6 +188,8 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
         .filter(|name| flag(&view["flags"][**name], "set"))
         .map(|name| (*name).to_owned())
         .collect();
+    let failed =
+        if view["deploy"]["failed_environment"].is_null() { "landed run failed" } else { "deploy failed" };
     let facts = [
         ("tip", text(tip, "commit").to_owned()),
         match time(tip, "landed_at") {
@@ -201,7 +203,7 @@ fn facts(view: &Value) -> Vec<Vec<Cell>> {
         ("to look at", flags.join(", ")),
         ("last landed", text(&view["landed"], "commit").to_owned()),
         ("deploys", text(&view["deploy"], "running").to_owned()),
-        ("deploy failed", text(&view["deploy"], "failed_run").to_owned()),
+        (failed, text(&view["deploy"], "failed_run").to_owned()),
     ];
     let shown = facts.into_iter().filter(|(_, value)| !value.is_empty());
     shown.map(|(label, value)| vec![styled(Style::Dim, label), value.into()]).collect()

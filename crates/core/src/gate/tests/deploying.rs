@@ -30,7 +30,7 @@ fn deploys_coalesce_and_alert_once() {
               landed 3 with ["unit"]
             fail-deploy 2
               run 5: Land of - (landing of 01f7f7f7f7f7)
-              alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
+              alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass: `deploy`
             pass 5
         "#]],
     );
@@ -43,24 +43,24 @@ fn landing_waits_for_the_deploy_where_told_to() {
         config,
         "approvals 0; push 1; pass 1; push 2; pass 3; why 2; fail-deploy 2",
         expect![[r#"
-        approvals 0
-        push 1
-          run 1: Change of 1 (initial run)
-        pass 1
-          land 1 -> Landed
-          landed 1 with ["unit"]
-          run 2: Land of - (landing of 018080808080)
-        push 2
-          run 3: Change of 2 (initial run)
-        pass 3
-        why 2
-          deploy run demo/main/2 is not over
-        fail-deploy 2
-          alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass
-          land 2 -> Landed
-          landed 2 with ["unit"]
-          run 4: Land of - (landing of 01c9c9c9c9c9)
-    "#]],
+            approvals 0
+            push 1
+              run 1: Change of 1 (initial run)
+            pass 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 2: Land of - (landing of 018080808080)
+            push 2
+              run 3: Change of 2 (initial run)
+            pass 3
+            why 2
+              deploy run demo/main/2 is not over
+            fail-deploy 2
+              alert: run demo/main/2 of landed commit 0180808080808080808080808080808080808080 did not pass: `deploy`
+              land 2 -> Landed
+              landed 2 with ["unit"]
+              run 4: Land of - (landing of 01c9c9c9c9c9)
+        "#]],
     );
 }
 
@@ -187,4 +187,39 @@ fn a_person_deploys_a_landed_commit_to_one_environment() {
           answer Err("no landing put the tip there; an admin who has looked at it can run `towpath branch accept main 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8`")
     "#]]
     .assert_eq(&format!("deployments\n{}", bench.log));
+}
+
+#[test]
+fn the_alert_of_a_run_that_lost_jobs_names_them_and_how_they_are_done_again() {
+    let told = |jobs: Vec<JobSpec>, failing: &[&str]| {
+        let mut bench = Bench::new(GateConfig::default());
+        bench.play("approvals 0; graphs-hang; push 1; pass 1");
+        let landed = commit(bench.tip, 1);
+        bench.event(GateEvent::GraphRead { commit: landed, graph: Ok(JobGraph::from(jobs)) });
+        bench.end(2, failing, Outcome::Failed);
+        let mut plan = Plan::default();
+        bench.gate.state.owe_alerts(&mut plan);
+        let texts = plan.effects.into_values().filter_map(|effect| match effect {
+            Effect::Alert { text, .. } => Some(text),
+            _ => None,
+        });
+        let text = texts.collect::<String>();
+        let (_, lost) = text.split_once(" did not pass: ").unwrap_or_else(|| panic!("{text}"));
+        lost.to_owned()
+    };
+    let of = |name: &str| job(name, &[Trigger::Land]);
+    let live = JobBody { environment: Some("live".parse().unwrap()), ..JobBody::script("true") };
+    let ship = || JobSpec { body: Arc::new(live.clone()), needs: vec![JobIndex(0)], ..of("ship") };
+    assert_eq!(
+        told(vec![of("docs"), ship()], &["docs"]),
+        "`docs`, `ship`; `towpath runs main/2` shows it, and `towpath deploy start live --branch main` deploys there again"
+    );
+    assert_eq!(
+        told(vec![of("docs"), of("lint")], &["lint"]),
+        "`lint`; `towpath runs main/2` shows it, and `towpath branch run main --job lint` runs that job again"
+    );
+    let many: Vec<String> = (0..8).map(|number| format!("j{number}")).collect();
+    let failing: Vec<&str> = many.iter().map(String::as_str).collect();
+    let many = told(failing.iter().map(|name| of(name)).collect(), &failing);
+    assert!(many.starts_with("`j0`, `j1`, `j2`, `j3`, `j4` and 3 more; "), "{many}");
 }

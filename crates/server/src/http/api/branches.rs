@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use towpath_core::gate::{Flag, Gate, GateState, Verb};
+use towpath_core::gate::{Flag, Gate, GateState, Lost, Verb};
 use towpath_core::ids::{CommitId, GateId, Timestamp};
 use towpath_core::turn::Live;
 use towpath_store::records::{RunQuery, RunRow};
@@ -155,6 +155,8 @@ pub struct DeployView {
     pub failed_commit: Option<String>,
     /// That run.
     pub failed_run: Option<String>,
+    /// The environment that a job of it was to deploy to and did not; absent: nothing was to be deployed.
+    pub failed_environment: Option<String>,
 }
 
 /// A run in the list of its branch.
@@ -304,6 +306,7 @@ fn view(state: &GateState, now: Timestamp) -> BranchView {
 fn deploy_view(state: &GateState) -> DeployView {
     let deploy = &state.branch().deploy;
     let failed = state.failed_deploy();
+    let lost = deploy.lost.as_ref().and_then(Lost::environment);
     let run = |number: u64| format!("{}/{number}", state.id);
     DeployView {
         wanted: deploy.wanted.map(|(commit, _)| commit.to_string()),
@@ -311,6 +314,7 @@ fn deploy_view(state: &GateState) -> DeployView {
         newest: deploy.run.map(run),
         failed_commit: failed.map(|(commit, _)| commit.to_string()),
         failed_run: failed.map(|(_, number)| run(number)),
+        failed_environment: failed.and(lost).map(ToString::to_string),
     }
 }
 

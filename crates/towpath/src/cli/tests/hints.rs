@@ -7,7 +7,8 @@ use towpath_core::cell::{Cell, CellId, CellState, Row};
 use towpath_core::definition::GateSettings;
 use towpath_core::effect::Effect;
 use towpath_core::gate::{
-    Branch, ForgeRead, Freeze, Gate, GateEvent, GateState, HaltCause, Reason, Snapshot, Tip, Verb,
+    Again, Branch, Deploy, ForgeRead, Freeze, Gate, GateEvent, GateState, HaltCause, Lost, Reason, Snapshot,
+    Tip, Verb,
 };
 use towpath_core::ids::{BranchName, ChangeNumber, CommitId, GateId, RunId, Timestamp, TreeId, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
@@ -142,6 +143,27 @@ fn every_command_in_an_alert_is_taken() {
         _ => None,
     });
     assert_eq!(told, Some(1));
+}
+
+#[test]
+fn every_command_in_the_alert_of_a_run_that_did_not_pass_is_taken() {
+    let alerts = |lost: Option<Lost>| {
+        let mut state = with_heads(&[1]);
+        let deploy = Deploy { alerted: Some((CommitId([1; 20]), 3)), lost, ..Deploy::default() };
+        let branch = Branch { deploy, ..state.branch().clone() };
+        let value = serde_json::to_string(&branch).unwrap();
+        state.put_row(&Row { key: "branch".to_owned(), value: Some(value) }).unwrap();
+        let plan = Gate::plan(&state, Timestamp(2_000));
+        let told = plan.effects.values().filter_map(|effect| match effect {
+            Effect::Alert { text, .. } => Some(check(text)),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let lost = |again| Some(Lost { jobs: vec!["unit".to_owned()], more: 0, again });
+    let deployment = Again::Deployment("live".parse().unwrap());
+    let commands = [None, lost(deployment), lost(Again::Job("unit".to_owned()))].map(alerts);
+    assert_eq!(commands, [vec![1], vec![2], vec![2]]);
 }
 
 #[test]
