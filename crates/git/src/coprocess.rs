@@ -1,6 +1,7 @@
 //! A git that is kept open: one request, one answer, over and over. It is restarted when it has ended.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use crate::error::GitError;
 use crate::process::{Prepared, Running, Until};
@@ -87,7 +88,13 @@ impl Coprocess {
 
 /// The place of a process that is started when needed and used by one thread at a time.
 #[derive(Default)]
-pub(crate) struct Slot(Mutex<Option<Coprocess>>);
+pub(crate) struct Slot(Mutex<Option<Kept>>);
+
+/// An open process, and when it was last used.
+struct Kept {
+    process: Coprocess,
+    used_at: Instant,
+}
 
 impl Slot {
     /// Lets `exchange` talk to the open process, or to a new one.
@@ -101,24 +108,35 @@ impl Slot {
     ) -> Result<T, GitError> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out, so that an early return or a panic drops, and so kills, a process in the middle of an exchange.
-        if let Some(mut open) = slot.take() {
+        if let Some(Kept { process: mut open, .. }) = slot.take() {
             match exchange(&mut open) {
                 Err(GitError::Failed { .. }) => drop(open),
                 Err(error) => return Err(error),
                 Ok(value) => {
-                    *slot = Some(open);
+                    *slot = Some(Kept { process: open, used_at: Instant::now() });
                     return Ok(value);
                 }
             }
         }
         let mut fresh = Coprocess::start(prepare())?;
         let value = exchange(&mut fresh)?;
-        *slot = Some(fresh);
+        *slot = Some(Kept { process: fresh, used_at: Instant::now() });
         Ok(value)
     }
 
     /// Ends the process if there is one.
     pub fn close(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Ends the process if nobody has used it for so long.
+    pub fn close_idle(&self, idle: Duration) {
+        let mut slot = match self.0.try_lock() {
+            Ok(slot) => slot,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Somebody uses it now.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        slot.take_if(|kept| kept.used_at.elapsed() >= idle);
     }
 }

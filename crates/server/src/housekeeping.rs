@@ -1,8 +1,8 @@
 //! What piles up goes again: old runs with their jobs, tests and logs, outputs, candidates that nothing asks for, and
 //! what Git no longer reaches (invariant I15).
 //!
-//! A thread of its own looks every few minutes whether it is time, and whether the disk has room; and sooner whether a
-//! repository that could not be put right for a reason that passes can be by now. It works in small units: each is a short
+//! A thread of its own looks a few times a minute whether it is time, whether the disk has room, whether a repository that
+//! could not be put right for a reason that passes can be by now, and which git processes nobody uses. It works in small units: each is a short
 //! transaction, one folder or one repository, and between two of them the server may stop. Nothing goes that an open
 //! change, a run that its gate remembers or that is not over, a job under way, or the record of a landing needs.
 
@@ -30,10 +30,8 @@ mod objects;
 mod records;
 mod wanted;
 
-/// Between two looks whether it is time.
-const LOOK_EVERY: Duration = Duration::from_secs(300);
-/// Between two tries to put a repository right: people wait to push, and a try may read the whole repository.
-const PUT_RIGHT_EVERY: Duration = Duration::from_secs(20);
+/// Between two looks. People wait to push where a repository is to be put right, and a try may read all of it.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// Names of the settings.
 const SETTING: &str = "retention";
 const FIGURES: &str = "housekeeping";
@@ -263,8 +261,7 @@ impl Housekeeper {
 impl Keeper {
     fn serve(&self, heard: &Receiver<Word>) {
         while !self.stops() {
-            let waits = !self.house.repos.waiting().is_empty();
-            let word = heard.recv_timeout(if waits { PUT_RIGHT_EVERY } else { LOOK_EVERY });
+            let word = heard.recv_timeout(LOOK_EVERY);
             if let Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) = word {
                 return;
             }
@@ -272,6 +269,7 @@ impl Keeper {
                 tracing::error!(%error, "no repository was put right: {error}");
             }
             self.house.jobs.give_way();
+            self.house.repos.close_idle_processes();
             match word {
                 Ok(Word::Now(answer)) => {
                     // Whoever asked may have gone.

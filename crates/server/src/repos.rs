@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use towpath_core::ids::{RepoName, Timestamp};
 use towpath_git::{ErrorClass, Git, GitError, Repository};
@@ -11,6 +12,10 @@ use towpath_store::Writer;
 use towpath_store::records::{Alert, Repo};
 
 use crate::settings::RepoSettings;
+
+/// Unused for so long, a git process is ended: less than the time between two polls of a branch, so that a server of many
+/// repositories that has nothing to do holds none.
+const PROCESS_IDLE: Duration = Duration::from_secs(20);
 
 /// Every repository on this server.
 #[derive(Debug)]
@@ -27,6 +32,15 @@ enum Standing {
     InUse(Repository),
     /// Only whoever puts it right has it.
     Refused(Again),
+}
+
+impl Standing {
+    fn repository(&self) -> Option<&Repository> {
+        match self {
+            Standing::InUse(repository) => Some(repository),
+            Standing::Refused(_) => None,
+        }
+    }
 }
 
 /// When a repository that could not be put right is tried again.
@@ -100,6 +114,14 @@ impl Repos {
         let repository = Repository::open(&self.git, &self.path(name))?;
         known.insert(name.clone(), Standing::InUse(repository.clone()));
         Ok(repository)
+    }
+
+    /// Ends the git processes of all repositories that nobody has used for a while.
+    pub fn close_idle_processes(&self) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use: Vec<Repository> = known.values().filter_map(Standing::repository).cloned().collect();
+        drop(known);
+        in_use.iter().for_each(|repository| repository.close_idle_processes(PROCESS_IDLE));
     }
 
     /// Has nothing use a repository until it is put right.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use towpath_executor::SandboxKind;
 
@@ -19,6 +20,8 @@ const RUNS: u32 = 10_000;
 const CHANGES: u32 = 100;
 /// Jobs that ran in the sandbox before its memory is looked at: several in each slot.
 const JOBS: u32 = 20;
+/// After its last job a server has nothing to do, and lets go of what it keeps for the next request within this time.
+const IDLE: Duration = Duration::from_secs(45);
 /// Runs under way at once while they are made.
 const UNDER_WAY: u32 = 256;
 
@@ -62,7 +65,10 @@ fn memory(folder: &Path) -> Result<f64, Fault> {
     let mut line = String::new();
     BufReader::new(server.stdout.take().ok_or("its output is piped")?).read_line(&mut line)?;
     let measured = match line.trim() {
-        "ready" => tree(server.id()).and_then(|all| all.into_iter().map(resident).sum()),
+        "ready" => {
+            std::thread::park_timeout(IDLE);
+            tree(server.id()).and_then(|all| all.into_iter().map(resident).sum())
+        }
         _ => Err("the server did not become ready".into()),
     };
     drop(server.stdin.take());

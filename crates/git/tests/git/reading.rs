@@ -305,3 +305,16 @@ fn b07_names_that_leave_the_tree_are_refused() {
     );
     assert_eq!(world.repository.measure_tree(fine, TREE_LIMITS).unwrap().entries, 3);
 }
+
+#[test]
+fn what_nobody_uses_is_not_kept_open() {
+    let world = World::new();
+    let commit = world.commit_file("a", "1");
+    world.push(commit, "main");
+    for (idle, kept) in [(Duration::from_secs(3600), 1), (Duration::ZERO, 0)] {
+        world.repository.commit(commit).unwrap();
+        world.repository.close_idle_processes(idle);
+        assert_eq!(world.kill_kept_open("cat-file"), kept);
+    }
+    world.repository.commit(commit).unwrap();
+}
