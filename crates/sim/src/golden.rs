@@ -105,8 +105,9 @@ pub fn play_planted(mutant: Mutant) -> Option<Vec<Violation>> {
 
 /// Plays one story; returns the steps that it had and what was broken.
 fn play(story: &Story, cut: Cut, mutant: Option<Mutant>) -> (u64, Vec<Violation>) {
-    let mut world = World::new(SEED, &["main"]);
+    let mut world = World::new(SEED, story.branches);
     world.mutant = mutant;
+    world.forge.forgets_moves = mutant == Some(Mutant::MovesAreForgotten);
     world.open();
     world.pass(SHORT);
     world.points = 0;

@@ -85,10 +85,18 @@ pub enum Mutant {
     RestoresAreDiskFailures,
     /// A gate with a landing under way hears of a restore as of a disk that failed: what lands then may not have landed before.
     LandingsDoNotHearOfRestores,
+    /// A gate to which a change has come does not ask what holds it.
+    NobodyAsksWhatHolds,
+    /// A change goes to another branch without what holds it.
+    HoldsStayBehind,
+    /// Whoever holds a change is answered without a look at where it is by then.
+    HoldsAreNotFollowed,
+    /// The forge lands a change by what its branch knew of it before it was elsewhere.
+    MovesAreForgotten,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 36] = [
+pub const MUTANTS: [Mutant; 40] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -125,6 +133,10 @@ pub const MUTANTS: [Mutant; 36] = [
     Mutant::RunsDoNotHearOfRestores,
     Mutant::RestoresAreDiskFailures,
     Mutant::LandingsDoNotHearOfRestores,
+    Mutant::NobodyAsksWhatHolds,
+    Mutant::HoldsStayBehind,
+    Mutant::HoldsAreNotFollowed,
+    Mutant::MovesAreForgotten,
 ];
 
 /// How a planted bug was noticed.

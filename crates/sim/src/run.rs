@@ -107,6 +107,7 @@ fn store_bugs(mutant: Option<Mutant>) -> StoreBugs {
         ignores_halts: mutant == Some(Mutant::StoreIgnoresHalts),
         drops_outbox_row: mutant == Some(Mutant::StoreDropsEffect),
         drops_messages: mutant == Some(Mutant::StoreDropsMessages),
+        drops_questions: mutant == Some(Mutant::NobodyAsksWhatHolds),
         keeps_consumed: mutant == Some(Mutant::StoreKeepsConsumed),
         keeps_removed_rows: mutant == Some(Mutant::StoreKeepsRemovedRows),
     }

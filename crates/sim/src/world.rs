@@ -25,6 +25,7 @@ mod drivers;
 mod heal;
 mod hearsay;
 mod keeping;
+mod moving;
 pub mod people;
 mod servers;
 mod strikes;
@@ -86,6 +87,7 @@ pub struct World {
     commands: u64,
     queue: BTreeMap<(i64, u64), Ev>,
     tasks: BTreeMap<u64, Task>,
+    requests: BTreeMap<u64, moving::Request>,
     next: u64,
 }
 
@@ -104,6 +106,10 @@ enum Ev {
     Act(u64),
     /// A driver answers.
     Answer(u64, Box<AnyIntake>),
+    /// A request goes on.
+    Request(u64),
+    /// Somebody does something with a change that may be on its way.
+    Meanwhile(moving::Meanwhile),
     /// A job ends.
     JobEnds(LeaseId),
     /// Something late comes to the server.
@@ -235,6 +241,7 @@ impl World {
             commands: 0,
             queue: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            requests: BTreeMap::new(),
             next: 0,
         };
         world.populate();
@@ -291,6 +298,8 @@ impl World {
             Ev::Wake(epoch, cell, wanted) => self.wake(epoch, &cell, wanted),
             Ev::Act(task) => self.act(task),
             Ev::Answer(task, intake) => self.answer(task, *intake),
+            Ev::Request(id) => self.request(id),
+            Ev::Meanwhile(meanwhile) => self.meanwhile(meanwhile),
             Ev::JobEnds(lease) => self.job_ends(&lease, None),
             Ev::Late(cell, intake) => {
                 let intake = self.perhaps_under_the_current_lease(*intake);

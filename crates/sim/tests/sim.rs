@@ -35,6 +35,7 @@ fn bugs_that_are_rare_in_worlds_of_chance_are_noticed_in_stories_of_their_own() 
         (Mutant::LackingIsMoved, "had landed, and does not freeze"),
         (Mutant::RestoresAreDiskFailures, "deploys what may have been deployed before a restore"),
         (Mutant::LandingsDoNotHearOfRestores, "what had landed before"),
+        (Mutant::MovesAreForgotten, "holds it since it was elsewhere"),
     ];
     for (bug, by) in bugs {
         let notice = hunt(bug, 1, 1);
@@ -44,7 +45,13 @@ fn bugs_that_are_rare_in_worlds_of_chance_are_noticed_in_stories_of_their_own() 
 
 #[test]
 fn planted_bugs_are_noticed() {
-    let bugs = [Mutant::StoreIgnoresEpochs, Mutant::StoreKeepsConsumed, Mutant::EverybodyIsAdmin];
+    let bugs = [
+        Mutant::StoreIgnoresEpochs,
+        Mutant::StoreKeepsConsumed,
+        Mutant::EverybodyIsAdmin,
+        Mutant::NobodyAsksWhatHolds,
+        Mutant::HoldsStayBehind,
+    ];
     for bug in bugs {
         let notice = hunt(bug, 1, 6);
         assert!(notice.by.is_some(), "{notice:?}");

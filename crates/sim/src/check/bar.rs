@@ -102,10 +102,7 @@ impl World {
         if self.checks.frozen.contains(gate) {
             return Err("the branch is frozen".into());
         }
-        if self.checks.holds.contains_key(&(gate.clone(), change.number)) {
-            return Err("it is held".into());
-        }
-        Ok(())
+        self.not_held(gate, change)
     }
 
     /// Where landings wait for deployments, that of the landing before is over.

@@ -48,6 +48,7 @@ impl World {
         self.check_losses();
         for gate in self.gates.clone() {
             self.check_gate(&gate);
+            self.check_holds(&gate);
             self.check_eligible(&gate);
         }
     }
@@ -144,6 +145,7 @@ impl World {
                 (self.settings(&landing), self.edited_definition(landing.from, landing.to));
             let empty = self.required(&landing, full).map_or(true, |required| required.is_empty());
             let eligible = self.not_stopped(gate, change).is_ok()
+                && self.checks.is_free(change.number)
                 && self.is_approved(gate, change, &landing, (&truth, settings)).is_ok()
                 && self.true_level(gate, change, (&truth, edited), now) > Level::Vouched
                 && (!empty || settings.empty == towpath_core::definition::EmptySet::Land);

@@ -83,8 +83,12 @@ pub struct ForgedChange {
 }
 
 impl ForgedChange {
-    /// Whether it is open for the branch, with the revision that was tested.
+    /// Whether it is open for the branch, with the revision that was tested, and was nowhere else since.
     fn is_for(&self, landing: &Landing) -> bool {
+        self.facts.came.as_ref().map(|came| came.at) == landing.came_at && self.is_open_for(landing)
+    }
+
+    fn is_open_for(&self, landing: &Landing) -> bool {
         self.state == ChangeState::Open
             && self.target == landing.branch
             && self.facts.revision.commit == landing.revision
@@ -109,6 +113,8 @@ pub struct Forge {
     pub people: BTreeMap<UserId, Rights>,
     /// Landed commits with a note.
     pub noted: BTreeSet<CommitId>,
+    /// How it is broken: it lands a change that has been elsewhere since.
+    pub forgets_moves: bool,
     uploaders: BTreeMap<CommitId, UserId>,
 }
 
@@ -240,7 +246,9 @@ impl Forge {
         if self.contains(&landing.branch, landing.to) {
             return LandTried::Landed;
         }
-        if !self.changes.get(&landing.change).is_some_and(|change| change.is_for(landing)) {
+        let change = self.changes.get(&landing.change);
+        let is_for = if self.forgets_moves { ForgedChange::is_open_for } else { ForgedChange::is_for };
+        if !change.is_some_and(|change| is_for(change, landing)) {
             return LandTried::Gone;
         }
         if tip != landing.from {

@@ -95,6 +95,8 @@ pub struct StoreBugs {
     pub drops_outbox_row: bool,
     /// Loses messages.
     pub drops_messages: bool,
+    /// Loses what gates ask each other.
+    pub drops_questions: bool,
     /// Does not delete what was consumed.
     pub keeps_consumed: bool,
     /// Loses rows that are removed.
@@ -182,6 +184,9 @@ impl Store {
         self.time_high = self.time_high.max(write.now);
         for (to, message) in &write.messages {
             if self.bugs.drops_messages && self.writes.is_multiple_of(40) {
+                continue;
+            }
+            if self.bugs.drops_questions && matches!(message, Message::Left(_)) {
                 continue;
             }
             let intake = AnyIntake::message(to, message.clone())

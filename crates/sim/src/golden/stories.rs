@@ -15,6 +15,7 @@ use crate::world::people::{ADMIN, AUTHORS, MAINTAINERS, OUTSIDERS};
 /// One story: what people do, and what must have come of it once everything is at rest.
 pub(super) struct Story {
     pub(super) name: &'static str,
+    pub(super) branches: &'static [&'static str],
     pub(super) play: fn(&mut World),
     /// A bug that shows in no other one, and would be rare in worlds of chance.
     pub(super) shows: Option<Mutant>,
@@ -23,12 +24,16 @@ pub(super) struct Story {
 }
 
 const fn story(name: &'static str, play: fn(&mut World), lands: fn(&World) -> Result<(), String>) -> Story {
-    Story { name, play, shows: None, lands }
+    Story { name, branches: &["main"], play, shows: None, lands }
 }
 
 impl Story {
     const fn shows(self, mutant: Mutant) -> Story {
         Story { shows: Some(mutant), ..self }
+    }
+
+    const fn on(self, branches: &'static [&'static str]) -> Story {
+        Story { branches, ..self }
     }
 }
 
@@ -44,7 +49,7 @@ const GOOD: u32 = 14;
 const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
-pub(super) const STORIES: [Story; 21] = [
+pub(super) const STORIES: [Story; 22] = [
     story(
         "land one",
         |world| {
@@ -293,6 +298,23 @@ pub(super) const STORIES: [Story; 21] = [
         },
         FIRST,
     ),
+    story(
+        "a change that was elsewhere, and held there, while its branch was read before it lands",
+        |world| {
+            world.tell(Verb::Freeze { why: "release".into() });
+            let change = world.tell_approved(1, GOOD);
+            world.pass(LONG);
+            world.faults.read_slow = 1_000;
+            world.tell(Verb::Unfreeze);
+            world.pass(1_000);
+            world.faults.read_slow = 0;
+            world.tell_held_elsewhere(change);
+            world.pass(LONG);
+        },
+        |world| landed(world, &[]).or_else(|_| landed(world, &[1])),
+    )
+    .on(&["main", "release"])
+    .shows(Mutant::MovesAreForgotten),
 ];
 
 /// Changes that landed before the world was probed.
@@ -409,6 +431,25 @@ impl World {
         }
         let gate = self.main();
         self.command(&gate, ADMIN, verb);
+    }
+
+    /// A change goes to the other branch, is held there, and comes back, of which the first one hears by its own looks only.
+    fn tell_held_elsewhere(&mut self, change: ChangeNumber) {
+        let [main, other] = [self.gates[0].clone(), self.gates[1].clone()];
+        if !self.forge.retarget((ADMIN, change), &other.branch, (None, self.intake_time())) {
+            return;
+        }
+        self.ring(&other);
+        let has_arrived =
+            |world: &World| world.gate_state(&other).is_some_and(|state| state.has_arrived(change));
+        self.until("a change that has come", has_arrived);
+        self.command(&other, ADMIN, Verb::Hold { change, why: "not yet".into() });
+        // Its giver has been answered by then.
+        self.pass(3_000);
+        let came = self.forge.changes[&change].facts.came.clone();
+        if has_arrived(self) {
+            self.forge.retarget((ADMIN, change), &main.branch, (came.as_ref(), self.intake_time()));
+        }
     }
 
     fn tell_retry(&mut self, change: ChangeNumber) {

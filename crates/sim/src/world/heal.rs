@@ -55,6 +55,11 @@ impl World {
         }
         self.accept_restore();
         self.wait(2 * self.poll_ms());
+        self.team_has_all_tidied_up();
+    }
+
+    /// The team tidies up for as long as there is something to tidy up, and the world comes to rest.
+    fn team_has_all_tidied_up(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.team_tidies_up();
             self.come_to_rest();
@@ -218,7 +223,9 @@ impl World {
             let reasons = self.reasons_of(&gate, number);
             self.violate("I6", format!("change {number} did not land in time: {reasons}"));
         }
+        // What failed by the tip before may pass on what has just landed.
         self.come_to_rest();
+        self.team_has_all_tidied_up();
     }
 
     /// Why a change has not landed, as people are told.

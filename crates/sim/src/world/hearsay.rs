@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use towpath_core::act::{Act, LandedAct};
 use towpath_core::cell::CellId;
-use towpath_core::gate::{GateEvent, HaltCause, LandTried, RetryScope, Verb};
+use towpath_core::gate::{Arrival, GateEvent, HaltCause, LandTried, RetryScope, Verb};
 use towpath_core::graph::{JobResult, Outcome};
 use towpath_core::ids::Timestamp;
 use towpath_core::message::{JobReport, RunReport};
@@ -42,6 +42,12 @@ impl World {
                 let jobs = jobs.map(|job| JobReport { result: self.heard_of(report, job), ..job.clone() });
                 let report = RunReport { jobs: jobs.collect(), ..(**report).clone() };
                 AnyIntake::Gate(Intake::Event(GateEvent::RunEnded(Arc::new(report))))
+            }
+            AnyIntake::Gate(Intake::Event(GateEvent::Arrives(arrival)))
+                if self.mutant == Some(Mutant::HoldsStayBehind) =>
+            {
+                let arrival = Arrival { hold: None, ..arrival.clone() };
+                AnyIntake::Gate(Intake::Event(GateEvent::Arrives(arrival)))
             }
             AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts))) if self.mishears_restores(cell) => {
                 let why = halts.values().find_map(Clone::clone);

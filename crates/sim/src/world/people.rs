@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use towpath_core::cell::CellId;
-use towpath_core::gate::{Command, GateEvent, RetryScope, Verb, Verdict};
+use towpath_core::gate::{Came, Command, GateEvent, RetryScope, Verb, Verdict};
 use towpath_core::ids::{ChangeNumber, CommitId, GateId, Timestamp, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
 use towpath_core::turn::Intake;
@@ -96,12 +96,12 @@ const ACTS: [(Act, u64); 23] = [
     (Act::Draft, 30),
     (Act::Close, 30),
     (Act::Retitle, 15),
-    (Act::Retarget, 15),
+    (Act::Retarget, 25),
     (Act::Rights, 20),
     (Act::Foreign, 6),
     (Act::ForeignForce, 2),
     (Act::Freeze, 16),
-    (Act::Hold, 15),
+    (Act::Hold, 25),
     (Act::Release, 25),
     (Act::Vouch, 45),
     (Act::Retry, 80),
@@ -166,6 +166,13 @@ impl World {
         self.rng.pick(&all).map(|number| self.forge.changes[&number].clone())
     }
 
+    /// An open change that somebody holds, or may hold.
+    fn some_held(&mut self, gate: &GateId) -> Option<ForgedChange> {
+        let open = self.forge.open(&gate.branch).map(|change| change.facts.number);
+        let held: Vec<ChangeNumber> = open.filter(|number| !self.checks.is_free(*number)).collect();
+        self.rng.pick(&held).map(|number| self.forge.changes[&number].clone())
+    }
+
     /// Content that differs in one or two files; sometimes in the definition.
     pub fn edited(&mut self, files: &Files) -> Files {
         let mut files = *files;
@@ -222,7 +229,8 @@ impl World {
             Act::Close if self.rng.chance(500) => ChangeState::Closed,
             _ => ChangeState::Open,
         };
-        let Some(change) = self.some_change(gate, state) else { return };
+        let held = if act == Act::Retarget { self.some_held(gate) } else { None };
+        let Some(change) = held.or_else(|| self.some_change(gate, state)) else { return };
         let number = change.facts.number;
         self.trace.line(format!("{} {act:?} {number}", self.now));
         match act {
@@ -230,6 +238,7 @@ impl World {
             Act::Approve => self.review(&change, Verdict::Approve, change.facts.revision.commit),
             Act::Object => self.review(&change, Verdict::RequestChanges, change.facts.revision.commit),
             Act::ApproveOld => self.review(&change, Verdict::Approve, change.revisions[0].0),
+            Act::Retarget => return self.retarget(&change),
             _ => self.edit_facts(act, change),
         }
         self.ring(gate);
@@ -270,12 +279,6 @@ impl World {
             Act::Close if change.state == ChangeState::Open => change.state = ChangeState::Closed,
             Act::Close => change.state = ChangeState::Open,
             Act::Retitle => change.facts.title.push('!'),
-            Act::Retarget if change.landed_on.is_some() => {}
-            Act::Retarget => {
-                let other = self.rng.pick(&self.gates.clone()).expect("invariant: there are gates");
-                change.target = other.branch.clone();
-                self.ring(&other);
-            }
             _ => unreachable!("the caller sends no other"),
         }
         self.forge.changes.insert(change.facts.number, change);
@@ -329,7 +332,7 @@ impl World {
         self.command(gate, by, verb);
     }
 
-    fn some_commander(&mut self) -> UserId {
+    pub(super) fn some_commander(&mut self) -> UserId {
         let all = [ADMIN, ADMIN, MAINTAINERS[0], MAINTAINERS[1], MAINTAINERS[0], AUTHORS[0], OUTSIDERS[0]];
         self.rng.pick(&all).expect("invariant: there are some")
     }
@@ -363,13 +366,22 @@ impl World {
 
     /// A command comes to the server, which knows who gives it.
     pub fn command(&mut self, gate: &GateId, by: UserId, verb: Verb) {
+        let came = match &verb {
+            Verb::Hold { change, .. } => self.forge.changes[change].facts.came.clone(),
+            _ => None,
+        };
+        self.command_seen((gate, came), by, verb);
+    }
+
+    /// The same of somebody who has seen its change there after this move.
+    pub(super) fn command_seen(&mut self, (gate, came): (&GateId, Option<Came>), by: UserId, verb: Verb) {
         if self.leader().is_none() {
             return;
         }
         self.commands += 1;
         let id = self.commands;
         self.trace.line(format!("{} user {by} commands {verb:?} on {gate}", self.now));
-        self.checks.note_command(id, gate, by, &verb);
+        self.checks.note_command(id, (gate, came), by, &verb);
         let user = if self.mutant == Some(Mutant::EverybodyIsAdmin) { ADMIN } else { by };
         let by = Actor { user, name: format!("user{by}") };
         let verb = self.understood(verb);

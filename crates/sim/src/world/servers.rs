@@ -152,6 +152,7 @@ impl World {
                 self.tasks.remove(&id);
             }
         }
+        self.requests.retain(|_, request| request.server != epoch);
         if self.servers.is_empty() {
             let delay = self.rng.between(1, RESTART_MS_MAX);
             self.at(delay, Ev::Start);

@@ -124,6 +124,9 @@ impl World {
 
     fn after_commit(&mut self, epoch: Epoch, turn: Turn) {
         let cell = turn.write.cell;
+        for answer in turn.answers.iter().filter(|answer| answer.result.is_ok()) {
+            self.follow(answer.command);
+        }
         for dispatch in turn.dispatch {
             self.dispatch(epoch, &cell, dispatch);
         }
