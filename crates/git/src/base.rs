@@ -1,9 +1,9 @@
 //! Bases: one immutable copy of a tree for all jobs that start from it, each under an overlay of its own.
 //!
 //! A base is made aside and moved to its place in one step. It is counted by its open handles; what nobody holds is removed
-//! where the disk has no room, and by [`BaseStore::evict`] where the store is over its size, least recently used first. What an earlier process
-//! has left counts as held until [`BaseStore::let_former_go`]: jobs that it started may still read it. Bases are not synced
-//! to the disk: after a restart of the machine they are all removed, since some may be incomplete.
+//! where the disk has no room, and by [`BaseStore::evict`] where the store is over its size, least recently used first. What an
+//! earlier process has left counts as held until [`BaseStore::let_former_go`]: jobs that it started may still read it. Bases
+//! are not synced to the disk: after a restart of the machine they are all removed, since some may be incomplete.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
