@@ -47,8 +47,6 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["executor", ref options @ ..] => world::executor(options),
         ["sandbox-helper"] => return towpath_executor::sandbox_helper(),
-        ["serve", folder] => service::serve(folder),
-        ["keep", folder, jobs] => keep(folder, jobs),
         ["spawn", order] => spawn(order),
         ["post", order] => post(order),
         _ => return measure(&words),
@@ -60,10 +58,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn keep(folder: &str, jobs: &str) -> Result<(), Fault> {
-    world::keep(folder, towpath_executor::SandboxKind::Bubblewrap, jobs.parse()?)
 }
 
 fn spawn(order: &str) -> Result<(), Fault> {

@@ -66,7 +66,7 @@ pub const ROWS: &[Group] = &[
     Group::of(&["P4-hard-trees"], merges::hard_set),
     Group::of(&["P6-delivery-latency", "P6-delivery-rate"], hooks::deliveries),
     Group::of(&["P7-log"], logs::stream),
-    Group::of(&["P8-memory", "P8-start"], idle::idle),
+    Group::of(&["P8-memory", "P8-memory-all", "P8-start"], idle::idle),
     Group::of(&["demo"], demo::demo),
     Group::of(&["compile-dev"], compiling::dev).by_name(),
     Group::of(&["compile-release"], compiling::release).by_name(),
@@ -84,6 +84,6 @@ mod tests {
         };
         assert!(asked(&[]).contains(&"demo") && !asked(&[]).iter().any(|name| name.starts_with("compile")));
         assert_eq!(asked(&["compile"]), ["compile-dev", "compile-release"]);
-        assert_eq!(asked(&["Compile-D", "p8"]), ["P8-memory", "P8-start", "compile-dev"]);
+        assert_eq!(asked(&["Compile-D", "p8"]), ["P8-memory", "P8-memory-all", "P8-start", "compile-dev"]);
     }
 }

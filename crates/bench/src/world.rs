@@ -279,19 +279,6 @@ fn connect(folder: &Path) -> Result<(ExecutorClient, Receiver<()>), Fault> {
     Ok((client, gone))
 }
 
-/// The body of a process that is a whole server: it has run `jobs` jobs when it prints `ready`, and ends with its input.
-///
-/// # Errors
-/// It does not start, or a job does not pass.
-pub fn keep(folder: &str, sandbox: SandboxKind, jobs: u32) -> Result<(), Fault> {
-    let world = World::open(folder.as_ref(), sandbox, 2)?;
-    world.listen()?;
-    world.runs(&graph(1), jobs, SLOTS * 2)?;
-    println!("ready");
-    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
-    Ok(())
-}
-
 /// How a measured server is started.
 ///
 /// # Errors

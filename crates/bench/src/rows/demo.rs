@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::row::{Figure, Goal, Row};
 use crate::sample::{REPETITIONS, Spent, median, spent};
+use crate::service::towpath;
 use crate::world::folder;
 use crate::{Extent, Fault};
 
@@ -21,14 +22,8 @@ pub fn demo(extent: Extent) -> Result<Vec<Row>, Fault> {
 }
 
 fn once() -> Result<Spent, Fault> {
-    let program = std::env::current_exe()?.with_file_name("towpath");
-    if !program.is_file() {
-        let why =
-            "there is no `towpath` beside this program: `cargo build --release -p towpath -p towpath-bench`";
-        return Err(why.into());
-    }
     let folder = folder()?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(towpath()?);
     command
         .arg("demo")
         .arg("--no-serve")

@@ -1,16 +1,17 @@
-//! P8: what a server costs that has nothing to do, and how soon it answers with a long past behind it.
+//! P8: what `towpath serve` costs that has nothing to do, and how soon it answers with a long past behind it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
+use towpath_core::ids::BranchName;
 use towpath_executor::SandboxKind;
 
 use crate::row::{Figure, Goal, Row};
 use crate::sample::{alternate, millis};
-use crate::service::Service;
+use crate::service::{Service, init};
 use crate::world::{World, folder, graph};
 use crate::{Extent, Fault};
 
@@ -18,85 +19,134 @@ use crate::{Extent, Fault};
 const RUNS: u32 = 10_000;
 /// Changes that have landed, in one repository with a gate: those of a small team in a month.
 const CHANGES: u32 = 100;
-/// Jobs that ran in the sandbox before its memory is looked at: several in each slot.
-const JOBS: u32 = 20;
-/// After its last job a server has nothing to do, and lets go of what it keeps for the next request within this time.
-const IDLE: Duration = Duration::from_secs(45);
+/// Changes that it tests in the sandbox and lands before its memory is looked at: several for each slot.
+const LAST_CHANGES: u32 = 20;
 /// Runs under way at once while they are made.
 const UNDER_WAY: u32 = 256;
+/// How long the last changes may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Between two looks whether they have landed.
+const LOOK: Duration = Duration::from_millis(250);
+/// After its last job a server has nothing to do, and lets go of what it keeps for the next request within this time.
+const IDLE: Duration = Duration::from_secs(45);
 
 /// Memory of server and executor, and the time from the server's start to its first answer.
 pub fn idle(extent: Extent) -> Result<Vec<Row>, Fault> {
-    let stored = folder()?;
-    fill(stored.path(), extent)?;
-    let empty = folder()?;
+    let (stored, empty) = (folder()?, folder()?);
+    let branches = fill(stored.path(), extent)?;
+    init(empty.path())?;
     let start = |folder: &Path| {
         let mut service = Service::start(folder)?;
         service.wait_until_ready()?;
         Ok(millis(service.answered_after))
     };
-    let (value, peer_value) = alternate(|| start(stored.path()), || start(empty.path()))?;
+    let started = alternate(|| start(stored.path()), || start(empty.path()));
+    for folder in [&stored, &empty] {
+        World::end_executor_of(folder.path())?;
+    }
+    let (value, peer_value) = started?;
     let peer = "the same server with an empty folder";
     let figure = Figure { name: "P8-start", unit: "ms", value, peer, peer_value };
     let start = figure.judged(Goal::AtMost(100.0));
 
-    let value = memory(stored.path())?;
+    let held = Held::after(stored.path(), &branches);
+    World::end_executor_of(stored.path())?;
+    let held = held?;
     let peer = "this measuring program, which has done nothing but ask";
-    let peer_value = resident(std::process::id())?;
-    let figure = Figure { name: "P8-memory", unit: "MiB", value, peer, peer_value };
-    World::end_executor_of(empty.path())?;
-    Ok(vec![figure.judged(Goal::AtMost(40.0)), start])
-}
-
-/// What a server has behind it: a repository with this one's history, changes that landed there, and runs of its gate.
-fn fill(folder: &Path, extent: Extent) -> Result<(), Fault> {
-    World::open(folder, SandboxKind::None, 1)?.land_changes(extent.of(CHANGES))?;
-    World::open(folder, SandboxKind::None, 1)?.runs(&graph(1), extent.of(RUNS), UNDER_WAY)?;
-    Ok(())
-}
-
-/// MiB that a server holds with all that it has started, after each slot of its sandbox has run jobs: the executor, and
-/// what that keeps for its next jobs.
-fn memory(folder: &Path) -> Result<f64, Fault> {
-    World::end_executor_of(folder)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["keep".as_ref(), folder.as_os_str(), JOBS.to_string().as_ref()]);
-    let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().ok_or("its output is piped")?).read_line(&mut line)?;
-    let measured = match line.trim() {
-        "ready" => {
-            std::thread::park_timeout(IDLE);
-            tree(server.id()).and_then(|all| all.into_iter().map(resident).sum())
-        }
-        _ => Err("the server did not become ready".into()),
+    let row = |name, value, peer_value| {
+        Figure { name, unit: "MiB", value, peer, peer_value }.judged(Goal::AtMost(40.0))
     };
-    drop(server.stdin.take());
-    server.wait()?;
-    measured
+    let own = std::process::id();
+    Ok(vec![
+        row("P8-memory", held.resident, resident(own)?),
+        row("P8-memory-all", held.all, proportional(own)?),
+        start,
+    ])
+}
+
+/// What a server has behind it: a repository with this one's history, changes that landed there, and runs of its gate; and the
+/// branches that wait to be opened as its last changes.
+fn fill(folder: &Path, extent: Extent) -> Result<Vec<BranchName>, Fault> {
+    init(folder)?;
+    let (changes, last) = (extent.of(CHANGES), extent.of(LAST_CHANGES));
+    let branches = World::open(folder, SandboxKind::None, 1)?.land_changes(changes, last)?;
+    World::open(folder, SandboxKind::None, 1)?.runs(&graph(1), extent.of(RUNS), UNDER_WAY)?;
+    Ok(branches)
+}
+
+/// MiB that a service holds with nothing to do.
+struct Held {
+    /// Server and executor, each with all of its pages.
+    resident: f64,
+    /// These and all that they have started and keep for what comes next. A page that several of them share counts once.
+    all: f64,
+}
+
+impl Held {
+    /// Looks at a service that has tested and landed these branches, and rests.
+    fn after(folder: &Path, branches: &[BranchName]) -> Result<Held, Fault> {
+        let mut service = Service::start(folder)?;
+        service.wait_until_ready()?;
+        for branch in branches {
+            service.tell(&["change", "open", branch.as_str(), "--repo", "bench"])?;
+        }
+        let began = Instant::now();
+        while open_changes(&service)? > 0 {
+            if began.elapsed() > PATIENCE {
+                return Err("its last changes do not land".into());
+            }
+            park_timeout(LOOK);
+        }
+        park_timeout(IDLE);
+        let family = family(service.pid())?;
+        let executor = family.iter().find(|pid| is_executor(**pid)).ok_or("the server has no executor")?;
+        let held = Held {
+            resident: resident(service.pid())? + resident(*executor)?,
+            all: family.iter().map(|pid| proportional(*pid)).sum::<Result<f64, Fault>>()?,
+        };
+        Ok(held)
+    }
+}
+
+fn open_changes(service: &Service) -> Result<usize, Fault> {
+    let listed = service.tell(&["change", "list", "--repo", "bench", "--json"])?;
+    let changes = listed.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    Ok(changes.len())
 }
 
 /// A process and all that descend from it: the executor is the server's child, its launchers are the executor's.
-fn tree(pid: u32) -> Result<Vec<u32>, Fault> {
+fn family(pid: u32) -> Result<Vec<u32>, Fault> {
     let mut all = vec![pid];
     let mut at = 0;
     while let Some(pid) = all.get(at) {
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let listed = fs::read_to_string(task?.path().join("children"))?;
+            // A thread may have ended since.
+            let listed = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
             all.extend(listed.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
         at += 1;
     }
-    match all.len() {
-        1 => Err("the server has no executor".into()),
-        _ => Ok(all),
-    }
+    Ok(all)
+}
+
+fn is_executor(pid: u32) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).nth(1) == Some(b"executor")
 }
 
 /// MiB of memory that a process holds.
 fn resident(pid: u32) -> Result<f64, Fault> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).ok_or("no VmRSS in its status")?;
+    mib(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// The same, but of a page that several processes hold only its part.
+fn proportional(pid: u32) -> Result<f64, Fault> {
+    mib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+fn mib(path: &str, name: &str) -> Result<f64, Fault> {
+    let figures = fs::read_to_string(path)?;
+    let line = figures.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).ok_or(format!("no {name} in {path}"))?;
     Ok(kib.trim().parse::<f64>()? / 1024.0)
 }

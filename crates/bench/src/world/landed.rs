@@ -24,16 +24,18 @@ const LOOK: Duration = Duration::from_millis(50);
 const DEFINITION: &str = "gate: { approvals: 0 }\njobs: { unit: { run: 'true', checkout: false } }\n";
 
 impl World {
-    /// Imports this repository, gives it the gate whose runs are measured, and has so many changes tested and landed there.
+    /// Imports this repository, gives it the gate whose runs are measured, and has so many changes tested and landed there;
+    /// the branches that are left for more.
     ///
     /// # Errors
     /// Not all of them land.
-    pub fn land_changes(&self, count: u32) -> Result<(), Fault> {
+    pub fn land_changes(&self, count: u32, more: u32) -> Result<Vec<BranchName>, Fault> {
         let gate = run_id(1).gate;
         let (repos, repo) = (&self.shared().repos, &gate.repo);
         let (path, source) = (repos.path(repo), this_repository()?);
         let imported = import(repos.git(), &Source::Local(&source), &path, ImportOptions::default())?;
-        let branches = sample::changes(&imported.repository, DEFINITION, count as usize)?;
+        let mut branches = sample::changes(&imported.repository, DEFINITION, (count + more) as usize)?;
+        let left = branches.split_off(count as usize);
         let user = self.add_repo(repo, gate.branch.clone())?;
         let forge = self.shared().forges.get(repo)?;
         for some in branches.chunks(OPEN_MAX) {
@@ -48,7 +50,7 @@ impl World {
             self.runtime.block_on(closed).map_err(|_| "the changes do not land")??;
         }
         match self.count_changes(repo, "landed")? {
-            landed if landed == branches.len() => Ok(()),
+            landed if landed == branches.len() => Ok(left),
             landed => Err(format!("{landed} of {count} changes landed").into()),
         }
     }
