@@ -210,10 +210,12 @@ pub struct GateState {
     branch: Field<Branch>,
     people: Field<BTreeMap<UserId, Rights>>,
     changes: Table<ChangeNumber, Change>,
-    /// Stops of changes that are closed, or have gone to another branch: neither is a way around one.
+    /// Stops of changes that are closed, or have gone to a branch that has not asked yet: neither is a way around one.
     holds: Table<ChangeNumber, Hold>,
     /// Changes from other branches of which those have said what holds them: the newest [`Came::at`] of each.
     arrived: Table<ChangeNumber, Timestamp>,
+    /// Changes that were let go to other branches, for as long as a reading may show them here: the [`Departure::at`] of each.
+    departed: Table<ChangeNumber, Timestamp>,
     /// Vouches for closed changes: they are for a revision, whether it is open or not.
     vouches: Table<ChangeNumber, Vouch>,
     candidates: Table<CandidateId, CandidateRecord>,
@@ -241,7 +243,7 @@ impl Cell for Gate {
             GateEvent::Configured(config) => state.configure(config),
             GateEvent::Halts(halts) => state.heed(halts),
             GateEvent::Bell(bell) => state.ring(*bell, now),
-            GateEvent::Left(departure) => state.left(departure),
+            GateEvent::Left(departure) => state.left(departure, now),
             GateEvent::Arrives(arrival) => state.arrives(arrival),
             GateEvent::ForgeRead(read) => state.forge_read(read, now),
             GateEvent::CandidateMade { id, result } => state.candidate_made(*id, result),
@@ -343,6 +345,7 @@ impl CellState for GateState {
             changes: Table::new("change"),
             holds: Table::new("hold"),
             arrived: Table::new("arrived"),
+            departed: Table::new("departed"),
             vouches: Table::new("vouch"),
             candidates: Table::new("candidate"),
             runs: RunTable::new(),
@@ -403,7 +406,7 @@ impl CellState for GateState {
 }
 
 impl GateState {
-    fn parts(&mut self) -> [&mut dyn Rows; 15] {
+    fn parts(&mut self) -> [&mut dyn Rows; 16] {
         [
             &mut self.config,
             &mut self.branch,
@@ -411,6 +414,7 @@ impl GateState {
             &mut self.changes,
             &mut self.holds,
             &mut self.arrived,
+            &mut self.departed,
             &mut self.vouches,
             &mut self.candidates,
             &mut self.runs,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use towpath_core::cell::CellId;
 use towpath_core::gate::GateState;
 use towpath_core::ids::{ChangeNumber, GateId, Timestamp};
+use towpath_forge::ChangeRecord;
 
 use crate::engine::{Changed, Engine};
 use crate::server::Shared;
@@ -110,9 +111,10 @@ impl Patience {
         self.knows(|gate| !gate.is_reading_landed()).await
     }
 
-    /// The same of all that comes along with a change from another branch.
-    pub async fn has_arrived(&mut self, change: ChangeNumber) -> bool {
-        self.knows(move |gate| gate.has_arrived(change)).await
+    /// The same of all that comes along with a change to where its record has it.
+    pub async fn has_arrived(&mut self, ChangeRecord { number, came, .. }: &ChangeRecord) -> bool {
+        let (number, came) = (*number, came.clone());
+        self.knows(move |gate| gate.has_arrived(number, came.as_ref())).await
     }
 
     async fn knows(&mut self, is_known: impl Fn(&GateState) -> bool + Clone + Send + 'static) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use towpath_core::act::LandedAct;
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey, JobOrder, Landing};
-use towpath_core::gate::{Came, ForgeRead, Verb};
+use towpath_core::gate::{ForgeRead, Verb};
 use towpath_core::graph::{JobIndex, JobResult, JobSpec, Outcome};
 use towpath_core::ids::{
     ChangeNumber, CommitId, Digest, Epoch, GateId, JobName, LeaseId, RunId, Timestamp, UserId,
@@ -44,9 +44,7 @@ pub struct Checks {
     reads: BTreeMap<GateId, BTreeMap<Timestamp, Arc<ForgeRead>>>,
     epochs: BTreeMap<CellId, Epoch>,
     /// Where people's commands left things.
-    holders: BTreeMap<ChangeNumber, BTreeSet<Option<UserId>>>,
-    /// Changes of which the turn that is looked at has heard what comes along with them.
-    arriving: BTreeSet<ChangeNumber>,
+    holders: BTreeMap<ChangeNumber, UserId>,
     frozen: BTreeSet<GateId>,
     /// With a push of somebody else that nobody has accepted.
     foreign: BTreeSet<GateId>,
@@ -75,8 +73,6 @@ struct Sent {
     gate: GateId,
     by: UserId,
     verb: Verb,
-    /// The newest move of the change that it names, as its giver has seen it.
-    came: Option<Came>,
 }
 
 impl Checks {
@@ -128,7 +124,6 @@ impl World {
     ) {
         self.check_epoch(epoch, &turn.write.cell);
         self.note_results(inbox);
-        self.note_arriving(inbox);
         let accepted = self.check_answers(epoch, turn, before);
         self.check_record((epoch, turn), inbox, accepted);
         self.check_freeze(epoch, turn, inbox);

@@ -25,6 +25,8 @@ pub struct Faults {
     pub forge_lies: u32,
     /// Somebody pushes to the branch just before our landing arrives.
     pub pushed_before_landing: u32,
+    /// A landing is carried out minutes later.
+    pub landing_slow: u32,
     /// A job fails although its content passes.
     pub job_flaky: u32,
     /// A job ends by a fault of the machine.
@@ -96,6 +98,7 @@ impl Faults {
             record_damaged: draw(60),
             forge_lies: draw(20),
             pushed_before_landing: draw(60),
+            landing_slow: draw(100),
             job_flaky: draw(100),
             job_errored: draw(100),
             result_repeated: draw(100),

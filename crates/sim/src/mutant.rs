@@ -89,14 +89,12 @@ pub enum Mutant {
     NobodyAsksWhatHolds,
     /// A change goes to another branch without what holds it.
     HoldsStayBehind,
-    /// Whoever holds a change is answered without a look at where it is by then.
-    HoldsAreNotFollowed,
     /// The forge lands a change by what its branch knew of it before it was elsewhere.
     MovesAreForgotten,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 40] = [
+pub const MUTANTS: [Mutant; 39] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -135,7 +133,6 @@ pub const MUTANTS: [Mutant; 40] = [
     Mutant::LandingsDoNotHearOfRestores,
     Mutant::NobodyAsksWhatHolds,
     Mutant::HoldsStayBehind,
-    Mutant::HoldsAreNotFollowed,
     Mutant::MovesAreForgotten,
 ];
 

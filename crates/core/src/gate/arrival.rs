@@ -1,10 +1,14 @@
-//! Changes that come from another branch. A hold is about the change, so it comes along: the gate asks that of the branch it
-//! comes from, and until it knows the change is not in the queue. The question is owed for as long as there is no answer,
-//! and is put only once the forge says that the change is here, so that the answer has in it whatever was said there before.
+//! Changes that go from one branch to another. A hold is about the change, so it comes along: the gate to which a change has
+//! come asks the one that it came from, which lets the change go and hands over what holds it. The question is owed for as long
+//! as there is no answer, and is put only once the forge says that the change is here, so that the answer has in it whatever
+//! was said there before.
+//!
+//! Until the answer is here the change is not in the queue, and no gate takes a word about its hold: the one before has let it
+//! go, and this one does not know yet what it would end or replace. So a hold is at one gate at a time, and none is lost.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, GateState, Hold};
+use super::{Change, ForgeChange, GateState, Hold};
 use crate::cell::{CellId, Refusal, RefusalClass};
 use crate::effect::{Effect, EffectKey, Plan};
 use crate::ids::{BranchName, ChangeNumber, GateId, Timestamp};
@@ -37,7 +41,8 @@ pub struct Arrival {
     pub change: ChangeNumber,
     /// What held it there.
     pub hold: Option<Hold>,
-    /// As [`Came::at`]: what is said of it here from then on stays.
+    /// As [`Came::at`].
+    #[serde(alias = "seen_at")]
     pub at: Timestamp,
 }
 
@@ -51,9 +56,10 @@ impl GateState {
         self.arrived.get(&change).is_some_and(|told| *told >= came.at)
     }
 
-    /// Whether an open change is here with all that comes along with it.
-    pub fn has_arrived(&self, change: ChangeNumber) -> bool {
-        self.changes.get(&change).is_some_and(|change| self.arriving(change).is_none())
+    /// Whether an open change is here after this move of it, or a later one, with all that comes along.
+    pub fn has_arrived(&self, change: ChangeNumber, came: Option<&Came>) -> bool {
+        let is_here = self.changes.get(&change).is_some_and(|change| self.arriving(change).is_none());
+        is_here && self.may_go_on(change, came).is_ok()
     }
 
     /// Whether all that came along with a change, by its newest move as the forge has it, can go on with it.
@@ -80,22 +86,30 @@ impl GateState {
         }
     }
 
-    /// Whether or not its leaving was read here by now.
-    pub(super) fn left(&mut self, Departure { change, to, at }: &Departure) {
-        let arrival = Arrival { change: *change, hold: self.hold_of(*change).cloned(), at: *at };
+    /// Whether or not its leaving was read here by now. Asked once more, as after a close over there, nothing is left to tell.
+    pub(super) fn left(&mut self, Departure { change, to, at }: &Departure, now: Timestamp) {
+        self.branch.edit().flags.forge.set(now);
+        self.leave(*change);
+        self.arrived.remove(change);
+        self.departed.insert(*change, *at);
+        let arrival = Arrival { change: *change, hold: self.holds.remove(change), at: *at };
         let to = GateId { repo: self.id.repo.clone(), branch: to.clone() };
         self.notes.messages.push((CellId::Gate(to), Message::Arrives(arrival)));
     }
 
-    /// What is remembered of a change that was here before is out of date, but for what somebody has said here since it came.
+    /// Whether a change as it was read has left since: the reading began before.
+    pub(super) fn has_left(&self, facts: &ForgeChange) -> bool {
+        let came_at = facts.came.as_ref().map(|came| came.at);
+        self.departed.get(&facts.number).is_some_and(|left| came_at < Some(*left))
+    }
+
+    /// What comes along takes the place of all that is remembered here. The first answer to a question has it.
     pub(super) fn arrives(&mut self, Arrival { change: number, hold, at }: &Arrival) {
         if self.arrived.get(number).is_some_and(|told| told >= at) {
             return;
         }
         self.arrived.insert(*number, *at);
-        let newer = self.hold_of(*number).filter(|own| own.at >= *at).cloned();
-        let hold = newer.or_else(|| hold.clone());
-        match (self.changes.get_mut(number), hold) {
+        match (self.changes.get_mut(number), hold.clone()) {
             (Some(change), hold) => change.hold = hold,
             (None, Some(hold)) => drop(self.holds.insert(*number, hold)),
             (None, None) => drop(self.holds.remove(number)),

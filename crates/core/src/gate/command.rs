@@ -242,7 +242,7 @@ impl GateState {
     fn hold(&mut self, number: ChangeNumber, hold: Hold) -> Outcome {
         let said = format!("held change {number}: {}", hold.why);
         // Nobody takes the place of somebody else, whose reason would be gone.
-        if let Some(held) = self.open(number)?.hold.as_ref().filter(|held| held.by != hold.by) {
+        if let Some(held) = self.all_here(number)?.hold.as_ref().filter(|held| held.by != hold.by) {
             return Err(held_already(number, held));
         }
         let change = self.changes.get_mut(&number).expect("invariant: it is open");
@@ -275,7 +275,7 @@ impl GateState {
     }
 
     fn release(&mut self, number: ChangeNumber) -> Outcome {
-        if self.open(number)?.hold.is_none() {
+        if self.all_here(number)?.hold.is_none() {
             return Err(Refusal::new(RefusalClass::Conflict, format!("change {number} is not held")));
         }
         let change = self.changes.get_mut(&number).expect("invariant: it is open");
@@ -462,6 +462,13 @@ impl GateState {
         let missing =
             || Refusal::new(RefusalClass::NotFound, format!("there is no open change {number} here"));
         self.changes.get(&number).ok_or_else(missing)
+    }
+
+    /// The open change, once what comes along with it is here.
+    fn all_here(&self, number: ChangeNumber) -> Result<&super::Change, Refusal> {
+        let change = self.open(number)?;
+        self.may_go_on(number, change.facts.came.as_ref())?;
+        Ok(change)
     }
 
     pub(super) fn at_revision(&self, number: ChangeNumber, revision: CommitId) -> Result<(), Refusal> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Came, Change, Freeze, GateState, Hold, Vouch, Wait};
+use super::{Came, Change, Freeze, GateState, Wait};
 use crate::act::Act;
 use crate::definition::GateSettings;
 use crate::ids::{BranchName, ChangeNumber, CommitId, Digest, Timestamp, TreeId, UserId};
@@ -161,6 +161,10 @@ impl GateState {
         let branch = self.branch.edit();
         branch.read_began = Some(read.began);
         branch.flags.forge.clear_before(read.began);
+        if !branch.flags.forge.is_set() {
+            // Whatever was let go rang before this reading began.
+            self.departed.retain(|_, _| false);
+        }
         if *self.people != read.snapshot.people {
             *self.people.edit() = read.snapshot.people.clone();
         }
@@ -234,28 +238,26 @@ impl GateState {
         self.freeze_ourselves(Freeze { by: None, why, at: now, lost: Some(lost) });
     }
 
-    fn meet_changes(&mut self, open: &[ForgeChange], now: Timestamp) {
-        let numbers: BTreeSet<ChangeNumber> = open.iter().map(|change| change.number).collect();
-        self.keep_of_closed(&numbers);
-        self.changes.retain(|number, _| numbers.contains(number));
+    fn meet_changes(&mut self, read: &[ForgeChange], now: Timestamp) {
+        let open: Vec<&ForgeChange> = read.iter().filter(|facts| !self.has_left(facts)).collect();
+        let numbers: BTreeSet<ChangeNumber> = open.iter().map(|facts| facts.number).collect();
+        let gone: Vec<ChangeNumber> =
+            self.changes.map().keys().filter(|number| !numbers.contains(number)).copied().collect();
+        gone.into_iter().for_each(|number| self.leave(number));
         self.vouches.retain(|_, vouch| now < vouch.expires);
         // Closed or moved to another branch while it landed, it must not come back as if it never had.
         self.landed.retain(|number, record| numbers.contains(number) || !record.marked);
         let landed: BTreeSet<ChangeNumber> = self.landed.map().keys().copied().collect();
-        for facts in open.iter().filter(|facts| !landed.contains(&facts.number)) {
+        for facts in open.into_iter().filter(|facts| !landed.contains(&facts.number)) {
             self.meet_change(facts, now);
         }
     }
 
-    /// What people said about changes that are no longer open: they may be opened again.
-    fn keep_of_closed(&mut self, open: &BTreeSet<ChangeNumber>) {
-        let closed = self.changes.map().iter().filter(|(number, _)| !open.contains(number));
-        let said: Vec<(ChangeNumber, Option<Hold>, Option<Vouch>)> =
-            closed.map(|(number, change)| (*number, change.hold.clone(), change.vouch.clone())).collect();
-        for (number, hold, vouch) in said {
-            hold.map(|hold| self.holds.insert(number, hold));
-            vouch.map(|vouch| self.vouches.insert(number, vouch));
-        }
+    /// A change is no longer open here. What people said of it stays: it may be opened again.
+    pub(super) fn leave(&mut self, number: ChangeNumber) {
+        let Some(Change { hold, vouch, .. }) = self.changes.remove(&number) else { return };
+        hold.map(|hold| self.holds.insert(number, hold));
+        vouch.map(|vouch| self.vouches.insert(number, vouch));
     }
 
     fn meet_change(&mut self, facts: &ForgeChange, now: Timestamp) {

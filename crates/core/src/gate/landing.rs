@@ -166,6 +166,7 @@ impl GateState {
         let (change, commit) = (act.change, act.commit);
         self.landed.insert(change, LandedRecord { commit, revision: act.revision, at, marked: false });
         self.changes.remove(&change);
+        self.arrived.remove(&change);
         self.unnoted.insert(commit, ());
         let branch = self.branch.edit();
         branch.landed = Some((commit, at));

@@ -24,6 +24,7 @@ mod labels;
 mod landing;
 mod levels;
 mod losses;
+mod moves;
 mod retry;
 mod testing;
 mod trust;

@@ -20,6 +20,7 @@ pub mod checklist;
 pub mod environments;
 pub mod events;
 pub mod health;
+pub mod holds;
 pub mod jobs;
 pub mod logs;
 pub mod people;

@@ -4,7 +4,7 @@ use axum::response::Response;
 
 use super::problem::{self, Written};
 use crate::http::api::change_acts::{self as acts, Comment, Labels, Retry, Review, Vouch};
-use crate::http::api::{Nothing, Said, Why, branches, runs};
+use crate::http::api::{Nothing, Said, Why, branches, holds, runs};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError, Class};
 use crate::http::links;
@@ -173,13 +173,13 @@ pub async fn label(call: Call, form: Form) -> Answer<Response> {
 /// `POST /{repo}/changes/{change}/hold`
 pub async fn hold(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, &form, acts::hold(call.clone(), why(&form)).await, back)
+    done(&call, &form, holds::hold(call.clone(), why(&form)).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/release`
 pub async fn release(call: Call, form: Form) -> Answer<Response> {
     let back = change_page(&call)?;
-    done(&call, &form, acts::release(call.clone(), Nothing {}).await, back)
+    done(&call, &form, holds::release(call.clone(), Nothing {}).await, back)
 }
 
 /// `POST /{repo}/changes/{change}/close`

@@ -19,5 +19,6 @@ mod rights;
 mod runs;
 mod sessions;
 mod starts;
+mod stops;
 mod units;
 mod world;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use towpath_core::act::Act;
 use towpath_core::cell::CellId;
-use towpath_core::gate::{Came, ForgeRead, Snapshot, Verb};
+use towpath_core::gate::{ForgeRead, Snapshot, Verb};
 use towpath_core::ids::{ChangeNumber, CommitId, Epoch, GateId, RunId, Timestamp, UserId};
 use towpath_core::policy::Role;
 use towpath_core::turn::Turn;
@@ -15,17 +15,8 @@ use crate::world::World;
 
 impl super::Checks {
     /// Remembers a command that is on its way.
-    pub fn note_command(&mut self, id: u64, (gate, came): (&GateId, Option<Came>), by: UserId, verb: &Verb) {
-        self.sent.insert(id, Sent { gate: gate.clone(), by, verb: verb.clone(), came });
-    }
-
-    /// Who holds which change by such a command, where, and after which move of it.
-    pub fn hold_by(&self, command: u64) -> Option<(UserId, ChangeNumber, GateId, Option<Came>)> {
-        let Sent { gate, by, verb, came } = self.sent.get(&command)?;
-        match verb {
-            Verb::Hold { change, .. } => Some((*by, *change, gate.clone(), came.clone())),
-            _ => None,
-        }
+    pub fn note_command(&mut self, id: u64, gate: &GateId, by: UserId, verb: &Verb) {
+        self.sent.insert(id, Sent { gate: gate.clone(), by, verb: verb.clone() });
     }
 
     /// The change that a command is about, by its words or by its run's.
@@ -98,8 +89,8 @@ impl World {
     pub(super) fn remember(&mut self, sent: &Sent) {
         let gate = sent.gate.clone();
         match &sent.verb {
-            Verb::Hold { change, .. } => self.note_hold(sent, *change),
-            Verb::Release { change } => self.note_release(sent, *change),
+            Verb::Hold { change, .. } => self.note_hold(sent.by, *change),
+            Verb::Release { change } => self.note_release(sent.by, *change),
             Verb::Freeze { .. } => drop(self.checks.frozen.insert(gate)),
             Verb::Deploy | Verb::DeployTo { .. } | Verb::RunManual { .. } => self.checks.note_asked(gate),
             Verb::AcceptTip { .. } => {

@@ -49,7 +49,7 @@ const GOOD: u32 = 14;
 const BAD: u32 = 10;
 const SKEWED: [u32; 2] = [8, 15];
 
-pub(super) const STORIES: [Story; 22] = [
+pub(super) const STORIES: [Story; 23] = [
     story(
         "land one",
         |world| {
@@ -299,15 +299,16 @@ pub(super) const STORIES: [Story; 22] = [
         FIRST,
     ),
     story(
-        "a change that was elsewhere, and held there, while its branch was read before it lands",
+        "a change that was elsewhere, and held there, while a landing that outlives its server was on its way",
         |world| {
             world.tell(Verb::Freeze { why: "release".into() });
             let change = world.tell_approved(1, GOOD);
             world.pass(LONG);
-            world.faults.read_slow = 1_000;
+            (world.faults.landing_slow, world.faults.request_outlives_server) = (1_000, 1_000);
             world.tell(Verb::Unfreeze);
-            world.pass(1_000);
-            world.faults.read_slow = 0;
+            world.until_row(|key, _| key.starts_with("landing/"));
+            world.strike(Strike::Crash);
+            (world.faults.landing_slow, world.faults.request_outlives_server) = (0, 0);
             world.tell_held_elsewhere(change);
             world.pass(LONG);
         },
@@ -315,6 +316,20 @@ pub(super) const STORIES: [Story; 22] = [
     )
     .on(&["main", "release"])
     .shows(Mutant::MovesAreForgotten),
+    story(
+        "a hold by somebody who has not seen the change go, where it was",
+        |world| {
+            let change = world.tell_change(1, GOOD);
+            world.pass(SHORT);
+            world.tell_moved(change);
+            world.tell(Verb::Hold { change, why: "not there".into() });
+            world.pass(SHORT);
+            world.tell_approval(change);
+            world.pass(LONG);
+        },
+        FIRST,
+    )
+    .on(&["main", "release"]),
 ];
 
 /// Changes that landed before the world was probed.
@@ -433,21 +448,29 @@ impl World {
         self.command(&gate, ADMIN, verb);
     }
 
-    /// A change goes to the other branch, is held there, and comes back, of which the first one hears by its own looks only.
+    /// A change goes to the other branch and arrives there, of which the first one hears by that one and its own looks only.
+    fn tell_moved(&mut self, change: ChangeNumber) {
+        let other = self.gates[1].clone();
+        if self.forge.retarget((ADMIN, change), &other.branch, (None, self.intake_time())) {
+            self.ring(&other);
+            self.until("a change that has come", |world| world.has_moved(change));
+        }
+    }
+
+    fn has_moved(&self, change: ChangeNumber) -> bool {
+        let came = self.forge.changes[&change].facts.came.as_ref();
+        self.gate_state(&self.gates[1]).is_some_and(|state| state.has_arrived(change, came))
+    }
+
+    /// It is held there, and comes back.
     fn tell_held_elsewhere(&mut self, change: ChangeNumber) {
         let [main, other] = [self.gates[0].clone(), self.gates[1].clone()];
-        if !self.forge.retarget((ADMIN, change), &other.branch, (None, self.intake_time())) {
-            return;
-        }
-        self.ring(&other);
-        let has_arrived =
-            |world: &World| world.gate_state(&other).is_some_and(|state| state.has_arrived(change));
-        self.until("a change that has come", has_arrived);
+        self.tell_moved(change);
         self.command(&other, ADMIN, Verb::Hold { change, why: "not yet".into() });
         // Its giver has been answered by then.
         self.pass(3_000);
         let came = self.forge.changes[&change].facts.came.clone();
-        if has_arrived(self) {
+        if came.is_some() && self.has_moved(change) {
             self.forge.retarget((ADMIN, change), &main.branch, (came.as_ref(), self.intake_time()));
         }
     }

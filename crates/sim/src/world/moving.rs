@@ -9,11 +9,10 @@ use towpath_core::turn::Live;
 
 use super::{Ev, World};
 use crate::fake::forge::{ChangeState, Forge, ForgedChange};
-use crate::mutant::Mutant;
 
 /// Milliseconds between two steps of a request, at most.
 const STEP_MS_MAX: i64 = 2_000;
-/// The same where a gate is to read the forge before the request goes on.
+/// The same until somebody says something of a change that goes: its gates have mostly read the forge by then.
 const READ_MS_MAX: i64 = 10_000;
 /// Of so many in a thousand somebody says something else meanwhile.
 const MEANWHILE: u32 = 700;
@@ -48,17 +47,14 @@ enum Step {
     Ask(GateId),
     /// Has it go there.
     Go(GateId),
-    /// Looks whether the change has gone since somebody held it.
-    Follow,
-    /// Holds it where it has gone.
-    HoldAgain,
 }
 
 /// Somebody does something with a change that may be on its way.
 #[derive(Debug, Clone)]
 pub(super) struct Meanwhile {
     change: ChangeNumber,
-    seen: Seen,
+    /// Where it was as the other one began.
+    seen: GateId,
 }
 
 impl World {
@@ -74,10 +70,11 @@ impl World {
         let Some(to) = self.rng.pick(&others.cloned().collect::<Vec<_>>()) else { return };
         let by = if self.rng.chance(500) { change.facts.owner } else { self.some_commander() };
         let (number, seen) = (change.facts.number, self.seen(change.facts.number));
-        self.begin((by, number), seen.clone(), Step::Ask(to));
+        let before = seen.gate.clone();
+        self.begin((by, number), seen, Step::Ask(to));
         if self.rng.chance(MEANWHILE) {
             let delay = self.rng.between(1, READ_MS_MAX);
-            self.at(delay, Ev::Meanwhile(Meanwhile { change: number, seen }));
+            self.at(delay, Ev::Meanwhile(Meanwhile { change: number, seen: before }));
         }
     }
 
@@ -87,7 +84,7 @@ impl World {
         if forged.state != ChangeState::Open {
             return;
         }
-        let seen = if self.rng.chance(SEEN_BEFORE) { seen } else { self.seen(change) };
+        let gate = if self.rng.chance(SEEN_BEFORE) { seen } else { self.seen(change).gate };
         if self.rng.chance(GOES_ON) {
             return self.retarget(&forged);
         }
@@ -96,26 +93,20 @@ impl World {
             false => Verb::Release { change },
         };
         let by = self.some_commander();
-        self.command_seen((&seen.gate, seen.came), by, verb);
-    }
-
-    /// A gate has taken a command, and its giver has not been answered yet.
-    pub(super) fn follow(&mut self, command: u64) {
-        let Some((by, change, gate, came)) = self.checks.hold_by(command) else { return };
-        self.begin((by, change), Seen { gate, came }, Step::Follow);
+        self.command(&gate, by, verb);
     }
 
     fn begin(&mut self, (by, change): (UserId, ChangeNumber), seen: Seen, step: Step) {
         let Some(server) = self.leader() else { return };
         let (server, at) = (server.epoch, server.time(self.now));
-        self.go_on(Request { server, by, change, seen, at, step }, STEP_MS_MAX);
+        self.go_on(Request { server, by, change, seen, at, step });
     }
 
-    fn go_on(&mut self, request: Request, ms_max: i64) {
+    fn go_on(&mut self, request: Request) {
         self.next += 1;
         let id = self.next;
         self.requests.insert(id, request);
-        let delay = self.rng.between(1, ms_max);
+        let delay = self.rng.between(1, STEP_MS_MAX);
         self.at(delay, Ev::Request(id));
     }
 
@@ -133,7 +124,7 @@ impl World {
         match &request.step {
             Step::Ask(to) if self.may_leave(&request) => {
                 let step = Step::Go(to.clone());
-                self.go_on(Request { step, ..request }, STEP_MS_MAX);
+                self.go_on(Request { step, ..request });
             }
             Step::Ask(_) => {}
             Step::Go(to) => {
@@ -142,18 +133,6 @@ impl World {
                     self.trace.line(format!("{} {} goes to {to}", self.now, request.change));
                     [&now.gate, to].into_iter().for_each(|gate| self.ring(gate));
                 }
-            }
-            Step::Follow if now != request.seen && self.mutant == Some(Mutant::HoldsAreNotFollowed) => {
-                self.note_answered_blindly(request.by, request.change);
-            }
-            Step::Follow if now != request.seen => {
-                self.ring(&now.gate);
-                self.go_on(Request { step: Step::HoldAgain, ..request }, READ_MS_MAX);
-            }
-            Step::Follow => {}
-            Step::HoldAgain => {
-                let verb = Verb::Hold { change: request.change, why: "there, too".into() };
-                self.command_seen((&now.gate, now.came), request.by, verb);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use towpath_core::cell::CellId;
-use towpath_core::gate::{Came, Command, GateEvent, RetryScope, Verb, Verdict};
+use towpath_core::gate::{Command, GateEvent, RetryScope, Verb, Verdict};
 use towpath_core::ids::{ChangeNumber, CommitId, GateId, Timestamp, UserId};
 use towpath_core::policy::{Actor, Rights, Role};
 use towpath_core::turn::Intake;
@@ -366,22 +366,13 @@ impl World {
 
     /// A command comes to the server, which knows who gives it.
     pub fn command(&mut self, gate: &GateId, by: UserId, verb: Verb) {
-        let came = match &verb {
-            Verb::Hold { change, .. } => self.forge.changes[change].facts.came.clone(),
-            _ => None,
-        };
-        self.command_seen((gate, came), by, verb);
-    }
-
-    /// The same of somebody who has seen its change there after this move.
-    pub(super) fn command_seen(&mut self, (gate, came): (&GateId, Option<Came>), by: UserId, verb: Verb) {
         if self.leader().is_none() {
             return;
         }
         self.commands += 1;
         let id = self.commands;
         self.trace.line(format!("{} user {by} commands {verb:?} on {gate}", self.now));
-        self.checks.note_command(id, (gate, came), by, &verb);
+        self.checks.note_command(id, gate, by, &verb);
         let user = if self.mutant == Some(Mutant::EverybodyIsAdmin) { ADMIN } else { by };
         let by = Actor { user, name: format!("user{by}") };
         let verb = self.understood(verb);

@@ -1,6 +1,7 @@
 //! Turns: a server drains an inbox, the core decides, the store takes it or not, and only then anything leaves.
 
 use towpath_core::cell::{Cell, CellId};
+use towpath_core::effect::Effect;
 use towpath_core::ids::{Epoch, Timestamp};
 use towpath_core::outbox::Dispatch;
 use towpath_core::turn::{Delivered, EVENTS_PER_TURN_MAX, Intake, Live, Turn};
@@ -14,6 +15,8 @@ const COMMIT_MS_MAX: i64 = 15;
 const SLOW_COMMIT_MS_MAX: i64 = 30_000;
 /// Milliseconds between an instruction and its execution, usually at most.
 const ACT_MS_MAX: i64 = 200;
+/// The same of a landing that is slow: its server may be dead by then, and its change have been elsewhere.
+const SLOW_LANDING_MS: (i64, i64) = (300_000, 600_000);
 
 fn live_turn<C: Cell>(
     live: &mut Live<C>,
@@ -124,9 +127,6 @@ impl World {
 
     fn after_commit(&mut self, epoch: Epoch, turn: Turn) {
         let cell = turn.write.cell;
-        for answer in turn.answers.iter().filter(|answer| answer.result.is_ok()) {
-            self.follow(answer.command);
-        }
         for dispatch in turn.dispatch {
             self.dispatch(epoch, &cell, dispatch);
         }
@@ -187,7 +187,7 @@ impl World {
             // It is done and its answer is on its way: that answer is the truth that a cancel asks for, as long as the
             // gate still listens to it.
             (Some((_, TaskStage::Acted, of_older)), TaskStage::Cancel)
-                if of_older == token && !matches!(effect, towpath_core::effect::Effect::RunJob(_)) =>
+                if of_older == token && !matches!(effect, Effect::RunJob(_)) =>
             {
                 return;
             }
@@ -198,7 +198,10 @@ impl World {
         let id = self.next;
         let task = Task { server: epoch, cell: cell.clone(), key, token, effect, stage, tries };
         self.tasks.insert(id, task);
-        let delay = self.rng.between(1, ACT_MS_MAX);
+        let lands = stage == TaskStage::Do && matches!(self.tasks[&id].effect, Effect::Land(_));
+        let slow = lands && self.fault(self.faults.landing_slow, "a landing is slow");
+        let (low, high) = if slow { SLOW_LANDING_MS } else { (1, ACT_MS_MAX) };
+        let delay = self.rng.between(low, high);
         self.at(delay, Ev::Act(id));
     }
 }

@@ -12,7 +12,7 @@ use towpath_forge::{
     BuiltIn, ChangeRecord, ChangeText, Draft, Failure, LabelEdit, Proposal, PushedBranch, ReviewRequest,
 };
 
-use super::{Nothing, Said, Why, changes, checked_why, command, gate};
+use super::{Nothing, Said, changes, checked_why, command, gate};
 use crate::faults;
 use crate::http::call::{Call, blocking};
 use crate::http::error::{Answer, ApiError, Class};
@@ -22,9 +22,6 @@ use crate::http::{labels, links};
 const VOUCH_SECONDS_DEFAULT: u32 = 24 * 3600;
 /// Seconds for which it holds at most.
 const VOUCH_SECONDS_MAX: u32 = 30 * 24 * 3600;
-
-/// Branches on which a hold is said where its change is moved all the time.
-const HOLDS_MAX: usize = 5;
 
 /// Who acts on what, when.
 struct Acting {
@@ -69,7 +66,7 @@ where
 }
 
 /// A change that is open.
-async fn open_change(call: &Call) -> Answer<ChangeRecord> {
+pub(super) async fn open_change(call: &Call) -> Answer<ChangeRecord> {
     let (repo, number) = (call.repo()?, call.change()?);
     let record = changes::record(call, &repo, number).await?;
     match record.is_open() {
@@ -347,33 +344,6 @@ async fn near_labels(call: &Call, change: &ChangeRecord) -> Answer<Vec<String>> 
     call.read(move |view| labels::near(view, &repo, &change)).await
 }
 
-/// `POST /api/v1/repos/{repo}/changes/{change}/hold`
-pub async fn hold(call: Call, input: Why) -> Answer<Said> {
-    let why = checked_why(&input.why)?;
-    let (repo, change) = (call.repo()?, call.change()?);
-    let mut seen = open_change(&call).await?;
-    for _ in 0..HOLDS_MAX {
-        let id = GateId { repo: repo.clone(), branch: seen.target.clone() };
-        let said = command(&call, id, Verb::Hold { change, why: why.clone() }).await?;
-        // It may have left that branch meanwhile. What was said there before the forge had it elsewhere comes along.
-        let now = changes::record(&call, &repo, change).await?;
-        if (&now.target, &now.came) == (&seen.target, &seen.came) {
-            return Ok(said);
-        }
-        seen = open_change(&call).await?;
-        let to = GateId { repo: repo.clone(), branch: seen.target.clone() };
-        call.shared().ring_all([to]).unread().await;
-    }
-    let why = format!("change {change} goes from branch to branch, and is not held for certain; try again");
-    Err(ApiError::new(Class::Conflict, why))
-}
-
-/// `POST /api/v1/repos/{repo}/changes/{change}/release`
-pub async fn release(call: Call, _: Nothing) -> Answer<Said> {
-    let (id, change) = gate_of(&call).await?;
-    command(&call, id, Verb::Release { change }).await
-}
-
 /// `POST /api/v1/repos/{repo}/changes/{change}/close`
 pub async fn close(call: Call, _: Nothing) -> Answer<Said> {
     let acted = on_forge(&call, |forge, at| forge.close(at.by, at.number, at.now)).await?;
@@ -442,7 +412,7 @@ pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
         live.state.may_go_on(number, seen.as_ref())?;
         live.state.permit_to_leave(&by, number, now)
     };
-    gate(&call, GateId { repo: repo.clone(), branch: from }, look).await??;
+    gate(&call, GateId { repo: repo.clone(), branch: from.clone() }, look).await??;
     let to = GateId { repo, branch: target.clone() };
     let mut patience = call.shared().patience(to.clone());
     let retarget = towpath_forge::Retarget { target, came };
@@ -452,13 +422,14 @@ pub async fn retarget(call: Call, input: Retarget) -> Answer<Said> {
         Ok::<_, Failure>(moved)
     };
     let acted = on_forge(&call, act).await?;
-    let held = match patience.has_arrived(number).await {
+    let held = match patience.has_arrived(&acted.change).await {
         true => {
-            call.shared().engine.gate(to, move |live| live.state.hold_of(number).cloned()).await.flatten()
+            let look = move |live: &Live<Gate>| live.state.hold_of(number).cloned();
+            let hold = call.shared().engine.gate(to, look).await.flatten();
+            hold.map(|hold| format!("; {} holds it there, too", hold.by)).unwrap_or_default()
         }
-        false => None,
+        false => format!("; what held it is still being asked of `{from}`, and until then it does not land"),
     };
-    let held = held.map(|hold| format!("; {} holds it there, too", hold.by)).unwrap_or_default();
     let labels = match acted.change.labels.is_empty() {
         true => String::new(),
         false => format!(", with these labels: {}", in_words(&acted.change.labels)),
