@@ -4,7 +4,8 @@
 //! so that whatever is asked next is answered with the act in it. An act that no gate reads in time has happened all the
 //! same: its answer says that gates may not know of it yet.
 //!
-//! After a landing a gate reads its branch back. Whoever asks for something to be run of it waits for that likewise.
+//! After a landing a gate reads its branch back. Whoever asks for something to be run of it waits for that likewise, and who stops
+//! what may be landing already, for the end of that.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -115,6 +116,16 @@ impl Patience {
     pub async fn has_arrived(&mut self, ChangeRecord { number, came, .. }: &ChangeRecord) -> bool {
         let (number, came) = (*number, came.clone());
         self.knows(move |gate| gate.has_arrived(number, came.as_ref())).await
+    }
+
+    /// The same of what came of a landing of a change that was under way.
+    pub async fn lands_no_more(&mut self, change: ChangeNumber) -> bool {
+        self.knows(move |gate| !gate.lands(change)).await
+    }
+
+    /// The same of any landing.
+    pub async fn nothing_lands(&mut self) -> bool {
+        self.knows(|gate| !gate.is_landing()).await
     }
 
     async fn knows(&mut self, is_known: impl Fn(&GateState) -> bool + Clone + Send + 'static) -> bool {

@@ -459,8 +459,13 @@ impl GateState {
     }
 
     fn open(&self, number: ChangeNumber) -> Result<&super::Change, Refusal> {
-        let missing =
-            || Refusal::new(RefusalClass::NotFound, format!("there is no open change {number} here"));
+        let missing = || match self.landed.get(&number) {
+            Some(landed) => {
+                let why = format!("change {number} landed as {}", landed.commit.short());
+                Refusal::new(RefusalClass::Conflict, why)
+            }
+            None => Refusal::new(RefusalClass::NotFound, format!("there is no open change {number} here")),
+        };
         self.changes.get(&number).ok_or_else(missing)
     }
 

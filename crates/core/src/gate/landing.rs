@@ -157,8 +157,13 @@ impl GateState {
     }
 
     /// Whether a driver has a landing of which it has not told the end.
-    pub(super) fn is_landing(&self) -> bool {
+    pub fn is_landing(&self) -> bool {
         self.landings.map().values().any(|pending| !pending.withdrawn)
+    }
+
+    /// Whether it has one of this change: whatever stops the change may come too late for that.
+    pub fn lands(&self, change: ChangeNumber) -> bool {
+        self.landings.map().values().any(|pending| !pending.withdrawn && pending.act.change == change)
     }
 
     fn confirm_landing(&mut self, PendingLanding { act, .. }: PendingLanding, at: Timestamp) {

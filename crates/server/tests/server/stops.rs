@@ -1,4 +1,7 @@
-//! Holds and their ends, while what they are about moves.
+//! Holds, their ends and freezes, while what they are about moves.
+
+use std::sync::mpsc;
+use std::thread;
 
 use serde_json::{Value, json};
 use towpath_core::gate::GateState;
@@ -10,6 +13,7 @@ use crate::git::said;
 use crate::world::{World, git};
 
 const CHANGE: ChangeNumber = ChangeNumber(1);
+const LANDS_UNTESTED: &str = "gate: { empty: land }\njobs:\n  by-hand: { on: [manual], run: 'true' }\n";
 
 fn ask(verb: &str) -> Ask {
     let input = match verb {
@@ -70,4 +74,60 @@ fn a_hold_is_held_or_ended_where_its_change_has_just_gone() {
         let free = world.change(1);
         assert_eq!((&free["target"], &free["gate"]["hold"]), (&json!(target), &Value::Null));
     }
+}
+
+/// A change that lands, but for the forge, which is kept from it until it is stopped: what is answered to whoever does that.
+fn stopped_too_late(world: &World, stop: Ask, is_stopped: fn(&GateState) -> bool) -> Got {
+    let forge = world.shared.forges.get(&world.demo()).unwrap();
+    let (address, stop) = (world.address, stop.token(world.token("mia")));
+    thread::scope(|scope| {
+        let (let_go, kept) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        scope.spawn(move || {
+            let keep = || {
+                begun.send(()).unwrap();
+                let _ = kept.recv();
+            };
+            forge.while_still(keep).unwrap();
+        });
+        begins.recv().unwrap();
+        world.by("mia", ask("release")).ok();
+        world.until(|world| at(world, "main", |gate| gate.lands(CHANGE)) == Some(true));
+        let answer = scope.spawn(move || stop.send(address));
+        world.until(|world| at(world, "main", is_stopped) == Some(true));
+        let_go.send(()).unwrap();
+        answer.join().unwrap()
+    })
+}
+
+fn ready_but_held() -> World {
+    let world = World::without_jobs(LANDS_UNTESTED);
+    world.by("mia", ask("hold")).ok();
+    let approve = json!({ "revision": world.change(1)["revision"] });
+    world.by("mia", Ask::post("/api/v1/repos/demo/changes/1/approve", approve)).ok();
+    world.until(|world| world.why(1) == ["held"]);
+    world
+}
+
+#[test]
+fn whoever_holds_what_is_landing_is_told_that_it_has_landed() {
+    let world = ready_but_held();
+    let got = stopped_too_late(&world, ask("hold"), |gate| gate.hold_of(CHANGE).is_some());
+    let shown = world.change(1);
+    let expected =
+        format!("change 1 landed as {} before the hold could stop it", shown["landed"].as_str().unwrap());
+    assert_eq!((got.status, sentence(&got)), (409, expected));
+}
+
+#[test]
+fn whoever_freezes_a_branch_is_told_what_has_landed_all_the_same() {
+    let world = ready_but_held();
+    let freeze = Ask::post("/api/v1/repos/demo/branches/main/freeze", json!({ "why": "a release" }));
+    let got = stopped_too_late(&world, freeze, |gate| gate.branch().frozen.is_some());
+    let shown = world.change(1);
+    let landed = shown["landed"].as_str().unwrap();
+    assert_eq!(
+        (got.status, sentence(&got)),
+        (200, format!("froze demo/main: a release; {landed} was landing already, and has landed"))
+    );
 }

@@ -44,6 +44,30 @@ fn s10_a_landing_that_was_taken_back_and_arrives_all_the_same_is_ours() {
 }
 
 #[test]
+fn whoever_holds_a_change_can_tell_whether_it_lands_all_the_same() {
+    for (script, landed) in [("landings-hang; approve 1", true), ("stall; approve 1", false)] {
+        let mut bench = Bench::new(GateConfig::default());
+        let lands = |bench: &Bench| bench.gate.state.lands(ChangeNumber(1));
+        bench.play("deaf; push 1; push 2; pass 1");
+        assert!(!lands(&bench));
+        bench.play(script);
+        assert!(lands(&bench) && !bench.gate.state.lands(ChangeNumber(2)));
+        bench.play("hold 1");
+        assert_eq!(lands(&bench), landed, "{script}: a landing that was not tried is taken back");
+        bench.play("landings-come");
+        assert!(!lands(&bench));
+        assert_eq!(bench.gate.state.has_landed(ChangeNumber(1)), landed);
+        bench.log.clear();
+        bench.play("release 1");
+        let said = match landed {
+            true => "change 1 landed as",
+            false => "released change 1",
+        };
+        assert!(bench.log.contains(said), "{}", bench.log);
+    }
+}
+
+#[test]
 fn s10_a_push_onto_a_landing_whose_end_is_not_known_is_judged_when_it_is() {
     check_after(
         "push 1; pass 1; stall; approve 1",

@@ -340,8 +340,18 @@ fn run_line(state: &GateState, row: &RunRow) -> RunLine {
 
 /// `POST /api/v1/repos/{repo}/branches/{branch}/freeze`
 pub async fn freeze(call: Call, input: Why) -> Answer<Said> {
-    let why = checked_why(&input.why)?;
-    command(&call, call.gate()?, Verb::Freeze { why }).await
+    let (why, id) = (checked_why(&input.why)?, call.gate()?);
+    let newest = |live: &Live<Gate>| live.state.branch().landed.map(|(commit, _)| commit);
+    let before = gate(&call, id.clone(), newest).await?;
+    let said = command(&call, id.clone(), Verb::Freeze { why }).await?;
+    let is_over = call.shared().patience(id.clone()).nothing_lands().await;
+    let landed = gate(&call, id, newest).await?.filter(|landed| Some(*landed) != before);
+    let more = match (landed, is_over) {
+        (Some(commit), _) => Some(format!("{commit} was landing already, and has landed")),
+        (None, true) => None,
+        (None, false) => Some("a landing was under way and may still be done".into()),
+    };
+    Ok(Said::with(said.said, more))
 }
 
 /// `POST /api/v1/repos/{repo}/branches/{branch}/unfreeze`

@@ -1,12 +1,14 @@
-//! Holds and their ends. Both are said at the branch on which the change is, once that knows what came along with it.
+//! Holds and their ends. Both are said at the branch on which the change is, once that knows what came along with it; who holds
+//! a change that was landing already is told what came of that.
 
 use towpath_core::cell::RefusalClass;
-use towpath_core::gate::Verb;
-use towpath_core::ids::GateId;
-use towpath_forge::ChangeRecord;
+use towpath_core::gate::{Gate, Verb};
+use towpath_core::ids::{ChangeNumber, CommitId, GateId};
+use towpath_core::turn::Live;
+use towpath_forge::{ChangeRecord, ChangeState};
 
 use super::change_acts::open_change;
-use super::{Nothing, Said, Why, checked_why, gate};
+use super::{Nothing, Said, Why, changes, checked_why, gate};
 use crate::http::call::Call;
 use crate::http::error::{Answer, ApiError, Class};
 
@@ -17,18 +19,30 @@ const TRIES_MAX: usize = 4;
 /// `POST /api/v1/repos/{repo}/changes/{change}/hold`
 pub async fn hold(call: Call, input: Why) -> Answer<Said> {
     let (why, change) = (checked_why(&input.why)?, call.change()?);
-    command_where_it_is(&call, Verb::Hold { change, why }).await
+    let (id, said) = command_where_it_is(&call, Verb::Hold { change, why }).await?;
+    let is_over = call.shared().patience(id.clone()).lands_no_more(change).await;
+    match (landed(&call, id, change).await?, is_over) {
+        (Some(commit), _) => {
+            let why = format!("change {change} landed as {commit} before the hold could stop it");
+            let hint = "what comes next is a new change: `git revert` makes one that takes it back";
+            Err(ApiError::new(Class::Conflict, why).hint(hint))
+        }
+        (None, true) => Ok(said),
+        (None, false) => {
+            Ok(Said::with(said.said, Some("a landing of it was under way and may still be done".into())))
+        }
+    }
 }
 
 /// `POST /api/v1/repos/{repo}/changes/{change}/release`
 pub async fn release(call: Call, _: Nothing) -> Answer<Said> {
     let change = call.change()?;
-    command_where_it_is(&call, Verb::Release { change }).await
+    Ok(command_where_it_is(&call, Verb::Release { change }).await?.1)
 }
 
 /// Gives a command to the gate at which a change is by now. No other one takes it, and that one only once it knows what came
 /// along with the change.
-async fn command_where_it_is(call: &Call, verb: Verb) -> Answer<Said> {
+async fn command_where_it_is(call: &Call, verb: Verb) -> Answer<(GateId, Said)> {
     let (repo, number) = (call.repo()?, call.change()?);
     let mut seen = open_change(call).await?;
     for _ in 0..TRIES_MAX {
@@ -36,7 +50,7 @@ async fn command_where_it_is(call: &Call, verb: Verb) -> Answer<Said> {
         gate(call, id.clone(), |_| ()).await?;
         let answer = call.shared().engine.command(id.clone(), call.actor()?, verb.clone()).await?;
         let refusal = match answer {
-            Ok(said) => return Ok(Said::new(said)),
+            Ok(said) => return Ok((id, Said::new(said))),
             Err(refusal) => refusal,
         };
         if !matches!(refusal.class, RefusalClass::NotYet | RefusalClass::NotFound) {
@@ -66,4 +80,17 @@ async fn is_known_in_time(call: &Call, id: &GateId, change: &ChangeRecord) -> bo
     let mut patience = call.shared().patience(id.clone());
     call.shared().ring(id);
     patience.has_arrived(change).await
+}
+
+/// As what a change has landed. Its gate may know before its record says so, and forgets it once that does.
+async fn landed(call: &Call, id: GateId, number: ChangeNumber) -> Answer<Option<CommitId>> {
+    let repo = id.repo.clone();
+    let known = move |live: &Live<Gate>| live.state.landed().get(&number).map(|landed| landed.commit);
+    if let Some(commit) = gate(call, id, known).await? {
+        return Ok(Some(commit));
+    }
+    match changes::record(call, &repo, number).await?.state {
+        ChangeState::Landed { commit } => Ok(Some(commit)),
+        ChangeState::Open | ChangeState::Closed { .. } => Ok(None),
+    }
 }
