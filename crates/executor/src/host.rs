@@ -39,6 +39,8 @@ pub const ALONE_MAX: Duration = Duration::from_secs(10 * 60);
 /// How long an executor that is its server's waits for the next one. A demo that kills its server has another one serve in a
 /// second or two; a terminal that closes takes the server along, and its executor should not outlive it for long.
 pub const ORPHAN_MAX: Duration = Duration::from_secs(15);
+/// How long a killed tree may take to be gone. Freeing 100 GB or a stuck disk takes seconds.
+const KILL_MAX: Duration = Duration::from_secs(60);
 /// Folders that a launcher may cover in its own mount namespace; every system has one (FHS 3.0).
 const STAGES: &[&str] = &["/mnt", "/media", "/srv", "/opt"];
 
@@ -65,6 +67,8 @@ pub struct ExecutorConfig {
     pub alone_max: Duration,
     /// How long it stays without a server, whatever it has to do: its jobs end with it. `None`: as long as they take.
     pub orphan_max: Option<Duration>,
+    /// How long the processes of a job may take to be gone once they are killed.
+    pub kill_max: Duration,
 }
 
 impl ExecutorConfig {
@@ -82,6 +86,7 @@ impl ExecutorConfig {
             path: std::env::var_os("PATH").unwrap_or_default(),
             alone_max: ALONE_MAX,
             orphan_max: None,
+            kill_max: KILL_MAX,
         }
     }
 }

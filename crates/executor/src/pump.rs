@@ -21,8 +21,6 @@ const READ_BYTES: usize = 256 * 1024;
 const PIPE_BYTES: usize = 1024 * 1024;
 /// A pipe's size without asking. A full one shows that the job is talkative. Source: pipe(7).
 const PIPE_BYTES_DEFAULT: usize = 64 * 1024;
-/// How long a killed tree may take to be gone. Freeing 100 GB or a stuck disk takes seconds.
-const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads after the end. The largest pipe of an ordinary user is 1 MiB (pipe(7)); this is 16 of them.
 const DRAIN_READS_MAX: usize = 64;
@@ -156,6 +154,8 @@ pub(crate) struct Pump<'a> {
     pub(crate) buffer: &'a mut [u8],
     pub(crate) control: &'a Control,
     pub(crate) deadline: Instant,
+    /// How long the killed tree may take to be gone.
+    pub(crate) kill_max: Duration,
     /// Whether the pipe was made larger.
     pub(crate) talkative: bool,
 }
@@ -201,10 +201,12 @@ impl Pump<'_> {
             }
             if stop.is_some() && killed_until.is_none() {
                 tree.kill();
-                killed_until = Some(now + KILL_TIMEOUT);
+                killed_until = Some(now + self.kill_max);
             }
             if killed_until.is_some_and(|until| now >= until) {
-                return Err(io::Error::other("its processes did not die within a minute of being killed"));
+                let seconds = self.kill_max.as_secs();
+                let why = format!("its processes did not die within {seconds} s of being killed");
+                return Err(io::Error::other(why));
             }
             let until = killed_until.unwrap_or(self.deadline.min(look_at));
             let ready = self.poll(tree, until.saturating_duration_since(now))?;

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use towpath_blob::{Amount, LogOptions, LogWriter, Masker};
 use towpath_core::graph::{JobResult, Outcome};
+use towpath_core::ids::LeaseId;
 
 use crate::cgroup::SlotGroup;
 use crate::command::JobCommand;
@@ -204,20 +205,21 @@ impl Slot {
         watch.ancestor = Some(launcher.pid());
         watch.mounts_terminals = spec.body.user_namespaces;
         watch.grows = prepared.grows();
-        let mut job = SandboxedJob { launcher };
+        let mut job = SandboxedJob { launcher, lease: spec.lease };
         let life = match job.launcher.launch(launch) {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok(output) => {
-                let deadline = deadline(spec);
-                Pump { output, log, buffer: self.buffer.bytes(), control, deadline, talkative: false }
+                let (buffer, kill_max) = (self.buffer.bytes(), self.host.config.kill_max);
+                Pump { output, log, buffer, control, deadline: deadline(spec), kill_max, talkative: false }
                     .follow(&mut job, &mut watch)
             }
         };
         let (breach, cpu_ms, counters) = watch.at_end();
         self.group.settle(counters);
+        let in_step = life.end.is_ok();
         let verdict = self.judge(attempt, (life, breach), None);
-        // A launcher that failed once is not trusted again.
-        if verdict.outcome != Outcome::Errored {
+        // A launcher that failed once is not trusted again, nor is one whose job may still live: its end would be yet to come.
+        if in_step && verdict.outcome != Outcome::Errored {
             self.launcher = Some(job.launcher);
         }
         (verdict, cpu_ms)
@@ -265,6 +267,7 @@ impl Slot {
             environment: &environment,
         };
         Launch {
+            lease: spec.lease,
             options: profile.options(),
             command: command.line(profile::SCRIPT),
             tree: prepared.tree.clone(),
@@ -310,8 +313,8 @@ impl Slot {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok((mut job, output)) => {
                 watch.ancestor = Some(job.pid());
-                let deadline = deadline(spec);
-                Pump { output, log, buffer: self.buffer.bytes(), control, deadline, talkative: false }
+                let (buffer, kill_max) = (self.buffer.bytes(), self.host.config.kill_max);
+                Pump { output, log, buffer, control, deadline: deadline(spec), kill_max, talkative: false }
                     .follow(&mut job, &mut watch)
             }
         };
@@ -437,6 +440,7 @@ fn is_as_made(home: &Path) -> rustix::io::Result<bool> {
 
 struct SandboxedJob {
     launcher: Launcher,
+    lease: LeaseId,
 }
 
 impl Tree for SandboxedJob {
@@ -450,7 +454,7 @@ impl Tree for SandboxedJob {
     }
 
     fn end(&mut self) -> io::Result<TreeEnd> {
-        let ended = self.launcher.end()?;
+        let ended = self.launcher.end(&self.lease)?;
         Ok(TreeEnd { exit: ended.exit, ran: ended.ran, tree: ended.tree })
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
+use towpath_core::ids::LeaseId;
 
 use super::{Answer, Exit, Launch, Order, Setup};
 use crate::pump::OutputPipe;
@@ -99,17 +100,19 @@ impl Launcher {
         self.socket.as_fd()
     }
 
-    /// Takes the end of the job; waits for it.
+    /// Takes the end of a job; waits for it.
     ///
     /// # Errors
-    /// What kept the job from running, or that the launcher is gone.
-    pub(crate) fn end(&self) -> io::Result<Ended> {
+    /// What kept the job from running, that the launcher is gone, or that it tells of another job.
+    pub(crate) fn end(&self, job: &LeaseId) -> io::Result<Ended> {
         match wire::receive::<Answer>(&self.socket)? {
-            Some(Answer::Ended { exit, ran, tree }) => {
+            Some(Answer::Ended { lease, exit, ran, tree }) if lease == *job => {
                 Ok(Ended { exit, ran, tree: tree.map(|number| self.take_tree(number)).transpose()? })
             }
             Some(Answer::Refused { what }) => Err(io::Error::other(what)),
-            Some(Answer::Ready) => Err(io::Error::other("the sandbox helper is out of step")),
+            Some(Answer::Ready | Answer::Ended { .. }) => {
+                Err(io::Error::other("the sandbox helper is out of step"))
+            }
             None => Err(io::Error::other("the sandbox helper died")),
         }
     }
@@ -121,5 +124,22 @@ impl Drop for Launcher {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_one_job_is_not_anothers() {
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        let launcher = Launcher { process: Command::new("true").spawn().unwrap(), socket };
+        let [first, second] = [1, 2].map(|number| LeaseId([number; 16]));
+        let ended = |lease| Answer::Ended { lease, exit: Exit::Code(0), ran: true, tree: None };
+        for told in [first, second] {
+            wire::send(&theirs, &ended(told)).unwrap();
+            assert_eq!(launcher.end(&second).is_ok(), told == second);
+        }
     }
 }

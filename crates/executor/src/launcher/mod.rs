@@ -22,6 +22,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use towpath_core::ids::LeaseId;
 use zeroize::Zeroizing;
 
 use crate::etc::Certificates;
@@ -70,6 +71,8 @@ pub(crate) enum Order {
 /// One job, ready to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Launch {
+    /// Names the job in its end.
+    pub(crate) lease: LeaseId,
     /// Options of bubblewrap; they go through a file, as they hold secrets.
     pub(crate) options: Vec<String>,
     /// The job's command line.
@@ -120,6 +123,7 @@ pub(crate) enum Answer {
     Ready,
     /// The job is over and no process of it is left. The standard output is another pipe, for the next job.
     Ended {
+        lease: LeaseId,
         exit: Exit,
         /// Whether the command was reached; if not, the sandbox failed.
         ran: bool,

@@ -135,7 +135,8 @@ impl Launching {
         let ready = self.stage.clear().map_err(io::Error::other).and_then(|()| self.offer_output());
         let answer = ended.and_then(|(exit, ran)| {
             self.ended_tree = tree?;
-            Ok(Answer::Ended { exit, ran, tree: self.ended_tree.as_ref().map(AsRawFd::as_raw_fd) })
+            let tree = self.ended_tree.as_ref().map(AsRawFd::as_raw_fd);
+            Ok(Answer::Ended { lease: launch.lease, exit, ran, tree })
         });
         wire::send(socket, &answer.unwrap_or_else(|what| Answer::Refused { what }))?;
         ready

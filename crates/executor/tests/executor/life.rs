@@ -1,12 +1,14 @@
 //! A job's life: start, environment, end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use towpath_core::graph::Outcome;
 use towpath_core::ids::Digest;
-use towpath_executor::{GrantedSecret, SandboxKind};
+use towpath_executor::{ExecutorConfig, GrantedSecret, SandboxKind};
 
-use crate::support::{World, long_time, processes_with};
+use crate::support::{World, helper, long_time, processes_with};
 
 fn both(test: &str, check: impl Fn(&World, SandboxKind)) {
     if let Some(world) = World::sandboxed(test) {
@@ -352,4 +354,29 @@ fn names_cannot_leave_their_folders() {
             assert_eq!(why.contains("is no name of"), name != "a/b", "{name}: {why}");
         }
     });
+}
+
+#[test]
+fn a_helper_that_has_not_told_of_its_jobs_end_runs_no_other_job() {
+    let test = "a_helper_that_has_not_told_of_its_jobs_end_runs_no_other_job";
+    let folder = tempfile::tempdir().unwrap();
+    let helpers = folder.path().join("helpers");
+    let noting = format!("echo $$ >> '{}'; exec \"$@\"", helpers.display());
+    let noting = ["/bin/sh", "-c", &noting, "sh"].map(Into::into).into_iter().chain(helper()).collect();
+    let config = ExecutorConfig::in_folder(folder.path(), noting);
+    let config = ExecutorConfig { slots: 1, kill_max: Duration::from_secs(1), ..config };
+    let Some(world) = World::unless_refused(test, World::start(folder, config)) else { return };
+    let first = world.submit(world.spec("echo first; exec sleep 1000"));
+    world.wait_for_log(&first, "first");
+    let pids = std::fs::read_to_string(helpers).unwrap();
+    let pid = pids.lines().last().and_then(|pid| Pid::from_raw(pid.parse().unwrap())).unwrap();
+    let helper = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    // As if it waited for a process of its job that does not die.
+    pidfd_send_signal(&helper, Signal::STOP).unwrap();
+    world.pool.cancel(&first.lease);
+    assert_eq!(world.wait(&first).outcome(), Outcome::Cancelled);
+    let second = world.submit(world.spec("echo second"));
+    // It is gone, or would now tell of its first job's end.
+    let _ = pidfd_send_signal(&helper, Signal::CONT);
+    assert_eq!(world.wait(&second).passed().log, "second\n");
 }

@@ -101,18 +101,23 @@ impl World {
 
     fn with(sandbox: SandboxKind, cgroups: bool) -> Result<World, ExecutorError> {
         let folder = tempfile::tempdir().unwrap();
+        let config = ExecutorConfig { cgroups, ..config(folder.path(), sandbox) };
+        World::start(folder, config)
+    }
+
+    /// With an executor that is set up so, in this folder.
+    pub fn start(folder: tempfile::TempDir, config: ExecutorConfig) -> Result<World, ExecutorError> {
         let waiting: Arc<Mutex<HashMap<LeaseId, Sender<JobEvent>>>> = Arc::default();
         let tell = Arc::clone(&waiting);
-        let pool =
-            JobPool::start(ExecutorConfig { cgroups, ..config(folder.path(), sandbox) }, move |event| {
-                let lease = match &event {
-                    JobEvent::Started(lease) => *lease,
-                    JobEvent::Ended(end) => end.lease,
-                };
-                if let Some(listener) = tell.lock().unwrap().get(&lease) {
-                    let _ = listener.send(event);
-                }
-            })?;
+        let pool = JobPool::start(config, move |event| {
+            let lease = match &event {
+                JobEvent::Started(lease) => *lease,
+                JobEvent::Ended(end) => end.lease,
+            };
+            if let Some(listener) = tell.lock().unwrap().get(&lease) {
+                let _ = listener.send(event);
+            }
+        })?;
         let blobs = BlobStore::open(folder.path().join("blobs")).unwrap();
         let logs = LogStore::open(folder.path().join("logs")).unwrap();
         Ok(World { pool, folder, blobs, logs, waiting })
@@ -124,13 +129,11 @@ impl World {
     }
 
     pub fn sandboxed_with(test: &str, cgroups: bool) -> Option<World> {
-        match World::with(SandboxKind::Bubblewrap, cgroups) {
-            Ok(world) => Some(world),
-            Err(refusal) => {
-                skip(test, &refusal.to_string());
-                None
-            }
-        }
+        World::unless_refused(test, World::with(SandboxKind::Bubblewrap, cgroups))
+    }
+
+    pub fn unless_refused(test: &str, world: Result<World, ExecutorError>) -> Option<World> {
+        world.map_err(|refusal| skip(test, &refusal.to_string())).ok()
     }
 
     pub fn plain() -> World {
