@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -109,6 +109,8 @@ pub(crate) struct Host {
     pub(crate) logs: LogStore,
     /// Of the disks of jobs' folders, logs and blobs, in this order.
     pub(crate) reserves: [Reserve; 3],
+    /// Logs are on the disk of jobs' folders.
+    pub(crate) logs_beside_jobs: bool,
     pub(crate) sharing: Sharing,
     runs_logs: RunsLogs,
     /// Looked for once: every job of one executor finds the same.
@@ -181,6 +183,7 @@ impl Host {
             logs: logs.with_reserve(reserves[1].clone()),
             blobs: blobs.with_reserve(reserves[2].clone()),
             reserves,
+            logs_beside_jobs: fs::metadata(&jobs)?.dev() == fs::metadata(&config.logs)?.dev(),
             sharing: Sharing::default(),
             runs_logs: RunsLogs::default(),
             variables: HostVariables {

@@ -155,11 +155,9 @@ impl Prepared {
 
     /// Where the job's changes to its work tree go.
     pub(crate) fn grows(&self) -> Option<PathBuf> {
-        let folder = self.folder.as_ref()?;
-        match &self.tree {
-            Some(TreeSource::Overlay { .. }) => Some(folder.upper()),
-            Some(TreeSource::Plain { folder }) => Some(folder.clone()),
-            None => None,
+        match self.tree.as_ref()? {
+            TreeSource::Overlay { .. } => self.folder.as_ref().map(JobFolder::upper),
+            TreeSource::Plain { folder } => Some(folder.clone()),
         }
     }
 }

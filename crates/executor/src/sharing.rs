@@ -1,4 +1,4 @@
-//! Jobs that share a disk: which of them ends where it has no room, and what is still to be removed of those that ended.
+//! Jobs that share the disk of their folders: which of them ends where it has no room, and what is still to be removed of those that ended.
 //!
 //! One that fills a disk is not to take the others along. The job that took most ends first; the others are looked at again
 //! once it was seen what that has freed. Deployments, which may have half happened, end last. Nobody ends for a shortage that
@@ -20,7 +20,7 @@ const RELIEF_PATIENCE: Duration = Duration::from_secs(30);
 /// If the others take so many hundredths of the reserve meanwhile, the next one ends at once.
 const SUNK_PERCENT: u64 = 6;
 
-/// The jobs of one executor on their disks.
+/// The jobs of one executor on their disk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sharing(Arc<Shared>);
 
@@ -48,7 +48,7 @@ struct State {
 struct Job {
     deploys: bool,
     stage: Stage,
-    /// Its work tree and its log when they were last counted.
+    /// What it had taken of the disk when that was last counted.
     took: TreeSize,
     counted: Option<Instant>,
     /// When it last found the disk without room.
@@ -76,7 +76,7 @@ struct Shortage {
     follows_end: bool,
 }
 
-/// One job's part in the disks; it has none any more once this is dropped.
+/// One job's part in the disk; it has none any more once this is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     of: Sharing,

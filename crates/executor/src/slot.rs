@@ -33,7 +33,7 @@ use crate::spec::{JobEnd, SandboxKind, StartSpec};
 use crate::sys::spawn::{Program, Spawner};
 use crate::verdict::{self, Verdict};
 use crate::walk::remove_tree;
-use crate::watch::{Breach, Disks, Watch};
+use crate::watch::{Breach, Disk, Watch};
 
 /// Bytes for the first entries of a folder: three of the longest names.
 const ENTRIES_BYTES: usize = 1024;
@@ -201,10 +201,10 @@ impl Slot {
         let Some(launcher) = self.launcher.take() else {
             return (Verdict::errored("the sandbox helper is gone".to_owned()), None);
         };
-        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, attempt));
+        let mut watch = Watch::new(spec.limits, &self.group, disk(&self.host, attempt));
         watch.ancestor = Some(launcher.pid());
         watch.mounts_terminals = spec.body.user_namespaces;
-        watch.grows = prepared.grows();
+        watch.grows.extend(prepared.grows());
         let mut job = SandboxedJob { launcher, lease: spec.lease };
         let life = match job.launcher.launch(launch) {
             Err(error) => Life { stop: None, end: Err(error) },
@@ -307,8 +307,8 @@ impl Slot {
         let aside = self.host.config.spool.join(format!("{UNSWEPT}{HOME}{}-{}", self.number, spec.lease));
         let home_made = if self.has_home { Ok(()) } else { make_empty(&home, &aside) };
         let started = home_made.and_then(|()| self.start_plain(spec, prepared, &home, tree.as_ref()));
-        let mut watch = Watch::new(spec.limits, &self.group, disks(&self.host, attempt));
-        watch.grows = prepared.grows();
+        let mut watch = Watch::new(spec.limits, &self.group, disk(&self.host, attempt));
+        watch.grows.extend(prepared.grows().into_iter().chain([home.clone()]));
         let life = match started {
             Err(error) => Life { stop: None, end: Err(error) },
             Ok((mut job, output)) => {
@@ -388,8 +388,9 @@ impl Slot {
     }
 }
 
-fn disks<'a>(host: &'a Host, Attempt { room, share, .. }: Attempt<'a>) -> Disks<'a> {
-    Disks { reserves: &host.reserves, room, share }
+fn disk<'a>(host: &'a Host, Attempt { room, share, .. }: Attempt<'a>) -> Disk<'a> {
+    let [reserve, ..] = &host.reserves;
+    Disk { reserve, has_logs: host.logs_beside_jobs, room, share }
 }
 
 pub(crate) fn deadline(spec: &StartSpec) -> Instant {

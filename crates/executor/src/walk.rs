@@ -113,20 +113,21 @@ fn open_top(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-/// What a folder holds, as far as it was counted.
+/// What folders hold, as far as it was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct TreeSize {
     pub(crate) bytes: u64,
     pub(crate) files: u64,
 }
 
-/// Counts a folder until it is over a limit. Files that vanish meanwhile count nothing.
-pub(crate) fn tree_size(path: &Path, limit: TreeSize) -> TreeSize {
+/// Counts folders until together they are over a limit. Files that vanish meanwhile count nothing.
+pub(crate) fn tree_size<P: AsRef<Path>>(folders: &[P], limit: TreeSize) -> TreeSize {
     let mut count = Count { size: TreeSize::default(), limit };
-    // No folder, which a job may have put in its place, counts nothing: opening a FIFO would wait.
-    if let Ok(top) = open_top(path) {
-        // Where it is over its limit, no more need be known.
-        let _ = walk(top, &mut count);
+    // What is no folder, which a job may have put in its place, counts nothing: opening a FIFO would wait.
+    for top in folders.iter().filter_map(|folder| open_top(folder.as_ref()).ok()) {
+        if let Err(Over) = walk(top, &mut count) {
+            break;
+        }
     }
     count.size
 }
@@ -316,8 +317,9 @@ mod tests {
         put(&middle, "a");
         fs::create_dir_all(tree.join("deep/wide/b")).unwrap();
         let files = 2_000 + 20 + KEPT_OPEN as u64 + 20 + 1 + 2;
-        assert_eq!(tree_size(&tree, ENDLESS).files, files);
-        assert_eq!(tree_size(&tree, TreeSize { files: 2_010, ..ENDLESS }).files, 2_011);
+        assert_eq!(tree_size(&[&tree], ENDLESS).files, files);
+        assert_eq!(tree_size(&[&tree], TreeSize { files: 2_010, ..ENDLESS }).files, 2_011);
+        assert_eq!(tree_size(&[&tree, &tree], ENDLESS).files, 2 * files);
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
         remove_tree(&tree).unwrap();
@@ -337,7 +339,7 @@ mod tests {
             mkdirat(&at, "bb", Mode::RWXU).unwrap();
             at = openat(&at, "bb", OFlags::RDONLY, Mode::empty()).unwrap();
         }
-        assert_eq!(tree_size(&tree, ENDLESS).files, 3 * KEPT_OPEN as u64 * 5);
+        assert_eq!(tree_size(&[&tree], ENDLESS).files, 3 * KEPT_OPEN as u64 * 5);
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
     }
@@ -350,7 +352,7 @@ mod tests {
         put(&nest(&tree, (b"deep", 100)), "file");
         let now = Instant::now();
         assert!(!remove_tree_until(&tree, now).unwrap());
-        assert_eq!(tree_size(&tree, ENDLESS).files, 101);
+        assert_eq!(tree_size(&[&tree], ENDLESS).files, 101);
         assert!(remove_tree_until(&tree, now + Duration::from_secs(600)).unwrap());
         assert!(!tree.exists());
         assert!(remove_tree_until(&tree, now).unwrap(), "there is nothing to be late with");
@@ -368,7 +370,7 @@ mod tests {
         for closed in ["a/b", "a", ""] {
             fs::set_permissions(tree.join(closed), fs::Permissions::from_mode(0o000)).unwrap();
         }
-        assert_eq!(tree_size(&beside, ENDLESS).files, 1);
+        assert_eq!(tree_size(&[&beside], ENDLESS).files, 1);
         remove_tree(&tree).unwrap();
         assert!(!tree.exists() && beside.join("kept").exists());
         assert!(remove_tree(&beside.join("kept")).is_err(), "it is no folder");
@@ -379,7 +381,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let [fifo, kept, link] = ["fifo", "kept", "link"].map(|name| folder.path().join(name));
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
-        assert_eq!(tree_size(&fifo, ENDLESS), TreeSize::default());
+        assert_eq!(tree_size(&[&fifo], ENDLESS), TreeSize::default());
         fs::create_dir(&kept).unwrap();
         fs::write(kept.join("file"), "").unwrap();
         std::os::unix::fs::symlink(&kept, &link).unwrap();

@@ -68,10 +68,12 @@ pub(crate) fn size_text(bytes: u64) -> String {
     }
 }
 
-/// The disks that what a job does ends on: its folder's, the logs' and the blobs', which may be one.
-pub(crate) struct Disks<'a> {
-    pub(crate) reserves: &'a [Reserve],
-    /// What the disk of its folder had for jobs before the job took any.
+/// The disk of jobs' folders. For any other no job ends while it runs: there a log has a gap, and an output is not stored.
+pub(crate) struct Disk<'a> {
+    pub(crate) reserve: &'a Reserve,
+    /// Logs are on it as well.
+    pub(crate) has_logs: bool,
+    /// What it had for jobs before the job took any.
     pub(crate) room: Amount,
     /// The job's among the others.
     pub(crate) share: &'a Share,
@@ -102,12 +104,12 @@ pub(crate) struct Watch<'a> {
     pub(crate) group: &'a SlotGroup,
     /// Every process of the job is below this one, where no group bounds them.
     pub(crate) ancestor: Option<u32>,
-    /// Where the work tree grows.
-    pub(crate) grows: Option<PathBuf>,
-    disks: Disks<'a>,
+    /// The folders in which the job takes of the disk.
+    pub(crate) grows: Vec<PathBuf>,
+    disk: Disk<'a>,
     before: Counters,
     tree_pace: Pace,
-    /// The work tree when it was last counted, and when that was.
+    /// Those folders when they were last counted, and when that was.
     tree: (TreeSize, Option<Instant>),
     memory_file_pace: Pace,
     /// Bytes of the job's memory files when they were last counted.
@@ -119,14 +121,14 @@ pub(crate) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Begins as the job's processes do.
-    pub(crate) fn new(limits: Limits, group: &'a SlotGroup, disks: Disks<'a>) -> Watch<'a> {
-        disks.share.runs();
+    pub(crate) fn new(limits: Limits, group: &'a SlotGroup, disk: Disk<'a>) -> Watch<'a> {
+        disk.share.runs();
         Watch {
             limits,
             group,
             ancestor: None,
-            grows: None,
-            disks,
+            grows: Vec::new(),
+            disk,
             before: group.counters_before(),
             tree_pace: Pace::default(),
             tree: (TreeSize::default(), None),
@@ -148,7 +150,7 @@ impl<'a> Watch<'a> {
 
     /// No process of the job lives any more.
     pub(crate) fn over(&self) {
-        self.disks.share.over();
+        self.disk.share.over();
     }
 
     /// Whose doing a breach is, once no process of the job writes any more: a disk may be full by others.
@@ -163,16 +165,15 @@ impl<'a> Watch<'a> {
 
     /// What the job has filled by itself. Of a disk that was nearly full everybody can take the rest.
     fn filled(&self, lacks_bytes: bool, log_bytes: u64) -> Option<String> {
-        let Disks { room, reserves: [jobs, ..], .. } = self.disks else { return None };
-        if !jobs.is_ample(room) {
+        let Disk { room, reserve, .. } = self.disk;
+        if !reserve.is_ample(room) {
             return None;
         }
         let limit = TreeSize { bytes: room.bytes, files: room.files };
-        let size = self.grows.as_ref().map_or(TreeSize::default(), |folder| tree_size(folder, limit));
+        let size = self.taken(tree_size(&self.grows, limit), log_bytes);
         let is_all = |took: u64, room: u64| took >= room - room / FILLED_BUT;
         match lacks_bytes {
-            true => is_all(size.bytes.saturating_add(log_bytes), room.bytes)
-                .then(|| format!("{} MiB", room.bytes >> 20)),
+            true => is_all(size.bytes, room.bytes).then(|| format!("{} MiB", room.bytes >> 20)),
             false => is_all(size.files, room.files).then(|| format!("{} files", room.files)),
         }
     }
@@ -216,9 +217,8 @@ impl<'a> Watch<'a> {
     }
 
     fn disk_breach(&mut self) -> Option<Breach> {
-        let folder = self.grows.as_ref()?;
         let (now, limit) = (Instant::now(), self.tree_limit());
-        let size = self.tree_pace.count(|| tree_size(folder, limit))?;
+        let size = self.tree_pace.count(|| tree_size(&self.grows, limit))?;
         self.tree = (size, Some(now));
         if size.bytes > limit.bytes {
             return Some(Breach::DiskBytes);
@@ -230,22 +230,18 @@ impl<'a> Watch<'a> {
         TreeSize { bytes: self.limits.disk_bytes, files: self.limits.disk_files }
     }
 
-    /// Where a disk has no room, one of the jobs on it ends.
+    /// Where the disk has no room, one of the jobs on it ends.
     fn reserve_breach(&mut self, log_bytes: u64) -> Option<Breach> {
-        let share = self.disks.share;
+        let share = self.disk.share;
         self.tell_taken(log_bytes);
-        let Some(no_room) = self.disks.reserves.iter().find_map(|reserve| reserve.room().err()) else {
+        let Err(no_room) = self.disk.reserve.room() else {
             share.has_room();
             return None;
         };
         let since = share.short_since();
         if self.tree.1.is_none_or(|counted| counted < since) {
             let now = Instant::now();
-            let size = self
-                .grows
-                .as_ref()
-                .map_or(TreeSize::default(), |folder| tree_size(folder, self.tree_limit()));
-            self.tree = (size, Some(now));
+            self.tree = (tree_size(&self.grows, self.tree_limit()), Some(now));
             self.tell_taken(log_bytes);
         }
         share.yields(&no_room).then_some(Breach::Reserve(no_room))
@@ -254,8 +250,13 @@ impl<'a> Watch<'a> {
     /// Tells the others what the job is known to have taken.
     fn tell_taken(&self, log_bytes: u64) {
         let (size, counted) = self.tree;
-        let bytes = size.bytes.saturating_add(log_bytes);
-        self.disks.share.took(TreeSize { bytes, ..size }, counted);
+        self.disk.share.took(self.taken(size, log_bytes), counted);
+    }
+
+    /// What a job has taken of the disk by such folders and so large a log.
+    fn taken(&self, tree: TreeSize, log_bytes: u64) -> TreeSize {
+        let log_bytes = if self.disk.has_logs { log_bytes } else { 0 };
+        TreeSize { bytes: tree.bytes.saturating_add(log_bytes), ..tree }
     }
 }
 
@@ -349,13 +350,13 @@ mod tests {
         fs::write(folder.path().join("file"), [1; 1 << 20]).unwrap();
         let group = Cgroups::absent().slot("none").unwrap();
         let [large, small] = [0, 1].map(|slot| sharing.share(slot, false));
-        let [full, roomy] = [u64::MAX, 0].map(|kept| [Reserve::of_bytes(folder.path(), kept)]);
-        let watch = |share, reserves| {
+        let [full, roomy] = [u64::MAX, 0].map(|kept| Reserve::of_bytes(folder.path(), kept));
+        let watch = |share, reserve| {
             let room = Amount { bytes: 0, files: 0 };
-            Watch::new(Limits::default(), &group, Disks { reserves, room, share })
+            Watch::new(Limits::default(), &group, Disk { reserve, has_logs: true, room, share })
         };
         let mut watches = [watch(&large, &roomy), watch(&small, &full)];
-        watches[0].grows = Some(folder.path().to_owned());
+        watches[0].grows = vec![folder.path().to_owned()];
         assert_eq!(watches[0].look(0), None);
         let since = small.short_since();
         // By then everybody should have counted.
@@ -365,5 +366,27 @@ mod tests {
         }
         large.took(TreeSize::default(), None);
         assert!(matches!(watches[1].look(1), Some(Breach::Reserve(_))));
+    }
+
+    #[test]
+    fn a_log_counts_on_the_disk_that_it_is_on() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), [1; 1 << 20]).unwrap();
+        let group = Cgroups::absent().slot("none").unwrap();
+        let reserve = &Reserve::of_bytes(folder.path(), u64::MAX);
+        let room = Amount { bytes: 0, files: 0 };
+        for (has_logs, first) in [(true, 1), (false, 0)] {
+            let sharing = Sharing::default();
+            let shares = [0, 1].map(|slot| sharing.share(slot, false));
+            let watch =
+                |share| Watch::new(Limits::default(), &group, Disk { reserve, has_logs, room, share });
+            let mut watches = shares.each_ref().map(watch);
+            watches[0].grows = vec![folder.path().to_owned()];
+            let mut ended = Vec::new();
+            for (at, log_bytes) in [(0, 0), (1, 1 << 30)].repeat(3) {
+                ended.extend(watches[at].look(log_bytes).map(|_| at));
+            }
+            assert_eq!(ended, [first]);
+        }
     }
 }

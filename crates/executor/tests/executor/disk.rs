@@ -6,7 +6,7 @@ use towpath_blob::{FilePath, Manifest, ManifestFile};
 use towpath_core::graph::Outcome;
 use towpath_executor::{SandboxKind, StartSpec, TreeMode};
 
-use crate::support::{World, is_root, wait_until};
+use crate::support::{World, config, is_root, wait_until};
 
 /// Set where a test runs on its small disk.
 const ON_SMALL_DISK: &str = "TOWPATH_TEST_ON_SMALL_DISK";
@@ -24,9 +24,14 @@ fn on_a_small_disk(test: &str, check: impl Fn(&World)) {
 }
 
 /// The same with options of unshare(1), and further ones of tmpfs(5).
-fn on_a_disk((namespaces, options): (&str, &str), test: &str, check: impl Fn(&World)) {
+fn on_a_disk(options: (&str, &str), test: &str, check: impl Fn(&World)) {
+    with_a_disk(options, test, || check(&World::plain()));
+}
+
+/// The same for whoever makes a world of its own there.
+fn with_a_disk((namespaces, options): (&str, &str), test: &str, check: impl Fn()) {
     if std::env::var_os(ON_SMALL_DISK).is_some() {
-        return check(&World::plain());
+        return check();
     }
     let disk = tempfile::tempdir().unwrap();
     let mount = format!(
@@ -227,17 +232,39 @@ fn who_fills_the_disk_takes_no_other_job_along() {
         let wait = format!("echo begun; until [ -e '{}' ]; do sleep 0.05; done", go.display());
         let mut deployment = world.spec(&wait);
         deployment.body.environment = Some("staging".parse().unwrap());
-        let small = world.with_tree(&[("x", "")], &format!("head -c 1M /dev/zero > own; {wait}"));
-        for other in [deployment, small] {
+        let small = |_| world.with_tree(&[("x", "")], &format!("head -c 1M /dev/zero > own; {wait}"));
+        let [in_tree, in_home] = [world.with_tree(&[("x", "")], FILLING), world.spec(FILLING)];
+        for (other, filling) in [(deployment, in_tree.clone()), (small(1), in_tree), (small(2), in_home)] {
             let other = world.submit(other);
             world.wait_for_log(&other, "begun");
-            world.run_spec(world.with_tree(&[("x", "")], FILLING)).failed("ended because it took the ");
+            world.run_spec(filling).failed("ended because it took the ");
             // Begins once what the other has left is gone.
             world.run_spec(world.with_tree(&[("x", "")], "head -c 64M /dev/zero > f")).passed();
             std::fs::write(&go, "").unwrap();
             world.wait(&other).passed();
             std::fs::remove_file(&go).unwrap();
         }
+    });
+}
+
+#[test]
+fn who_took_nothing_of_a_full_disk_goes_on() {
+    with_a_disk(("-rm", ""), "who_took_nothing_of_a_full_disk_goes_on", || {
+        let folder = tempfile::tempdir().unwrap();
+        let [logs, go] = ["logs", "go"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&logs).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16M", "none"]).arg(&logs).status();
+        assert!(mount.unwrap().success());
+        let config = config(folder.path(), SandboxKind::None);
+        let world = World::start(folder, config).unwrap();
+        // There are many looks at it after the disk is full.
+        let wait = format!("until [ -e '{}' ]; do sleep 0.05; done; exec sleep 3", go.display());
+        let run = format!("head -c 32M /dev/zero > own; echo begun; {wait}");
+        let job = world.submit(world.with_tree(&[("x", "")], &run));
+        world.wait_for_log(&job, "begun");
+        std::fs::write(logs.join("somebody-elses"), vec![0; 15 << 20]).unwrap();
+        std::fs::write(&go, "").unwrap();
+        world.wait(&job).passed();
     });
 }
 

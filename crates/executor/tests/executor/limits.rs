@@ -132,6 +132,15 @@ fn e04_disk_fill() {
 }
 
 #[test]
+fn without_a_sandbox_what_is_in_the_home_is_on_the_disk() {
+    let world = World::plain();
+    let mut spec =
+        world.with_tree(&[("x", "")], "for f in a ~/b; do head -c 40M /dev/zero > $f; done; sleep 1000");
+    spec.limits = small_limits();
+    world.run_spec(spec).failed("ended at its limit of 64 MiB of disk");
+}
+
+#[test]
 fn files_below_a_path_too_long_to_say_count() {
     let worlds = [World::sandboxed("files_below_a_path_too_long_to_say_count"), Some(World::plain())];
     for world in worlds.into_iter().flatten() {
