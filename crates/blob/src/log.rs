@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,6 +169,9 @@ pub struct LogWriter {
 struct Files {
     log: File,
     index: File,
+    /// Bytes that the index has.
+    indexed: u64,
+    /// What it is to have next.
     marks: Vec<u8>,
 }
 
@@ -229,6 +233,9 @@ impl LogWriter {
             // Where there is not even room for it, the job's result says it alone.
             append_whole(&self.path, &mut self.files, &mut self.tally, mark.as_bytes())?;
         }
+        if let Some(files) = &mut self.files {
+            files.flush_marks(&self.path)?;
+        }
         let Tally { hasher, bytes, dropped, .. } = self.tally;
         Ok(LogEnd { digest: Digest(*hasher.finalize().as_bytes()), bytes, dropped })
     }
@@ -274,7 +281,7 @@ fn append_whole(
     }
     let Some(files) = files else { return Ok(None) };
     tally.count(bytes, &mut files.marks);
-    files.flush_marks().map_err(BlobError::io("write the line index of", path))?;
+    files.flush_marks(path)?;
     Ok(None)
 }
 
@@ -386,15 +393,71 @@ impl Files {
         Ok(Files {
             log: log.map_err(BlobError::io("make the log", path))?,
             index: create(&index).map_err(BlobError::io("make the line index", &index))?,
+            indexed: 0,
             marks: Vec::new(),
         })
     }
 
-    fn flush_marks(&mut self) -> io::Result<()> {
-        if !self.marks.is_empty() {
-            self.index.write_all(&self.marks)?;
-            self.marks.clear();
+    /// Brings the index up to date. A full disk is no error: the marks are written with the next ones, over what there may be
+    /// of them, and until then a reader has more lines to count.
+    fn flush_marks(&mut self, path: &Path) -> Result<(), BlobError> {
+        if self.marks.is_empty() {
+            return Ok(());
         }
+        let written = self.index.write_all_at(&self.marks, self.indexed);
+        match written.map_err(BlobError::io("write the line index of", path)) {
+            Err(error) if error.is_disk_full() => return Ok(()),
+            written => written?,
+        }
+        self.indexed += self.marks.len() as u64;
+        self.marks.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_that_a_full_disk_does_not_take_are_written_once_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path()).unwrap();
+        let [lease, other] = [1, 2].map(|number| LeaseId([number; 16]));
+        let mut writers = [lease, other].map(|lease| store.writer(&lease, LogOptions::default()));
+        let [writer, beside] = &mut writers;
+        writer.write(b"first\n").unwrap();
+        let files = writer.files.as_mut().unwrap();
+        let index =
+            std::mem::replace(&mut files.index, File::options().write(true).open("/dev/full").unwrap());
+        let lines = "line\n".repeat(200);
+        writer.write(lines.as_bytes()).unwrap();
+        assert_eq!(store.reader(&lease).lines(199, 2, 100).unwrap().bytes, b"line\nline\n");
+        // A part of them is there.
+        index.write_all_at(&[1; 9], 0).unwrap();
+        writer.files.as_mut().unwrap().index = index;
+        beside.write(b"first\n").unwrap();
+        beside.write(lines.as_bytes()).unwrap();
+        let ends = writers.map(|writer| writer.finish().unwrap());
+        assert_eq!(ends[0], ends[1]);
+        let [index, whole] = [lease, other].map(|lease| fs::read(index_path(&store.path(&lease))).unwrap());
+        assert_eq!((index.len(), index), (3 * 8, whole));
+    }
+
+    #[test]
+    fn a_log_whose_index_has_no_room_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path()).unwrap();
+        let lease = LeaseId([1; 16]);
+        let index = index_path(&store.path(&lease));
+        fs::create_dir_all(index.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/dev/full", index).unwrap();
+        let mut writer = store.writer(&lease, LogOptions::default());
+        for _ in 0..200 {
+            writer.write(b"line\n").unwrap();
+        }
+        let end = writer.finish().unwrap();
+        assert_eq!((end.bytes, end.dropped), (1000, 0));
+        assert_eq!(store.reader(&lease).line_count().unwrap(), 200);
     }
 }
