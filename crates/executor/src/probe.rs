@@ -21,6 +21,8 @@ use crate::walk::remove_tree;
 const PROBE_LEASE: LeaseId = LeaseId([0xff; 16]);
 /// Seconds that a probe may take on a loaded machine.
 const PROBE_SECONDS: u32 = 60;
+/// What a disk has at least that says by a probe how work trees can be made. It takes a few files and their folders.
+const PROBE_ROOM: (u64, u64) = (1024 * 1024, 100);
 /// Bytes of the sandbox's own words that a refusal quotes.
 const QUOTED_BYTES: usize = 2_000;
 
@@ -75,13 +77,16 @@ pub(crate) fn probe(config: ExecutorConfig) -> Result<(Host, SandboxCapabilities
 /// How work trees can be made. It holds as long as the executor lives: where a full disk forbids to tell, none starts.
 fn tree_mode(host: &Host) -> Result<TreeMode, crate::ExecutorError> {
     let mut host = host.unreserved();
-    let room = host.room();
+    let (bytes, files) = PROBE_ROOM;
+    let room =
+        |host: &Host| host.reserves.iter().try_for_each(|reserve| reserve.room_for(bytes, files).map(drop));
+    let before = room(&host);
     let overlay = run_probe(&host);
     let passed = |end: &JobEnd| end.result.outcome == Outcome::Passed;
     if overlay.as_ref().is_ok_and(passed) {
         return Ok(TreeMode::Overlay);
     }
-    room.and_then(|_| host.room()).map_err(io::Error::other)?;
+    before.and_then(|()| room(&host)).map_err(io::Error::other)?;
     overlay?;
     host.tree_mode = TreeMode::Copy;
     let copy = run_probe(&host)?;

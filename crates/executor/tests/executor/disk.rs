@@ -1,12 +1,13 @@
 //! A disk that a job fills: whatever way it takes, the reserve stays. Each test has a small disk of its own.
 
+use std::io::ErrorKind;
 use std::process::Command;
 
 use towpath_blob::{FilePath, Manifest, ManifestFile};
 use towpath_core::graph::Outcome;
-use towpath_executor::{SandboxKind, StartSpec, TreeMode};
+use towpath_executor::{JobPool, SandboxKind, StartSpec, TreeMode};
 
-use crate::support::{World, config, is_root, wait_until};
+use crate::support::{World, config, is_root, skip, wait_until};
 
 /// Set where a test runs on its small disk.
 const ON_SMALL_DISK: &str = "TOWPATH_TEST_ON_SMALL_DISK";
@@ -318,5 +319,26 @@ fn on_a_full_disk_it_is_found_how_work_trees_are_made() {
             let refused = World::of(SandboxKind::Bubblewrap).err().unwrap().to_string();
             assert!(refused.contains("this machine's disk is nearly full"), "{refused}");
         }
+    });
+}
+
+#[test]
+fn on_a_disk_without_files_it_is_not_found_how_work_trees_are_made() {
+    let test = "on_a_disk_without_files_it_is_not_found_how_work_trees_are_made";
+    if !is_root() {
+        println!("SKIP {test}: the users of jobs' are not those of a namespace");
+        return;
+    }
+    with_a_disk(("-m", ",nr_inodes=4000"), test, || {
+        let folder = tempfile::tempdir().unwrap();
+        let start = || JobPool::start(config(folder.path(), SandboxKind::Bubblewrap), |_| {});
+        match start() {
+            Err(refusal) => return skip(test, &refusal.to_string()),
+            Ok(pool) => drop(pool),
+        }
+        let full = (0..).map(|number: u32| std::fs::create_dir(folder.path().join(number.to_string())));
+        assert_eq!(full.take(5_000).find_map(Result::err).unwrap().kind(), ErrorKind::StorageFull);
+        let refused = start().err().unwrap().to_string();
+        assert!(refused.contains("this machine's disk is nearly full"), "{refused}");
     });
 }
