@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use towpath_blob::NoRoom;
 
+use crate::terminals::MachineTerminals;
 use crate::walk::TreeSize;
 
 /// How long it may take until every running job has counted what it took. A tree of a million files takes seconds, and
@@ -53,6 +54,23 @@ struct Job {
     counted: Option<Instant>,
     /// When it last found the disk without room.
     looked: Option<Instant>,
+    began: Instant,
+    /// Where it may mount terminals of its own: how many the machine had as it began.
+    terminals_before: Option<u64>,
+}
+
+impl Job {
+    fn new(deploys: bool) -> Job {
+        Job {
+            deploys,
+            stage: Stage::Fills,
+            took: TreeSize::default(),
+            counted: None,
+            looked: None,
+            began: Instant::now(),
+            terminals_before: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +121,7 @@ pub(crate) struct Clearing {
 impl Sharing {
     /// A job begins: its folder is to be filled.
     pub(crate) fn share(&self, slot: u32, deploys: bool) -> Share {
-        let (stage, took) = (Stage::Fills, TreeSize::default());
-        self.lock().jobs.insert(slot, Job { deploys, stage, took, counted: None, looked: None });
+        self.lock().jobs.insert(slot, Job::new(deploys));
         Share { of: self.clone(), slot }
     }
 
@@ -159,6 +176,23 @@ impl Share {
         if let Some(job) = self.of.lock().jobs.get_mut(&self.slot) {
             (job.took, job.counted) = (took, counted);
         }
+    }
+
+    /// The job may mount terminals of its own; the machine has so many.
+    pub(crate) fn mounts_terminals(&self, machine: Option<MachineTerminals>) {
+        if let Some(job) = self.of.lock().jobs.get_mut(&self.slot) {
+            job.terminals_before = machine.map(|machine| machine.made);
+        }
+    }
+
+    /// Whether the job is the one that ends where all jobs have few terminals left: the newest that may have made them where
+    /// they cannot be counted. Somebody else's alone end none: there must be many since the job began.
+    pub(crate) fn ends_for_terminals(&self, machine: &MachineTerminals) -> bool {
+        let state = self.of.lock();
+        let may_have = |job: &Job| job.terminals_before.is_some_and(|before| machine.are_many_new(before));
+        let may_have = state.jobs.iter().filter(|(_, job)| job.stage == Stage::Runs && may_have(job));
+        let newest = may_have.max_by_key(|(_, job)| job.began).map(|(slot, _)| *slot);
+        machine.are_few_left() && newest == Some(self.slot)
     }
 
     /// The disk has room.
@@ -356,6 +390,29 @@ mod tests {
             state.short = None;
             assert!(!state.is_relieved(100, now));
         }
+    }
+
+    #[test]
+    fn where_terminals_become_few_the_newest_ends_that_may_have_made_them() {
+        let sharing = Sharing::default();
+        let machine = |made| MachineTerminals { made, most: 3_072 };
+        let [older, newer, late, other] = [3, 2, 1, 0].map(|slot| running(&sharing, slot, false));
+        let counts = [(&older, 0), (&newer, 500), (&late, 2_000)];
+        counts.into_iter().for_each(|(share, made)| share.mounts_terminals(Some(machine(made))));
+        let ends = |made| {
+            let all = [&older, &newer, &late, &other].into_iter();
+            all.filter(|share| share.ends_for_terminals(&machine(made)))
+                .map(|share| share.slot)
+                .collect::<Vec<u32>>()
+        };
+        let nobody: [u32; 0] = [];
+        assert_eq!(ends(2_815), nobody);
+        assert_eq!(ends(2_816), [newer.slot]);
+        assert_eq!(ends(3_072), [late.slot]);
+        newer.over();
+        assert_eq!(ends(2_816), [older.slot]);
+        older.over();
+        assert_eq!(ends(2_816), nobody, "it was no job's doing");
     }
 
     #[test]

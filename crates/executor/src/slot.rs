@@ -203,7 +203,9 @@ impl Slot {
         };
         let mut watch = Watch::new(spec.limits, &self.group, disk(&self.host, attempt));
         watch.ancestor = Some(launcher.pid());
-        watch.mounts_terminals = spec.body.user_namespaces;
+        if spec.body.user_namespaces {
+            watch.mounts_terminals();
+        }
         watch.grows.extend(prepared.grows());
         let mut job = SandboxedJob { launcher, lease: spec.lease };
         let life = match job.launcher.launch(launch) {

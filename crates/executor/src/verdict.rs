@@ -121,7 +121,9 @@ impl Verdict {
         match (stop, breach) {
             (Some(Stop::Cancelled), _) => Verdict::cancelled(),
             (Some(Stop::Log(error)), _) => Verdict::errored(error.to_string()),
-            (Some(Stop::Limit(breach @ Breach::Reserve(_))), _) => Verdict::errored(breach.why(limits)),
+            (Some(Stop::Limit(breach @ (Breach::Reserve(_) | Breach::MachineTerminals(_)))), _) => {
+                Verdict::errored(breach.why(limits))
+            }
             (Some(Stop::Limit(breach)), _) | (None, Some(breach)) => {
                 Verdict::new(Outcome::Failed, Some(code), breach.why(limits))
             }

@@ -15,7 +15,7 @@ use towpath_blob::{Amount, NoRoom, Reserve};
 use crate::cgroup::{Counters, SlotGroup};
 use crate::sharing::Share;
 use crate::spec::Limits;
-use crate::terminals::{MOUNTED_TERMINALS_MAX, held_terminals};
+use crate::terminals::{MOUNTED_TERMINALS_MAX, MachineTerminals, descriptors, held_terminals};
 use crate::walk::{TreeSize, tree_size};
 
 /// The first look at a job comes after this long; most jobs of a fast suite are over by then.
@@ -24,6 +24,8 @@ pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(100);
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Counting a tree, or a job's descriptors, may take at most this part of the time.
 const COUNT_SHARE: u32 = 20;
+/// Counting a job's descriptors may take so long at once: meanwhile nobody heeds its timeout, or that it is cancelled.
+const DESCRIPTORS_TIME: Duration = Duration::from_millis(200);
 /// A job has filled a disk by itself if it took all but this part of the room there was: what a file system needs to hold
 /// files is in none of them.
 const FILLED_BUT: u64 = 8;
@@ -36,6 +38,8 @@ pub(crate) enum Breach {
     DiskBytes,
     DiskFiles,
     Terminals,
+    /// The machine has few terminals left for jobs, and they became few while the job may have made them.
+    MachineTerminals(MachineTerminals),
     /// One of the host's disks is nearly full, whoever filled it.
     Reserve(NoRoom),
     /// The job itself filled the host's disk, which had so much room.
@@ -51,6 +55,10 @@ impl Breach {
             Breach::DiskBytes => format!("ended at its limit of {} of disk", size_text(limits.disk_bytes)),
             Breach::DiskFiles => format!("ended at its limit of {} files", limits.disk_files),
             Breach::Terminals => format!("ended at its limit of {MOUNTED_TERMINALS_MAX} terminals"),
+            Breach::MachineTerminals(MachineTerminals { made, most }) => format!(
+                "ended because {made} of the {most} terminals that this machine has for jobs are in use, more than \
+                 {MOUNTED_TERMINALS_MAX} of them since it began, and with `user_namespaces: true` they may be its own"
+            ),
             Breach::Reserve(no_room) => format!("ended because {no_room}"),
             Breach::Room(all) => {
                 format!("ended because it took the {all} that this machine's disk had for jobs when it began")
@@ -115,8 +123,10 @@ pub(crate) struct Watch<'a> {
     /// Bytes of the job's memory files when they were last counted.
     memory_file_bytes: u64,
     /// The job may mount terminals of its own.
-    pub(crate) mounts_terminals: bool,
+    mounts_terminals: bool,
     terminal_pace: Pace,
+    /// At the last look it was the job that ends for the machine's terminals.
+    ends_for_terminals: bool,
 }
 
 impl<'a> Watch<'a> {
@@ -136,7 +146,14 @@ impl<'a> Watch<'a> {
             memory_file_bytes: 0,
             mounts_terminals: false,
             terminal_pace: Pace::default(),
+            ends_for_terminals: false,
         }
+    }
+
+    /// The job may mount terminals of its own.
+    pub(crate) fn mounts_terminals(&mut self) {
+        self.mounts_terminals = true;
+        self.disk.share.mounts_terminals(MachineTerminals::now());
     }
 
     /// One look. The log has so many bytes.
@@ -199,7 +216,8 @@ impl<'a> Watch<'a> {
             return Some(Breach::Processes);
         }
         let most = self.limits.memory_bytes;
-        if let Some(bytes) = self.memory_file_pace.count(|| memory_file_bytes(&processes, most)) {
+        let until = Instant::now() + DESCRIPTORS_TIME;
+        if let Some(bytes) = self.memory_file_pace.count(|| memory_file_bytes(&processes, most, until)) {
             self.memory_file_bytes = bytes;
         }
         let resident = processes.iter().map(|pid| Resident::of(*pid));
@@ -212,8 +230,17 @@ impl<'a> Watch<'a> {
     /// What mounts bound is not counted; a job that may mount can have terminals that no mount of ours bounds.
     fn terminal_breach(&mut self) -> Option<Breach> {
         let ancestor = self.ancestor.filter(|_| self.mounts_terminals)?;
-        let held = self.terminal_pace.count(|| held_terminals(&descendants(ancestor)))?;
-        (held > MOUNTED_TERMINALS_MAX).then_some(Breach::Terminals)
+        let until = Instant::now() + DESCRIPTORS_TIME;
+        let held = self.terminal_pace.count(|| held_terminals(&descendants(ancestor), until));
+        if held.is_some_and(|held| held > MOUNTED_TERMINALS_MAX) {
+            return Some(Breach::Terminals);
+        }
+        // What no process has is counted by nobody but the kernel.
+        let machine = MachineTerminals::now()?;
+        let ends = self.disk.share.ends_for_terminals(&machine);
+        // Those of a job that has just ended may be there for a moment.
+        let ended = std::mem::replace(&mut self.ends_for_terminals, ends);
+        (ends && ended).then_some(Breach::MachineTerminals(machine))
     }
 
     fn disk_breach(&mut self) -> Option<Breach> {
@@ -305,16 +332,14 @@ impl Resident {
 }
 
 /// What the job keeps in memory files (memfd_create(2)), which are in no folder and, unless mapped, in no process's memory; no
-/// more of them are counted once they have `most` bytes.
-fn memory_file_bytes(processes: &[u32], most: u64) -> u64 {
+/// more of them are counted once they have `most` bytes, or after that time.
+fn memory_file_bytes(processes: &[u32], most: u64, until: Instant) -> u64 {
     let is_memory = |path: &Path| {
         fs::read_link(path).is_ok_and(|target| target.as_os_str().as_bytes().starts_with(b"/memfd:"))
     };
-    let descriptors = processes.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok());
-    let paths = descriptors.flat_map(|entries| entries.flatten().map(|entry| entry.path()));
     let mut known = HashSet::new();
     let mut bytes = 0;
-    for path in paths.filter(|path| is_memory(path)) {
+    for path in descriptors(processes, until).filter(|path| is_memory(path)) {
         let Ok(meta) = fs::metadata(&path) else { continue };
         if known.insert((meta.dev(), meta.ino())) {
             bytes += meta.blocks() * 512;
