@@ -354,6 +354,7 @@ impl Check {
         }
         let covered = sealed.last().map_or(0, |(size, _)| *size);
         self.report.unsealed = self.report.leaves.saturating_sub(covered);
+        self.signed_at_all(covered);
         self.restores(&sealed);
         self.successions(signed);
         for (claim, finding) in wrong {
@@ -361,6 +362,16 @@ impl Check {
                 true => self.excuse(&claim),
                 false => self.report.findings.push(finding),
             }
+        }
+    }
+
+    /// Leaves alone are by whoever has the data: what agrees with itself and is under nothing says no more than an empty record.
+    fn signed_at_all(&mut self, covered: u64) {
+        if covered == 0 && self.report.leaves > 0 {
+            let what = "no good checkpoint by a key that you trust covers any of them, and nothing tells who wrote them; a \
+                        server that was killed within a second of its first leaf puts one over them when it is started, and \
+                        does not start where it has signed others: start it with its keys, then verify again";
+            self.find(Place::Leaves(0, self.report.leaves), what);
         }
     }
 

