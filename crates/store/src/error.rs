@@ -48,6 +48,16 @@ pub enum OpenError {
         /// How many leaves the checkpoint is over.
         leaves: u64,
     },
+    /// A leaf that every server seals as it writes it is under no checkpoint.
+    #[error(
+        "leaf {leaf} of the record tells of a restore or of a lost key, and no checkpoint covers it: a server puts one over \
+         such a leaf in the step that writes it, so somebody else wrote this one, and none signs it; find out who could \
+         write to the data, then restore a backup from before"
+    )]
+    ForgedLeaf {
+        /// Its number.
+        leaf: u64,
+    },
     /// The log is signed by another key.
     #[error("the record in the data folder is signed by the key {noted}, and this server's is {given}")]
     OtherKey {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use towpath_core::ids::{Epoch, Timestamp};
 
-use crate::audit::leaf::{EndedLife, has_lost};
+use crate::audit::leaf::{EndedLife, Entry, Sealed, has_lost};
 use crate::audit::sink::Sink;
 use crate::audit::{Checkpoint, Restored, SignedCheckpoint, VerifierKey};
 use crate::error::{OpenError, ReadError};
@@ -84,19 +84,67 @@ fn unsigned_history(view: &View, known: &KnownBefore, key: &VerifierKey) -> Resu
     Ok(within.filter(contradicts).map(|one| one.size).max())
 }
 
-/// The restores that the log tells of and that the key vouches for: whoever has the data alone can write the leaf of one, and
-/// no checkpoint over it.
+/// The restores that the log tells of and that count, as the verifier has it: whoever has the data alone can write the leaf of
+/// one, and no checkpoint that ends with it.
 fn sealed_restores(
     view: &View,
     known: &KnownBefore,
     key: Option<&VerifierKey>,
 ) -> Result<Vec<(u64, Restored)>, ReadError> {
-    let mut restores = view.restores()?;
-    if !restores.is_empty() {
-        let sealed = sealed_leaves(view, known, key)?;
-        restores.retain(|(leaf, _)| *leaf < sealed);
+    let restores = view.restores()?;
+    if restores.is_empty() {
+        return Ok(restores);
     }
-    Ok(restores)
+    let mut sealed = Sealed::new();
+    sealed.extend(covers_most(view, known, key)?.map(|most| (most.size, most.life)));
+    let outside: Vec<Checkpoint> = known.checkpoints().collect();
+    for (leaf, restored) in &restores {
+        let own = view.checkpoints_of(*leaf + 1..=*leaf + 2)?;
+        let own =
+            own.into_iter().filter(|own| key.is_some_and(|key| key.signed(own))).map(|own| own.checkpoint);
+        for checkpoint in telling(&outside, *leaf, restored).into_iter().cloned().chain(own) {
+            if checkpoint.size <= view.leaf_count()? && view.is_under(&checkpoint)? {
+                sealed.insert((checkpoint.size, checkpoint.life));
+            }
+        }
+    }
+    let mut counting = Vec::new();
+    for (leaf, restored) in restores {
+        let with_key = matches!(view.leaf(leaf + 1)?, Some(Entry::Succession(_)));
+        if restored.disbelieved(leaf, with_key, &sealed).is_none() {
+            counting.push((leaf, restored));
+        }
+    }
+    Ok(counting)
+}
+
+/// Those of the checkpoints outside by which the leaf of a restore counts or not: that end with it, and the first that each life
+/// which it ended has signed over it. A life signs one record: if that one is over other leaves, so are all of its later ones.
+fn telling<'o>(outside: &'o [Checkpoint], leaf: u64, restored: &Restored) -> Vec<&'o Checkpoint> {
+    let end_with_it = outside.iter().filter(|one| (leaf + 1..=leaf + 2).contains(&one.size));
+    let over_it = restored.ended.iter().filter_map(|ended| {
+        let of_life = outside.iter().filter(|one| one.life == Some(ended.life) && one.size > leaf);
+        of_life.min_by_key(|one| one.size)
+    });
+    end_with_it.chain(over_it).collect()
+}
+
+/// A server seals the leaf of a restore, or of a lost key, in the transaction that writes it. One that is under no checkpoint is
+/// by somebody else, and whatever the server signed next would make it count.
+pub(crate) fn check_unsealed(
+    view: &View,
+    known: &KnownBefore,
+    key: Option<&VerifierKey>,
+) -> Result<(), OpenError> {
+    if key.is_none() {
+        return Ok(());
+    }
+    for leaf in sealed_leaves(view, known, key)?..view.leaf_count()? {
+        if let Some(Entry::Restored(_) | Entry::Succession(_)) = view.leaf(leaf)? {
+            return Err(OpenError::ForgedLeaf { leaf });
+        }
+    }
+    Ok(())
 }
 
 /// How many leaves of the database are under a checkpoint, here or outside.
@@ -161,14 +209,18 @@ pub(crate) fn is_same_restore(
         // The mark is of after any restore that the log tells of.
         return Ok(false);
     }
-    let told = view.restores()?.into_iter().rev().find(|(_, told)| told.life_before == known.life());
+    let told = match key {
+        Some(_) => sealed_restores(view, known, key)?,
+        None => view.restores()?,
+    };
+    let told = told.into_iter().rev().find(|(_, told)| told.life_before == known.life());
     let Some((leaf, restored)) = told else { return Ok(false) };
     if view.restored()?.is_some_and(|waits| waits != restored) {
         return Ok(false);
     }
     let has_gone_on = known.checkpoints().next().is_some_and(|newest| match newest.life {
         life if life == own => newest.size > leaves,
-        Some(life) if !restored.ended.iter().any(|one| one.life == life) => true,
+        Some(life) if !restored.ends(life) => true,
         _ => newest.size > restored.leaves_before,
     });
     if has_gone_on {
@@ -282,8 +334,7 @@ fn goes_on_from_the_last(
     if last == own {
         return Ok(true);
     }
-    let has_ended = |restored: &Restored| restored.ended.iter().any(|one| one.life == last);
-    Ok(sealed_restores(view, known, key)?.iter().any(|(_, restored)| has_ended(restored)))
+    Ok(sealed_restores(view, known, key)?.iter().any(|(_, restored)| restored.ends(last)))
 }
 
 fn same_life(mark: Option<&Mark>, incarnation: Option<Incarnation>) -> bool {

@@ -14,13 +14,14 @@ use towpath_core::ids::{Epoch, Timestamp};
 
 use crate::audit::log::{Log, put_key};
 use crate::audit::sink::Sink;
-use crate::audit::{AuditKey, Restored, SignedCheckpoint};
+use crate::audit::{AuditKey, Restored, SignedCheckpoint, VerifierKey};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::folder::{DataFolder, RESERVE_BYTES, file_error};
 use crate::group::WriterThread;
 use crate::incarnation::Incarnation;
 use crate::outside::{
-    KnownBefore, check_history, find_rollback, incarnation_of, is_same_restore, known_before, unsealed_leaves,
+    KnownBefore, check_history, check_unsealed, find_rollback, incarnation_of, is_same_restore, known_before,
+    unsealed_leaves,
 };
 use crate::reader::Reader;
 use crate::room::Room;
@@ -268,6 +269,9 @@ fn begin(start: &Start<'_>) -> Result<Opened, OpenError> {
     let known = known_before(folder, *sink)?;
     let verifier = key.map(|key| key.verifier());
     check_history(&view, &known, verifier, *sink)?;
+    // What the lost key has signed counts for what is there of its time.
+    let given_up = lost.as_ref().and_then(|lost| lost.parse::<VerifierKey>().ok());
+    check_unsealed(&view, &known, given_up.as_ref().or(verifier))?;
     let (leaves, unsealed) = (view.leaf_count()?, unsealed_leaves(&view, &known, verifier)?);
     let taken_over = (verifier.is_some() && unsealed > 0).then(|| leaves - unsealed..leaves);
     let restored = match is_same_restore(&view, &known, verifier)? {

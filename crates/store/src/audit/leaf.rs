@@ -1,5 +1,6 @@
 //! What a leaf of the audit log says.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,9 @@ pub struct EndedLife {
     pub kept: u64,
 }
 
+/// Good checkpoints over leaves that are there: over how many, and in which life.
+pub(crate) type Sealed = BTreeSet<(u64, Option<Incarnation>)>;
+
 /// Whether a checkpoint is over what these restores lost, each with its leaf.
 pub(crate) fn has_lost(restores: &[(u64, Restored)], checkpoint: &Checkpoint) -> bool {
     let size = checkpoint.size;
@@ -105,6 +109,42 @@ pub(crate) fn has_lost(restores: &[(u64, Restored)], checkpoint: &Checkpoint) ->
 }
 
 impl Restored {
+    /// Why nobody believes the leaf `at`, which tells of it; `None`: it counts. Anybody can write such a leaf, so the key has to
+    /// have signed what is up to it; and where it ends lives, the one that it began has signed just that, as a server does
+    /// in one step with the leaf itself, and none that ended has signed over it. Where the key was lost as well, the leaf that
+    /// says so comes between.
+    pub(crate) fn disbelieved(&self, at: u64, with_key: bool, sealed: &Sealed) -> Option<&'static str> {
+        let covered = sealed.last().map_or(0, |(size, _)| *size);
+        let ends_with_it = at + 1..=at + 1 + u64::from(with_key);
+        let has_begun =
+            |(size, life): &(u64, Option<Incarnation>)| life.is_some() && ends_with_it.contains(size);
+        let goes_on = |(size, life): &(u64, Option<Incarnation>)| {
+            *size > at && life.is_some_and(|life| self.ends(life))
+        };
+        if self.leaves_before.checked_sub(self.leaves_lost) != Some(at) {
+            Some("it tells of a restore to another place than its own")
+        } else if at >= covered {
+            Some(
+                "it tells of a restore, and no good checkpoint covers it: anybody may have written it, and a server that does \
+                 puts one over it at once",
+            )
+        } else if !self.ended.is_empty() && !sealed.iter().any(has_begun) {
+            Some(
+                "it tells of a restore, and no good checkpoint ends with it: anybody may have written it, and a server that \
+                 does puts one over it before anything else",
+            )
+        } else if sealed.iter().any(goes_on) {
+            Some("it tells of the end of a life that has signed over it")
+        } else {
+            None
+        }
+    }
+
+    /// Whether a life ended with it.
+    pub(crate) fn ends(&self, life: Incarnation) -> bool {
+        self.ended.iter().any(|one| one.life == life)
+    }
+
     /// Whether it tells, as the leaf `at`, of the loss of another leaf, which a checkpoint of `life` was over.
     pub fn lost(&self, at: u64, leaf: u64, life: Option<Incarnation>) -> bool {
         match life {

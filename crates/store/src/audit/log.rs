@@ -1,5 +1,6 @@
 //! The growing end of the audit log, as the writer holds it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rusqlite::params;
@@ -235,6 +236,30 @@ impl View {
     /// It cannot be read.
     pub fn last_checkpoint(&self) -> Result<Option<String>, ReadError> {
         self.one("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| row.get(0))
+    }
+
+    /// What one leaf is about; `None`: there is none, or it cannot be understood, which the verifier tells of.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn leaf(&self, number: u64) -> Result<Option<Entry>, ReadError> {
+        const SQL: &str = "SELECT body FROM leaves WHERE number = ?1";
+        let body = self.one(SQL, [number as i64], |row| row.get::<_, String>(0))?;
+        Ok(body.and_then(|body| serde_json::from_str::<Leaf>(&body).ok()).map(|leaf| leaf.entry))
+    }
+
+    /// The checkpoints over so many leaves that lie beside these, as far as they can be understood.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(crate) fn checkpoints_of(
+        &self,
+        sizes: RangeInclusive<u64>,
+    ) -> Result<Vec<SignedCheckpoint>, ReadError> {
+        const SQL: &str = "SELECT note FROM checkpoints WHERE size BETWEEN ?1 AND ?2";
+        let sizes = params![*sizes.start() as i64, *sizes.end() as i64];
+        let notes = self.all(SQL, sizes, |row| row.get::<_, String>(0))?;
+        Ok(notes.iter().filter_map(|note| note.parse().ok()).collect())
     }
 
     /// Every key that has signed the log, oldest first, as text.

@@ -1,12 +1,12 @@
 //! The offline verifier: recomputes everything from the leaves' bytes and compares it with all that claims to know it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use rusqlite::Row;
 use towpath_core::ids::Digest;
 
-use super::leaf::{Entry, Leaf, Restored, Succession, has_lost};
+use super::leaf::{Entry, Leaf, Restored, Sealed, Succession, has_lost};
 use super::merkle::{self, Frontier, TILE_LEVELS};
 use super::note::{Checkpoint, SignedCheckpoint, VerifierKey};
 use crate::error::ReadError;
@@ -337,7 +337,7 @@ impl Check {
     fn checkpoints(&mut self) {
         let mut claims = std::mem::take(&mut self.claims);
         claims.sort_by_key(|claim| claim.note.as_ref().map_or(0, |note| note.checkpoint.size));
-        let (mut signed, mut sealed, mut wrong) = (0, BTreeSet::new(), Vec::new());
+        let (mut signed, mut sealed, mut wrong) = (0, Sealed::new(), Vec::new());
         for claim in claims {
             if let Some(finding) = self.wrong_with(&claim, signed) {
                 wrong.push((claim, finding));
@@ -391,32 +391,15 @@ impl Check {
         }
     }
 
-    /// Anybody can write a leaf that tells of a restore. It counts where the key of the log has signed what is up to it; and
-    /// where it ends lives, the one that it began has signed just that, as a server does with the leaf itself.
-    fn restores(&mut self, sealed: &BTreeSet<(u64, Option<Incarnation>)>) {
-        let covered = sealed.last().map_or(0, |(size, _)| *size);
+    /// Only the restores that count stay; each other one is found.
+    fn restores(&mut self, sealed: &Sealed) {
         for (leaf, restored) in std::mem::take(&mut self.report.restores) {
-            let what = if restored.leaves_before.checked_sub(restored.leaves_lost) != Some(leaf) {
-                "it tells of a restore to another place than its own"
-            } else if leaf >= covered {
-                "it tells of a restore, and no good checkpoint covers it: anybody may have written it, and a server that does \
-                 puts one over it at once"
-            } else if !restored.ended.is_empty() && !self.is_sealed_at_once(leaf, sealed) {
-                "it tells of a restore, and no good checkpoint ends with it: anybody may have written it, and a server that \
-                 does puts one over it before anything else"
-            } else {
-                self.report.restores.push((leaf, restored));
-                continue;
-            };
-            self.find(Place::Leaf(leaf), what);
+            let with_key = self.report.successions.iter().any(|(at, _)| *at == leaf + 1);
+            match restored.disbelieved(leaf, with_key, sealed) {
+                Some(what) => self.find(Place::Leaf(leaf), what),
+                None => self.report.restores.push((leaf, restored)),
+            }
         }
-    }
-
-    /// Whether a life has signed what ends with this leaf; where the key was lost as well, the leaf that says so comes between.
-    fn is_sealed_at_once(&self, leaf: u64, sealed: &BTreeSet<(u64, Option<Incarnation>)>) -> bool {
-        let with_key = self.report.successions.iter().any(|(at, _)| *at == leaf + 1);
-        let sizes = leaf + 1..=leaf + 1 + u64::from(with_key);
-        sealed.iter().any(|(size, life)| life.is_some() && sizes.contains(size))
     }
 
     /// The new key vouches for having taken over by what it signs.
@@ -453,7 +436,7 @@ impl Check {
     /// A life signs nothing over the leaf that tells of its end: whoever wrote that leaf was no server that restored.
     fn signed_after_its_end(&self, claim: &Claim, note: &SignedCheckpoint) -> Option<Finding> {
         let Checkpoint { size, life, .. } = &note.checkpoint;
-        let ends = |restored: &Restored| restored.ended.iter().any(|one| Some(one.life) == *life);
+        let ends = |restored: &Restored| life.is_some_and(|life| restored.ends(life));
         let (leaf, _) = self.report.restores.iter().find(|(leaf, restored)| leaf < size && ends(restored))?;
         let what = format!("it tells of the end of a life that signed {} over it", claim.place);
         Some(Finding { place: Place::Leaf(*leaf), what })

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use towpath_core::ids::Digest;
-use towpath_store::audit::{AuditKey, Held, Place as At, Report, VerifierKey, merkle, verify};
+use towpath_store::audit::{AuditKey, Finding, Held, Place as At, Report, VerifierKey, merkle, verify};
 use towpath_store::{Incarnation, OpenError, View, backup, restore};
 
 use crate::audit::{add, held, remove_database, seal};
@@ -59,14 +59,15 @@ fn rewrite(data: &Connection, entries: &[Value]) {
 }
 
 /// Puts a checkpoint over all leaves, by a key and in a life.
-fn sign(data: &Connection, key: &AuditKey) {
+fn sign(data: &Connection, key: &AuditKey, life: Incarnation) -> String {
     let mut leaves = data.prepare("SELECT hash FROM leaves ORDER BY number").unwrap();
     let mut tree = merkle::Frontier::default();
     for hash in leaves.query_map([], |row| row.get(0).map(Digest)).unwrap() {
         tree.push(hash.unwrap(), |_, _, _| {});
     }
-    let note = key.sign_checkpoint(tree.size(), tree.root(), Some(Incarnation(OTHER_LIFE))).to_string();
+    let note = key.sign_checkpoint(tree.size(), tree.root(), Some(life)).to_string();
     data.execute("INSERT INTO checkpoints VALUES (?1, ?2)", params![tree.size() as i64, note]).unwrap();
+    note
 }
 
 /// Notes keys as those that sign from these leaves on, also several from the same one.
@@ -103,9 +104,9 @@ fn a_record_forged_as_a_whole_is_not_sound_to_whoever_holds_the_key_alone() {
         leaves.extend([succession, forged_restore(taken_over_at + 1, life)]);
         let data = database(&place);
         rewrite(&data, &leaves);
-        sign(&data, &forger);
+        sign(&data, &forger, Incarnation(OTHER_LIFE));
         append(&data, &[forged_act(2), forged_act(3)]);
-        sign(&data, &forger);
+        sign(&data, &forger, Incarnation(OTHER_LIFE));
         note_keys(&data, &[(0, &own), (taken_over_at, other)]);
         drop(data);
 
@@ -181,10 +182,10 @@ fn a_forged_record_that_excuses_the_real_one_is_signed_by_nobody() {
 
 /// The leaves that were signed are there, and the life is one that nobody outside has heard of.
 #[test]
-fn a_record_that_somebody_gave_another_life_waits_for_a_person_and_nobody_believes_its_own_restore() {
-    let (place, life) = grown(6);
+fn a_record_that_somebody_gave_another_life_waits_for_a_person() {
+    let (place, _) = grown(6);
     let data = database(&place);
-    append(&data, &[forged_restore(6, life), forged_act(7)]);
+    append(&data, &[forged_act(6), forged_act(7)]);
     give_another_life(&place, &data, 6);
     drop(data);
     let store = place.open();
@@ -195,10 +196,72 @@ fn a_record_that_somebody_gave_another_life_waits_for_a_person_and_nobody_believ
     add(&store, 1);
     store.close();
     let report = report(&place, &held(&place));
+    assert_eq!((report.findings, report.restores), (vec![], vec![(8, restored)]));
+}
+
+#[test]
+fn a_restore_that_no_checkpoint_ends_with_is_not_believed() {
+    let (place, life) = grown(6);
+    let data = database(&place);
+    append(&data, &[forged_restore(6, life), forged_act(7)]);
+    sign(&data, &place.key(), Incarnation(OTHER_LIFE));
+    drop(data);
+    let report = report(&place, &held(&place));
     let [found] = &report.findings[..] else { panic!("{:?}", report.findings) };
     assert_eq!(found.place, At::Leaf(6));
     assert!(found.what.contains("no good checkpoint ends with it"), "{found}");
-    assert_eq!(report.restores, [(8, restored)]);
+}
+
+/// A server signs such a leaf as it writes it: whatever it signed over one that it finds would make it count.
+#[test]
+fn a_restore_or_a_lost_key_that_no_checkpoint_covers_is_signed_by_nobody() {
+    for is_key in [false, true] {
+        let (place, life) = grown(6);
+        let other = AuditKey::generate("towpath.test/log").unwrap();
+        let names = [place.verifier(), other.verifier().clone()].map(|key| key.to_string());
+        let leaf = match is_key {
+            true => json!({ "succession": { "old": names[0], "new": names[1] } }),
+            false => forged_restore(7, life),
+        };
+        append(&database(&place), &[forged_act(6), leaf]);
+        let before = std::fs::read_to_string(place.sink()).unwrap();
+        let refused = SUBJECT.open(&place).map(drop).unwrap_err();
+        assert_eq!(refused, OpenError::ForgedLeaf { leaf: 7 });
+        assert!(refused.to_string().contains("leaf 7 of the record tells of a restore"), "{refused}");
+        assert_eq!(std::fs::read_to_string(place.sink()).unwrap(), before);
+    }
+}
+
+/// It tells of the end of the very life that went on to sign over it, so it is no excuse for cutting that life's leaves off.
+#[test]
+fn a_life_that_signed_over_the_leaf_of_its_own_end_has_not_ended() {
+    let (place, life) = grown(6);
+    let data = database(&place);
+    append(&data, &[forged_restore(6, life)]);
+    let note = sign(&data, &place.key(), life);
+    std::fs::write(place.sink(), std::fs::read_to_string(place.sink()).unwrap() + &note).unwrap();
+    drop(data);
+    let store = place.open();
+    assert_eq!(store.incarnation(), life);
+    for _ in 0..4 {
+        add(&store, 1);
+        seal(&store);
+    }
+    store.close();
+    let whole = report(&place, &held(&place));
+    let said = |found: &Finding| found.place == At::Leaf(6) && found.what.contains("of a life that signed");
+    assert!(whole.findings.iter().any(said), "{:?}", whole.findings);
+    assert_eq!((whole.restores.len(), whole.excused.len()), (0, 0));
+
+    let data = database(&place);
+    data.execute_batch("DELETE FROM leaves WHERE number >= 9; DELETE FROM checkpoints WHERE size > 9")
+        .unwrap();
+    append(&data, &[9, 10, 11, 12].map(forged_act));
+    drop(data);
+    let before = std::fs::read_to_string(place.sink()).unwrap();
+    let refused = SUBJECT.open(&place).map(drop).unwrap_err();
+    assert!(matches!(refused, OpenError::OtherRecord { leaves: 11, .. }), "{refused}");
+    assert_eq!(std::fs::read_to_string(place.sink()).unwrap(), before);
 }
 
 /// The same life goes on over them, as it does where a server was killed before it could seal its last leaves.

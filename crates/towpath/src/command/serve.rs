@@ -246,6 +246,7 @@ pub fn failure(error: ServerError) -> Failure {
         ServerError::Open(
             OpenError::InUse { .. }
             | OpenError::OtherRecord { .. }
+            | OpenError::ForgedLeaf { .. }
             | OpenError::OtherKey { .. }
             | OpenError::NewerSchema { .. },
         )
