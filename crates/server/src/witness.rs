@@ -2,6 +2,7 @@
 //! a gated branch, and whether the notes beside landed commits prove their leaves (trust T9). Offline; changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use towpath_core::act::{Act, LandedAct};
@@ -14,6 +15,11 @@ use towpath_store::{ReadError, View};
 const LEAVES_AT_ONCE: usize = 1_000;
 /// Commits of one landing at most: a change that is rebased brings no more. Source: `towpath-git`, candidates.
 const COMMITS_OF_A_LANDING_MAX: usize = 1_001;
+/// How long a leaf is waited for that explains where a branch is: a landing's is written within a second of its ref, but on a
+/// disk that is slow.
+const LEAF_WAIT: Duration = Duration::from_secs(3);
+/// How often it is looked for.
+const LEAF_LOOK: Duration = Duration::from_millis(20);
 /// What there is to say where a commit is not in a repository.
 const NOT_WHOLE: &str =
     "objects of this repository are lost, or it was cloned in part, which `git fetch --unshallow` mends";
@@ -72,6 +78,8 @@ impl Story {
 #[derive(Debug, Clone, Default)]
 struct Told {
     stories: BTreeMap<GateId, Story>,
+    /// How many leaves it has.
+    leaves: u64,
     /// Restores, each with its leaf. One that nobody signed is a finding of the log's verifier.
     restores: Vec<(u64, Restored)>,
 }
@@ -144,32 +152,173 @@ pub struct BranchSeen {
 /// # Errors
 /// The repository or the record cannot be read. What is wrong in them is a finding.
 pub fn look(
-    (repository, kept): (&Repository, &[Kept]),
+    (repository, kept): (&Repository, &Kept),
     record: Option<&View>,
     trusted: &[VerifierKey],
 ) -> Result<Witness, WitnessError> {
-    let mut witness = Witness::default();
-    let told = record.map(told_by).transpose()?;
-    for kept in kept {
+    let seen = Seen::in_repository((repository, kept), trusted)?;
+    match record {
+        Some(record) => {
+            let until = Instant::now() + LEAF_WAIT;
+            seen.compared_with(record, |leaves| await_leaves(record, leaves, until))
+        }
+        None => Ok(seen.compared(None)?.0),
+    }
+}
+
+/// What a repository has at one moment. The record is read after it: a server may be at work, and writes each landing's leaf
+/// before its note.
+pub struct Seen<'r> {
+    repository: &'r Repository,
+    kept: &'r Kept,
+    notes: Noted,
+    /// What the notes tell of.
+    stories: BTreeMap<GateId, Story>,
+    /// Where each of its branches is.
+    tips: BTreeMap<RefName, CommitId>,
+    /// What there is to say without the record.
+    witness: Witness,
+}
+
+impl<'r> Seen<'r> {
+    /// Reads a repository.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn in_repository(
+        (repository, kept): (&'r Repository, &'r Kept),
+        trusted: &[VerifierKey],
+    ) -> Result<Seen<'r>, WitnessError> {
+        let mut witness = Witness::default();
         let notes = read_notes((repository, kept), trusted, &mut witness)?;
         let stories = tell_of_notes(&notes, &mut witness);
-        let mut stories = match &told {
-            None => stories,
+        let mut tips = BTreeMap::new();
+        for place in &kept.branches {
+            let refs = repository.refs(place)?.into_iter();
+            tips.extend(refs.map(|found| (found.name, CommitId(found.target.0))));
+        }
+        Ok(Seen { repository, kept, notes, stories, tips, witness })
+    }
+
+    /// Compares it with the record. A server moves a branch before it writes the leaf: as long as no leaf explains a tip and
+    /// `await_more` says that there are more leaves than so many, the record is read again.
+    ///
+    /// # Errors
+    /// As of [`look`].
+    pub fn compared_with(
+        &self,
+        record: &View,
+        mut await_more: impl FnMut(u64) -> Result<bool, ReadError>,
+    ) -> Result<Witness, WitnessError> {
+        loop {
+            let told = told_by(record)?;
+            let (witness, is_explained) = self.compared(Some(&told))?;
+            if is_explained || !await_more(told.leaves)? {
+                return Ok(witness);
+            }
+        }
+    }
+
+    /// What there is to say, and whether each tip is explained.
+    fn compared(&self, told: Option<&Told>) -> Result<(Witness, bool), WitnessError> {
+        let mut witness = self.witness.clone();
+        let mut stories = match told {
+            None => self.stories.clone(),
             Some(told) => {
-                compare((&notes, &stories), told, &mut witness);
+                compare((&self.notes, &self.stories), told, &mut witness);
                 told.stories.clone()
             }
         };
         // A record is of many repositories: this one is looked at for the branches that it has a part of.
-        stories.retain(|gate, _| kept.repo.as_deref().is_none_or(|repo| repo == gate.repo.as_str()));
+        stories.retain(|gate, _| self.kept.repo.as_deref().is_none_or(|repo| repo == gate.repo.as_str()));
+        let mut is_explained = true;
         for (gate, story) in &stories {
-            let here = story.steps.keys().map(|commit| repository.has_commit(*commit));
+            let here = story.steps.keys().map(|commit| self.repository.has_commit(*commit));
             if here.collect::<Result<Vec<_>, _>>()?.contains(&true) {
-                look_at_branch((repository, kept, gate), story, &notes, &mut witness)?;
+                is_explained &= self.look_at_branch(gate, story, &mut witness)?;
             }
         }
+        Ok((witness, is_explained))
     }
-    Ok(witness)
+
+    /// Follows a branch back from its tip; `false`: nothing explains the tip.
+    fn look_at_branch(
+        &self,
+        gate: &GateId,
+        story: &Story,
+        witness: &mut Witness,
+    ) -> Result<bool, WitnessError> {
+        let Some((name, tip)) = self.tip_of(gate)? else {
+            witness.findings.push(format!("there is no branch of {gate} here"));
+            return Ok(true);
+        };
+        let mut seen = BranchSeen {
+            gate: gate.to_string(),
+            name: name.to_string(),
+            tip: tip.to_string(),
+            landings: 0,
+            noted: 0,
+            foreign: 0,
+            behind: story.last.is_some_and(|last| last != tip),
+        };
+        if !story.knows(tip) {
+            let last = story.last.map_or_else(String::new, |last| format!("; its last word is {last}"));
+            witness.findings.push(format!("no leaf explains the tip {tip} of {gate}{last}"));
+        }
+        let mut at = tip;
+        let mut passed = BTreeSet::new();
+        while let Some((step, place)) = story.steps.get(&at).filter(|_| passed.insert(at)) {
+            at = match step {
+                Step::Landed(landed) => {
+                    let tells = format!("{place} tells of {at} on {gate}, but ");
+                    match differs(self.repository, landed) {
+                        // What is before it is not looked at: it would be said of each step anew.
+                        Err(GitError::Missing { id }) => {
+                            witness.findings.push(format!("{tells}{id} is not here: {NOT_WHOLE}"));
+                            break;
+                        }
+                        differs => witness.findings.extend(differs?.map(|why| tells + &why)),
+                    }
+                    seen.landings += 1;
+                    seen.noted += usize::from(matches!(self.notes.get(&at), Some(Ok(_))));
+                    landed.parent
+                }
+                Step::Foreign { from } => {
+                    seen.foreign += 1;
+                    match from {
+                        Some(from) => *from,
+                        None => break,
+                    }
+                }
+            };
+        }
+        if at != tip && !story.knows(at) {
+            witness.findings.push(format!("no leaf explains {at}, on which {gate} went on"));
+        }
+        witness.branches.push(seen);
+        Ok(story.knows(tip))
+    }
+
+    fn tip_of(&self, gate: &GateId) -> Result<Option<(RefName, CommitId)>, GitError> {
+        for place in &self.kept.branches {
+            let name: RefName = format!("{place}/{}", gate.branch).parse()?;
+            if let Some(tip) = self.tips.get(&name) {
+                return Ok(Some((name, *tip)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Waits for leaves that a server is about to write; says whether there are any.
+fn await_leaves(record: &View, known: u64, until: Instant) -> Result<bool, ReadError> {
+    while record.leaf_count()? == known {
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        std::thread::park_timeout(LEAF_LOOK);
+    }
+    Ok(Instant::now() < until)
 }
 
 fn read_notes(
@@ -238,9 +387,8 @@ fn compare((notes, proven): (&Noted, &BTreeMap<GateId, Story>), told: &Told, wit
 }
 
 fn told_by(view: &View) -> Result<Told, ReadError> {
-    let mut told = Told::default();
-    let size = view.leaf_count()?;
-    for from in (0..size).step_by(LEAVES_AT_ONCE) {
+    let mut told = Told { leaves: view.leaf_count()?, ..Told::default() };
+    for from in (0..told.leaves).step_by(LEAVES_AT_ONCE) {
         for (number, leaf) in (from..).zip(view.leaves(from, LEAVES_AT_ONCE)?) {
             // One that cannot be read is a finding of the log's verifier.
             let Ok(Leaf { entry, .. }) = serde_json::from_str(&leaf) else { continue };
@@ -261,63 +409,6 @@ fn told_by(view: &View) -> Result<Told, ReadError> {
     Ok(told)
 }
 
-fn look_at_branch(
-    (repository, kept, gate): (&Repository, &Kept, &GateId),
-    story: &Story,
-    notes: &Noted,
-    witness: &mut Witness,
-) -> Result<(), WitnessError> {
-    let Some((name, tip)) = tip_of(repository, kept, gate)? else {
-        witness.findings.push(format!("there is no branch of {gate} here"));
-        return Ok(());
-    };
-    let mut seen = BranchSeen {
-        gate: gate.to_string(),
-        name: name.to_string(),
-        tip: tip.to_string(),
-        landings: 0,
-        noted: 0,
-        foreign: 0,
-        behind: story.last.is_some_and(|last| last != tip),
-    };
-    if !story.knows(tip) {
-        let last = story.last.map_or_else(String::new, |last| format!("; its last word is {last}"));
-        witness.findings.push(format!("no leaf explains the tip {tip} of {gate}{last}"));
-    }
-    let mut at = tip;
-    let mut passed = BTreeSet::new();
-    while let Some((step, place)) = story.steps.get(&at).filter(|_| passed.insert(at)) {
-        at = match step {
-            Step::Landed(landed) => {
-                let tells = format!("{place} tells of {at} on {gate}, but ");
-                match differs(repository, landed) {
-                    // What is before it is not looked at: it would be said of each step anew.
-                    Err(GitError::Missing { id }) => {
-                        witness.findings.push(format!("{tells}{id} is not here: {NOT_WHOLE}"));
-                        break;
-                    }
-                    differs => witness.findings.extend(differs?.map(|why| tells + &why)),
-                }
-                seen.landings += 1;
-                seen.noted += usize::from(matches!(notes.get(&at), Some(Ok(_))));
-                landed.parent
-            }
-            Step::Foreign { from } => {
-                seen.foreign += 1;
-                match from {
-                    Some(from) => *from,
-                    None => break,
-                }
-            }
-        };
-    }
-    if at != tip && !story.knows(at) {
-        witness.findings.push(format!("no leaf explains {at}, on which {gate} went on"));
-    }
-    witness.branches.push(seen);
-    Ok(())
-}
-
 /// In what the repository's commit is not what the leaf says.
 fn differs(repository: &Repository, landed: &LandedAct) -> Result<Option<String>, GitError> {
     let commit = repository.commit(landed.commit)?;
@@ -333,18 +424,4 @@ fn differs(repository: &Repository, landed: &LandedAct) -> Result<Option<String>
         }
     }
     Ok(Some(format!("it does not stand on {}", landed.parent)))
-}
-
-fn tip_of(
-    repository: &Repository,
-    kept: &Kept,
-    gate: &GateId,
-) -> Result<Option<(RefName, CommitId)>, GitError> {
-    for place in &kept.branches {
-        let name: RefName = format!("{place}/{}", gate.branch).parse()?;
-        if let Some(target) = repository.ref_target(&name)? {
-            return Ok(Some((name, CommitId(target.0))));
-        }
-    }
-    Ok(None)
 }

@@ -9,7 +9,7 @@ use towpath_core::act::Act;
 use towpath_core::cell::CellId;
 use towpath_core::gate::Verdict;
 use towpath_core::graph::{JobBody, JobSpec};
-use towpath_core::ids::{CandidateId, ChangeNumber, CommitId, RunId, TreeId};
+use towpath_core::ids::{CandidateId, ChangeNumber, CommitId, GateId, RunId, Timestamp, TreeId};
 use towpath_core::message::RunStart;
 use towpath_core::policy::{Actor, Role};
 use towpath_core::run::{RESTORED, RunEvent};
@@ -20,13 +20,14 @@ use towpath_forge::{
 use towpath_git::{RefName, Repository};
 use towpath_server::engine::AnyIntake;
 use towpath_server::housekeeping::Retention;
+use towpath_server::witness::{Kept, Seen};
 use towpath_store::audit::{AuditKey, Entry, Leaf, LeafProof};
-use towpath_store::{backup, restore_over};
+use towpath_store::{DATABASE, View, backup, restore_over};
 
 use crate::client::Ask;
 use crate::runs::after_a_run;
 use crate::units::{job, start};
-use crate::world::World;
+use crate::world::{World, git};
 
 fn approve(world: &World) {
     let revision = world.change(1)["revision"].clone();
@@ -241,6 +242,45 @@ fn a_landings_note_proves_to_any_clone_that_the_record_holds_it() {
     let tip = || world.ada(Ask::get("/api/v1/repos/demo/branches/main")).ok()["tip"].clone();
     world.until(|_| tip()["commit"] == commit.to_string());
     assert_eq!(tip()["landed_at"], landed.at.0);
+}
+
+/// A landing moves its branch, then its leaf is written, then its note.
+#[test]
+fn a_server_that_lands_while_its_record_is_compared_with_a_repository_is_no_finding() {
+    let world = after_a_run();
+    let repository = world.shared.repos.get(&world.demo()).unwrap();
+    let key = AuditKey::load(&world.shared.settings.keys.join("audit.key")).unwrap();
+    let trusted = [key.verifier().clone()];
+    let kept = Kept::by_remote("towpath", None, RefName::landing_notes());
+    let seen = || Seen::in_repository((&repository, &kept), &trusted).unwrap();
+    let view = || world.shared.store.reader().snapshot().unwrap();
+    let before = seen();
+    approve(&world);
+    let commit = until_landed(&world);
+    world.until(|_| !repository.notes(&RefName::landing_notes()).unwrap().is_empty());
+    let witness = before.compared_with(&view(), |_| Ok(false)).unwrap();
+    assert_eq!((witness.findings, witness.branches[0].behind, witness.notes), (vec![], true, 0));
+
+    let tree = repository.commit(commit).unwrap().tree;
+    let made =
+        git(repository.path(), &["commit-tree", "-m", "next", "-p", &commit.to_string(), &tree.to_string()]);
+    let next: CommitId = String::from_utf8(made.stdout).unwrap().trim().parse().unwrap();
+    let moved = git(repository.path(), &["update-ref", "refs/remotes/towpath/main", &next.to_string()]);
+    assert!(moved.status.success());
+    let ahead = seen();
+    let database = View::open_copy(&world.shared.store.path().join(DATABASE)).unwrap();
+    let witness = ahead.compared_with(&database, |_| Ok(false)).unwrap();
+    assert!(witness.findings[0].starts_with(&format!("no leaf explains the tip {next}")), "{witness:?}");
+    let gate = GateId { repo: world.demo(), branch: "main".parse().unwrap() };
+    let act = Act::ForeignPush { gate, from: Some(commit), to: next };
+    let mut asked = 0;
+    let witness = ahead.compared_with(&database, |_| {
+        asked += 1;
+        let act = act.clone();
+        world.shared.store.writer().write(move |tx| Ok(tx.act(&act, Timestamp(1)))).unwrap();
+        Ok(true)
+    });
+    assert_eq!((witness.unwrap().findings, asked), (vec![], 1));
 }
 
 #[test]

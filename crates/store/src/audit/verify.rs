@@ -123,6 +123,8 @@ impl fmt::Display for Place {
 /// # Errors
 /// The database cannot be read at all; damage within rows is a finding.
 pub fn verify(view: &View, held: &[Held], trusted: &[VerifierKey]) -> Result<Report, ReadError> {
+    // One moment of it: a server may be writing, and what comes in between belongs to none of what was read before.
+    let _moment = view.conn.unchecked_transaction()?;
     let mut check = Check::new(view, held)?;
     check.leaves(view)?;
     check.nodes(view)?;

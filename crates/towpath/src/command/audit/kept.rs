@@ -70,7 +70,7 @@ fn together(
 ) -> Result<Witness, witness::WitnessError> {
     let mut whole = Witness::default();
     for (at, one) in kept.iter().enumerate() {
-        let seen = witness::look((repository, std::slice::from_ref(one)), view, trusted)?;
+        let seen = witness::look((repository, one), view, trusted)?;
         if kept[..at].iter().all(|before| before.notes != one.notes) {
             whole.notes += seen.notes;
         }
