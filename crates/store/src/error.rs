@@ -206,6 +206,12 @@ pub enum WriteError {
         /// Where and what.
         why: String,
     },
+    /// It is written, but its checkpoint is not yet where it can bear witness.
+    #[error("the newest checkpoint cannot be put outside the data folder: {why}")]
+    Unwitnessed {
+        /// The system's words.
+        why: String,
+    },
     /// Another unit of the same group had to be undone, and this one with it. Nothing is wrong with it.
     #[error("it was undone together with another write, which was wrong in itself; try again")]
     Undone,
@@ -250,6 +256,7 @@ impl WriteError {
             WriteError::Full
             | WriteError::Io { .. }
             | WriteError::Unsynced { .. }
+            | WriteError::Unwitnessed { .. }
             | WriteError::Undone
             | WriteError::Busy
             | WriteError::Closed => Handling::Later,

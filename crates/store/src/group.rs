@@ -143,12 +143,14 @@ impl WriterThread {
             self.finish_group(&marks, seal)
         });
         match outcome {
-            Ok(durable) => {
+            Ok(mut durable) => {
                 self.marks = marks;
                 self.shared.time_high.fetch_max(marks.time_high.0, Ordering::Relaxed);
                 self.wal.wrote();
+                if seal {
+                    self.settle(&mut durable);
+                }
                 answer(units, refusals, &durable);
-                self.after_commit(&durable, seal);
             }
             Err(why) => {
                 if self.settle_at.is_some() {
@@ -235,20 +237,22 @@ impl WriterThread {
             self.settle_at = Some(Instant::now() + SETTLE_AFTER);
         }
         self.log.committed(frontier);
-        Ok(Durable { note })
+        Ok(Durable { note, unwitnessed: None })
     }
 
-    /// What may happen only once the group is durable, but need not be done before it is answered. The mark may be
-    /// behind the truth by a checkpoint's interval: it is there to find rollbacks of hours.
-    fn after_commit(&mut self, durable: &Durable, settled: bool) {
-        if !settled {
-            return;
-        }
+    /// What may happen only once the group is durable, before whoever wants its checkpoint has it: one that somebody holds and
+    /// that is not outside is a finding after a restore, as nothing there tells of its life. The mark may be behind the truth by
+    /// a checkpoint's interval: it is there to find rollbacks of hours.
+    fn settle(&mut self, durable: &mut Durable) {
         self.settle_at = None;
         let appended = match (&durable.note, &self.sink) {
             (Some(note), Some(sink)) => sink.append(note).map_err(|why| why.to_string()),
             _ => Ok(()),
         };
+        durable.unwitnessed = appended.clone().err();
+        if let (Some(note), Ok(())) = (&durable.note, &appended) {
+            self.shared.set_witnessed(note.clone());
+        }
         let marked = self.folder.set_mark(&self.mark()).map_err(|why| why.to_string());
         self.shared.health(|health| health.sink_trouble = appended.and(marked).err());
     }

@@ -26,6 +26,16 @@ impl KnownBefore {
         self.mark.as_ref().map_or("", |mark| &mark.incarnation)
     }
 
+    /// The database's newest checkpoint, if it is in the sink; without one there is nowhere else for it to be.
+    pub fn newest_outside(
+        &self,
+        view: &View,
+        sink: Option<&Sink>,
+    ) -> Result<Option<SignedCheckpoint>, ReadError> {
+        let own = view.last_checkpoint()?.filter(|own| sink.is_none() || self.notes.contains(own));
+        Ok(own.and_then(|own| own.parse().ok()))
+    }
+
     /// Those that can be read, newest first.
     fn checkpoints(&self) -> impl Iterator<Item = Checkpoint> {
         self.notes.iter().rev().filter_map(|note| Some(note.parse::<SignedCheckpoint>().ok()?.checkpoint))
@@ -248,7 +258,9 @@ pub(crate) fn find_rollback(
     let (epoch, time_high) = known_inside.unwrap_or_default();
     let (leaves, own) = (view.leaf_count()?, incarnation_of(view)?);
     let of_mark = known.mark.as_ref().map_or((0, 0), |mark| (mark.leaves, mark.epoch));
-    let of_sink = known.checkpoints().next().map_or(0, |newest| newest.size);
+    let told = sealed_restores(view, known, key)?;
+    let newest = newest_of_no_ended_life(known, &told);
+    let of_sink = newest.as_ref().map_or(0, |newest| newest.size);
     let leaves_known = of_mark.0.max(of_sink);
     let why = if leaves_known > leaves {
         "the database has fewer leaves than were known outside of it"
@@ -260,10 +272,12 @@ pub(crate) fn find_rollback(
         return Ok(None);
     };
     let ended = ended_lives(view, known, leaves)?;
-    let of_last = leaves_known.saturating_sub(leaves_in_common(known, own, leaves, &ended));
+    let last = newest.and_then(|newest| newest.life).filter(|last| own != Some(*last));
+    let in_common = last.map_or(leaves, |last| leaves_in_common(known, last, leaves, &ended));
+    let of_last = leaves_known.saturating_sub(in_common);
     // What a restore lost that still waits for acceptance is lost after the next one as well.
     let waits = view.restored()?.map_or(0, |waits| waits.leaves_lost);
-    let leaves_lost = of_last.max(lost_of_all_lives(view, known, key, &ended)?) + waits;
+    let leaves_lost = of_last.max(lost_of_all_lives(known, &told, &ended)) + waits;
     Ok(Some(Restored {
         why: why.to_owned(),
         leaves_before: leaves + leaves_lost,
@@ -276,11 +290,19 @@ pub(crate) fn find_rollback(
     }))
 }
 
-/// How many leaves the database has in common with the life that signed last outside of it. Of another life than its own
-/// these are those from before that began, whose first checkpoint is over its first leaf, and what is kept of it.
-fn leaves_in_common(known: &KnownBefore, own: Option<Incarnation>, leaves: u64, ended: &[EndedLife]) -> u64 {
-    let last = known.checkpoints().next().and_then(|newest| newest.life);
-    let Some(last) = last.filter(|last| own != Some(*last)) else { return leaves };
+/// The newest checkpoint outside but for those of lives of whose end the log tells: what they had signed is told of, and those
+/// of the life since may not have got there.
+fn newest_of_no_ended_life(known: &KnownBefore, told: &[(u64, Restored)]) -> Option<Checkpoint> {
+    let has_ended = |one: &Checkpoint| match one.life {
+        Some(life) => told.iter().any(|(_, restored)| restored.ends(life)),
+        None => has_lost(told, one),
+    };
+    known.checkpoints().find(|one| !has_ended(one))
+}
+
+/// How many leaves the database has in common with another life, which signed last outside of it. These are those from before
+/// that began, whose first checkpoint is over its first leaf, and what is kept of it.
+fn leaves_in_common(known: &KnownBefore, last: Incarnation, leaves: u64, ended: &[EndedLife]) -> u64 {
     let signed = known.checkpoints().filter(|one| one.life == Some(last)).map(|one| one.size);
     let before = signed.min().map_or(0, |first| first.saturating_sub(1));
     let kept = ended.iter().filter(|one| one.life == last).map(|one| one.kept).max();
@@ -288,22 +310,16 @@ fn leaves_in_common(known: &KnownBefore, own: Option<Incarnation>, leaves: u64, 
 }
 
 /// How many leaves of all lives are known to be lost, but for those that a restore lost which the log tells of.
-fn lost_of_all_lives(
-    view: &View,
-    known: &KnownBefore,
-    key: Option<&VerifierKey>,
-    ended: &[EndedLife],
-) -> Result<u64, ReadError> {
-    let told = sealed_restores(view, known, key)?;
+fn lost_of_all_lives(known: &KnownBefore, told: &[(u64, Restored)], ended: &[EndedLife]) -> u64 {
     let lost = |one: &EndedLife| {
         let of_life = || known.checkpoints().filter(|checkpoint| checkpoint.life == Some(one.life));
         let before =
             of_life().map(|checkpoint| checkpoint.size).min().map_or(0, |first| first.saturating_sub(1));
-        let signed = of_life().filter(|checkpoint| !has_lost(&told, checkpoint));
+        let signed = of_life().filter(|checkpoint| !has_lost(told, checkpoint));
         let signed = signed.map(|checkpoint| checkpoint.size).max();
         signed.unwrap_or(0).saturating_sub(before.max(one.kept))
     };
-    Ok(ended.iter().map(lost).sum())
+    ended.iter().map(lost).sum()
 }
 
 /// Every life that is known of, with how many of its leaves are in the database. All of them end with a restore: also one

@@ -79,6 +79,8 @@ pub(crate) trait Unit: Send {
 pub(crate) struct Durable {
     /// The signed checkpoint, if one was made.
     pub note: Option<crate::audit::note::SignedCheckpoint>,
+    /// Why it is not outside the data folder.
+    pub unwitnessed: Option<String>,
 }
 
 pub(crate) struct Queued {

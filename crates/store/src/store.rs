@@ -107,7 +107,7 @@ impl Store {
         let succeeds = succeeds.unwrap_or_default();
         let start =
             Start { options: &options, folder: &folder, sink: sink.as_ref(), key: key.as_ref(), succeeds };
-        let Opened { begun, mut view, log, room, taken_over } = match begin(&start) {
+        let Opened { begun, mut view, log, room, taken_over, witnessed } = match begin(&start) {
             // A full disk may show as any failure to write; the reserve is there for a restart, too.
             Err(OpenError::Write(_) | OpenError::File { .. } | OpenError::Read(ReadError::Io { .. }))
                 if folder.release_reserve() =>
@@ -119,6 +119,7 @@ impl Store {
         let shared = Arc::new(Shared::default());
         shared.time_high.store(begun.marks.time_high.0, std::sync::atomic::Ordering::Relaxed);
         shared.health(|health| health.full = room.is_full());
+        witnessed.into_iter().for_each(|note| shared.set_witnessed(note));
         let (path, database) = (folder.path().to_owned(), folder.database());
         let wal = Wal::new(&database, &mut view)?;
         let thread = WriterThread {
@@ -257,6 +258,7 @@ struct Opened {
     log: Log,
     room: Room,
     taken_over: Option<Range<u64>>,
+    witnessed: Option<SignedCheckpoint>,
 }
 
 /// The database of a folder, migrated and in a new epoch, with the leaf of a restore if it was one.
@@ -283,15 +285,17 @@ fn begin(start: &Start<'_>) -> Result<Opened, OpenError> {
     let mut log = Log::load(&view, key.cloned(), incarnation)?;
     let found = Found { known: &known, restored: restored.as_ref(), lost };
     let (marks, note) = begin_epoch(&view, &mut log, &found, options.now)?;
-    if let (Some(note), Some(sink)) = (note, sink) {
-        // Says there where this life began. A disk that does not take it is told of with the next one.
-        let _ = sink.append(&note);
-    }
+    // Says there where this life began. A disk that does not take it is told of with the next one.
+    let appended = note.filter(|note| sink.is_none_or(|sink| sink.append(note).is_ok()));
+    let witnessed = match appended {
+        Some(note) => Some(note),
+        None => known.newest_outside(&view, *sink)?,
+    };
     let begun = Begun { marks, incarnation };
     view.conn.pragma_update(None, "cache_size", -WRITE_CACHE_KIB).map_err(WriteError::from)?;
     // Last: what is reserved, and what the database may not exceed, is for what the start itself writes as well.
     let room = Room::new(options.reserve_bytes, options.database_bytes_max, (&view, folder))?;
-    Ok(Opened { begun, view, log, room, taken_over })
+    Ok(Opened { begun, view, log, room, taken_over, witnessed })
 }
 
 fn check_library() -> Result<(), OpenError> {

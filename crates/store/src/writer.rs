@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub queue: Queue,
     pub health: Mutex<Health>,
     pub time_high: AtomicI64,
+    /// The newest checkpoint that is outside the data folder, if they are to be.
+    witnessed: Mutex<Option<SignedCheckpoint>>,
     /// Hears of the first reason to stop landing.
     stopped: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -56,6 +58,10 @@ pub struct Health {
 impl Shared {
     pub fn health<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
         change(&mut self.health.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    pub fn set_witnessed(&self, note: SignedCheckpoint) {
+        *self.witnessed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(note);
     }
 
     /// The first reason stays: what follows from it says less.
@@ -114,12 +120,19 @@ impl Writer {
         self.submit(Load::bytes(bytes), work, done);
     }
 
-    /// Makes a signed checkpoint over everything committed so far, without waiting for its turn.
+    /// Makes a signed checkpoint over everything committed so far, without waiting for its turn. [`WriteError::Unwitnessed`]: it
+    /// could not be put outside the data folder, and is for nobody yet.
     pub fn seal<D>(&self, done: D)
     where
         D: FnOnce(Result<SignedCheckpoint, WriteError>) + Send + 'static,
     {
         self.push(Load { purpose: Purpose::Reserve, ..Load::default() }, Box::new(Seal { done }));
+    }
+
+    /// The newest checkpoint that this server has put outside the data folder, or found there: what it may hand out. After a
+    /// restore one that is not there would contradict the record for ever.
+    pub fn witnessed(&self) -> Option<SignedCheckpoint> {
+        self.shared.witnessed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// Lets another key sign from here on; a leaf signed by both says so. Keep the old key's public half: it still
@@ -216,8 +229,11 @@ impl<D: FnOnce(Result<SignedCheckpoint, WriteError>) + Send> Unit for Seal<D> {
     }
 
     fn finish(self: Box<Self>, outcome: Result<&Durable, WriteError>) {
-        (self.done)(outcome.map(|durable| {
-            durable.note.clone().expect("invariant: a group that holds a seal makes a checkpoint")
+        (self.done)(outcome.and_then(|durable| match durable.unwitnessed.clone() {
+            Some(why) => Err(WriteError::Unwitnessed { why }),
+            None => {
+                Ok(durable.note.clone().expect("invariant: a group that holds a seal makes a checkpoint"))
+            }
         }));
     }
 

@@ -31,9 +31,8 @@ fn proof(hands: &Hands, commit: CommitId) -> Result<Option<LeafProof>, Failure> 
     let leaf = view.landing_leaf(commit).map_err(unread)?.ok_or_else(|| {
         Failure::new(TroubleClass::Invalid, format!("no leaf of the record tells of the landing of {commit}"))
     })?;
-    let sealed =
-        view.last_checkpoint().map_err(unread)?.and_then(|note| note.parse::<SignedCheckpoint>().ok());
-    let checkpoint = match sealed.filter(|sealed| sealed.checkpoint.size > leaf.0) {
+    // What a clone has that is not outside the data folder would contradict the record after a restore.
+    let checkpoint = match hands.store.writer().witnessed().filter(|sealed| sealed.checkpoint.size > leaf.0) {
         Some(sealed) => sealed,
         None => match seal(hands)? {
             Some(sealed) => sealed,

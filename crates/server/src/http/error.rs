@@ -246,6 +246,7 @@ impl From<WriteError> for ApiError {
             WriteError::Full
             | WriteError::Io { .. }
             | WriteError::Unsynced { .. }
+            | WriteError::Unwitnessed { .. }
             | WriteError::Undone
             | WriteError::Busy
             | WriteError::Closed

@@ -244,6 +244,33 @@ fn a_landings_note_proves_to_any_clone_that_the_record_holds_it() {
     assert_eq!(tip()["landed_at"], landed.at.0);
 }
 
+#[test]
+fn a_landings_note_waits_until_its_checkpoint_is_outside_the_data_folder() {
+    let world = after_a_run();
+    let sink = world.shared.settings.keys.join("checkpoints");
+    let aside = sink.with_extension("aside");
+    std::fs::rename(&sink, &aside).unwrap();
+    std::fs::create_dir(&sink).unwrap();
+    approve(&world);
+    until_landed(&world);
+    let repository = world.shared.repos.get(&world.demo()).unwrap();
+    let notes = || repository.notes(&RefName::landing_notes()).unwrap();
+    let waits = |world: &World| {
+        let gate = CellId::Gate(GateId { repo: world.demo(), branch: "main".parse().unwrap() });
+        let cell = world.shared.store.reader().snapshot().unwrap().cell(&gate).unwrap();
+        cell.outbox.iter().any(|(_, row)| format!("{row:?}").contains("cannot be put outside"))
+    };
+    world.until(|world| {
+        assert!(notes().is_empty());
+        waits(world)
+    });
+    std::fs::remove_dir(&sink).unwrap();
+    std::fs::rename(&aside, &sink).unwrap();
+    world.until(|_| !notes().is_empty());
+    let proof: LeafProof = std::str::from_utf8(&notes()[0].1).unwrap().parse().unwrap();
+    assert!(std::fs::read_to_string(&sink).unwrap().contains(&proof.checkpoint.to_string()));
+}
+
 /// A landing moves its branch, then its leaf is written, then its note.
 #[test]
 fn a_server_that_lands_while_its_record_is_compared_with_a_repository_is_no_finding() {

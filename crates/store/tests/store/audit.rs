@@ -130,24 +130,6 @@ fn a_whole_log_is_clean_and_sealed_to_its_end() {
 }
 
 #[test]
-fn a_log_that_grows_is_verified_as_it_is_at_one_moment() {
-    let place = Place::new();
-    let store = place.open();
-    add(&store, 1);
-    seal(&store);
-    let findings = std::thread::scope(|scope| {
-        let writes = scope.spawn(|| (0..20).for_each(|_| add(&store, LEAVES)));
-        let mut findings = Vec::new();
-        while !writes.is_finished() {
-            let view = View::open_copy(&place.data().join("towpath.db")).unwrap();
-            findings.extend(verify(&view, &[], &[place.verifier()]).unwrap().findings);
-        }
-        findings
-    });
-    assert_eq!(findings, []);
-}
-
-#[test]
 fn k_without_the_trusted_key_nothing_is_clean() {
     let sealed = Sealed::new(5);
     let view = View::open_copy(&sealed.place.base.path().join("copy.db")).unwrap();

@@ -1,11 +1,11 @@
-//! Copies of a data folder, and one folder of keys (attack H11, trust T9).
+//! Copies of a data folder, and one folder of keys (attack H11, trust T9); and a verifier beside a server that goes on.
 
 use std::path::Path;
 
 use towpath_store::audit::verify;
 use towpath_store::{OpenError, Options, Store, View, backup, restore};
 
-use crate::audit::{add, copy_folder, held, remove_database};
+use crate::audit::{add, copy_folder, held, remove_database, seal};
 use crate::subject::Place;
 
 #[test]
@@ -61,4 +61,22 @@ fn k_checkpoints_that_a_restore_lost_keep_nobody_from_serving() {
     std::fs::write(place.sink(), before).unwrap();
     let store = place.open();
     assert_eq!(store.reader().snapshot().unwrap().restored().unwrap(), None);
+}
+
+#[test]
+fn a_log_that_grows_is_verified_as_it_is_at_one_moment() {
+    let place = Place::new();
+    let store = place.open();
+    add(&store, 1);
+    seal(&store);
+    let findings = std::thread::scope(|scope| {
+        let writes = scope.spawn(|| (0..20).for_each(|_| add(&store, 260)));
+        let mut findings = Vec::new();
+        while !writes.is_finished() {
+            let view = View::open_copy(&place.data().join("towpath.db")).unwrap();
+            findings.extend(verify(&view, &[], &[place.verifier()]).unwrap().findings);
+        }
+        findings
+    });
+    assert_eq!(findings, []);
 }

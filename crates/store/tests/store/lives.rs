@@ -316,6 +316,30 @@ fn a_restore_that_was_accepted_is_no_other_one_though_its_mark_could_not_be_set(
     assert_eq!(report(&place).restores.len(), 1);
 }
 
+/// As where the disk of the checkpoints has taken none since: the newest outside are those of the life that ended.
+#[test]
+fn what_was_accepted_is_not_lost_again_though_no_checkpoint_since_is_outside() {
+    let place = Place::new();
+    grow(&place, 4);
+    let saved = save(&place, "saved.db");
+    grow(&place, 4);
+    let of_life_before = std::fs::read(place.sink()).unwrap();
+    let forget = || std::fs::write(place.sink(), &of_life_before).unwrap();
+    go_back(&place, &saved);
+    let (life, _) = serve(&place);
+    accept(&place);
+    forget();
+    assert_eq!(serve(&place), (life, None));
+    grow(&place, 2);
+    let since = save(&place, "since.db");
+    grow(&place, 1);
+    forget();
+    go_back(&place, &since);
+    let restored = serve(&place).1.unwrap();
+    assert_eq!((restored.leaves_lost, restored.leaves_before), (1, 8));
+    assert_eq!(report(&place).findings, []);
+}
+
 #[test]
 fn what_a_restore_lost_that_nobody_accepted_is_lost_after_the_next_one_as_well() {
     let place = Place::new();

@@ -9,6 +9,7 @@ use towpath_core::pool::PoolEvent;
 use towpath_core::turn::Intake;
 use towpath_store::{BODY_BYTES_MAX, Delivery, Load, Purpose, Store, Tx, WriteError};
 
+use crate::audit::{add, seal};
 use crate::cells::{commit, deliver};
 use crate::children::{child, numbered};
 use crate::subject::{NOW, Place, act, gate};
@@ -273,4 +274,28 @@ fn a_full_disk_still_takes_a_restore_and_its_leaf() {
             println!("SKIP a_full_disk_still_takes_a_restore_and_its_leaf: no namespaces can be made here")
         }
     }
+}
+
+#[test]
+fn a_checkpoint_that_is_not_outside_is_for_nobody() {
+    let place = Place::new();
+    let store = place.open();
+    add(&store, 1);
+    let outside = seal(&store);
+    assert_eq!(store.writer().witnessed(), Some(outside.clone()));
+    let aside = place.base.path().join("aside");
+    std::fs::rename(place.sink(), &aside).unwrap();
+    std::fs::create_dir(place.sink()).unwrap();
+    add(&store, 1);
+    let (send, receive) = mpsc::channel();
+    store.writer().seal(move |outcome| send.send(outcome).unwrap());
+    assert!(matches!(receive.recv().unwrap(), Err(WriteError::Unwitnessed { .. })));
+    assert_eq!(store.writer().witnessed(), Some(outside));
+    assert!(store.writer().health().sink_trouble.is_some());
+    std::fs::remove_dir(place.sink()).unwrap();
+    std::fs::rename(aside, place.sink()).unwrap();
+    let outside = seal(&store);
+    assert_eq!((store.writer().witnessed(), outside.checkpoint.size), (Some(outside.clone()), 2));
+    store.close();
+    assert!(place.open().writer().witnessed().is_some());
 }
