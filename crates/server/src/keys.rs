@@ -74,8 +74,8 @@ impl Missing {
             Err(OpenError::NotTowpath { .. }) => Ok(Missing::default()),
             checked => {
                 checked?;
-                let verifier = view.audit_verifier()?;
-                Ok(Missing::of((verifier.as_deref(), view.secret_count()?), keys))
+                let (verifier, sealed) = bound_to(&view)?;
+                Ok(Missing::of((verifier.as_deref(), sealed), keys))
             }
         }
     }
@@ -87,7 +87,7 @@ impl Missing {
     pub fn known(data: &Path, keys: &Path) -> Result<Missing, Unknown> {
         let view = View::open_copy(&data.join(DATABASE))?;
         view.check_schema()?;
-        let of_data = (view.audit_verifier()?, view.secret_count()?);
+        let (verifier, sealed) = bound_to(&view)?;
         let (audit, secrets) = (keys.join(KEY_OF_AUDIT), keys.join(KEY_OF_SECRETS));
         if audit.try_exists()? {
             AuditKey::load(&audit)?;
@@ -95,13 +95,19 @@ impl Missing {
         if secrets.is_file() {
             Secrets::check_key(&secrets)?;
         }
-        Ok(Missing::of((of_data.0.as_deref(), of_data.1), keys))
+        Ok(Missing::of((verifier.as_deref(), sealed), keys))
     }
 
     /// Whether nothing is.
     pub fn is_none(&self) -> bool {
         *self == Missing::default()
     }
+}
+
+/// What data are bound to their keys by: the key that has signed leaves of their record, and how many secrets are sealed.
+fn bound_to(view: &View) -> Result<(Option<String>, usize), ReadError> {
+    let verifier = if view.leaf_count()? == 0 { None } else { view.audit_verifier()? };
+    Ok((verifier, view.secret_count()?))
 }
 
 impl fmt::Display for Missing {
@@ -117,5 +123,39 @@ impl fmt::Display for Missing {
                 write!(f, "{and}the key that opens the {sealed} {secrets} in them (`{KEY_OF_SECRETS}`)")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_core::act::Act;
+    use towpath_core::ids::Timestamp;
+    use towpath_store::{AuditOptions, Options, Store};
+
+    use super::*;
+
+    #[test]
+    fn data_are_bound_to_the_key_that_signs_their_record_from_its_first_leaf_on() {
+        let base = tempfile::tempdir().unwrap();
+        let (data, key) = (base.path().join("data"), base.path().join(KEY_OF_AUDIT));
+        let missing = |leaves: u64| {
+            let audit = AuditOptions {
+                key: AuditKey::load_or_create(&key, "towpath.test/log").unwrap(),
+                succeeds: false,
+                sink: None,
+            };
+            let options =
+                Options { audit: Some(audit), reserve_bytes: 0, ..Options::new(&data, Timestamp(1)) };
+            let store = Store::open(options).unwrap();
+            for _ in 0..leaves {
+                let act = Act::Administered { by: None, what: "tested".into() };
+                store.writer().write(move |tx| Ok(tx.act(&act, Timestamp(1)))).unwrap();
+            }
+            store.close();
+            std::fs::remove_file(&key).unwrap();
+            Missing::of_folder(&data, base.path()).unwrap()
+        };
+        assert_eq!(missing(0), Missing::default());
+        assert_eq!(missing(1), Missing { audit_key: true, sealed_secrets: 0 });
     }
 }

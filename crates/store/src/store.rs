@@ -393,13 +393,23 @@ fn begin_epoch(
     })
 }
 
-/// The key in whose place this one comes; `None`: it is the log's own. The first key of a log is noted.
+/// The key in whose place this one comes; `None`: it is the log's own. The first key of a log is noted; as long as there is no
+/// leaf, none has signed anything, and the one at hand is the first.
 fn lost_key(view: &View, key: &AuditKey, succeeds: bool) -> Result<Option<String>, OpenError> {
     let given = key.verifier().to_string();
     match view.audit_verifier()? {
         Some(noted) if noted == given => Ok(None),
+        Some(_) if view.leaf_count()? == 0 => Ok(replace_first_key(view, key).map(|()| None)?),
         Some(noted) if succeeds => Ok(Some(noted)),
         Some(noted) => Err(OpenError::OtherKey { noted, given }),
         None => Ok(put_key(view, 0, key).map(|()| None)?),
     }
+}
+
+/// Notes another key as the first of a log without a leaf. What the one before has signed is over nothing.
+fn replace_first_key(view: &View, key: &AuditKey) -> Result<(), WriteError> {
+    let both = view.conn.unchecked_transaction()?;
+    both.execute_batch("DELETE FROM audit_keys; DELETE FROM checkpoints")?;
+    put_key(view, 0, key)?;
+    Ok(both.commit()?)
 }

@@ -424,6 +424,25 @@ fn a_lost_key_is_succeeded_by_a_persons_word() {
     assert!(found.what.contains("no key since is one that you trust"), "{found}");
 }
 
+/// A start that was cut off before the first leaf: nothing was signed, so nothing tells of another key.
+#[test]
+fn a_key_that_was_lost_before_the_first_leaf_is_succeeded_without_a_word() {
+    for succeeds in [false, true] {
+        let place = Place::new();
+        place.open().close();
+        std::fs::remove_file(place.key_path()).unwrap();
+        let mut options = place.options();
+        options.audit.as_mut().unwrap().succeeds = succeeds;
+        let store = Store::open(options).unwrap();
+        add(&store, 1);
+        store.close();
+        let view = View::open_copy(&place.data().join("towpath.db")).unwrap();
+        let report = verify(&view, &held(&place), &[place.verifier()]).unwrap();
+        assert_eq!((report.findings, report.successions, report.unsealed), (vec![], vec![], 0));
+        assert!(leaf_texts(&place.open())[0].contains("thing 0"));
+    }
+}
+
 /// A leaf that gives up the key, written by whoever has the data alone, convinces nobody: nothing signs it.
 #[test]
 fn a_succession_that_nobody_signed_is_found() {

@@ -34,8 +34,9 @@ const DESCRIPTORS: u64 = 16_384;
 pub const URL_HINT: &str = "write it as `--url https://towpath.example.org` or `--url http://127.0.0.1:7700`";
 
 /// What to do where the keys of the data are not.
-pub const KEYS_HINT: &str = "put the keys of these data there, or name their folder, `--keys FOLDER`; if they are lost for good, start \
-                         once with `--new-keys`: the record says so from then on, and secrets have to be set again";
+pub const KEYS_HINT: &str = "put the keys of these data there, or name their folder, `--keys FOLDER`; if they are lost for good, \
+                         start once with `towpath serve --new-keys`: the record says so from then on, and secrets have to be \
+                         set again";
 
 /// Jobs at once at most: each has a launcher that waits, and a user of its own from a block of so many.
 const SLOTS_MAX: i64 = towpath_executor::JOB_USERS_PER_EXECUTOR as i64;
