@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -218,6 +218,8 @@ struct Keeper {
     stopping: Arc<AtomicBool>,
     /// Ends a git that may take an hour.
     interrupt: Interrupt,
+    /// When it last ended in this process: what is stored says nothing of that where it cannot be stored.
+    ended_at: AtomicI64,
 }
 
 impl Housekeeping {
@@ -229,7 +231,13 @@ impl Housekeeping {
         let (words, heard) = channel();
         let (stopping, interrupt) = (Arc::new(AtomicBool::new(false)), Interrupt::new()?);
         let clock = Clock::new(house.store.writer().clone());
-        let keeper = Keeper { house, clock, stopping: stopping.clone(), interrupt: interrupt.clone() };
+        let keeper = Keeper {
+            house,
+            clock,
+            stopping: stopping.clone(),
+            interrupt: interrupt.clone(),
+            ended_at: AtomicI64::new(0),
+        };
         let thread = std::thread::Builder::new()
             .name("housekeeping".into())
             .spawn(move || keeper.serve(&heard))
@@ -256,6 +264,12 @@ impl Housekeeper {
             tracing::error!("housekeeping had panicked: a bug of Towpath");
         }
     }
+}
+
+/// Whether it is to begin anew, by what is stored of the last time and by when it last ended in this process.
+fn is_time(retention: &Retention, (stored, here): (Option<&Figures>, i64), now: Timestamp) -> bool {
+    let last = stored.map_or(0, |figures| figures.ended_at).max(here);
+    now.0 - last >= i64::from(retention.every_hours) * HOUR_MS
 }
 
 impl Keeper {
@@ -293,9 +307,8 @@ impl Keeper {
     fn is_due(&self) -> bool {
         let look = || -> Result<bool, ReadError> {
             let view = self.house.store.reader().snapshot()?;
-            let every = i64::from(Retention::read(&view)?.every_hours) * HOUR_MS;
-            let last = Figures::read(&view)?.map_or(0, |figures| figures.ended_at);
-            Ok(self.clock.now().0 - last >= every)
+            let here = self.ended_at.load(Ordering::Relaxed);
+            Ok(is_time(&Retention::read(&view)?, (Figures::read(&view)?.as_ref(), here), self.clock.now()))
         };
         look().unwrap_or_else(|error| {
             tracing::error!(%error, "it is not known whether housekeeping is due: {error}");
@@ -317,6 +330,7 @@ impl Keeper {
             return figures;
         }
         figures.ended_at = self.clock.now().0;
+        self.ended_at.store(figures.ended_at, Ordering::Relaxed);
         let text = serde_json::to_string(&figures).expect("invariant: figures are JSON");
         let stored = self.house.store.writer().write(move |tx| tx.put_setting(FIGURES, &text));
         if let Err(error) = stored {
@@ -344,5 +358,22 @@ impl Keeper {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_begins_anew_when_its_time_has_passed_since_it_ended_though_that_was_not_stored() {
+        let retention = Retention { every_hours: 2, ..Retention::default() };
+        let stored = Figures { ended_at: 7 * HOUR_MS, ..Figures::default() };
+        let at = |hours: i64| Timestamp(hours * HOUR_MS);
+        let due = |stored, here: i64, now| is_time(&retention, (stored, here * HOUR_MS), at(now));
+        assert!(due(None, 0, 10) && due(Some(&stored), 0, 10));
+        assert!(!due(Some(&stored), 0, 8));
+        assert_eq!([10, 11, 12].map(|now| due(Some(&stored), 10, now)), [false, false, true]);
+        assert_eq!([11, 12].map(|now| due(None, 10, now)), [false, true]);
     }
 }
