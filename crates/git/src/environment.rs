@@ -133,7 +133,11 @@ impl Git {
             stdbuf,
             search_path: options.search_path,
             call_deadline: options.call_deadline,
-            certificates: options.certificates,
+            // A call of git runs in another folder than this process.
+            certificates: options
+                .certificates
+                .filter(|path| !path.as_os_str().is_empty())
+                .map(|path| std::path::absolute(&path).unwrap_or(path)),
             owner: options.owner,
             unsynced: options.unsynced,
             merges_answer_at_once: OnceLock::new(),
@@ -335,6 +339,19 @@ fn version_numbers(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As `SSL_CERT_FILE` may be: unset in the way of some shells, or by a name that leads nowhere from git's own folder.
+    #[test]
+    fn certificates_are_named_from_everywhere_or_not_at_all() {
+        let named = |name: &str| {
+            let options = GitOptions { certificates: Some(name.into()), ..GitOptions::default() };
+            Git::find(options).unwrap().certificates().map(Path::to_owned)
+        };
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(named("some/bundle.crt"), Some(here.join("some/bundle.crt")));
+        assert_eq!(named("/etc/bundle.crt"), Some("/etc/bundle.crt".into()));
+        assert_eq!(named(""), None);
+    }
 
     #[test]
     fn versions_are_read_with_their_suffixes() {
