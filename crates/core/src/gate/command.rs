@@ -203,7 +203,7 @@ impl GateState {
                 self.hold(*change, Hold { by: by.name.clone(), why: why.clone(), at: now })
             }
             Verb::Release { change } => self.release(*change),
-            Verb::Retry { change, revision, scope } => self.retry(*change, *revision, scope),
+            Verb::Retry { change, revision, scope } => self.retry(*change, *revision, scope, now),
             Verb::Cancel { run, why } => self.cancel_by_person(*run, &format!("{why} (by {})", by.name)),
             Verb::Freeze { why } => {
                 self.freeze(Freeze { by: Some(by.name.clone()), why: why.clone(), at: now, lost: None })

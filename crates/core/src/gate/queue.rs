@@ -141,8 +141,19 @@ impl GateState {
 
     /// The same, whether the branch is being read back or not.
     pub(super) fn is_testable(&self, change: &Change, now: Timestamp) -> bool {
-        let no_test = change.facts.labels.contains(&self.config.labels.no_test);
-        !change.facts.draft && !no_test && self.level(change, now) > Level::Untrusted
+        self.keeps_from_tests(change, now).is_none()
+    }
+
+    /// Why no job of the change may run, whatever the branch does.
+    pub(super) fn keeps_from_tests(&self, change: &Change, now: Timestamp) -> Option<Reason> {
+        let (facts, no_test) = (&change.facts, &self.config.labels.no_test);
+        if self.level(change, now) == Level::Untrusted {
+            return Some(Reason::Untrusted { revision: facts.revision.commit });
+        }
+        if facts.draft {
+            return Some(Reason::Draft);
+        }
+        facts.labels.contains(no_test).then(|| Reason::Label { label: no_test.clone() })
     }
 
     /// Whether the branch's head is about to be known: the end of a landing asks for a look at it, too.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::runs::{Cancel, Phase};
 use super::{GateState, Standing};
 use crate::cell::{Refusal, RefusalClass};
-use crate::ids::{ChangeNumber, CommitId};
+use crate::ids::{ChangeNumber, CommitId, Timestamp};
 
 /// Jobs of a run that are named to whoever names one that it has not.
 const JOBS_NAMED_MAX: usize = 10;
@@ -88,15 +88,12 @@ impl GateState {
         number: ChangeNumber,
         revision: CommitId,
         scope: &RetryScope,
+        now: Timestamp,
     ) -> Result<String, Refusal> {
         self.at_revision(number, revision)?;
+        self.would_run(number, now)?;
         let Some((newest, _)) = self.newest_run(number, revision) else {
-            return Err(Refusal::new(
-                RefusalClass::Conflict,
-                format!(
-                    "change {number} has no run at this revision yet; `towpath change why {number}` says what it waits for"
-                ),
-            ));
+            return Err(self.nothing_to_retry(number, revision));
         };
         let standing = match scope {
             RetryScope::All => Standing::Invalidated,
@@ -114,6 +111,28 @@ impl GateState {
             record.standing = standing.clone();
         }
         Ok(format!("retry of change {number} at {revision}: {scope}"))
+    }
+
+    /// A retry gives results up, so it is refused where no job would run to take their place.
+    fn would_run(&self, number: ChangeNumber, now: Timestamp) -> Result<(), Refusal> {
+        let change = self.changes.get(&number).expect("invariant: it was found at its revision");
+        let Some(reason) = self.keeps_from_tests(change, now) else { return Ok(()) };
+        let mut why = format!("change {number} would not run: {reason}");
+        if let Some(hint) = reason.hint(number, &self.id.branch) {
+            why += &format!("; {hint}");
+        }
+        Err(Refusal::new(RefusalClass::Conflict, why))
+    }
+
+    /// No run counts for the revision: there was none, or what took its place has still to begin.
+    fn nothing_to_retry(&self, number: ChangeNumber, revision: CommitId) -> Refusal {
+        let ran = self.runs.of_change(number).any(|(_, run)| run.change == Some((number, revision)));
+        let why = match ran {
+            true => format!("another run of change {number} is due already"),
+            false => format!("change {number} has no run at this revision yet"),
+        };
+        let waits = format!("`towpath change why {number}` says what it waits for");
+        Refusal::new(RefusalClass::Conflict, format!("{why}; {waits}"))
     }
 
     fn without_job(&self, run: u64, job: &str) -> Result<Standing, Refusal> {

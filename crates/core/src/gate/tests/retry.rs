@@ -394,3 +394,46 @@ fn a_result_counts_only_for_the_title_that_its_job_was_told() {
     "#]],
     );
 }
+
+#[test]
+fn a_retry_of_what_may_not_run_is_refused_and_gives_nothing_up() {
+    for (stop, go) in [("draft 1", "undraft 1"), ("label 1 do-not-test", "unlabel 1 do-not-test")] {
+        let mut bench = Bench::new(GateConfig::default());
+        bench.play(&format!("push 1; pass 1; {stop}"));
+        bench.log.clear();
+        bench.play("retry 1; retry-unit 1; retry-failed 1");
+        assert_eq!(bench.log.matches("answer Err(\"change 1 would not run: it ").count(), 3, "{}", bench.log);
+        // The pass that there was is still one.
+        bench.log.clear();
+        bench.play(&format!("{go}; approve 1"));
+        assert!(bench.log.contains("landed 1 with"), "{}", bench.log);
+    }
+}
+
+#[test]
+fn a_retry_that_has_still_to_begin_is_called_one() {
+    let config = GateConfig { change_runs_max: 1, ..GateConfig::default() };
+    check_with(
+        config,
+        "push 1; label 1 WIP; push 2; push 3; approve 3; retry 1; retry 1; draft 2; retry 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            label 1 WIP
+            push 2
+            push 3
+            approve 3
+              run 2: Change of 3 (initial run)
+            retry 1
+              cancel: a retry takes its place
+              run 3: Change of 2 (initial run)
+              answer Ok("retry of change 1 at 6501010101010101010101010101010101010101: everything runs again")
+            retry 1
+              answer Err("another run of change 1 is due already; `towpath change why 1` says what it waits for")
+            draft 2
+              cancel: change 2 may no longer be tested
+            retry 2
+              answer Err("change 2 would not run: it is a draft, so nothing runs; `towpath change ready 2` ends the draft")
+        "#]],
+    );
+}
