@@ -36,7 +36,8 @@ pub enum Origin<'a> {
 /// the server is for the local admin alone.
 ///
 /// # Errors
-/// `Denied` without the right; what [`towpath_git::import`] says otherwise. Nothing is left at `into` then.
+/// `Denied` without the right, or where the server does not reach for this person; what [`towpath_git::import`] says
+/// otherwise. Nothing is left at `into` then.
 pub fn import(
     git: &Git,
     by: Importer,

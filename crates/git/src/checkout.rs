@@ -235,6 +235,11 @@ impl Checkout {
         Ok(OsString::from_vec(path).into())
     }
 
+    /// Whether a part of its history was left out when it was cloned or fetched.
+    pub fn is_shallow(&self) -> Result<bool, GitError> {
+        Ok(self.output("rev-parse", ["--is-shallow-repository"])? == b"true\n")
+    }
+
     /// Makes a bare repository at `into` with one branch, its history, and the tags on it: objects of its own, none of
     /// the developer's settings and none of their other branches.
     ///

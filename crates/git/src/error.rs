@@ -219,6 +219,19 @@ pub enum GitError {
         /// Which rule forbids it, and what is allowed.
         why: &'static str,
     },
+    /// No import's source can be named so.
+    #[error("cannot import from `{address}`: {why}")]
+    SourceUnfit {
+        /// What was asked for, printable and cut.
+        address: String,
+        /// What is wrong with it, or what is taken.
+        why: &'static str,
+    },
+    /// The source of an import has not the whole history of its branches.
+    #[error(
+        "some branches of the source did not come; a shallow clone is made whole by `git fetch --unshallow` in it"
+    )]
+    SourceNotWhole,
     /// The source of an import shows nothing to whoever asks so.
     #[error("`{address}` {}", if *given { "does not take the login that it was given" } else { "asks for a login" })]
     LoginRefused {
@@ -253,6 +266,7 @@ impl GitError {
                 ErrorClass::Invalid
             }
             BadRefName { .. } | Unrelated { .. } | NotForward { .. } => ErrorClass::Invalid,
+            SourceUnfit { .. } | SourceNotWhole => ErrorClass::Invalid,
             LoginRefused { .. } | BadInput { .. } => ErrorClass::Invalid,
             NotStarted { .. } | TooOld { .. } | Unexpected { .. } => ErrorClass::Denied,
             NotDurable { .. } | SourceRefused { .. } => ErrorClass::Denied,

@@ -91,8 +91,8 @@ pub struct Imported {
 /// Objects are checked as those of a push.
 ///
 /// # Errors
-/// `SourceRefused` for an address that is not allowed, `NotThere` without the wanted branch, `Exists`, `Failed` with git's
-/// words. Nothing is left at `into` then.
+/// `SourceUnfit` for an address that is none, `SourceRefused` for one that is not allowed, `SourceNotWhole` for a shallow
+/// clone, `NotThere` without the wanted branch, `Exists`, `Failed` with git's words. Nothing is left at `into` then.
 pub fn import(
     git: &Git,
     source: &Source<'_>,
@@ -266,9 +266,7 @@ fn fill(draft: &Repository, link: &Link, options: ImportOptions<'_>) -> Result<V
     let missing = missing_refs(draft, &offered)?;
     // What was deleted there meanwhile is not missing.
     if !missing.is_empty() && missing_refs(draft, &ask()?)?.iter().any(|name| missing.contains(name)) {
-        let address = printable(link.address.as_encoded_bytes());
-        let why = "some of its branches did not come; a shallow clone needs its whole history first";
-        return Err(GitError::SourceRefused { address, why });
+        return Err(GitError::SourceNotWhole);
     }
     let mut left_out = drop_unfit_refs(draft)?;
     left_out.extend(draft.drop_unreadable_refs()?);

@@ -38,10 +38,10 @@ impl Address {
     /// `https://host/path`, `ssh://user@host/path`, or `user@host:path` as people copy it from pages.
     ///
     /// # Errors
-    /// `SourceRefused` for everything else: `ext::` runs commands, `file:` and plain paths read the server's disk,
+    /// `SourceUnfit` for everything else: `ext::` runs commands, `file:` and plain paths read the server's disk,
     /// `http:` and `git:` can be changed on their way, a leading dash is an option.
     pub fn parse(text: &str) -> Result<Address, GitError> {
-        let refuse = |why| GitError::SourceRefused { address: shown(text), why };
+        let refuse = |why| GitError::SourceUnfit { address: shown(text), why };
         if text.len() > ADDRESS_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(refuse(
                 "an address has only printable characters without spaces, and at most 2,000 of them",
@@ -81,7 +81,8 @@ impl Address {
     /// The machine to speak to, looked up once, so that a name cannot mean another one a moment later.
     ///
     /// # Errors
-    /// `SourceRefused` if the reach does not allow it, `Failed` (`Transient`) if the name is not known now.
+    /// `SourceRefused` if the reach does not allow it, `SourceUnfit` if the name means no machine, `Failed` (`Transient`)
+    /// if the name is not known now.
     pub fn resolve(&self, reach: Reach) -> Result<SocketAddr, GitError> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let found = (host, self.port).to_socket_addrs().map_err(|source| GitError::Failed {
@@ -95,8 +96,7 @@ impl Address {
             return Err(GitError::SourceRefused { address: shown(&self.text), why });
         }
         found.sort_by_key(SocketAddr::is_ipv6);
-        let nowhere =
-            || GitError::SourceRefused { address: shown(&self.text), why: "the name has no address" };
+        let nowhere = || GitError::SourceUnfit { address: shown(&self.text), why: "the name has no address" };
         found.first().copied().ok_or_else(nowhere)
     }
 }
@@ -215,7 +215,7 @@ mod tests {
         ];
         bad.iter().for_each(|text| {
             let error = Address::parse(text).expect_err(text);
-            assert!(matches!(error, GitError::SourceRefused { .. }), "{text}");
+            assert!(matches!(error, GitError::SourceUnfit { .. }), "{text}");
             assert!(!error.to_string().contains("secret"), "{error}");
         });
     }

@@ -1,12 +1,13 @@
 //! Importing: what comes in, from where, and what the source may not do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use towpath_core::ids::TreeId;
 use towpath_git::{
-    Credentials, ErrorClass, Git, GitError, GitOptions, ImportOptions, ODD_MODES, Reach, Source, import,
+    Checkout, Credentials, ErrorClass, Git, GitError, GitOptions, ImportOptions, ODD_MODES, Reach, Source,
+    import,
 };
 
 use crate::support::{World, branch, every_git, latin1, pretend_git, write_program};
@@ -170,6 +171,25 @@ fn a_history_with_modes_of_old_tools_goes_on_with_them() {
     assert!(import("tagged.git").tolerates(ODD_MODES).unwrap());
 }
 
+#[test]
+fn a_shallow_clone_is_no_source_and_is_told_how_to_become_one() {
+    let world = World::new();
+    world.commit_file("a", "1");
+    world.commit_file("a", "2");
+    let shallow = world.folder.path().join("shallow");
+    let from = format!("file://{}", world.work().display());
+    world.run(&["clone", "--quiet", "--depth=1", &from, shallow.to_str().unwrap()]);
+    let is_shallow =
+        |folder: &Path| Checkout::find(&world.git, folder).unwrap().unwrap().is_shallow().unwrap();
+    assert!(is_shallow(&shallow) && !is_shallow(&world.work()));
+    let into = world.folder.path().join("imported.git");
+    let error = import(&world.git, &Source::Local(&shallow), &into, ImportOptions::default()).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Invalid, "{error}");
+    let said = error.to_string();
+    assert!(said.contains("`git fetch --unshallow`") && !said.contains(shallow.to_str().unwrap()), "{said}");
+    assert!(!into.exists());
+}
+
 fn remote<'a>(address: &'a str, reach: Reach, credentials: Credentials<'a>) -> Source<'a> {
     Source::Remote { address, reach, credentials }
 }
@@ -182,18 +202,18 @@ fn b20_a_stranger_cannot_aim_an_import_at_the_server() {
     let command = format!("ext::sh -c touch% {}", mark.display());
     let path = world.work();
     let addresses = [
-        &command,
-        "-uid",
-        "file:///etc",
-        path.to_str().unwrap(),
-        "http://169.254.169.254/x",
-        "https://localhost/x",
+        (&*command, ErrorClass::Invalid),
+        ("-uid", ErrorClass::Invalid),
+        ("file:///etc", ErrorClass::Invalid),
+        (path.to_str().unwrap(), ErrorClass::Invalid),
+        ("http://169.254.169.254/x", ErrorClass::Invalid),
+        ("https://localhost/x", ErrorClass::Denied),
     ];
-    for address in addresses {
+    for (address, class) in addresses {
         let source = remote(address, Reach::Public, Credentials::None);
         let error = import(&world.git, &source, &into, ImportOptions::default()).unwrap_err();
-        assert!(matches!(error, GitError::SourceRefused { .. }), "{address}: {error}");
-        assert_eq!(error.class(), ErrorClass::Denied);
+        let expected = matches!(error, GitError::SourceUnfit { .. } | GitError::SourceRefused { .. });
+        assert!(expected && error.class() == class, "{address}: {error}");
     }
     assert!(!mark.exists() && !into.exists());
     // Port 1 of this machine refuses connections: an import that may go there fails, but for that reason.

@@ -188,7 +188,7 @@ fn b20_import_url() {
     let import = |name: &str, body: Value| world.by(name, Ask::post("/api/v1/import", body));
     let addresses = ["ext::sh -c id", "-uid", "file:///etc", "http://169.254.169.254/"];
     for address in addresses {
-        assert_eq!(import("ada", json!({ "repo": "new", "url": address })).status, 403, "{address}");
+        assert_eq!(import("ada", json!({ "repo": "new", "url": address })).status, 400, "{address}");
         assert_eq!(import("ann", json!({ "repo": "new", "url": address })).status, 403, "{address}");
     }
     for address in ["ssh://git@example.org/x.git", "git@example.org:x.git", "file:///etc"] {
@@ -196,6 +196,9 @@ fn b20_import_url() {
         assert_eq!(refused["why"], "only https:// addresses can be imported", "{address}");
         assert!(refused["hint"].as_str().unwrap().contains("`towpath repo import .`"), "{refused}");
     }
+    let with_login = import("ada", json!({ "repo": "new", "url": "https://ann:pw@example.org/x.git" }));
+    assert_eq!((with_login.status, with_login.error()["class"].as_str()), (400, Some("invalid")));
+    assert!(with_login.error()["hint"].as_str().unwrap().contains("`--authorization-stdin`"));
     assert_eq!(import("ann", json!({ "repo": "new", "path": "/etc" })).status, 403);
     assert_eq!(import("ada", json!({ "repo": "new" })).status, 400);
     // An admin who sits at the server reaches what the server does; nobody listens there.

@@ -255,6 +255,19 @@ fn an_import_of_a_branch_that_is_not_there_says_what_to_do() {
         let refused = served.world.towpath(&[&["repo", "import", empty.as_str()], more].concat());
         says(&refused, 2, &["nothing to import yet", "commit something first", "`towpath repo create NAME`"]);
     }
+    let again = served.world.towpath(&["repo", "import", ".", "--name", "web"]);
+    says(&again, 5, &["why: repo `web` exists already", "hint: `towpath repo connect web`"]);
+}
+
+#[test]
+fn an_import_of_a_shallow_clone_says_how_it_becomes_a_whole_one() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    served.world.git(&["commit", "--quiet", "--allow-empty", "--message=second"]);
+    let shallow = served.world.home().join("shallow").display().to_string();
+    let from = format!("file://{}", served.world.work().display());
+    served.world.git(&["clone", "--quiet", "--depth=1", &from, &shallow]);
+    let refused = served.world.towpath(&["repo", "import", &shallow]);
+    says(&refused, 2, &["a shallow clone cannot be imported", "hint: `git fetch --unshallow`"]);
 }
 
 #[test]
@@ -358,7 +371,7 @@ fn a_login_in_an_address_is_never_shown() {
     served.world.git(&["remote", "set-url", "towpath", &with_login("ann:twp_pasted")]);
     secretly(&[], &["change", "list"], 0);
     secretly(&[("TOWPATH_URL", &with_login("twp_pasted"))], &["repo", "list"], 2);
-    secretly(&[], &["repo", "import", "https://ann:pasted@git.invalid/x.git"], 4);
+    secretly(&[], &["repo", "import", "https://ann:pasted@git.invalid/x.git"], 2);
     secretly(&[], &["init", "--data", "new", "--url", "http://ann:pasted@127.0.0.1:7700"], 2);
     secretly(&[], &["token", "login", "https://ann:pasted@git.invalid"], 2);
     secretly(&[], &["repo", "connect", "web"], 0);

@@ -230,10 +230,16 @@ fn origin(input: &Import) -> Answer<Origin<'_>> {
     match (&input.url, &input.path) {
         // No key of anybody's goes to a server, so it speaks to nobody by ssh.
         (Some(address), None) if !address.starts_with("https://") => {
-            Err(ApiError::denied("only https:// addresses can be imported").hint(format!(
+            Err(ApiError::invalid("only https:// addresses can be imported").hint(format!(
                 "what is reached by ssh, say, is cloned first: `towpath repo import .` in a clone on the server's own machine, or \
                  {BY_A_PUSH}"
             )))
+        }
+        (Some(address), None) if has_login(address) => {
+            Err(ApiError::invalid("a name or a password stands in the address").hint(
+                "leave what is before the `@` out; `--authorization-stdin` reads how to log in: `Bearer TOKEN`, or `Basic ` and \
+                 `USER:PASSWORD` in base64",
+            ))
         }
         (Some(address), None) => {
             let credentials =
@@ -251,6 +257,11 @@ fn importer(call: &Call) -> Importer {
         true => Importer::LocalAdmin,
         false => Importer::Admin,
     }
+}
+
+fn has_login(address: &str) -> bool {
+    let place = address.trim_start_matches("https://");
+    place.split('/').next().is_some_and(|authority| authority.contains('@'))
 }
 
 /// How a repository comes in that the server does not reach.
@@ -275,10 +286,11 @@ fn new_name(name: &str) -> Answer<RepoName> {
 async fn absent(call: &Call, name: &RepoName) -> Answer<()> {
     let name = name.clone();
     let found = call.read(move |view| Ok(view.repo(&name)?)).await?;
-    match found {
-        None => Ok(()),
-        Some(repo) => Err(ApiError::new(Class::Conflict, format!("repo `{}` exists already", repo.name))),
-    }
+    let Some(Repo { name, .. }) = found else { return Ok(()) };
+    Err(ApiError::new(Class::Conflict, format!("repo `{name}` exists already")).hint(format!(
+        "`towpath repo connect {name}` in a clone of it adds the remote `towpath`; what is another project takes another name, \
+         which `--name` gives an import"
+    )))
 }
 
 /// Adds the row of a repository that is there, with its maker as admin, and starts its gates.

@@ -57,7 +57,7 @@ pub fn import(arguments: &ImportArgs, terminal: &Terminal) -> Result<ExitCode, F
             return Err(Failure::new(Exit::Usage, "nobody logs in at a clone of this machine")
                 .hint("leave `--authorization-stdin` out, or name an https address"));
         }
-        false => Some(checkout_at(Path::new(&arguments.source))?),
+        false => Some(whole_checkout_at(Path::new(&arguments.source))?),
     };
     let name = match &arguments.name {
         Some(name) => name.clone(),
@@ -208,13 +208,19 @@ fn local_source(
     Ok(copy)
 }
 
-fn checkout_at(path: &Path) -> Result<Checkout, Failure> {
+fn whole_checkout_at(path: &Path) -> Result<Checkout, Failure> {
     existing_folder(path)?;
     let git = own_git()?;
-    Checkout::find(&git, path)?.ok_or_else(|| {
+    let checkout = Checkout::find(&git, path)?.ok_or_else(|| {
         Failure::new(Exit::NotFound, format!("`{}` is in no git work tree", path.display()))
             .hint("name a clone, or an https address")
-    })
+    })?;
+    match checkout.is_shallow()? {
+        false => Ok(checkout),
+        true => Err(Failure::new(Exit::Usage, "a shallow clone cannot be imported")
+            .why("a part of its history is not in it")
+            .hint("`git fetch --unshallow` in it brings the rest; then import it again")),
+    }
 }
 
 /// The folder's or the address's last part, in the letters that a repo's name may have.
