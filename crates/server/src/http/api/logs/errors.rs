@@ -46,6 +46,8 @@ const AT_END: [&[u8]; 5] =
 const KINDS: [&[u8]; 6] = [b"error", b"errors", b"fail", b"failed", b"failures", b"failure"];
 /// The last line of a job that did not say itself why it ended.
 const OWN_LINE: &[u8] = b"[towpath] ";
+/// How the last line of Rust's test runner begins.
+const COUNT_OF_TESTS: &[u8] = b"test result: FAILED";
 const TRACEBACK: &[u8] = b"Traceback (most recent call last)";
 
 /// Each line that speaks of an error, or may once its colours are gone, has one of these. All others are passed over at the
@@ -86,6 +88,8 @@ pub(super) struct Search {
     weak: Option<u64>,
     /// The first line of a traceback that is not over.
     traceback: Option<u64>,
+    /// The first test that Rust's runner calls failed. Of what it failed speaks a line further below, if any does.
+    failed_test: Option<u64>,
     looks: u32,
 }
 
@@ -126,8 +130,11 @@ impl Search {
             self.found = Some(number);
         } else if text.starts_with(TRACEBACK) {
             self.traceback = Some(number);
+        } else if self.traceback.is_none() && is_failed_test(text) {
+            self.failed_test.get_or_insert(number);
         } else if self.traceback.is_none() && is_error(text) {
-            self.found = Some(number);
+            // The tests are counted behind all that they have said.
+            self.found = self.failed_test.filter(|_| text.starts_with(COUNT_OF_TESTS)).or(Some(number));
         } else if self.weak.is_none() && is_weak(text) {
             self.weak = Some(number);
         }
@@ -136,7 +143,7 @@ impl Search {
 
     /// The line, from 0.
     pub(super) fn line(&self) -> Option<u64> {
-        self.found.or(self.traceback).or(self.weak)
+        self.found.or(self.traceback).or(self.failed_test).or(self.weak)
     }
 }
 
@@ -144,6 +151,11 @@ fn is_error(text: &[u8]) -> bool {
     let starts = AT_START.iter().any(|word| text.starts_with(word));
     let within = || WITHIN.iter().any(|word| find(text, word).is_some());
     (starts || within() || is_exception(text) || is_go_panic(text)) && !counts_none(text)
+}
+
+/// `test a::b ... FAILED`, as Rust's runner says of each test by itself before it shows what they said.
+fn is_failed_test(text: &[u8]) -> bool {
+    text.starts_with(b"test ") && text.ends_with(b" ... FAILED")
 }
 
 fn is_weak(text: &[u8]) -> bool {
@@ -348,6 +360,50 @@ mod tests {
         let log = "start\nTraceback (most recent call last):\n  File \"a.py\", line 1, in <module>\n    f()\n\nKeyError: 'x'\nend\n";
         assert_eq!(first(log), Some(5));
         assert_eq!(first("Traceback (most recent call last):\n  File \"a.py\"\n"), Some(0), "it was cut off");
+    }
+
+    /// What cargo 1.95 and the runner that it started said.
+    const OF_CARGO: &str = r#"   Compiling rs v0.1.0 (rs)
+    Finished `test` profile [unoptimized + debuginfo] target(s) in 0.51s
+     Running unittests src/lib.rs (target/debug/deps/rs-a35a48c092d3f767)
+
+running 3 tests
+test tests::adds ... FAILED
+test tests::asks ... FAILED
+test tests::zero ... ok
+
+failures:
+
+---- tests::adds stdout ----
+said
+
+thread 'tests::adds' (2348) panicked at src/lib.rs:5:35:
+assertion `left == right` failed
+  left: -1
+ right: 3
+note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
+
+---- tests::asks stdout ----
+Error: "no"
+
+
+failures:
+    tests::adds
+    tests::asks
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.13s
+
+error: test failed, to rerun pass `--lib`
+"#;
+
+    #[test]
+    fn a_failed_test_of_rust_comes_to_what_it_said_when_it_failed() {
+        let marked = |log: &str| log.lines().nth(first(log).unwrap() as usize).unwrap().to_owned();
+        assert_eq!(marked(OF_CARGO), "thread 'tests::adds' (2348) panicked at src/lib.rs:5:35:");
+        let no_panic = OF_CARGO.replace("panicked at", "stopped at");
+        assert_eq!(marked(&no_panic), "Error: \"no\"");
+        let silent = no_panic.replace("Error: \"no\"", "");
+        assert_eq!(marked(&silent), "test tests::adds ... FAILED");
     }
 
     #[test]
