@@ -57,6 +57,9 @@ impl ChangePage {
             Item { why, .. } if why.iter().any(|reason| reason.blocks) => {
                 Sign { class: "bad", sign: "✗", word: "not met" }
             }
+            Item { outdated: true, .. } => {
+                Sign { class: "idle", sign: "○", word: "not looked at since it or the branch changed" }
+            }
             Item { why, .. } if why.is_empty() => {
                 Sign { class: "idle", sign: "○", word: "not looked at yet" }
             }

@@ -22,6 +22,9 @@ pub struct Item {
     pub met: bool,
     /// Why not. Empty although not met: it was not looked at yet.
     pub why: Vec<ReasonView>,
+    /// It was looked at before the change or its branch became what they are now, and not since.
+    #[serde(default)]
+    pub outdated: bool,
 }
 
 /// Names an item, whatever its words are.
@@ -123,17 +126,21 @@ struct Known {
     passed: bool,
     /// It is in the queue.
     queued: bool,
+    /// A run of this very revision was started, so that it had been joined with the branch and its pipeline read.
+    ran: bool,
 }
 
 impl Known {
     fn of(state: &GateState, change: &Change, now: Timestamp) -> Known {
         use CandidateResult::{BadDefinition, Made};
+        let revision = Some((change.facts.number, change.facts.revision.commit));
         let joined = state.candidate_result(change);
         Known {
             joined: joined.is_some(),
             pipeline: matches!(joined, Some(Made(_) | BadDefinition { .. })),
             passed: matches!(state.test_state(change), TestState::Passed(_)),
             queued: state.queue(now).contains(&change.facts.number),
+            ran: state.runs().values().any(|run| run.change == revision),
         }
     }
 
@@ -145,6 +152,11 @@ impl Known {
             Turn => self.queued,
             Ready | Trusted | Approved | Branch | Outside => true,
         }
+    }
+
+    /// Whether an item of which nothing is known now was looked at before.
+    fn had(self, item: ItemId) -> bool {
+        self.ran && matches!(item, Joins | Usable)
     }
 }
 
@@ -162,7 +174,9 @@ fn items(reasons: &[Reason], known: Known, (number, target): (ChangeNumber, &Bra
     let item = |(id, item, against): &(ItemId, &str, Against)| {
         let why = reasons.iter().filter(|reason| against(reason));
         let why: Vec<ReasonView> = why.map(|reason| ReasonView::of(reason, number, target)).collect();
-        Item { id: *id, item: (*item).to_owned(), met: why.is_empty() && known.of_item(*id), why }
+        let met = why.is_empty() && known.of_item(*id);
+        let outdated = !met && why.is_empty() && known.had(*id);
+        Item { id: *id, item: (*item).to_owned(), met, why, outdated }
     };
     ITEMS.iter().map(item).collect()
 }
@@ -266,12 +280,12 @@ mod tests {
         assert_eq!(found, unmet);
     }
 
-    const NOTHING: Known = Known { joined: false, pipeline: false, passed: false, queued: false };
+    const NOTHING: Known = Known { joined: false, pipeline: false, passed: false, queued: false, ran: false };
 
     #[test]
     fn what_was_not_looked_at_is_not_shown_as_met() {
         check(&[Reason::Draft], NOTHING, &[Ready, Joins, Usable, Tested, Turn]);
-        let all = Known { joined: true, pipeline: true, passed: true, queued: true };
+        let all = Known { joined: true, pipeline: true, passed: true, queued: true, ran: true };
         check(&[Reason::Landing], all, &[]);
     }
 
@@ -279,6 +293,19 @@ mod tests {
     fn what_does_not_join_says_nothing_of_its_pipeline() {
         let known = Known { joined: true, passed: true, ..NOTHING };
         check(&[Reason::Conflict { paths: vec![] }], known, &[Joins, Usable, Turn]);
+    }
+
+    #[test]
+    fn what_was_looked_at_of_a_former_branch_is_not_called_new() {
+        let outdated = |reasons: &[Reason], known: Known| -> Vec<ItemId> {
+            let list = items(reasons, known, (ChangeNumber(1), &"main".parse().unwrap()));
+            list.into_iter().filter(|item| item.outdated).map(|item| item.id).collect()
+        };
+        assert_eq!(outdated(&[Reason::Draft], NOTHING), []);
+        assert_eq!(outdated(&[Reason::Draft], Known { ran: true, ..NOTHING }), [Joins, Usable]);
+        assert_eq!(outdated(&[Reason::MakingCandidate], Known { ran: true, ..NOTHING }), [Usable]);
+        let known = Known { joined: true, pipeline: true, ran: true, ..NOTHING };
+        assert_eq!(outdated(&[Reason::Draft], known), []);
     }
 
     /// A gate that has read a branch with one change, which nobody wants tested.

@@ -169,8 +169,8 @@ fn checklist(change: &Value, terminal: &Terminal) -> Result<(), Failure> {
     terminal.data("landing takes")?;
     for item in list {
         terminal.data(format!("  {}  {}", mark(item), inline(text(item, "item"))))?;
-        if is_unknown(item) {
-            terminal.data(format!("       {}", Style::Dim.paint("not looked at yet")))?;
+        if let Some(unseen) = unseen(item) {
+            terminal.data(format!("       {}", Style::Dim.paint(unseen)))?;
         }
         items(&item["why"]).iter().try_for_each(|reason| show_reason(reason, "       ", terminal))?;
     }
@@ -180,14 +180,18 @@ fn checklist(change: &Value, terminal: &Terminal) -> Result<(), Failure> {
 fn mark(item: &Value) -> String {
     match flag(item, "met") {
         true => Style::Green.paint("yes"),
-        false if is_unknown(item) => Style::Dim.paint("  ?"),
+        false if unseen(item).is_some() => Style::Dim.paint("  ?"),
         false => Style::Yellow.paint(" no"),
     }
 }
 
-/// Whether an item of the checklist is neither met nor known to be unmet.
-fn is_unknown(item: &Value) -> bool {
-    !flag(item, "met") && items(&item["why"]).is_empty()
+/// What is said of an item of the checklist that is neither met nor known to be unmet.
+fn unseen(item: &Value) -> Option<&'static str> {
+    let is_unknown = !flag(item, "met") && items(&item["why"]).is_empty();
+    is_unknown.then(|| match flag(item, "outdated") {
+        true => "not looked at since it or the branch changed",
+        false => "not looked at yet",
+    })
 }
 
 pub fn why(change: u64, place: &Place, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -234,6 +238,9 @@ mod tests {
         check(json!({ "met": true, "why": [] }), "yes");
         check(json!({ "met": false, "why": [{ "text": "it is a draft" }] }), " no");
         check(json!({ "met": false, "why": [] }), "  ?");
+        assert_eq!(unseen(&json!({ "met": false, "why": [] })), Some("not looked at yet"));
+        let outdated = json!({ "met": false, "why": [], "outdated": true });
+        assert_eq!(unseen(&outdated), Some("not looked at since it or the branch changed"));
     }
 
     #[test]
