@@ -135,7 +135,7 @@ macro_rules! text_id {
 }
 
 macro_rules! number_id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub u64);
@@ -149,7 +149,7 @@ macro_rules! number_id {
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
-                text.parse().map($name).map_err(|_| IdError::new(stringify!($name), text, "it is a whole number"))
+                text.parse().map($name).map_err(|_| IdError::new($kind, text, "it is a whole number"))
             }
         }
     };
@@ -178,15 +178,15 @@ hex_id! {
 
 number_id! {
     /// A change's number within its repo, from 1.
-    ChangeNumber
+    ChangeNumber, "change number"
 }
 number_id! {
     /// A person or robot, by the forge's own number for them; never by a Git author field.
-    UserId
+    UserId, "user number"
 }
 number_id! {
     /// Which server process wrote something. A higher epoch fences all lower ones.
-    Epoch
+    Epoch, "epoch"
 }
 
 text_id! {

@@ -88,7 +88,7 @@ fn branch_forms() -> Vec<Route> {
         };
     }
     vec![
-        act!("freeze", MAINTAINER, "Let nothing land on a branch", forms::freeze).fields(&["why"]),
+        act!("freeze", MAINTAINER, "Freeze a branch", forms::freeze).fields(&["why"]),
         act!("unfreeze", MAINTAINER, "Let changes land on a branch again", forms::unfreeze),
         act!("accept", ADMIN, "Accept a foreign push", forms::accept).fields(&["tip"]),
         act!("deploy", MAINTAINER, "Run the deploy jobs of a branch again", forms::deploy),

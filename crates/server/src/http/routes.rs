@@ -258,7 +258,7 @@ fn branch_routes() -> Vec<Route> {
         Route::json(
             post("/api/v1/repos/{repo}/branches/{branch}/freeze"),
             MAINTAINER,
-            "Let nothing land on a branch",
+            "Freeze a branch",
             branches::freeze,
         ),
         Route::json(

@@ -161,6 +161,8 @@ fn errors_have_one_shape() {
     assert_eq!(world.ada(large).error()["class"], "too_large");
     let open = world.ada(Ask::post("/api/v1/repos/demo/changes", json!({ "source": "nope" }))).error();
     assert_eq!(open["hint"], "push it first: `git push towpath HEAD:refs/heads/nope`");
+    let odd = world.ada(Ask::get("/api/v1/repos/demo/changes/zz")).error();
+    assert_eq!(odd["why"], "`zz` is not a valid change number: it is a whole number");
 }
 
 #[test]
@@ -175,10 +177,9 @@ fn a_browser_at_no_page_gets_a_page() {
         (got.status, text)
     };
     let (status, text) = browser("GET", "/no/such");
-    assert!(
-        status == 404 && text.contains("there is nothing at this path") && text.contains("href=\"/\""),
-        "{text}"
-    );
+    for shown in ["<h1>Not found</h1>", "there is nothing at this path", "href=\"/\""] {
+        assert!(status == 404 && text.contains(shown), "no {shown} in {text}");
+    }
     assert_eq!(browser("PATCH", "/login").0, 405);
 }
 
