@@ -69,8 +69,11 @@ impl Terminal {
         out.flush()
     }
 
-    /// Data for programs in the form that people like to read: a whole document.
+    /// Data for programs that is of use to people as well: an object over many lines, where none is asked for on one.
     pub fn document(&self, document: &impl Serialize) -> io::Result<()> {
+        if self.json {
+            return self.record(document);
+        }
         let text = serde_json::to_string_pretty(document).map_err(io::Error::other)?;
         let mut out = io::stdout().lock();
         out.write_all(escape_json(&text).as_bytes())?;

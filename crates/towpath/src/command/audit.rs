@@ -309,7 +309,9 @@ fn witnesses(arguments: &VerifyArgs) -> Result<(Vec<Held>, Vec<VerifierKey>), Fa
     let mut trusted: Vec<VerifierKey> = Vec::new();
     for key in &arguments.key {
         trusted.push(key.parse().map_err(|error: towpath_store::audit::NoteError| {
-            Failure::new(Exit::Usage, "a key cannot be read").why(error.to_string())
+            Failure::new(Exit::Usage, "a key cannot be read")
+                .why(error.to_string())
+                .hint("`towpath audit key` prints it where the keys are, as `name+id+key`")
         })?);
     }
     let key = keys.join(KEY);
@@ -344,17 +346,37 @@ fn show(from: Option<u64>, count: u64, terminal: &Terminal) -> Result<ExitCode, 
         None => ask(0, 1)?["size"].as_u64().unwrap_or(0).saturating_sub(count),
     };
     let answer = ask(from, count)?;
-    // A leaf is shown as the bytes that were hashed say it.
-    let leaves = items(&answer["leaves"]).iter().filter_map(Value::as_str);
-    let leaves: Vec<Value> = leaves.map(|leaf| serde_json::from_str(leaf).unwrap_or(Value::Null)).collect();
-    match terminal.is_json() {
-        true => leaves.iter().try_for_each(|leaf| terminal.record(leaf))?,
-        false => rows(&leaves.iter().map(row).collect::<Vec<_>>(), "", terminal)?,
+    if items(&answer["leaves"]).is_empty() {
+        let size = answer["size"].as_u64().unwrap_or(0);
+        terminal.talk(format!("no leaves from {from} on: the log has {}", leaves(size)));
     }
+    // A leaf is shown as the bytes that were hashed say it.
+    let shown = items(&answer["leaves"]).iter().filter_map(Value::as_str);
+    let shown: Vec<Value> = shown.map(|leaf| serde_json::from_str(leaf).unwrap_or(Value::Null)).collect();
+    if terminal.is_json() {
+        shown.iter().try_for_each(|leaf| terminal.record(leaf))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names_users = shown.iter().any(|leaf| !items(approvals(leaf)).is_empty());
+    // Whoever may read the log but not ask for the users sees their numbers.
+    let users = names_users.then(|| client.ask(&Request::get(&["users"])).ok()).flatten().unwrap_or_default();
+    rows(&shown.iter().map(|leaf| row(leaf, &users)).collect::<Vec<_>>(), "", terminal)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(leaf: &Value) -> Vec<Cell> {
+/// Who approved what landed, by their numbers.
+fn approvals(leaf: &Value) -> &Value {
+    &leaf["entry"]["act"]["approvals"]
+}
+
+/// `ann`, or `user 3` where nobody of this number is known.
+fn user_name(user: &Value, users: &Value) -> String {
+    let is_meant = |known: &&Value| known["number"] == *user;
+    let known = items(users).iter().find(is_meant);
+    known.map_or_else(|| format!("user {user}"), |known| text(known, "user").to_owned())
+}
+
+fn row(leaf: &Value, users: &Value) -> Vec<Cell> {
     let entry = leaf["entry"].as_object().and_then(|entry| entry.iter().next());
     let (kind, fields) = match entry {
         Some((kind, act)) if kind == "act" => (text(act, "act").to_owned(), act),
@@ -363,7 +385,16 @@ fn row(leaf: &Value) -> Vec<Cell> {
     };
     let shown =
         fields.as_object().into_iter().flatten().filter(|(key, value)| *key != "act" && !value.is_null());
-    let shown: Vec<String> = shown.map(|(key, value)| format!("{key}={}", plain(value))).collect();
+    let approved_by = || {
+        let names: Vec<String> = items(approvals(leaf)).iter().map(|user| user_name(user, users)).collect();
+        if names.is_empty() { "nobody".to_owned() } else { names.join(",") }
+    };
+    let shown: Vec<String> = shown
+        .map(|(key, value)| match key.as_str() {
+            "approvals" => format!("approved_by={}", approved_by()),
+            _ => format!("{key}={}", plain(value)),
+        })
+        .collect();
     vec![
         number(leaf, "leaf").into(),
         time(leaf, "at").into(),
@@ -391,6 +422,19 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_approved_what_landed_is_named() {
+        let users = json!([{ "user": "ann", "number": 1 }, { "user": "mia", "number": 3 }]);
+        let shown = |approvals: Value| {
+            let act = json!({ "act": "landed", "approvals": approvals, "change": 7 });
+            let cells = row(&json!({ "leaf": 1, "at": 0, "entry": { "act": act } }), &users);
+            format!("{:?}", cells.last().unwrap())
+        };
+        assert!(shown(json!([3])).contains("approved_by=mia change=7"), "{}", shown(json!([3])));
+        assert!(shown(json!([3, 9])).contains("approved_by=mia,user 9 "));
+        assert!(shown(json!([])).contains("approved_by=nobody "));
+    }
 
     #[test]
     fn only_one_leaf_is_a_leaf() {

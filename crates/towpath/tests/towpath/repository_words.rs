@@ -58,6 +58,7 @@ fn the_schema_is_one_document() {
     let world = World::with(&[]);
     let schema: serde_json::Value = serde_json::from_str(&world.towpath(&["config", "schema"]).out).unwrap();
     assert_eq!(schema["title"], "towpath.yaml");
+    assert_eq!(world.towpath(&["config", "schema", "--json"]).out, format!("{schema}\n"));
 }
 
 #[test]

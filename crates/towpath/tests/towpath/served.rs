@@ -282,6 +282,9 @@ fn a_change_is_pushed_tested_and_landed() {
     assert_eq!((runs["outcome"].as_str(), runs["commit"] == landed["landed"]), (Some("passed"), true));
     let audit = served.ok(&["audit", "show"]).out;
     assert!(audit.contains("  landed  ") && audit.contains("run=web/main/1"), "{audit}");
+    assert!(audit.contains(" approved_by=nobody "), "{audit}");
+    let beyond = served.ok(&["audit", "show", "--from", "100000"]);
+    assert!(beyond.err.starts_with("no leaves from 100000 on: the log has "), "{}{}", beyond.out, beyond.err);
     let data = served.world.home().join("data").display().to_string();
     assert_eq!(served.ok(&["audit", "verify", "--data", &data]).code, 0);
     // The token for git is in a file of its own that nobody else may read.
