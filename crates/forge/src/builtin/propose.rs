@@ -206,7 +206,7 @@ impl BuiltIn {
             None => self.records().policy()?.default_target,
         };
         let (found, key) = if let Some(number) = proposal.change {
-            (Some(self.current(number)?), Key::Number)
+            (Some(self.named(number)?), Key::Number)
         } else if let Some(source) = &proposal.source {
             let all = self.records().find(&Find::Source(by, source.clone()))?;
             let same_target = all
@@ -235,7 +235,8 @@ impl BuiltIn {
             ChangeState::Landed { commit } => Err(Failure::refused(
                 RefusalClass::Conflict,
                 format!(
-                    "change {} landed as {}; what comes next is a new change: give its commit a new Change-Id",
+                    "change {} landed as {}; what comes next is a new change: push its branch with `-o change`, or give its \
+                     commit a new Change-Id",
                     change.number,
                     commit.short()
                 ),
@@ -250,6 +251,20 @@ impl BuiltIn {
                 ),
             )),
         }
+    }
+
+    /// The change that a push names by its number.
+    fn named(&self, number: ChangeNumber) -> Done<SavedChange> {
+        self.current(number).map_err(|failure| match failure {
+            Failure::Refused(missing) if missing.class == RefusalClass::NotFound => {
+                let why = format!(
+                    "{}; `towpath change list` shows those that are open, and `-o change` without a number opens one",
+                    missing.why
+                );
+                Failure::refused(RefusalClass::NotFound, why)
+            }
+            failure => failure,
+        })
     }
 
     fn not_yours(&self, change: &ChangeRecord) -> Failure {

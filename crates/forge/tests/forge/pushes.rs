@@ -254,6 +254,9 @@ fn a_name_is_used_again_after_landing_and_closed_changes_say_so() {
     assert_eq!(world.newest(), ChangeNumber(2));
     let refused = ann.push(&["-o", "change=1", "HEAD:refs/heads/topic"]).unwrap_err();
     assert!(refused.contains("change 1 landed as"), "{refused}");
+    assert!(refused.contains("push its branch with `-o change`"), "{refused}");
+    let refused = ann.push(&["-o", "change=99", "HEAD:refs/heads/topic"]).unwrap_err();
+    assert!(refused.contains("there is no change 99; `towpath change list`"), "{refused}");
     // Of several that are over, the newest says what is.
     world.forge.close(ANN, ChangeNumber(2), world.now()).unwrap();
     let refused = ann.push(&["-o", "change", "HEAD:refs/heads/topic"]).unwrap_err();

@@ -144,11 +144,10 @@ fn grant(place: &Place, user: &str, right: Value, terminal: &Terminal) -> Result
     let exit = done(&place.client, &Request::put(&place.path(&["people", user]), right), terminal)?;
     if is_second && let Some(settings) = look("settings") {
         lax_branches(&settings).iter().for_each(|branch| {
-            let part = json!({ "branches": { branch: { "approvals": 1 } } });
             terminal.talk(format!(
                 "note: changes for `{branch}` land without an approval where its towpath.yaml asks for none, as `approvals` \
-                 is 0 in the settings, set when there was nobody else; to ask for one: `towpath repo settings --set FILE`, \
-                 with {part} in FILE"
+                 is 0 in the settings, set when there was nobody else; to ask for one: {}",
+                approvals::how_to_set((&place.repo, branch), 1)
             ));
         });
     }

@@ -177,7 +177,10 @@ fn prepare(
             Some(notes) if !notes.is_empty() => notes,
             _ => "no job of the pipeline has one of these events in its `on`".to_owned(),
         };
-        let hint = format!("write a {FILE_NAME}, or name a job; `towpath config explain` lists them");
+        let hint = match graph.jobs.is_empty() {
+            true => format!("write a {FILE_NAME}: docs/guide/pipeline.md says what it takes"),
+            false => "name a job; `towpath config explain` lists them".to_owned(),
+        };
         return Err(Failure::new(Exit::Usage, "there is nothing to run").why(why).hint(hint));
     }
     let site = site(checkout, &selection, folder.path(), terminal)?;

@@ -333,6 +333,9 @@ fn a_run_that_was_cancelled_says_so_and_is_not_cancelled_twice() {
 fn a_folder_without_a_pipeline_says_what_to_do() {
     let world = World::with(&[]);
     refused(&world.towpath(&["config", "check"]), 3, &["there is no towpath.yaml to check", "Makefile"]);
+    let run = world.towpath(&["run"]);
+    refused(&run, 2, &["there is nothing to run", "write a towpath.yaml: docs/guide/pipeline.md"]);
+    assert!(!run.err.contains("name a job"), "{}", run.err);
     refused(&world.towpath(&["config", "check", "nope.yaml"]), 3, &["cannot read `nope.yaml`"]);
     refused(&world.towpath(&["config", "check", "/dev/zero"]), 2, &["the file is too large"]);
     let mut outside = world.command(TOWPATH);

@@ -6,6 +6,7 @@ use towpath_core::gate::GateConfig;
 use crate::command::answer::{flag, items, text};
 use crate::failure::Failure;
 use crate::remote::{Client, Request};
+use crate::terminal::inline;
 use crate::terminal::style::count;
 
 /// Sets how many approvals a new repo's branches take where their towpath.yaml does not say: as many as are `wanted`, or none
@@ -15,13 +16,14 @@ pub(super) fn set_approvals(
     repo: &Value,
     wanted: Option<u32>,
 ) -> Result<Option<String>, Failure> {
-    let (name, asked) = (text(repo, "repo"), repo["approvals"].as_u64());
+    let (name, branch) = (text(repo, "repo"), text(repo, "default_branch"));
+    let asked = repo["approvals"].as_u64();
     let givers = if wanted.is_none() { Some(givers(client, name)?) } else { None };
     let alone = givers == Some(Givers::OnlyUser);
     let Some(approvals) = wanted.or(alone.then_some(0)) else {
         let nobody = givers == Some(Givers::NobodyElse);
         return Ok(nobody
-            .then(|| nobody_else_note(name, asked))
+            .then(|| nobody_else_note((name, branch), asked))
             .flatten()
             .map(|note| format!("note: {note}")));
     };
@@ -32,7 +34,7 @@ pub(super) fn set_approvals(
         branch["approvals"] = json!(approvals);
     }
     client.ask(&Request::put(&path, settings))?;
-    Ok(approvals_note(approvals, asked, alone).map(|note| format!("note: {note}")))
+    Ok(approvals_note((name, branch), (approvals, asked), alone).map(|note| format!("note: {note}")))
 }
 
 /// Who there is to approve what is uploaded by whoever brings a repo.
@@ -69,11 +71,11 @@ fn givers(client: &Client, repo: &str) -> Result<Givers, Failure> {
 }
 
 /// What waits for whom where nobody else can approve: as the branch's own file has `asked`, or the server's default.
-fn nobody_else_note(repo: &str, asked: Option<u64>) -> Option<String> {
+fn nobody_else_note((repo, branch): (&str, &str), asked: Option<u64>) -> Option<String> {
     let needed = asked.unwrap_or_else(|| GateConfig::default().approvals.into());
     let fewer = match asked {
-        Some(_) => "or ask for none: `gate: { approvals: 0 }` in the branch's towpath.yaml",
-        None => "or set `approvals` to 0: `towpath repo settings`",
+        Some(_) => "or ask for none: `gate: { approvals: 0 }` in the branch's towpath.yaml".to_owned(),
+        None => format!("or ask for none: {}", how_to_set((repo, branch), 0)),
     };
     (needed > 0).then(|| {
         format!(
@@ -84,12 +86,23 @@ fn nobody_else_note(repo: &str, asked: Option<u64>) -> Option<String> {
     })
 }
 
+/// How a branch comes to ask for so many approvals where its own file names no number.
+pub(super) fn how_to_set((repo, branch): (&str, &str), approvals: u32) -> String {
+    let part = json!({ "branches": { branch: { "approvals": approvals } } });
+    let part = inline(&part.to_string());
+    format!("`towpath repo settings --repo {} --set FILE`, with {part} in FILE", inline(repo))
+}
+
 fn approvals_in_words(number: u64) -> String {
     count(usize::try_from(number).unwrap_or(usize::MAX), "approval")
 }
 
 /// What holds where the settings say `approvals` and the branch's own file what it has `asked` for, which goes before.
-fn approvals_note(approvals: u32, asked: Option<u64>, alone: bool) -> Option<String> {
+fn approvals_note(
+    (repo, branch): (&str, &str),
+    (approvals, asked): (u32, Option<u64>),
+    alone: bool,
+) -> Option<String> {
     match asked.filter(|asked| *asked != u64::from(approvals)) {
         Some(asked) if alone => Some(format!(
             "the branch's towpath.yaml asks for {}, and you are the only user: nobody can give that, so changes wait. \
@@ -102,10 +115,12 @@ fn approvals_note(approvals: u32, asked: Option<u64>, alone: bool) -> Option<Str
         )),
         None => alone.then(|| {
             let place = match asked {
-                Some(_) => "`gate: { approvals: 1 }` in the branch's towpath.yaml, which goes before the repo's settings",
-                None => "`approvals` to 1: `towpath repo settings`",
+                Some(_) => {
+                    "`gate: { approvals: 1 }` in the branch's towpath.yaml, which goes before the repo's settings".to_owned()
+                }
+                None => how_to_set((repo, branch), 1),
             };
-            format!("you are the only user, so changes land without an approval; once there are others, set {place}")
+            format!("you are the only user, so changes land without an approval; once there are others, ask for one: {place}")
         }),
     }
 }
@@ -116,14 +131,19 @@ mod tests {
 
     #[test]
     fn whoever_is_alone_hears_which_place_decides_on_approvals() {
-        let note = |approvals, asked| approvals_note(approvals, asked, true).unwrap();
-        assert!(note(0, None).contains("`towpath repo settings`"));
+        let web = ("web", "main");
+        let note = |approvals, asked| approvals_note(web, (approvals, asked), true).unwrap();
+        let set = r#"`towpath repo settings --repo web --set FILE`, with {"branches":{"main":{"approvals":1}}} in FILE"#;
+        assert!(note(0, None).contains(set), "{}", note(0, None));
+        let none = set.replace(r#""approvals":1"#, r#""approvals":0"#);
+        let nobody_else = nobody_else_note(web, None).unwrap();
+        assert!(nobody_else.contains(&none), "{nobody_else}");
         let file = note(0, Some(0));
         assert!(
             file.contains("approvals: 1 }` in the branch's towpath.yaml")
                 && !file.contains("towpath repo settings")
         );
         assert!(note(0, Some(1)).contains("nobody can give that"));
-        assert_eq!(approvals_note(2, Some(2), false), None);
+        assert_eq!(approvals_note(web, (2, Some(2)), false), None);
     }
 }
