@@ -93,6 +93,16 @@ pub fn secret_input(what: &str) -> Result<String, Failure> {
     }
 }
 
+/// The same for what is set and not known anywhere yet: at a terminal, where nobody sees what they type, it is typed twice.
+pub fn new_secret(what: &str) -> Result<String, Failure> {
+    let first = secret_input(what)?;
+    if std::io::stdin().is_terminal() && secret_line(&format!("{what} once more"))? != first {
+        let what = format!("the {what} was not typed twice alike, so nothing was done");
+        return Err(Failure::new(Exit::Usage, what).hint("do this again"));
+    }
+    Ok(first)
+}
+
 /// The same where nothing is an answer, too.
 pub fn secret_line(what: &str) -> Result<String, Failure> {
     let stdin = std::io::stdin();

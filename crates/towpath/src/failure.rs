@@ -11,7 +11,7 @@ use towpath_pipeline::Diagnostics;
 /// How the program ends. The numbers are documented in `--help` and never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// The job or change failed.
+    /// The job or change failed, or whoever was asked said no.
     Failed = 1,
     /// The words of the command, or a configuration, are wrong.
     Usage = 2,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::command::answer::{self, done, flag, text, time};
-use crate::command::{secret_input, secret_line};
+use crate::command::{new_secret, secret_line};
 use crate::failure::Failure;
 use crate::remote::Request;
 use crate::remote::place::client;
@@ -52,8 +52,8 @@ pub enum UserCommand {
     /// Set the password for the login on the pages
     ///
     /// Your own takes two lines on standard input: the old one, then the new one. Somebody else's, which only an admin
-    /// sets, takes one: the new one. At a terminal you are asked for them, and what you type is not shown. Who has had no
-    /// password so far leaves the line of the old one empty.
+    /// sets, takes one: the new one. At a terminal you are asked for them, for the new one twice, and what you type is not
+    /// shown. Who has had no password so far leaves the line of the old one empty.
     Password {
         /// The name; without it, you
         name: Option<String>,
@@ -70,7 +70,7 @@ pub fn run(command: &UserCommand, terminal: &Terminal) -> Result<ExitCode, Failu
             answer::list(&json!([me]), "users", terminal, me_row)
         }
         UserCommand::Add { name, admin, password } => {
-            let password = password.then(|| secret_input("password")).transpose()?;
+            let password = password.then(|| new_secret("password")).transpose()?;
             let body = json!({ "user": name, "admin": admin, "password": password });
             let added = client.ask(&Request::post(&["users"], body))?;
             answer::list(&json!([added]), "users", terminal, row)
@@ -81,11 +81,11 @@ pub fn run(command: &UserCommand, terminal: &Terminal) -> Result<ExitCode, Failu
         UserCommand::Disable { name } => act(Request::post(&["users", name, "disable"], json!({}))),
         UserCommand::Enable { name } => act(Request::post(&["users", name, "enable"], json!({}))),
         UserCommand::Password { name: Some(name) } => {
-            let new = secret_input("new password")?;
+            let new = new_secret("new password")?;
             act(Request::put(&["users", name, "password"], json!({ "new": new })))
         }
         UserCommand::Password { name: None } => {
-            let (old, new) = (secret_line("old password")?, secret_input("new password")?);
+            let (old, new) = (secret_line("old password")?, new_secret("new password")?);
             act(Request::put(&["me", "password"], json!({ "old": old, "new": new })))
         }
     }

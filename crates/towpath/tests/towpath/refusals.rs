@@ -1,6 +1,6 @@
 //! What the program says to words that mean nothing here: what is wrong, why, and what to do next, with its exit code.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -274,6 +274,37 @@ fn ones_own_password_takes_the_old_one_and_the_first_takes_none() {
     assert_eq!(set("correct horse one\ncorrect horse two\n").code, 0);
     let help = served.ok(&["user", "password", "--help"]).out;
     assert!(help.contains("two lines on standard input: the old one, then the new one"), "{help}");
+}
+
+/// As a person at a terminal: `script` is one. Nothing is typed before it is asked for, as that would be dropped.
+#[test]
+fn at_a_terminal_a_new_password_is_typed_twice() {
+    let served = Served::with_options(&[("towpath.yaml", PIPELINE)], &PLAIN, &[]);
+    let typed = |lines: [&str; 3]| {
+        let mut script = served.world.command("script");
+        let line = format!("exec {TOWPATH} user password");
+        script.args(["-qefc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut terminal = script.spawn().unwrap();
+        let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+        let (mut said, mut byte) = (String::new(), [0]);
+        for (line, asked) in
+            lines.iter().zip(["old password: ", "new password: ", "new password once more: "])
+        {
+            while !said.ends_with(asked) {
+                assert_eq!(screen.read(&mut byte).unwrap(), 1, "it ended before it asked: {said}");
+                said.push(char::from(byte[0]));
+            }
+            keys.write_all(line.as_bytes()).unwrap();
+        }
+        screen.read_to_string(&mut said).unwrap();
+        assert!(!said.contains("horse"), "{said}");
+        (terminal.wait().unwrap().code(), said)
+    };
+    let (code, said) = typed(["\n", "correct horse one\n", "correct horse two\n"]);
+    assert!(code == Some(2) && said.contains("was not typed twice alike"), "{said}");
+    assert_eq!(typed(["\n", "correct horse one\n", "correct horse one\n"]).0, Some(0));
+    let changed = given(&served, &["user", "password"], b"correct horse one\ncorrect horse two\n");
+    assert_eq!(changed.code, 0, "{}", changed.err);
 }
 
 #[test]
