@@ -22,6 +22,7 @@ use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
 use towpath_executor::protocol::StopMode;
 use towpath_executor::{ExecutorClient, ExecutorConfig, ExecutorEvent, Limits, SandboxKind};
+use towpath_git::GitOptions;
 use towpath_server::engine::{AnyIntake, Changed, Engine};
 use towpath_server::http::Edge;
 use towpath_server::http::origin::Site;
@@ -295,6 +296,7 @@ pub fn settings(folder: &Path, sandbox: SandboxKind) -> Result<ServerSettings, F
         sandbox,
         limits: Limits::default(),
         program: std::env::current_exe()?,
+        git: GitOptions::default(),
         executor: ExecutorLife::Own,
     })
 }

@@ -70,7 +70,7 @@ pub enum CandidateResult {
     },
     /// The change is already contained in its parent: there is nothing to land.
     Empty,
-    /// Git cannot join the two sides, however often it is tried: no common history, say.
+    /// Git cannot join the two sides, however often it is tried: no common history, say, or more work than it is given time for.
     Impossible {
         /// Why.
         why: String,

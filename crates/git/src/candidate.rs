@@ -22,7 +22,7 @@ use towpath_core::ids::{CandidateId, CommitId, Timestamp, TreeId};
 use crate::environment::EMPTY_TREE;
 use crate::error::GitError;
 use crate::history::{Range, Walk};
-use crate::merge::Merged;
+use crate::merge::{MergeTime, Merged};
 use crate::object::{CommitInfo, NewCommit, TreePath, write_commit};
 use crate::refs::{Expected, RefName, RefUpdate, Transaction};
 use crate::repository::Repository;
@@ -59,7 +59,8 @@ impl Repository {
     /// It becomes durable when it lands. After a power cut it may be gone, and is made again from its description.
     ///
     /// # Errors
-    /// `Missing` if a commit is not there; `Unrelated`, `TooLarge` or `BadInput` if it can never be made.
+    /// `Missing` if a commit is not there; `Unrelated`, `TooLarge` or `BadInput` if it can never be made; `MergeTooSlow` if its
+    /// merges take too long.
     pub fn make_candidate(&self, spec: &CandidateSpec) -> Result<CandidateOutcome, GitError> {
         let parent = self.commit(spec.parent)?;
         let outcome = match spec.strategy {
@@ -102,6 +103,7 @@ impl Repository {
         let range = Range { from: spec.parent, to: spec.revision };
         let steps = self.commits_between(range, Walk::FirstParents, REBASED_COMMITS_MAX)?;
         let committer = signature(spec.time);
+        let mut time = self.merge_time();
         let (mut commit, mut tree) = (parent.id, parent.tree);
         for step in steps {
             let step = self.commit(step)?;
@@ -109,7 +111,7 @@ impl Repository {
             if step.parents.is_empty() && self.merge_base(spec.parent, spec.revision)?.is_none() {
                 return Err(GitError::Unrelated { ours: spec.parent, theirs: spec.revision });
             }
-            let picked = match self.pick(tree, &step)? {
+            let picked = match self.pick(&mut time, tree, &step)? {
                 Merged::Conflict(paths) => return Ok(CandidateOutcome::Conflict { paths }),
                 Merged::Clean(picked) if picked == tree => continue,
                 Merged::Clean(picked) => picked,
@@ -132,7 +134,12 @@ impl Repository {
     }
 
     /// The tree of `onto` with what `step` did to its first parent.
-    pub(crate) fn pick(&self, onto: TreeId, step: &CommitInfo) -> Result<Merged, GitError> {
+    pub(crate) fn pick(
+        &self,
+        time: &mut MergeTime,
+        onto: TreeId,
+        step: &CommitInfo,
+    ) -> Result<Merged, GitError> {
         let base = match step.parents.first() {
             Some(parent) => *parent,
             None => self.synthetic(empty_tree(), None)?,
@@ -142,7 +149,7 @@ impl Repository {
             1 => step.id,
             _ => self.synthetic(step.tree, Some(base))?,
         };
-        self.merge(ours, theirs)
+        self.merge_within(time, [ours, theirs])
     }
 
     /// A commit that only serves as one side of a merge. Nothing holds it; garbage collection takes it.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use towpath_core::ids::CommitId;
 
@@ -55,6 +56,16 @@ pub enum GitError {
         call: &'static str,
         /// How long it had.
         milliseconds: u128,
+    },
+    /// The merges of one candidate had all of their time, and were not done. A busy machine may be the reason, so it is worth
+    /// one more try; after that it is a fact about the two sides.
+    #[error(
+        "git could not merge it within {} s: bring it up to date with its target (rebase or merge), or make it smaller",
+        time.as_secs_f64()
+    )]
+    MergeTooSlow {
+        /// How long they had.
+        time: Duration,
     },
     /// Whoever it worked for has ended it: the server stops.
     #[error("git {call} was ended before it was done")]
@@ -255,9 +266,8 @@ impl GitError {
     pub fn class(&self) -> ErrorClass {
         use GitError::*;
         match self {
-            Deadline { .. } | Interrupted { .. } | Failed { .. } | Io { .. } | NoRoom { .. } => {
-                ErrorClass::Transient
-            }
+            Deadline { .. } | MergeTooSlow { .. } | Interrupted { .. } => ErrorClass::Transient,
+            Failed { .. } | Io { .. } | NoRoom { .. } => ErrorClass::Transient,
             // A person mends these while we run, and tells nobody.
             NotCleared | Damaged { .. } | DamagedBelow { .. } | Unreadable { .. } => ErrorClass::Transient,
             Exists { .. } => ErrorClass::Conflict,

@@ -5,7 +5,7 @@
 //! where it does not, each merge starts a git of its own.
 
 use std::ffi::OsStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use towpath_core::ids::{CommitId, TreeId};
 
@@ -16,8 +16,6 @@ use crate::object::{ObjectId, TreePath};
 use crate::process::{Bounds, Prepared, Until};
 use crate::repository::Repository;
 
-/// Time for one merge. The slowest of 246 hard pairs of a large repository took 6 s.
-const MERGE_DEADLINE: Duration = Duration::from_secs(60);
 /// Time for the first answer of an engine that answers at once: it takes 3 ms.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of one path in an answer.
@@ -51,15 +49,50 @@ impl Merged {
     }
 }
 
+/// The time that the merges of one candidate share. Waiting for the process that makes them takes none of it.
+pub(crate) struct MergeTime {
+    whole: Duration,
+    left: Duration,
+}
+
+impl MergeTime {
+    /// What `work`, which is one exchange with git, takes is taken off.
+    fn spend<T>(&mut self, work: impl FnOnce(Duration) -> Result<T, GitError>) -> Result<T, GitError> {
+        let began = Instant::now();
+        let done = work(self.left);
+        self.left = self.left.saturating_sub(began.elapsed());
+        done.map_err(|error| match error {
+            GitError::Deadline { .. } => GitError::MergeTooSlow { time: self.whole },
+            error => error,
+        })
+    }
+}
+
 impl Repository {
     /// Merges two commits as `git merge` would, without looking at any attribute, configuration or working tree.
     ///
     /// # Errors
-    /// `Missing` if a commit is not there, `Damaged` if something of them cannot be read, `Unrelated` without a common ancestor.
+    /// `Missing` if a commit is not there, `Damaged` if something of them cannot be read, `Unrelated` without a common ancestor,
+    /// `MergeTooSlow` if it takes too long.
     pub fn merge(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, GitError> {
+        self.merge_within(&mut self.merge_time(), [ours, theirs])
+    }
+
+    /// All the time that the merges of a candidate have.
+    pub(crate) fn merge_time(&self) -> MergeTime {
+        let whole = self.git().merge_deadline();
+        MergeTime { whole, left: whole }
+    }
+
+    /// One of the merges that share `time`.
+    pub(crate) fn merge_within(
+        &self,
+        time: &mut MergeTime,
+        [ours, theirs]: [CommitId; 2],
+    ) -> Result<Merged, GitError> {
         let merged = match self.probed(ours)? {
-            true => self.merge_kept_open([ours, theirs]),
-            false => self.merge_alone([ours, theirs]),
+            true => self.merge_kept_open(time, [ours, theirs]),
+            false => self.merge_alone(time, [ours, theirs]),
         };
         let error = match merged.map_err(|error| self.explained(error, &[ours, theirs])) {
             Ok(merged) => return Ok(merged.with_own_names([ours, theirs])),
@@ -94,18 +127,22 @@ impl Repository {
             && slot.with(|| self.merger_command(), |process| ask(process, [commit; 2], until)).is_ok()
     }
 
-    fn merge_kept_open(&self, sides: [CommitId; 2]) -> Result<Merged, GitError> {
-        let until = Until::after(MERGE_DEADLINE);
-        let exchange = |process: &mut Coprocess| Ok((ask(process, sides, until)?, process.complaints()));
+    fn merge_kept_open(&self, time: &mut MergeTime, sides: [CommitId; 2]) -> Result<Merged, GitError> {
+        let exchange = |process: &mut Coprocess| {
+            let merged = time.spend(|left| ask(process, sides, Until::after(left)))?;
+            Ok((merged, process.complaints()))
+        };
         let (merged, complaints) = self.merger().with(|| self.merger_command(), exchange)?;
         self.unless_damaged(merged, &complaints, &sides)
     }
 
-    fn merge_alone(&self, sides: [CommitId; 2]) -> Result<Merged, GitError> {
-        let bounds = Bounds { deadline: MERGE_DEADLINE, output_bytes_max: OUTPUT_BYTES_MAX };
+    fn merge_alone(&self, time: &mut MergeTime, sides: [CommitId; 2]) -> Result<Merged, GitError> {
         let [ours, theirs] = sides;
         let request = format!("{ours} {theirs}\n");
-        let finished = self.merge_call().prepare().finish(request.as_bytes(), bounds)?;
+        let finished = time.spend(|left| {
+            let bounds = Bounds { deadline: left, output_bytes_max: OUTPUT_BYTES_MAX };
+            self.merge_call().prepare().finish(request.as_bytes(), bounds)
+        })?;
         if !finished.status.success() {
             return Err(finished.failed("merge-tree"));
         }

@@ -50,7 +50,7 @@ pub fn candidates(
         if last.parents != [between.id] || between.parents != [middle.id] || middle.parents != [first.id] {
             continue;
         }
-        if let Merged::Clean(tree) = repository.pick(first.tree, last)? {
+        if let Merged::Clean(tree) = repository.pick(&mut repository.merge_time(), first.tree, last)? {
             let beside = repository.synthetic(tree, Some(first.id))?;
             push_apart(repository, &mut specs, [beside, middle.id])?;
         }

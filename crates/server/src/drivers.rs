@@ -2,10 +2,13 @@
 //!
 //! A driver may crash anywhere: what it did is recognised when it is asked again. Drivers of one key run one after the
 //! other, so that an older wanted value never overtakes a newer one.
+//!
+//! How long a candidate takes is up to whoever pushed the change. So candidates have workers of their own, of which no repo
+//! has all: reads, landings and checks wait for no merge, nor does anybody for the merges of another repo.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use towpath_core::cell::CellId;
 use towpath_core::effect::{Effect, EffectKey};
@@ -26,7 +29,7 @@ use crate::replace::Succession;
 use crate::repos::Repos;
 
 mod land;
-mod make_candidate;
+pub mod make_candidate;
 mod note_landing;
 mod pace;
 mod read_graph;
@@ -35,10 +38,12 @@ pub mod run_job;
 mod workers;
 
 use run_job::Jobs;
-use workers::Workers;
+use workers::{Party, Places, Workers};
 
-/// Effects carried out at once, jobs not counted: git and the disk are busy before there are more.
+/// Effects carried out at once, jobs and candidates not counted: git and the disk are busy before there are more.
 const WORKERS: usize = 8;
+/// Candidates made at once. Of one repository, one is merged while what came of another one is read.
+const CANDIDATES: Places = Places { all: 4, of_one_party: 2 };
 /// First wait after a failure that may pass.
 const RETRY_MS_FIRST: i64 = 500;
 /// Longest wait between tries.
@@ -58,6 +63,8 @@ pub struct Hands {
     pub store: Arc<Store>,
     /// Held while a repository's notes are written.
     pub notes: Mutex<()>,
+    /// Candidates whose merges took too long.
+    pub slow: make_candidate::Slow,
     /// The way to let another program serve.
     pub succession: Arc<Succession>,
 }
@@ -119,10 +126,13 @@ pub struct Task {
 
 type Lane = (CellId, EffectKey);
 
-/// Tasks of one key: the first one is being carried out.
+/// What is wanted of one key. One worker at most has it.
 #[derive(Default)]
 struct Line {
-    tasks: VecDeque<Task>,
+    /// What is to be done after what is under way.
+    next: Option<Task>,
+    /// A worker has it, or will.
+    is_taken: bool,
     tries: u32,
 }
 
@@ -131,6 +141,7 @@ pub struct Drivers {
     hands: Hands,
     lanes: Mutex<HashMap<Lane, Line>>,
     workers: Workers,
+    candidates: Workers,
     me: Weak<Drivers>,
 }
 
@@ -141,6 +152,7 @@ impl Drivers {
             hands,
             lanes: Mutex::default(),
             workers: Workers::start(WORKERS),
+            candidates: Workers::start_for_many(CANDIDATES),
             me: me.clone(),
         })
     }
@@ -150,54 +162,59 @@ impl Drivers {
         &self.hands
     }
 
-    /// Puts a task at the end of its lane; starts it if the lane was free.
+    /// Makes a task the next of its lane; gives the lane to a worker if none has it.
     fn enqueue(&self, engine: &Engine, task: Task) {
+        let Some(me) = self.me.upgrade() else { return };
         let lane = (task.cell.clone(), task.key.clone());
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = lanes.entry(lane.clone()).or_default();
-        // What has not begun and is overtaken need not be done at all.
-        let begun = line.tasks.len().min(1);
-        line.tasks.truncate(begun);
-        line.tasks.push_back(task);
-        if begun == 0 {
-            drop(lanes);
-            self.begin(engine.clone(), lane);
+        let workers = match task.effect {
+            Effect::MakeCandidate { .. } => &self.candidates,
+            _ => &self.workers,
+        };
+        let is_taken = {
+            let mut lanes = self.lanes();
+            let line = lanes.entry(lane.clone()).or_default();
+            // What has not begun and is overtaken need not be done at all.
+            line.next = Some(task);
+            std::mem::replace(&mut line.is_taken, true)
+        };
+        if !is_taken {
+            let engine = engine.clone();
+            workers.run_for(party(&lane.0), Box::new(move || me.work(&engine, &lane)));
         }
     }
 
-    fn begin(&self, engine: Engine, lane: Lane) {
-        let Some(me) = self.me.upgrade() else { return };
-        self.workers.run(Box::new(move || me.work(&engine, &lane)));
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Lane, Line>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Carries out the lane's tasks until none is left.
     fn work(&self, engine: &Engine, lane: &Lane) {
-        loop {
-            let task = {
-                let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-                let line = lanes.get(lane);
-                match line.and_then(|line| line.tasks.front()).cloned() {
-                    Some(task) => task,
-                    None => {
-                        // A lane that failed is remembered: the next try is another one of the same row of tries.
-                        if line.is_some_and(|line| line.tries == 0) {
-                            lanes.remove(lane);
-                        }
-                        return;
-                    }
-                }
-            };
+        while let Some(task) = self.next(lane) {
             let result = self.attempt(engine, &task);
             let tries = self.finished(lane, result.is_ok());
             answer(engine, &task, result, tries);
         }
     }
 
-    /// Takes the finished task off its lane; returns how often in a row the lane has failed.
+    /// The next task of a lane that the caller has; gives the lane back if there is none.
+    fn next(&self, lane: &Lane) -> Option<Task> {
+        let mut lanes = self.lanes();
+        let line = lanes.get_mut(lane)?;
+        if let Some(task) = line.next.take() {
+            return Some(task);
+        }
+        line.is_taken = false;
+        // A lane that failed is remembered: the next try is another one of the same row of tries.
+        if line.tries == 0 {
+            lanes.remove(lane);
+        }
+        None
+    }
+
+    /// Returns how often in a row the lane has failed.
     fn finished(&self, lane: &Lane, well: bool) -> u32 {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes();
         let Some(line) = lanes.get_mut(lane) else { return 0 };
-        line.tasks.pop_front();
         line.tries = if well { 0 } else { line.tries + 1 };
         line.tries
     }
@@ -298,6 +315,16 @@ impl Dispatcher for Drivers {
                 self.enqueue(engine, Task { cell: cell.clone(), key, token, effect, cancelled: true });
             }
         }
+    }
+}
+
+/// The repo of a cell.
+fn party(cell: &CellId) -> Party {
+    match cell {
+        CellId::Gate(gate) => Some(gate.repo.clone()),
+        CellId::Run(run) => Some(run.gate.repo.clone()),
+        CellId::Environment(environment) => Some(environment.repo.clone()),
+        CellId::Pool => None,
     }
 }
 

@@ -15,6 +15,7 @@ use towpath_store::{AuditOptions, OpenError, Options, ReadError, Store, View};
 use crate::auth::revoked::{Revocations, RevokedError};
 use crate::clock::system_time;
 use crate::doorbells::Doorbells;
+use crate::drivers::make_candidate::Slow;
 use crate::drivers::run_job::{Jobs, Sources, open_bases};
 use crate::drivers::{Drivers, Hands};
 use crate::engine::{AnyIntake, Engine, EngineEnd, Holding, Running};
@@ -171,7 +172,7 @@ impl Server {
         let revoked = Revocations::open(&settings.keys, &store, system_time())?;
         let folders = Folders::below(store.path());
         folders.make()?;
-        let repos = Arc::new(Repos::new(git_of(&store)?, folders.repos.clone()));
+        let repos = Arc::new(Repos::new(git_of(&store, &settings.git)?, folders.repos.clone()));
         let forges = Arc::new(Forges::new(repos.clone(), store.clone()));
         let secrets = open_secrets(&store, &settings.keys)?;
         let (logs, blobs) = Executor::stores(&folders.executor)?;
@@ -189,16 +190,16 @@ impl Server {
         let jobs = Jobs::new(sources, settings.slots);
         let succession = Succession::open(store.path(), blobs.clone(), settings.executor);
         let doorbells = Arc::new(Doorbells::default());
-        let hands = Hands {
+        let drivers = Drivers::new(Hands {
             repos: repos.clone(),
             forges: forges.clone(),
             doorbells: doorbells.clone(),
             jobs: jobs.clone(),
             store: store.clone(),
             notes: Mutex::default(),
+            slow: Slow::default(),
             succession: succession.clone(),
-        };
-        let drivers = Drivers::new(hands);
+        });
         mend::repositories(&forges, system_time()).map_err(OpenError::from)?;
         halts::tell_before_the_first_turn(&store, system_time()).map_err(OpenError::from)?;
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -290,13 +291,13 @@ impl Server {
 
 /// The git of a data folder, which is ours alone: whatever git still runs for it is a dead server's, and is ended. What
 /// the disk does not confirm in any repository stops all landing, whoever of us has asked it (trust S9).
-fn git_of(store: &Store) -> Result<Git, ServerError> {
+fn git_of(store: &Store, options: &GitOptions) -> Result<Git, ServerError> {
     let data = store.path();
     let owner = Some(data.canonicalize().unwrap_or_else(|_| data.to_owned()).into_os_string());
     let writer = store.writer().clone();
     let unsynced = UnsyncedListener::new(move |why| writer.stop_landing(why));
     let certificates = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let git = Git::find(GitOptions { certificates, owner, unsynced, ..GitOptions::default() })?;
+    let git = Git::find(GitOptions { certificates, owner, unsynced, ..options.clone() })?;
     let orphans = git.end_orphans();
     if orphans > 0 {
         tracing::warn!(orphans, "ended {orphans} gits of a server that died");

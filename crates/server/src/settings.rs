@@ -9,6 +9,7 @@ use towpath_core::gate::GateConfig;
 use towpath_core::ids::{BranchName, GateId, RepoName};
 use towpath_executor::{Limits, SandboxKind};
 use towpath_forge::{ACTS_PER_HOUR, Policy, unfit_label};
+use towpath_git::GitOptions;
 use towpath_pipeline::APPROVALS_MAX;
 
 use crate::http::wording;
@@ -36,6 +37,8 @@ pub struct ServerSettings {
     pub limits: Limits,
     /// The program that has the executor, the sandbox helper and the hooks as subcommands: this binary.
     pub program: PathBuf,
+    /// Which git it uses, and how long that may take.
+    pub git: GitOptions,
     /// What becomes of the executor when the server is told to end.
     pub executor: ExecutorLife,
 }

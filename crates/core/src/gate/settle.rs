@@ -200,7 +200,11 @@ impl GateState {
                 let why = format!("it conflicts with the branch in {}", paths.join(", "));
                 self.note_ejected(number, revision, why);
             }
-            _ => {}
+            CandidateResult::Impossible { why } => {
+                let why = format!("it cannot be joined with the branch: {why}");
+                self.note_ejected(number, revision, why);
+            }
+            CandidateResult::Empty | CandidateResult::BadDefinition { .. } => {}
         }
     }
 
@@ -213,7 +217,7 @@ impl GateState {
         }
     }
 
-    /// A change whose tests had passed leaves the queue by a conflict; one that never was in it does not.
+    /// A change whose tests had passed leaves the queue where it cannot be joined with the branch; one that never was in it does not.
     fn note_ejected(&mut self, change: ChangeNumber, revision: CommitId, why: String) {
         let known = self.changes.get(&change);
         if known.is_some_and(|known| matches!(self.test_state(known), TestState::Passed(_))) {

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use towpath_core::candidate::{CandidateSpec, Strategy};
 use towpath_core::ids::{CommitId, TreeId};
@@ -312,6 +313,45 @@ fn a_merge_that_keeps_its_answers_to_itself_is_found_out() {
     );
     assert_eq!(made(repository.make_candidate(&spec(ours, theirs, Strategy::Merge)).unwrap()), wanted);
     assert_eq!(repository.merges_kept_open(), Some(false));
+}
+
+/// A repository with a git that does this before each merge, and that has so long for the merges of a candidate.
+fn merging_slowly(world: &World, before: &str, merge_deadline: Duration) -> Repository {
+    let program = world.folder.path().join("slow");
+    let real = world.git.program().display();
+    let body =
+        format!("PATH=/usr/bin:/bin\ncase \"$*\" in *merge-tree*) {before};; esac\nexec {real} \"$@\"");
+    write_program(&program, &body);
+    let search_path = "/nonexistent".into();
+    let options = GitOptions { program: Some(program), search_path, merge_deadline, ..GitOptions::default() };
+    Repository::open(&Git::find(options).unwrap(), world.repository.path()).unwrap()
+}
+
+#[test]
+fn a_merge_that_does_not_end_is_told_as_that() {
+    let world = World::new();
+    let (ours, theirs) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let repository = merging_slowly(&world, "exec sleep 1000", Duration::from_millis(200));
+    for strategy in STRATEGIES {
+        let error = repository.make_candidate(&spec(ours, theirs, strategy)).unwrap_err();
+        assert!(matches!(error, GitError::MergeTooSlow { .. }), "{strategy:?}: {error}");
+        assert!(error.to_string().starts_with("git could not merge it within 0.2 s: "), "{error}");
+    }
+}
+
+#[test]
+fn the_merges_of_a_rebase_share_their_time() {
+    let world = World::new();
+    let (ours, _) = world.fork(("a", "1\n"), ("b", "2\n"));
+    let steps: Vec<CommitId> = (0..20).map(|at| world.commit_file("b", &format!("{at}\n"))).collect();
+    let theirs = steps[steps.len() - 1];
+    world.push(theirs, "topic");
+    // None of them takes as long as all have together.
+    let repository = merging_slowly(&world, "sleep 0.5", Duration::from_secs(5));
+    let error = repository.make_candidate(&spec(ours, theirs, Strategy::Rebase)).unwrap_err();
+    assert!(matches!(error, GitError::MergeTooSlow { .. }), "{error}");
+    let repository = merging_slowly(&world, "true", Duration::from_secs(600));
+    made(repository.make_candidate(&spec(ours, theirs, Strategy::Rebase)).unwrap());
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Makes a candidate commit and the jobs that it has to pass.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use towpath_core::candidate::{Candidate, CandidateResult, CandidateSpec, PATHS_SHOWN_MAX};
 use towpath_core::gate::GateEvent;
 use towpath_core::ids::{CandidateId, CommitId, RepoName, TreeId};
@@ -14,8 +17,31 @@ use crate::definitions;
 /// Changed paths that `when` looks at; beyond it, every path counts as changed.
 const CHANGED_PATHS_MAX: usize = 100_000;
 
+/// Candidates that are remembered as slow.
+const SLOW_MAX: usize = 4_096;
+
 // A candidate has the jobs of two definitions, and leaves half of its row to what is around them.
 const _: () = assert!(2 * GRAPH_BYTES_MAX <= BODY_BYTES_MAX / 2);
+
+/// Candidates whose merges have run out of their time. The first time a busy machine may have been the reason; the second
+/// time it is a fact about the change, and nobody tries again until one of its sides moves.
+#[derive(Default)]
+pub struct Slow(Mutex<BTreeSet<CandidateId>>);
+
+impl Slow {
+    /// Whether this is the second time. What was tried twice is forgotten.
+    fn is_so_again(&self, id: CandidateId) -> bool {
+        let mut slow = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slow.remove(&id) {
+            return true;
+        }
+        if slow.len() >= SLOW_MAX {
+            slow.clear();
+        }
+        slow.insert(id);
+        false
+    }
+}
 
 /// Carries the effect out. Making the same candidate again gives the same commit. What the change itself has lost keeps
 /// nobody else from the branch: its forge hears of that, and its gate is rung to read it there; it is read again when that is
@@ -27,7 +53,12 @@ pub fn run(
     ring: impl FnOnce(),
 ) -> Result<GateEvent, Failure> {
     let repository = hands.repos.get(repo)?;
-    let made = make(&repository, spec);
+    let made = match make(&repository, spec) {
+        Err(error @ GitError::MergeTooSlow { .. }) if hands.slow.is_so_again(id) => {
+            Ok(CandidateResult::Impossible { why: error.to_string() })
+        }
+        made => made,
+    };
     if let Err(GitError::Missing { id: object } | GitError::Damaged { id: object }) = &made {
         let sides = Range { from: spec.parent, to: spec.revision };
         match hands.forges.get(repo)?.whose(sides, *object)? {
@@ -39,7 +70,7 @@ pub fn run(
     Ok(GateEvent::CandidateMade { id, result: Box::new(made?) })
 }
 
-/// A description that can never become a commit is a fact about the change; every error is trouble of ours.
+/// A description that can never become a commit is a fact about the change; every other error is trouble of ours.
 fn make(repository: &Repository, spec: &CandidateSpec) -> Result<CandidateResult, GitError> {
     Ok(match repository.make_candidate(spec) {
         Ok(CandidateOutcome::Made { commit, tree }) => made(repository, spec, commit, tree)?,

@@ -11,6 +11,7 @@ mod git;
 mod hooks;
 mod keeping;
 mod logs;
+mod merges;
 mod pages;
 mod readings;
 mod record;

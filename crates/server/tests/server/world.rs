@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use towpath_core::ids::{Epoch, RepoName, UserId};
 use towpath_executor::protocol::StopMode;
 use towpath_executor::{ExecutorClient, Limits, SandboxKind};
+use towpath_git::GitOptions;
 use towpath_server::auth::accounts::{NewToken, add_user, issue_token};
 use towpath_server::auth::rights::set_admin;
 use towpath_server::http::connections::Connections;
@@ -75,12 +76,12 @@ impl World {
 
     /// The same, where the repo has another pipeline.
     pub fn with_pipeline(definition: &str) -> World {
-        World::make(1, definition)
+        World::make((1, GitOptions::default()), definition)
     }
 
     /// A server that runs no job, where the repo has another pipeline.
     pub fn without_jobs(definition: &str) -> World {
-        World::make(0, definition)
+        World::make((0, GitOptions::default()), definition)
     }
 
     /// A server without a repo that others reach by another address than this machine's own.
@@ -91,7 +92,12 @@ impl World {
     /// The same with proxies that say where a request comes from.
     pub fn behind_named(url: &str, proxies: &[IpAddr]) -> World {
         let connections = Connections::of_this_process();
-        let mut world = World::serve(TempDir::new().unwrap(), 0, (Some(url), proxies), (connections, &[]));
+        let mut world = World::serve(
+            TempDir::new().unwrap(),
+            (0, GitOptions::default()),
+            (Some(url), proxies),
+            (connections, &[]),
+        );
         world.admit();
         world
     }
@@ -104,18 +110,32 @@ impl World {
     /// The same, whose first connections come from these addresses instead of this machine.
     pub fn from_afar(connections: usize, addresses: &'static [[u8; 4]]) -> World {
         let connections = (Connections::at_most(connections), addresses);
-        let mut world = World::serve(TempDir::new().unwrap(), 0, (None, &[]), connections);
+        let mut world =
+            World::serve(TempDir::new().unwrap(), (0, GitOptions::default()), (None, &[]), connections);
+        world.admit();
+        world
+    }
+
+    /// The same, where the server has another git.
+    pub fn with_git(git: GitOptions, definition: &str) -> World {
+        World::make((0, git), definition)
+    }
+
+    /// A server without a repo that has another git.
+    pub fn bare_with_git(git: GitOptions) -> World {
+        let connections = (Connections::of_this_process(), &[][..]);
+        let mut world = World::serve(TempDir::new().unwrap(), (0, git), (None, &[]), connections);
         world.admit();
         world
     }
 
     fn with_slots(slots: u32) -> World {
-        World::make(slots, DEFINITION)
+        World::make((slots, GitOptions::default()), DEFINITION)
     }
 
-    fn make(slots: u32, definition: &str) -> World {
+    fn make((slots, git): (u32, GitOptions), definition: &str) -> World {
         let connections = (Connections::of_this_process(), &[][..]);
-        let mut world = World::serve(TempDir::new().unwrap(), slots, (None, &[]), connections);
+        let mut world = World::serve(TempDir::new().unwrap(), (slots, git), (None, &[]), connections);
         world.admit();
         world.fill(definition);
         world
@@ -128,14 +148,19 @@ impl World {
         let (tokens, users) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.users));
         drop(self);
         meanwhile(folder.path());
-        let mut world = World::serve(folder, 0, (None, &[]), (Connections::of_this_process(), &[]));
+        let mut world = World::serve(
+            folder,
+            (0, GitOptions::default()),
+            (None, &[]),
+            (Connections::of_this_process(), &[]),
+        );
         (world.tokens, world.users) = (tokens, users);
         world
     }
 
     fn serve(
         folder: TempDir,
-        slots: u32,
+        (slots, git): (u32, GitOptions),
         (url, proxies): (Option<&str>, &[IpAddr]),
         (connections, addresses): (Connections, &'static [[u8; 4]]),
     ) -> World {
@@ -153,6 +178,7 @@ impl World {
             sandbox: SandboxKind::None,
             limits: Limits::default(),
             program: env!("CARGO_BIN_EXE_towpath-server-program").into(),
+            git,
             executor: ExecutorLife::Own,
         };
         let server = runtime.block_on(Server::start(settings)).unwrap();

@@ -218,8 +218,9 @@ impl World {
             AnyIntake::Gate(Intake::Done {
                 result: Some(GateEvent::CandidateMade { id, result }), ..
             }) => {
-                let is_conflict = matches!(**result, CandidateResult::Conflict { .. });
-                let entry = self.checks.told.asked.get(id).filter(|_| is_conflict)?;
+                let is_unfit =
+                    matches!(**result, CandidateResult::Conflict { .. } | CandidateResult::Impossible { .. });
+                let entry = self.checks.told.asked.get(id).filter(|_| is_unfit)?;
                 Some((*entry, false))
             }
             _ => None,

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use towpath_executor::held_signals;
+use towpath_git::GitOptions;
 use towpath_server::faults;
 use towpath_server::replace;
 use towpath_server::server::ServerError;
@@ -115,6 +116,7 @@ impl ServeArgs {
             sandbox: self.sandbox.into(),
             limits: job_limit::limits(&self.job_limits),
             program,
+            git: GitOptions::default(),
             executor: match self.until_input_ends {
                 true => ExecutorLife::WithServer,
                 false => ExecutorLife::Own,

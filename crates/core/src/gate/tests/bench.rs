@@ -38,6 +38,7 @@ pub(super) struct Bench {
     /// Changes whose content is that of change 1.
     pub(super) twins: BTreeSet<ChangeNumber>,
     pub(super) conflicts: BTreeSet<ChangeNumber>,
+    pub(super) too_slow: BTreeSet<ChangeNumber>,
     pub(super) edits_definition: BTreeSet<ChangeNumber>,
     /// Grows where the definition is edited on the target, and with it in every candidate.
     pub(super) target_definition: u8,
@@ -109,6 +110,7 @@ impl Bench {
             without: BTreeSet::new(),
             twins: BTreeSet::new(),
             conflicts: BTreeSet::new(),
+            too_slow: BTreeSet::new(),
             edits_definition: BTreeSet::new(),
             target_definition: 0,
             breaks_definition: BTreeSet::new(),
@@ -324,6 +326,9 @@ impl Bench {
         let number = ChangeNumber(u64::from(spec.revision.0[1]));
         if self.conflicts.contains(&number) && spec.parent != commit(1, 1) {
             return CandidateResult::Conflict { paths: vec!["a.txt".into()] };
+        }
+        if self.too_slow.contains(&number) && spec.parent != commit(1, 1) {
+            return CandidateResult::Impossible { why: "git could not merge it within 60 s".into() };
         }
         if self.breaks_definition.contains(&number) {
             let errors = vec!["towpath.yaml:1:1: broken".to_owned()];

@@ -201,6 +201,40 @@ fn conflicts_leave_the_queue_and_come_back_by_a_push() {
 }
 
 #[test]
+fn what_git_cannot_join_leaves_the_queue_and_is_tried_again_when_the_branch_moves() {
+    check(
+        "push 1; push 2; too-slow 2; pass 1; pass 2; approve 1; approve 2; why 2; quick 2; later; why 2; foreign; why 2",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            too-slow 2
+            pass 1
+            pass 2
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 3: Land of - (landing of 018080808080)
+            approve 2
+              ejected 2: it cannot be joined with the branch: git could not merge it within 60 s
+            why 2
+              it cannot be joined with the branch: git could not merge it within 60 s
+            quick 2
+            later
+            why 2
+              it cannot be joined with the branch: git could not merge it within 60 s
+            foreign
+              foreign push
+              alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+              run 4: Queue of 2 (merge candidate)
+            why 2
+              run demo/main/4 is not over
+        "#]],
+    );
+}
+
+#[test]
 fn a_cancelled_run_waits_for_a_person() {
     check(
         "push 1; approve 1; cancel 1; fail 1; why 1; retry-failed 1; pass 2",

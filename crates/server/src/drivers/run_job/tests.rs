@@ -351,6 +351,7 @@ fn settings(folder: &std::path::Path) -> ServerSettings {
         limits: Limits::default(),
         // Nobody is to start it: there is a peer at the socket.
         program: "/nowhere/towpath".into(),
+        git: GitOptions::default(),
         executor: ExecutorLife::Own,
     }
 }

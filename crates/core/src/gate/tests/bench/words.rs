@@ -172,6 +172,8 @@ impl Bench {
             "spoil" => self.spoilt.extend(self.open.remove_entry(&change)),
             "mend" => self.open.extend(self.spoilt.remove_entry(&change)),
             "conflicts" => drop(self.conflicts.insert(change)),
+            "too-slow" => drop(self.too_slow.insert(change)),
+            "quick" => drop(self.too_slow.remove(&change)),
             "breaks-definition" => drop(self.breaks_definition.insert(change)),
             "requires-nothing" => drop(self.requires_nothing.insert(change)),
             "edits-definition" => drop(self.edits_definition.insert(change)),
