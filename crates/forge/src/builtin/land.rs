@@ -3,7 +3,8 @@
 //! whose content the commits hold that the server made of it: on the next branch that they are put to, nobody approves their
 //! own either.
 //!
-//! Everything here happens under the writer's lock: nobody closes, retargets or revises a change while it lands.
+//! A change lands under the writer's lock: nobody closes, retargets or revises it meanwhile. Whose something is that is lost or
+//! damaged is found out without it, as that takes minutes on a large repository.
 
 use std::collections::BTreeSet;
 
@@ -13,18 +14,50 @@ use towpath_core::ids::{ChangeNumber, CommitId};
 use towpath_git::{Advance, GitError, ObjectId, Range};
 
 use super::journal::MadeCommits;
-use super::loss::{Owner, Unread};
+use super::loss::Owner;
 use super::{BuiltIn, Writing, lock, meta};
 use crate::error::{Failure, ForgeError};
 use crate::records::{ChangeRecord, ChangeState, LandingRecord, SavedChange};
 
+/// Why a landing did not come to its end.
+enum Stopped {
+    /// It met this, which is lost or damaged. Whose it is is not known yet.
+    Met(ObjectId),
+    /// Something else is in the way.
+    Failed(ForgeError),
+}
+
+impl From<ForgeError> for Stopped {
+    fn from(error: ForgeError) -> Stopped {
+        Stopped::Failed(error)
+    }
+}
+
+/// What a landing names has been there.
+impl From<GitError> for Stopped {
+    fn from(error: GitError) -> Stopped {
+        match error {
+            GitError::Missing { id } | GitError::Damaged { id } => Stopped::Met(id),
+            error => Stopped::Failed(error.into()),
+        }
+    }
+}
+
 impl BuiltIn {
     pub(super) fn land_change(&self, landing: &Landing) -> Result<LandTried, ForgeError> {
+        match self.try_to_land(landing) {
+            Ok(tried) => Ok(tried),
+            Err(Stopped::Met(object)) => self.met_damage(landing, object),
+            Err(Stopped::Failed(error)) => Err(error),
+        }
+    }
+
+    fn try_to_land(&self, landing: &Landing) -> Result<LandTried, Stopped> {
         let mut writing = lock(&self.inner.write);
         let saved = match self.current(landing.change) {
             Ok(saved) => Some(saved),
             Err(Failure::Refused(_)) => None,
-            Err(Failure::Failed(error)) => return Err(error),
+            Err(Failure::Failed(error)) => return Err(error.into()),
         };
         let Some(saved) = saved.filter(|saved| is_for(&saved.change, landing)) else {
             return match self.contains(&landing.branch, landing.to)? {
@@ -35,7 +68,8 @@ impl BuiltIn {
         let begun = LandingRecord { branch: landing.branch.clone(), commit: landing.to };
         let intent = ChangeRecord { landing: Some(begun), ..saved.change.clone() };
         // The disk may have spoilt what an earlier try wrote: the record is written again then, as the next one is anyhow.
-        let is_written = intent == saved.change && self.repository().is_record_whole(saved.meta)?;
+        let is_written = intent == saved.change
+            && self.repository().is_record_whole(saved.meta).map_err(ForgeError::from)?;
         let saved = match is_written {
             true => saved,
             false => {
@@ -44,11 +78,8 @@ impl BuiltIn {
             }
         };
         self.make_record_durable(&saved)?;
-        let recorded = self.record_uploaders(&mut writing, &saved.change, landing);
-        let tried = match recorded.and_then(|()| self.advance(landing)) {
-            Err(Unread::Damaged(object)) => self.met_damage(landing, object)?,
-            tried => tried?,
-        };
+        self.record_uploaders(&mut writing, &saved.change, landing)?;
+        let tried = self.advance(landing)?;
         if tried == LandTried::Landed {
             let state = ChangeState::Landed { commit: landing.to };
             let done = ChangeRecord { state, landing: None, ..saved.change.clone() };
@@ -70,12 +101,12 @@ impl BuiltIn {
         writing: &mut Writing,
         change: &ChangeRecord,
         landing: &Landing,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), Stopped> {
         let head = match self.repository().commit(landing.to) {
             Ok(head) => head,
             // It is for the branch to say that there is nothing to land.
             Err(GitError::Missing { .. }) => return Ok(()),
-            Err(error) => return Err(met(error)),
+            Err(error) => return Err(error.into()),
         };
         if head.id == landing.revision || head.parents.contains(&landing.revision) {
             return Ok(());
@@ -91,14 +122,14 @@ impl BuiltIn {
         Ok(self.take_landing(writing, made, head.committer.time).map_err(told)?)
     }
 
-    fn advance(&self, landing: &Landing) -> Result<LandTried, Unread> {
+    fn advance(&self, landing: &Landing) -> Result<LandTried, Stopped> {
         match self.repository().advance(&landing.branch, landing.from, landing.to) {
             Ok(Advance::Advanced | Advance::AlreadyContained { .. }) => Ok(LandTried::Landed),
             Ok(Advance::Moved { tip }) => Ok(LandTried::Moved { tip: Some(tip) }),
             Ok(Advance::Broken { tip }) => Ok(LandTried::Broken { tip }),
             Err(GitError::NotThere { what: "branch", .. }) => Ok(LandTried::Moved { tip: None }),
             Err(GitError::Missing { id }) if id == landing.to.into() => Ok(LandTried::Lost),
-            Err(error) => Err(met(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -147,14 +178,6 @@ fn is_for(change: &ChangeRecord, landing: &Landing) -> bool {
     change.is_open()
         && (&change.target, came_at) == (&landing.branch, landing.came_at)
         && change.newest().commit == landing.revision
-}
-
-/// What a landing names has been there.
-fn met(error: GitError) -> Unread {
-    match error {
-        GitError::Missing { id } | GitError::Damaged { id } => Unread::Damaged(id),
-        error => Unread::Failed(error.into()),
-    }
 }
 
 /// Nothing is refused to ourselves: what comes as a refusal is damage.

@@ -5,6 +5,7 @@
 //! branch. What neither of them reaches was made here, and is made again.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use towpath_core::ids::CommitId;
 use towpath_git::{GitError, ObjectId, Range};
@@ -12,11 +13,25 @@ use towpath_git::{GitError, ObjectId, Range};
 use super::{BuiltIn, lock};
 use crate::error::{Failure, ForgeError};
 
-/// Revisions of which it is remembered what they have lost.
+/// Revisions of which it is remembered what they have lost; questions about branches whose answer is.
 const LOST_MAX: usize = 4_096;
 
-/// What was found missing of revisions, by their heads.
-pub(super) type Lost = HashMap<CommitId, ObjectId>;
+/// What was found lost or damaged. It counts for as long as that is so.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// Of revisions, by their heads.
+    revisions: HashMap<CommitId, ObjectId>,
+    /// What a walk through all that a base reaches has come upon, by the base and the object that was looked for: that
+    /// itself, or another one that keeps it from being told.
+    bases: HashMap<(CommitId, ObjectId), ObjectId>,
+}
+
+fn remember<K: Eq + Hash>(found: &mut HashMap<K, ObjectId>, key: K, object: ObjectId) {
+    if found.len() >= LOST_MAX {
+        found.clear();
+    }
+    found.insert(key, object);
+}
 
 /// Whose an object is that is lost or damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +82,39 @@ impl From<Unread> for Failure {
 }
 
 impl BuiltIn {
-    /// What it means for a change that is put on `base` that something is lost or damaged.
-    pub(super) fn unread(&self, base: CommitId, object: ObjectId) -> Unread {
-        match self.repository().reaches(base, object) {
+    /// What it means for a change that is put on `base` that something could not be read.
+    pub(super) fn unread(&self, base: CommitId, error: GitError) -> Unread {
+        let (GitError::Missing { id: object } | GitError::Damaged { id: object }) = error else {
+            return Unread::Failed(error.into());
+        };
+        match self.is_of_base(base, object) {
             Ok(false) => Unread::Damaged(object),
             Ok(true) => Unread::Failed(GitError::Damaged { id: object }.into()),
             Err(error) => Unread::Failed(error.into()),
         }
+    }
+
+    /// Whether `base` reaches something that is lost or damaged. All that it reaches is walked through for that, but not again
+    /// at each reading of a branch that is damaged.
+    fn is_of_base(&self, base: CommitId, object: ObjectId) -> Result<bool, GitError> {
+        let key = (base, object);
+        let known = lock(&self.inner.lost).bases.get(&key).copied();
+        let answer = match known.filter(|found| self.repository().damage_of(*found).is_some()) {
+            Some(found) if found == object => Ok(true),
+            Some(found) => Err(GitError::Damaged { id: found }),
+            None => self.repository().reaches(base, object),
+        };
+        let found = match &answer {
+            Ok(true) => Some(object),
+            Err(GitError::Damaged { id }) => Some(*id),
+            Ok(false) | Err(_) => None,
+        };
+        let bases = &mut lock(&self.inner.lost).bases;
+        match found {
+            Some(found) => remember(bases, key, found),
+            None => drop(bases.remove(&key)),
+        }
+        answer
     }
 
     /// Finds out whose an object is that was met lost or damaged as `sides.to`, the revision of a change, was put on
@@ -83,7 +124,7 @@ impl BuiltIn {
     /// # Errors
     /// `Transient`, with the object that is in the way, where more of the base is damaged.
     pub fn whose(&self, sides: Range, object: ObjectId) -> Result<Owner, ForgeError> {
-        if self.repository().reaches(sides.from, object)? {
+        if self.is_of_base(sides.from, object)? {
             return Ok(Owner::Base);
         }
         let lost = match self.repository().reaches(sides.to, object) {
@@ -102,20 +143,17 @@ impl BuiltIn {
 
     /// Notes that something of a revision is lost or damaged: its change cannot be read as long as that is so.
     pub(super) fn note_lost(&self, revision: CommitId, object: ObjectId) {
-        let mut lost = lock(&self.inner.lost);
-        if lost.len() >= LOST_MAX {
-            lost.clear();
-        }
-        lost.insert(revision, object);
+        remember(&mut lock(&self.inner.lost).revisions, revision, object);
     }
 
     /// Forgets what was noted of a revision where that is back.
     pub(super) fn unless_lost(&self, revision: CommitId) -> Result<(), Unread> {
-        let Some(object) = lock(&self.inner.lost).get(&revision).copied() else { return Ok(()) };
+        let known = lock(&self.inner.lost).revisions.get(&revision).copied();
+        let Some(object) = known else { return Ok(()) };
         if self.repository().damage_of(object).is_some() {
             return Err(Unread::Damaged(object));
         }
-        lock(&self.inner.lost).remove(&revision);
+        lock(&self.inner.lost).revisions.remove(&revision);
         Ok(())
     }
 }

@@ -91,19 +91,18 @@ impl BuiltIn {
 
     /// Of more commits than are looked for, anybody may have uploaded some.
     fn find_uploaders(&self, range: Range) -> Result<BTreeSet<UserId>, Unread> {
-        match self.stack_commits(range)? {
+        match self.stack_commits(range).map_err(|error| self.unread(range.from, error))? {
             Some(commits) => Ok(self.uploaders(&commits)?),
             None => Ok(BTreeSet::from([NOBODY])),
         }
     }
 
     /// The commits of a range; `None`: there are more than are looked for.
-    pub(super) fn stack_commits(&self, range: Range) -> Result<Option<Vec<CommitId>>, Unread> {
+    pub(super) fn stack_commits(&self, range: Range) -> Result<Option<Vec<CommitId>>, GitError> {
         match self.repository().commits_between(range, Walk::All, STACK_COMMITS_MAX) {
             Ok(commits) => Ok(Some(commits)),
             Err(error) if error.class() == ErrorClass::Invalid => Ok(None),
-            Err(GitError::Missing { id } | GitError::Damaged { id }) => Err(self.unread(range.from, id)),
-            Err(error) => Err(Unread::Failed(error.into())),
+            Err(error) => Err(error),
         }
     }
 }

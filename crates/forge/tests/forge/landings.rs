@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -12,20 +15,33 @@ use towpath_forge::{ChangeRecord, ChangeState, Forge, Records};
 use towpath_git::{ErrorClass, Git, GitOptions, Record};
 
 use crate::contract::landing;
-use crate::support::{ANN, World, branch, candidate_of, every_git};
+use crate::support::{ANN, BOB, World, branch, candidate_of, every_git};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A git that does `before` each time, and then what it is told.
+fn preceded_by(folder: &Path, before: &str) -> Git {
+    let [draft, program] = ["draft", "git"].map(|name| folder.join(name));
+    let real = every_git().swap_remove(0).program().to_owned();
+    fs::write(&draft, format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", real.display())).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
+    // Not written by this process: it may have a file that it wrote still open in a child that another test just starts.
+    assert!(Command::new("cp").arg(&draft).arg(&program).status().unwrap().success());
+    Git::find(GitOptions { program: Some(program), ..GitOptions::default() }).unwrap()
+}
+
+/// A world whose server has such a git.
+fn world_preceded_by(folder: &Path, before: &str) -> World {
+    let real = every_git().swap_remove(0).program().to_owned();
+    World::with(&preceded_by(folder, before), &real, Duration::from_secs(60))
+}
 
 #[test]
 fn a_landing_that_is_tried_again_asks_again_for_its_record_to_be_durable() {
     let folder = TempDir::new().unwrap();
-    let [program, log, is_cut] = ["git", "log", "is-cut"].map(|name| folder.path().join(name));
-    let real = every_git().swap_remove(0).program().to_owned();
+    let [log, is_cut] = ["log", "is-cut"].map(|name| folder.path().join(name));
     let cut = format!("case \"$*\" in *--no-object-names*) [ ! -e {} ] || exit 1;; esac", is_cut.display());
-    let script =
-        format!("#!/bin/sh\necho \"$*\" >> {}\n{cut}\nexec {} \"$@\"\n", log.display(), real.display());
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let git = Git::find(GitOptions { program: Some(program), ..GitOptions::default() }).unwrap();
-    let world = World::with(&git, &real, Duration::from_secs(60));
+    let world = world_preceded_by(folder.path(), &format!("echo \"$*\" >> {}\n{cut}", log.display()));
     let (_, change) = world.change("ann", "one");
     let (main, head) = (world.main(), change.newest().commit);
     let land = || world.forge.land(&landing((change.number, head), (main, head)));
@@ -96,8 +112,7 @@ fn a_change_that_has_lost_something_when_it_lands_is_out_of_reach_until_that_is_
 }
 
 /// Main with a past, and two changes for it that have a file of that past again. Every object lies loose.
-fn with_a_past() -> (World, [ChangeRecord; 2]) {
-    let world = World::new();
+fn with_a_past(world: World) -> (World, [ChangeRecord; 2]) {
     let past = world.clone_of("ann");
     past.commit_file("one", "old\n");
     past.commit_file("one", "new\n");
@@ -117,7 +132,7 @@ fn with_a_past() -> (World, [ChangeRecord; 2]) {
 fn what_the_branch_has_lost_is_no_change_s_trouble() {
     let spoilt: &[u8] = b"x\x9c spoilt";
     for (part, left) in [("~1", Some(spoilt)), ("~2", Some(spoilt)), ("~1:one", None)] {
-        let (world, changes) = with_a_past();
+        let (world, changes) = with_a_past(World::new());
         let main = world.main();
         let candidates = [0, 1].map(|at| candidate_of(&world, &changes[at], Strategy::Merge));
         let land = |at: usize, to| {
@@ -155,6 +170,71 @@ fn what_the_branch_has_lost_is_no_change_s_trouble() {
             assert_eq!(land(at, to).unwrap(), LandTried::Landed, "{part}");
         }
     }
+}
+
+#[test]
+fn all_history_is_walked_through_once_for_what_a_branch_has_lost() {
+    let folder = TempDir::new().unwrap();
+    let log = folder.path().join("log");
+    let world = world_preceded_by(folder.path(), &format!("echo \"$*\" >> {}", log.display()));
+    let (world, _) = with_a_past(world);
+    let (id, file) = world.loose(&format!("{}~1", world.main()));
+    let whole = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, b"x\x9c spoilt").unwrap();
+    world.forge.repository().close_processes();
+    fs::write(&log, "").unwrap();
+    for _ in 0..3 {
+        let error = world.forge.read(&branch("main"), None).unwrap_err().to_string();
+        assert!(error.contains(&id), "{error}");
+    }
+    let asked = fs::read_to_string(&log).unwrap();
+    assert_eq!(asked.lines().filter(|line| line.contains("--missing=print")).count(), 1, "{asked}");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, whole).unwrap();
+    assert_eq!(world.forge.read(&branch("main"), None).unwrap().changes.len(), 2);
+}
+
+#[test]
+fn changes_are_written_while_it_is_found_out_whose_the_damage_is_that_a_landing_met() {
+    let folder = TempDir::new().unwrap();
+    let [begun, held, released] = ["begun", "held", "released"].map(|name| folder.path().join(name));
+    assert!(Command::new("mkfifo").args([&begun, &held]).status().unwrap().success());
+    let hold = format!(
+        "case \"$*\" in *--missing=print*) [ -e {} ] || {{ echo > {}; cat {}; }};; esac",
+        released.display(),
+        begun.display(),
+        held.display()
+    );
+    let world = world_preceded_by(folder.path(), &hold);
+    let (_, beside) = world.change("bob", "beside");
+    let clone = world.clone_of("ann");
+    clone.commit_file("one", "one\n");
+    clone.commit_file("two", "two\n");
+    clone.push(&["-o", "change", "HEAD:refs/heads/two"]).unwrap();
+    let change = world.forge.change(world.newest()).unwrap();
+    world.advance_main();
+    world.unpack();
+    let made = candidate_of(&world, &change, Strategy::Rebase);
+    let (_, file) = world.loose(&format!("{made}~1"));
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, b"x\x9c spoilt").unwrap();
+    world.forge.repository().close_processes();
+
+    let (tell, told) = channel();
+    let (forge, main, head) = (world.forge.clone(), world.main(), change.newest().commit);
+    let order = landing((change.number, head), (main, made));
+    let lander = std::thread::spawn(move || forge.land(&order));
+    let telling = tell.clone();
+    std::thread::spawn(move || telling.send(fs::read(begun).is_ok()));
+    assert!(told.recv_timeout(PATIENCE).unwrap(), "the walk did not begin");
+    let (forge, now) = (world.forge.clone(), world.now());
+    std::thread::spawn(move || tell.send(forge.comment(BOB, beside.number, "meanwhile", now).is_ok()));
+    let commented = told.recv_timeout(PATIENCE);
+    fs::write(released, "").unwrap();
+    fs::write(held, "").unwrap();
+    assert_eq!(commented, Ok(true), "the comment waits for the walk");
+    assert_eq!(lander.join().unwrap().unwrap(), LandTried::Lost);
 }
 
 #[test]
