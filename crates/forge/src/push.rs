@@ -17,6 +17,7 @@ mod request;
 mod rules;
 mod scan;
 mod session;
+mod turns;
 mod unpack;
 
 pub use desk::{HookDesk, HookSettings, HookToken};

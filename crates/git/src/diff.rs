@@ -6,14 +6,18 @@ use std::cmp::Ordering;
 use towpath_core::ids::TreeId;
 
 use crate::error::GitError;
+use crate::list::join;
 use crate::object::{Entry, EntryKind, TreePath, entries};
 use crate::read::Reader;
 use crate::repository::Repository;
+use crate::walk::PATH_BYTES_MAX;
 
 /// Pairs of folders that are read for one path that is found, at most: more are folders nested for their own sake.
 const FOLDERS_PER_PATH_MAX: usize = 8;
 /// Pairs of folders that are read in any case.
 const FOLDERS_MIN: usize = 1_000;
+/// Bytes of all paths that are found, and of the folders that they are looked for in: a hundred thousand of 600 bytes.
+const PATHS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Folders inside each other, as in [`crate::walk`].
 const DEPTH_MAX: usize = 256;
 
@@ -22,7 +26,7 @@ const DEPTH_MAX: usize = 256;
 pub enum ChangedPaths {
     /// All of them, sorted; a renamed file with its old and its new path.
     All(Vec<TreePath>),
-    /// More than the bound: whoever asks has to assume that every path changed.
+    /// More than the bound, or longer ones than a checkout may make: whoever asks has to assume that every path changed.
     TooMany,
 }
 
@@ -35,15 +39,22 @@ impl Repository {
         paths_max: usize,
     ) -> Result<ChangedPaths, GitError> {
         let folders_left = paths_max.saturating_mul(FOLDERS_PER_PATH_MAX).max(FOLDERS_MIN);
-        let mut diff = Diff { reader: self.read(), paths: Vec::new(), paths_max, folders_left };
-        match diff.folders([Some(from), Some(to)], &[], 0)? {
-            Bounded::TooMany => Ok(ChangedPaths::TooMany),
-            Bounded::Done => {
-                diff.paths.sort_unstable();
-                diff.paths.dedup();
-                Ok(ChangedPaths::All(diff.paths))
+        let mut diff = Diff {
+            reader: self.read(),
+            paths: Vec::new(),
+            paths_max,
+            bytes_left: PATHS_BYTES_MAX,
+            folders: vec![Folders { sides: [Some(from), Some(to)], path: TreePath(Vec::new()), depth: 0 }],
+            folders_left,
+        };
+        while let Some(folders) = diff.folders.pop() {
+            if diff.compare(&folders)? == Bounded::TooMany {
+                return Ok(ChangedPaths::TooMany);
             }
         }
+        diff.paths.sort_unstable();
+        diff.paths.dedup();
+        Ok(ChangedPaths::All(diff.paths))
     }
 }
 
@@ -51,7 +62,18 @@ struct Diff<'a> {
     reader: Reader<'a>,
     paths: Vec<TreePath>,
     paths_max: usize,
+    /// Of the paths that are kept, those of folders too.
+    bytes_left: usize,
+    /// Those that are still to be compared.
+    folders: Vec<Folders>,
     folders_left: usize,
+}
+
+/// A folder that differs, on the sides where there is one.
+struct Folders {
+    sides: [Option<TreeId>; 2],
+    path: TreePath,
+    depth: usize,
 }
 
 #[derive(PartialEq)]
@@ -61,17 +83,12 @@ enum Bounded {
 }
 
 impl Diff<'_> {
-    /// Compares two folders, either of which may be absent.
-    fn folders(
-        &mut self,
-        sides: [Option<TreeId>; 2],
-        prefix: &[u8],
-        depth: usize,
-    ) -> Result<Bounded, GitError> {
+    fn compare(&mut self, folders: &Folders) -> Result<Bounded, GitError> {
+        let sides = folders.sides;
         if sides[0] == sides[1] {
             return Ok(Bounded::Done);
         }
-        if self.folders_left == 0 || depth > DEPTH_MAX {
+        if self.folders_left == 0 || folders.depth > DEPTH_MAX {
             return Ok(Bounded::TooMany);
         }
         self.folders_left -= 1;
@@ -89,30 +106,35 @@ impl Diff<'_> {
             };
             let before = if order.is_le() { old.next() } else { None };
             let after = if order.is_ge() { new.next() } else { None };
-            if self.pair(before, after, (prefix, depth))? == Bounded::TooMany {
+            if self.pair(before, after, folders) == Bounded::TooMany {
                 return Ok(Bounded::TooMany);
             }
         }
     }
 
-    fn pair(
-        &mut self,
-        before: Option<Entry<'_>>,
-        after: Option<Entry<'_>>,
-        (prefix, depth): (&[u8], usize),
-    ) -> Result<Bounded, GitError> {
+    fn pair(&mut self, before: Option<Entry<'_>>, after: Option<Entry<'_>>, within: &Folders) -> Bounded {
         let same = |one: &Entry<'_>, other: &Entry<'_>| (one.mode, one.id) == (other.mode, other.id);
-        let Some(any) = before.or(after) else { return Ok(Bounded::Done) };
+        let Some(any) = before.or(after) else { return Bounded::Done };
         if before.zip(after).is_some_and(|(before, after)| same(&before, &after)) {
-            return Ok(Bounded::Done);
+            return Bounded::Done;
         }
-        let path = if prefix.is_empty() { any.name.to_vec() } else { [prefix, b"/", any.name].concat() };
+        let path = join(&within.path.0, any.name);
+        let Some(bytes_left) = self.bytes_left.checked_sub(path.0.len()) else { return Bounded::TooMany };
+        if path.0.len() as u64 > PATH_BYTES_MAX {
+            return Bounded::TooMany;
+        }
+        self.bytes_left = bytes_left;
         if is_folder(&any) {
             let folder = |entry: Option<Entry<'_>>| entry.map(|entry| TreeId(entry.id.0));
-            return self.folders([folder(before), folder(after)], &path, depth + 1);
+            let sides = [folder(before), folder(after)];
+            self.folders.push(Folders { sides, path, depth: within.depth + 1 });
+        } else {
+            self.paths.push(path);
         }
-        self.paths.push(TreePath(path));
-        Ok(if self.paths.len() > self.paths_max { Bounded::TooMany } else { Bounded::Done })
+        match self.paths.len() > self.paths_max || self.folders.len() > self.folders_left {
+            true => Bounded::TooMany,
+            false => Bounded::Done,
+        }
     }
 
     fn tree(&self, tree: Option<TreeId>) -> Result<Vec<u8>, GitError> {

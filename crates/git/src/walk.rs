@@ -6,7 +6,7 @@ use towpath_core::ids::TreeId;
 
 use crate::error::GitError;
 use crate::object::{Entry, EntryKind, ObjectId, TreePath, entries};
-use crate::read::Reader;
+use crate::read::{QUESTIONS_AHEAD_MAX, Reader};
 use crate::repository::Repository;
 
 /// Bounds on what a tree may expand to.
@@ -21,13 +21,20 @@ pub struct TreeLimits {
 /// A million entries (Chromium has half of that) and 16 GiB of files: more than a checkout on one machine should be.
 pub const TREE_LIMITS: TreeLimits = TreeLimits { entries_max: 1_000_000, bytes_max: 16 * 1024 * 1024 * 1024 };
 
+/// Bytes of a path below the root of a tree: Linux's PATH_MAX with room for the folder that the tree is put into.
+pub(crate) const PATH_BYTES_MAX: u64 = 3 * 1024;
+/// Bytes of all paths of a tree: a million of 250 bytes. Bounds the memory of whoever lists them.
+const PATHS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Submodules of a tree. They cost whoever sends them a name each, and an empty folder on the disk; more have no honest use.
+const SUBMODULES_MAX: u64 = 10_000;
 /// Folders inside each other. A path of Linux has at most 4,096 bytes; deeper trees than this have no honest use.
 const DEPTH_MAX: usize = 256;
 /// Bytes of one name: what every file system of Linux takes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Disk space that a file or folder takes beside its bytes: half a block of its last one, and its inode.
-const ENTRY_BYTES: u64 = 2048 + 256;
+/// Disk space that an entry takes at most beside its bytes: a block, which is a file's last one or what an empty folder takes,
+/// and 256 bytes each for its inode and for its name in the folder.
+const ENTRY_BYTES: u64 = 4096 + 2 * 256;
 
 /// What a tree expands to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +46,7 @@ pub struct TreeMeasure {
 }
 
 impl TreeMeasure {
-    /// About what it takes on a disk.
+    /// What it takes on a disk at most.
     pub fn on_disk(self) -> TreeMeasure {
         let bytes = self.bytes.saturating_add(self.entries.saturating_mul(ENTRY_BYTES));
         TreeMeasure { bytes, ..self }
@@ -62,57 +69,152 @@ pub(crate) fn measure(
     limits: TreeLimits,
 ) -> Result<TreeMeasure, GitError> {
     let mut walk = Measuring { reader, limits, known: HashMap::new() };
-    walk.tree(tree, 0)
+    let Extent { entries, bytes, .. } = walk.tree(tree, Place::default())?;
+    Ok(TreeMeasure { entries, bytes })
+}
+
+/// What a tree expands to, with its paths as they are from the tree itself on.
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    entries: u64,
+    bytes: u64,
+    submodules: u64,
+    longest_path: u64,
+    paths_bytes: u64,
+}
+
+impl Extent {
+    fn plus(self, other: Extent) -> Extent {
+        Extent {
+            entries: self.entries + other.entries,
+            bytes: self.bytes.saturating_add(other.bytes),
+            submodules: self.submodules + other.submodules,
+            longest_path: self.longest_path.max(other.longest_path),
+            paths_bytes: self.paths_bytes + other.paths_bytes,
+        }
+    }
+
+    /// The same with so many bytes in front of each path.
+    fn below(self, prefix_bytes: u64) -> Extent {
+        Extent {
+            longest_path: if self.entries == 0 { 0 } else { prefix_bytes + self.longest_path },
+            paths_bytes: self.entries * prefix_bytes + self.paths_bytes,
+            ..self
+        }
+    }
+}
+
+/// Where a tree was found, and what was counted before it.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    depth: usize,
+    /// Bytes in front of its paths.
+    prefix_bytes: u64,
+    before: Extent,
+}
+
+impl Place {
+    /// All that was counted, with the tree that stands here.
+    fn with(self, extent: Extent) -> Extent {
+        self.before.plus(extent.below(self.prefix_bytes))
+    }
+}
+
+/// What stands in one tree itself.
+#[derive(Default)]
+struct Own {
+    /// Without the bytes of files.
+    extent: Extent,
+    /// With the bytes of their names.
+    folders: Vec<(TreeId, u64)>,
+    /// Files and links.
+    blobs: Vec<ObjectId>,
 }
 
 struct Measuring<'a> {
     reader: &'a Reader<'a>,
     limits: TreeLimits,
-    known: HashMap<TreeId, TreeMeasure>,
+    known: HashMap<TreeId, Extent>,
 }
 
 impl Measuring<'_> {
-    /// Recursive, with [`DEPTH_MAX`] as its bound.
-    fn tree(&mut self, tree: TreeId, depth: usize) -> Result<TreeMeasure, GitError> {
+    /// Recursive, with [`DEPTH_MAX`] as its bound. Of the trees above nothing is held meanwhile but the ids of their folders, of
+    /// which there are no more than a tree may have entries: those are counted before what is in them.
+    fn tree(&mut self, tree: TreeId, place: Place) -> Result<Extent, GitError> {
         if let Some(known) = self.known.get(&tree) {
+            self.check(place.with(*known))?;
             return Ok(*known);
         }
-        check_depth(depth)?;
-        let bytes = self.reader.tree(tree)?;
-        let (folders, files) = checked_entries(tree, &bytes)?;
-        let mut total = TreeMeasure { entries: (folders.len() + files.len()) as u64, bytes: 0 };
-        self.check(total)?;
-        let stored = files.iter().filter(|(_, kind)| *kind != EntryKind::Submodule);
-        let blobs: Vec<ObjectId> = stored.map(|(entry, _)| entry.id).collect();
-        for (id, header) in blobs.iter().zip(self.reader.headers(&blobs)?) {
-            let header = header.ok_or(GitError::Missing { id: *id })?;
-            if header.kind != "blob" {
-                return Err(GitError::WrongKind { id: *id, wanted: "blob", found: header.kind });
-            }
-            total.bytes = total.bytes.saturating_add(header.bytes);
+        check_depth(place.depth)?;
+        let Own { mut extent, folders, blobs } = self.own(tree)?;
+        self.check(place.with(extent))?;
+        extent.bytes = self.size_of(blobs)?;
+        self.check(place.with(extent))?;
+        for (folder, name_bytes) in folders {
+            let prefix_bytes = name_bytes + 1;
+            let inside = Place {
+                depth: place.depth + 1,
+                prefix_bytes: place.prefix_bytes + prefix_bytes,
+                before: place.with(extent),
+            };
+            extent = extent.plus(self.tree(folder, inside)?.below(prefix_bytes));
         }
-        self.check(total)?;
-        for folder in folders {
-            let inside = self.tree(TreeId(folder.id.0), depth + 1)?;
-            total.entries = total.entries.saturating_add(inside.entries);
-            total.bytes = total.bytes.saturating_add(inside.bytes);
-            self.check(total)?;
-        }
-        self.known.insert(tree, total);
-        Ok(total)
+        self.known.insert(tree, extent);
+        Ok(extent)
     }
 
-    fn check(&self, measure: TreeMeasure) -> Result<(), GitError> {
+    fn own(&self, tree: TreeId) -> Result<Own, GitError> {
+        let bytes = self.reader.tree(tree)?;
+        let (folders, files) = checked_entries(tree, &bytes)?;
+        let mut own = Own::default();
+        let mut count = |name: &[u8], submodules: u64| {
+            let name_bytes = name.len() as u64;
+            let (longest_path, paths_bytes) = (name_bytes, name_bytes);
+            own.extent =
+                own.extent.plus(Extent { entries: 1, bytes: 0, submodules, longest_path, paths_bytes });
+        };
+        for (file, kind) in files {
+            count(file.name, u64::from(kind == EntryKind::Submodule));
+            if kind != EntryKind::Submodule {
+                own.blobs.push(file.id);
+            }
+        }
+        for folder in folders {
+            count(folder.name, 0);
+            own.folders.push((TreeId(folder.id.0), folder.name.len() as u64));
+        }
+        Ok(own)
+    }
+
+    fn size_of(&self, blobs: Vec<ObjectId>) -> Result<u64, GitError> {
+        let mut bytes = 0_u64;
+        for some in blobs.chunks(QUESTIONS_AHEAD_MAX) {
+            for (id, header) in some.iter().zip(self.reader.headers(some)?) {
+                let header = header.ok_or(GitError::Missing { id: *id })?;
+                if header.kind != "blob" {
+                    return Err(GitError::WrongKind { id: *id, wanted: "blob", found: header.kind });
+                }
+                bytes = bytes.saturating_add(header.bytes);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn check(&self, extent: Extent) -> Result<(), GitError> {
         let TreeLimits { entries_max, bytes_max } = self.limits;
-        if measure.entries > entries_max {
-            let what = "the number of files and folders".to_owned();
-            return Err(GitError::TooLarge { what, limit: entries_max.to_string() });
+        let bounds = [
+            ("the number of files and folders", extent.entries, entries_max, ""),
+            ("the number of submodules", extent.submodules, SUBMODULES_MAX, ""),
+            ("the size of all files together", extent.bytes, bytes_max, " bytes"),
+            ("the length of a path", extent.longest_path, PATH_BYTES_MAX, " bytes"),
+            ("the length of all paths together", extent.paths_bytes, PATHS_BYTES_MAX, " bytes"),
+        ];
+        match bounds.into_iter().find(|(_, found, limit, _)| found > limit) {
+            None => Ok(()),
+            Some((what, _, limit, unit)) => {
+                Err(GitError::TooLarge { what: what.to_owned(), limit: format!("{limit}{unit}") })
+            }
         }
-        if measure.bytes > bytes_max {
-            let what = "the size of all files together".to_owned();
-            return Err(GitError::TooLarge { what, limit: format!("{bytes_max} bytes") });
-        }
-        Ok(())
     }
 }
 

@@ -1,17 +1,27 @@
 //! Looks at what a push brought while it is still in quarantine.
 
+use std::time::Duration;
+
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{CommitId, Timestamp};
 use towpath_git::{DatedCommit, ErrorClass, GitError, ObjectId, Repository, TREE_LIMITS};
 
 use super::options::PushOptions;
 use super::rules::Move;
+use super::turns::Turns;
 use crate::builtin::Proposal;
 use crate::clock;
-use crate::error::{Done, Failure};
+use crate::error::{Done, Failure, ForgeError};
 
 /// Commits that one push may bring. The journal names each; longer histories come by `repo import`.
 const NEW_COMMITS_MAX: usize = 20_000;
+
+/// Trees that are measured at once, over all repositories: each is read object by object, of which the largest takes some 100 MB
+/// here and as much in git.
+const MEASURED_AT_ONCE: usize = 2;
+/// Time that a push waits for its turn. The largest tree that is taken is measured in a few seconds.
+const TURN_DEADLINE: Duration = Duration::from_secs(60);
+static MEASURING: Turns = Turns::new(MEASURED_AT_ONCE);
 
 impl Move {
     /// The object that a ref shall name afterwards.
@@ -50,14 +60,25 @@ pub(super) fn commit_of(view: &Repository, wanted: &Move) -> Done<Option<CommitI
     if !matches!(wanted, Move::Tag { .. }) && ObjectId::from(peeled) != object {
         return Err(refuse("a branch or change names a commit, not a tag object".into()));
     }
-    let tree = view.commit(peeled)?.tree;
-    view.measure_tree(tree, TREE_LIMITS).map_err(|error| match error {
-        GitError::TooLarge { what, limit } => {
-            refuse(format!("a checkout of {} is too large: {what} is over {limit}", peeled.short()))
-        }
-        error => error.into(),
-    })?;
+    check_size(view, peeled)?;
     Ok(Some(peeled))
+}
+
+fn check_size(view: &Repository, commit: CommitId) -> Done<()> {
+    let tree = view.commit(commit)?.tree;
+    let Some(_turn) = MEASURING.take(TURN_DEADLINE) else {
+        let why = format!("the trees of {MEASURED_AT_ONCE} others are being measured, and took too long");
+        return Err(ForgeError::new(ErrorClass::Transient, "its tree", why).into());
+    };
+    let measured = view.measure_tree(tree, TREE_LIMITS).map_err(|error| match error {
+        GitError::TooLarge { what, limit } => refuse(format!(
+            "a checkout of {} is too large: {what} is over {limit}; leave out what is too much, make the commit anew \
+             (`git commit --amend`) and push again",
+            commit.short()
+        )),
+        error => error.into(),
+    });
+    measured.map(drop)
 }
 
 /// The commits that a push brings. None of them is from the future.

@@ -102,6 +102,31 @@ fn b09_tree_bomb() {
     world.check_sound();
 }
 
+/// Folders in each other down to submodules, whose paths take far more than the few objects, and submodules alone.
+#[test]
+fn b09_paths_and_submodules_are_bounded() {
+    let world = World::new();
+    let ann = world.clone_of("ann");
+    let modules = |count| {
+        let line = |at| format!("160000 commit {}\t{at:05}\n", "1".repeat(40));
+        tree(&ann, &(0..count).map(line).collect::<String>())
+    };
+    let name = "d".repeat(250);
+    let deep = (0..13).fold(modules(10), |id, _| tree(&ann, &format!("040000 tree {id}\t{name}\n")));
+    for (id, why) in [
+        (deep, "the length of a path is over 3072 bytes"),
+        (modules(10_001), "the number of submodules is over 10000"),
+    ] {
+        let commit = commit_tree(&ann, &id);
+        for target in ["refs/for/main", "refs/heads/mine"] {
+            let refused = ann.push(&[&format!("{commit}:{target}")]).unwrap_err();
+            assert!(refused.contains("a checkout of") && refused.contains(why), "{refused}");
+        }
+        assert!(!world.has(&commit.to_string()));
+    }
+    world.check_sound();
+}
+
 #[test]
 fn b10_blob_bomb() {
     let world = World::new();

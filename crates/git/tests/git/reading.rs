@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use towpath_core::ids::{Timestamp, TreeId};
 use towpath_git::{
-    ChangedPaths, ErrorClass, FileAt, GitError, ObjectId, Range, TREE_LIMITS, TreeLimits, Walk,
+    ChangedPaths, ErrorClass, ExportOptions, FileAt, GitError, ObjectId, Range, TREE_LIMITS, TreeLimits, Walk,
 };
 
 use crate::support::{World, every_git};
@@ -276,6 +276,92 @@ fn the_size_of_files_counts_as_often_as_they_occur() {
     assert_eq!((measure.entries, measure.bytes), (6, 4000));
     assert!(world.repository.measure_tree(tree, limits(5, 4000)).is_err());
     assert!(world.repository.measure_tree(tree, limits(6, 3999)).is_err());
+}
+
+/// A tree inside so many folders, each with a name of 250 bytes.
+fn buried(world: &World, tree: TreeId, depth: usize) -> TreeId {
+    let name = [b'd'; 250];
+    (0..depth).fold(tree, |tree, _| raw_tree(world, &[("40000", &name, &tree.to_string())]))
+}
+
+/// So many entries of one kind, with names of four bytes.
+fn wide(world: &World, (mode, id): (&str, &str), count: usize) -> TreeId {
+    let names: Vec<String> = (0..count).map(|at| format!("{at:04x}")).collect();
+    let entries: Vec<(&str, &[u8], &str)> = names.iter().map(|name| (mode, name.as_bytes(), id)).collect();
+    raw_tree(world, &entries)
+}
+
+fn why_too_large(world: &World, tree: TreeId, limits: TreeLimits) -> String {
+    let error = world.repository.measure_tree(tree, limits).unwrap_err();
+    assert!(matches!(error, GitError::TooLarge { .. }), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn b09_paths_are_bounded_by_their_bytes_too() {
+    let world = World::new();
+    let file = blob(&world, b"x");
+    let paths = |tree, paths_max| world.repository.changed_paths(empty(), tree, paths_max).unwrap();
+    // Twelve folders, and a name, are 12 * 251 + 60 bytes: the longest that is taken.
+    let longest =
+        |bytes: usize| buried(&world, raw_tree(&world, &[("100644", &vec![b'f'; bytes], &file)]), 12);
+    assert_eq!(world.repository.measure_tree(longest(60), TREE_LIMITS).unwrap().entries, 13);
+    assert!(matches!(paths(longest(60), 1), ChangedPaths::All(found) if found[0].0.len() == 3072));
+    let why = why_too_large(&world, longest(61), TREE_LIMITS);
+    assert_eq!(why, "the length of a path is over the limit of 3072 bytes");
+    assert_eq!(paths(longest(61), 1), ChangedPaths::TooMany);
+    let into = world.folder.path().join("files");
+    let exported = world.repository.export_tree(longest(61), &into, &ExportOptions::default());
+    assert_eq!(exported.unwrap_err().to_string(), why);
+    assert!(!into.exists(), "nothing is written before all is known");
+
+    // Below eleven folders, a thousand files in each of some: a folder of them takes 2,770,766 bytes of paths.
+    let files = wide(&world, ("100644", &file), 1_000);
+    let many = |folders| buried(&world, wide(&world, ("40000", &files.to_string()), folders), 11);
+    assert_eq!(world.repository.measure_tree(many(96), TREE_LIMITS).unwrap().entries, 11 + 96 * 1_001);
+    let why = why_too_large(&world, many(97), TREE_LIMITS);
+    assert_eq!(why, "the length of all paths together is over the limit of 268435456 bytes");
+    assert!(matches!(paths(many(24), 100_000), ChangedPaths::All(found) if found.len() == 24_000));
+    assert_eq!(paths(many(25), 100_000), ChangedPaths::TooMany);
+}
+
+#[test]
+fn b09_what_is_in_a_tree_is_counted_before_what_is_below() {
+    let world = World::new();
+    let file = blob(&world, b"x");
+    // Nothing is at the bottom, which is not looked for when there is too much above it.
+    let nothing = "1".repeat(40);
+    let names: Vec<String> = (0..9).map(|at| format!("f{at}")).collect();
+    let mut tree: TreeId = nothing.parse().unwrap();
+    for _ in 0..5 {
+        let id = tree.to_string();
+        let mut entries: Vec<(&str, &[u8], &str)> = vec![("40000", b"d", &id)];
+        entries.extend(names.iter().map(|name| ("100644", name.as_bytes(), file.as_str())));
+        tree = raw_tree(&world, &entries);
+    }
+    let limits = |entries_max| TreeLimits { entries_max, ..TREE_LIMITS };
+    let why = why_too_large(&world, tree, limits(49));
+    assert_eq!(why, "the number of files and folders is over the limit of 49");
+    let missing = world.repository.measure_tree(tree, limits(50)).unwrap_err();
+    assert!(matches!(missing, GitError::Missing { .. }), "{missing}");
+}
+
+#[test]
+fn b09_submodules_are_bounded() {
+    let world = World::new();
+    let modules = |count| wide(&world, ("160000", &"1".repeat(40)), count);
+    assert_eq!(world.repository.measure_tree(modules(10_000), TREE_LIMITS).unwrap().entries, 10_000);
+    let why = why_too_large(&world, modules(10_001), TREE_LIMITS);
+    assert_eq!(why, "the number of submodules is over the limit of 10000");
+    let half = modules(5_001).to_string();
+    let twice = raw_tree(&world, &[("40000", b"a", &half), ("40000", b"b", &half)]);
+    assert_eq!(why_too_large(&world, twice, TREE_LIMITS), why, "as often as they occur");
+    // Each becomes a folder.
+    let room = |needed| Err(GitError::NoRoom { needed, why: "full".into() });
+    let options = ExportOptions { room: &room, ..ExportOptions::default() };
+    let full = world.repository.export_tree(modules(10_000), &world.folder.path().join("files"), &options);
+    let Err(GitError::NoRoom { needed, .. }) = full else { panic!("{full:?}") };
+    assert!(needed.bytes >= 10_000 * (4096 + 256), "{needed:?}");
 }
 
 #[test]

@@ -204,16 +204,31 @@ fn b09_tree_bomb(fort: &Fort) {
         id = ann.run_with(&["mktree"], lines.as_bytes());
         kind = "040000 tree";
     }
-    let commit = commit_tree(&ann, &id);
+    let modules = |count| -> String {
+        let lines = (0..count).map(|at| format!("160000 commit {}\t{at:05}\n", "1".repeat(40)));
+        ann.run_with(&["mktree", "--missing"], lines.collect::<String>().as_bytes())
+    };
+    // A few kilobytes whose paths take 600 MB.
+    let name = "d".repeat(250);
+    let inside = |id: String, _| ann.run_with(&["mktree"], format!("040000 tree {id}\t{name}\n").as_bytes());
+    let deep = (0..240).fold(modules(10_000), inside);
+    let bombs = [
+        (id, "the number of files and folders is over 1000000"),
+        (deep, "the length of a path is over 3072 bytes"),
+        (modules(10_001), "the number of submodules is over 10000"),
+    ];
     let memory = resident(fort.server_pid());
-    for target in ["refs/for/main", "refs/heads/mine"] {
-        let since = Instant::now();
-        let refused = ann.push(&[&format!("{commit}:{target}")]).unwrap_err();
-        assert!(refused.contains("is over 1000000"), "{refused}");
-        assert!(since.elapsed() < within(REFUSED_WITHIN), "{:?}", since.elapsed());
+    for (tree, why) in bombs {
+        let commit = commit_tree(&ann, &tree);
+        for target in ["refs/for/main", "refs/heads/mine"] {
+            let since = Instant::now();
+            let refused = ann.push(&[&format!("{commit}:{target}")]).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+            assert!(since.elapsed() < within(REFUSED_WITHIN), "{:?}", since.elapsed());
+        }
+        assert!(!fort.has_object(&commit));
     }
     assert!(resident(fort.server_pid()) < memory + BOMB_BYTES_MAX, "memory stays flat");
-    assert!(!fort.has_object(&commit));
 }
 
 fn b10_blob_bomb(fort: &Fort) {
