@@ -8,7 +8,9 @@ use towpath_core::policy::{Actor, Role};
 use towpath_git::{CommitInfo, ErrorClass, Range, Repository, Walk};
 
 use super::stack::STACK_COMMITS_MAX;
-use super::text::{ChangeText, change_id, checked_body, checked_label, checked_title, from_commits};
+use super::text::{
+    ChangeText, Messages, change_id, checked_body, checked_label, checked_title, from_messages,
+};
 use super::{BuiltIn, lock};
 use crate::error::{Done, Failure};
 use crate::records::{ChangeAct, ChangeRecord, ChangeState, Find, Member, RevisionRecord, SavedChange};
@@ -169,13 +171,16 @@ impl BuiltIn {
         let id = change_id(&tip.message);
         let before = self.meant_change((by, &member), proposal, &tip)?;
         let target = self.target_of(proposal, before.as_ref())?;
-        let commits = self.stack(view, &target, &tip)?;
+        let mut messages = Messages::default();
+        for commit in self.stack(view, &target, &tip)? {
+            messages.add(&view.commit(commit)?.message);
+        }
         let mut record = match &before {
             Some(before) => before.change.clone(),
             None => self.first_of_its_id(self.blank((by, &target), proposal, id, now)?)?,
         };
         self.add_revision(&mut record, &tip, uploaded.by, now)?;
-        describe(&mut record, proposal, &commits)?;
+        describe(&mut record, proposal, messages)?;
         if let Some(draft) = proposal.draft {
             record.draft = draft;
         }
@@ -359,7 +364,7 @@ impl BuiltIn {
         view: &Repository,
         target: &BranchName,
         tip: &CommitInfo,
-    ) -> Done<Vec<CommitInfo>> {
+    ) -> Done<Vec<CommitId>> {
         let Some(base) = self.repository().branch_tip(target)? else {
             let why = format!("the branch `{target}` does not exist yet; `towpath repo import` brings it");
             return Err(Failure::refused(RefusalClass::NotFound, why));
@@ -374,8 +379,8 @@ impl BuiltIn {
             Some(_) => {}
         }
         let range = Range { from: base, to: tip.id };
-        let ids = match view.commits_between(range, Walk::All, STACK_COMMITS_MAX) {
-            Ok(ids) => ids,
+        let mut commits = match view.commits_between(range, Walk::All, STACK_COMMITS_MAX) {
+            Ok(commits) => commits,
             Err(error) if error.class() == ErrorClass::Invalid => {
                 return invalid(format!(
                     "more than {STACK_COMMITS_MAX} commits of {} are not on `{target}`, too many to find out who uploaded them: \
@@ -385,8 +390,7 @@ impl BuiltIn {
             }
             Err(error) => return Err(error.into()),
         };
-        let skipped = ids.len().saturating_sub(COMMITS_READ_MAX);
-        Ok(ids[skipped..].iter().map(|id| view.commit(*id)).collect::<Result<_, _>>()?)
+        Ok(commits.split_off(commits.len().saturating_sub(COMMITS_READ_MAX)))
     }
 
     fn blank(
@@ -465,9 +469,9 @@ fn pick(found: impl Iterator<Item = SavedChange>) -> Option<SavedChange> {
 }
 
 /// Words that a person gives stay; else they follow the commits.
-fn describe(record: &mut ChangeRecord, proposal: &Proposal, commits: &[CommitInfo]) -> Done<()> {
+fn describe(record: &mut ChangeRecord, proposal: &Proposal, messages: Messages) -> Done<()> {
     if !record.edited {
-        let ChangeText { title, body } = from_commits(commits, record.source.as_ref());
+        let ChangeText { title, body } = from_messages(messages, record.source.as_ref());
         (record.title, record.body) = (title, body);
     }
     if let Some(title) = &proposal.title {

@@ -3,7 +3,6 @@
 
 use towpath_core::cell::RefusalClass;
 use towpath_core::ids::{BranchName, is_unprintable};
-use towpath_git::CommitInfo;
 
 use crate::error::{Done, Failure};
 
@@ -27,21 +26,38 @@ pub struct ChangeText {
     pub body: String,
 }
 
+/// What the commits of a change say, oldest first: as much of each as can be shown, since a message may have a megabyte.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    subjects: Vec<String>,
+    /// What the newest says below its subject.
+    rest: String,
+}
+
+impl Messages {
+    /// The next one's.
+    pub fn add(&mut self, message: &str) {
+        self.subjects.push(subject(message));
+        self.rest = rest(message);
+    }
+}
+
 /// The words of a change whose author gave none.
 ///
 /// One commit: its subject and the rest of its message. Several: the name of the branch in words (`fix-login` becomes
 /// `Fix login`), or without a branch the newest commit's subject; and as the body the subjects, oldest first. A Change-Id is
 /// left out: it is a key, not a word.
-pub(super) fn from_commits(commits: &[CommitInfo], source: Option<&BranchName>) -> ChangeText {
-    let Some(tip) = commits.last() else { return ChangeText::default() };
-    if commits.len() == 1 {
-        return ChangeText { title: subject(&tip.message), body: rest(&tip.message) };
+pub(super) fn from_messages(messages: Messages, source: Option<&BranchName>) -> ChangeText {
+    let Messages { subjects, rest } = messages;
+    let newest = subjects.last().cloned().unwrap_or_default();
+    if subjects.len() <= 1 {
+        return ChangeText { title: newest, body: rest };
     }
-    let title = source.map_or_else(|| subject(&tip.message), in_words);
+    let title = source.map_or(newest, in_words);
     let mut lines: Vec<String> =
-        commits.iter().take(SUBJECTS_MAX).map(|commit| format!("- {}", subject(&commit.message))).collect();
-    if commits.len() > SUBJECTS_MAX {
-        lines.push(format!("- and {} more", commits.len() - SUBJECTS_MAX));
+        subjects.iter().take(SUBJECTS_MAX).map(|subject| format!("- {subject}")).collect();
+    if subjects.len() > SUBJECTS_MAX {
+        lines.push(format!("- and {} more", subjects.len() - SUBJECTS_MAX));
     }
     ChangeText { title, body: lines.join("\n") }
 }
@@ -67,11 +83,8 @@ fn rest(message: &str) -> String {
     let rest = message.trim_start().split_once('\n').map_or("", |(_, rest)| rest);
     let kept: Vec<&str> = rest.lines().filter(|line| !line.starts_with("Change-Id:")).collect();
     let mut body = printable_text(kept.join("\n").trim());
-    let mut end = BODY_BYTES_MAX.min(body.len());
-    while !body.is_char_boundary(end) {
-        end -= 1;
-    }
-    body.truncate(end);
+    body.truncate(body.floor_char_boundary(BODY_BYTES_MAX));
+    body.shrink_to_fit();
     body
 }
 
@@ -178,6 +191,24 @@ mod tests {
         assert_eq!(rest("a\n\nb\tc\u{7}\nChange-Id: Ix\n"), "b\tc?");
         assert!(checked_title("a\nb").is_err());
         assert!(checked_label("a\u{202e}").is_err());
+    }
+
+    #[test]
+    fn of_long_messages_no_more_is_kept_than_is_shown() {
+        let long = "word ".repeat(200_000);
+        let mut messages = Messages::default();
+        for at in 0..60 {
+            messages.add(&format!("{at} {long}\n\n{long}"));
+        }
+        let kept = messages.subjects.iter().chain([&messages.rest]).map(String::capacity).sum::<usize>();
+        assert!(kept <= 60 * 4 * TITLE_CHARS_MAX + BODY_BYTES_MAX, "{kept} bytes");
+        let ChangeText { title, body } = from_messages(messages, None);
+        assert!(title.starts_with("59 word"), "{title}");
+        assert!(body.starts_with("- 0 word") && body.ends_with("\n- and 10 more"), "{body}");
+        let mut one = Messages::default();
+        one.add(&format!("subject\n\n{long}"));
+        let ChangeText { title, body } = from_messages(one, Some(&"fix-login".parse().unwrap()));
+        assert_eq!((title.as_str(), body.len()), ("subject", BODY_BYTES_MAX));
     }
 
     #[test]
