@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -195,7 +196,7 @@ pub fn router(edge: &Arc<Edge>) -> Router {
         let filter =
             MethodFilter::try_from(route.method.clone()).expect("invariant: the table has plain methods");
         let (route, edge) = (Arc::new(route), edge.clone());
-        let handle = move |params: RawPathParams, request: Request| dispatch(edge, route, params, request);
+        let handle = move |params: PathParams, request: Request| dispatch(edge, route, params, request);
         router = router.route(&path, on(filter, handle));
     }
     let absent = |request: Request| async move {
@@ -211,7 +212,10 @@ pub fn router(edge: &Arc<Edge>) -> Router {
     ))
 }
 
-async fn dispatch(edge: Arc<Edge>, route: Arc<Route>, params: RawPathParams, request: Request) -> Response {
+/// What stands in the path where the route has parameters, if it is text.
+type PathParams = Result<RawPathParams, RawPathParamsRejection>;
+
+async fn dispatch(edge: Arc<Edge>, route: Arc<Route>, params: PathParams, request: Request) -> Response {
     let head = request.method() == Method::HEAD;
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let mut response = match answer(&edge, &route, params, request).await {
@@ -230,10 +234,10 @@ async fn dispatch(edge: Arc<Edge>, route: Arc<Route>, params: RawPathParams, req
 async fn answer(
     edge: &Arc<Edge>,
     route: &Arc<Route>,
-    params: RawPathParams,
+    params: PathParams,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let params = parameters(route, &params)?;
+    let params = parameters(route, params)?;
     edge.site.check_same_site(request.method(), request.headers())?;
     check_length(route, request.headers())?;
     let peer =
@@ -291,8 +295,10 @@ fn too_many() -> ApiError {
     ApiError { retry_seconds: Some(5), ..ApiError::new(Class::Limited, why) }
 }
 
-/// The path's parameters. A path that ends in `.git` where a repo stands means that repo's Git side (B17).
-fn parameters(route: &Route, raw: &RawPathParams) -> Result<Vec<(String, String)>, ApiError> {
+/// The path's parameters. No name is other than UTF-8. A path that ends in `.git` where a repo stands means that repo's Git
+/// side (B17).
+fn parameters(route: &Route, raw: PathParams) -> Result<Vec<(String, String)>, ApiError> {
+    let raw = raw.map_err(|_| nothing_here(route.face))?;
     let git = route.path.contains("{repo}.git");
     let pairs = raw.iter().map(|(name, value)| match name == "repo" && git {
         true => value.strip_suffix(".git").map(|repo| (name.to_owned(), repo.to_owned())),

@@ -157,6 +157,12 @@ fn errors_have_one_shape() {
         let classed = (body["class"].as_str(), body["exit_code"].as_u64());
         assert_eq!(classed, (Some(class), Some(exit_code)), "{ask:?}");
     }
+    // Nobody has logged in, and no repo has such a name.
+    for path in ["/api/v1/repos/%ff", "/api/v1/repos/demo/changes/%c3%28"] {
+        let got = world.send(&Ask::new("GET", path));
+        assert_eq!((got.status, &got.error()["class"]), (404, &json!("not_found")), "{path}");
+        assert_eq!(got.error()["why"], "there is nothing at this path");
+    }
     let large = Ask::post("/api/v1/users", json!({})).header("content-length", "2000000");
     assert_eq!(world.ada(large).error()["class"], "too_large");
     let open = world.ada(Ask::post("/api/v1/repos/demo/changes", json!({ "source": "nope" }))).error();
@@ -181,6 +187,7 @@ fn a_browser_at_no_page_gets_a_page() {
         assert!(status == 404 && text.contains(shown), "no {shown} in {text}");
     }
     assert_eq!(browser("PATCH", "/login").0, 405);
+    assert_eq!(browser("GET", "/%ff").0, 404);
 }
 
 #[test]
