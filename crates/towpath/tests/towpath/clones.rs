@@ -79,7 +79,7 @@ fn a_clone_of_two_servers_keeps_the_notes_of_each_apart() {
 
     // A record is of one server.
     let record = verify(&home(&served, "data"), &["--remote", "staging"]);
-    says(&record, 0, &[&witnessed[0], "sound: "]);
+    says(&record, 0, &[&witnessed[0], "sound"]);
     assert!(!record.out.contains("refs/remotes/towpath/main"), "{}", record.out);
     assert_eq!(verify(&nowhere, &["--remote", "origin"]).code, 3);
 
@@ -151,7 +151,7 @@ fn a_clone_goes_on_to_know_what_it_saw_before_it_was_set_up() {
     git(&["remote", "remove", "towpath"]);
     git(&["fetch", "--quiet", "origin", &format!("{UNNAMED}:{UNNAMED}")]);
     connect(&served, &served);
-    says(&verify(served.world.home().join("data")), 0, &["sound: "]);
+    says(&verify(served.world.home().join("data")), 0, &["sound"]);
     // A record whose tail was cut off. The remote has not fetched a note yet that would say so.
     let cut = verify(saved.join("towpath.db"));
     says(&cut, 1, &["the log ends here, but the note of", &format!(" in {UNNAMED} tells of ")]);
