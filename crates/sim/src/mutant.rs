@@ -89,12 +89,14 @@ pub enum Mutant {
     NobodyAsksWhatHolds,
     /// A change goes to another branch without what holds it.
     HoldsStayBehind,
+    /// A gate never hears that a change has left, though what held it is told: it still takes words of it.
+    DeparturesAreNotHeard,
     /// The forge lands a change by what its branch knew of it before it was elsewhere.
     MovesAreForgotten,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 39] = [
+pub const MUTANTS: [Mutant; 40] = [
     Mutant::StoreIgnoresEpochs,
     Mutant::StoreIgnoresDrained,
     Mutant::StoreIgnoresHalts,
@@ -133,6 +135,7 @@ pub const MUTANTS: [Mutant; 39] = [
     Mutant::LandingsDoNotHearOfRestores,
     Mutant::NobodyAsksWhatHolds,
     Mutant::HoldsStayBehind,
+    Mutant::DeparturesAreNotHeard,
     Mutant::MovesAreForgotten,
 ];
 

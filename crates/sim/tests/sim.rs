@@ -36,6 +36,7 @@ fn bugs_that_are_rare_in_worlds_of_chance_are_noticed_in_stories_of_their_own() 
         (Mutant::RestoresAreDiskFailures, "deploys what may have been deployed before a restore"),
         (Mutant::LandingsDoNotHearOfRestores, "what had landed before"),
         (Mutant::MovesAreForgotten, "holds it since it was elsewhere"),
+        (Mutant::DeparturesAreNotHeard, "user 1 holds it"),
     ];
     for (bug, by) in bugs {
         let notice = hunt(bug, 1, 1);

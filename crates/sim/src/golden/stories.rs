@@ -329,7 +329,8 @@ pub(super) const STORIES: [Story; 23] = [
         },
         FIRST,
     )
-    .on(&["main", "release"]),
+    .on(&["main", "release"])
+    .shows(Mutant::DeparturesAreNotHeard),
 ];
 
 /// Changes that landed before the world was probed.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use towpath_core::act::{Act, LandedAct};
 use towpath_core::cell::CellId;
-use towpath_core::gate::{Arrival, GateEvent, HaltCause, LandTried, RetryScope, Verb};
+use towpath_core::gate::{Arrival, Bell, Departure, GateEvent, HaltCause, LandTried, RetryScope, Verb};
 use towpath_core::graph::{JobResult, Outcome};
-use towpath_core::ids::Timestamp;
-use towpath_core::message::{JobReport, RunReport};
+use towpath_core::ids::{GateId, Timestamp};
+use towpath_core::message::{JobReport, Message, RunReport};
 use towpath_core::run::RunEvent;
 use towpath_core::turn::Intake;
 
@@ -49,6 +49,11 @@ impl World {
                 let arrival = Arrival { hold: None, ..arrival.clone() };
                 AnyIntake::Gate(Intake::Event(GateEvent::Arrives(arrival)))
             }
+            AnyIntake::Gate(Intake::Event(GateEvent::Left(_)))
+                if self.mutant == Some(Mutant::DeparturesAreNotHeard) =>
+            {
+                AnyIntake::Gate(Intake::Event(GateEvent::Bell(Bell::default())))
+            }
             AnyIntake::Gate(Intake::Event(GateEvent::Halts(halts))) if self.mishears_restores(cell) => {
                 let why = halts.values().find_map(Clone::clone);
                 let halts = [(HaltCause::Disk, why), (HaltCause::Restore, None)];
@@ -87,6 +92,23 @@ impl World {
             other => other,
         };
         acts.into_iter().filter(is_kept).map(said).collect()
+    }
+
+    /// With this bug a gate is told what held a change by somebody who knows, and the one that has let it go hears nothing.
+    pub(super) fn answer_behind(&mut self, messages: &[(CellId, Message)]) {
+        if self.mutant != Some(Mutant::DeparturesAreNotHeard) {
+            return;
+        }
+        for (from, message) in messages {
+            let (CellId::Gate(from), Message::Left(Departure { change, to, at })) = (from, message) else {
+                continue;
+            };
+            let hold = self.committed(from).and_then(|state| state.hold_of(*change).cloned());
+            let arrival = Arrival { change: *change, hold, at: *at };
+            let to = CellId::Gate(GateId { branch: to.clone(), ..from.clone() });
+            let now = self.intake_time();
+            self.deliver(&to, now, AnyIntake::Gate(Intake::Event(GateEvent::Arrives(arrival))));
+        }
     }
 
     fn mishears_restores(&self, cell: &CellId) -> bool {

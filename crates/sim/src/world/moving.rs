@@ -147,7 +147,7 @@ impl World {
     }
 
     /// A gate as it was last committed.
-    fn committed(&self, gate: &GateId) -> Option<GateState> {
+    pub(super) fn committed(&self, gate: &GateId) -> Option<GateState> {
         let cell = CellId::Gate(gate.clone());
         let stored = self.store.cells.get(&cell)?;
         let live: Live<Gate> = Live::load(cell, self.store.epoch, &stored.rows(), stored.outbox())

@@ -115,6 +115,7 @@ impl World {
         self.applied += inbox.len() as u64;
         self.trace_turn(&turn);
         self.check_commit(epoch, &turn, &inbox, before);
+        self.answer_behind(&turn.write.messages);
         turn.write.messages.iter().for_each(|(to, _)| self.attend(to));
         if self.dies_here(epoch) {
             return;
