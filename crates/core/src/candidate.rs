@@ -70,8 +70,13 @@ pub enum CandidateResult {
     },
     /// The change is already contained in its parent: there is nothing to land.
     Empty,
-    /// Git cannot join the two sides, however often it is tried: no common history, say, or more work than it is given time for.
+    /// Git cannot join the two sides, however often it is tried: they have no common history, say.
     Impossible {
+        /// Why.
+        why: String,
+    },
+    /// Git could join the two sides, but not in the time that one change is given.
+    TooSlow {
         /// Why.
         why: String,
     },

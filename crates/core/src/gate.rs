@@ -117,6 +117,10 @@ pub struct Change {
     /// The definition in the newest candidate that was made of this revision, where that edits it.
     #[serde(default)]
     edited: Option<Digest>,
+    /// Why git is not asked to join this revision with the branch, wherever that stands: it took more time than a change is
+    /// given, and as long as nobody knows that it would not again, the others shall not wait for it.
+    #[serde(default)]
+    slow: Option<String>,
     /// Its candidate on the tip.
     #[serde(skip)]
     candidate: Memo<queue::MadeOf, CandidateId>,

@@ -458,7 +458,7 @@ impl GateState {
         self.is_landing() || self.landed_jobs().is_err_and(|refusal| refusal.class == RefusalClass::NotYet)
     }
 
-    fn open(&self, number: ChangeNumber) -> Result<&super::Change, Refusal> {
+    pub(super) fn open(&self, number: ChangeNumber) -> Result<&super::Change, Refusal> {
         let missing = || match self.landed.get(&number) {
             Some(landed) => {
                 let why = format!("change {number} landed as {}", landed.commit.short());

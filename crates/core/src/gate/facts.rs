@@ -267,8 +267,8 @@ impl GateState {
             let vouch = vouch.filter(|vouch| vouch.revision == facts.revision.commit);
             let facts = facts.clone();
             let (candidate, message) = Default::default();
-            let (edited, wait) = Default::default();
-            let change = Change { facts, hold, vouch, since: now, edited, wait, candidate, message };
+            let (edited, slow, wait) = Default::default();
+            let change = Change { facts, hold, vouch, since: now, edited, slow, wait, candidate, message };
             self.changes.insert(change.facts.number, change);
             return;
         };
@@ -283,6 +283,7 @@ impl GateState {
             change.vouch = None;
             change.since = now;
             change.edited = None;
+            change.slow = None;
             change.wait = Wait::default();
         }
     }

@@ -124,6 +124,7 @@ impl GateState {
                 reason,
                 Reason::Conflict { .. }
                     | Reason::NoCandidate { .. }
+                    | Reason::TooSlow { .. }
                     | Reason::BadDefinition { .. }
                     | Reason::EmptySet
                     | Reason::NoJobs

@@ -190,10 +190,14 @@ impl GateState {
     }
 
     pub(super) fn candidate_obstacle(&self, change: &Change, now: Timestamp) -> Option<Reason> {
-        match self.candidate_result(change)? {
+        let Some(result) = self.candidate_result(change) else {
+            return change.slow.clone().map(|why| Reason::TooSlow { why });
+        };
+        match result {
             CandidateResult::Conflict { paths } => Some(Reason::Conflict { paths: paths.clone() }),
             CandidateResult::Empty => Some(Reason::NothingToLand),
             CandidateResult::Impossible { why } => Some(Reason::NoCandidate { why: why.clone() }),
+            CandidateResult::TooSlow { why } => Some(Reason::TooSlow { why: why.clone() }),
             CandidateResult::BadDefinition { errors, .. } => {
                 Some(Reason::BadDefinition { errors: errors.clone() })
             }

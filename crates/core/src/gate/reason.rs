@@ -58,6 +58,11 @@ pub enum Reason {
         /// Why.
         why: String,
     },
+    /// Git was not done with joining it with the branch in the time that it is given.
+    TooSlow {
+        /// Why.
+        why: String,
+    },
     /// The branch has the same files already.
     NothingToLand,
     /// The pipeline file cannot be used.
@@ -206,6 +211,7 @@ impl Reason {
             | Reason::Held { .. }
             | Reason::Conflict { .. }
             | Reason::NoCandidate { .. }
+            | Reason::TooSlow { .. }
             | Reason::NothingToLand
             | Reason::BadDefinition { .. }
             | Reason::TestsFailed { .. }
@@ -270,6 +276,12 @@ impl Reason {
                 format!(
                     "`git fetch towpath && git rebase towpath/{target}`, then `git push towpath HEAD:refs/for/{target} -o \
                      change={change}`"
+                )
+            }
+            Reason::TooSlow { .. } => {
+                format!(
+                    "push it again from where `{target}` stands, or in smaller parts; `towpath change retry {change}` has git try \
+                     once more"
                 )
             }
             Reason::BadDefinition { .. } => {
@@ -347,6 +359,7 @@ impl fmt::Display for Reason {
             Reason::Held { by, why } => write!(f, "{by} holds it: {why}"),
             Reason::Conflict { paths } => write!(f, "it conflicts with the branch in {}", paths.join(", ")),
             Reason::NoCandidate { why } => write!(f, "it cannot be joined with the branch: {why}"),
+            Reason::TooSlow { why } => write!(f, "it is not joined with the branch: {why}"),
             Reason::NothingToLand => {
                 f.write_str("it changes nothing on the branch: the same files are there already")
             }
@@ -382,10 +395,7 @@ impl fmt::Display for Reason {
             Reason::WaitsForChangeRuns { running } => {
                 write!(f, "{running} change runs are under way, as many as allowed")
             }
-            Reason::Ahead { changes } => {
-                let names: Vec<String> = changes.iter().map(ChangeNumber::to_string).collect();
-                write!(f, "ahead of it: {}", names.join(", "))
-            }
+            Reason::Ahead { changes } => write!(f, "ahead of it: {}", listed(changes)),
             Reason::WaitsForDeploy { run } => write!(f, "deploy run {run} is not over"),
             Reason::DeployIsDue { commit } => {
                 write!(f, "the deploy run of {} has not begun", commit.short())
@@ -402,6 +412,10 @@ impl fmt::Display for Reason {
             Reason::Trouble { what, why } => write!(f, "{what} does not work: {why}; it is tried again"),
         }
     }
+}
+
+fn listed(changes: &[ChangeNumber]) -> String {
+    changes.iter().map(ChangeNumber::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn of_unauthorised(f: &mut fmt::Formatter<'_>, revision: CommitId, so: &str) -> fmt::Result {

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::runs::{Cancel, Phase};
-use super::{GateState, Standing};
+use super::{CandidateRecord, GateState, Reason, Standing};
+use crate::candidate::CandidateResult;
 use crate::cell::{Refusal, RefusalClass};
 use crate::ids::{ChangeNumber, CommitId, Timestamp};
 
@@ -92,6 +93,9 @@ impl GateState {
     ) -> Result<String, Refusal> {
         self.at_revision(number, revision)?;
         self.would_run(number, now)?;
+        if self.changes.get(&number).is_some_and(|change| change.slow.is_some()) {
+            return Ok(self.join_again(number, revision));
+        }
         let Some((newest, _)) = self.newest_run(number, revision) else {
             return Err(self.nothing_to_retry(number, revision));
         };
@@ -114,14 +118,36 @@ impl GateState {
     }
 
     /// A retry gives results up, so it is refused where no job would run to take their place.
-    fn would_run(&self, number: ChangeNumber, now: Timestamp) -> Result<(), Refusal> {
-        let change = self.changes.get(&number).expect("invariant: it was found at its revision");
-        let Some(reason) = self.keeps_from_tests(change, now) else { return Ok(()) };
+    ///
+    /// # Errors
+    /// Why none would, or that the change is not open.
+    pub fn would_run(&self, number: ChangeNumber, now: Timestamp) -> Result<(), Refusal> {
+        let change = self.open(number)?;
+        let of_candidate = || {
+            let joined = self.candidate_obstacle(change, now);
+            joined.filter(|reason| !matches!(reason, Reason::TooSlow { .. }))
+        };
+        let Some(reason) = self.keeps_from_tests(change, now).or_else(of_candidate) else { return Ok(()) };
         let mut why = format!("change {number} would not run: {reason}");
         if let Some(hint) = reason.hint(number, &self.id.branch) {
             why += &format!("; {hint}");
         }
         Err(Refusal::new(RefusalClass::Conflict, why))
+    }
+
+    /// Has git try once more what took it too long. What has run counts as before.
+    fn join_again(&mut self, number: ChangeNumber, revision: CommitId) -> String {
+        let change = self.changes.get_mut(&number).expect("invariant: it was found at its revision");
+        change.slow = None;
+        let is_slow = |record: &CandidateRecord| {
+            record.change == number && matches!(record.result, Some(CandidateResult::TooSlow { .. }))
+        };
+        let slow: Vec<_> =
+            self.candidates.map().iter().filter(|(_, record)| is_slow(record)).map(|(id, _)| *id).collect();
+        for id in slow {
+            self.candidates.get_mut(&id).expect("invariant: it was just found").result = None;
+        }
+        format!("retry of change {number} at {revision}: git joins it with the branch once more")
     }
 
     /// No run counts for the revision: there was none, or what took its place has still to begin.

@@ -118,7 +118,7 @@ impl GateState {
 
     /// Whether a change's candidate on the tip is of use: it is about to be tested, or stands in the queue.
     pub(super) fn wants_candidate(&self, change: &Change, now: Timestamp) -> bool {
-        if !self.may_test(change, now) {
+        if change.slow.is_some() || !self.may_test(change, now) {
             return false;
         }
         let queued = || self.is_free_but_for_candidate(change, now);
@@ -146,9 +146,12 @@ impl GateState {
 
     /// Whether nothing but the candidate itself could keep the change out of the queue.
     fn is_free_but_for_candidate(&self, change: &Change, now: Timestamp) -> bool {
-        use super::Reason::{Conflict, EmptySet, NoCandidate, NoJobs, NothingToLand};
+        use super::Reason::{Conflict, EmptySet, NoCandidate, NoJobs, NothingToLand, TooSlow};
         let of_candidate = |reason: &super::Reason| {
-            matches!(reason, Conflict { .. } | NoCandidate { .. } | NothingToLand | EmptySet | NoJobs)
+            matches!(
+                reason,
+                Conflict { .. } | NoCandidate { .. } | TooSlow { .. } | NothingToLand | EmptySet | NoJobs
+            )
         };
         self.is_free(change, now) && self.candidate_obstacle(change, now).as_ref().is_none_or(of_candidate)
     }
@@ -203,6 +206,13 @@ impl GateState {
             CandidateResult::Impossible { why } => {
                 let why = format!("it cannot be joined with the branch: {why}");
                 self.note_ejected(number, revision, why);
+            }
+            CandidateResult::TooSlow { why } => {
+                let is_meant = |change: &&mut Change| change.facts.revision.commit == revision;
+                if let Some(change) = self.changes.get_mut(&number).filter(is_meant) {
+                    change.slow = Some(why.clone());
+                }
+                self.note_ejected(number, revision, format!("it is not joined with the branch: {why}"));
             }
             CandidateResult::Empty | CandidateResult::BadDefinition { .. } => {}
         }

@@ -24,7 +24,7 @@ const SLOW_MAX: usize = 4_096;
 const _: () = assert!(2 * GRAPH_BYTES_MAX <= BODY_BYTES_MAX / 2);
 
 /// Candidates whose merges have run out of their time. The first time a busy machine may have been the reason; the second
-/// time it is a fact about the change, and nobody tries again until one of its sides moves.
+/// time it is a fact about the change, and nobody tries again until the change moves or somebody asks for it.
 #[derive(Default)]
 pub struct Slow(Mutex<BTreeSet<CandidateId>>);
 
@@ -41,6 +41,10 @@ impl Slow {
         slow.insert(id);
         false
     }
+
+    fn forget(&self, id: CandidateId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
 }
 
 /// Carries the effect out. Making the same candidate again gives the same commit. What the change itself has lost keeps
@@ -54,10 +58,14 @@ pub fn run(
 ) -> Result<GateEvent, Failure> {
     let repository = hands.repos.get(repo)?;
     let made = match make(&repository, spec) {
-        Err(error @ GitError::MergeTooSlow { .. }) if hands.slow.is_so_again(id) => {
-            Ok(CandidateResult::Impossible { why: error.to_string() })
+        Err(error @ GitError::MergeTooSlow { .. }) => match hands.slow.is_so_again(id) {
+            true => Ok(CandidateResult::TooSlow { why: error.to_string() }),
+            false => Err(error),
+        },
+        made => {
+            hands.slow.forget(id);
+            made
         }
-        made => made,
     };
     if let Err(GitError::Missing { id: object } | GitError::Damaged { id: object }) = &made {
         let sides = Range { from: spec.parent, to: spec.revision };

@@ -218,8 +218,12 @@ impl World {
             AnyIntake::Gate(Intake::Done {
                 result: Some(GateEvent::CandidateMade { id, result }), ..
             }) => {
-                let is_unfit =
-                    matches!(**result, CandidateResult::Conflict { .. } | CandidateResult::Impossible { .. });
+                let is_unfit = matches!(
+                    **result,
+                    CandidateResult::Conflict { .. }
+                        | CandidateResult::Impossible { .. }
+                        | CandidateResult::TooSlow { .. }
+                );
                 let entry = self.checks.told.asked.get(id).filter(|_| is_unfit)?;
                 Some((*entry, false))
             }

@@ -138,7 +138,7 @@ impl World {
                     TestsFailed { .. } | OurMachines { .. } | NotRun { .. } | RunCancelled { .. }
                 )
             };
-            if reasons.iter().any(mended) {
+            if reasons.iter().any(mended) && state.would_run(*number, now).is_ok() {
                 failed.push((*number, revision));
             }
         }

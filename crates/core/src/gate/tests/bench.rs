@@ -328,7 +328,7 @@ impl Bench {
             return CandidateResult::Conflict { paths: vec!["a.txt".into()] };
         }
         if self.too_slow.contains(&number) && spec.parent != commit(1, 1) {
-            return CandidateResult::Impossible { why: "git could not merge it within 60 s".into() };
+            return CandidateResult::TooSlow { why: "git could not merge it within 60 s".into() };
         }
         if self.breaks_definition.contains(&number) {
             let errors = vec!["towpath.yaml:1:1: broken".to_owned()];

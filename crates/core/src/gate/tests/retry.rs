@@ -411,6 +411,51 @@ fn a_retry_of_what_may_not_run_is_refused_and_gives_nothing_up() {
 }
 
 #[test]
+fn a_retry_of_what_conflicts_is_refused_and_what_was_slow_is_joined_once_more() {
+    check(
+        "push 1; push 2; push 3; conflicts 2; too-slow 3; pass 1; pass 2; pass 3; approve 1; approve 2; approve 3; retry 2; \
+         why 3; foreign; quick 3; why 3; retry 3; why 3",
+        expect![[r#"
+            push 1
+              run 1: Change of 1 (initial run)
+            push 2
+              run 2: Change of 2 (initial run)
+            push 3
+              run 3: Change of 3 (initial run)
+            conflicts 2
+            too-slow 3
+            pass 1
+            pass 2
+            pass 3
+            approve 1
+              land 1 -> Landed
+              landed 1 with ["unit"]
+              run 4: Land of - (landing of 018080808080)
+            approve 2
+              ejected 2: it conflicts with the branch in a.txt
+            approve 3
+              ejected 3: it is not joined with the branch: git could not merge it within 60 s
+            retry 2
+              answer Err("change 2 would not run: it conflicts with the branch in a.txt; `git fetch towpath && git rebase towpath/main`, then `git push towpath HEAD:refs/for/main -o change=2`")
+            why 3
+              it is not joined with the branch: git could not merge it within 60 s
+            foreign
+              foreign push
+              alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
+              ejected 2: it conflicts with the branch in a.txt
+            quick 3
+            why 3
+              it is not joined with the branch: git could not merge it within 60 s
+            retry 3
+              answer Ok("retry of change 3 at 6503030303030303030303030303030303030303: git joins it with the branch once more")
+              run 5: Queue of 3 (merge candidate)
+            why 3
+              run demo/main/5 is not over
+        "#]],
+    );
+}
+
+#[test]
 fn a_retry_that_has_still_to_begin_is_called_one() {
     let config = GateConfig { change_runs_max: 1, ..GateConfig::default() };
     check_with(

@@ -201,9 +201,10 @@ fn conflicts_leave_the_queue_and_come_back_by_a_push() {
 }
 
 #[test]
-fn what_git_cannot_join_leaves_the_queue_and_is_tried_again_when_the_branch_moves() {
+fn what_git_joins_too_slowly_leaves_the_queue_and_waits_for_a_new_revision_wherever_the_branch_moves() {
     check(
-        "push 1; push 2; too-slow 2; pass 1; pass 2; approve 1; approve 2; why 2; quick 2; later; why 2; foreign; why 2",
+        "push 1; push 2; too-slow 2; pass 1; pass 2; approve 1; approve 2; why 2; quick 2; later; why 2; foreign; why 2; \
+         push 2; why 2",
         expect![[r#"
             push 1
               run 1: Change of 1 (initial run)
@@ -217,19 +218,22 @@ fn what_git_cannot_join_leaves_the_queue_and_is_tried_again_when_the_branch_move
               landed 1 with ["unit"]
               run 3: Land of - (landing of 018080808080)
             approve 2
-              ejected 2: it cannot be joined with the branch: git could not merge it within 60 s
+              ejected 2: it is not joined with the branch: git could not merge it within 60 s
             why 2
-              it cannot be joined with the branch: git could not merge it within 60 s
+              it is not joined with the branch: git could not merge it within 60 s
             quick 2
             later
             why 2
-              it cannot be joined with the branch: git could not merge it within 60 s
+              it is not joined with the branch: git could not merge it within 60 s
             foreign
               foreign push
               alert: somebody else pushed 01c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8c8 to demo/main
-              run 4: Queue of 2 (merge candidate)
             why 2
-              run demo/main/4 is not over
+              it is not joined with the branch: git could not merge it within 60 s
+            push 2
+              run 4: Change of 2 (new revision 660202020202)
+            why 2
+              revision 660202020202 has 0 of 1 approvals; run demo/main/4 is not over
         "#]],
     );
 }

@@ -65,6 +65,7 @@ const ITEMS: [(ItemId, &str, Against); 9] = [
             reason,
             Reason::Conflict { .. }
                 | Reason::NoCandidate { .. }
+                | Reason::TooSlow { .. }
                 | Reason::NothingToLand
                 | Reason::MakingCandidate
                 | Reason::NoBranch
@@ -240,6 +241,7 @@ mod tests {
             Reason::Held { by: text.clone(), why: text.clone() },
             Reason::Conflict { paths: vec![] },
             Reason::NoCandidate { why: text.clone() },
+            Reason::TooSlow { why: text.clone() },
             Reason::NothingToLand,
             Reason::BadDefinition { errors: vec![] },
             Reason::TestsFailed { run: run.clone(), jobs: vec![] },

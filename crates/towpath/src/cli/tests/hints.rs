@@ -65,6 +65,7 @@ fn reasons() -> Vec<Reason> {
         Reason::Held { by: "ann".into(), why: why.clone() },
         Reason::Conflict { paths: vec!["a".into()] },
         Reason::NoCandidate { why: why.clone() },
+        Reason::TooSlow { why: why.clone() },
         Reason::NothingToLand,
         Reason::BadDefinition { errors: vec![why.clone()] },
         Reason::TestsFailed { run: run.clone(), jobs: jobs.clone() },
