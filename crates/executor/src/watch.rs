@@ -122,6 +122,8 @@ pub(crate) struct Watch<'a> {
     memory_file_pace: Pace,
     /// Bytes of the job's memory files when they were last counted.
     memory_file_bytes: u64,
+    /// How often its processes were looked at.
+    looks: usize,
     /// The job may mount terminals of its own.
     mounts_terminals: bool,
     terminal_pace: Pace,
@@ -144,6 +146,7 @@ impl<'a> Watch<'a> {
             tree: (TreeSize::default(), None),
             memory_file_pace: Pace::default(),
             memory_file_bytes: 0,
+            looks: 0,
             mounts_terminals: false,
             terminal_pace: Pace::default(),
             ends_for_terminals: false,
@@ -217,8 +220,14 @@ impl<'a> Watch<'a> {
         }
         let most = self.limits.memory_bytes;
         let until = Instant::now() + DESCRIPTORS_TIME;
-        if let Some(bytes) = self.memory_file_pace.count(|| memory_file_bytes(&processes, most, until)) {
-            self.memory_file_bytes = bytes;
+        // Where one look does not see all, the next one begins with others.
+        self.looks = self.looks.wrapping_add(1);
+        let (later, first) = processes.split_at(self.looks % processes.len().max(1));
+        let in_turn = [first, later].concat();
+        if let Some(bytes) = self.memory_file_pace.count(|| memory_file_bytes(&in_turn, most, until)) {
+            // What was not seen this time may be there all the same.
+            let least = if Instant::now() < until { 0 } else { self.memory_file_bytes };
+            self.memory_file_bytes = bytes.max(least);
         }
         let resident = processes.iter().map(|pid| Resident::of(*pid));
         let resident = resident.fold(Resident::default(), Resident::and);

@@ -21,6 +21,8 @@ use crate::writer::Shared;
 
 /// From the first leaf after a checkpoint to the next checkpoint. Half of the second that invariant I8 allows.
 const SETTLE_AFTER: Duration = Duration::from_millis(500);
+/// From a checkpoint that could not be put outside of the data folder to the next try.
+const SETTLE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Units in one group from which on many cells are at work, so that what follows from this group is worth waiting for.
 const CROWD_UNITS_MIN: usize = 8;
@@ -233,8 +235,9 @@ impl WriterThread {
             self.view.conn.prepare_cached(SQL)?.execute(values)?;
         }
         self.statement("COMMIT")?;
-        if frontier.size() > self.log.committed_size() && self.settle_at.is_none() {
-            self.settle_at = Some(Instant::now() + SETTLE_AFTER);
+        if frontier.size() > self.log.committed_size() {
+            let due = Instant::now() + SETTLE_AFTER;
+            self.settle_at = Some(self.settle_at.map_or(due, |at| at.min(due)));
         }
         self.log.committed(frontier);
         Ok(Durable { note, unwitnessed: None })
@@ -244,7 +247,6 @@ impl WriterThread {
     /// that is not outside is a finding after a restore, as nothing there tells of its life. The mark may be behind the truth by
     /// a checkpoint's interval: it is there to find rollbacks of hours.
     fn settle(&mut self, durable: &mut Durable) {
-        self.settle_at = None;
         let appended = match (&durable.note, &self.sink) {
             (Some(note), Some(sink)) => sink.append(note).map_err(|why| why.to_string()),
             _ => Ok(()),
@@ -254,7 +256,10 @@ impl WriterThread {
             self.shared.set_witnessed(note.clone());
         }
         let marked = self.folder.set_mark(&self.mark()).map_err(|why| why.to_string());
-        self.shared.health(|health| health.sink_trouble = appended.and(marked).err());
+        let trouble = appended.and(marked).err();
+        // Also where no leaf comes: what is outside is all that tells of these after a loss.
+        self.settle_at = trouble.as_ref().map(|_| Instant::now() + SETTLE_AGAIN_AFTER);
+        self.shared.health(|health| health.sink_trouble = trouble);
     }
 
     fn mark(&self) -> Mark {

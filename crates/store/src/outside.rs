@@ -246,11 +246,13 @@ pub(crate) fn is_same_restore(
     }
 }
 
-/// Compares the database with what is known outside of it (trust T9).
+/// Compares the database with what is known outside of it (trust T9). What is under a checkpoint is told by the key that was the
+/// log's until now.
 pub(crate) fn find_rollback(
     view: &View,
     known: &KnownBefore,
     key: Option<&VerifierKey>,
+    before: Option<&VerifierKey>,
     now: Timestamp,
 ) -> Result<Option<Restored>, ReadError> {
     const META: &str = "SELECT epoch, time_high FROM meta";
@@ -282,7 +284,7 @@ pub(crate) fn find_rollback(
         why: why.to_owned(),
         leaves_before: leaves + leaves_lost,
         leaves_lost,
-        leaves_unsealed: unsealed_leaves(view, known, key)?,
+        leaves_unsealed: unsealed_leaves(view, known, before)?,
         epoch_before: Epoch(of_mark.1),
         life_before: known.life().to_owned(),
         at: time_high.max(now),

@@ -273,12 +273,13 @@ fn begin(start: &Start<'_>) -> Result<Opened, OpenError> {
     check_history(&view, &known, verifier, *sink)?;
     // What the lost key has signed counts for what is there of its time.
     let given_up = lost.as_ref().and_then(|lost| lost.parse::<VerifierKey>().ok());
-    check_unsealed(&view, &known, given_up.as_ref().or(verifier))?;
-    let (leaves, unsealed) = (view.leaf_count()?, unsealed_leaves(&view, &known, verifier)?);
+    let before = given_up.as_ref().or(verifier);
+    check_unsealed(&view, &known, before)?;
+    let (leaves, unsealed) = (view.leaf_count()?, unsealed_leaves(&view, &known, before)?);
     let taken_over = (verifier.is_some() && unsealed > 0).then(|| leaves - unsealed..leaves);
     let restored = match is_same_restore(&view, &known, verifier)? {
         true => None,
-        false => find_rollback(&view, &known, verifier, options.now)?,
+        false => find_rollback(&view, &known, verifier, before, options.now)?,
     };
     let own = incarnation_of(&view)?.filter(|_| restored.is_none());
     let incarnation = own.unwrap_or_else(|| Incarnation(crate::random()));

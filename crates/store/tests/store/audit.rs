@@ -404,6 +404,7 @@ fn a_lost_key_is_succeeded_by_a_persons_word() {
     // Once it has taken over, it is the log's own, whatever is said.
     for succeeds in [true, true, false] {
         let store = Store::open(succeeding(succeeds)).unwrap();
+        assert_eq!(store.taken_over(), None);
         add(&store, 1);
         assert!(place.verifier().signed(&seal(&store)));
         store.close();
