@@ -117,8 +117,8 @@ pub struct Change {
     /// The definition in the newest candidate that was made of this revision, where that edits it.
     #[serde(default)]
     edited: Option<Digest>,
-    /// Why git is not asked to join this revision with the branch, wherever that stands: it took more time than a change is
-    /// given, and as long as nobody knows that it would not again, the others shall not wait for it.
+    /// Why git is no longer asked to join this revision with the branch, wherever that stands: it took longer than a change is
+    /// given, and the others shall not wait for that again.
     #[serde(default)]
     slow: Option<String>,
     /// Its candidate on the tip.
